@@ -1,0 +1,33 @@
+"""Hyperspectral image classification with HybridSN and attention.
+
+The functions below are imported when they are first used, so that `import hsi_se` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hsi_se.config import load_config
+    from hsi_se.experiment import evaluate, load_bundle, train
+    from hsi_se.models import build_model
+    from hsi_se.sampling.splits import make_split
+    from hsi_se.scene.readers import load_scene
+
+__version__ = "0.1.0"
+__all__ = ["build_model", "evaluate", "load_bundle", "load_config", "load_scene", "make_split", "train"]
+
+_HOMES = {
+    "build_model": "hsi_se.models",
+    "evaluate": "hsi_se.experiment",
+    "load_bundle": "hsi_se.experiment",
+    "load_config": "hsi_se.config",
+    "load_scene": "hsi_se.scene.readers",
+    "make_split": "hsi_se.sampling.splits",
+    "train": "hsi_se.experiment",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hsi_se' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

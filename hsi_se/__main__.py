@@ -1,0 +1,5 @@
+"""`python -m hsi_se` is `hsi-se`."""
+
+from hsi_se.cli import main
+
+main()

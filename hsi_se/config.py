@@ -1,0 +1,426 @@
+"""Every setting of an experiment, as frozen pydantic models read from one YAML file.
+
+A mistake is reported where it was typed, as `file:line:column: path: what is wrong`; a value given
+with `--set a.b=c` is reported as such. Nothing here knows torch.
+"""
+
+import difflib
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from hsi_se.errors import ConfigError
+
+Loc = tuple[int | str, ...]
+
+# ------------------------------------------------------------------------------------- settings
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch's generators take
+
+
+class Settings(BaseModel):
+    """A section of the config: frozen, and closed to keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, data: object) -> object:
+        if isinstance(data, Mapping):
+            for key in data:
+                if key not in cls.model_fields:
+                    raise _mistake(_unknown(str(key), "setting", tuple(cls.model_fields)), key=str(key))
+        return data
+
+
+def _mistake(message: str, *, key: str | None = None) -> PydanticCustomError:
+    """An error of ours; `key` names the entry at fault below the section that raises it."""
+    return PydanticCustomError("mistake", "{message}", {"message": message, "key": key})
+
+
+def _unknown(name: str, what: str, choices: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, choices, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown {what}; {hint}choose from {', '.join(choices)}"
+
+
+def _tag_by_shape(value: object) -> str:
+    """Tags have a space, so that no key of a config is mistaken for one."""
+    return "a section" if isinstance(value, Mapping | BaseModel) else "a value"
+
+
+def _check_fraction(value: float) -> float:
+    if not 0 < value < 1:
+        raise _mistake("a fraction must lie in (0, 1); write 0.1, or {per_class: 50} for counts")
+    return value
+
+
+class SceneFiles(Settings):
+    """A scene of the user's own: two files, found as given or below the data folder."""
+
+    cube: str
+    labels: str
+    cube_key: str | None = None
+    labels_key: str | None = None
+    class_names: tuple[str, ...] | str | None = Field(
+        default=None, description="names in ascending order of label, or a known scene to take them from"
+    )
+    name: str | None = None
+
+
+class SyntheticScene(Settings):
+    """The embedded demo scene, generated from a seed."""
+
+    synthetic: Seed = Field(description="the seed that the scene is generated from")
+    rows: int = Field(default=72, ge=24)
+    cols: int = Field(default=72, ge=24)
+    bands: int = Field(default=64, ge=16)
+
+
+def _tag_scene(value: object) -> str:
+    if isinstance(value, SyntheticScene) or (isinstance(value, Mapping) and "synthetic" in value):
+        return "a synthetic scene"
+    return _tag_by_shape(value)
+
+
+SceneSettings = Annotated[
+    Annotated[str, Tag("a value")]
+    | Annotated[SceneFiles, Tag("a section")]
+    | Annotated[SyntheticScene, Tag("a synthetic scene")],
+    Discriminator(_tag_scene),
+]
+
+
+class PerClass(Settings):
+    per_class: PositiveInt
+
+
+class RandomSplit(Settings):
+    """Pixels drawn class by class. Test patches will contain training pixels: see the README."""
+
+    kind: Literal["random"]
+    train: Annotated[
+        Annotated[float, AfterValidator(_check_fraction), Tag("a value")]
+        | Annotated[PerClass, Tag("a section")],
+        Discriminator(_tag_by_shape),
+    ]
+    validation: float = Field(
+        default=0.05, ge=0, lt=1, description="share of the training side kept for choosing the epoch"
+    )
+    seed: Seed | None = Field(default=None, description="the config's seed unless given")
+
+
+class PcaReduction(Settings):
+    kind: Literal["pca"]
+    components: PositiveInt
+    whiten: bool = True
+    fit_on: Literal["train", "scene"]
+
+
+class NoReduction(Settings):
+    """Every band stays; `standardize` scales each to zero mean and unit variance over the training pixels."""
+
+    kind: Literal["none"]
+    standardize: bool = True
+
+
+class PatchSettings(Settings):
+    size: PositiveInt
+    padding: Literal["zero", "reflect"] = "reflect"
+
+    @model_validator(mode="after")
+    def _size_is_odd(self) -> Self:
+        if self.size % 2 == 0:
+            raise _mistake(
+                "a patch needs a centre pixel, so its size must be odd; "
+                f"write {self.size - 1} or {self.size + 1}",
+                key="size",
+            )
+        return self
+
+
+class SqueezeExcite(Settings):
+    """Squeeze-and-excitation (Hu et al. 2018); `axis: band` gates spectral depth at a 3-D point."""
+
+    kind: Literal["se"]
+    reduction: PositiveInt = 16
+    bias: bool = True
+    form: Literal["linear", "conv"] = "linear"
+    squeeze: Literal["mean", "max"] = "mean"
+    axis: Literal["feature", "band"] = "feature"
+
+
+AttentionSettings = SqueezeExcite
+
+HYBRIDSN_POINTS_3D = ("conv3d_1", "conv3d_2", "conv3d_3")
+HYBRIDSN_POINTS = (*HYBRIDSN_POINTS_3D, "fold", "conv2d")
+
+
+class HybridSN(Settings):
+    """HybridSN (Roy et al. 2020) in either order, with attention after any of its five stages."""
+
+    name: Literal["hybridsn"]
+    order: Literal["3d-2d", "2d-3d"] = "3d-2d"
+    norm: Literal["batch", "none"] = "batch"
+    dropout: float = Field(default=0.4, ge=0, lt=1)
+    dense_relu: bool = Field(default=True, description="ReLU between the dense layers, as in the paper")
+    attention: dict[str, AttentionSettings] = {}
+
+    @model_validator(mode="after")
+    def _attention_fits_its_point(self) -> Self:
+        for point, block in self.attention.items():
+            if point not in HYBRIDSN_POINTS:
+                raise _mistake(_unknown(point, "point", HYBRIDSN_POINTS), key=f"attention.{point}")
+            if block.axis == "band" and point not in HYBRIDSN_POINTS_3D:
+                raise _mistake(
+                    f"'band' needs a 3-D point ({', '.join(HYBRIDSN_POINTS_3D)}), and {point} has no "
+                    "spectral axis; write axis: feature",
+                    key=f"attention.{point}.axis",
+                )
+        return self
+
+    def check_input(self, *, num_bands: int, patch_size: int, origin: str = "input bands") -> None:
+        """Proves that every convolution has something left to work on.
+
+        Raises:
+            ConfigError: the patch or the spectral depth is smaller than the kernels together.
+        """
+        smallest_patch = 9  # four valid 3 × 3 windows
+        if patch_size < smallest_patch:
+            raise ConfigError(
+                f"patch.size = {patch_size}: four 3 × 3 convolutions without padding need at least "
+                f"{smallest_patch}; write patch.size: {smallest_patch} or more"
+            )
+        smallest_depth = 13 if self.order == "3d-2d" else 1  # kernels 7, 5 and 3 deep; 64 features
+        if num_bands < smallest_depth:
+            raise ConfigError(
+                f"{origin} = {num_bands}: spectral kernels 7, 5 and 3 deep need at least "
+                f"{smallest_depth}; keep more bands, or write model.order: 2d-3d"
+            )
+
+
+class TrainSettings(Settings):
+    epochs: PositiveInt
+    batch_size: int = Field(default=256, ge=2)
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 1e-2
+    schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    flips: bool = Field(default=True, description="a random flip or transpose of every training patch")
+    class_weights: Literal["none", "balanced"] = "none"
+
+
+ConfigName = Annotated[str, StringConstraints(pattern=r"^[\w.+-]*$")]
+
+
+class Config(Settings):
+    """One experiment: everything that decides what `hsi-se train` writes."""
+
+    name: ConfigName = Field(
+        default="", description="how run folders are called; the file's name unless given"
+    )
+    seed: Seed = 0
+    scene: SceneSettings
+    split: RandomSplit
+    reduction: Annotated[PcaReduction | NoReduction, Discriminator("kind")]
+    patch: PatchSettings
+    model: HybridSN
+    train: TrainSettings
+
+    @model_validator(mode="after")
+    def _network_fits_its_input(self) -> Self:
+        known_depth = self.reduction.components if isinstance(self.reduction, PcaReduction) else None
+        try:
+            self.model.check_input(
+                num_bands=known_depth if known_depth is not None else 10**6,
+                patch_size=self.patch.size,
+                origin="reduction.components",
+            )
+        except ConfigError as error:
+            path, _, problem = str(error).partition(": ")
+            raise _mistake(problem, key=path.partition(" = ")[0]) from None
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over every setting but the name: two experiments share it only if they are the same."""
+        settings = self.model_dump(mode="json", exclude={"name"})
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+    def to_yaml(self) -> str:
+        """All settings, defaults included, as YAML that `load_config` reads back."""
+        stream = io.StringIO()
+        yaml = YAML(typ="safe", pure=True)
+        yaml.default_flow_style = None
+        yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+        yaml.width = 100
+        yaml.dump(self.model_dump(mode="json", exclude_none=True), stream)
+        return stream.getvalue()
+
+
+# -------------------------------------------------------------------------------------- reading
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Returns the experiment that a YAML file describes, with `a.b=c` overrides applied in order.
+
+    An override takes any dotted key and a YAML value: `model.attention={}`, `patch.size=15`.
+
+    Raises:
+        ConfigError: the file is missing or no YAML, or a setting is unknown, of the wrong kind or
+            at odds with another; the message starts with `file:line:column:` or `--set a.b=c:`.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file; check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as text ({error}); give a YAML config file") from None
+
+    document = _parse_yaml(text, where=str(path))
+    if not isinstance(document, CommentedMap):
+        raise ConfigError(f"{path}:1:1: holds no settings; a config is a YAML mapping, see configs/demo.yaml")
+    settings = _plain(document)
+    for override in overrides:
+        _apply_override(settings, override)
+    settings.setdefault("name", re.sub(r"[^\w.+-]", "_", path.stem))
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ConfigError(_explain(first, document, settings, path, overrides)) from None
+
+
+def _parse_yaml(text: str, *, where: str) -> Any:
+    try:
+        return YAML(typ="rt", pure=True).load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
+        raise ConfigError(f"{place}: {error.problem or error.context}; correct the YAML") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"{where}: {line}; correct the YAML") from None
+
+
+def _plain(node: object) -> Any:
+    """The parsed document without its line numbers and number styles."""
+    if isinstance(node, Mapping):
+        return {str(_plain(key)): _plain(value) for key, value in node.items()}
+    if isinstance(node, Sequence) and not isinstance(node, str):
+        return [_plain(value) for value in node]
+    for kind in (bool, int, float, str):
+        if isinstance(node, kind):
+            return kind(node)
+    return node
+
+
+def _apply_override(settings: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    keys = key.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {override}: write key=value with a dotted key, such as patch.size=15")
+    section = settings
+    for depth, part in enumerate(keys[:-1], start=1):
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            parent = ".".join(keys[:depth])
+            raise ConfigError(
+                f"--set {override}: {parent} = {section!r} is a value, not a section; "
+                f'replace it whole: --set "{parent}={{…}}"'
+            )
+    section[keys[-1]] = _plain(_parse_yaml(text, where=f"--set {override}"))
+
+
+def _explain(
+    error: ErrorDetails, document: CommentedMap, settings: object, path: Path, overrides: Sequence[str]
+) -> str:
+    context = error.get("ctx", {})
+    loc: Loc = error["loc"]
+    if error["type"] == "mistake" and context.get("key"):
+        loc = (*loc, *context["key"].split("."))
+    if "discriminator" in context:
+        loc = (*loc, str(context["discriminator"]).strip("'"))
+    keys, value, is_present = _follow(settings, loc)
+    if error["type"] == "missing":
+        keys, is_present = (*keys, str(loc[-1])), False
+    dotted = ".".join(keys)
+    shown = f"{dotted} = {value!r}" if is_present and not isinstance(value, dict | list) else dotted
+    return f"{_place(document, keys, path, overrides)}: {shown}: {_what_is_wrong(error)}"
+
+
+def _what_is_wrong(error: ErrorDetails) -> str:
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "missing":
+            return "is missing; add it"
+        case "literal_error" | "union_tag_invalid":
+            expected = str(context.get("expected") or context.get("expected_tags"))
+            return f"choose from {expected.replace(' or ', ', ')}"
+        case "union_tag_not_found":
+            return "kind is missing; add it"
+        case "mistake":
+            return str(context["message"])
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return "should be a section; give its settings as a mapping, {…}"
+        case "string_pattern_mismatch":
+            return "use letters, digits, '.', '_', '+' and '-' only"
+        case _:
+            message = error["msg"].removeprefix("Input ")
+            return f"{message[0].lower()}{message[1:]}"
+
+
+def _follow(settings: object, loc: Loc) -> tuple[tuple[str, ...], object, bool]:
+    """The part of pydantic's `loc` that the user wrote: union tags are in `loc`, but in no file."""
+    keys: tuple[str, ...] = ()
+    value = settings
+    for part in loc:
+        if (isinstance(value, dict) and part in value) or (
+            isinstance(value, list) and isinstance(part, int) and part < len(value)
+        ):
+            keys, value = (*keys, str(part)), value[part]
+    return keys, value, bool(keys)
+
+
+def _place(document: CommentedMap, keys: tuple[str, ...], path: Path, overrides: Sequence[str]) -> str:
+    line, column = 0, 0
+    node: Any = document
+    absent: tuple[str, ...] | None = None  # the outermost part of `keys` that the file lacks
+    for depth, name in enumerate(keys, start=1):
+        known = {str(key): key for key in node} if isinstance(node, CommentedMap) else {}
+        if name not in known:
+            absent = keys[:depth]
+            break
+        if known[name] in node.lc.data:  # a key that comes from a merge, `<<: *other`, has no place
+            line, column = node.lc.key(known[name])
+        node = node[known[name]]
+    for override in reversed(overrides):
+        changed = tuple(override.partition("=")[0].strip().split("."))
+        has_created = absent is not None and changed[: len(absent)] == absent
+        if changed == keys[: len(changed)] or has_created:
+            return f"--set {override}"
+    return f"{path}:{line + 1}:{column + 1}"

@@ -1,0 +1,25 @@
+"""The mistakes a user can make; each message names the setting or file, its value and the remedy."""
+
+
+class HsiError(Exception):
+    """A mistake of the user's: the command line prints it as one line and exits with code 2."""
+
+
+class ConfigError(HsiError):
+    """A setting is unknown, of the wrong kind, or does not fit the others."""
+
+
+class SceneError(HsiError):
+    """A scene cannot be found, read or used."""
+
+
+class SplitError(HsiError):
+    """The labelled pixels cannot be divided as asked."""
+
+
+class RunError(HsiError):
+    """A run folder is missing, incomplete, foreign, or in the way."""
+
+
+class TrainingError(HsiError):
+    """The settings do not train: the loss is no longer a number, or the device is not there."""

@@ -1,0 +1,1 @@
+"""Evaluation: what the test pixels say, and how far it may be believed."""

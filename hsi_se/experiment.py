@@ -1,0 +1,297 @@
+"""The assembly: one config in, one run folder out, and the evaluation of such a folder."""
+
+import datetime
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import sklearn
+import torch
+
+import hsi_se
+from hsi_se.config import Config, PcaReduction
+from hsi_se.errors import RunError, TrainingError
+from hsi_se.evaluation.metrics import Evaluation, evaluate_labels
+from hsi_se.mapping.class_map import classify
+from hsi_se.mapping.patchwise import predict_logits
+from hsi_se.models import build_model
+from hsi_se.models.cost import StageCost, count_parameters, count_stage_costs
+from hsi_se.models.hybridsn import HybridSN
+from hsi_se.records import BundleFacts, ModelBundle, RunFolder, RunRecord, Versions, check_free, new_run
+from hsi_se.report.figures import save_confusion, save_map
+from hsi_se.report.tables import render_markdown
+from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
+from hsi_se.sampling.reduction import fit_reduction
+from hsi_se.sampling.splits import Pixels, make_split
+from hsi_se.scene.catalogue import find_known_scene
+from hsi_se.scene.palette import make_palette
+from hsi_se.scene.readers import load_scene
+from hsi_se.training.fit import fit
+from hsi_se.training.history import Observer, Silent
+
+RUNS = Path("runs")
+
+
+def train(
+    config: Config,
+    *,
+    data: str | Path | None = None,
+    run: str | Path | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    observer: Observer | None = None,
+) -> RunFolder:
+    """Trains the network that a config describes and returns the run folder it has written.
+
+    Everything that can be wrong with the config or the scene is found before training starts, and
+    the folder appears only when it is complete.
+
+    Args:
+        config: from `load_config`.
+        data: a folder searched for scenes before `datasets/`.
+        run: the folder to write; by default `runs/DATE-NAME-DIGEST`.
+        device: `auto`, `cpu` or `cuda`.
+        overwrite: whether a run that is already there is replaced, once the new one is complete.
+        observer: told of progress.
+
+    Raises:
+        HsiError: a mistake in the config, the scene or the run folder; nothing has been written.
+    """
+    observer = observer or Silent()
+    path = Path(run) if run is not None else _default_run(config)
+    check_free(path, overwrite=overwrite)
+    torch_device = pick_device(device)
+
+    scene = load_scene(config.scene, data)
+    split = make_split(scene, config.split, seed=config.seed)
+    for note in split.notes:
+        observer.note(note)
+    reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train)
+    components = reduction.apply(scene.cube)
+    padded = pad_cube(components, patch_size=config.patch.size, padding=config.patch.padding).to(torch_device)
+    model = build_model(
+        config.model,
+        num_bands=reduction.num_components,
+        patch_size=config.patch.size,
+        num_classes=scene.num_classes,
+        seed=config.seed,
+    ).to(torch_device)
+
+    def make_patches(pixels: Pixels) -> PatchDataset:
+        targets = to_targets(scene.labels, pixels, scene.class_ids)
+        return PatchDataset(padded, pixels, patch_size=config.patch.size, targets=targets)
+
+    start = time.perf_counter()
+    result = fit(
+        model,
+        train=make_patches(split.train),
+        val=make_patches(split.val),
+        num_classes=scene.num_classes,
+        settings=config.train,
+        seed=config.seed,
+        observer=observer,
+    )
+    versions = _list_versions()
+    record = RunRecord(
+        name=config.name or "run",
+        seed=config.seed,
+        config_digest=config.digest,
+        scene=scene.name,
+        scene_digest=scene.digest,
+        split_digest=split.digest,
+        data=None if data is None else str(Path(data).resolve()),
+        device=_describe_device(torch_device),
+        notes=split.notes,
+        num_train=len(split.train),
+        num_val=len(split.val),
+        num_parameters=count_parameters(model),
+        macs_per_patch=sum(row.macs for row in count_stage_costs(model)),
+        best_epoch=result.best_epoch,
+        history=result.history,
+        training_s=time.perf_counter() - start,
+        versions=versions,
+    )
+    facts = BundleFacts(
+        model=config.model,
+        patch_size=config.patch.size,
+        padding=config.patch.padding,
+        class_ids=tuple(scene.class_ids.tolist()),
+        class_names=tuple(scene.class_names[label] for label in scene.class_ids.tolist()),
+        palette=make_palette(scene.class_ids),
+        wavelengths_nm=None if scene.wavelengths_nm is None else tuple(scene.wavelengths_nm.tolist()),
+        split_digest=split.digest,
+        versions=versions,
+    )
+    weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
+    with new_run(path, overwrite=overwrite) as folder:
+        folder.write_run(
+            config=config, record=record, split=split, bundle=ModelBundle(facts, weights, reduction)
+        )
+    return RunFolder(path)
+
+
+def evaluate(
+    run: str | Path | RunFolder,
+    *,
+    data: str | Path | None = None,
+    device: str = "auto",
+    observer: Observer | None = None,
+) -> Evaluation:
+    """Returns the accuracies of a run on its test pixels, and writes its reports and maps.
+
+    Args:
+        run: a folder that `train` wrote.
+        data: where to look for the scene; by default where training found it.
+        device: `auto`, `cpu` or `cuda`.
+        observer: told of progress.
+
+    Raises:
+        HsiError: the folder holds no run, or the scene is not the one it was trained on.
+    """
+    observer = observer or Silent()
+    folder = RunFolder.open(run)
+    record, config, split = folder.read_record(), folder.read_config(), folder.read_split()
+    bundle = folder.read_bundle()
+    torch_device = pick_device(device)
+    if data is None and record.data is not None and Path(record.data).is_dir():
+        data = record.data
+    scene = load_scene(config.scene, data)
+    if scene.digest != record.scene_digest:
+        raise RunError(
+            f"{folder}: was trained on another edition of {scene.name} (digest {record.scene_digest[:8]}, "
+            f"found {scene.digest[:8]}); name the folder of the first with --data"
+        )
+
+    observer.start("mapping", total=scene.labels.size, unit="pixels")
+    logits = predict_logits(
+        build_bundled_model(bundle).to(torch_device),
+        bundle.reduction.apply(scene.cube),
+        padding=bundle.facts.padding,
+        on_batch=observer.advance,
+    )
+    class_map = classify(
+        logits,
+        class_ids=bundle.class_ids,
+        class_names=bundle.class_names,
+        palette=bundle.facts.palette,
+    )
+    rows, cols = split.test[:, 0], split.test[:, 1]
+    evaluation = evaluate_labels(
+        scene.labels[rows, cols],
+        class_map.labels[rows, cols],
+        class_ids=bundle.facts.class_ids,
+        class_names=bundle.facts.class_names,
+    )
+
+    title = f"{record.scene}, {record.name}: OA {100 * evaluation.overall_accuracy:.2f} %"
+    save_map(class_map, folder.map_figure, title=title)
+    save_map(class_map.where(scene.labels > 0), folder.labelled_map_figure, title=f"{title}, labelled pixels")
+    save_confusion(evaluation, folder.confusion_figure)
+    folder.write_report(
+        evaluation,
+        record,
+        text=render_markdown(evaluation, record, folder, is_split_leaky=config.split.kind == "random"),
+    )
+    return evaluation
+
+
+@dataclass(frozen=True)
+class NetworkDescription:
+    """What `hsi-se info` shows: the stages in order, and the totals over them; MACs are of one patch."""
+
+    title: str
+    input_shape: tuple[int, ...]
+    rows: tuple[StageCost, ...]
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(row.num_parameters for row in self.rows)
+
+    @property
+    def macs(self) -> int:
+        return sum(row.macs for row in self.rows)
+
+
+def describe_network(config: Config, *, data: str | Path | None = None) -> NetworkDescription:
+    """Returns the cost of each stage of the network that a config describes, for its scene.
+
+    Bands and classes of a known scene come from the catalogue, so that its files are not needed.
+
+    Raises:
+        HsiError: the config's scene cannot be found, or the network does not fit it.
+    """
+    known = find_known_scene(config.scene) if isinstance(config.scene, str) else None
+    if known is not None:
+        name, num_bands, num_classes = known.title, known.bands, len(known.class_names)
+    else:
+        scene = load_scene(config.scene, data)
+        name, num_bands, num_classes = scene.name, scene.num_bands, scene.num_classes
+    if isinstance(config.reduction, PcaReduction):
+        num_bands = config.reduction.components
+    model = build_model(
+        config.model, num_bands=num_bands, patch_size=config.patch.size, num_classes=num_classes
+    )
+    shape = (1, num_bands, config.patch.size, config.patch.size)
+    title = f"{config.model.name} {config.model.order} on {name}, {num_classes} classes"
+    return NetworkDescription(title, shape, tuple(count_stage_costs(model)))
+
+
+def load_bundle(run: str | Path | RunFolder) -> ModelBundle:
+    """Returns what a run has learned: weights, reduction, classes; see `build_bundled_model`."""
+    return RunFolder.open(run).read_bundle()
+
+
+def build_bundled_model(bundle: ModelBundle) -> HybridSN:
+    """Returns the trained network of a bundle, on the CPU."""
+    facts = bundle.facts
+    model = build_model(
+        facts.model,
+        num_bands=bundle.reduction.num_components,
+        patch_size=facts.patch_size,
+        num_classes=len(facts.class_ids),
+    )
+    try:
+        model.load_state_dict({name: torch.from_numpy(array) for name, array in bundle.weights.items()})
+    except RuntimeError as error:
+        problem = str(error).splitlines()[1].strip()
+        raise RunError(f"bundle: the weights do not fit the architecture ({problem}); train again") from None
+    return model
+
+
+def pick_device(name: str) -> torch.device:
+    """Returns the device to work on; `auto` is the GPU where there is one.
+
+    Raises:
+        TrainingError: `cuda` is asked for and not there, or the name is unknown.
+    """
+    choices = ("auto", "cpu", "cuda")
+    if name not in choices:
+        raise TrainingError(f"--device {name}: choose from {', '.join(choices)}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("--device cuda: this torch sees no GPU; write --device cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _default_run(config: Config) -> Path:
+    today = datetime.date.today().isoformat()
+    return RUNS / f"{today}-{config.name or 'run'}-{config.digest[:8]}"
+
+
+def _describe_device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu, {torch.get_num_threads()} threads"
+
+
+def _list_versions() -> Versions:
+    return Versions(
+        hsi_se=hsi_se.__version__,
+        torch=str(torch.__version__),
+        numpy=np.__version__,
+        sklearn=sklearn.__version__,
+        python=platform.python_version(),
+    )

@@ -1,0 +1,1 @@
+"""Whole-scene maps: logits for every pixel, and the classes they stand for."""

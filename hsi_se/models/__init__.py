@@ -1,0 +1,62 @@
+"""Networks on patches (n, 1, k, p, p), and how one is built from a config."""
+
+import hashlib
+import math
+
+import torch
+from torch import nn
+
+from hsi_se import config
+from hsi_se.models.hybridsn import HybridSN
+
+
+def build_model(
+    settings: config.HybridSN, *, num_bands: int, patch_size: int, num_classes: int, seed: int = 0
+) -> HybridSN:
+    """Returns the network that a config's `model` section describes, with seeded weights.
+
+    Args:
+        settings: the config's `model` section.
+        num_bands: components after the reduction, k.
+        patch_size: p, odd.
+        num_classes: C.
+        seed: decides every weight; see `initialize`.
+
+    Returns:
+        A plain module from patches `(n, 1, k, p, p)` to logits `(n, C)`, in training mode.
+
+    Raises:
+        ConfigError: the input is too small for the kernels.
+    """
+    settings.check_input(num_bands=num_bands, patch_size=patch_size)
+    with torch.random.fork_rng(devices=[]):  # torch's layers draw weights that are replaced below
+        model = HybridSN(
+            num_bands=num_bands,
+            patch_size=patch_size,
+            num_classes=num_classes,
+            order=settings.order,
+            norm=settings.norm,
+            dropout=settings.dropout,
+            dense_relu=settings.dense_relu,
+            attention=settings.attention,
+        )
+    initialize(model, seed=seed)
+    return model
+
+
+def initialize(model: nn.Module, *, seed: int) -> None:
+    """Draws every convolution's and dense layer's weights anew, each from its own name and the seed.
+
+    A layer's weights therefore do not depend on what else the network holds: variants of one seed
+    that differ in their attention start from the same base weights. The distribution is He's
+    (https://arxiv.org/abs/1502.01852, eq. 10) with uniform shape; biases start at zero.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear):
+            key = hashlib.sha256(f"{seed}/{name}".encode()).digest()[:7]
+            generator = torch.Generator().manual_seed(int.from_bytes(key, "little"))
+            bound = math.sqrt(6 / module.weight[0].numel())
+            with torch.no_grad():
+                module.weight.uniform_(-bound, bound, generator=generator)
+                if module.bias is not None:
+                    module.bias.zero_()

@@ -1,0 +1,131 @@
+"""HybridSN: 3-D convolutions over spectrum and space, folded into a 2-D one, with a slot after each.
+
+Roy, Krishna, Dubey, Chaudhuri: HybridSN: Exploring 3-D-2-D CNN Feature Hierarchy for Hyperspectral
+Image Classification, https://arxiv.org/abs/1902.06701.
+Axes: n patches, c features, d spectral depth, h rows, w cols.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Literal
+
+from torch import Tensor, nn
+
+from hsi_se.attention.placement import build_attention
+from hsi_se.config import AttentionSettings
+
+
+class HybridSN(nn.Module):
+    """Five named stages, an attention slot after each, and three dense layers.
+
+    In the paper's order, `3d-2d`, the stages are conv3d_1, conv3d_2, conv3d_3, fold, conv2d. In
+    `2d-3d` the input's depth is folded into features first: fold, conv2d, conv3d_1, conv3d_2,
+    conv3d_3, where the 2-D features become the spectral depth of the 3-D convolutions.
+
+    Departures from the paper: batch normalisation between each convolution and its ReLU, and a
+    network that ends in logits instead of a softmax; `norm="none"` restores the first.
+
+    Args:
+        num_bands: components of the input, k.
+        patch_size: p.
+        num_classes: C.
+        order: which convolutions come first.
+        norm: what stands between a convolution and its ReLU.
+        dropout: probability after each of the two hidden dense layers.
+        dense_relu: whether these have a ReLU, as in the paper.
+        attention: the block after each named stage; a stage without one has an empty slot.
+
+    Shape: `(n, 1, k, p, p)` to `(n, C)`.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_bands: int,
+        patch_size: int,
+        num_classes: int,
+        order: Literal["3d-2d", "2d-3d"] = "3d-2d",
+        norm: Literal["batch", "none"] = "batch",
+        dropout: float = 0.4,
+        dense_relu: bool = True,
+        attention: Mapping[str, AttentionSettings] | None = None,
+    ) -> None:
+        super().__init__()
+        self.order = order
+        self.num_bands = num_bands
+        self.patch_size = patch_size
+        shapes = stage_shapes(order, num_bands=num_bands, patch_size=patch_size)
+        num_folded = shapes["fold"][0]
+        is_2d_first = order == "2d-3d"
+        stages = {
+            "conv3d_1": _conv3d(1, 8, depth=7, norm=norm, is_unfolding=is_2d_first),
+            "conv3d_2": _conv3d(8, 16, depth=5, norm=norm),
+            "conv3d_3": _conv3d(16, 32, depth=3, norm=norm),
+            "fold": nn.Flatten(1, 2),  # (n, c, d, h, w) to (n, c·d, h, w)
+            "conv2d": _conv2d(num_folded, 64, norm=norm),
+        }
+        self.stages = nn.ModuleDict({point: stages[point] for point in shapes})
+        attention = attention or {}
+        self.attention = nn.ModuleDict(
+            {
+                point: build_attention(attention[point], shape=shape) if point in attention else nn.Identity()
+                for point, shape in shapes.items()
+            }
+        )
+        num_features = math.prod(list(shapes.values())[-1])
+        hidden: list[nn.Module] = []
+        for num_in, num_out in ((num_features, 256), (256, 128)):
+            hidden += [
+                nn.Linear(num_in, num_out),
+                nn.ReLU() if dense_relu else nn.Identity(),
+                nn.Dropout(dropout),
+            ]
+        self.head = nn.Sequential(*hidden, nn.Linear(128, num_classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for point, stage in self.stages.items():
+            x = self.attention[point](stage(x))
+        logits: Tensor = self.head(x.flatten(1))  # (n, C)
+        return logits
+
+
+def stage_shapes(order: str, *, num_bands: int, patch_size: int) -> dict[str, tuple[int, ...]]:
+    """Returns each stage's output shape without the batch, in the order in which they run."""
+    k, p = num_bands, patch_size
+    if order == "3d-2d":
+        return {
+            "conv3d_1": (8, k - 6, p - 2, p - 2),
+            "conv3d_2": (16, k - 10, p - 4, p - 4),
+            "conv3d_3": (32, k - 12, p - 6, p - 6),
+            "fold": (32 * (k - 12), p - 6, p - 6),
+            "conv2d": (64, p - 8, p - 8),
+        }
+    return {
+        "fold": (k, p, p),
+        "conv2d": (64, p - 2, p - 2),
+        "conv3d_1": (8, 58, p - 4, p - 4),
+        "conv3d_2": (16, 54, p - 6, p - 6),
+        "conv3d_3": (32, 52, p - 8, p - 8),
+    }
+
+
+def _conv3d(num_in: int, num_out: int, *, depth: int, norm: str, is_unfolding: bool = False) -> nn.Sequential:
+    """A valid convolution `depth` × 3 × 3; one that unfolds reads 2-D features as spectral depth."""
+    stage = nn.Sequential()
+    if is_unfolding:
+        stage.append(nn.Unflatten(1, (1, -1)))  # (n, c, h, w) to (n, 1, d=c, h, w)
+    stage.add_module("conv", nn.Conv3d(num_in, num_out, (depth, 3, 3)))
+    stage.add_module("norm", nn.BatchNorm3d(num_out) if norm == "batch" else nn.Identity())
+    stage.add_module("relu", nn.ReLU())
+    return stage
+
+
+def _conv2d(num_in: int, num_out: int, *, norm: str) -> nn.Sequential:
+    return nn.Sequential(
+        OrderedDict(
+            conv=nn.Conv2d(num_in, num_out, 3),
+            norm=nn.BatchNorm2d(num_out) if norm == "batch" else nn.Identity(),
+            relu=nn.ReLU(),
+        )
+    )

@@ -1,0 +1,1 @@
+"""Reports: pictures and tables made from an evaluation, a class map and a run's record alone."""

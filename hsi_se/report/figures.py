@@ -1,0 +1,80 @@
+"""Pictures of a run: the class map with its legend, and the confusion matrix."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from hsi_se.evaluation.metrics import Evaluation
+from hsi_se.mapping.class_map import ClassMap
+from hsi_se.records import replacing
+from hsi_se.scene.scene import UNLABELLED
+
+_DPI = 150
+_LEGEND_INCHES = 2.6
+_SHORTER_SIDE_INCHES = 4.5
+
+
+def save_map(class_map: ClassMap, path: Path, *, title: str) -> None:
+    """Writes the map as a PNG in the class colours, north up as in the file, with a legend beside it."""
+    rows, cols = class_map.labels.shape
+    scale = _SHORTER_SIDE_INCHES / min(rows, cols)
+    width, height = min(cols * scale, 12), min(rows * scale, 12)
+    figure = Figure(figsize=(width + _LEGEND_INCHES, height + 0.5), dpi=_DPI, layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(class_map.to_rgb(), interpolation="nearest")
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("column", fontsize=8)
+    axes.set_ylabel("row", fontsize=8)
+    axes.tick_params(labelsize=7)
+    names = dict(class_map.class_names)
+    if (class_map.labels == UNLABELLED).any():
+        names = {UNLABELLED: "unlabelled", **names}
+    handles = [
+        Patch(
+            facecolor="#{:02x}{:02x}{:02x}".format(*class_map.palette[label]),
+            edgecolor="0.4",
+            linewidth=0.5,
+            label=f"{label}  {name}" if label != UNLABELLED else name,
+        )
+        for label, name in names.items()
+    ]
+    figure.legend(handles=handles, loc="outside right upper", fontsize=7.5, frameon=False)
+    _save(figure, path)
+
+
+def save_confusion(evaluation: Evaluation, path: Path) -> None:
+    """Writes the confusion matrix as a PNG: shade is the share of the true class, numbers are pixels."""
+    size = len(evaluation.class_ids)
+    shares = evaluation.confusion / np.maximum(evaluation.support, 1)[:, None]
+    side = 2.6 + 0.42 * size
+    figure = Figure(figsize=(side + 0.8, side), dpi=_DPI, layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, col in np.argwhere(evaluation.confusion > 0):
+        colour = "white" if shares[row, col] > 0.5 else "black"
+        axes.text(
+            col, row, evaluation.confusion[row, col], ha="center", va="center", color=colour, fontsize=6.5
+        )
+    labels = [
+        f"{label} {name}" for label, name in zip(evaluation.class_ids, evaluation.class_names, strict=True)
+    ]
+    axes.set_xticks(range(size), labels, rotation=90, fontsize=7)
+    axes.set_yticks(range(size), labels, fontsize=7)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("truth")
+    axes.set_title(
+        f"OA {100 * evaluation.overall_accuracy:.2f} %   AA {100 * evaluation.average_accuracy:.2f} %   "
+        f"κ {evaluation.kappa:.4f}",
+        fontsize=10,
+    )
+    bar = figure.colorbar(image, ax=axes, shrink=0.7)
+    bar.set_label("share of the true class", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with replacing(path) as draft:
+        figure.savefig(draft)

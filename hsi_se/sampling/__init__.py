@@ -1,0 +1,1 @@
+"""Sampling: which pixels train, the bands they keep, and the patch around each."""

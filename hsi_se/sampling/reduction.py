@@ -1,0 +1,99 @@
+"""From bands to components: fitted once on the training scene, applied unchanged to any other."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+
+from hsi_se.config import NoReduction, PcaReduction
+from hsi_se.errors import ConfigError, SceneError
+from hsi_se.sampling.splits import Pixels
+
+_ROWS_PER_CHUNK = 32  # bounds the float64 copies
+
+
+@dataclass(frozen=True, eq=False)
+class Reduction:
+    """A fitted linear map: component = ((band - mean) @ components.T) / scale.
+
+    Attributes:
+        mean: `(bands,)`.
+        components: `(K, bands)` with orthonormal rows.
+        scale: `(K,)`, positive.
+    """
+
+    mean: NDArray[np.float64]
+    components: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+    @property
+    def num_bands(self) -> int:
+        return int(self.components.shape[1])
+
+    @property
+    def num_components(self) -> int:
+        return int(self.components.shape[0])
+
+    def apply(self, cube: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Returns the components `(rows, cols, K)` of a cube `(rows, cols, bands)`.
+
+        Raises:
+            SceneError: the cube has another band count than the one this was fitted on.
+        """
+        if cube.shape[2] != self.num_bands:
+            raise SceneError(
+                f"the cube has {cube.shape[2]} bands and the reduction was fitted on {self.num_bands}; "
+                "give a scene with the same bands"
+            )
+        components = np.empty((*cube.shape[:2], self.num_components), dtype=np.float32)
+        for start in range(0, len(cube), _ROWS_PER_CHUNK):
+            rows = slice(start, start + _ROWS_PER_CHUNK)
+            components[rows] = (cube[rows].astype(np.float64) - self.mean) @ (self.components.T / self.scale)
+        return components
+
+
+def fit_reduction(
+    cube: NDArray[np.generic], settings: PcaReduction | NoReduction, *, train_pixels: Pixels
+) -> Reduction:
+    """Returns the reduction that the config asks for, fitted on the training pixels or the scene.
+
+    `pca` with `whiten` gives every component unit variance. Without it, all components are divided
+    by one number, the standard deviation of the first: their ratios are those of the plain scores,
+    and the network still sees numbers of order one. `none` keeps the bands as they are, or
+    standardized over the training pixels.
+
+    Args:
+        cube: `(rows, cols, bands)`.
+        settings: the config's `reduction` section.
+        train_pixels: `(n, 2)` of (row, col).
+
+    Raises:
+        ConfigError: more components than bands or than the fit has pixels for.
+    """
+    num_bands = cube.shape[2]
+    train = cube[train_pixels[:, 0], train_pixels[:, 1]].astype(np.float64)
+    if isinstance(settings, NoReduction):
+        identity = np.eye(num_bands)
+        if not settings.standardize:
+            return Reduction(np.zeros(num_bands), identity, np.ones(num_bands))
+        return Reduction(train.mean(axis=0), identity, _positive(train.std(axis=0)))
+
+    num_samples = len(train) if settings.fit_on == "train" else cube.shape[0] * cube.shape[1]
+    most = min(num_bands, num_samples - 1)
+    if settings.components > most:
+        raise ConfigError(
+            f"reduction.components = {settings.components}: the scene has {num_bands} bands and the fit "
+            f"{num_samples} pixels; write at most {most}"
+        )
+    samples = train if settings.fit_on == "train" else cube.reshape(-1, num_bands).astype(np.float64)
+    # From the band covariance: memory grows with the bands, not with a decomposition of the pixels.
+    pca = PCA(settings.components, svd_solver="covariance_eigh", copy=False).fit(samples)
+    deviations = _positive(np.sqrt(pca.explained_variance_))
+    scale = deviations if settings.whiten else np.full_like(deviations, deviations[0])
+    return Reduction(pca.mean_, pca.components_, scale)
+
+
+def _positive(scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A constant band stays at zero instead of becoming NaN."""
+    return np.where(scale > 0, scale, 1.0)

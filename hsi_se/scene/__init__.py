@@ -1,0 +1,1 @@
+"""Scenes: a hyperspectral cube, its labels, and what is known about both."""

@@ -1,0 +1,194 @@
+"""Files on disk become a `Scene`: known scenes by name, the user's own by path, the demo by its seed."""
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+from numpy.typing import NDArray
+
+from hsi_se.config import SceneFiles, SyntheticScene
+from hsi_se.errors import SceneError
+from hsi_se.scene.catalogue import KNOWN_SCENES, KnownScene, find_known_scene
+from hsi_se.scene.scene import UNLABELLED, Scene
+from hsi_se.scene.synthetic import make_synthetic_scene
+
+DEFAULT_DATA_DIR = Path("datasets")
+_NUMERIC_CLASSES = {"single", "double", "logical"} | {
+    f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)
+}
+_MAX_DEPTH = 2  # folders below the data folder that are searched
+
+
+def load_scene(scene: str | SceneFiles | SyntheticScene, data: str | Path | None = None) -> Scene:
+    """Returns the scene that a config's `scene` section names.
+
+    Args:
+        scene: a known scene's name or alias, a pair of files, or the synthetic scene's seed and size.
+        data: a folder searched before `datasets/`; files may lie in it or in its sub-folders, and
+            their names match whatever the case.
+
+    Raises:
+        SceneError: the name is unknown, a file is missing or no .mat file, the array cannot be
+            picked, or the cube and the labels do not fit each other (see `Scene`).
+    """
+    if data is not None and not Path(data).is_dir():
+        raise SceneError(f"--data {data}: no such folder; name the folder that holds the scenes")
+    roots = [DEFAULT_DATA_DIR] if data is None else [Path(data), DEFAULT_DATA_DIR]
+    if isinstance(scene, SyntheticScene):
+        return make_synthetic_scene(seed=scene.synthetic, rows=scene.rows, cols=scene.cols, bands=scene.bands)
+    if isinstance(scene, SceneFiles):
+        return _load_files(scene, roots)
+    return _load_known(_get_known(scene), roots)
+
+
+def _get_known(name: str) -> KnownScene:
+    known = find_known_scene(name)
+    if known is None:
+        names = [name for scene in KNOWN_SCENES for name in (scene.name, *scene.aliases)]
+        by_lower = {known.casefold(): known for known in names}
+        near = [by_lower[match] for match in difflib.get_close_matches(name.casefold(), by_lower, n=3)]
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise SceneError(
+            f"scene = {name!r}: no known scene; {hint}known are "
+            f"{', '.join(scene.name for scene in KNOWN_SCENES)}; "
+            "or give {cube: FILE, labels: FILE}"
+        )
+    return known
+
+
+def _load_known(known: KnownScene, roots: Sequence[Path]) -> Scene:
+    cube_path = find_file(known.cube_file, roots, setting=f"scene {known.name}")
+    labels_path = find_file(known.labels_file, roots, setting=f"scene {known.name}")
+    labels = _as_labels(read_mat(labels_path, ndim=2, key=None, setting="labels_key"), labels_path)
+    return Scene(
+        name=known.name,
+        cube=read_mat(cube_path, ndim=3, key=None, setting="cube_key"),
+        labels=labels,
+        class_names=_name_classes(labels, known.class_names),
+        natural_colour=known.natural_colour,
+    )
+
+
+def _load_files(files: SceneFiles, roots: Sequence[Path]) -> Scene:
+    cube_path = find_file(files.cube, roots, setting="scene.cube")
+    labels_path = find_file(files.labels, roots, setting="scene.labels")
+    labels = _as_labels(
+        read_mat(labels_path, ndim=2, key=files.labels_key, setting="labels_key"), labels_path
+    )
+    match files.class_names:
+        case None:
+            names: dict[int, str] = {}
+        case str(known_name):
+            names = _get_known(known_name).class_names
+        case listed:
+            ids = np.unique(labels[labels != UNLABELLED])
+            if len(listed) != len(ids):
+                raise SceneError(
+                    f"scene.class_names: {len(listed)} names for {len(ids)} labels "
+                    f"({', '.join(map(str, ids))}); give one name for each"
+                )
+            names = dict(zip(ids.tolist(), listed, strict=True))
+    return Scene(
+        name=files.name or cube_path.stem,
+        cube=read_mat(cube_path, ndim=3, key=files.cube_key, setting="cube_key"),
+        labels=labels,
+        class_names=_name_classes(labels, names),
+    )
+
+
+def _name_classes(labels: NDArray[np.int32], names: dict[int, str]) -> dict[int, str]:
+    ids = np.unique(labels[labels != UNLABELLED]).tolist()
+    return {label: names.get(label, f"class {label}") for label in ids}
+
+
+def find_file(name: str | Path, roots: Sequence[Path], *, setting: str) -> Path:
+    """Returns the file called `name`: as given, or below a root, without regard to case.
+
+    Raises:
+        SceneError: there is none; the message lists the folders that were searched.
+    """
+    asked = Path(name).expanduser()
+    if asked.is_file():
+        return asked
+    if not asked.is_absolute():
+        tail = tuple(part.casefold() for part in asked.parts)
+        for root in roots:
+            for path in _walk(root):
+                if tuple(part.casefold() for part in path.parts[-len(tail) :]) == tail:
+                    return path
+    searched = "" if asked.is_absolute() else f" nor below {', '.join(str(root) for root in roots)}"
+    raise SceneError(
+        f"{setting}: no file {name} here{searched}; put it there, or name its folder with --data DIR"
+    )
+
+
+def _walk(root: Path) -> list[Path]:
+    files: list[Path] = []
+    for folder, subfolders, names in os.walk(root):
+        subfolders.sort()
+        if len(Path(folder).relative_to(root).parts) >= _MAX_DEPTH:
+            subfolders.clear()
+        files.extend(Path(folder) / name for name in sorted(names))
+    return files
+
+
+def read_mat(path: Path, *, ndim: int, key: str | None, setting: str) -> NDArray[np.generic]:
+    """Returns the numeric array called `key`, or the sole one with `ndim` axes, of a MATLAB v5 file.
+
+    Raises:
+        SceneError: the file is no MATLAB v5 file, or the array is absent or one of several; the
+            message lists what the file holds and names the `setting` that picks one.
+    """
+    try:
+        contents = scipy.io.whosmat(path)
+    except NotImplementedError:
+        raise SceneError(f"{path}: a MATLAB v7.3 file; save it with -v7") from None
+    except Exception as error:  # a foreign file can break the parser in any way
+        raise SceneError(f"{path}: no MATLAB .mat file ({_first_line(error)}); give a .mat file") from None
+
+    listing = (
+        ", ".join(f"{name} {'×'.join(map(str, shape))} {kind}" for name, shape, kind in contents) or "nothing"
+    )
+    fitting = [name for name, shape, kind in contents if len(shape) == ndim and kind in _NUMERIC_CLASSES]
+    if key is not None:
+        if key not in fitting:
+            raise SceneError(
+                f"{path}: scene.{setting} = {key!r} is no {ndim}-D numeric array; the file holds {listing}"
+            )
+    elif len(fitting) == 1:
+        key = fitting[0]
+    elif fitting:
+        raise SceneError(
+            f"{path}: {len(fitting)} {ndim}-D arrays ({', '.join(fitting)}); pick one with scene.{setting}"
+        )
+    else:
+        raise SceneError(f"{path}: no {ndim}-D numeric array; the file holds {listing}; give another file")
+
+    try:
+        array: NDArray[np.generic] = scipy.io.loadmat(path, variable_names=[key])[key]
+    except Exception as error:  # whosmat reads headers only; the data can still be cut short
+        raise SceneError(f"{path}: {key} cannot be read ({_first_line(error)}); get the file again") from None
+    if np.iscomplexobj(array):
+        raise SceneError(f"{path}: {key} is complex; give real values")
+    return array
+
+
+def _as_labels(array: NDArray[np.generic], path: Path) -> NDArray[np.int32]:
+    values = np.asarray(array, dtype=np.float64)
+    labels = np.nan_to_num(values, nan=-1).clip(-1, np.iinfo(np.int32).max).astype(np.int32)
+    wrong = labels != values
+    wrong |= labels < 0
+    if wrong.any():
+        row, col = np.argwhere(wrong)[0]
+        raise SceneError(
+            f"{path}: {int(wrong.sum())} labels are no whole number from 0 up, the first "
+            f"{values[row, col]:g} at row {row}, col {col}; give a label map"
+        )
+    return labels
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,215 @@
+"""A farmland scene made from a seed, to learn, test and demonstrate on without downloading data.
+
+Axes: rows, cols, bands; f is the field, m the material that a mixture is made of.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
+from scipy.ndimage import gaussian_filter
+
+from hsi_se.errors import SceneError
+from hsi_se.scene.scene import UNLABELLED, Scene
+
+Floats = NDArray[np.float64]
+Feature = tuple[float, float, float]  # centre (nm), standard deviation (nm), depth as a fraction
+
+# Reflectance at these knots draws a material's continuum; 690, 730 and 770 nm hold the red edge.
+KNOTS_NM = (400, 550, 690, 730, 770, 1100, 1650, 2200, 2500)
+CONTINUA = {
+    "corn leaf": (0.08, 0.15, 0.13, 0.34, 0.47, 0.49, 0.34, 0.22, 0.14),
+    "soybean leaf": (0.08, 0.17, 0.14, 0.38, 0.53, 0.54, 0.36, 0.22, 0.14),
+    "grass leaf": (0.07, 0.14, 0.12, 0.30, 0.42, 0.45, 0.33, 0.23, 0.15),
+    "tree leaf": (0.05, 0.09, 0.08, 0.27, 0.41, 0.42, 0.25, 0.14, 0.09),
+    "oats leaf": (0.08, 0.16, 0.14, 0.31, 0.41, 0.44, 0.35, 0.26, 0.18),
+    "soil": (0.06, 0.11, 0.16, 0.17, 0.19, 0.27, 0.34, 0.34, 0.31),
+    "residue": (0.10, 0.17, 0.23, 0.25, 0.27, 0.37, 0.43, 0.36, 0.28),
+    "gravel": (0.16, 0.23, 0.27, 0.28, 0.29, 0.33, 0.37, 0.38, 0.36),
+}
+MATERIALS = tuple(CONTINUA)
+CHLOROPHYLL: Sequence[Feature] = ((450, 35, 0.45), (670, 22, 0.60))
+LEAF_WATER: Sequence[Feature] = (
+    (970, 25, 0.06), (1200, 40, 0.14), (1450, 55, 0.55), (1940, 70, 0.70),
+)  # fmt: skip
+LEAF = (*CHLOROPHYLL, *LEAF_WATER)
+DRY_WATER: Sequence[Feature] = ((1450, 40, 0.10), (1940, 50, 0.18))
+ABSORPTION: dict[str, Sequence[Feature]] = {
+    "soil": (*DRY_WATER, (2200, 25, 0.10)),  # clay
+    "residue": (*DRY_WATER, (2100, 40, 0.14)),  # cellulose
+    "gravel": ((2330, 30, 0.12),),  # carbonate
+}
+
+# What covers the ground of each class; the last class is the rare one. Tillage trades residue for
+# soil under one crop: its classes lie on a line, and a pixel's own scatter blurs where one ends.
+CLASSES = {
+    "corn, no tillage": {"corn leaf": 0.40, "soil": 0.16, "residue": 0.44},
+    "corn, reduced tillage": {"corn leaf": 0.40, "soil": 0.35, "residue": 0.25},
+    "corn, clean tillage": {"corn leaf": 0.40, "soil": 0.54, "residue": 0.06},
+    "soybean, no tillage": {"soybean leaf": 0.42, "soil": 0.18, "residue": 0.40},
+    "soybean, clean tillage": {"soybean leaf": 0.42, "soil": 0.50, "residue": 0.08},
+    "pasture": {"grass leaf": 0.78, "soil": 0.12, "residue": 0.10},
+    "mown hay": {"grass leaf": 0.48, "soil": 0.10, "residue": 0.42},
+    "woodland": {"tree leaf": 0.90, "soil": 0.04, "residue": 0.06},
+    "oats": {"oats leaf": 0.66, "soil": 0.30, "residue": 0.04},
+}
+RARE = len(CLASSES)
+TRACK_COVER = {"gravel": 0.7, "soil": 0.3}
+
+MIN_SIZE = 24  # rows and cols: below it, two fields a class leave no field an interior
+MIN_BANDS = 16  # 140 nm apart: coarser bands would step over the red edge and both red and blue
+FIELD_SIZE = 230  # pixels: two or three fields a class in the default scene, 15 pixels across
+MIN_FIELDS_PER_CLASS = 2  # so that a class is more than one field's soil and light
+UNLABELLED_FIELDS = 0.1  # the share of fields that nobody surveyed
+TILT = 0.3  # radians: how far the whole layout may turn from the image's axes
+SKEW = 0.06  # radians, standard deviation: how far one border turns from the layout
+TRACK_WIDTH = 1.6  # pixels
+MAIN_TRACKS = 0.15  # the share of cuts, the longest ones, that are always tracks
+TRACK_CHANCE = 0.5  # for every later cut
+RARE_SIZE = (18, 23)  # pixels, upper end excluded: as few as Indian Pines has of oats
+POINT_SPREAD = 0.6  # pixels, standard deviation: a half width of 1.4 pixels
+FIELD_CONCENTRATION = 400.0  # Dirichlet: a field's cover is within 0.03 of its class's
+PIXEL_CONCENTRATION = 35.0  # a pixel's, before the point spread, within 0.08 of its field's
+FIELD_LIGHT, PIXEL_LIGHT = 0.04, 0.05  # relative: a field's roughness, a pixel's slope and shade
+NOISE = 0.004  # reflectance, standard deviation in a clear band
+# Signal lost to water vapour, and at both ends of the detectors; noise grows as it fades.
+LOST_SIGNAL = ((1400, 40, 0.75), (1900, 50, 0.80), (400, 60, 0.60), (2500, 120, 0.65))
+COUNTS_PER_REFLECTANCE = 10_000  # as published scenes store it
+
+
+def make_synthetic_scene(
+    *,
+    seed: int = 0,
+    rows: int = 72,
+    cols: int = 72,
+    bands: int = 64,
+) -> Scene:
+    """A farmland scene in which a pixel's neighbourhood says more than its own spectrum.
+
+    The ground is cut into straight-edged fields, some apart by a track, each of one class or
+    unsurveyed; a patch of about 20 pixels of a rare class lies inside the largest. Each pixel mixes
+    leaf, soil and residue in shares that scatter around its field's, as those do around its
+    class's; a point spread then mixes it with its neighbours, so that borders are mixtures. Light
+    varies by field and by pixel. Noise varies by band: it is highest at both ends of the spectrum
+    and where water vapour dims the sun. The same arguments give the same scene.
+
+    Returns:
+        uint16 reflectance × 10,000 in evenly spaced bands from 400 to 2500 nm. Class ids run from 1
+        to 9, every class is present, and the last one is the rare one.
+
+    Raises:
+        SceneError: fewer than 24 rows or cols, or fewer than 16 bands.
+    """
+    for what, size, least in (
+        ("rows", rows, MIN_SIZE), ("cols", cols, MIN_SIZE), ("bands", bands, MIN_BANDS),
+    ):  # fmt: skip
+        if size < least:
+            raise SceneError(f"synthetic scene: {what} = {size}; give at least {least}")
+    rng = np.random.default_rng(seed)
+    wavelengths_nm = np.linspace(400.0, 2500.0, bands)
+    field_map, class_of_field = _lay_out_fields(rng, rows=rows, cols=cols)
+    light_of_field = np.exp(rng.normal(0.0, FIELD_LIGHT, len(class_of_field)))
+
+    cover = _scatter(rng, _cover_fields(rng, class_of_field), FIELD_CONCENTRATION)  # (f, m)
+    cover = _scatter(rng, cover[field_map], PIXEL_CONCENTRATION)  # (rows, cols, m)
+    lit = cover * light_of_field[field_map][..., None]
+    seen = gaussian_filter(lit, (POINT_SPREAD, POINT_SPREAD, 0.0))  # (rows, cols, m)
+    light = np.exp(rng.normal(0.0, PIXEL_LIGHT, (rows, cols, 1)))
+    reflectance = light * (seen @ _material_spectra(wavelengths_nm))  # (rows, cols, bands)
+    noise = NOISE / _transmit(wavelengths_nm, LOST_SIGNAL)
+    reflectance += noise * rng.standard_normal(reflectance.shape)
+    counts = np.clip(np.rint(reflectance * COUNTS_PER_REFLECTANCE), 0, np.iinfo(np.uint16).max)
+
+    red, green, blue = (int(np.abs(wavelengths_nm - nm).argmin()) for nm in (640, 550, 460))
+    return Scene(
+        name=f"synthetic farmland, seed {seed}",
+        cube=counts.astype(np.uint16),
+        labels=class_of_field[field_map],
+        class_names=dict(enumerate(CLASSES, start=1)),
+        wavelengths_nm=wavelengths_nm,
+        natural_colour=(red, green, blue),
+    )
+
+
+def _lay_out_fields(
+    rng: np.random.Generator, *, rows: int, cols: int
+) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
+    """`(rows, cols)` the field of each pixel, and `(f,)` the class id of each field.
+
+    Field 0 is all the tracks, unlabelled; the last field is the rare class's patch.
+    """
+    common = np.arange(1, RARE, dtype=np.int32)
+    num_labelled = max(
+        MIN_FIELDS_PER_CLASS * len(common),
+        round(rows * cols / FIELD_SIZE * (1 - UNLABELLED_FIELDS)),
+    )
+    num_unlabelled = max(1, round(num_labelled * UNLABELLED_FIELDS))
+    pieces = _cut(rng, np.argwhere(np.ones((rows, cols))), num_labelled + num_unlabelled)
+    classes = np.resize(common, num_labelled + num_unlabelled)
+    classes[num_labelled:] = UNLABELLED
+    classes = rng.permutation(classes)
+
+    field_map = np.zeros((rows, cols), dtype=np.intp)
+    for field, piece in enumerate(pieces, start=1):
+        field_map[piece[:, 0], piece[:, 1]] = field
+    sizes = [len(piece) * (id_ != UNLABELLED) for piece, id_ in zip(pieces, classes, strict=True)]
+    host = pieces[int(np.argmax(sizes))]
+    off_centre = np.abs(host - host.mean(axis=0)).max(axis=1)
+    # In a small scene the patch takes a third of its host at most, and so never all of a class.
+    rare_size = min(int(rng.integers(*RARE_SIZE)), len(host) // 3)
+    patch = host[np.argsort(off_centre, kind="stable")[:rare_size]]
+    field_map[patch[:, 0], patch[:, 1]] = len(pieces) + 1
+    return field_map, np.concatenate(([UNLABELLED], classes, [RARE])).astype(np.int32)
+
+
+def _cut(
+    rng: np.random.Generator,
+    ground: NDArray[np.intp],
+    num_fields: int,
+) -> list[NDArray[np.intp]]:
+    """The (row, col) pixels of each field: the largest is cut across until there are enough."""
+    tilt = rng.uniform(-TILT, TILT)
+    fields = [ground]
+    while len(fields) < num_fields:
+        field = fields.pop(int(np.argmax([len(field) for field in fields])))
+        angle = tilt + rng.normal(0.0, SKEW)
+        turn = np.array(((np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))))
+        turned = field @ turn
+        length = turned[:, int(np.ptp(turned, axis=0).argmax())]
+        beyond = length - np.quantile(length, rng.uniform(0.35, 0.65))  # near halves, not equal
+        is_track = len(fields) < MAIN_TRACKS * num_fields or rng.random() < TRACK_CHANCE
+        gap = TRACK_WIDTH / 2 if is_track else 0.0
+        fields += [field[beyond < -gap], field[beyond >= gap]]
+    return fields
+
+
+def _cover_fields(rng: np.random.Generator, class_of_field: NDArray[np.int32]) -> Floats:
+    """`(f, m)` what covers each field: its class's recipe, or anything if unsurveyed."""
+    recipes = [TRACK_COVER, *CLASSES.values()]
+    shares = np.array([[recipe.get(m, 0.0) for m in MATERIALS] for recipe in recipes])
+    cover = shares[class_of_field]
+    unsurveyed = np.flatnonzero(class_of_field == UNLABELLED)[1:]  # the first is the tracks
+    cover[unsurveyed] = rng.dirichlet(np.ones(len(MATERIALS)), len(unsurveyed))
+    return cover
+
+
+def _scatter(rng: np.random.Generator, mean: Floats, concentration: float) -> Floats:
+    """Dirichlet draws around the mixtures in the last axis; an absent material stays absent."""
+    amounts = rng.standard_gamma(concentration * mean)
+    scattered: Floats = amounts / amounts.sum(axis=-1, keepdims=True)
+    return scattered
+
+
+def _material_spectra(wavelengths_nm: Floats) -> Floats:
+    """`(m, bands)` the reflectance of each pure material."""
+    continua = PchipInterpolator(KNOTS_NM, [CONTINUA[m] for m in MATERIALS], axis=1)(wavelengths_nm)
+    absorbed = [_transmit(wavelengths_nm, ABSORPTION.get(m, LEAF)) for m in MATERIALS]
+    return np.asarray(continua * np.array(absorbed), dtype=np.float64)
+
+
+def _transmit(wavelengths_nm: Floats, features: Sequence[Feature]) -> Floats:
+    """`(bands,)` the fraction that gaussian absorption features let through."""
+    centre, deviation, depth = np.array(features).T[..., None]  # each (features, 1)
+    gaussians = np.exp(-0.5 * ((wavelengths_nm - centre) / deviation) ** 2)
+    return np.asarray(np.prod(1 - depth * gaussians, axis=0), dtype=np.float64)

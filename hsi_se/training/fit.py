@@ -1,0 +1,158 @@
+"""The training loop: AdamW, a schedule, flips, and the best epoch by validation, never by test."""
+
+import copy
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
+
+from hsi_se.config import TrainSettings
+from hsi_se.errors import TrainingError
+from hsi_se.models.inference import predict_patches
+from hsi_se.sampling.patches import NUM_SYMMETRIES, PatchDataset
+from hsi_se.training.history import EpochRecord, Observer
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The epoch whose weights the model now has, and the record of every epoch."""
+
+    best_epoch: int
+    history: tuple[EpochRecord, ...]
+
+
+def fit(
+    model: nn.Module,
+    *,
+    train: PatchDataset,
+    val: PatchDataset,
+    num_classes: int,
+    settings: TrainSettings,
+    seed: int,
+    observer: Observer,
+) -> FitResult:
+    """Trains the model in place and leaves it with the weights of its best epoch.
+
+    The best epoch has the highest validation accuracy, and among equals the lowest validation loss;
+    without validation pixels it is the last. The data order, the flips and the dropout depend on
+    the seed alone, and torch's global generator is left as it was.
+
+    Args:
+        model: from patches `(n, 1, k, p, p)` to logits `(n, C)`, on the datasets' device.
+        train: patches with targets; only these are fitted.
+        val: patches with targets, possibly none.
+        num_classes: C.
+        settings: the config's `train` section.
+        seed: an int in 0..2⁶³.
+        observer: told of every batch and epoch.
+
+    Raises:
+        TrainingError: the loss is no longer a finite number.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    num_batches = math.ceil(len(train) / settings.batch_size)
+    optimizer = _make_optimizer(model, settings)
+    schedule = _make_schedule(optimizer, settings, num_steps=settings.epochs * num_batches)
+    weight = _class_weights(train.targets, num_classes) if settings.class_weights == "balanced" else None
+
+    history: list[EpochRecord] = []
+    best: tuple[float, float] | None = None
+    best_epoch, best_state = 0, model.state_dict()
+    observer.start("training", total=settings.epochs * len(train), unit="patches")
+    cuda = [train.device] if train.device.type == "cuda" else []
+    with torch.random.fork_rng(cuda):
+        torch.manual_seed(seed)
+        for epoch in range(1, settings.epochs + 1):
+            start = time.perf_counter()
+            model.train()
+            learning_rate = float(schedule.get_last_lr()[0])
+            total_loss = torch.zeros((), device=train.device)
+            order = torch.randperm(len(train), generator=generator)
+            # Batches of equal size, give or take one: batch norm never meets a single left-over patch.
+            for index in order.tensor_split(num_batches):
+                symmetries = None
+                if settings.flips:
+                    symmetries = torch.randint(NUM_SYMMETRIES, (len(index),), generator=generator)
+                    symmetries = symmetries.to(train.device)
+                index = index.to(train.device)
+                logits = model(train.gather(index, symmetries=symmetries))
+                loss = F.cross_entropy(
+                    logits, train.targets[index], weight=weight, label_smoothing=settings.label_smoothing
+                )
+                optimizer.zero_grad()
+                torch.autograd.backward(loss)
+                optimizer.step()
+                schedule.step()
+                total_loss += loss.detach() * len(index)
+                observer.advance(len(index))
+
+            mean_loss = float(total_loss) / len(train)
+            rate = len(train) / (time.perf_counter() - start)
+            if not math.isfinite(mean_loss) or not _has_finite_weights(model):
+                raise TrainingError(
+                    f"train.learning_rate = {settings.learning_rate:g}: the loss or a weight is no finite "
+                    f"number after epoch {epoch}; lower the learning rate, or check the scale of the cube"
+                )
+            val_accuracy, val_loss = _validate(model, val)
+            record = EpochRecord(
+                epoch=epoch,
+                loss=mean_loss,
+                validation_accuracy=val_accuracy,
+                validation_loss=val_loss,
+                learning_rate=learning_rate,
+                patches_per_second=rate,
+            )
+            history.append(record)
+            observer.epoch(record)
+            score = None if val_accuracy is None or val_loss is None else (val_accuracy, -val_loss)
+            if score is None or best is None or score >= best:
+                best, best_epoch, best_state = score, epoch, copy.deepcopy(model.state_dict())
+
+    model.load_state_dict(best_state)
+    return FitResult(best_epoch=best_epoch, history=tuple(history))
+
+
+def _has_finite_weights(model: nn.Module) -> bool:
+    """Batch norm's running statistics count too."""
+    return all(bool(value.isfinite().all()) for value in model.state_dict().values())
+
+
+def _make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """AdamW; weight decay acts on weights alone, not on biases and batch norm's scales."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+
+
+def _make_schedule(
+    optimizer: torch.optim.Optimizer, settings: TrainSettings, *, num_steps: int
+) -> LRScheduler:
+    match settings.schedule:
+        case "one-cycle":
+            return OneCycleLR(optimizer, max_lr=settings.learning_rate, total_steps=num_steps + 1)
+        case "cosine":
+            return CosineAnnealingLR(optimizer, T_max=num_steps)
+        case "constant":
+            return LambdaLR(optimizer, lambda _: 1.0)
+
+
+def _class_weights(targets: Tensor, num_classes: int) -> Tensor:
+    """`(C,)` n / (C · n_c): every class weighs the same in total, and the mean weight of a pixel is 1."""
+    counts = torch.bincount(targets, minlength=num_classes)
+    return len(targets) / (num_classes * counts.clamp(min=1))
+
+
+def _validate(model: nn.Module, val: PatchDataset) -> tuple[float | None, float | None]:
+    """The accuracy and the mean cross-entropy over the validation pixels, where there are any."""
+    if not len(val):
+        return None, None
+    logits = predict_patches(model, val)
+    accuracy = (logits.argmax(1) == val.targets).float().mean()
+    return float(accuracy), float(F.cross_entropy(logits, val.targets))

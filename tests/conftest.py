@@ -1,0 +1,32 @@
+"""Small scenes that every test may use, and where the real ones lie."""
+
+from pathlib import Path
+
+import pytest
+
+from hsi_se.config import Config, load_config
+from hsi_se.scene.scene import Scene
+from hsi_se.scene.synthetic import make_synthetic_scene
+
+ROOT = Path(__file__).parents[1]
+REAL_SCENES = ROOT.parent / "shared" / "datasets"
+
+needs_real_scenes = pytest.mark.skipif(not REAL_SCENES.is_dir(), reason="the real scenes are not here")
+
+# The smallest experiment that runs the whole flow: a second or two.
+TINY = (
+    "scene={synthetic: 0, rows: 24, cols: 24, bands: 16}",
+    "reduction={kind: pca, components: 13, fit_on: train}",
+    "patch.size=9",
+    "train={epochs: 2, batch_size: 32}",
+)
+
+
+@pytest.fixture(scope="session")
+def small_scene() -> Scene:
+    return make_synthetic_scene(seed=0, rows=32, cols=28, bands=20)
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Config:
+    return load_config(ROOT / "configs" / "demo.yaml", TINY)

@@ -1,0 +1,115 @@
+"""The commands as a user types them: what they print, on a terminal and off it."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import typer.main
+
+from hsi_se.cli import app, main
+from hsi_se.config import Config
+from tests.conftest import ROOT, TINY
+
+DEMO = str(ROOT / "configs" / "demo.yaml")
+TINY_OPTIONS = [part for override in TINY for part in ("--set", override)]
+
+
+@pytest.fixture
+def call(monkeypatch, capfd):
+    """Runs a command in this process and returns (exit code, standard output, standard error)."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hsi-se", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capfd.readouterr()
+
+    return run
+
+
+def test_train_then_eval_end_with_the_accuracies_and_the_reports_path(call, tmp_path):
+    folder = tmp_path / "run"
+    code, out, err = call("train", DEMO, *TINY_OPTIONS, "--run", folder, "--device", "cpu")
+    assert code == 0
+    assert out.splitlines() == [f"run folder: {folder}", f"next: hsi-se eval {folder}"]
+    assert re.search(
+        r"training +\d+ % .* patches/s .* left +epoch 2 +loss \d+\.\d+ +validation OA [\d.]+ %", err
+    )
+
+    code, out, err = call("eval", folder, "--device", "cpu")
+    assert code == 0
+    report = json.loads((folder / "report.json").read_text())
+    lines = out.splitlines()
+    accuracies = re.fullmatch(r"OA ([\d.]+) % +AA ([\d.]+) % +κ (-?[\d.]+)", lines[-3])
+    assert float(accuracies[1]) == pytest.approx(100 * report["overall_accuracy"], abs=0.005)
+    assert float(accuracies[2]) == pytest.approx(100 * report["average_accuracy"], abs=0.005)
+    assert float(accuracies[3]) == pytest.approx(report["kappa"], abs=5e-5)
+    assert lines[-1] == f"report: {folder / 'report.md'}"
+    for row in report["per_class"]:
+        assert re.search(rf"{row['label']} .*{re.escape(row['name'])}.* {row['support']} ", out)
+
+
+def test_a_terminal_gets_a_progress_bar(tmp_path):
+    command = [sys.executable, "-m", "hsi_se", "train", DEMO, *TINY_OPTIONS, "--run", str(tmp_path / "run")]
+    code = (
+        "import os, pty, sys\n"
+        "os.environ.update(TERM='xterm', COLUMNS='140', LINES='30')\n"
+        "sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, check=True)
+    screen = done.stdout.decode()
+    assert "━" in screen
+    assert re.search(r"patches/s", screen)
+    assert re.search(r"epoch 2 +loss", screen)
+    assert "run folder:" in screen
+
+
+def test_info_prints_every_stage_its_slot_and_the_totals(call):
+    code, out, _ = call(
+        "info",
+        DEMO,
+        "--set",
+        "scene=indian-pines",
+        "--set",
+        "patch.size=25",
+        "--set",
+        "reduction.components=30",
+    )
+    assert code == 0
+    for text in ("conv3d_1", "(8, 24, 23, 23)", "attention.fold", "576→36→576", "5,165,080", "247,725,376"):
+        assert text in out
+
+
+def test_schema_describes_every_section(call):
+    code, out, _ = call("schema")
+    assert code == 0
+    assert set(json.loads(out)["properties"]) == set(Config.model_fields)
+
+
+def test_every_command_and_option_is_in_the_readme_or_its_help():
+    commands = typer.main.get_command(app).commands
+    readme = (ROOT / "README.md").read_text()
+    for name, command in commands.items():
+        assert f"hsi-se {name}" in readme, name
+        assert command.help, name
+        for parameter in command.params:
+            assert parameter.param_type_name == "argument" or parameter.help, (name, parameter.name)
+
+
+def test_every_section_of_a_config_is_in_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    for section in Config.model_fields:
+        assert f"\n{section}:" in readme or section == "name", section
+
+
+def test_a_mistyped_command_or_option_exits_with_2(call):
+    for arguments in (["trian"], ["train"], ["train", DEMO, "--sett", "a=b"], ["eval"]):
+        code, _, err = call(*arguments)
+        assert code == 2
+        assert "Traceback" not in err

@@ -1,0 +1,234 @@
+"""The whole flow on a tiny scene: what a run folder holds, and that it says the same elsewhere."""
+
+import json
+import subprocess
+import sys
+
+import matplotlib.image
+import numpy as np
+import pytest
+import scipy.io
+import torch
+
+import hsi_se
+from hsi_se.config import load_config
+from hsi_se.errors import RunError, SceneError
+from hsi_se.experiment import build_bundled_model
+from hsi_se.mapping.class_map import classify
+from hsi_se.mapping.patchwise import predict_logits
+from hsi_se.records import RunFolder, new_run
+from hsi_se.sampling.patches import pad_cube
+from tests.conftest import ROOT, TINY
+
+
+@pytest.fixture(scope="module")
+def run(tiny_config, tmp_path_factory) -> RunFolder:
+    return hsi_se.train(tiny_config, run=tmp_path_factory.mktemp("runs") / "tiny", device="cpu")
+
+
+@pytest.fixture(scope="module", name="evaluation")
+def _evaluation(run):
+    return hsi_se.evaluate(run)
+
+
+def test_a_run_folder_holds_what_training_made(run, tiny_config):
+    assert {path.name for path in run.path.iterdir()} >= {
+        "config.yaml", "record.json", "split.safetensors", "bundle.json", "bundle.safetensors",
+    }  # fmt: skip
+    assert run.read_config() == tiny_config
+    record = run.read_record()
+    split = run.read_split()
+    assert record.config_digest == tiny_config.digest
+    assert record.split_digest == split.digest
+    assert record.num_train == len(split.train)
+    assert len(record.history) == 2
+    assert record.macs_per_patch > 0
+
+
+def test_a_split_read_back_is_the_one_that_make_split_draws(run, tiny_config):
+    scene = hsi_se.load_scene(tiny_config.scene)
+    assert (
+        hsi_se.make_split(scene, tiny_config.split, seed=tiny_config.seed).digest == run.read_split().digest
+    )
+
+
+def test_the_report_has_the_keys_that_others_read(run, evaluation):
+    report = json.loads(run.report.read_text())
+    assert report["overall_accuracy"] == evaluation.overall_accuracy
+    assert report["average_accuracy"] == evaluation.average_accuracy
+    assert report["kappa"] == evaluation.kappa
+    assert report["confusion_matrix"] == evaluation.confusion.tolist()
+    assert report["num_test"] == evaluation.num_test == len(run.read_split().test)
+    assert report["config_digest"] == run.read_config().digest
+    assert report["seed"] == 0
+    assert [row["label"] for row in report["per_class"]] == list(evaluation.class_ids)
+    assert set(report["per_class"][0]) == {
+        "label", "name", "support", "producers_accuracy", "users_accuracy", "f1",
+    }  # fmt: skip
+    assert 0 <= report["overall_accuracy"] <= 1
+
+
+def test_the_report_counts_the_test_pixels_alone(run, evaluation, tiny_config):
+    scene = hsi_se.load_scene(tiny_config.scene)
+    test = run.read_split().test
+    labels, counts = np.unique(scene.labels[test[:, 0], test[:, 1]], return_counts=True)
+    assert dict(zip(evaluation.class_ids, evaluation.support.tolist(), strict=True)) == dict(
+        zip(labels.tolist(), counts.tolist(), strict=True)
+    )
+
+
+def test_the_markdown_report_shows_every_class_and_every_picture(run, evaluation):
+    text = run.report_text.read_text()
+    for name in evaluation.class_names:
+        assert f"| {name} |" in text
+    for figure in (run.map_figure, run.labelled_map_figure, run.confusion_figure):
+        assert f"({figure.name})" in text
+        assert matplotlib.image.imread(figure).ndim == 3
+    assert f"{100 * evaluation.overall_accuracy:.2f} %" in text
+
+
+def test_evaluating_again_writes_the_same_report(run, evaluation):
+    before = run.report.read_text()
+    assert np.array_equal(hsi_se.evaluate(run).confusion, evaluation.confusion)
+    assert run.report.read_text() == before
+    assert not list(run.path.glob(".*")), "no drafts are left"
+
+
+@pytest.mark.parametrize("batch", [1, 64])
+def test_a_bundle_in_a_new_process_gives_the_same_logits(run, tmp_path, batch):
+    code = (
+        "import sys, torch, hsi_se\n"
+        "from hsi_se.experiment import build_bundled_model\n"
+        "torch.set_num_threads(1)\n"
+        "model = build_bundled_model(hsi_se.load_bundle(sys.argv[1])).eval()\n"
+        "patches = torch.load(sys.argv[2], weights_only=True)\n"
+        "torch.save(model(patches).detach(), sys.argv[3])\n"
+    )
+    patches = torch.randn(batch, 1, 13, 9, 9)
+    torch.save(patches, tmp_path / "patches.pt")
+    subprocess.run(
+        [sys.executable, "-c", code, run.path, tmp_path / "patches.pt", tmp_path / "logits.pt"], check=True
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        here = build_bundled_model(hsi_se.load_bundle(run)).eval()(patches).detach()
+    finally:
+        torch.set_num_threads(threads)
+    there = torch.load(tmp_path / "logits.pt", weights_only=True)
+    assert torch.equal(here, there)
+
+
+def test_the_same_config_trains_the_same_bundle(run, tiny_config, tmp_path):
+    again = hsi_se.train(tiny_config, run=tmp_path / "again", device="cpu")
+    assert again.bundle_arrays.read_bytes() == run.bundle_arrays.read_bytes()
+    assert again.split.read_bytes() == run.split.read_bytes()
+
+
+def test_the_default_folder_is_called_after_the_date_the_name_and_the_digest(
+    tiny_config, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    folder = hsi_se.train(tiny_config, device="cpu")
+    assert folder.path.parent.name == "runs"
+    date, name, digest = folder.path.name.rsplit("-", 2)
+    assert len(date) == len("2026-01-31")
+    assert (name, digest) == ("demo", tiny_config.digest[:8])
+
+
+def test_a_run_is_replaced_only_when_asked(run, tiny_config):
+    before = run.bundle_arrays.read_bytes()
+    with pytest.raises(RunError, match=r"exists; name another with --run DIR, or add --overwrite"):
+        hsi_se.train(tiny_config, run=run.path)
+    assert run.bundle_arrays.read_bytes() == before
+
+
+def test_a_failed_run_leaves_nothing_and_a_replaced_one_stays_until_the_end(tmp_path):
+    with new_run(tmp_path / "a", overwrite=False) as draft:
+        draft.record.write_text("{}")
+    with pytest.raises(KeyError), new_run(tmp_path / "a", overwrite=True) as draft:  # noqa: PT012
+        assert draft.path != tmp_path / "a"
+        assert (tmp_path / "a" / "record.json").is_file()
+        raise KeyError
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_gapped_ids_survive_the_whole_flow(tmp_path):
+    scene = hsi_se.load_scene(load_config(ROOT / "configs" / "demo.yaml", TINY).scene)
+    gapped = np.where(scene.labels > 1, scene.labels + 8, scene.labels)
+    scipy.io.savemat(tmp_path / "scene.mat", {"cube": scene.cube, "labels": gapped})
+    files = f"scene={{cube: {tmp_path}/scene.mat, labels: {tmp_path}/scene.mat}}"
+    config = load_config(ROOT / "configs" / "demo.yaml", [*TINY, files])
+    run = hsi_se.train(config, run=tmp_path / "run")
+    evaluation = hsi_se.evaluate(run)
+    assert evaluation.class_ids == (1, *range(10, 18))
+    assert set(evaluation.class_names) == {f"class {label}" for label in evaluation.class_ids}
+
+
+def test_a_run_is_not_evaluated_on_another_edition_of_its_scene(tmp_path):
+    scene = hsi_se.load_scene(load_config(ROOT / "configs" / "demo.yaml", TINY).scene)
+    path = tmp_path / "scene.mat"
+    scipy.io.savemat(path, {"cube": scene.cube, "labels": scene.labels})
+    config = load_config(
+        ROOT / "configs" / "demo.yaml", [*TINY, f"scene={{cube: {path}, labels: {path}}}", "train.epochs=1"]
+    )
+    run = hsi_se.train(config, run=tmp_path / "run")
+    scipy.io.savemat(path, {"cube": scene.cube + 1, "labels": scene.labels})
+    with pytest.raises(RunError, match="another edition of scene"):
+        hsi_se.evaluate(run)
+    path.unlink()
+    with pytest.raises(SceneError, match=r"scene\.mat"):
+        hsi_se.evaluate(run)
+    assert not run.report.exists()
+
+
+def test_evaluation_finds_the_data_folder_that_training_used(tmp_path, monkeypatch):
+    scene = hsi_se.load_scene(load_config(ROOT / "configs" / "demo.yaml", TINY).scene)
+    (tmp_path / "data").mkdir()
+    scipy.io.savemat(tmp_path / "data" / "mine.mat", {"cube": scene.cube, "labels": scene.labels})
+    config = load_config(
+        ROOT / "configs" / "demo.yaml", [*TINY, "scene={cube: mine.mat, labels: mine.mat}", "train.epochs=1"]
+    )
+    run = hsi_se.train(config, data=tmp_path / "data", run=tmp_path / "run")
+    monkeypatch.chdir("/")
+    hsi_se.evaluate(run)
+
+
+# ------------------------------------------------------------------------------------------ maps
+
+
+@pytest.mark.parametrize("padding", ["zero", "reflect"])
+def test_every_pixels_logits_are_those_of_its_own_patch(run, padding):
+    model = build_bundled_model(hsi_se.load_bundle(run)).eval()
+    cube = np.random.default_rng(0).normal(size=(11, 13, 13)).astype(np.float32)
+    logits = predict_logits(model, cube, padding=padding)
+    assert logits.shape == (11, 13, 9)
+    padded = pad_cube(cube, patch_size=9, padding=padding)
+    for row, col in [(0, 0), (10, 12), (5, 6), (0, 12)]:
+        patch = padded[row : row + 9, col : col + 9].permute(2, 0, 1)[None, None]
+        np.testing.assert_allclose(logits[row, col], model(patch)[0].detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_classes_go_back_to_the_ids_of_the_ground_truth():
+    logits = np.zeros((1, 3, 2), np.float32)
+    logits[0, 1, 1] = 1
+    palette = {0: (0, 0, 0), 1: (255, 0, 0), 14: (0, 0, 255)}
+    class_map = classify(
+        logits, class_ids=np.array([1, 14], np.int32), class_names={1: "a", 14: "b"}, palette=palette
+    )
+    assert class_map.labels.tolist() == [[1, 14, 1]]
+    assert class_map.to_rgb().tolist() == [[[255, 0, 0], [0, 0, 255], [255, 0, 0]]]
+    masked = class_map.where(np.array([[True, False, True]]))
+    assert masked.labels.tolist() == [[1, 0, 1]]
+    assert masked.to_rgb()[0, 1].tolist() == [0, 0, 0]
+
+
+@pytest.mark.usefixtures("evaluation")
+def test_a_map_figure_shows_the_class_colours(run):
+    palette = hsi_se.load_bundle(run).facts.palette
+    pixels = matplotlib.image.imread(run.map_figure)[..., :3]
+    shown = {
+        tuple(colour)
+        for colour in np.unique((255 * pixels).round().astype(int).reshape(-1, 3), axis=0).tolist()
+    }
+    assert {palette[label] for label in palette if label} <= shown
