@@ -150,11 +150,9 @@ def summarise(values: list[float], *, digits: int) -> str:
 
 
 def main() -> None:
-    formatter = argparse.ArgumentDefaultsHelpFormatter
-    parser = argparse.ArgumentParser(description="Training patches per second.", formatter_class=formatter)
-    for name, default in DEFAULTS.items():
-        parser.add_argument(f"--{name}", type=int, default=default, help=" ")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help=" ")
+    parser = argparse.ArgumentParser(description="Training patches per second, hsi-se against a plain loop.")
+    for name, default in (DEFAULTS | {"threads": torch.get_num_threads()}).items():
+        parser.add_argument(f"--{name}", type=int, default=default, help="default %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here too")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

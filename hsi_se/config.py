@@ -399,10 +399,14 @@ def _follow(settings: object, loc: Loc) -> tuple[tuple[str, ...], object, bool]:
     keys: tuple[str, ...] = ()
     value = settings
     for part in loc:
-        if (isinstance(value, dict) and part in value) or (
-            isinstance(value, list) and isinstance(part, int) and part < len(value)
-        ):
-            keys, value = (*keys, str(part)), value[part]
+        match value:
+            case dict() if part in value:
+                value = value[part]
+            case list() if isinstance(part, int) and part < len(value):
+                value = value[part]
+            case _:
+                continue
+        keys = (*keys, str(part))
     return keys, value, bool(keys)
 
 

@@ -71,16 +71,8 @@ def test_a_terminal_gets_a_progress_bar(tmp_path):
 
 
 def test_info_prints_every_stage_its_slot_and_the_totals(call):
-    code, out, _ = call(
-        "info",
-        DEMO,
-        "--set",
-        "scene=indian-pines",
-        "--set",
-        "patch.size=25",
-        "--set",
-        "reduction.components=30",
-    )
+    paper = ("scene=indian-pines", "patch.size=25", "reduction.components=30")
+    code, out, _ = call("info", DEMO, *(part for change in paper for part in ("--set", change)))
     assert code == 0
     for text in ("conv3d_1", "(8, 24, 23, 23)", "attention.fold", "576→36→576", "5,165,080", "247,725,376"):
         assert text in out
