@@ -13,15 +13,15 @@ from hsi_se.errors import ConfigError, SceneError, SplitError
 from hsi_se.sampling.patches import NUM_SYMMETRIES, PatchDataset, pad_cube, to_targets
 from hsi_se.sampling.reduction import fit_reduction
 from hsi_se.sampling.splits import Split
-from hsi_se.scene.scene import Scene
+from hsi_se.scene.scene import GroundTruth
 
 # ---------------------------------------------------------------------------------------- splits
 
 
-def scene_of(labels: np.ndarray) -> Scene:
+def scene_of(labels: np.ndarray) -> GroundTruth:
     labels = np.asarray(labels, dtype=np.int32)
     names = {int(label): f"class {label}" for label in np.unique(labels) if label}
-    return Scene("test", np.zeros((*labels.shape, 2), np.float32), labels, names)
+    return GroundTruth("test", labels, names)
 
 
 def random_split(train: object, validation: float = 0.0, seed: int | None = None) -> RandomSplit:
@@ -30,7 +30,7 @@ def random_split(train: object, validation: float = 0.0, seed: int | None = None
     )
 
 
-def count_labels(scene: Scene, pixels: np.ndarray) -> dict[int, int]:
+def count_labels(scene: GroundTruth, pixels: np.ndarray) -> dict[int, int]:
     labels, counts = np.unique(scene.labels[pixels[:, 0], pixels[:, 1]], return_counts=True)
     return dict(zip(labels.tolist(), counts.tolist(), strict=True))
 

@@ -151,7 +151,7 @@ def test_the_digest_changes_with_any_value(small_scene):
     cube[3, 4, 5] += 1
     labels[0, 0] = 1 if labels[0, 0] != 1 else 2
     digests = {
-        Scene("x", one, other, small_scene.class_names).digest
+        Scene("x", other, small_scene.class_names, one).digest
         for one in (small_scene.cube, cube)
         for other in (small_scene.labels, labels)
     }

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hsi_se.config import PerClass, RandomSplit
 from hsi_se.errors import SplitError
-from hsi_se.scene.scene import Scene
+from hsi_se.scene.scene import GroundTruth
 
 Pixels = NDArray[np.int64]
 
@@ -51,14 +51,14 @@ class Split:
         return digest.hexdigest()
 
 
-def make_split(scene: Scene, settings: RandomSplit, *, seed: int = 0) -> Split:
+def make_split(truth: GroundTruth, settings: RandomSplit, *, seed: int = 0) -> Split:
     """Returns a stratified random split of the labelled pixels.
 
     Each class gives `round(fraction × size)` pixels, or a fixed count, to the training side, and at
     least one; a share `validation` of that side is kept for choosing the epoch; the rest is tested.
 
     Args:
-        scene: only its labels and class names are used.
+        truth: only its labels and class names are used.
         settings: the config's `split` section; its own seed wins over `seed`.
         seed: the experiment's seed.
 
@@ -69,13 +69,13 @@ def make_split(scene: Scene, settings: RandomSplit, *, seed: int = 0) -> Split:
     sides: dict[str, list[Pixels]] = {"train": [], "val": [], "test": []}
     rescued: list[str] = []
     untested: list[str] = []
-    for label in scene.class_ids:
-        pixels = rng.permutation(np.argwhere(scene.labels == label))
-        num_train = _count_train(len(pixels), settings, name=scene.class_names[label], label=label)
+    for label in truth.class_ids:
+        pixels = rng.permutation(np.argwhere(truth.labels == label))
+        num_train = _count_train(len(pixels), settings, name=truth.class_names[label], label=label)
         if isinstance(settings.train, float) and round(settings.train * len(pixels)) < 1:
-            rescued.append(scene.class_names[label])
+            rescued.append(truth.class_names[label])
         if num_train == len(pixels):
-            untested.append(scene.class_names[label])
+            untested.append(truth.class_names[label])
         num_val = min(round(settings.validation * num_train), num_train - 1)
         sides["val"].append(pixels[:num_val])
         sides["train"].append(pixels[num_val:num_train])

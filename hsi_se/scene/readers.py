@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hsi_se.config import SceneFiles, SyntheticScene
 from hsi_se.errors import SceneError
 from hsi_se.scene.catalogue import KNOWN_SCENES, KnownScene, find_known_scene
-from hsi_se.scene.scene import UNLABELLED, Scene
+from hsi_se.scene.scene import UNLABELLED, GroundTruth, Scene
 from hsi_se.scene.synthetic import make_synthetic_scene
 
 DEFAULT_DATA_DIR = Path("datasets")
@@ -34,14 +34,83 @@ def load_scene(scene: str | SceneFiles | SyntheticScene, data: str | Path | None
         SceneError: the name is unknown, a file is missing or no .mat file, the array cannot be
             picked, or the cube and the labels do not fit each other (see `Scene`).
     """
-    if data is not None and not Path(data).is_dir():
-        raise SceneError(f"--data {data}: no such folder; name the folder that holds the scenes")
-    roots = [DEFAULT_DATA_DIR] if data is None else [Path(data), DEFAULT_DATA_DIR]
+    roots = list_roots(data)
     if isinstance(scene, SyntheticScene):
         return make_synthetic_scene(seed=scene.synthetic, rows=scene.rows, cols=scene.cols, bands=scene.bands)
     if isinstance(scene, SceneFiles):
-        return _load_files(scene, roots)
-    return _load_known(_get_known(scene), roots)
+        setting, file, key, natural_colour = "scene.cube", scene.cube, scene.cube_key, None
+    else:
+        known = _get_known(scene)
+        setting, file, key = f"scene {known.name}", known.cube_file, None
+        natural_colour = known.natural_colour
+    cube_path = find_file(file, roots, setting=setting)
+    truth = load_ground_truth(scene, data)
+    return Scene(
+        name=truth.name,
+        labels=truth.labels,
+        class_names=truth.class_names,
+        cube=read_mat(cube_path, ndim=3, key=key, setting="scene.cube_key"),
+        natural_colour=natural_colour,
+    )
+
+
+def load_ground_truth(
+    scene: str | SceneFiles | SyntheticScene, data: str | Path | None = None
+) -> GroundTruth:
+    """Returns the labels of the scene that a config names; its cube need not be there.
+
+    Args:
+        scene: as for `load_scene`.
+        data: as for `load_scene`.
+
+    Raises:
+        SceneError: as `load_scene`, for the labels alone.
+    """
+    roots = list_roots(data)
+    match scene:
+        case SyntheticScene():
+            return load_scene(scene)
+        case SceneFiles():
+            path = find_file(scene.labels, roots, setting="scene.labels")
+            labels = read_labels(path, key=scene.labels_key, setting="scene.labels_key")
+            names = _names_of_files(scene.class_names, labels)
+            name = scene.name or Path(scene.cube).stem
+        case known_name:
+            known = _get_known(known_name)
+            path = find_file(known.labels_file, roots, setting=f"scene {known.name}")
+            labels = read_labels(path, key=None, setting="scene.labels_key")
+            name, names = known.name, known.class_names
+    ids = np.unique(labels[labels != UNLABELLED]).tolist()
+    return GroundTruth(name, labels, {label: names.get(label, f"class {label}") for label in ids})
+
+
+def list_roots(data: str | Path | None) -> list[Path]:
+    """Returns the folders where files are looked for, in order.
+
+    Raises:
+        SceneError: the data folder is not there.
+    """
+    if data is None:
+        return [DEFAULT_DATA_DIR]
+    if not Path(data).is_dir():
+        raise SceneError(f"--data {data}: no such folder; name the folder that holds the scenes")
+    return [Path(data), DEFAULT_DATA_DIR]
+
+
+def _names_of_files(
+    class_names: tuple[str, ...] | str | None, labels: NDArray[np.int32]
+) -> Mapping[int, str]:
+    if class_names is None:
+        return {}
+    if isinstance(class_names, str):
+        return _get_known(class_names).class_names
+    ids = np.unique(labels[labels != UNLABELLED]).tolist()
+    if len(class_names) != len(ids):
+        raise SceneError(
+            f"scene.class_names: {len(class_names)} names for {len(ids)} labels "
+            f"({', '.join(map(str, ids))}); give one name for each"
+        )
+    return dict(zip(ids, class_names, strict=True))
 
 
 def _get_known(name: str) -> KnownScene:
@@ -57,51 +126,6 @@ def _get_known(name: str) -> KnownScene:
             "or give {cube: FILE, labels: FILE}"
         )
     return known
-
-
-def _load_known(known: KnownScene, roots: Sequence[Path]) -> Scene:
-    cube_path = find_file(known.cube_file, roots, setting=f"scene {known.name}")
-    labels_path = find_file(known.labels_file, roots, setting=f"scene {known.name}")
-    labels = _as_labels(read_mat(labels_path, ndim=2, key=None, setting="labels_key"), labels_path)
-    return Scene(
-        name=known.name,
-        cube=read_mat(cube_path, ndim=3, key=None, setting="cube_key"),
-        labels=labels,
-        class_names=_name_classes(labels, known.class_names),
-        natural_colour=known.natural_colour,
-    )
-
-
-def _load_files(files: SceneFiles, roots: Sequence[Path]) -> Scene:
-    cube_path = find_file(files.cube, roots, setting="scene.cube")
-    labels_path = find_file(files.labels, roots, setting="scene.labels")
-    labels = _as_labels(
-        read_mat(labels_path, ndim=2, key=files.labels_key, setting="labels_key"), labels_path
-    )
-    match files.class_names:
-        case None:
-            names: dict[int, str] = {}
-        case str(known_name):
-            names = _get_known(known_name).class_names
-        case listed:
-            ids = np.unique(labels[labels != UNLABELLED])
-            if len(listed) != len(ids):
-                raise SceneError(
-                    f"scene.class_names: {len(listed)} names for {len(ids)} labels "
-                    f"({', '.join(map(str, ids))}); give one name for each"
-                )
-            names = dict(zip(ids.tolist(), listed, strict=True))
-    return Scene(
-        name=files.name or cube_path.stem,
-        cube=read_mat(cube_path, ndim=3, key=files.cube_key, setting="cube_key"),
-        labels=labels,
-        class_names=_name_classes(labels, names),
-    )
-
-
-def _name_classes(labels: NDArray[np.int32], names: dict[int, str]) -> dict[int, str]:
-    ids = np.unique(labels[labels != UNLABELLED]).tolist()
-    return {label: names.get(label, f"class {label}") for label in ids}
 
 
 def find_file(name: str | Path, roots: Sequence[Path], *, setting: str) -> Path:
@@ -156,13 +180,13 @@ def read_mat(path: Path, *, ndim: int, key: str | None, setting: str) -> NDArray
     if key is not None:
         if key not in fitting:
             raise SceneError(
-                f"{path}: scene.{setting} = {key!r} is no {ndim}-D numeric array; the file holds {listing}"
+                f"{path}: {setting} = {key!r} is no {ndim}-D numeric array; the file holds {listing}"
             )
     elif len(fitting) == 1:
         key = fitting[0]
     elif fitting:
         raise SceneError(
-            f"{path}: {len(fitting)} {ndim}-D arrays ({', '.join(fitting)}); pick one with scene.{setting}"
+            f"{path}: {len(fitting)} {ndim}-D arrays ({', '.join(fitting)}); pick one with {setting}"
         )
     else:
         raise SceneError(f"{path}: no {ndim}-D numeric array; the file holds {listing}; give another file")
@@ -176,7 +200,13 @@ def read_mat(path: Path, *, ndim: int, key: str | None, setting: str) -> NDArray
     return array
 
 
-def _as_labels(array: NDArray[np.generic], path: Path) -> NDArray[np.int32]:
+def read_labels(path: Path, *, key: str | None, setting: str) -> NDArray[np.int32]:
+    """Returns the label map called `key`, or the sole 2-D array, of a MATLAB v5 file.
+
+    Raises:
+        SceneError: as `read_mat`, or a label is no whole number from 0 up.
+    """
+    array = read_mat(path, ndim=2, key=key, setting=setting)
     values = np.asarray(array, dtype=np.float64)
     labels = np.nan_to_num(values, nan=-1).clip(-1, np.iinfo(np.int32).max).astype(np.int32)
     wrong = labels != values

@@ -1,4 +1,4 @@
-"""The `Scene`: a cube (rows, cols, bands), a label map (rows, cols), and what the two mean."""
+"""A label map (rows, cols) and a cube (rows, cols, bands), and what the two mean."""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,14 +14,54 @@ UNLABELLED = 0
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
-    """A hyperspectral image with its ground truth; the constructor proves that the two fit.
+class GroundTruth:
+    """A label map without its image: all that a split needs; the constructor proves it usable.
 
     Attributes:
         name: what reports call the scene.
-        cube: `(rows, cols, bands)`, any real dtype, finite everywhere.
         labels: `(rows, cols)` int32; 0 is unlabelled, other ids need not be contiguous.
         class_names: a name for every id that `labels` holds, in ascending order of id.
+
+    Raises:
+        SceneError: the labels are no map, or nothing is labelled.
+    """
+
+    name: str
+    labels: NDArray[np.int32]
+    class_names: Mapping[int, str]
+
+    def __post_init__(self) -> None:
+        if self.labels.ndim != 2:
+            raise SceneError(
+                f"scene {self.name}: the labels have shape {self.labels.shape}; give a map (rows, cols)"
+            )
+        if not (self.labels != UNLABELLED).any():
+            raise SceneError(
+                f"scene {self.name}: all {self.labels.size} labels are 0, which means unlabelled; "
+                "give a label map with at least one class"
+            )
+
+    @cached_property
+    def class_ids(self) -> NDArray[np.int32]:
+        """`(C,)` the ids present, ascending, without the unlabelled 0."""
+        return np.setdiff1d(self.labels, [UNLABELLED]).astype(np.int32)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_ids)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, cols = self.labels.shape
+        return rows, cols
+
+
+@dataclass(frozen=True, eq=False)
+class Scene(GroundTruth):
+    """A hyperspectral image with its ground truth; the constructor proves that the two fit.
+
+    Attributes:
+        cube: `(rows, cols, bands)`, any real dtype, finite everywhere.
         wavelengths_nm: `(bands,)` band centres in nanometres, where known.
         natural_colour: 0-based red, green and blue bands for a natural-colour picture, where known.
 
@@ -29,28 +69,20 @@ class Scene:
         SceneError: the shapes disagree, nothing is labelled, or a value is NaN or infinite.
     """
 
-    name: str
     cube: NDArray[np.generic]
-    labels: NDArray[np.int32]
-    class_names: Mapping[int, str]
     wavelengths_nm: NDArray[np.float64] | None = None
     natural_colour: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
-        if self.cube.ndim != 3 or self.labels.ndim != 2:
+        super().__post_init__()
+        if self.cube.ndim != 3:
             raise SceneError(
-                f"scene {self.name}: the cube has shape {self.cube.shape} and the labels "
-                f"{self.labels.shape}; give (rows, cols, bands) and (rows, cols)"
+                f"scene {self.name}: the cube has shape {self.cube.shape}; give (rows, cols, bands)"
             )
         if self.cube.shape[:2] != self.labels.shape:
             raise SceneError(
                 f"scene {self.name}: the cube is {_size(self.cube)} pixels and the labels are "
                 f"{_size(self.labels)}; give two files of one scene (rows × cols)"
-            )
-        if not (self.labels != UNLABELLED).any():
-            raise SceneError(
-                f"scene {self.name}: all {self.labels.size} labels are 0, which means unlabelled; "
-                "give a label map with at least one class"
             )
         if np.issubdtype(self.cube.dtype, np.inexact):
             finite = np.isfinite(self.cube)
@@ -67,17 +99,8 @@ class Scene:
         return int(self.cube.shape[2])
 
     @cached_property
-    def class_ids(self) -> NDArray[np.int32]:
-        """`(C,)` the ids present, ascending, without the unlabelled 0."""
-        return np.setdiff1d(self.labels, [UNLABELLED]).astype(np.int32)
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_ids)
-
-    @cached_property
     def digest(self) -> str:
-        """SHA-256 over the cube's and the labels' shapes, dtypes and bytes: two equal scenes share it."""
+        """SHA-256 over the cube's and the labels' shapes, dtypes and bytes: equal scenes share it."""
         digest = hashlib.sha256()
         for array in (self.cube, self.labels):
             digest.update(f"{array.shape}{array.dtype.str}".encode())
