@@ -118,19 +118,79 @@ class PerClass(Settings):
     per_class: PositiveInt
 
 
+Fraction = Annotated[float, AfterValidator(_check_fraction)]
+ValidationShare = Annotated[
+    float, Field(ge=0, lt=1, description="share of the training side kept for choosing the epoch")
+]
+SplitSeed = Annotated[Seed | None, Field(description="the config's seed unless given")]
+Buffer = Annotated[
+    int | None,
+    Field(
+        ge=0,
+        description="pixels between the sides; the patch size, so that no two patches meet, unless given",
+    ),
+]
+
+
 class RandomSplit(Settings):
     """Pixels drawn class by class. Test patches will contain training pixels: see the README."""
 
     kind: Literal["random"]
     train: Annotated[
-        Annotated[float, AfterValidator(_check_fraction), Tag("a value")]
-        | Annotated[PerClass, Tag("a section")],
+        Annotated[Fraction, Tag("a value")] | Annotated[PerClass, Tag("a section")],
         Discriminator(_tag_by_shape),
     ]
-    validation: float = Field(
-        default=0.05, ge=0, lt=1, description="share of the training side kept for choosing the epoch"
-    )
-    seed: Seed | None = Field(default=None, description="the config's seed unless given")
+    validation: ValidationShare = 0.05
+    seed: SplitSeed = None
+
+
+class BlocksSplit(Settings):
+    """Square blocks go to one side each, with a buffer between the sides."""
+
+    kind: Literal["blocks"]
+    train: Fraction
+    block_size: PositiveInt = 16
+    buffer: Buffer = None
+    validation: ValidationShare = 0.05
+    seed: SplitSeed = None
+
+
+class FieldsSplit(Settings):
+    """Whole connected fields of a class go to one side; a class's only field is cut, with a buffer."""
+
+    kind: Literal["fields"]
+    train: Fraction
+    buffer: Buffer = None
+    validation: ValidationShare = 0.05
+    seed: SplitSeed = None
+
+
+class MasksSplit(Settings):
+    """Both sides from files: label maps of the two, or one map of 1 train, 2 validation, 3 test, 4 buffer."""
+
+    kind: Literal["masks"]
+    train: str | None = None
+    train_key: str | None = None
+    test: str | None = None
+    test_key: str | None = None
+    partition: str | None = None
+    partition_key: str | None = None
+    validation: ValidationShare = 0.05
+    seed: SplitSeed = None
+
+    @model_validator(mode="after")
+    def _files_are_complete(self) -> Self:
+        if (self.partition is None) == (self.train is None) or (self.train is None) != (self.test is None):
+            raise _mistake("give train: FILE and test: FILE, or partition: FILE alone")
+        if self.partition is None and self.partition_key is not None:
+            raise _mistake("has no effect without partition: FILE; leave it out", key="partition_key")
+        for key in ("train_key", "test_key"):
+            if self.partition is not None and getattr(self, key) is not None:
+                raise _mistake("has no effect beside partition: FILE; leave it out", key=key)
+        return self
+
+
+SplitSettings = Annotated[RandomSplit | BlocksSplit | FieldsSplit | MasksSplit, Discriminator("kind")]
 
 
 class PcaReduction(Settings):
@@ -230,7 +290,9 @@ class TrainSettings(Settings):
     schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     flips: bool = Field(default=True, description="a random flip or transpose of every training patch")
-    class_weights: Literal["none", "balanced"] = "none"
+    class_weights: Literal["none", "sqrt", "balanced"] = Field(
+        default="none", description="weight of a class in the loss: 1, 1/√n or 1/n of its training pixels"
+    )
 
 
 ConfigName = Annotated[str, StringConstraints(pattern=r"^[\w.+-]*$")]
@@ -244,11 +306,18 @@ class Config(Settings):
     )
     seed: Seed = 0
     scene: SceneSettings
-    split: RandomSplit
+    split: SplitSettings
     reduction: Annotated[PcaReduction | NoReduction, Discriminator("kind")]
     patch: PatchSettings
     model: HybridSN
     train: TrainSettings
+
+    @model_validator(mode="after")
+    def _buffer_is_the_patch_size_unless_given(self) -> Self:
+        if isinstance(self.split, BlocksSplit | FieldsSplit) and self.split.buffer is None:
+            split = self.split.model_copy(update={"buffer": self.patch.size})
+            object.__setattr__(self, "split", split)
+        return self
 
     @model_validator(mode="after")
     def _network_fits_its_input(self) -> Self:
@@ -366,7 +435,7 @@ def _explain(
     if "discriminator" in context:
         loc = (*loc, str(context["discriminator"]).strip("'"))
     keys, value, is_present = _follow(settings, loc)
-    if error["type"] == "missing":
+    if error["type"] in ("missing", "union_tag_not_found"):
         keys, is_present = (*keys, str(loc[-1])), False
     dotted = ".".join(keys)
     shown = f"{dotted} = {value!r}" if is_present and not isinstance(value, dict | list) else dotted
@@ -376,13 +445,11 @@ def _explain(
 def _what_is_wrong(error: ErrorDetails) -> str:
     context = error.get("ctx", {})
     match error["type"]:
-        case "missing":
+        case "missing" | "union_tag_not_found":
             return "is missing; add it"
         case "literal_error" | "union_tag_invalid":
             expected = str(context.get("expected") or context.get("expected_tags"))
             return f"choose from {expected.replace(' or ', ', ')}"
-        case "union_tag_not_found":
-            return "kind is missing; add it"
         case "mistake":
             return str(context["message"])
         case "model_type" | "model_attributes_type" | "dict_type":

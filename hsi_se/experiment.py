@@ -65,7 +65,8 @@ def train(
     torch_device = pick_device(device)
 
     scene = load_scene(config.scene, data)
-    split = make_split(scene, config.split, seed=config.seed)
+    split = make_split(scene, config.split, seed=config.seed, data=data)
+    scene_digest, scene = scene.digest, split.relabel(scene)
     for note in split.notes:
         observer.note(note)
     reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train)
@@ -99,7 +100,7 @@ def train(
         seed=config.seed,
         config_digest=config.digest,
         scene=scene.name,
-        scene_digest=scene.digest,
+        scene_digest=scene_digest,
         split_digest=split.digest,
         data=None if data is None else str(Path(data).resolve()),
         device=_describe_device(torch_device),
@@ -163,6 +164,7 @@ def evaluate(
             f"{folder}: was trained on another edition of {scene.name} (digest {record.scene_digest[:8]}, "
             f"found {scene.digest[:8]}); name the folder of the first with --data"
         )
+    scene = split.relabel(scene)
 
     observer.start("mapping", total=scene.labels.size, unit="pixels")
     logits = predict_logits(

@@ -27,6 +27,7 @@ from hsi_se.sampling.splits import Split
 from hsi_se.training.history import EpochRecord
 
 Arrays = dict[str, NDArray[Any]]
+_SIDES = ("train", "val", "test", "buffer")
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -150,8 +151,9 @@ class RunFolder:
         return _parse(RunRecord, self.record)
 
     def read_split(self) -> Split:
-        sides = _read_arrays(self.split, needed=("train", "val", "test"))
-        return Split(train=sides["train"], val=sides["val"], test=sides["test"])
+        arrays = _read_arrays(self.split, needed=_SIDES)
+        train, val, test, buffer = (arrays[side] for side in _SIDES)
+        return Split(train, val, test, buffer, labels=arrays.get("labels"))
 
     def read_bundle(self) -> ModelBundle:
         parts = ("reduction.mean", "reduction.components", "reduction.scale")
@@ -164,14 +166,16 @@ class RunFolder:
 
     def write_run(self, *, config: Config, record: RunRecord, split: Split, bundle: ModelBundle) -> None:
         self.config.write_text(config.to_yaml(), encoding="utf-8")
-        self.split.write_bytes(save({"train": split.train, "val": split.val, "test": split.test}))
+        sides = {side: getattr(split, side) for side in _SIDES}
+        labels = {} if split.labels is None else {"labels": split.labels}
+        _write_arrays(self.split, sides | labels)
         arrays = {f"model.{name}": array for name, array in bundle.weights.items()}
         arrays |= {
             "reduction.mean": bundle.reduction.mean,
-            "reduction.components": np.ascontiguousarray(bundle.reduction.components),
+            "reduction.components": bundle.reduction.components,
             "reduction.scale": bundle.reduction.scale,
         }
-        self.bundle_arrays.write_bytes(save(arrays))
+        _write_arrays(self.bundle_arrays, arrays)
         self.bundle_facts.write_text(bundle.facts.model_dump_json(indent=2), encoding="utf-8")
         self.record.write_text(record.model_dump_json(indent=2), encoding="utf-8")
 
@@ -269,6 +273,11 @@ def _parse(kind: type[Model], path: Path) -> Model:
         first = error.errors(include_url=False)[0]
         problem = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
         raise RunError(f"{path}: not what this version writes ({problem}); train again") from None
+
+
+def _write_arrays(path: Path, arrays: Arrays) -> None:
+    """safetensors takes an array's bytes as they lie in memory, so they must lie in C order."""
+    path.write_bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
 
 def _read_arrays(path: Path, *, needed: Sequence[str]) -> Arrays:

@@ -355,7 +355,7 @@ def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[...
         ("train: 0.1, ", "", "3:1: split.train: is missing; add it"),
         ("kind: random, ", "", "3:1: split.kind: is missing; add it"),
         (", fit_on: train", "", "4:1: reduction.fit_on: is missing; add it"),
-        ("kind: pca, ", "", "4:1: reduction: kind is missing; add it"),
+        ("kind: pca, ", "", "4:1: reduction.kind: is missing; add it"),
         ("{kind: se, reduction: 8}", "{reduction: 8}", "9:5: model.attention.fold.kind: is missing; add it"),
         (SCENE, "{cube: a.mat}", "2:1: scene.labels: is missing; add it"),
         # the wrong type
@@ -397,7 +397,7 @@ def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[...
         ("1e-3", "0", "12:3: train.learning_rate = 0: should be greater than 0"),
         ("1e-3", ".nan", "12:3: train.learning_rate = nan: should be a finite number"),
         ("1e-3", ".inf", "12:3: train.learning_rate = inf: should be a finite number"),
-        ("kind: random", "kind: block", "3:9: split.kind = 'block': choose from 'random'"),
+        ("kind: random", "kind: block", "3:9: split.kind = 'block': choose from 'random', 'blocks', 'fields', 'masks'"),
         ("kind: pca", "kind: lda", "4:13: reduction.kind = 'lda': choose from 'pca', 'none'"),
         (
             "padding: reflect",

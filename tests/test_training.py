@@ -205,7 +205,8 @@ def test_without_validation_pixels_the_last_epoch_is_taken():
     "change",
     [
         {"schedule": "cosine"}, {"schedule": "constant"}, {"label_smoothing": 0.3}, {"flips": False},
-        {"class_weights": "balanced"}, {"weight_decay": 0.5}, {"learning_rate": 3e-3}, {"batch_size": 10},
+        {"class_weights": "balanced"}, {"class_weights": "sqrt"},
+        {"weight_decay": 0.5}, {"learning_rate": 3e-3}, {"batch_size": 10},
         {"epochs": 4},
     ],
     ids=str,

@@ -57,7 +57,7 @@ def fit(
     num_batches = math.ceil(len(train) / settings.batch_size)
     optimizer = _make_optimizer(model, settings)
     schedule = _make_schedule(optimizer, settings, num_steps=settings.epochs * num_batches)
-    weight = _class_weights(train.targets, num_classes) if settings.class_weights == "balanced" else None
+    weight = _class_weights(train.targets, num_classes, settings.class_weights)
 
     history: list[EpochRecord] = []
     best: tuple[float, float] | None = None
@@ -143,10 +143,14 @@ def _make_schedule(
             return LambdaLR(optimizer, lambda _: 1.0)
 
 
-def _class_weights(targets: Tensor, num_classes: int) -> Tensor:
-    """`(C,)` n / (C · n_c): every class weighs the same in total, and the mean weight of a pixel is 1."""
-    counts = torch.bincount(targets, minlength=num_classes)
-    return len(targets) / (num_classes * counts.clamp(min=1))
+def _class_weights(targets: Tensor, num_classes: int, kind: str) -> Tensor | None:
+    """`(C,)` n^-power of each class, scaled so that the mean weight of a training pixel is 1."""
+    power = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[kind]
+    if not power:
+        return None
+    counts = torch.bincount(targets, minlength=num_classes).clamp(min=1).float()
+    weights = counts**-power
+    return weights / weights[targets].mean()
 
 
 def _validate(model: nn.Module, val: PatchDataset) -> tuple[float | None, float | None]:

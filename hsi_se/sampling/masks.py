@@ -1,0 +1,102 @@
+"""Splits from files: label maps of the training and the test side, or one partition map."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsi_se.config import MasksSplit
+from hsi_se.errors import SplitError
+from hsi_se.sampling.disjoint import Side, SideMap
+from hsi_se.scene.readers import find_file, read_labels
+from hsi_se.scene.scene import UNLABELLED, GroundTruth
+
+
+def read_masks(
+    truth: GroundTruth, settings: MasksSplit, *, roots: Sequence[Path]
+) -> tuple[SideMap, NDArray[np.int32], tuple[str, ...]]:
+    """Returns the sides `(rows, cols)`, the labels that hold on them, and what the user should know.
+
+    A mask's labels win over the scene's where the two disagree.
+
+    Args:
+        truth: the scene's labels.
+        settings: the files, found as given or below a root.
+        roots: the folders to search.
+
+    Raises:
+        SplitError: a file has another size than the scene, two masks share a pixel, a label is
+            unknown to the scene, or a partition map holds a number that means nothing.
+        SceneError: a file is missing or holds no label map.
+    """
+    if settings.partition is not None:
+        sides = _read(truth, settings.partition, settings.partition_key, "partition", roots)
+        return _check_partition(truth, sides, settings.partition)
+
+    train = _read(truth, str(settings.train), settings.train_key, "train", roots)
+    test = _read(truth, str(settings.test), settings.test_key, "test", roots)
+    both = (train != UNLABELLED) & (test != UNLABELLED)
+    if both.any():
+        raise SplitError(
+            f"split.test = {settings.test}: {_count_and_first(both)} are in the training mask too; "
+            "give masks that do not overlap"
+        )
+    labels = truth.labels.copy()
+    for setting, file, mask in (("train", settings.train, train), ("test", settings.test, test)):
+        unknown = np.setdiff1d(mask, [UNLABELLED, *truth.class_ids])
+        if len(unknown):
+            raise SplitError(
+                f"split.{setting} = {file}: labels {', '.join(map(str, unknown))} are none of the scene's "
+                f"({', '.join(map(str, truth.class_ids))}); give a mask in the scene's ids"
+            )
+        labels[mask != UNLABELLED] = mask[mask != UNLABELLED]
+    sides = np.select([train != UNLABELLED, test != UNLABELLED], [Side.TRAIN, Side.TEST], Side.UNUSED)
+    disagreeing = {
+        what: int(((mask != UNLABELLED) & (mask != truth.labels)).sum())
+        for what, mask in (("training", train), ("test", test))
+    }
+    notes: tuple[str, ...] = ()
+    if any(disagreeing.values()):
+        notes = (
+            f"the masks disagree with the scene's labels at {disagreeing['training']} training and "
+            f"{disagreeing['test']} test pixels; the masks hold",
+        )
+    return sides.astype(np.uint8), labels, notes
+
+
+def _read(
+    truth: GroundTruth, file: str, key: str | None, setting: str, roots: Sequence[Path]
+) -> NDArray[np.int32]:
+    path = find_file(file, roots, setting=f"split.{setting}")
+    mask = read_labels(path, key=key, setting=f"split.{setting}_key")
+    if mask.shape != truth.shape:
+        raise SplitError(
+            f"split.{setting} = {file}: is {mask.shape[0]} × {mask.shape[1]} pixels and the scene "
+            f"{truth.shape[0]} × {truth.shape[1]}; give a mask of the scene"
+        )
+    return mask
+
+
+def _check_partition(
+    truth: GroundTruth, partition: NDArray[np.int32], file: str
+) -> tuple[SideMap, NDArray[np.int32], tuple[str, ...]]:
+    meaning = ", ".join(f"{side.value} {side.name.lower()}" for side in Side)
+    unknown = np.setdiff1d(partition, list(Side))
+    if len(unknown):
+        raise SplitError(
+            f"split.partition = {file}: holds {', '.join(map(str, unknown[:5]))}; "
+            f"a partition map holds {meaning}"
+        )
+    unlabelled = (partition != Side.UNUSED) & (truth.labels == UNLABELLED)
+    if unlabelled.any():
+        raise SplitError(
+            f"split.partition = {file}: {_count_and_first(unlabelled)} have a side and no label "
+            "in the scene; set them to 0"
+        )
+    return partition.astype(np.uint8), truth.labels, ()
+
+
+def _count_and_first(mask: NDArray[np.bool_]) -> str:
+    row, col = np.argwhere(mask)[0]
+    return f"{int(mask.sum())} pixels, the first at row {row}, col {col},"
