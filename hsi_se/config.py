@@ -20,6 +20,7 @@ from pydantic import (
     Discriminator,
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     StringConstraints,
@@ -115,7 +116,9 @@ SceneSettings = Annotated[
 
 
 class PerClass(Settings):
-    per_class: PositiveInt
+    """A count of training pixels: one for every class, or one for each label (a label left out has none)."""
+
+    per_class: PositiveInt | dict[int, NonNegativeInt]
 
 
 Fraction = Annotated[float, AfterValidator(_check_fraction)]
@@ -145,7 +148,7 @@ class RandomSplit(Settings):
 
 
 class BlocksSplit(Settings):
-    """Square blocks go to one side each, with a buffer between the sides."""
+    """Square blocks go to one side each, with a buffer between; those too coarse for a class are cut."""
 
     kind: Literal["blocks"]
     train: Fraction

@@ -13,21 +13,25 @@ import torch
 import hsi_se
 from hsi_se.config import Config, PcaReduction
 from hsi_se.errors import RunError, TrainingError
-from hsi_se.evaluation.metrics import Evaluation, evaluate_labels
+from hsi_se.evaluation.assessment import Assessment, assess
+from hsi_se.evaluation.audit import SplitAudit, audit_split
+from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.mapping.class_map import classify
 from hsi_se.mapping.patchwise import predict_logits
 from hsi_se.models import build_model
 from hsi_se.models.cost import StageCost, count_parameters, count_stage_costs
 from hsi_se.models.hybridsn import HybridSN
 from hsi_se.records import BundleFacts, ModelBundle, RunFolder, RunRecord, Versions, check_free, new_run
-from hsi_se.report.figures import save_confusion, save_map
-from hsi_se.report.tables import render_markdown
+from hsi_se.report.confidence_figures import save_rejection, save_reliability
+from hsi_se.report.figures import save_confusion, save_map, save_split
+from hsi_se.report.tables import render_report
 from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
 from hsi_se.sampling.reduction import fit_reduction
 from hsi_se.sampling.splits import Pixels, make_split
 from hsi_se.scene.catalogue import find_known_scene
 from hsi_se.scene.palette import make_palette
-from hsi_se.scene.readers import load_scene
+from hsi_se.scene.readers import load_ground_truth, load_scene
+from hsi_se.scene.scene import GroundTruth
 from hsi_se.training.fit import fit
 from hsi_se.training.history import Observer, Silent
 
@@ -60,7 +64,7 @@ def train(
         HsiError: a mistake in the config, the scene or the run folder; nothing has been written.
     """
     observer = observer or Silent()
-    path = Path(run) if run is not None else _default_run(config)
+    path = Path(run) if run is not None else default_run(config)
     check_free(path, overwrite=overwrite)
     torch_device = pick_device(device)
 
@@ -151,6 +155,17 @@ def evaluate(
     Raises:
         HsiError: the folder holds no run, or the scene is not the one it was trained on.
     """
+    return assess_run(run, data=data, device=device, observer=observer).evaluation
+
+
+def assess_run(
+    run: str | Path | RunFolder,
+    *,
+    data: str | Path | None = None,
+    device: str = "auto",
+    observer: Observer | None = None,
+) -> Assessment:
+    """As `evaluate`, and returns what stands beside the accuracies too: floor, leakage, calibration."""
     observer = observer or Silent()
     folder = RunFolder.open(run)
     record, config, split = folder.read_record(), folder.read_config(), folder.read_split()
@@ -165,38 +180,55 @@ def evaluate(
             f"found {scene.digest[:8]}); name the folder of the first with --data"
         )
     scene = split.relabel(scene)
+    components = bundle.reduction.apply(scene.cube)
 
     observer.start("mapping", total=scene.labels.size, unit="pixels")
     logits = predict_logits(
         build_bundled_model(bundle).to(torch_device),
-        bundle.reduction.apply(scene.cube),
+        components,
         padding=bundle.facts.padding,
         on_batch=observer.advance,
     )
+    assessment = assess(scene, split, logits=logits, components=components, config=config)
     class_map = classify(
         logits,
         class_ids=bundle.class_ids,
         class_names=bundle.class_names,
         palette=bundle.facts.palette,
     )
-    rows, cols = split.test[:, 0], split.test[:, 1]
-    evaluation = evaluate_labels(
-        scene.labels[rows, cols],
-        class_map.labels[rows, cols],
-        class_ids=bundle.facts.class_ids,
-        class_names=bundle.facts.class_names,
-    )
 
-    title = f"{record.scene}, {record.name}: OA {100 * evaluation.overall_accuracy:.2f} %"
+    title = f"{record.scene}, {record.name}: OA {100 * assessment.evaluation.overall_accuracy:.2f} %"
     save_map(class_map, folder.map_figure, title=title)
     save_map(class_map.where(scene.labels > 0), folder.labelled_map_figure, title=f"{title}, labelled pixels")
-    save_confusion(evaluation, folder.confusion_figure)
-    folder.write_report(
-        evaluation,
-        record,
-        text=render_markdown(evaluation, record, folder, is_split_leaky=config.split.kind == "random"),
+    save_confusion(assessment.evaluation, folder.confusion_figure)
+    save_split(
+        split.to_sides(scene.shape), folder.split_figure, title=f"{record.scene}: {config.split.kind} split"
     )
-    return evaluation
+    save_reliability(
+        assessment.calibration,
+        assessment.calibration_scaled,
+        assessment.temperature,
+        folder.reliability_figure,
+    )
+    save_rejection(
+        assessment.rejection,
+        folder.rejection_figure,
+        overall_accuracy=assessment.evaluation.overall_accuracy,
+    )
+    folder.write_report(assessment, record, text=render_report(assessment, record, folder))
+    return assessment
+
+
+def audit_config(config: Config, *, data: str | Path | None = None) -> tuple[GroundTruth, SplitAudit]:
+    """Returns the labels and the audit of the split that a config describes; its cube is not needed.
+
+    Raises:
+        HsiError: the labels cannot be read or divided as asked.
+    """
+    truth = load_ground_truth(config.scene, data)
+    split = make_split(truth, config.split, seed=config.seed, data=data)
+    truth = split.relabel(truth)
+    return truth, audit_split(truth, split, config)
 
 
 @dataclass(frozen=True)
@@ -278,9 +310,10 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _default_run(config: Config) -> Path:
+def default_run(config: Config, *, suffix: str = "") -> Path:
+    """Returns `runs/DATE-NAME-DIGEST`, with a word behind it for what is more than one run."""
     today = datetime.date.today().isoformat()
-    return RUNS / f"{today}-{config.name or 'run'}-{config.digest[:8]}"
+    return RUNS / f"{today}-{config.name or 'run'}-{config.digest[:8]}{suffix}"
 
 
 def _describe_device(device: torch.device) -> str:

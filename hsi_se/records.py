@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -21,7 +21,9 @@ from safetensors.numpy import load_file, save
 
 from hsi_se.config import Config, HybridSN, load_config
 from hsi_se.errors import RunError
-from hsi_se.evaluation.metrics import Evaluation
+from hsi_se.evaluation.assessment import Assessment
+from hsi_se.evaluation.metrics import number_or_none
+from hsi_se.evaluation.statistics import Summary, summarize
 from hsi_se.sampling.reduction import Reduction
 from hsi_se.sampling.splits import Split
 from hsi_se.training.history import EpochRecord
@@ -121,6 +123,9 @@ class RunFolder:
         self.confusion_figure = self.path / "confusion.png"
         self.map_figure = self.path / "map.png"
         self.labelled_map_figure = self.path / "map_labelled.png"
+        self.split_figure = self.path / "split.png"
+        self.reliability_figure = self.path / "reliability.png"
+        self.rejection_figure = self.path / "rejection.png"
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -179,45 +184,162 @@ class RunFolder:
         self.bundle_facts.write_text(bundle.facts.model_dump_json(indent=2), encoding="utf-8")
         self.record.write_text(record.model_dump_json(indent=2), encoding="utf-8")
 
-    def write_report(self, evaluation: Evaluation, record: RunRecord, *, text: str) -> None:
-        values = json.dumps(report_values(evaluation, record), indent=2, ensure_ascii=False, allow_nan=False)
+    def write_report(self, assessment: Assessment, record: RunRecord, *, text: str) -> None:
+        values = json.dumps(report_values(assessment, record), indent=2, ensure_ascii=False, allow_nan=False)
         for path, content in ((self.report_text, text), (self.report, values + "\n")):
             with replacing(path) as draft:
                 draft.write_text(content, encoding="utf-8")
 
 
-def report_values(evaluation: Evaluation, record: RunRecord) -> dict[str, Any]:
+def report_values(assessment: Assessment, record: RunRecord) -> dict[str, Any]:
     """Returns what `report.json` holds: fractions, counts, and null for what cannot be computed."""
-
-    def number(value: float) -> float | None:
-        return None if np.isnan(value) else float(value)
-
     return {
-        "overall_accuracy": evaluation.overall_accuracy,
-        "average_accuracy": evaluation.average_accuracy,
-        "kappa": number(evaluation.kappa),
-        "num_train": record.num_train,
-        "num_val": record.num_val,
-        "num_test": evaluation.num_test,
-        "per_class": [
-            {
-                "label": evaluation.class_ids[i],
-                "name": evaluation.class_names[i],
-                "support": int(evaluation.support[i]),
-                "producers_accuracy": number(evaluation.producers_accuracy[i]),
-                "users_accuracy": number(evaluation.users_accuracy[i]),
-                "f1": number(evaluation.f1[i]),
-            }
-            for i in range(len(evaluation.class_ids))
-        ],
-        "confusion_matrix": evaluation.confusion.tolist(),
+        **assessment.values(),
         "scene": record.scene,
         "seed": record.seed,
         "config_digest": record.config_digest,
-        "split_digest": record.split_digest,
         "scene_digest": record.scene_digest,
-        "notes": list(record.notes),
     }
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesReport:
+    """What the runs of one config over several seeds say together; accuracies are fractions.
+
+    Attributes:
+        name, scene: of the config.
+        seeds: one a run.
+        num_splits: how many different splits the runs have; one where `split.seed` is fixed.
+        summaries: over the seeds, by what is measured: `overall_accuracy`, `average_accuracy`, `kappa`,
+            and the same of `location_floor.` and `spectral_baseline.`; `leakage.…`.
+        per_class: `(label, name, summary of the producer's accuracy)`.
+    """
+
+    name: str
+    scene: str
+    seeds: tuple[int, ...]
+    num_splits: int
+    summaries: dict[str, Summary]
+    per_class: tuple[tuple[int, str, Summary], ...]
+
+    @property
+    def about_splits(self) -> str:
+        """Whether the spread contains that of the pixels drawn, in words."""
+        if self.num_splits == len(self.seeds):
+            return "Every seed has its own split: the spread is that of the pixels drawn and of the training."
+        if self.num_splits == 1:
+            return "All seeds share one split: the spread is that of the training alone."
+        return f"The {len(self.seeds)} seeds have {self.num_splits} different splits between them."
+
+    def values(self) -> dict[str, Any]:
+        """Returns what `summary.json` holds."""
+
+        def to_json(summary: Summary) -> dict[str, float | int | None]:
+            return {
+                name: value if isinstance(value, int) else number_or_none(value)
+                for name, value in asdict(summary).items()
+            }
+
+        return {
+            "name": self.name,
+            "scene": self.scene,
+            "seeds": list(self.seeds),
+            "num_splits": self.num_splits,
+            **{name: to_json(summary) for name, summary in self.summaries.items()},
+            "per_class": [
+                {"label": label, "name": name, "producers_accuracy": to_json(summary)}
+                for label, name, summary in self.per_class
+            ],
+        }
+
+
+class SeriesFolder:
+    """A folder of runs of one config, one a seed."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.report = self.path / "summary.json"
+        self.report_text = self.path / "summary.md"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @classmethod
+    def open(cls, path: "str | Path | SeriesFolder") -> Self:
+        """Returns the folder of a series with at least one finished run.
+
+        Raises:
+            RunError: it holds none.
+        """
+        series = cls(path.path if isinstance(path, SeriesFolder) else path)
+        if not series.list_runs():
+            raise RunError(
+                f"{path}: no finished run in here; `hsi-se train --seeds` prints the path it writes"
+            )
+        return series
+
+    def run_of(self, seed: int) -> Path:
+        return self.path / f"seed-{seed}"
+
+    def list_runs(self) -> list[RunFolder]:
+        """The finished runs, in ascending order of seed."""
+        paths = [path for path in self.path.glob("seed-*") if RunFolder(path).record.is_file()]
+        return [RunFolder(path) for path in sorted(paths, key=lambda path: (len(path.name), path.name))]
+
+    def check_free(self) -> None:
+        """Proves that a series may be written, or continued, here.
+
+        Raises:
+            RunError: something else is here.
+        """
+        if (
+            self.path.exists()
+            and (not self.path.is_dir() or any(self.path.iterdir()))
+            and not self.list_runs()
+        ):
+            raise RunError(f"{self.path}: exists and is no series of runs; name another with --run DIR")
+
+    def write_report(self, report: SeriesReport, *, text: str) -> None:
+        values = json.dumps(report.values(), indent=2, ensure_ascii=False, allow_nan=False)
+        for path, content in ((self.report_text, text), (self.report, values + "\n")):
+            with replacing(path) as draft:
+                draft.write_text(content, encoding="utf-8")
+
+
+def summarize_series(series: SeriesFolder) -> SeriesReport:
+    """Returns the summary of a series whose runs have all been evaluated."""
+    runs = series.list_runs()
+    reports = [json.loads(run.report.read_text(encoding="utf-8")) for run in runs]
+    accuracy_names = ("overall_accuracy", "average_accuracy", "kappa")
+    summaries = {name: _summarize([report[name] for report in reports]) for name in accuracy_names}
+    for part, names in (
+        ("location_floor", accuracy_names),
+        ("spectral_baseline", accuracy_names),
+        ("leakage", ("test_patches_with_train_pixels",)),
+    ):
+        for name in names:
+            summaries[f"{part}.{name}"] = _summarize([report[part][name] for report in reports])
+    per_class = tuple(
+        (
+            row["label"],
+            row["name"],
+            _summarize([report["per_class"][place]["producers_accuracy"] for report in reports]),
+        )
+        for place, row in enumerate(reports[0]["per_class"])
+    )
+    first = runs[0].read_record()
+    return SeriesReport(
+        name=first.name,
+        scene=first.scene,
+        seeds=tuple(report["seed"] for report in reports),
+        num_splits=len({report["split_digest"] for report in reports}),
+        summaries=summaries,
+        per_class=per_class,
+    )
+
+
+def _summarize(values: list[float | None]) -> Summary:
+    return summarize([np.nan if value is None else value for value in values])
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:

@@ -24,6 +24,7 @@ ROOMS = (
     "records",
     "report",
     "experiment",
+    "series",
     "progress",
     "cli",
     "__main__",

@@ -46,10 +46,15 @@ def test_train_then_eval_end_with_the_accuracies_and_the_reports_path(call, tmp_
     assert code == 0
     report = json.loads((folder / "report.json").read_text())
     lines = out.splitlines()
-    accuracies = re.fullmatch(r"OA ([\d.]+) % +AA ([\d.]+) % +κ (-?[\d.]+)", lines[-3])
+    pattern = r"{}: +OA +([\d.]+) % +AA +([\d.]+) % +κ (-?[\d.]+)"
+    accuracies = next(filter(None, (re.fullmatch(pattern.format("network"), line) for line in lines)))
     assert float(accuracies[1]) == pytest.approx(100 * report["overall_accuracy"], abs=0.005)
     assert float(accuracies[2]) == pytest.approx(100 * report["average_accuracy"], abs=0.005)
     assert float(accuracies[3]) == pytest.approx(report["kappa"], abs=5e-5)
+    for method, key in (("location floor", "location_floor"), ("spectral baseline", "spectral_baseline")):
+        found = next(filter(None, (re.fullmatch(pattern.format(method), line) for line in lines)))
+        assert float(found[1]) == pytest.approx(100 * report[key]["overall_accuracy"], abs=0.005)
+    assert report["verdict"] in out
     assert lines[-1] == f"report: {folder / 'report.md'}"
     for row in report["per_class"]:
         assert re.search(rf"{row['label']} .*{re.escape(row['name'])}.* {row['support']} ", out)

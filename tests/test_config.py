@@ -397,7 +397,11 @@ def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[...
         ("1e-3", "0", "12:3: train.learning_rate = 0: should be greater than 0"),
         ("1e-3", ".nan", "12:3: train.learning_rate = nan: should be a finite number"),
         ("1e-3", ".inf", "12:3: train.learning_rate = inf: should be a finite number"),
-        ("kind: random", "kind: block", "3:9: split.kind = 'block': choose from 'random', 'blocks', 'fields', 'masks'"),
+        (
+            "kind: random",
+            "kind: block",
+            "3:9: split.kind = 'block': choose from 'random', 'blocks', 'fields', 'masks'",
+        ),
         ("kind: pca", "kind: lda", "4:13: reduction.kind = 'lda': choose from 'pca', 'none'"),
         (
             "padding: reflect",

@@ -86,6 +86,11 @@ def evaluate_labels(
     return Evaluation(counts, tuple(int(label) for label in class_ids), tuple(class_names))
 
 
+def number_or_none(value: float) -> float | None:
+    """JSON has no NaN: what cannot be computed becomes null."""
+    return None if np.isnan(value) else float(value)
+
+
 def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Fractions:
     shares = np.full(len(part), np.nan)
     np.divide(part, whole, out=shares, where=whole > 0)

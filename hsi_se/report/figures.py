@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.mapping.class_map import ClassMap
 from hsi_se.records import replacing
+from hsi_se.sampling.disjoint import Side, SideMap
 from hsi_se.scene.scene import UNLABELLED
 
 _DPI = 150
@@ -18,16 +21,8 @@ _SHORTER_SIDE_INCHES = 4.5
 
 def save_map(class_map: ClassMap, path: Path, *, title: str) -> None:
     """Writes the map as a PNG in the class colours, north up as in the file, with a legend beside it."""
-    rows, cols = class_map.labels.shape
-    scale = _SHORTER_SIDE_INCHES / min(rows, cols)
-    width, height = min(cols * scale, 12), min(rows * scale, 12)
-    figure = Figure(figsize=(width + _LEGEND_INCHES, height + 0.5), dpi=_DPI, layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = _make_map_figure(*class_map.labels.shape, title=title)
     axes.imshow(class_map.to_rgb(), interpolation="nearest")
-    axes.set_title(title, fontsize=10)
-    axes.set_xlabel("column", fontsize=8)
-    axes.set_ylabel("row", fontsize=8)
-    axes.tick_params(labelsize=7)
     names = dict(class_map.class_names)
     if (class_map.labels == UNLABELLED).any():
         names = {UNLABELLED: "unlabelled", **names}
@@ -41,7 +36,31 @@ def save_map(class_map: ClassMap, path: Path, *, title: str) -> None:
         for label, name in names.items()
     ]
     figure.legend(handles=handles, loc="outside right upper", fontsize=7.5, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
+
+
+_SIDE_COLOURS = {
+    Side.UNUSED: ("unlabelled", "#202020"),
+    Side.TRAIN: ("training", "#f2b134"),
+    Side.VALIDATION: ("validation", "#e4572e"),
+    Side.TEST: ("test", "#3f88c5"),
+    Side.BUFFER: ("buffer, unused", "#8f8f8f"),
+}
+
+
+def save_split(sides: SideMap, path: Path, *, title: str) -> None:
+    """Writes the partition map `(rows, cols)` as a PNG: who trains, validates, is tested, or is dropped."""
+    figure, axes = _make_map_figure(sides.shape[0], sides.shape[1], title=title)
+    colours = ListedColormap([colour for _, colour in _SIDE_COLOURS.values()])
+    axes.imshow(sides, cmap=colours, vmin=-0.5, vmax=len(Side) - 0.5, interpolation="nearest")
+    counts = np.bincount(sides.ravel(), minlength=len(Side))
+    handles = [
+        Patch(facecolor=colour, edgecolor="0.4", linewidth=0.5, label=f"{name}: {counts[side]:,}")
+        for side, (name, colour) in _SIDE_COLOURS.items()
+        if counts[side]
+    ]
+    figure.legend(handles=handles, loc="outside right upper", fontsize=8, frameon=False)
+    save_figure(figure, path)
 
 
 def save_confusion(evaluation: Evaluation, path: Path) -> None:
@@ -72,9 +91,22 @@ def save_confusion(evaluation: Evaluation, path: Path) -> None:
     bar = figure.colorbar(image, ax=axes, shrink=0.7)
     bar.set_label("share of the true class", fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _make_map_figure(rows: int, cols: int, *, title: str) -> tuple[Figure, Axes]:
+    """A figure in the shape of a scene, with room for a legend on the right."""
+    scale = _SHORTER_SIDE_INCHES / min(rows, cols)
+    width, height = min(cols * scale, 12), min(rows * scale, 12)
+    figure = Figure(figsize=(width + _LEGEND_INCHES, height + 0.5), dpi=_DPI, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("column", fontsize=8)
+    axes.set_ylabel("row", fontsize=8)
+    axes.tick_params(labelsize=7)
+    return figure, axes
+
+
+def save_figure(figure: Figure, path: Path) -> None:
     with replacing(path) as draft:
         figure.savefig(draft)

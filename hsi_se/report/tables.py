@@ -5,8 +5,11 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from hsi_se.evaluation.assessment import REPORTED_COVERAGES, Assessment
 from hsi_se.evaluation.metrics import Evaluation
-from hsi_se.records import RunFolder, RunRecord
+from hsi_se.evaluation.statistics import Summary
+from hsi_se.records import RunFolder, RunRecord, SeriesFolder, SeriesReport
+from hsi_se.sampling.leakage import Leakage
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,14 @@ class ClassRow:
     producers: float
     users: float
     f1: float
+
+
+@dataclass(frozen=True)
+class AccuracyRow:
+    """One method on the test pixels."""
+
+    name: str
+    evaluation: Evaluation
 
 
 def list_class_rows(evaluation: Evaluation) -> list[ClassRow]:
@@ -36,26 +47,93 @@ def list_class_rows(evaluation: Evaluation) -> list[ClassRow]:
     ]
 
 
+def list_accuracy_rows(assessment: Assessment) -> list[AccuracyRow]:
+    """The network, and the two that it must beat."""
+    return [
+        AccuracyRow("network", assessment.evaluation),
+        AccuracyRow("location floor", assessment.audit.location_floor),
+        AccuracyRow("spectral baseline", assessment.spectral_baseline.evaluation),
+    ]
+
+
 def percent(fraction: float) -> str:
     """`0.98765` as `98.77`; a dash for what cannot be computed."""
     return "–" if math.isnan(fraction) else f"{100 * fraction:.2f}"
 
 
-def render_markdown(
-    evaluation: Evaluation, record: RunRecord, run: RunFolder, *, is_split_leaky: bool
-) -> str:
-    """Returns `report.md`, whose pictures lie beside it in the run folder."""
-    environment = Environment(
-        loader=PackageLoader("hsi_se.report"),
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,
+def pixels(count: float) -> str:
+    """A number of pixels that need not be whole; a dash for what cannot be computed."""
+    return "–" if math.isnan(count) else f"{count:,.0f}"
+
+
+def describe_leakage(leakage: Leakage) -> str:
+    """The audit of a split in one sentence or two."""
+    size = leakage.patch_size
+    return (
+        f"At patches of {size} × {size}, {percent(leakage.test_patches_with_train_pixels)} % of the test "
+        f"patches hold pixels of the training side, {leakage.mean_train_pixels_per_test_patch:.1f} on "
+        f"average; the two sides come as near as {leakage.min_distance} pixels. "
+        f"The reduction has {'seen' if leakage.reduction_saw_test else 'not seen'} the test pixels."
     )
-    return environment.get_template("report.md").render(
-        evaluation=evaluation,
+
+
+def describe_summary(summary: Summary) -> str:
+    """`98.70 ± 0.21 [98.55, 98.85]`: mean, sample standard deviation and 95 % interval, in per cent."""
+    text = f"{percent(summary.mean)} ± {percent(summary.std)}"
+    return text if math.isnan(summary.low) else f"{text} [{percent(summary.low)}, {percent(summary.high)}]"
+
+
+def list_series_rows(report: SeriesReport) -> list[tuple[str, str, str, str]]:
+    """The network and the two that it must beat: name, OA, AA, κ; κ is a hundredfold too."""
+    rows = []
+    for name, part in (
+        ("network", ""),
+        ("location floor", "location_floor."),
+        ("spectral baseline", "spectral_baseline."),
+    ):
+        oa, aa, kappa = (
+            describe_summary(report.summaries[f"{part}{measure}"])
+            for measure in ("overall_accuracy", "average_accuracy", "kappa")
+        )
+        rows.append((name, oa, aa, kappa))
+    return rows
+
+
+def render_series(report: SeriesReport, series: SeriesFolder) -> str:
+    """Returns `summary.md`."""
+    return _render(
+        "summary.md",
+        report=report,
+        rows=list_series_rows(report),
+        leakage=report.summaries["leakage.test_patches_with_train_pixels"],
+        runs=series.list_runs(),
+        describe=describe_summary,
+        percent=percent,
+    )
+
+
+def _render(template: str, **values: object) -> str:
+    environment = Environment(
+        loader=PackageLoader("hsi_se.report"), undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    return environment.get_template(template).render(values)
+
+
+def render_report(assessment: Assessment, record: RunRecord, run: RunFolder) -> str:
+    """Returns `report.md`, whose pictures lie beside it in the run folder."""
+    return _render(
+        "report.md",
+        assessment=assessment,
+        evaluation=assessment.evaluation,
+        audit=assessment.audit,
+        floor=assessment.audit.location_floor,
+        area=assessment.area,
         record=record,
         run=run,
-        rows=list_class_rows(evaluation),
+        rows=list_class_rows(assessment.evaluation),
+        accuracy_rows=list_accuracy_rows(assessment),
+        leakage_sentence=describe_leakage(assessment.audit.leakage),
+        coverages=REPORTED_COVERAGES,
         percent=percent,
-        is_split_leaky=is_split_leaky,
+        pixels=pixels,
     )

@@ -5,6 +5,7 @@ Both return a map `(rows, cols)` of sides and the names of the classes that one 
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +29,10 @@ class Side(IntEnum):
 SideMap = NDArray[np.uint8]
 
 _RESTARTS = 3
-_MOVES_PER_BLOCK = 30
-_MIN_MOVES, _MAX_MOVES = 1500, 8000
-_FIRST_TEMPERATURE, _LAST_TEMPERATURE = 0.3, 0.002  # of a cost in which one absent class counts 1
+_MOVES_PER_BLOCK = 60
+_MIN_MOVES, _MAX_MOVES = 1500, 30000
+_RESCUES = 0.3  # share of the moves that serve an absent class, while there is one
+_FIRST_TEMPERATURE, _LAST_TEMPERATURE = 0.1, 0.0005  # of a cost in which one absent class counts 1
 
 
 def divide_by_blocks(
@@ -40,7 +42,9 @@ def divide_by_blocks(
 
     Simulated annealing looks for the set of training blocks that leaves no class without training or
     test pixels, comes close to `train` of every class and of all, and loses few pixels to the buffer.
-    Test pixels nearer than `buffer` (Chebyshev) to a training pixel become the buffer.
+    Test pixels nearer than `buffer` (Chebyshev) to a training pixel become the buffer. Blocks that cut
+    a class too coarsely to have it on both sides, though two of its pixels lie `buffer` apart, are
+    quartered until they do not.
 
     Args:
         truth: the labels.
@@ -54,17 +58,16 @@ def divide_by_blocks(
     blocks = _Blocks.lay_out(truth, block_size=settings.block_size, buffer=buffer, rng=rng)
     searches = [_anneal(blocks, settings.train, rng) for _ in range(_RESTARTS)]
     _, is_train_block = min(searches, key=lambda found: found[0])
-    is_train, is_test = blocks.divide(is_train_block)
-    num_train, num_test = blocks.count(is_train), blocks.count(is_test)
-    if not ((num_train > 0) & (num_test > 0)).any():
+    found = _Search(blocks, settings.train, is_train_block)
+    if not ((blocks.count(found.is_train) > 0) & (blocks.count(found.is_test) > 0)).any():
         raise SplitError(
             f"split.buffer = {buffer}: no assignment of blocks of {settings.block_size} pixels leaves a "
             f"class on both sides of a scene of {truth.shape[0]} × {truth.shape[1]}; "
-            "lower split.buffer or split.block_size"
+            "lower split.buffer"
         )
     sides = np.full(truth.shape, Side.UNUSED, dtype=np.uint8)
     rows, cols = blocks.pixels.T
-    sides[rows, cols] = np.select([is_train, is_test], [Side.TRAIN, Side.TEST], Side.BUFFER)
+    sides[rows, cols] = np.select([found.is_train, found.is_test], [Side.TRAIN, Side.TEST], Side.BUFFER)
     return sides, _name_absent(truth, sides)
 
 
@@ -103,16 +106,19 @@ class _Blocks:
     Attributes:
         pixels: `(n, 2)` labelled pixels.
         classes: `(n,)` their class, 0..C-1.
-        block_of: `(n,)` their block, 0..B-1.
-        near: `(B, n)` pixels outside the block that lie nearer than the buffer to a pixel in it.
         sizes: `(C,)` pixels of each class.
+        block_of: `(n,)` their block, 0..B-1.
+        members: B times `(m,)` the pixels of a block, as positions in `pixels`.
+        near: B times `(k,)` the pixels outside it that lie nearer than the buffer to one in it.
+        has_hope: `(C,)` which classes at least one block, when it trains, leaves on both sides.
     """
 
     pixels: NDArray[np.int64]
     classes: NDArray[np.int64]
-    block_of: NDArray[np.int64]
-    near: NDArray[np.bool_]
     sizes: NDArray[np.int64]
+    block_of: NDArray[np.int64]
+    members: list[NDArray[np.int64]]
+    near: list[NDArray[np.int64]]
 
     @classmethod
     def lay_out(
@@ -120,64 +126,157 @@ class _Blocks:
     ) -> "_Blocks":
         pixels = np.argwhere(truth.labels != UNLABELLED)
         classes = np.searchsorted(truth.class_ids, truth.labels[pixels[:, 0], pixels[:, 1]])
-        grid = (pixels + rng.integers(block_size, size=2)) // block_size
-        _, block_of = np.unique(grid, axis=0, return_inverse=True)
-        near = np.zeros((block_of.max() + 1, len(pixels)), dtype=bool)
-        for block, row in enumerate(near):
-            inside = block_of == block
-            if buffer > 0:
-                members = np.zeros(truth.shape, dtype=bool)
-                members[pixels[inside, 0], pixels[inside, 1]] = True
-                reach = ndimage.maximum_filter(members, size=2 * buffer - 1, mode="constant")
-                row[:] = reach[pixels[:, 0], pixels[:, 1]] & ~inside
-        return cls(pixels, classes, block_of.astype(np.int64), near, np.bincount(classes))
+        position = np.full(truth.shape, -1)
+        position[pixels[:, 0], pixels[:, 1]] = np.arange(len(pixels))
+        shifted = pixels + rng.integers(block_size, size=2)
+        side = np.full(len(pixels), block_size)  # (n,) side of the square that each pixel lies in
+        while True:
+            squares = np.column_stack([side, shifted // side[:, None]])
+            _, block_of = np.unique(squares, axis=0, return_inverse=True)
+            members = np.split(np.argsort(block_of, kind="stable"), np.cumsum(np.bincount(block_of))[:-1])
+            near = [_find_near(pixels[inside], position, buffer) for inside in members]
+            blocks = cls(pixels, classes, np.bincount(classes), block_of, members, near)
+            # Blocks cut a class that fits into a few of them too coarsely: quarter those.
+            coarse = [
+                label
+                for label in np.flatnonzero(~blocks.has_hope)
+                if np.ptp(pixels[classes == label], axis=0).max() >= max(buffer, 1)
+            ]
+            if not coarse:
+                return blocks
+            side[np.isin(block_of, block_of[np.isin(classes, coarse)]) & (side > 1)] //= 2
 
-    def divide(self, is_train_block: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """`(n,)` which pixels train, and which are far enough away to be tested."""
-        is_train = is_train_block[self.block_of]
-        return is_train, ~is_train & ~self.near[is_train_block].any(axis=0)
+    @cached_property
+    def has_hope(self) -> NDArray[np.bool_]:
+        has_hope = np.zeros(len(self.sizes), dtype=bool)
+        for inside, near in zip(self.members, self.near, strict=True):
+            num_inside = self.count(inside)
+            has_hope |= (num_inside > 0) & (num_inside + self.count(near) < self.sizes)
+        return has_hope
 
-    def count(self, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """`(C,)` pixels of each class in a mask `(n,)`."""
-        return np.bincount(self.classes[mask], minlength=len(self.sizes))
+    def find_testable(self, block: int, label: int) -> NDArray[np.int64]:
+        """`(m,)` the pixels of a class that could be tested if the block trained."""
+        is_testable = self.classes == label
+        is_testable[self.members[block]] = False
+        is_testable[self.near[block]] = False
+        return np.flatnonzero(is_testable)
 
-    def cost(self, num_train: NDArray[np.int64], num_test: NDArray[np.int64], share: float) -> float:
+    def count(self, pixels: NDArray[np.int64] | NDArray[np.bool_]) -> NDArray[np.int64]:
+        """`(C,)` pixels of each class among some, given by position or by mask."""
+        return np.bincount(self.classes[pixels], minlength=len(self.sizes))
+
+
+def _find_near(inside: NDArray[np.int64], position: NDArray[np.int64], buffer: int) -> NDArray[np.int64]:
+    """`(k,)` positions of the labelled pixels nearer than the buffer to some, which are not among them."""
+    if buffer == 0:
+        return np.empty(0, dtype=np.int64)
+    low = np.maximum(inside.min(axis=0) - buffer + 1, 0)
+    high = inside.max(axis=0) + buffer
+    window = position[low[0] : high[0], low[1] : high[1]]
+    is_inside = np.zeros(window.shape, dtype=bool)
+    is_inside[inside[:, 0] - low[0], inside[:, 1] - low[1]] = True
+    reach = ndimage.maximum_filter(is_inside, size=2 * buffer - 1, mode="constant")
+    return window[reach & ~is_inside & (window >= 0)]
+
+
+class _Search:
+    """A set of training blocks, and the counts that follow from it as blocks change sides.
+
+    Attributes:
+        is_train_block: `(B,)`.
+        is_train: `(n,)` the pixels of training blocks.
+        cover: `(n,)` how many training blocks each pixel is near to; without one, it can be tested.
+    """
+
+    def __init__(self, blocks: _Blocks, share: float, is_train_block: NDArray[np.bool_]) -> None:
+        self.blocks, self.share = blocks, share
+        self.is_train_block = np.zeros(len(blocks.members), dtype=bool)
+        self.is_train = np.zeros(len(blocks.pixels), dtype=bool)
+        self.cover = np.zeros(len(blocks.pixels), dtype=np.int32)
+        self._num_train, self._num_test = np.zeros_like(blocks.sizes), blocks.sizes.copy()
+        for block in np.flatnonzero(is_train_block):
+            self.flip(int(block))
+
+    @property
+    def is_test(self) -> NDArray[np.bool_]:
+        is_test: NDArray[np.bool_] = ~self.is_train & (self.cover == 0)
+        return is_test
+
+    def flip(self, block: int) -> None:
+        """Moves a block to the other side."""
+        inside, near = self.blocks.members[block], self.blocks.near[block]
+        step = -1 if self.is_train_block[block] else 1
+        free_inside = self.blocks.count(inside[self.cover[inside] == 0])
+        if step < 0:
+            self.cover[near] -= 1
+        free_near = self.blocks.count(near[(self.cover[near] == 0) & ~self.is_train[near]])
+        if step > 0:
+            self.cover[near] += 1
+        self._num_train += step * self.blocks.count(inside)
+        self._num_test -= step * (free_inside + free_near)
+        self.is_train[inside] = step > 0
+        self.is_train_block[block] = step > 0
+
+    def find_one_sided(self) -> NDArray[np.int64]:
+        """The classes without training or without test pixels, though there is hope for them."""
+        is_one_sided = (self._num_train == 0) | (self._num_test == 0)
+        return np.flatnonzero(is_one_sided & self.blocks.has_hope)
+
+    def rescue(self, label: int, rng: np.random.Generator) -> list[int]:
+        """Gives a class a training block and a test pixel; returns the blocks that changed sides."""
+        blocks = self.blocks
+        train = int(rng.choice(blocks.block_of[blocks.classes == label]))
+        testable = blocks.find_testable(train, label)
+        if not len(testable):
+            return []
+        test = rng.choice(testable)
+        changed = [
+            int(block)
+            for block in np.flatnonzero(self.is_train_block)
+            if block == blocks.block_of[test] or test in blocks.near[block]
+        ]
+        if not self.is_train_block[train]:
+            changed.append(train)
+        for block in changed:
+            self.flip(block)
+        return changed
+
+    @property
+    def cost(self) -> float:
         """Absent classes first, then the shares by class and in all, then what the buffer takes."""
-        absent = 2 * (num_train == 0).sum() + (num_test == 0).sum()  # untrained cannot be right; untested can
-        by_class = np.abs(num_train / self.sizes - share).mean()
-        in_all = abs(num_train.sum() / self.sizes.sum() - share)
-        lost = 1 - (num_train.sum() + num_test.sum()) / self.sizes.sum()
+        num_train, num_test, sizes = self._num_train, self._num_test, self.blocks.sizes
+        total = int(sizes.sum())
+        is_untrained = num_train == 0
+        absent = float(np.count_nonzero(is_untrained | (num_test == 0)))
+        absent += 0.25 * np.count_nonzero(is_untrained)  # it cannot be right; an untested class can
+        by_class = np.abs(num_train / sizes - self.share).sum() / len(sizes)
+        in_all = abs(num_train.sum() / total - self.share)
+        lost = 1 - (num_train.sum() + num_test.sum()) / total
         return float(absent + by_class + 2 * in_all + 0.5 * lost)
 
 
 def _anneal(blocks: _Blocks, share: float, rng: np.random.Generator) -> tuple[float, NDArray[np.bool_]]:
-    """The lowest cost found by flipping one block at a time, and the training blocks `(B,)` that have it."""
-    num_blocks = len(blocks.near)
-    is_train_block = rng.random(num_blocks) < share
-    cover = blocks.near[is_train_block].sum(axis=0, dtype=np.int32)  # (n,) training blocks near each pixel
-    is_train = is_train_block[blocks.block_of]
-
-    def cost() -> float:
-        return blocks.cost(blocks.count(is_train), blocks.count(~is_train & (cover == 0)), share)
-
-    def flip(block: int) -> None:
-        is_train_block[block] ^= True
-        is_train[blocks.block_of == block] = is_train_block[block]
-        cover[blocks.near[block]] += 1 if is_train_block[block] else -1
-
+    """The lowest cost found by moving a block, or a few for an absent class, and its training blocks."""
+    num_blocks = len(blocks.members)
+    search = _Search(blocks, share, rng.random(num_blocks) < share)
     num_moves = int(np.clip(_MOVES_PER_BLOCK * num_blocks, _MIN_MOVES, _MAX_MOVES))
-    current = best = cost()
-    best_blocks = is_train_block.copy()
+    current = best = search.cost
+    best_blocks = search.is_train_block.copy()
     for temperature in np.geomspace(_FIRST_TEMPERATURE, _LAST_TEMPERATURE, num_moves):
-        block = int(rng.integers(num_blocks))
-        flip(block)
-        changed = cost()
+        one_sided = search.find_one_sided()
+        if len(one_sided) and rng.random() < _RESCUES:
+            moved = search.rescue(int(rng.choice(one_sided)), rng)
+        else:
+            moved = [int(rng.integers(num_blocks))]
+            search.flip(moved[0])
+        changed = search.cost
         if changed <= current or rng.random() < np.exp((current - changed) / temperature):
             current = changed
             if current < best:
-                best, best_blocks = current, is_train_block.copy()
+                best, best_blocks = current, search.is_train_block.copy()
         else:
-            flip(block)
+            for block in moved:
+                search.flip(block)
     return best, best_blocks
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import scipy.io
 from numpy.typing import NDArray
 
 from hsi_se.config import MasksSplit
@@ -100,3 +101,18 @@ def _check_partition(
 def _count_and_first(mask: NDArray[np.bool_]) -> str:
     row, col = np.argwhere(mask)[0]
     return f"{int(mask.sum())} pixels, the first at row {row}, col {col},"
+
+
+def write_partition(sides: SideMap, path: Path) -> None:
+    """Writes a partition map `(rows, cols)` to a .mat or .npz file, as `split.partition` reads it back.
+
+    Raises:
+        SplitError: the file's ending is another one.
+    """
+    match path.suffix.lower():
+        case ".mat":
+            scipy.io.savemat(path, {"partition": sides}, do_compression=True)
+        case ".npz":
+            np.savez_compressed(path, partition=sides)
+        case other:
+            raise SplitError(f"--export {path}: {other or 'no ending'}; write a .mat or a .npz file")

@@ -127,25 +127,11 @@ def make_split(
     return _split_of(sides, labels=labels, notes=notes)
 
 
-def make_matching_random_split(truth: GroundTruth, like: Split, *, validation: float, seed: int) -> Split:
-    """Returns a random split whose training side has as many pixels of each class as another's.
-
-    Args:
-        truth: the labels that both splits go by.
-        like: the split to match; its test pixels and buffer are of no account.
-        validation: the share of the training side kept for choosing the epoch.
-        seed: decides the pixels.
-    """
-    rng = np.random.default_rng(seed)
-    sides = np.where(truth.labels > 0, Side.TEST, Side.UNUSED).astype(np.uint8)
-    side = like.training_side
-    for label, count in zip(
-        *np.unique(truth.labels[side[:, 0], side[:, 1]], return_counts=True), strict=True
-    ):
-        train = rng.permutation(np.argwhere(truth.labels == label))[:count]
-        sides[train[:, 0], train[:, 1]] = Side.TRAIN
-    _set_validation_apart(sides, truth.labels, validation, rng)
-    return _split_of(sides, labels=None, notes=())
+def count_training_side(truth: GroundTruth, split: Split) -> dict[int, int]:
+    """Returns the training and validation pixels of each label that has any, as `per_class` takes them."""
+    side = split.training_side
+    labels, counts = np.unique(truth.labels[side[:, 0], side[:, 1]], return_counts=True)
+    return dict(zip(labels.tolist(), counts.tolist(), strict=True))
 
 
 def _split_of(sides: SideMap, *, labels: NDArray[np.int32] | None, notes: tuple[str, ...]) -> Split:
@@ -161,6 +147,8 @@ def _divide_at_random(
     sides = np.where(truth.labels > 0, Side.TEST, Side.UNUSED).astype(np.uint8)
     rescued: list[str] = []
     untested: list[str] = []
+    if isinstance(settings.train, PerClass):
+        _check_labels(truth, settings.train)
     for label in truth.class_ids.tolist():
         pixels = rng.permutation(np.argwhere(truth.labels == label))
         num_train = _count_train(len(pixels), settings, name=truth.class_names[label], label=label)
@@ -178,20 +166,33 @@ def _divide_at_random(
             "so one trains all the same"
         )
     if untested:
-        notes.append(f"{', '.join(untested)}: the only pixel trains, so none is left to test")
+        notes.append(f"{', '.join(untested)}: every pixel trains, so none is left to test")
     return sides, tuple(notes)
 
 
-def _count_train(size: int, settings: RandomSplit, *, name: str, label: int) -> int:
-    if isinstance(settings.train, PerClass):
-        if settings.train.per_class >= size:
+def _check_labels(truth: GroundTruth, counts: PerClass) -> None:
+    if isinstance(counts.per_class, dict):
+        unknown = sorted(set(counts.per_class) - set(truth.class_ids.tolist()))
+        if unknown:
             raise SplitError(
-                f"split.train.per_class = {settings.train.per_class}: class {label} ({name}) has {size} "
-                f"labelled pixels, so none would be left to test; write at most {max(size - 1, 1)}"
+                f"split.train.per_class: labels {', '.join(map(str, unknown))} are none of the scene's "
+                f"({', '.join(map(str, truth.class_ids))}); give counts by label"
             )
-        return settings.train.per_class
-    # The class that a large fraction would use up keeps a test pixel where it can.
-    return max(1, min(round(settings.train * size), size - 1))
+
+
+def _count_train(size: int, settings: RandomSplit, *, name: str, label: int) -> int:
+    if isinstance(settings.train, float):
+        # The class that a large fraction would use up keeps a test pixel where it can.
+        return max(1, min(round(settings.train * size), size - 1))
+    setting, count, most = "split.train.per_class", settings.train.per_class, size - 1
+    if isinstance(count, dict):  # who counts label by label may leave a class out, on either side
+        setting, count, most = f"{setting}.{label}", count.get(label, 0), size
+    if count > most:
+        raise SplitError(
+            f"{setting} = {count}: class {label} ({name}) has {size} labelled pixels, so none would be left "
+            f"to test; write at most {max(most, 1)}"
+        )
+    return count
 
 
 def _set_validation_apart(

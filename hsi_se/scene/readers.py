@@ -16,7 +16,7 @@ from hsi_se.scene.scene import UNLABELLED, GroundTruth, Scene
 from hsi_se.scene.synthetic import make_synthetic_scene
 
 DEFAULT_DATA_DIR = Path("datasets")
-_NUMERIC_CLASSES = {"single", "double", "logical"} | {
+_NUMERIC_CLASSES = {"single", "double", "logical", "float32", "float64", "bool"} | {
     f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)
 }
 _MAX_DEPTH = 2  # folders below the data folder that are searched
@@ -49,7 +49,7 @@ def load_scene(scene: str | SceneFiles | SyntheticScene, data: str | Path | None
         name=truth.name,
         labels=truth.labels,
         class_names=truth.class_names,
-        cube=read_mat(cube_path, ndim=3, key=key, setting="scene.cube_key"),
+        cube=read_array(cube_path, ndim=3, key=key, setting="scene.cube_key"),
         natural_colour=natural_colour,
     )
 
@@ -159,28 +159,22 @@ def _walk(root: Path) -> list[Path]:
     return files
 
 
-def read_mat(path: Path, *, ndim: int, key: str | None, setting: str) -> NDArray[np.generic]:
-    """Returns the numeric array called `key`, or the sole one with `ndim` axes, of a MATLAB v5 file.
+def read_array(path: Path, *, ndim: int, key: str | None, setting: str) -> NDArray[np.generic]:
+    """Returns the numeric array called `key`, or the sole one with `ndim` axes, of a .mat (v5) or .npz file.
 
     Raises:
-        SceneError: the file is no MATLAB v5 file, or the array is absent or one of several; the
-            message lists what the file holds and names the `setting` that picks one.
+        SceneError: the file is neither, or the array is absent or one of several; the message lists
+            what the file holds and names the `setting` that picks one.
     """
-    try:
-        contents = scipy.io.whosmat(path)
-    except NotImplementedError:
-        raise SceneError(f"{path}: a MATLAB v7.3 file; save it with -v7") from None
-    except Exception as error:  # a foreign file can break the parser in any way
-        raise SceneError(f"{path}: no MATLAB .mat file ({_first_line(error)}); give a .mat file") from None
-
-    listing = (
-        ", ".join(f"{name} {'×'.join(map(str, shape))} {kind}" for name, shape, kind in contents) or "nothing"
-    )
+    is_npz = path.suffix.lower() == ".npz"
+    contents = _list_npz(path) if is_npz else _list_mat(path)
+    listing = ", ".join(f"{name} {'×'.join(map(str, shape))} {kind}" for name, shape, kind in contents)
     fitting = [name for name, shape, kind in contents if len(shape) == ndim and kind in _NUMERIC_CLASSES]
     if key is not None:
         if key not in fitting:
             raise SceneError(
-                f"{path}: {setting} = {key!r} is no {ndim}-D numeric array; the file holds {listing}"
+                f"{path}: {setting} = {key!r} is no {ndim}-D numeric array; "
+                f"the file holds {listing or 'nothing'}"
             )
     elif len(fitting) == 1:
         key = fitting[0]
@@ -189,24 +183,47 @@ def read_mat(path: Path, *, ndim: int, key: str | None, setting: str) -> NDArray
             f"{path}: {len(fitting)} {ndim}-D arrays ({', '.join(fitting)}); pick one with {setting}"
         )
     else:
-        raise SceneError(f"{path}: no {ndim}-D numeric array; the file holds {listing}; give another file")
+        raise SceneError(
+            f"{path}: no {ndim}-D numeric array; the file holds {listing or 'nothing'}; give another file"
+        )
 
     try:
-        array: NDArray[np.generic] = scipy.io.loadmat(path, variable_names=[key])[key]
-    except Exception as error:  # whosmat reads headers only; the data can still be cut short
+        if is_npz:
+            with np.load(path, allow_pickle=False) as arrays:
+                array: NDArray[np.generic] = arrays[key]
+        else:
+            array = scipy.io.loadmat(path, variable_names=[key])[key]
+    except Exception as error:  # the listing reads headers only; the data can still be cut short
         raise SceneError(f"{path}: {key} cannot be read ({_first_line(error)}); get the file again") from None
     if np.iscomplexobj(array):
         raise SceneError(f"{path}: {key} is complex; give real values")
     return array
 
 
+def _list_mat(path: Path) -> list[tuple[str, tuple[int, ...], str]]:
+    try:
+        return [(name, shape, kind) for name, shape, kind in scipy.io.whosmat(path)]
+    except NotImplementedError:
+        raise SceneError(f"{path}: a MATLAB v7.3 file; save it with -v7") from None
+    except Exception as error:  # a foreign file can break the parser in any way
+        raise SceneError(f"{path}: no MATLAB .mat file ({_first_line(error)}); give a .mat file") from None
+
+
+def _list_npz(path: Path) -> list[tuple[str, tuple[int, ...], str]]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return [(name, arrays[name].shape, arrays[name].dtype.name) for name in arrays.files]
+    except Exception as error:  # a foreign file can break the parser in any way
+        raise SceneError(f"{path}: no .npz file of plain arrays ({_first_line(error)})") from None
+
+
 def read_labels(path: Path, *, key: str | None, setting: str) -> NDArray[np.int32]:
-    """Returns the label map called `key`, or the sole 2-D array, of a MATLAB v5 file.
+    """Returns the label map called `key`, or the sole 2-D array, of a .mat or .npz file.
 
     Raises:
-        SceneError: as `read_mat`, or a label is no whole number from 0 up.
+        SceneError: as `read_array`, or a label is no whole number from 0 up.
     """
-    array = read_mat(path, ndim=2, key=key, setting=setting)
+    array = read_array(path, ndim=2, key=key, setting=setting)
     values = np.asarray(array, dtype=np.float64)
     labels = np.nan_to_num(values, nan=-1).clip(-1, np.iinfo(np.int32).max).astype(np.int32)
     wrong = labels != values

@@ -1,0 +1,156 @@
+"""More than one run of one config: over seeds, and on a random beside a disjoint split."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hsi_se.config import BlocksSplit, Config, MasksSplit, PerClass, RandomSplit
+from hsi_se.errors import ConfigError
+from hsi_se.evaluation.assessment import Assessment
+from hsi_se.experiment import assess_run, default_run, train
+from hsi_se.records import RunFolder, SeriesFolder, SeriesReport, summarize_series
+from hsi_se.report.tables import render_series
+from hsi_se.sampling.splits import count_training_side, make_split
+from hsi_se.scene.readers import load_ground_truth
+from hsi_se.training.history import Observer, Silent
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Returns the seeds that `0-9`, `0,3,5` or a mixture of the two names, each once, in order.
+
+    Raises:
+        ConfigError: the text is no list of seeds.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ConfigError(f"--seeds {text}: write 0-9, or 0,3,5")
+        span = range(int(first), int(last if dash else first) + 1)
+        if not span or len(span) > 1000:
+            raise ConfigError(f"--seeds {text}: {part.strip()} names {len(span)} seeds; write 0-9, or 0,3,5")
+        seeds += [seed for seed in span if seed not in seeds]
+    return seeds
+
+
+def train_series(
+    config: Config,
+    seeds: Sequence[int],
+    *,
+    data: str | Path | None = None,
+    run: str | Path | None = None,
+    device: str = "auto",
+    observer: Observer | None = None,
+) -> SeriesFolder:
+    """Trains a config once a seed and returns the folder that holds the runs.
+
+    Each seed draws its own split, unless `split.seed` is given. Runs that are there already, finished
+    and of the same settings, are kept: a series that was interrupted goes on where it stopped.
+
+    Raises:
+        HsiError: a mistake in the config or the scene, or the folder holds something else.
+    """
+    observer = observer or Silent()
+    folder = SeriesFolder(Path(run) if run is not None else default_run(config, suffix="-seeds"))
+    folder.check_free()
+    for place, seed in enumerate(seeds, start=1):
+        seeded = config.model_copy(update={"seed": seed})
+        path = folder.run_of(seed)
+        if path.is_dir() and RunFolder.open(path).read_record().config_digest == seeded.digest:
+            observer.note(f"seed {seed}: {path} is finished")
+            continue
+        observer.note(f"seed {seed} ({place} of {len(seeds)})")
+        train(seeded, data=data, run=path, device=device, observer=observer)
+    return folder
+
+
+def evaluate_series(
+    folder: str | Path | SeriesFolder,
+    *,
+    data: str | Path | None = None,
+    device: str = "auto",
+    observer: Observer | None = None,
+) -> SeriesReport:
+    """Evaluates every run of a series, writes their reports and the one over all, and returns that."""
+    observer = observer or Silent()
+    series = SeriesFolder.open(folder)
+    for run in series.list_runs():
+        observer.note(f"{run}")
+        assess_run(run, data=data, device=device, observer=observer)
+    report = summarize_series(series)
+    series.write_report(report, text=render_series(report, series))
+    return report
+
+
+@dataclass(frozen=True, eq=False)
+class Gap:
+    """The same network on a random and on a disjoint split with as many training pixels of each class."""
+
+    random: Assessment
+    blocks: Assessment
+
+    @property
+    def optimism(self) -> float:
+        """OA on the random split minus OA on the disjoint one, as a fraction."""
+        return self.random.evaluation.overall_accuracy - self.blocks.evaluation.overall_accuracy
+
+
+def measure_gap(
+    config: Config,
+    *,
+    data: str | Path | None = None,
+    run: str | Path | None = None,
+    device: str = "auto",
+    observer: Observer | None = None,
+) -> Gap:
+    """Trains and evaluates a config on blocks and at random, and returns the two side by side.
+
+    A config whose split is `blocks` keeps it; from any other, the training share is taken. The random
+    split then draws as many training pixels of each class as the blocks hold.
+
+    Raises:
+        ConfigError: the split has no training share that blocks could take over.
+        HsiError: as `train`.
+    """
+    observer = observer or Silent()
+    blocks_config = config.model_copy(update={"split": _to_blocks(config)})
+    truth = load_ground_truth(config.scene, data)
+    split = make_split(truth, blocks_config.split, seed=config.seed, data=data)
+    random_split = RandomSplit(
+        kind="random",
+        train=PerClass(per_class=count_training_side(truth, split)),
+        validation=config.split.validation,
+        seed=config.split.seed,
+    )
+    parent = Path(run) if run is not None else default_run(config, suffix="-gap")
+    found = []
+    for kind, variant in (
+        ("random", config.model_copy(update={"split": random_split})),
+        ("blocks", blocks_config),
+    ):
+        path = parent / kind
+        if path.is_dir() and RunFolder.open(path).read_record().config_digest == variant.digest:
+            observer.note(f"{kind}: {path} is finished")
+        else:
+            observer.note(f"{kind}: {path}")
+            train(variant, data=data, run=path, device=device, observer=observer)
+        found.append(assess_run(path, data=data, device=device, observer=observer))
+    return Gap(*found)
+
+
+def _to_blocks(config: Config) -> BlocksSplit:
+    split = config.split
+    if isinstance(split, BlocksSplit):
+        return split
+    if isinstance(split, MasksSplit) or not isinstance(split.train, float):
+        raise ConfigError(
+            f"split.kind = {split.kind!r}: has no share to divide blocks by; write "
+            '--set "split={kind: blocks, train: 0.1}"'
+        )
+    return BlocksSplit(
+        kind="blocks",
+        train=split.train,
+        buffer=config.patch.size,
+        validation=split.validation,
+        seed=split.seed,
+    )
