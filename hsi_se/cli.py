@@ -151,7 +151,8 @@ def split(
     truth, audit = audit_config(settings, data=data)
     sides = audit.split.to_sides(truth.shape)
     if export is not None:
-        write_partition(sides, export)
+        with replacing(export) as draft:
+            write_partition(sides, draft)
     if json_file is not None:
         with replacing(json_file) as draft:
             draft.write_text(
@@ -226,6 +227,12 @@ def main() -> None:
         app()
     except HsiError as error:
         print("hsi-se:", *str(error).splitlines(), file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        message = f"{error.filename}: {error.strerror}; check the path, its rights and the room on the disk"
+        print(f"hsi-se: {message}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("hsi-se: interrupted; nothing was written", file=sys.stderr)

@@ -378,6 +378,7 @@ def new_run(path: Path, *, overwrite: bool) -> Iterator[RunFolder]:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a path to write to, which takes the place of `path` once it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield draft

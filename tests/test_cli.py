@@ -6,10 +6,12 @@ import subprocess
 import sys
 
 import pytest
+import scipy.io
 import typer.main
 
 from hsi_se.cli import app, main
 from hsi_se.config import Config
+from hsi_se.scene.synthetic import make_synthetic_scene
 from tests.conftest import ROOT, TINY
 
 DEMO = str(ROOT / "configs" / "demo.yaml")
@@ -110,3 +112,83 @@ def test_a_mistyped_command_or_option_exits_with_2(call):
         code, _, err = call(*arguments)
         assert code == 2
         assert "Traceback" not in err
+
+
+def test_split_draws_and_audits_without_a_cube_or_a_training(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    labels = make_synthetic_scene(seed=0, rows=60, cols=60).labels
+    scipy.io.savemat(tmp_path / "labels.mat", {"labels": labels})
+    scene = ("--set", "scene={cube: absent.mat, labels: labels.mat}")
+    blocks = ("--set", "split={kind: blocks, train: 0.2, block_size: 8}", "--set", "patch.size=9")
+    code, out, _ = call(
+        "split", DEMO, *scene, *blocks, "--json", "audit.json", "--export", "split.npz", "--png", "s.png"
+    )
+    assert code == 0
+    audit = json.loads((tmp_path / "audit.json").read_text())
+    assert audit["leakage"]["test_patches_with_train_pixels"] == 0
+    assert audit["leakage"]["min_distance"] >= 9
+    assert audit["location_floor"]["overall_accuracy"] > 0
+    counts = [audit[f"num_{side}"] for side in ("train", "val", "test", "buffer")]
+    assert sum(counts) == (labels > 0).sum()
+    assert " ".join(f"{count:,}" for count in counts) in re.sub(r"[ │]+", " ", out)
+    assert "0.00 % of the test patches" in out
+    assert {path.name for path in tmp_path.iterdir()} == {"labels.mat", "audit.json", "split.npz", "s.png"}
+
+    read_back = ("--set", "split={kind: masks, partition: split.npz}")
+    code, _, _ = call("split", DEMO, *scene, *read_back, "--set", "patch.size=9", "--json", "again.json")
+    assert code == 0
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert again == {**audit, "notes": []}
+    assert [path.suffix for path in (tmp_path / "runs").iterdir()] == [".png"]
+
+
+@pytest.mark.parametrize("name", ["split.txt", "split"])
+def test_a_partition_is_exported_in_two_formats_only(call, tmp_path, name):
+    code, _, err = call("split", DEMO, *TINY_OPTIONS, "--export", tmp_path / name)
+    assert code == 2
+    assert "write a .mat or a .npz file" in err
+
+
+def test_seeds_and_their_evaluation_end_with_the_interval(call, tmp_path):
+    folder = tmp_path / "seeds"
+    quick = ("--set", "train.epochs=1")
+    code, out, _ = call("train", DEMO, *TINY_OPTIONS, *quick, "--seeds", "0,1", "--run", folder)
+    assert code == 0
+    assert out.splitlines()[0] == f"run folder: {folder}"
+    code, out, _ = call("eval", folder)
+    assert code == 0
+    assert "n = 2 seeds" in out
+    assert re.search(r"network .* ± .*\[", out)
+    assert "location floor" in out
+    assert "Every seed has its own split" in out
+    assert out.splitlines()[-1] == f"report: {folder / 'summary.md'}"
+
+
+def test_gap_prints_both_splits_side_by_side(call, tmp_path):
+    split = ("--set", "split={kind: blocks, train: 0.2, block_size: 5, buffer: 4}")
+    code, out, _ = call(
+        "gap", DEMO, *TINY_OPTIONS, *split, "--set", "train.epochs=1", "--run", tmp_path / "gap"
+    )
+    assert code == 0
+    assert re.search(r"optimism gap: -?[\d.]+ points of OA", out)
+    for row in (
+        "network",
+        "location floor",
+        "spectral baseline",
+        "test patches that leak",
+        "training pixels",
+    ):
+        assert row in out
+
+
+def test_overwrite_beside_seeds_is_refused(call, tmp_path):
+    code, _, err = call("train", DEMO, "--seeds", "0-1", "--overwrite", "--run", tmp_path / "seeds")
+    assert code == 2
+    assert err.startswith("hsi-se: --overwrite: has no effect beside --seeds")
+
+
+def test_a_path_that_cannot_be_written_is_one_line(call, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = call("split", DEMO, *TINY_OPTIONS, "--png", tmp_path / "file" / "split.png")
+    assert code == 2
+    assert re.fullmatch(r"hsi-se: .*file.*: .*; check the path, its rights and the room on the disk\n", err)

@@ -72,7 +72,7 @@ def describe_leakage(leakage: Leakage) -> str:
     return (
         f"At patches of {size} × {size}, {percent(leakage.test_patches_with_train_pixels)} % of the test "
         f"patches hold pixels of the training side, {leakage.mean_train_pixels_per_test_patch:.1f} on "
-        f"average; the two sides come as near as {leakage.min_distance} pixels. "
+        f"average; the nearest pixels of the two sides are {leakage.min_distance} apart. "
         f"The reduction has {'seen' if leakage.reduction_saw_test else 'not seen'} the test pixels."
     )
 

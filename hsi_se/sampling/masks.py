@@ -115,4 +115,5 @@ def write_partition(sides: SideMap, path: Path) -> None:
         case ".npz":
             np.savez_compressed(path, partition=sides)
         case other:
-            raise SplitError(f"--export {path}: {other or 'no ending'}; write a .mat or a .npz file")
+            what = other or "no ending"
+            raise SplitError(f"--export: {what} is no format of a partition map; write a .mat or a .npz file")
