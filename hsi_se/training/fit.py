@@ -37,8 +37,9 @@ def fit(
 ) -> FitResult:
     """Trains the model in place and leaves it with the weights of its best epoch.
 
-    The best epoch has the highest validation accuracy, and among equals the lowest validation loss;
-    without validation pixels it is the last. The data order, the flips and the dropout depend on
+    The best epoch has the highest validation accuracy, and is the latest among equals: with few
+    validation pixels many epochs tie, and the schedule has settled the later ones. Without validation
+    pixels it is the last. The data order, the flips and the dropout depend on
     the seed alone, and torch's global generator is left as it was.
 
     Args:
@@ -60,8 +61,7 @@ def fit(
     weight = _class_weights(train.targets, num_classes, settings.class_weights)
 
     history: list[EpochRecord] = []
-    best: tuple[float, float] | None = None
-    best_epoch, best_state = 0, model.state_dict()
+    best_accuracy, best_epoch, best_state = 0.0, 0, model.state_dict()
     observer.start("training", total=settings.epochs * len(train), unit="patches")
     cuda = [train.device] if train.device.type == "cuda" else []
     with torch.random.fork_rng(cuda):
@@ -108,9 +108,9 @@ def fit(
             )
             history.append(record)
             observer.epoch(record)
-            score = None if val_accuracy is None or val_loss is None else (val_accuracy, -val_loss)
-            if score is None or best is None or score >= best:
-                best, best_epoch, best_state = score, epoch, copy.deepcopy(model.state_dict())
+            if val_accuracy is None or val_accuracy >= best_accuracy:
+                best_accuracy = val_accuracy or 0.0
+                best_epoch, best_state = epoch, copy.deepcopy(model.state_dict())
 
     model.load_state_dict(best_state)
     return FitResult(best_epoch=best_epoch, history=tuple(history))
