@@ -169,7 +169,10 @@ class FieldsSplit(Settings):
 
 
 class MasksSplit(Settings):
-    """Both sides from files: label maps of the two, or one map of 1 train, 2 validation, 3 test, 4 buffer."""
+    """Both sides from files: label maps of the two, or one map of 1 train, 2 validation, 3 test, 4 buffer.
+
+    `validation` is a share of the training map; a partition map says itself what validates.
+    """
 
     kind: Literal["masks"]
     train: str | None = None

@@ -32,7 +32,9 @@ _RESTARTS = 3
 _MOVES_PER_BLOCK = 60
 _MIN_MOVES, _MAX_MOVES = 1500, 30000
 _RESCUES = 0.3  # share of the moves that serve an absent class, while there is one
-_FIRST_TEMPERATURE, _LAST_TEMPERATURE = 0.1, 0.0005  # of a cost in which one absent class counts 1
+_FIRST_TEMPERATURE, _LAST_TEMPERATURE = 0.1, 0.0005
+_MAX_OCTAVES = 3.0  # a class's share can be off by this many doublings before it is all the same
+_ABSENT = 10.0  # the cost of an absent class: more than all else together, which is at most 3.5
 
 
 def divide_by_blocks(
@@ -142,9 +144,10 @@ class _Blocks:
                 for label in np.flatnonzero(~blocks.has_hope)
                 if np.ptp(pixels[classes == label], axis=0).max() >= max(buffer, 1)
             ]
-            if not coarse:
+            is_too_large = np.isin(block_of, block_of[np.isin(classes, coarse)]) & (side > 1)
+            if not is_too_large.any():
                 return blocks
-            side[np.isin(block_of, block_of[np.isin(classes, coarse)]) & (side > 1)] //= 2
+            side[is_too_large] //= 2
 
     @cached_property
     def has_hope(self) -> NDArray[np.bool_]:
@@ -247,12 +250,16 @@ class _Search:
         num_train, num_test, sizes = self._num_train, self._num_test, self.blocks.sizes
         total = int(sizes.sum())
         is_untrained = num_train == 0
-        absent = float(np.count_nonzero(is_untrained | (num_test == 0)))
-        absent += 0.25 * np.count_nonzero(is_untrained)  # it cannot be right; an untested class can
-        by_class = np.abs(num_train / sizes - self.share).sum() / len(sizes)
+        one_sided = np.count_nonzero(is_untrained | (num_test == 0))
+        # Of two classes on one side, the untrained one is worse: it cannot be right.
+        absent = one_sided + np.count_nonzero(is_untrained) / (len(sizes) + 1)
+        # A class with a tenth of its share is as far off as one with ten times it.
+        with np.errstate(divide="ignore"):
+            octaves = np.abs(np.log2(num_train / sizes / self.share))
+        by_class = np.minimum(octaves, _MAX_OCTAVES).sum() / len(sizes) / _MAX_OCTAVES
         in_all = abs(num_train.sum() / total - self.share)
         lost = 1 - (num_train.sum() + num_test.sum()) / total
-        return float(absent + by_class + 2 * in_all + 0.5 * lost)
+        return float(_ABSENT * absent + by_class + 2 * in_all + 0.5 * lost)
 
 
 def _anneal(blocks: _Blocks, share: float, rng: np.random.Generator) -> tuple[float, NDArray[np.bool_]]:

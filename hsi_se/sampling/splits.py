@@ -98,7 +98,8 @@ def make_split(
 
     `random` takes `round(fraction × size)` pixels of each class, or a fixed count, and at least one;
     `blocks` and `fields` keep the sides apart (see `sampling.disjoint`); `masks` reads them from
-    files. A share `validation` of each class of the training side is kept for choosing the epoch.
+    files. A share `validation` of each class of the training side is kept for choosing the epoch, but
+    for a partition map, which says itself what validates.
 
     Args:
         truth: a scene, or its labels alone.
@@ -122,7 +123,7 @@ def make_split(
         case MasksSplit():
             sides, changed, notes = read_masks(truth, settings, roots=list_roots(data))
             labels = changed if (changed != truth.labels).any() else None
-    if not (sides == Side.VALIDATION).any():
+    if not (isinstance(settings, MasksSplit) and settings.partition is not None):
         _set_validation_apart(sides, truth.labels if labels is None else labels, settings.validation, rng)
     return _split_of(sides, labels=labels, notes=notes)
 
