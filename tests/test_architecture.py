@@ -25,11 +25,11 @@ ROOMS = (
     "report",
     "experiment",
     "series",
-    "progress",
+    "terminal",
     "cli",
     "__main__",
 )
-TORCH_FREE = ("errors", "config", "scene", "evaluation", "records", "report", "progress", "cli")
+TORCH_FREE = ("errors", "config", "scene", "evaluation", "records", "report", "terminal", "cli")
 API = (
     "hsi_se",
 )  # `hsi_se/__init__.py` names the public functions of every room, and may be asked for its version

@@ -1,0 +1,231 @@
+"""What a command shows: a progress bar while it works, or plain lines off a terminal; tables at the end.
+
+Progress goes to standard error, so that standard output holds results alone.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from hsi_se.evaluation.assessment import Assessment
+from hsi_se.evaluation.audit import SplitAudit
+from hsi_se.records import SeriesReport
+from hsi_se.report.tables import (
+    describe_leakage,
+    describe_summary,
+    list_accuracy_rows,
+    list_class_rows,
+    list_series_rows,
+    percent,
+)
+from hsi_se.training.history import EpochRecord, Observer
+
+if TYPE_CHECKING:
+    from hsi_se.experiment import NetworkDescription
+    from hsi_se.series import Gap
+
+_LINE_EVERY_S = 10.0
+
+
+@contextmanager
+def show_progress() -> Iterator[Observer]:
+    """Yields an observer that shows what it is told until the block ends."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield PlainLines()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("left  {task.fields[state]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield ProgressBar(progress)
+
+
+class ProgressBar:
+    """One bar a task, with its rate and the last epoch's loss and validation accuracy."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._unit = ""
+        self._task = progress.add_task("", total=None, visible=False, rate="", state="")
+
+    def start(self, task: str, *, total: int, unit: str) -> None:
+        self._unit = unit
+        self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(task, total=total, rate="", state="")
+
+    def advance(self, count: int) -> None:
+        self._progress.advance(self._task, count)
+        speed = self._progress.tasks[-1].speed
+        if speed is not None:
+            self._progress.update(self._task, rate=f"{speed:,.0f} {self._unit}/s")
+
+    def epoch(self, record: EpochRecord) -> None:
+        self._progress.update(self._task, state=_describe(record))
+
+    def note(self, text: str) -> None:
+        self._progress.console.print(f"note: {text}", highlight=False, markup=False)
+
+
+class PlainLines:
+    """One line an epoch, and one every ten seconds of other work."""
+
+    def __init__(self) -> None:
+        self._task, self._unit, self._total, self._done = "", "", 0, 0
+        self._start = self._last = 0.0
+
+    def start(self, task: str, *, total: int, unit: str) -> None:
+        self._task, self._unit, self._total, self._done = task, unit, total, 0
+        self._start = self._last = time.monotonic()
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        if time.monotonic() - self._last >= _LINE_EVERY_S:
+            self._print("")
+
+    def epoch(self, record: EpochRecord) -> None:
+        self._print(_describe(record))
+
+    def note(self, text: str) -> None:
+        print(f"note: {text}", file=sys.stderr, flush=True)
+
+    def _print(self, state: str) -> None:
+        self._last = time.monotonic()
+        rate = self._done / max(self._last - self._start, 1e-9)
+        left = time.gmtime((self._total - self._done) / max(rate, 1e-9))
+        print(
+            f"{self._task}  {100 * self._done / self._total:3.0f} %  {rate:,.0f} {self._unit}/s  "
+            f"{time.strftime('%H:%M:%S', left)} left  {state}".rstrip(),
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _describe(record: EpochRecord) -> str:
+    text = f"epoch {record.epoch}  loss {record.loss:.3f}"
+    if record.validation_accuracy is not None:
+        text += f"  validation OA {100 * record.validation_accuracy:.1f} %"
+    return text
+
+
+# ------------------------------------------------------------------------------------- results
+
+
+def _make_console(*, width: int = 110) -> Console:
+    """As wide as the terminal; off one, as wide as the tables need."""
+    return Console(width=None if sys.stdout.isatty() else width)
+
+
+def print_assessment(assessment: Assessment) -> None:
+    evaluation, floor = assessment.evaluation, assessment.audit.location_floor
+    table = Table(title=f"{evaluation.num_test:,} test pixels", title_justify="left")
+    table.add_column("label", justify="right")
+    table.add_column("class", overflow="fold")
+    for heading in ("support", "producer's %", "user's %", "F1 %", "floor's producer's %"):
+        table.add_column(heading, justify="right")
+    for row, of_floor in zip(list_class_rows(evaluation), floor.producers_accuracy, strict=True):
+        accuracies = (percent(value) for value in (row.producers, row.users, row.f1, of_floor))
+        table.add_row(str(row.label), row.name, str(row.support), *accuracies)
+    console = _make_console()
+    console.print(table)
+    for method in list_accuracy_rows(assessment):
+        numbers = method.evaluation
+        print(
+            f"{method.name + ':':<18} OA {percent(numbers.overall_accuracy):>6} %   "
+            f"AA {percent(numbers.average_accuracy):>6} %   κ {numbers.kappa:.4f}"
+        )
+    print(describe_leakage(assessment.audit.leakage))
+    print(
+        f"Expected calibration error {percent(assessment.calibration.ece)} %, "
+        f"{percent(assessment.calibration_scaled.ece)} % at temperature {assessment.temperature:.2f}."
+    )
+    print(assessment.verdict)
+
+
+def print_audit(audit: SplitAudit) -> None:
+    table = Table(title=f"split {audit.split.digest[:8]}", title_justify="left", show_footer=True)
+    totals = [f"{total:,}" for total in audit.counts.sum(axis=0)]
+    table.add_column("label", justify="right")
+    table.add_column("class", "all", overflow="fold")
+    for heading, total in zip(("training", "validation", "test", "buffer"), totals, strict=True):
+        table.add_column(heading, total, justify="right")
+    for label, name, counts in zip(audit.class_ids, audit.class_names, audit.counts, strict=True):
+        table.add_row(str(label), name, *(str(count) for count in counts))
+    _make_console().print(table)
+    for note in audit.split.notes:
+        print(f"note: {note}")
+    print(describe_leakage(audit.leakage))
+    floor = audit.location_floor
+    print(
+        f"location floor: OA {percent(floor.overall_accuracy)} %   AA {percent(floor.average_accuracy)} %   "
+        f"κ {floor.kappa:.4f}"
+    )
+
+
+def print_series(report: SeriesReport) -> None:
+    title = (
+        f"{report.name} on {report.scene}, n = {len(report.seeds)} seeds, mean ± sample std [95 % interval]"
+    )
+    classes = Table(title=title, title_justify="left")
+    classes.add_column("label", justify="right")
+    classes.add_column("class", overflow="fold")
+    classes.add_column("producer's %", justify="right")
+    for label, name, summary in report.per_class:
+        classes.add_row(str(label), name, describe_summary(summary))
+    table = Table()
+    for heading in ("", "OA %", "AA %", "κ × 100"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for row in list_series_rows(report):
+        table.add_row(*row)
+    console = _make_console()
+    console.print(classes)
+    console.print(table)
+    leaking = report.summaries["leakage.test_patches_with_train_pixels"].mean
+    print(f"{percent(leaking)} % of the test patches hold pixels of the training side. {report.about_splits}")
+
+
+def print_gap(found: "Gap") -> None:
+    table = Table(title="the same network, as many training pixels of each class", title_justify="left")
+    for heading in ("", "random OA %", "blocks OA %", "random AA %", "blocks AA %"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for row, other in zip(list_accuracy_rows(found.random), list_accuracy_rows(found.blocks), strict=True):
+        pair = (row.evaluation, other.evaluation)
+        table.add_row(
+            row.name,
+            *(percent(evaluation.overall_accuracy) for evaluation in pair),
+            *(percent(evaluation.average_accuracy) for evaluation in pair),
+        )
+    sides = (found.random.audit, found.blocks.audit)
+    leaking = [percent(audit.leakage.test_patches_with_train_pixels) for audit in sides]
+    table.add_row("test patches that leak", *leaking, "", "")
+    table.add_row("training pixels", *(f"{len(audit.split.train):,}" for audit in sides), "", "")
+    table.add_row("test pixels", *(f"{len(audit.split.test):,}" for audit in sides), "", "")
+    _make_console().print(table)
+    print(f"optimism gap: {100 * found.optimism:.2f} points of OA")
+    print(f"random: {found.random.verdict}")
+    print(f"blocks: {found.blocks.verdict}")
+    for note in found.blocks.audit.split.notes:
+        print(f"note: {note}")
+
+
+def print_network(network: "NetworkDescription") -> None:
+    table = Table(title=network.title, title_justify="left", show_footer=True)
+    table.add_column("stage", f"total for {network.input_shape}", no_wrap=True)
+    table.add_column("output", no_wrap=True)
+    table.add_column("parameters", f"{network.num_parameters:,}", justify="right", no_wrap=True)
+    table.add_column("MACs", f"{network.macs:,}", justify="right", no_wrap=True)
+    table.add_column("what it is", f"FLOPs = 2 × MACs = {2 * network.macs:,}")
+    for row in network.rows:
+        table.add_row(row.name, str(row.shape), f"{row.num_parameters:,}", f"{row.macs:,}", row.contents)
+    _make_console(width=140).print(table)
