@@ -1,6 +1,7 @@
 """The modes of dropout and batch norm, and what the loop promises."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -185,13 +186,14 @@ def test_training_leaves_the_global_generator_alone():
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_the_best_epoch_is_the_latest_of_the_highest_validation_accuracy():
+def test_the_epoch_taken_is_the_latest_within_a_standard_error_of_the_highest_accuracy():
     model = make_model()
-    result = run_fit(model, epochs=6)
+    result = run_fit(model, epochs=8)
     accuracies = [record.validation_accuracy for record in result.history]
-    assert result.best_epoch == max(
-        epoch for epoch, value in enumerate(accuracies, 1) if value == max(accuracies)
-    )
+    share = (20 * max(accuracies) + 2) / 24  # 20 validation pixels
+    least = max(accuracies) - math.sqrt(share * (1 - share) / 24)
+    assert result.best_epoch == max(epoch for epoch, value in enumerate(accuracies, 1) if value >= least)
+    assert min(accuracies) < least, "else the rule had nothing to leave out"
     val = make_patches(20, seed=1)
     accuracy = (predict_patches(model, val).argmax(1) == val.targets).float().mean()
     assert float(accuracy) == result.history[result.best_epoch - 1].validation_accuracy

@@ -1,0 +1,90 @@
+#!/usr/bin/env python
+"""Gathers evaluated runs into one small JSON file, so that a number in a table can be traced.
+
+    python benchmarks/summarize_runs.py OUT.json --command "hsi-se train …" NAME=RUN[,RUN…] …
+
+Each NAME is a variant and its runs differ in the seed alone. Written for each: the settings that
+differ from the first variant's, each run's accuracies, floor, baseline, leakage, time and digests,
+and mean and sample standard deviation. Printed: a Markdown table of the same.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from hsi_se.evaluation.statistics import Summary, summarize
+from hsi_se.records import RunFolder
+
+MEASURES = ("overall_accuracy", "average_accuracy", "kappa")
+
+
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    flat = {}
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def read_run(run: RunFolder) -> dict[str, Any]:
+    report, record = json.loads(run.report.read_text()), run.read_record()
+    return {
+        "seed": record.seed,
+        **{name: round(report[name], 6) for name in MEASURES},
+        "location_floor": round(report["location_floor"]["overall_accuracy"], 6),
+        "spectral_baseline": round(report["spectral_baseline"]["overall_accuracy"], 6),
+        "test_patches_with_train_pixels": round(report["leakage"]["test_patches_with_train_pixels"], 6),
+        "num_train": report["num_train"],
+        "num_test": report["num_test"],
+        "best_epoch": record.best_epoch,
+        "training_s": round(record.training_s, 1),
+        "device": record.device,
+        "config_digest": record.config_digest[:16],
+        "split_digest": record.split_digest[:16],
+    }
+
+
+def describe(summary: Summary) -> str:
+    return f"{100 * summary.mean:.2f} ± {100 * summary.std:.2f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--command", required=True, help="the command that made the first run")
+    parser.add_argument("variants", nargs="+", metavar="NAME=RUN[,RUN…]")
+    arguments = parser.parse_args()
+
+    base: dict[str, Any] | None = None
+    variants = {}
+    print("| variant | n | OA | AA | κ × 100 | location floor | spectral baseline | training s |")
+    print("|:---|---:|---:|---:|---:|---:|---:|---:|")
+    for variant in arguments.variants:
+        name, _, paths = variant.partition("=")
+        folders = [RunFolder.open(path) for path in paths.split(",")]
+        settings = flatten(folders[0].read_config().model_dump(mode="json", exclude={"name", "seed"}))
+        base = base or settings
+        keys = sorted(settings.keys() | base.keys())
+        runs = [read_run(folder) for folder in folders]
+        means = {
+            measure: summarize([run[measure] for run in runs])
+            for measure in (*MEASURES, "location_floor", "spectral_baseline", "training_s")
+        }
+        variants[name] = {
+            "differs": {key: settings.get(key) for key in keys if settings.get(key) != base.get(key)},
+            "mean": {measure: round(summary.mean, 6) for measure, summary in means.items()},
+            "std": {m: round(s.std, 6) if s.n > 1 else None for m, s in means.items()},
+            "runs": runs,
+        }
+        shown = [describe(means[m]) for m in (*MEASURES, "location_floor", "spectral_baseline")]
+        print(f"| {name} | {len(runs)} | {' | '.join(shown)} | {means['training_s'].mean:.0f} |")
+    result = {"command": arguments.command, "variants": variants}
+    arguments.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
