@@ -296,6 +296,9 @@ class TrainSettings(Settings):
     schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     flips: bool = Field(default=True, description="a random flip or transpose of every training patch")
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="of products in the training step; weights and evaluation stay float32"
+    )
     class_weights: Literal["none", "sqrt", "balanced"] = Field(
         default="none", description="weight of a class in the loss: 1, 1/√n or 1/n of its training pixels"
     )

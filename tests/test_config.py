@@ -40,7 +40,8 @@ train:
 SCENE = "{synthetic: 0, rows: 24, cols: 25, bands: 16}"
 PCA = "{kind: pca, components: 15, whiten: false, fit_on: train}"
 TRAIN_SETTINGS = (
-    "epochs, batch_size, learning_rate, weight_decay, schedule, label_smoothing, flips, class_weights"
+    "epochs, batch_size, learning_rate, weight_decay, schedule, label_smoothing, flips, class_weights, "
+    "precision"
 )
 SECTIONS = "name, seed, scene, split, reduction, patch, model, train"
 POINTS = "conv3d_1, conv3d_2, conv3d_3, fold, conv2d"
@@ -132,6 +133,7 @@ def test_settings_left_out_take_their_documented_defaults(load: Load) -> None:
         "label_smoothing": 0.0,
         "flips": True,
         "class_weights": "none",
+        "precision": "float32",
     }
 
 
@@ -578,6 +580,7 @@ CHANGES = (
     "train.label_smoothing=0.1",
     "train.flips=false",
     "train.class_weights=balanced",
+    "train.precision=bfloat16",
 )
 
 

@@ -161,6 +161,14 @@ def test_the_loop_learns_what_is_plain_to_see():
     assert result.history[-1].loss < result.history[0].loss
 
 
+def test_bfloat16_products_leave_the_weights_and_the_evaluation_in_float32():
+    model = make_model()
+    result = run_fit(model, epochs=12, num_pixels=80, precision="bfloat16")
+    assert {value.dtype for value in state_of(model).values()} == {torch.float32, torch.int64}
+    assert predict_patches(model, make_patches()).dtype == torch.float32
+    assert result.history[-1].validation_accuracy >= 0.9
+
+
 def test_the_same_seed_trains_the_same_weights_whatever_the_global_generator():
     states = []
     for global_seed in (1, 2):
@@ -210,7 +218,7 @@ def test_without_validation_pixels_the_last_epoch_is_taken():
     [
         {"schedule": "cosine"}, {"schedule": "constant"}, {"label_smoothing": 0.3}, {"flips": False},
         {"class_weights": "balanced"}, {"class_weights": "sqrt"},
-        {"weight_decay": 0.5}, {"learning_rate": 3e-3}, {"batch_size": 10},
+        {"precision": "bfloat16"}, {"weight_decay": 0.5}, {"learning_rate": 3e-3}, {"batch_size": 10},
         {"epochs": 4},
     ],
     ids=str,

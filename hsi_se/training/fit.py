@@ -59,6 +59,7 @@ def fit(
     num_batches = math.ceil(len(train) / settings.batch_size)
     optimizer = _make_optimizer(model, settings)
     schedule = _make_schedule(optimizer, settings, num_steps=settings.epochs * num_batches)
+    is_mixed = settings.precision == "bfloat16"
     weight = _class_weights(train.targets, num_classes, settings.class_weights)
 
     history: list[EpochRecord] = []
@@ -80,9 +81,13 @@ def fit(
                     symmetries = torch.randint(NUM_SYMMETRIES, (len(index),), generator=generator)
                     symmetries = symmetries.to(train.device)
                 index = index.to(train.device)
-                logits = model(train.gather(index, symmetries=symmetries))
+                with torch.autocast(train.device.type, torch.bfloat16, enabled=is_mixed):
+                    logits = model(train.gather(index, symmetries=symmetries))
                 loss = F.cross_entropy(
-                    logits, train.targets[index], weight=weight, label_smoothing=settings.label_smoothing
+                    logits.float(),
+                    train.targets[index],
+                    weight=weight,
+                    label_smoothing=settings.label_smoothing,
                 )
                 optimizer.zero_grad()
                 torch.autograd.backward(loss)
