@@ -40,8 +40,8 @@ train:
 SCENE = "{synthetic: 0, rows: 24, cols: 25, bands: 16}"
 PCA = "{kind: pca, components: 15, whiten: false, fit_on: train}"
 TRAIN_SETTINGS = (
-    "epochs, batch_size, learning_rate, weight_decay, schedule, label_smoothing, flips, class_weights, "
-    "precision"
+    "epochs, batch_size, learning_rate, weight_decay, schedule, label_smoothing, flips, precision, "
+    "class_weights"
 )
 SECTIONS = "name, seed, scene, split, reduction, patch, model, train"
 POINTS = "conv3d_1, conv3d_2, conv3d_3, fold, conv2d"
