@@ -299,6 +299,9 @@ class TrainSettings(Settings):
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32", description="of products in the training step; weights and evaluation stay float32"
     )
+    weight_averaging: float = Field(
+        default=0.0, ge=0, lt=1, description="decay a step of the moving average that is kept; 0 keeps none"
+    )
     class_weights: Literal["none", "sqrt", "balanced"] = Field(
         default="none", description="weight of a class in the loss: 1, 1/√n or 1/n of its training pixels"
     )

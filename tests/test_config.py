@@ -41,7 +41,7 @@ SCENE = "{synthetic: 0, rows: 24, cols: 25, bands: 16}"
 PCA = "{kind: pca, components: 15, whiten: false, fit_on: train}"
 TRAIN_SETTINGS = (
     "epochs, batch_size, learning_rate, weight_decay, schedule, label_smoothing, flips, precision, "
-    "class_weights"
+    "weight_averaging, class_weights"
 )
 SECTIONS = "name, seed, scene, split, reduction, patch, model, train"
 POINTS = "conv3d_1, conv3d_2, conv3d_3, fold, conv2d"
@@ -134,6 +134,7 @@ def test_settings_left_out_take_their_documented_defaults(load: Load) -> None:
         "flips": True,
         "class_weights": "none",
         "precision": "float32",
+        "weight_averaging": 0.0,
     }
 
 
@@ -581,6 +582,7 @@ CHANGES = (
     "train.flips=false",
     "train.class_weights=balanced",
     "train.precision=bfloat16",
+    "train.weight_averaging=0.9",
 )
 
 

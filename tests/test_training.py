@@ -161,6 +161,25 @@ def test_the_loop_learns_what_is_plain_to_see():
     assert result.history[-1].loss < result.history[0].loss
 
 
+def test_the_average_kept_is_the_moving_average_of_the_steps_weights():
+    steps: list[torch.Tensor] = []
+    model = make_model()
+
+    class Watch(Silent):
+        def advance(self, _count: int) -> None:
+            steps.append(model.head[6].weight.detach().clone())
+
+    fit(
+        model, train=make_patches(), val=make_patches(0), num_classes=NUM_CLASSES, seed=0, observer=Watch(),
+        settings=TrainSettings(epochs=2, batch_size=16, weight_averaging=0.8),
+    )  # fmt: skip
+    expected = steps[0]
+    for weight in steps[1:]:
+        expected = 0.8 * expected + 0.2 * weight
+    assert len(steps) == 6
+    torch.testing.assert_close(model.head[6].weight.detach(), expected)
+
+
 def test_bfloat16_products_leave_the_weights_and_the_evaluation_in_float32():
     model = make_model()
     result = run_fit(model, epochs=12, num_pixels=80, precision="bfloat16")
@@ -218,7 +237,8 @@ def test_without_validation_pixels_the_last_epoch_is_taken():
     [
         {"schedule": "cosine"}, {"schedule": "constant"}, {"label_smoothing": 0.3}, {"flips": False},
         {"class_weights": "balanced"}, {"class_weights": "sqrt"},
-        {"precision": "bfloat16"}, {"weight_decay": 0.5}, {"learning_rate": 3e-3}, {"batch_size": 10},
+        {"precision": "bfloat16"}, {"weight_averaging": 0.9},
+        {"weight_decay": 0.5}, {"learning_rate": 3e-3}, {"batch_size": 10},
         {"epochs": 4},
     ],
     ids=str,

@@ -109,4 +109,4 @@ def _make_map_figure(rows: int, cols: int, *, title: str) -> tuple[Figure, Axes]
 
 def save_figure(figure: Figure, path: Path) -> None:
     with replacing(path) as draft:
-        figure.savefig(draft)
+        figure.savefig(draft, bbox_inches="tight", pad_inches=0.15)

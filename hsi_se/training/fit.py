@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hsi_se.config import TrainSettings
 from hsi_se.errors import TrainingError
@@ -40,7 +41,9 @@ def fit(
     The epoch taken is the latest whose validation accuracy is within one standard error of the highest
     (the one-standard-error rule of Breiman et al. 1984, Classification and Regression Trees, with
     training time for complexity): fifty validation pixels cannot tell 98 % from 100 %, and the schedule
-    has settled the later epochs. Without validation pixels it is the last. The data order, the flips and
+    has settled the later epochs. Without validation pixels it is the last. With `weight_averaging`, the
+    moving average of the weights and statistics over the steps is validated and kept instead of the
+    weights themselves. The data order, the flips and
     the dropout depend on the seed alone, and torch's global generator is left as it was.
 
     Args:
@@ -59,6 +62,11 @@ def fit(
     num_batches = math.ceil(len(train) / settings.batch_size)
     optimizer = _make_optimizer(model, settings)
     schedule = _make_schedule(optimizer, settings, num_steps=settings.epochs * num_batches)
+    average = None
+    if settings.weight_averaging:
+        decay = get_ema_multi_avg_fn(settings.weight_averaging)  # type: ignore[no-untyped-call]
+        average = AveragedModel(model, multi_avg_fn=decay, use_buffers=True)
+    judged = model if average is None else average.module  # whose weights are validated and kept
     is_mixed = settings.precision == "bfloat16"
     weight = _class_weights(train.targets, num_classes, settings.class_weights)
 
@@ -93,6 +101,8 @@ def fit(
                 torch.autograd.backward(loss)
                 optimizer.step()
                 schedule.step()
+                if average is not None:
+                    average.update_parameters(model)
                 total_loss += loss.detach() * len(index)
                 observer.advance(len(index))
 
@@ -103,7 +113,7 @@ def fit(
                     f"train.learning_rate = {settings.learning_rate:g}: the loss or a weight is no finite "
                     f"number after epoch {epoch}; lower the learning rate, or check the scale of the cube"
                 )
-            val_accuracy, val_loss = _validate(model, val)
+            val_accuracy, val_loss = _validate(judged, val)
             record = EpochRecord(
                 epoch=epoch,
                 loss=mean_loss,
@@ -118,7 +128,7 @@ def fit(
             if val_accuracy is None or val_accuracy >= best_accuracy - _standard_error(
                 best_accuracy, len(val)
             ):
-                best_epoch, best_state = epoch, copy.deepcopy(model.state_dict())
+                best_epoch, best_state = epoch, copy.deepcopy(judged.state_dict())
 
     model.load_state_dict(best_state)
     return FitResult(best_epoch=best_epoch, history=tuple(history))
