@@ -296,6 +296,9 @@ class TrainSettings(Settings):
     schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     flips: bool = Field(default=True, description="a random flip or transpose of every training patch")
+    noise: NonNegativeFloat = Field(
+        default=0.0, description="standard deviation of Gaussian noise on the components of training patches"
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32", description="of products in the training step; weights and evaluation stay float32"
     )

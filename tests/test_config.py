@@ -40,7 +40,7 @@ train:
 SCENE = "{synthetic: 0, rows: 24, cols: 25, bands: 16}"
 PCA = "{kind: pca, components: 15, whiten: false, fit_on: train}"
 TRAIN_SETTINGS = (
-    "epochs, batch_size, learning_rate, weight_decay, schedule, label_smoothing, flips, precision, "
+    "epochs, batch_size, learning_rate, weight_decay, schedule, label_smoothing, flips, noise, precision, "
     "weight_averaging, class_weights"
 )
 SECTIONS = "name, seed, scene, split, reduction, patch, model, train"
@@ -133,6 +133,7 @@ def test_settings_left_out_take_their_documented_defaults(load: Load) -> None:
         "label_smoothing": 0.0,
         "flips": True,
         "class_weights": "none",
+        "noise": 0.0,
         "precision": "float32",
         "weight_averaging": 0.0,
     }
@@ -581,6 +582,7 @@ CHANGES = (
     "train.label_smoothing=0.1",
     "train.flips=false",
     "train.class_weights=balanced",
+    "train.noise=0.5",
     "train.precision=bfloat16",
     "train.weight_averaging=0.9",
 )

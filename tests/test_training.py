@@ -237,7 +237,7 @@ def test_without_validation_pixels_the_last_epoch_is_taken():
     [
         {"schedule": "cosine"}, {"schedule": "constant"}, {"label_smoothing": 0.3}, {"flips": False},
         {"class_weights": "balanced"}, {"class_weights": "sqrt"},
-        {"precision": "bfloat16"}, {"weight_averaging": 0.9},
+        {"precision": "bfloat16"}, {"weight_averaging": 0.9}, {"noise": 0.5},
         {"weight_decay": 0.5}, {"learning_rate": 3e-3}, {"batch_size": 10},
         {"epochs": 4},
     ],

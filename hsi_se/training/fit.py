@@ -43,7 +43,7 @@ def fit(
     training time for complexity): fifty validation pixels cannot tell 98 % from 100 %, and the schedule
     has settled the later epochs. Without validation pixels it is the last. With `weight_averaging`, the
     moving average of the weights and statistics over the steps is validated and kept instead of the
-    weights themselves. The data order, the flips and
+    weights themselves. The data order, the flips, the noise and
     the dropout depend on the seed alone, and torch's global generator is left as it was.
 
     Args:
@@ -89,8 +89,11 @@ def fit(
                     symmetries = torch.randint(NUM_SYMMETRIES, (len(index),), generator=generator)
                     symmetries = symmetries.to(train.device)
                 index = index.to(train.device)
+                patches = train.gather(index, symmetries=symmetries)
+                if settings.noise:
+                    patches = patches + settings.noise * torch.randn_like(patches)
                 with torch.autocast(train.device.type, torch.bfloat16, enabled=is_mixed):
-                    logits = model(train.gather(index, symmetries=symmetries))
+                    logits = model(patches)
                 loss = F.cross_entropy(
                     logits.float(),
                     train.targets[index],
