@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hsi_se.config import load_config
+    from hsi_se.config_file import load_config
     from hsi_se.experiment import evaluate, load_bundle, train
     from hsi_se.models import build_model
     from hsi_se.sampling.splits import make_split
@@ -20,7 +20,7 @@ _HOMES = {
     "build_model": "hsi_se.models",
     "evaluate": "hsi_se.experiment",
     "load_bundle": "hsi_se.experiment",
-    "load_config": "hsi_se.config",
+    "load_config": "hsi_se.config_file",
     "load_scene": "hsi_se.scene.readers",
     "make_split": "hsi_se.sampling.splits",
     "train": "hsi_se.experiment",

@@ -59,7 +59,7 @@ def train(
     ] = False,
 ) -> None:
     """Train the network that CONFIG describes and write a run folder, or one a seed."""
-    from hsi_se.config import load_config
+    from hsi_se.config_file import load_config
 
     settings = load_config(config, overrides or [])
     if seeds is not None and overwrite:
@@ -133,7 +133,7 @@ def split(
     """Draw the split of CONFIG and print what it gives away; trains nothing and needs no cube."""
     import json
 
-    from hsi_se.config import load_config
+    from hsi_se.config_file import load_config
     from hsi_se.experiment import RUNS, audit_config
     from hsi_se.records import replacing
     from hsi_se.report.figures import save_split
@@ -168,7 +168,7 @@ def gap(
     device: Device = "auto",
 ) -> None:
     """Train CONFIG's network on a random and on a blocks split of one size; print the gap."""
-    from hsi_se.config import load_config
+    from hsi_se.config_file import load_config
 
     settings = load_config(config, overrides or [])
 
@@ -183,7 +183,7 @@ def gap(
 @app.command()
 def info(config: ConfigPath, overrides: Overrides = None, data: DataFolder = None) -> None:
     """Print each stage of CONFIG's network: output shape, parameters, MACs, and what sits in its slot."""
-    from hsi_se.config import load_config
+    from hsi_se.config_file import load_config
 
     settings = load_config(config, overrides or [])
 

@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from hsi_se.config import Config, HybridSN, load_config
+from hsi_se.config import Config, HybridSN
+from hsi_se.config_file import dump_config, load_config
 from hsi_se.errors import RunError
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.metrics import number_or_none
@@ -170,7 +171,7 @@ class RunFolder:
         return ModelBundle(_parse(BundleFacts, self.bundle_facts), weights, reduction)
 
     def write_run(self, *, config: Config, record: RunRecord, split: Split, bundle: ModelBundle) -> None:
-        self.config.write_text(config.to_yaml(), encoding="utf-8")
+        self.config.write_text(dump_config(config), encoding="utf-8")
         sides = {side: getattr(split, side) for side in _SIDES}
         labels = {} if split.labels is None else {"labels": split.labels}
         _write_arrays(self.split, sides | labels)

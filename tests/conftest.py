@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hsi_se.config import Config, load_config
+from hsi_se.config import Config
+from hsi_se.config_file import load_config
 from hsi_se.scene.scene import Scene
 from hsi_se.scene.synthetic import make_synthetic_scene
 

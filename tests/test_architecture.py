@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "hsi_se"
 ROOMS = (
     "errors",
     "config",
+    "config_file",
     "scene",
     "sampling",
     "attention",
@@ -29,7 +30,17 @@ ROOMS = (
     "cli",
     "__main__",
 )
-TORCH_FREE = ("errors", "config", "scene", "evaluation", "records", "report", "terminal", "cli")
+TORCH_FREE = (
+    "errors",
+    "config",
+    "config_file",
+    "scene",
+    "evaluation",
+    "records",
+    "report",
+    "terminal",
+    "cli",
+)
 API = (
     "hsi_se",
 )  # `hsi_se/__init__.py` names the public functions of every room, and may be asked for its version

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hsi_se import make_split
-from hsi_se.config import RandomSplit, load_config
+from hsi_se.config import RandomSplit
+from hsi_se.config_file import load_config
 from hsi_se.evaluation.assessment import Assessment, assess
 from hsi_se.evaluation.audit import audit_split
 from hsi_se.sampling.splits import Split

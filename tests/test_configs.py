@@ -3,7 +3,7 @@
 import pytest
 
 import hsi_se
-from hsi_se.config import load_config
+from hsi_se.config_file import load_config
 from tests.conftest import ROOT
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))

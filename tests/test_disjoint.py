@@ -11,7 +11,8 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist
 
 from hsi_se import cli, make_split
-from hsi_se.config import BlocksSplit, FieldsSplit, load_config
+from hsi_se.config import BlocksSplit, FieldsSplit
+from hsi_se.config_file import load_config
 from hsi_se.errors import ConfigError, SplitError
 from hsi_se.sampling.leakage import audit_leakage
 from hsi_se.sampling.splits import Split

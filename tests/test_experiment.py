@@ -11,7 +11,7 @@ import scipy.io
 import torch
 
 import hsi_se
-from hsi_se.config import load_config
+from hsi_se.config_file import load_config
 from hsi_se.errors import RunError, SceneError
 from hsi_se.experiment import build_bundled_model
 from hsi_se.mapping.class_map import classify

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hsi_se import make_split
-from hsi_se.config import Config, MasksSplit, RandomSplit, load_config
+from hsi_se.config import Config, MasksSplit, RandomSplit
+from hsi_se.config_file import load_config
 from hsi_se.errors import ConfigError, SceneError, SplitError
 from hsi_se.sampling.disjoint import Side
 from hsi_se.sampling.splits import Split, count_training_side

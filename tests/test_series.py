@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from hsi_se import series
-from hsi_se.config import load_config
+from hsi_se.config_file import load_config
 from hsi_se.errors import ConfigError, RunError
 from hsi_se.records import RunFolder, SeriesFolder
 from hsi_se.training.history import Silent

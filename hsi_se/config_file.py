@@ -1,0 +1,177 @@
+"""A config as a YAML file: read with every mistake where it was typed, changed by `--set`, written.
+
+A mistake is reported as `file:line:column: path: what is wrong`; one in a value given with
+`--set a.b=c` is reported as such.
+"""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from hsi_se.config import Config
+from hsi_se.errors import ConfigError
+
+Loc = tuple[int | str, ...]
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Returns the experiment that a YAML file describes, with `a.b=c` overrides applied in order.
+
+    An override takes any dotted key and a YAML value: `model.attention={}`, `patch.size=15`.
+
+    Raises:
+        ConfigError: the file is missing or no YAML, or a setting is unknown, of the wrong kind or
+            at odds with another; the message starts with `file:line:column:` or `--set a.b=c:`.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file; check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as text ({error}); give a YAML config file") from None
+
+    document = _parse_yaml(text, where=str(path))
+    if not isinstance(document, CommentedMap):
+        raise ConfigError(f"{path}:1:1: holds no settings; a config is a YAML mapping, see configs/demo.yaml")
+    settings = _plain(document)
+    for override in overrides:
+        _apply_override(settings, override)
+    settings.setdefault("name", re.sub(r"[^\w.+-]", "_", path.stem))
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ConfigError(_explain(first, document, settings, path, overrides)) from None
+
+
+def dump_config(config: Config) -> str:
+    """Returns all settings, defaults included, as YAML that `load_config` reads back."""
+    stream = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 100
+    yaml.dump(config.model_dump(mode="json", exclude_none=True), stream)
+    return stream.getvalue()
+
+
+def _parse_yaml(text: str, *, where: str) -> Any:
+    try:
+        return YAML(typ="rt", pure=True).load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
+        raise ConfigError(f"{place}: {error.problem or error.context}; correct the YAML") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"{where}: {line}; correct the YAML") from None
+
+
+def _plain(node: object) -> Any:
+    """The parsed document without its line numbers and number styles."""
+    if isinstance(node, Mapping):
+        return {str(_plain(key)): _plain(value) for key, value in node.items()}
+    if isinstance(node, Sequence) and not isinstance(node, str):
+        return [_plain(value) for value in node]
+    for kind in (bool, int, float, str):
+        if isinstance(node, kind):
+            return kind(node)
+    return node
+
+
+def _apply_override(settings: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    keys = key.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {override}: write key=value with a dotted key, such as patch.size=15")
+    section = settings
+    for depth, part in enumerate(keys[:-1], start=1):
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            parent = ".".join(keys[:depth])
+            raise ConfigError(
+                f"--set {override}: {parent} = {section!r} is a value, not a section; "
+                f'replace it whole: --set "{parent}={{…}}"'
+            )
+    section[keys[-1]] = _plain(_parse_yaml(text, where=f"--set {override}"))
+
+
+def _explain(
+    error: ErrorDetails, document: CommentedMap, settings: object, path: Path, overrides: Sequence[str]
+) -> str:
+    context = error.get("ctx", {})
+    loc: Loc = error["loc"]
+    if error["type"] == "mistake" and context.get("key"):
+        loc = (*loc, *context["key"].split("."))
+    if "discriminator" in context:
+        loc = (*loc, str(context["discriminator"]).strip("'"))
+    keys, value, is_present = _follow(settings, loc)
+    if error["type"] in ("missing", "union_tag_not_found"):
+        keys, is_present = (*keys, str(loc[-1])), False
+    dotted = ".".join(keys)
+    shown = f"{dotted} = {value!r}" if is_present and not isinstance(value, dict | list) else dotted
+    return f"{_place(document, keys, path, overrides)}: {shown}: {_what_is_wrong(error)}"
+
+
+def _what_is_wrong(error: ErrorDetails) -> str:
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "missing" | "union_tag_not_found":
+            return "is missing; add it"
+        case "literal_error" | "union_tag_invalid":
+            expected = str(context.get("expected") or context.get("expected_tags"))
+            return f"choose from {expected.replace(' or ', ', ')}"
+        case "mistake":
+            return str(context["message"])
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return "should be a section; give its settings as a mapping, {…}"
+        case "string_pattern_mismatch":
+            return "use letters, digits, '.', '_', '+' and '-' only"
+        case _:
+            message = error["msg"].removeprefix("Input ")
+            return f"{message[0].lower()}{message[1:]}"
+
+
+def _follow(settings: object, loc: Loc) -> tuple[tuple[str, ...], object, bool]:
+    """The part of pydantic's `loc` that the user wrote: union tags are in `loc`, but in no file."""
+    keys: tuple[str, ...] = ()
+    value = settings
+    for part in loc:
+        match value:
+            case dict() if part in value:
+                value = value[part]
+            case list() if isinstance(part, int) and part < len(value):
+                value = value[part]
+            case _:
+                continue
+        keys = (*keys, str(part))
+    return keys, value, bool(keys)
+
+
+def _place(document: CommentedMap, keys: tuple[str, ...], path: Path, overrides: Sequence[str]) -> str:
+    line, column = 0, 0
+    node: Any = document
+    absent: tuple[str, ...] | None = None  # the outermost part of `keys` that the file lacks
+    for depth, name in enumerate(keys, start=1):
+        known = {str(key): key for key in node} if isinstance(node, CommentedMap) else {}
+        if name not in known:
+            absent = keys[:depth]
+            break
+        if known[name] in node.lc.data:  # a key that comes from a merge, `<<: *other`, has no place
+            line, column = node.lc.key(known[name])
+        node = node[known[name]]
+    for override in reversed(overrides):
+        changed = tuple(override.partition("=")[0].strip().split("."))
+        has_created = absent is not None and changed[: len(absent)] == absent
+        if changed == keys[: len(changed)] or has_created:
+            return f"--set {override}"
+    return f"{path}:{line + 1}:{column + 1}"
