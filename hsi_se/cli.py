@@ -217,5 +217,5 @@ def main() -> None:
         print(f"hsi-se: {message}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("hsi-se: interrupted; nothing was written", file=sys.stderr)
+        print("hsi-se: interrupted; what was finished is kept, the run at work is not", file=sys.stderr)
         sys.exit(130)

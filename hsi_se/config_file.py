@@ -15,6 +15,8 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import SafeRepresenter
 
 from hsi_se.config import Config
 from hsi_se.errors import ConfigError
@@ -60,8 +62,20 @@ def dump_config(config: Config) -> str:
     yaml.default_flow_style = None
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 100
+    yaml.Representer = _Representer
     yaml.dump(config.model_dump(mode="json", exclude_none=True), stream)
     return stream.getvalue()
+
+
+class _Representer(SafeRepresenter):
+    """Quotes what ruamel.yaml would leave plain and no YAML parser reads inside [] and {}, such as `?0`."""
+
+    def represent_text(self, text: str) -> ScalarNode:
+        is_plain = re.fullmatch(r"[\w./][\w./+ -]*", text, re.ASCII) is not None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_plain else '"')
+
+
+_Representer.add_representer(str, _Representer.represent_text)
 
 
 def _parse_yaml(text: str, *, where: str) -> Any:

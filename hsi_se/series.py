@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hsi_se.config import BlocksSplit, Config, MasksSplit, PerClass, RandomSplit
-from hsi_se.errors import ConfigError
+from hsi_se.errors import ConfigError, RunError
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.experiment import assess_run, default_run, train
 from hsi_se.records import RunFolder, SeriesFolder, SeriesReport, summarize_series
@@ -55,12 +55,8 @@ def train_series(
     folder.check_free()
     for place, seed in enumerate(seeds, start=1):
         seeded = config.model_copy(update={"seed": seed})
-        path = folder.run_of(seed)
-        if path.is_dir() and RunFolder.open(path).read_record().config_digest == seeded.digest:
-            observer.note(f"seed {seed}: {path} is finished")
-            continue
         observer.note(f"seed {seed} ({place} of {len(seeds)})")
-        train(seeded, data=data, run=path, device=device, observer=observer)
+        _train_unless_finished(seeded, folder.run_of(seed), data=data, device=device, observer=observer)
     return folder
 
 
@@ -129,13 +125,26 @@ def measure_gap(
         ("blocks", blocks_config),
     ):
         path = parent / kind
-        if path.is_dir() and RunFolder.open(path).read_record().config_digest == variant.digest:
-            observer.note(f"{kind}: {path} is finished")
-        else:
-            observer.note(f"{kind}: {path}")
-            train(variant, data=data, run=path, device=device, observer=observer)
+        observer.note(f"{kind} split")
+        _train_unless_finished(variant, path, data=data, device=device, observer=observer)
         found.append(assess_run(path, data=data, device=device, observer=observer))
     return Gap(*found)
+
+
+def _train_unless_finished(
+    config: Config, path: Path, *, data: str | Path | None, device: str, observer: Observer
+) -> None:
+    """Trains into `path`, or keeps the run there if it is of the same settings.
+
+    Raises:
+        RunError: a run of other settings is there.
+    """
+    if not path.exists():
+        train(config, data=data, run=path, device=device, observer=observer)
+    elif RunFolder.open(path).read_record().config_digest == config.digest:
+        observer.note(f"{path} is finished")
+    else:
+        raise RunError(f"{path}: holds a run of other settings; name another folder with --run DIR")
 
 
 def _to_blocks(config: Config) -> BlocksSplit:

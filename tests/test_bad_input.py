@@ -1,7 +1,10 @@
 """A user's mistake ends in exit code 2 and one line that says what to change; nothing is written."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.io
-import torch
 from numpy.typing import NDArray
 
 from hsi_se import cli
@@ -420,10 +422,14 @@ def test_wrong_number_of_class_names_is_refused_with_the_labels(refuse: Refuse) 
 # ------------------------------------------------------------------------- devices and run folders
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_cuda_without_a_gpu_is_refused_with_the_device_to_write(refuse: Refuse) -> None:
-    message = refuse(*_train(), "--device", "cuda")
-    assert message == "--device cuda: this torch sees no GPU; write --device cpu"
+def test_cuda_without_a_gpu_is_refused_with_the_device_to_write(here: Path) -> None:
+    # In a process of its own, where CUDA sees no device even on a machine that has one.
+    command = [sys.executable, "-m", "hsi_se", *_train(), "--device", "cuda"]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "hsi-se: --device cuda: this torch sees no GPU; write --device cpu\n"
+    assert not (here / "runs").exists()
 
 
 def test_unknown_device_is_answered_with_the_choices(refuse: Refuse) -> None:

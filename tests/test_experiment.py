@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -94,29 +95,57 @@ def test_evaluating_again_writes_the_same_report(run, evaluation):
     assert not list(run.path.glob(".*")), "no drafts are left"
 
 
-@pytest.mark.parametrize("batch", [1, 64])
-def test_a_bundle_in_a_new_process_gives_the_same_logits(run, tmp_path, batch):
-    code = (
-        "import sys, torch, hsi_se\n"
-        "from hsi_se.experiment import build_bundled_model\n"
-        "torch.set_num_threads(1)\n"
-        "model = build_bundled_model(hsi_se.load_bundle(sys.argv[1])).eval()\n"
-        "patches = torch.load(sys.argv[2], weights_only=True)\n"
-        "torch.save(model(patches).detach(), sys.argv[3])\n"
-    )
-    patches = torch.randn(batch, 1, 13, 9, 9)
-    torch.save(patches, tmp_path / "patches.pt")
-    subprocess.run(
-        [sys.executable, "-c", code, run.path, tmp_path / "patches.pt", tmp_path / "logits.pt"], check=True
-    )
+IN_A_NEW_PROCESS = """
+import sys, torch, hsi_se
+from hsi_se.experiment import build_bundled_model
+from hsi_se.mapping.patchwise import predict_logits
+{cut}
+torch.manual_seed(0)
+torch.set_num_threads(1)
+model = build_bundled_model(hsi_se.load_bundle(sys.argv[1])).train()
+cube = torch.load(sys.argv[2], weights_only=True).numpy()
+torch.save(torch.from_numpy(predict_logits(model, cube, padding="reflect")), sys.argv[3])
+"""
+
+
+def predict_in_a_new_process(
+    run: RunFolder, cube: torch.Tensor, folder: Path, *, cut: str = ""
+) -> torch.Tensor:
+    torch.save(cube, folder / "cube.pt")
+    command = [sys.executable, "-c", IN_A_NEW_PROCESS.format(cut=cut)]
+    subprocess.run([*command, run.path, folder / "cube.pt", folder / "logits.pt"], check=True)
+    return torch.load(folder / "logits.pt", weights_only=True)
+
+
+def predict_here(run: RunFolder, cube: torch.Tensor) -> torch.Tensor:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        here = build_bundled_model(hsi_se.load_bundle(run)).eval()(patches).detach()
+        model = build_bundled_model(hsi_se.load_bundle(run)).train()
+        return torch.from_numpy(predict_logits(model, cube.numpy(), padding="reflect"))
     finally:
         torch.set_num_threads(threads)
-    there = torch.load(tmp_path / "logits.pt", weights_only=True)
-    assert torch.equal(here, there)
+
+
+def test_a_bundle_gives_the_same_logits_in_a_new_process(run, tmp_path):
+    cube = torch.randn(10, 11, 13)
+    assert torch.equal(predict_here(run, cube), predict_in_a_new_process(run, cube, tmp_path))
+
+
+def test_without_the_switch_to_evaluation_a_new_process_gives_other_logits(run, tmp_path):
+    cube = torch.randn(10, 11, 13)
+    cut = "torch.nn.Module.eval = lambda self: self"
+    assert not torch.allclose(predict_here(run, cube), predict_in_a_new_process(run, cube, tmp_path, cut=cut))
+
+
+def test_eval_in_a_new_process_writes_the_same_report(run, evaluation):
+    del evaluation  # evaluated here first
+    before = run.report.read_text()
+    command = [sys.executable, "-m", "hsi_se", "eval", str(run), "--device", "cpu"]
+    subprocess.run(command, check=True, capture_output=True)
+    after, before = json.loads(run.report.read_text()), json.loads(before)
+    assert after["confusion_matrix"] == before["confusion_matrix"]
+    assert after["overall_accuracy"] == before["overall_accuracy"]
 
 
 def test_the_same_config_trains_the_same_bundle(run, tiny_config, tmp_path):
