@@ -115,7 +115,8 @@ Buffer = Annotated[
     int | None,
     Field(
         ge=0,
-        description="pixels between the sides; the patch size, so that no two patches meet, unless given",
+        description="pixels between the sides; the patch size and train.shift, so that no two patches meet, "
+        "unless given",
     ),
 ]
 
@@ -235,6 +236,9 @@ class HybridSN(Settings):
 
     name: Literal["hybridsn"]
     order: Literal["3d-2d", "2d-3d"] = "3d-2d"
+    width: PositiveFloat = Field(
+        default=1.0, description="factor on the features of every convolution and hidden dense layer"
+    )
     norm: Literal["batch", "none"] = "batch"
     dropout: float = Field(default=0.4, ge=0, lt=1)
     dense_relu: bool = Field(default=True, description="ReLU between the dense layers, as in the paper")
@@ -265,7 +269,12 @@ class HybridSN(Settings):
                 f"patch.size = {patch_size}: four 3 × 3 convolutions without padding need at least "
                 f"{smallest_patch}; write patch.size: {smallest_patch} or more"
             )
-        smallest_depth = 13 if self.order == "3d-2d" else 1  # kernels 7, 5 and 3 deep; 64 features
+        if self.order == "2d-3d" and round(64 * self.width) < 13:
+            raise ConfigError(
+                f"model.width = {self.width:g}: in 2d-3d the features of the 2-D convolution are the depth "
+                f"of the spectral kernels 7, 5 and 3 deep; write model.width: 0.2 or more"
+            )
+        smallest_depth = 13 if self.order == "3d-2d" else 1  # kernels 7, 5 and 3 deep
         if num_bands < smallest_depth:
             raise ConfigError(
                 f"{origin} = {num_bands}: spectral kernels 7, 5 and 3 deep need at least "
@@ -281,8 +290,18 @@ class TrainSettings(Settings):
     schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     flips: bool = Field(default=True, description="a random flip or transpose of every training patch")
+    shift: NonNegativeInt = Field(
+        default=0, description="pixels by which a training patch may be moved off its pixel; its label stays"
+    )
     noise: NonNegativeFloat = Field(
         default=0.0, description="standard deviation of Gaussian noise on the components of training patches"
+    )
+    spectral_jitter: NonNegativeFloat = Field(
+        default=0.0,
+        description="standard deviation of a training patch's gain on each of its components",
+    )
+    band_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="share of each training patch's components that are set to 0"
     )
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32", description="of products in the training step; weights and evaluation stay float32"
@@ -315,7 +334,8 @@ class Config(Settings):
     @model_validator(mode="after")
     def _buffer_is_the_patch_size_unless_given(self) -> Self:
         if isinstance(self.split, BlocksSplit | FieldsSplit) and self.split.buffer is None:
-            split = self.split.model_copy(update={"buffer": self.patch.size})
+            reach = self.patch.size + self.train.shift
+            split = self.split.model_copy(update={"buffer": reach})
             object.__setattr__(self, "split", split)
         return self
 

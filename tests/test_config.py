@@ -40,8 +40,8 @@ train:
 SCENE = "{synthetic: 0, rows: 24, cols: 25, bands: 16}"
 PCA = "{kind: pca, components: 15, whiten: false, fit_on: train}"
 TRAIN_SETTINGS = (
-    "epochs, batch_size, learning_rate, weight_decay, schedule, label_smoothing, flips, noise, precision, "
-    "weight_averaging, class_weights"
+    "epochs, batch_size, learning_rate, weight_decay, schedule, label_smoothing, flips, shift, noise, "
+    "spectral_jitter, band_dropout, precision, weight_averaging, class_weights"
 )
 SECTIONS = "name, seed, scene, split, reduction, patch, model, train"
 POINTS = "conv3d_1, conv3d_2, conv3d_3, fold, conv2d"
@@ -120,6 +120,7 @@ def test_settings_left_out_take_their_documented_defaults(load: Load) -> None:
     assert config.patch.padding == "reflect"
     assert config.model.model_dump(exclude={"name"}) == {
         "order": "3d-2d",
+        "width": 1.0,
         "norm": "batch",
         "dropout": 0.4,
         "dense_relu": True,
@@ -133,7 +134,10 @@ def test_settings_left_out_take_their_documented_defaults(load: Load) -> None:
         "label_smoothing": 0.0,
         "flips": True,
         "class_weights": "none",
+        "shift": 0,
         "noise": 0.0,
+        "spectral_jitter": 0.0,
+        "band_dropout": 0.0,
         "precision": "float32",
         "weight_averaging": 0.0,
     }
@@ -563,6 +567,7 @@ CHANGES = (
     "patch.size=13",
     "patch.padding=zero",
     "model.order=2d-3d",
+    "model.width=0.5",
     "model.norm=none",
     "model.dropout=0.3",
     "model.dense_relu=false",
@@ -582,7 +587,10 @@ CHANGES = (
     "train.label_smoothing=0.1",
     "train.flips=false",
     "train.class_weights=balanced",
+    "train.shift=1",
     "train.noise=0.5",
+    "train.spectral_jitter=0.1",
+    "train.band_dropout=0.1",
     "train.precision=bfloat16",
     "train.weight_averaging=0.9",
 )
@@ -691,6 +699,7 @@ _experiments = st.fixed_dictionaries(
             {"name": st.just("hybridsn")},
             optional={
                 "order": st.sampled_from(["3d-2d", "2d-3d"]),
+                "width": st.floats(min_value=0.21, max_value=1e6),
                 "norm": st.sampled_from(["batch", "none"]),
                 "dropout": _shares,
                 "dense_relu": st.booleans(),
@@ -704,6 +713,10 @@ _experiments = st.fixed_dictionaries(
                 "weight_decay": st.floats(min_value=0, max_value=1e9),
                 "label_smoothing": _shares,
                 "flips": st.booleans(),
+                "shift": st.integers(0, 10**6),
+                "noise": st.floats(min_value=0, max_value=1e9),
+                "spectral_jitter": st.floats(min_value=0, max_value=1e9),
+                "band_dropout": _shares,
             },
         ),
     },

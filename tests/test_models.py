@@ -61,6 +61,16 @@ def test_shapes_of_the_paper():
     }
 
 
+@pytest.mark.parametrize("order", ["3d-2d", "2d-3d"])
+def test_width_scales_the_features_of_every_layer_but_the_last(order):
+    half = build_model(settings(order=order, width=0.5), **SMALL)
+    convolutions = [half.stages[f"conv3d_{number}"].conv.out_channels for number in (1, 2, 3)]
+    assert convolutions == [4, 8, 16]
+    assert half.stages["conv2d"].conv.out_channels == 32
+    assert [layer.out_features for layer in half.head if isinstance(layer, nn.Linear)] == [128, 64, 5]
+    assert half(torch.randn(2, 1, 15, 11, 11)).shape == (2, 5)
+
+
 def test_macs_match_a_count_by_hand():
     rows = {
         row.name: row.macs

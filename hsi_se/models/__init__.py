@@ -35,6 +35,7 @@ def build_model(
             patch_size=patch_size,
             num_classes=num_classes,
             order=settings.order,
+            width=settings.width,
             norm=settings.norm,
             dropout=settings.dropout,
             dense_relu=settings.dense_relu,

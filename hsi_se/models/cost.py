@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hsi_se.models.hybridsn import HybridSN, stage_shapes
+from hsi_se.models.hybridsn import HybridSN
 from hsi_se.models.inference import evaluation_mode
 
 
@@ -47,12 +47,11 @@ def count_stage_costs(model: HybridSN) -> list[StageCost]:
         return StageCost(name.removeprefix("stages."), shape, count_parameters(module), macs, contents)
 
     rows = []
-    shapes = stage_shapes(model.order, num_bands=model.num_bands, patch_size=model.patch_size)
     for point, stage in model.stages.items():
         slot = model.attention[point]
-        rows.append(cost(f"stages.{point}", stage, shapes[point], _describe_stage(stage)))
+        rows.append(cost(f"stages.{point}", stage, model.shapes[point], _describe_stage(stage)))
         if not isinstance(slot, nn.Identity):
-            rows.append(cost(f"attention.{point}", slot, shapes[point], slot.extra_repr()))
+            rows.append(cost(f"attention.{point}", slot, model.shapes[point], slot.extra_repr()))
     rows.append(cost("head", model.head, tuple(logits.shape[1:]), _describe_stage(model.head)))
     return rows
 
