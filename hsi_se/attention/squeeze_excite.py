@@ -8,8 +8,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from hsi_se.attention.channel_gate import ChannelGate
 
-class SqueezeExcite(nn.Module):
+
+class SqueezeExcite(ChannelGate):
     """Scales every channel by `sigmoid(W₂ relu(W₁ z))`, z the squeezed channels (eqs. 2-4).
 
     It works at any rank: the squeeze runs over every axis but the batch and the gated one.
@@ -55,16 +57,8 @@ class SqueezeExcite(nn.Module):
     def extra_repr(self) -> str:
         return self.description
 
-    def excitation(self, x: Tensor) -> Tensor:
-        """The gates `(n, C)` in (0, 1) that `x` gets."""
-        others = [dim for dim in range(1, x.ndim) if dim != self.gated_dim]
-        squeezed = x.mean(others) if self.squeeze == "mean" else x.amax(others)  # (n, C)
+    def gate(self, squeezed: Tensor) -> Tensor:
         if self.form == "conv":
             squeezed = squeezed[:, :, None, None]  # (n, C, 1, 1)
         gates: Tensor = self.expand(self.reduce(squeezed).relu()).sigmoid()
         return gates.flatten(1)  # (n, C)
-
-    def forward(self, x: Tensor) -> Tensor:
-        shape = [1] * x.ndim
-        shape[0], shape[self.gated_dim] = x.shape[0], x.shape[self.gated_dim]
-        return x * self.excitation(x).view(shape)

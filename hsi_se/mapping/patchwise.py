@@ -1,17 +1,18 @@
 """Every pixel of a scene through the network, patch by patch: the reference for any faster way."""
 
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
-from hsi_se.models.hybridsn import HybridSN
 from hsi_se.models.inference import predict_patches
 from hsi_se.sampling.patches import PatchDataset, pad_cube
 
 
 def predict_logits(
-    model: HybridSN,
+    model: nn.Module,
     cube: NDArray[np.float32],
     *,
     padding: str,
@@ -20,14 +21,15 @@ def predict_logits(
     """Returns the logits `(rows, cols, C)` of every pixel of a reduced cube `(rows, cols, k)`.
 
     Args:
-        model: a trained network; it runs in evaluation mode, on the device where it lies.
+        model: a trained network with a `patch_size`; it runs in evaluation mode, on the device where it lies.
         cube: components, as the network's training saw them.
         padding: `zero` or `reflect`, as in training.
         on_batch: called with the number of pixels after each batch.
     """
+    patch_size = cast(int, model.patch_size)
     device = next(model.parameters()).device
-    padded = pad_cube(cube, patch_size=model.patch_size, padding=padding).to(device)
+    padded = pad_cube(cube, patch_size=patch_size, padding=padding).to(device)
     pixels = np.argwhere(np.ones(cube.shape[:2], dtype=bool))
-    patches = PatchDataset(padded, pixels, patch_size=model.patch_size)
+    patches = PatchDataset(padded, pixels, patch_size=patch_size)
     logits = predict_patches(model, patches, on_batch=on_batch)
     return logits.float().cpu().numpy().reshape(*cube.shape[:2], -1)
