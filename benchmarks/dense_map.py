@@ -1,0 +1,243 @@
+#!/usr/bin/env python
+"""Whole-scene maps: the dense engine against batched patches, with the same weights and threads.
+
+    python benchmarks/dense_map.py --threads 2 --json benchmarks/results/dense_map.json
+    python benchmarks/dense_map.py --threads 2 --memory --json benchmarks/results/dense_map_memory.json
+
+Scenes are random, patches 25 × 25, classes 16. `patches` is `hsi_se.models.inference.predict_patches`:
+batches of 128 gathered from the padded scene, in inference mode. It runs on `--sample` pixels that
+follow each other from a random one on, and its time is scaled by pixels to the scene; with `--full`
+it runs on all of them. `dense` always maps the whole scene, its preparation of the weights included.
+Both warm up first, and then take turns, once a round. Printed for each network: the seconds of each
+(median over the rounds), the ratio (median and range of the rounds' ratios) beside the least that is
+asked for, the largest difference of logits over the largest logit, how many pixels differ in class,
+and the peak resident memory of a process that does nothing but map the scene densely, with what it
+took once all was imported. Wall-clock seconds; beside them the ratio of processor seconds, which says
+less about threads that wait for each other and more on a machine that others use too.
+
+`--profile` says where the dense engine's time goes instead, and the machine's matrix-product rate.
+
+`--memory` instead maps scenes of 145 and of 1450 rows from a file, tile by tile, and prints the peak
+memory and the seconds per pixel of both.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hsi_se import build_model, predict_logits
+from hsi_se.config import HybridSN
+from hsi_se.mapping.dense import DenseEngine
+from hsi_se.models.hybridsn import HybridSN as Network
+from hsi_se.models.inference import predict_patches
+from hsi_se.sampling.patches import PatchDataset, pad_cube
+
+PATCH_SIZE, NUM_CLASSES = 25, 16
+SE = {"kind": "se"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the table; `least` is the ratio asked for."""
+
+    name: str
+    rows: int
+    cols: int
+    bands: int
+    attention: dict[str, dict[str, str]]
+    least: float
+
+    def build(self) -> Network:
+        settings = HybridSN.model_validate({"name": "hybridsn", "attention": self.attention})
+        return build_model(
+            settings, num_bands=self.bands, patch_size=PATCH_SIZE, num_classes=NUM_CLASSES
+        ).eval()
+
+    def make_cube(self) -> NDArray[np.float32]:
+        shape = (self.rows, self.cols, self.bands)
+        return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+
+
+CASES = (
+    Case("SE at fold and conv2d", 145, 145, 30, {"fold": SE, "conv2d": SE}, 15),
+    Case("none", 145, 145, 30, {}, 60),
+    Case("SE at conv2d", 145, 145, 30, {"conv2d": SE}, 50),
+    Case("SE at conv3d_3", 145, 145, 30, {"conv3d_3": SE}, 25),
+    Case("SE at fold and conv2d, 610 × 340", 610, 340, 15, {"fold": SE, "conv2d": SE}, 10),
+)
+
+
+def read_status(key: str) -> int:
+    """Returns an entry of this process' status in bytes; `VmHWM` is its peak resident memory."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status: no {key}")
+
+
+def run_alone(function: Callable[..., object], *arguments: object) -> object:
+    """Returns what a function returns in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def measure_memory(case: Case, threads: int) -> tuple[int, int]:
+    """Returns the resident memory before mapping, with the scene and the network there, and at the peak."""
+    torch.set_num_threads(threads)
+    model, cube = case.build(), case.make_cube()
+    before = read_status("VmRSS")
+    predict_logits(model, cube)
+    return before, read_status("VmHWM")
+
+
+def take_time(function: Callable[[], object]) -> tuple[float, float]:
+    """Returns wall-clock and processor seconds."""
+    wall, processor = time.perf_counter(), time.process_time()
+    function()
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
+def compare(case: Case, options: argparse.Namespace) -> dict[str, object]:
+    model, cube = case.build(), case.make_cube()
+    num_pixels = case.rows * case.cols
+    sample = num_pixels if options.full else min(options.sample, num_pixels)
+    first = int(np.random.default_rng(1).integers(num_pixels - sample + 1))
+    pixels = np.stack(np.divmod(np.arange(first, first + sample), case.cols), axis=1)
+    padded = pad_cube(cube, patch_size=PATCH_SIZE, padding="zero")
+    patches = PatchDataset(padded, pixels, patch_size=PATCH_SIZE)
+    results: dict[str, NDArray[np.float32]] = {}
+
+    def run_dense() -> None:
+        results["dense"] = predict_logits(model, cube).reshape(-1, NUM_CLASSES)[first : first + sample]
+
+    def run_patches() -> None:
+        results["patches"] = predict_patches(model, patches).numpy()
+
+    predict_logits(model, cube[:PATCH_SIZE])
+    predict_patches(model, PatchDataset(padded, pixels[:256], patch_size=PATCH_SIZE))
+    rounds = []
+    for _ in range(options.rounds):
+        dense = take_time(run_dense)
+        by_patch = [seconds * num_pixels / sample for seconds in take_time(run_patches)]
+        rounds.append((dense, by_patch))
+    ratios = sorted(by_patch[0] / dense[0] for dense, by_patch in rounds)
+    expected = results["patches"]
+    before, peak = run_alone(measure_memory, case, options.threads)
+    return {
+        "case": asdict(case),
+        "sampled_pixels": sample,
+        "dense_s": statistics.median(dense[0] for dense, _ in rounds),
+        "patches_s": statistics.median(by_patch[0] for _, by_patch in rounds),
+        "ratio": statistics.median(ratios),
+        "ratio_range": [ratios[0], ratios[-1]],
+        "processor_ratio": statistics.median(by_patch[1] / dense[1] for dense, by_patch in rounds),
+        "logit_difference": float(np.abs(results["dense"] - expected).max() / np.abs(expected).max()),
+        "other_class": int((results["dense"].argmax(1) != expected.argmax(1)).sum()),
+        "memory_before": before,
+        "memory_peak": peak,
+    }
+
+
+def map_file(case: Case, threads: int, path: Path) -> tuple[int, float]:
+    """Returns the peak memory and the seconds of mapping a scene that lies in a file, tile by tile."""
+    torch.set_num_threads(threads)
+    engine = DenseEngine(case.build())
+    row_size, margin = case.cols * case.bands, PATCH_SIZE // 2
+    height = engine.choose_tile_rows(case.cols)
+    start = time.perf_counter()
+    with path.with_suffix(".logits").open("wb") as target:
+        for first in range(0, case.rows, height):
+            last = min(first + height, case.rows)
+            top, bottom = max(0, first - margin), min(case.rows, last + margin)
+            values = np.fromfile(path, np.float32, (bottom - top) * row_size, offset=4 * top * row_size)
+            tile = values.reshape(-1, case.cols, case.bands)
+            edges = (margin - (first - top), margin - (bottom - last))
+            padded = np.pad(tile, (edges, (margin, margin), (0, 0)))
+            engine.predict_rows(torch.from_numpy(padded)).numpy().tofile(target)
+    return read_status("VmHWM"), time.perf_counter() - start
+
+
+def compare_heights(options: argparse.Namespace) -> list[dict[str, object]]:
+    results: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for rows in (145, 1450):
+            case = Case(f"{rows} × 145, SE at fold and conv2d", rows, 145, 30, CASES[0].attention, 0)
+            path = Path(folder) / f"{rows}.raw"
+            case.make_cube().tofile(path)
+            peak, seconds = run_alone(map_file, case, options.threads, path)
+            per_pixel = seconds / (rows * case.cols)
+            results.append({"case": asdict(case), "peak": peak, "seconds_per_pixel": per_pixel})
+            print(f"{case.name}: peak {peak / 1e6:.0f} MB, {1e6 * per_pixel:.0f} µs a pixel", flush=True)
+    return results
+
+
+def profile(options: argparse.Namespace) -> None:
+    side = 2048
+    a, b = torch.rand(side, side), torch.rand(side, side)
+    rates = [2e-9 * side**3 / take_time(lambda: a @ b)[0] for _ in range(9)]
+    print(f"matrix products {side} × {side}: {statistics.median(rates):.0f} GFLOP/s")
+    for case in CASES[: options.rounds]:
+        model, cube = case.build(), case.make_cube()
+        predict_logits(model, cube[:PATCH_SIZE])
+        with torch.profiler.profile() as profiler:
+            predict_logits(model, cube)
+        print(case.name, profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=8), sep="\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="The dense engine against batched patches.")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default %(default)s")
+    parser.add_argument("--rounds", type=int, default=3, help="default %(default)s")
+    parser.add_argument("--sample", type=int, default=2048, help="pixels of `patches`; default %(default)s")
+    parser.add_argument("--full", action="store_true", help="patches for every pixel")
+    parser.add_argument("--memory", action="store_true", help="peak memory against the scene's height")
+    parser.add_argument("--profile", action="store_true", help="where the time goes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here too")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.profile:
+        profile(options)
+        return 0
+    results = []
+    print(f"torch {torch.__version__}, {options.threads} threads")
+    if options.memory:
+        results = compare_heights(options)
+    else:
+        for case in CASES:
+            result = compare(case, options)
+            low, high = result["ratio_range"]
+            print(
+                f"{case.name}: dense {result['dense_s']:.1f} s, patches {result['patches_s']:.0f} s, "
+                f"ratio {result['ratio']:.1f} ({low:.1f} to {high:.1f}; at least {case.least:g}), "
+                f"of processor time {result['processor_ratio']:.1f}; "
+                f"logits differ by {result['logit_difference']:.0e}, {result['other_class']} classes; "
+                f"memory {result['memory_before'] / 1e6:.0f} MB, peak {result['memory_peak'] / 1e6:.0f} MB",
+                flush=True,
+            )
+            results.append(result)
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        settings = {name: str(value) for name, value in vars(options).items()}
+        results_file = {
+            "command": " ".join(["python", *sys.argv]),
+            "torch": str(torch.__version__),
+            "settings": settings,
+        }
+        options.json.write_text(json.dumps(results_file | {"results": results}, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
