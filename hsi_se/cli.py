@@ -134,7 +134,8 @@ def split(
     import json
 
     from hsi_se.config_file import load_config
-    from hsi_se.experiment import RUNS, audit_config
+    from hsi_se.experiment import RUNS
+    from hsi_se.preview import audit_config
     from hsi_se.records import replacing
     from hsi_se.report.figures import save_split
     from hsi_se.sampling.masks import write_partition
@@ -181,16 +182,36 @@ def gap(
 
 
 @app.command()
-def info(config: ConfigPath, overrides: Overrides = None, data: DataFolder = None) -> None:
+def info(
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A YAML config.")] = None,
+    overrides: Overrides = None,
+    data: DataFolder = None,
+    points: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="List the points of a network, and the blocks that fit there."),
+    ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare-attention", help="What every block costs at every point of CONFIG's network."
+        ),
+    ] = False,
+) -> None:
     """Print each stage of CONFIG's network: output shape, parameters, MACs, and what sits in its slot."""
     from hsi_se.config_file import load_config
 
-    settings = load_config(config, overrides or [])
+    if (config is None) == (points is None):
+        raise ConfigError("info: give a CONFIG, or --points NAME without one")
+    settings = None if config is None else load_config(config, overrides or [])
 
-    from hsi_se.experiment import describe_network
-    from hsi_se.terminal import print_network
+    from hsi_se import preview, terminal
 
-    print_network(describe_network(settings, data=data))
+    if points is not None:
+        terminal.print_points(points, preview.describe_points(points))
+    elif settings is not None and compare:
+        terminal.print_block_costs(preview.compare_attention(settings, data=data))
+    elif settings is not None:
+        terminal.print_network(preview.describe_network(settings, data=data))
 
 
 @app.command()

@@ -1,15 +1,13 @@
 """Every setting of an experiment, as frozen pydantic models; `config_file` reads and writes them."""
 
-import difflib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     NonNegativeFloat,
@@ -20,37 +18,12 @@ from pydantic import (
     Tag,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
+from hsi_se.config_model import ModelSettings
 from hsi_se.errors import ConfigError
+from hsi_se.settings import Settings, mistake
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch's generators take
-
-
-class Settings(BaseModel):
-    """A section of the config: frozen, and closed to keys it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_keys(cls, data: object) -> object:
-        if isinstance(data, Mapping):
-            for key in data:
-                if key not in cls.model_fields:
-                    raise _mistake(_unknown(str(key), "setting", tuple(cls.model_fields)), key=str(key))
-        return data
-
-
-def _mistake(message: str, *, key: str | None = None) -> PydanticCustomError:
-    """An error of ours; `key` names the entry at fault below the section that raises it."""
-    return PydanticCustomError("mistake", "{message}", {"message": message, "key": key})
-
-
-def _unknown(name: str, what: str, choices: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, choices, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown {what}; {hint}choose from {', '.join(choices)}"
 
 
 def _tag_by_shape(value: object) -> str:
@@ -60,7 +33,7 @@ def _tag_by_shape(value: object) -> str:
 
 def _check_fraction(value: float) -> float:
     if not 0 < value < 1:
-        raise _mistake("a fraction must lie in (0, 1); write 0.1, or {per_class: 50} for counts")
+        raise mistake("a fraction must lie in (0, 1); write 0.1, or {per_class: 50} for counts")
     return value
 
 
@@ -173,12 +146,12 @@ class MasksSplit(Settings):
     @model_validator(mode="after")
     def _files_are_complete(self) -> Self:
         if (self.partition is None) == (self.train is None) or (self.train is None) != (self.test is None):
-            raise _mistake("give train: FILE and test: FILE, or partition: FILE alone")
+            raise mistake("give train: FILE and test: FILE, or partition: FILE alone")
         if self.partition is None and self.partition_key is not None:
-            raise _mistake("has no effect without partition: FILE; leave it out", key="partition_key")
+            raise mistake("has no effect without partition: FILE; leave it out", key="partition_key")
         for key in ("train_key", "test_key"):
             if self.partition is not None and getattr(self, key) is not None:
-                raise _mistake("has no effect beside partition: FILE; leave it out", key=key)
+                raise mistake("has no effect beside partition: FILE; leave it out", key=key)
         return self
 
 
@@ -206,80 +179,12 @@ class PatchSettings(Settings):
     @model_validator(mode="after")
     def _size_is_odd(self) -> Self:
         if self.size % 2 == 0:
-            raise _mistake(
+            raise mistake(
                 "a patch needs a centre pixel, so its size must be odd; "
                 f"write {self.size - 1} or {self.size + 1}",
                 key="size",
             )
         return self
-
-
-class SqueezeExcite(Settings):
-    """Squeeze-and-excitation (Hu et al. 2018); `axis: band` gates spectral depth at a 3-D point."""
-
-    kind: Literal["se"]
-    reduction: PositiveInt = 16
-    bias: bool = True
-    form: Literal["linear", "conv"] = "linear"
-    squeeze: Literal["mean", "max"] = "mean"
-    axis: Literal["feature", "band"] = "feature"
-
-
-AttentionSettings = SqueezeExcite
-
-HYBRIDSN_POINTS_3D = ("conv3d_1", "conv3d_2", "conv3d_3")
-HYBRIDSN_POINTS = (*HYBRIDSN_POINTS_3D, "fold", "conv2d")
-
-
-class HybridSN(Settings):
-    """HybridSN (Roy et al. 2020) in either order, with attention after any of its five stages."""
-
-    name: Literal["hybridsn"]
-    order: Literal["3d-2d", "2d-3d"] = "3d-2d"
-    width: PositiveFloat = Field(
-        default=1.0, description="factor on the features of every convolution and hidden dense layer"
-    )
-    norm: Literal["batch", "none"] = "batch"
-    dropout: float = Field(default=0.4, ge=0, lt=1)
-    dense_relu: bool = Field(default=True, description="ReLU between the dense layers, as in the paper")
-    attention: dict[str, AttentionSettings] = {}
-
-    @model_validator(mode="after")
-    def _attention_fits_its_point(self) -> Self:
-        for point, block in self.attention.items():
-            if point not in HYBRIDSN_POINTS:
-                raise _mistake(_unknown(point, "point", HYBRIDSN_POINTS), key=f"attention.{point}")
-            if block.axis == "band" and point not in HYBRIDSN_POINTS_3D:
-                raise _mistake(
-                    f"'band' needs a 3-D point ({', '.join(HYBRIDSN_POINTS_3D)}), and {point} has no "
-                    "spectral axis; write axis: feature",
-                    key=f"attention.{point}.axis",
-                )
-        return self
-
-    def check_input(self, *, num_bands: int, patch_size: int, origin: str = "input bands") -> None:
-        """Proves that every convolution has something left to work on.
-
-        Raises:
-            ConfigError: the patch or the spectral depth is smaller than the kernels together.
-        """
-        smallest_patch = 9  # four valid 3 × 3 windows
-        if patch_size < smallest_patch:
-            raise ConfigError(
-                f"patch.size = {patch_size}: four 3 × 3 convolutions without padding need at least "
-                f"{smallest_patch}; write patch.size: {smallest_patch} or more"
-            )
-        if self.order == "2d-3d" and round(64 * self.width) < 13:
-            raise ConfigError(
-                f"model.width = {self.width:g}: in 2d-3d the features of the 2-D convolution are the depth "
-                f"of the spectral kernels 7, 5 and 3 deep; write model.width: 0.2 or more"
-            )
-        smallest_depth = 13 if self.order == "3d-2d" else 1  # kernels 7, 5 and 3 deep
-        if num_bands < smallest_depth:
-            raise ConfigError(
-                f"{origin} = {num_bands}: spectral kernels 7, 5 and 3 deep need at least "
-                f"{smallest_depth}; keep more bands, or write model.order: 2d-3d"
-            )
 
 
 class TrainSettings(Settings):
@@ -328,7 +233,7 @@ class Config(Settings):
     split: SplitSettings
     reduction: Annotated[PcaReduction | NoReduction, Discriminator("kind")]
     patch: PatchSettings
-    model: HybridSN
+    model: ModelSettings
     train: TrainSettings
 
     @model_validator(mode="after")
@@ -350,7 +255,7 @@ class Config(Settings):
             )
         except ConfigError as error:
             path, _, problem = str(error).partition(": ")
-            raise _mistake(problem, key=path.partition(" = ")[0]) from None
+            raise mistake(problem, key=path.partition(" = ")[0]) from None
         return self
 
     @property

@@ -19,8 +19,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from hsi_se.config import Config, HybridSN
+from hsi_se.config import Config
 from hsi_se.config_file import dump_config, load_config
+from hsi_se.config_model import ModelSettings
 from hsi_se.errors import RunError
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.metrics import number_or_none
@@ -75,7 +76,7 @@ class BundleFacts(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: HybridSN
+    model: ModelSettings
     patch_size: int
     padding: str
     class_ids: tuple[int, ...]

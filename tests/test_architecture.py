@@ -13,6 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "hsi_se"
 # A module imports only from rows above its own, or from its own row's folder.
 ROOMS = (
     "errors",
+    "settings",
+    "config_model",
     "config",
     "config_file",
     "scene",
@@ -24,6 +26,7 @@ ROOMS = (
     "evaluation",
     "records",
     "report",
+    "preview",
     "experiment",
     "series",
     "terminal",
@@ -32,6 +35,8 @@ ROOMS = (
 )
 TORCH_FREE = (
     "errors",
+    "settings",
+    "config_model",
     "config",
     "config_file",
     "scene",

@@ -10,17 +10,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hsi_se.config import (
-    HYBRIDSN_POINTS,
-    HYBRIDSN_POINTS_3D,
     Config,
     NoReduction,
     PcaReduction,
     PerClass,
     SceneFiles,
-    SqueezeExcite,
     SyntheticScene,
 )
 from hsi_se.config_file import dump_config, load_config
+from hsi_se.config_model import HybridSN, SqueezeExcite, list_blocks, list_models
 from hsi_se.errors import ConfigError
 
 GOOD = """\
@@ -50,10 +48,9 @@ SECTION = "should be a section; give its settings as a mapping, {…}"
 TOO_SHALLOW = (
     "spectral kernels 7, 5 and 3 deep need at least 13; keep more bands, or write model.order: 2d-3d"
 )
-NO_BAND_AXIS = (
-    "'band' needs a 3-D point (conv3d_1, conv3d_2, conv3d_3), and {point} has no spectral axis; "
-    "write axis: feature"
-)
+KINDS = ", ".join(repr(block.kind) for block in list_blocks())
+MODELS = ", ".join(repr(name) for name in list_models())
+NO_BAND_AXIS = "'band' needs a 3-D point, and this one has no spectral axis; write axis: feature"
 
 Load = Callable[..., Config]
 
@@ -205,7 +202,7 @@ def test_band_after_2d_convolutions_may_be_alone(load: Load) -> None:
     assert load(GOOD, "model.order=2d-3d", "reduction.components=1").model.order == "2d-3d"
 
 
-@pytest.mark.parametrize("point", HYBRIDSN_POINTS_3D)
+@pytest.mark.parametrize("point", HybridSN.points_3d)
 def test_band_axis_is_accepted_at_a_3d_point(load: Load, point: str) -> None:
     config = load(_change("fold: {kind: se, reduction: 8}", f"{point}: {{kind: se, axis: band}}"))
     assert config.model.attention[point].axis == "band"
@@ -281,9 +278,9 @@ def test_override_may_repair_what_is_wrong_in_the_file(load: Load) -> None:
         ("model.attention.conv3d_1.reduction=4", "model.attention.conv3d_1.kind: is missing; add it"),
         (
             "model.attention.fold.axis=band",
-            f"model.attention.fold.axis = 'band': {NO_BAND_AXIS.format(point='fold')}",
+            f"model.attention.fold.axis = 'band': {NO_BAND_AXIS}",
         ),
-        ("model.attention.fold.kind=cbam", "model.attention.fold.kind = 'cbam': choose from 'se'"),
+        ("model.attention.fold.kind=bam", f"model.attention.fold.kind = 'bam': choose from {KINDS}"),
         ("reduction.components=12", f"reduction.components = 12: {TOO_SHALLOW}"),
         (
             "train.epochs.first=3",
@@ -355,7 +352,7 @@ def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[...
             "reduction: 8}",
             "ratio: 8}",
             "9:22: model.attention.fold.ratio = 8: unknown setting; "
-            "choose from kind, reduction, bias, form, squeeze, axis",
+            "choose from kind, axis, reduction, bias, form, squeeze",
         ),
         # missing
         ("patch: {size: 11, padding: reflect}\n", "", "1:1: patch: is missing; add it"),
@@ -416,7 +413,7 @@ def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[...
             "padding: mirror",
             "5:19: patch.padding = 'mirror': choose from 'zero', 'reflect'",
         ),
-        ("name: hybridsn", "name: resnet", "7:3: model.name = 'resnet': choose from 'hybridsn'"),
+        ("name: hybridsn", "name: resnet", f"7:3: model.name = 'resnet': choose from {MODELS}"),
         (
             "name: hybridsn",
             "name: hybridsn\n  order: 2d",
@@ -443,11 +440,10 @@ def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[...
             (
                 "fold: {kind: se, reduction: 8}",
                 f"{point}: {{kind: se, axis: band}}",
-                f"9:{17 + len(point) + 1}: model.attention.{point}.axis = 'band': "
-                + NO_BAND_AXIS.format(point=point),
+                f"9:{17 + len(point) + 1}: model.attention.{point}.axis = 'band': " + NO_BAND_AXIS,
             )
-            for point in HYBRIDSN_POINTS
-            if point not in HYBRIDSN_POINTS_3D
+            for point in HybridSN.points
+            if point not in HybridSN.points_3d
         ),
         # the network has nothing left to work on
         (
@@ -703,7 +699,7 @@ _experiments = st.fixed_dictionaries(
                 "norm": st.sampled_from(["batch", "none"]),
                 "dropout": _shares,
                 "dense_relu": st.booleans(),
-                "attention": st.dictionaries(st.sampled_from(HYBRIDSN_POINTS), _blocks),
+                "attention": st.dictionaries(st.sampled_from(HybridSN.points), _blocks),
             },
         ),
         "train": st.fixed_dictionaries(
