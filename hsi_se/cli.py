@@ -209,7 +209,9 @@ def info(
     if points is not None:
         terminal.print_points(points, preview.describe_points(points))
     elif settings is not None and compare:
-        terminal.print_block_costs(preview.compare_attention(settings, data=data))
+        with terminal.show_progress() as observer:
+            rows = preview.compare_attention(settings, data=data, observer=observer)
+        terminal.print_block_costs(rows)
     elif settings is not None:
         terminal.print_network(preview.describe_network(settings, data=data))
 

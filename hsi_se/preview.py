@@ -14,6 +14,7 @@ from hsi_se.scene.catalogue import find_known_scene
 from hsi_se.scene.readers import load_ground_truth, load_scene
 from hsi_se.scene.scene import GroundTruth
 from hsi_se.settings import unknown
+from hsi_se.training.history import Observer, Silent
 
 
 def audit_config(config: Config, *, data: str | Path | None = None) -> tuple[GroundTruth, SplitAudit]:
@@ -62,7 +63,9 @@ def describe_network(config: Config, *, data: str | Path | None = None) -> Netwo
     return NetworkDescription(title, shape, tuple(count_stage_costs(model)))
 
 
-def compare_attention(config: Config, *, data: str | Path | None = None) -> list[BlockCost]:
+def compare_attention(
+    config: Config, *, data: str | Path | None = None, observer: Observer | None = None
+) -> list[BlockCost]:
     """Returns what every kind of block costs at every point of the network that a config describes.
 
     Raises:
@@ -71,9 +74,15 @@ def compare_attention(config: Config, *, data: str | Path | None = None) -> list
     if not isinstance(config.model, Network):
         raise ConfigError(f"model.name = {config.model.name}: has no points for attention; name a network")
     _, num_bands, num_classes = _find_sizes(config, data)
-    return compare_blocks(
+    observer = observer or Silent()
+    observer.start("comparing", total=len(config.model.points) * len(list_blocks()), unit="blocks")
+    rows = []
+    for row in compare_blocks(
         config.model, num_bands=num_bands, patch_size=config.patch.size, num_classes=num_classes
-    )
+    ):
+        rows.append(row)
+        observer.advance(1)
+    return rows
 
 
 def describe_points(name: str) -> list[tuple[str, list[str]]]:
@@ -82,7 +91,7 @@ def describe_points(name: str) -> list[tuple[str, list[str]]]:
     Raises:
         ConfigError: no network has the name.
     """
-    models = list_models()
+    models = {key: kind for key, kind in list_models().items() if issubclass(kind, Network)}
     if name not in models:
         raise ConfigError(f"--points {name}: {unknown(name, 'network', tuple(models))}")
     kind = models[name]

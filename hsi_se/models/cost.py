@@ -3,6 +3,7 @@
 import itertools
 import statistics
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -109,7 +110,7 @@ def _describe_layers(stage: nn.Module) -> str:
                 parts.append("depth into features")
             case nn.Unflatten():
                 parts.append("features into depth")
-            case _ if module is not stage and module.extra_repr():
+            case _ if type(module).__module__.startswith("hsi_se.") and module.extra_repr():
                 parts.append(module.extra_repr())
     return ", ".join(parts)
 
@@ -142,29 +143,25 @@ def compare_blocks(
     patch_size: int,
     num_classes: int,
     batch_size: int = 32,
-) -> list[BlockCost]:
-    """Returns the cost of every kind of block at every point of a network, each alone."""
+) -> Iterator[BlockCost]:
+    """Yields the cost of every kind of block at every point of a network, each alone."""
     sizes = {"num_bands": num_bands, "patch_size": patch_size, "num_classes": num_classes}
     patches = torch.randn(batch_size, 1, num_bands, patch_size, patch_size)
     bare = build_model(settings.model_copy(update={"attention": {}}), **sizes)
     parameters, macs = count_parameters(bare), count_macs(bare)
-    rows = []
     for point, block in itertools.product(settings.points, config.list_blocks()):
         misfit = block.explain_misfit(is_3d=point in settings.points_3d)
         if misfit is not None:
-            rows.append(BlockCost(point, block.kind, misfit=misfit[1]))
+            yield BlockCost(point, block.kind, misfit=misfit[1])
             continue
         model = build_model(settings.model_copy(update={"attention": {point: block}}), **sizes)
-        rows.append(
-            BlockCost(
-                point,
-                block.kind,
-                num_parameters=count_parameters(model) - parameters,
-                macs=count_macs(model) - macs,
-                forward_us=1e6 * _time_blocks(model, patches) / batch_size,
-            )
+        yield BlockCost(
+            point,
+            block.kind,
+            num_parameters=count_parameters(model) - parameters,
+            macs=count_macs(model) - macs,
+            forward_us=1e6 * _time_blocks(model, patches) / batch_size,
         )
-    return rows
 
 
 def _time_blocks(model: Network, patches: Tensor, *, repeats: int = 5) -> float:
