@@ -71,10 +71,11 @@ def train(
     scene = load_scene(config.scene, data)
     split = make_split(scene, config.split, seed=config.seed, data=data)
     scene_digest, scene = scene.digest, split.relabel(scene)
-    for note in split.notes:
+    notes = scene.notes + split.notes
+    for note in notes:
         observer.note(note)
-    reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train)
-    components = reduction.apply(scene.cube)
+    reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train, nodata=scene.nodata)
+    components = reduction.apply(scene.cube, nodata=scene.nodata)
     padded = pad_cube(components, patch_size=config.patch.size, padding=config.patch.padding).to(torch_device)
     model = build_model(
         config.model,
@@ -108,7 +109,7 @@ def train(
         split_digest=split.digest,
         data=None if data is None else str(Path(data).resolve()),
         device=_describe_device(torch_device),
-        notes=split.notes,
+        notes=notes,
         num_train=len(split.train),
         num_val=len(split.val),
         num_parameters=count_parameters(model),
@@ -124,8 +125,9 @@ def train(
         padding=config.patch.padding,
         class_ids=tuple(scene.class_ids.tolist()),
         class_names=tuple(scene.class_names[label] for label in scene.class_ids.tolist()),
-        palette=make_palette(scene.class_ids),
+        palette=make_palette(scene.class_ids, given=scene.palette),
         wavelengths_nm=None if scene.wavelengths_nm is None else tuple(scene.wavelengths_nm.tolist()),
+        dropped_bands=dict(scene.dropped_bands),
         split_digest=split.digest,
         versions=versions,
     )
@@ -180,7 +182,7 @@ def assess_run(
             f"found {scene.digest[:8]}); name the folder of the first with --data"
         )
     scene = split.relabel(scene)
-    components = bundle.reduction.apply(scene.cube)
+    components = bundle.reduction.apply(scene.cube, nodata=scene.nodata)
 
     observer.start("mapping", total=scene.labels.size, unit="pixels")
     logits = predict_logits(
@@ -195,7 +197,7 @@ def assess_run(
         class_ids=bundle.class_ids,
         class_names=bundle.class_names,
         palette=bundle.facts.palette,
-    )
+    ).where(scene.valid)
 
     title = f"{record.scene}, {record.name}: OA {100 * assessment.evaluation.overall_accuracy:.2f} %"
     save_map(class_map, folder.map_figure, title=title)

@@ -124,6 +124,11 @@ def test_importing_the_package_imports_nothing_heavy():
     assert not loaded & {"torch", "numpy", "pydantic"}
 
 
+def test_libraries_of_single_formats_are_imported_when_such_a_file_is_opened():
+    loaded = list_loaded("import hsi_se.scene.readers, hsi_se.cli")
+    assert not loaded & {"h5py", "rasterio", "pooch", "scipy.io", "spectral", "matplotlib"}
+
+
 def test_the_torch_check_can_fail():
     assert "torch" in list_loaded("import hsi_se.models")
 
