@@ -24,9 +24,11 @@ ROOMS = (
     "evaluation",
     "records",
     "report",
+    "survey",
     "experiment",
     "series",
     "terminal",
+    "cli_scene",
     "cli",
     "__main__",
 )
@@ -38,7 +40,9 @@ TORCH_FREE = (
     "evaluation",
     "records",
     "report",
+    "survey",
     "terminal",
+    "cli_scene",
     "cli",
 )
 API = (

@@ -396,5 +396,13 @@ def find_known_scene(name: str) -> KnownScene | None:
     return None
 
 
+def guess_known_scene(rows: int, cols: int, *, bands: int | None = None) -> KnownScene | None:
+    """The known scene of this size, if there is one; `bands` are compared where they are given."""
+    for scene in KNOWN_SCENES:
+        if (scene.rows, scene.cols) == (rows, cols) and bands in (None, scene.bands):
+            return scene
+    return None
+
+
 def _squash(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name).casefold()

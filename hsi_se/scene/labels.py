@@ -55,7 +55,7 @@ def read_label_map(
     Raises:
         SceneError: there is no such map, or a label is no whole number from 0 up.
     """
-    if _is_table(path):
+    if is_table(path):
         return LabelMap(_read_table(path, shape=shape))
     raster = pick_raster(
         open_file(path, byte_order=byte_order), path, is_map=True, key=key, setting=setting, shape=shape
@@ -133,7 +133,7 @@ def pick_raster(
     return of_shape[0] if len(fitting) > 1 else next(iter(fitting.values()))
 
 
-def _is_table(path: Path) -> bool:
+def is_table(path: Path) -> bool:
     """Whether the file is text whose first line has the three fields of a label table."""
     with path.open("rb") as stream:
         head = stream.read(_SNIFFED)

@@ -47,7 +47,7 @@ def load_scene(
     roots = list_roots(data)
     if isinstance(scene, SyntheticScene):
         return make_synthetic_scene(seed=scene.synthetic, rows=scene.rows, cols=scene.cols, bands=scene.bands)
-    source = _Source.of(scene, roots)
+    source = SceneSource.of(scene, roots)
     image = source.open_image(keep=keep)
     label_map = source.read_labels(shape=image.shape[:2])
     cube, nodata = image.read()
@@ -82,7 +82,7 @@ def load_ground_truth(scene: SceneSettings, data: str | Path | None = None) -> G
     """
     if isinstance(scene, SyntheticScene):
         return load_scene(scene, data)
-    source = _Source.of(scene, list_roots(data))
+    source = SceneSource.of(scene, list_roots(data))
     image = source.open_image() if source.has_cube() else None
     label_map = source.read_labels(shape=None if image is None else image.shape[:2])
     return source.make_truth(label_map, None if image is None else image.read_nodata())
@@ -99,11 +99,11 @@ def open_scene_image(
     Raises:
         SceneError: as `load_scene`, for the cube alone.
     """
-    return _Source.of(scene, list_roots(data)).open_image(keep=keep)
+    return SceneSource.of(scene, list_roots(data)).open_image(keep=keep)
 
 
 @dataclass(frozen=True)
-class _Source:
+class SceneSource:
     """The files of a scene, known or the user's own, and the folders where they may lie."""
 
     files: SceneFiles
@@ -111,7 +111,7 @@ class _Source:
     roots: tuple[Path, ...]
 
     @classmethod
-    def of(cls, scene: str | SceneFiles, roots: Sequence[Path]) -> "_Source":
+    def of(cls, scene: str | SceneFiles, roots: Sequence[Path]) -> "SceneSource":
         if isinstance(scene, SceneFiles):
             return cls(scene, None, tuple(roots))
         known = get_known(scene)
