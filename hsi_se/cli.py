@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from hsi_se.cli_scene import app as scene_app
 from hsi_se.errors import ConfigError, HsiError
 
 app = typer.Typer(
@@ -18,6 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+app.add_typer(scene_app, name="scene")
 
 ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A YAML config, such as configs/demo.yaml.")

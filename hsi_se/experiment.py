@@ -72,13 +72,13 @@ def train(
     scene = load_scene(config.scene, data)
     split = make_split(scene, config.split, seed=config.seed, data=data)
     scene_digest, scene = scene.digest, split.relabel(scene)
-    notes = split.notes
+    notes = scene.notes + split.notes
     if not isinstance(config.model, NetworkSettings):
         notes += (f"model.name = {config.model.name}: is fitted at once; the train section has no effect",)
     for note in notes:
         observer.note(note)
-    reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train)
-    components = reduction.apply(scene.cube)
+    reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train, nodata=scene.nodata)
+    components = reduction.apply(scene.cube, nodata=scene.nodata)
     padded = pad_cube(components, patch_size=config.patch.size, padding=config.patch.padding).to(torch_device)
 
     def make_patches(pixels: Pixels) -> PatchDataset:
@@ -130,8 +130,9 @@ def train(
         padding=config.patch.padding,
         class_ids=tuple(scene.class_ids.tolist()),
         class_names=tuple(scene.class_names[label] for label in scene.class_ids.tolist()),
-        palette=make_palette(scene.class_ids),
+        palette=make_palette(scene.class_ids, given=scene.palette),
         wavelengths_nm=None if scene.wavelengths_nm is None else tuple(scene.wavelengths_nm.tolist()),
+        dropped_bands=dict(scene.dropped_bands),
         split_digest=split.digest,
         versions=versions,
     )
@@ -186,7 +187,7 @@ def assess_run(
             f"found {scene.digest[:8]}); name the folder of the first with --data"
         )
     scene = split.relabel(scene)
-    components = bundle.reduction.apply(scene.cube)
+    components = bundle.reduction.apply(scene.cube, nodata=scene.nodata)
 
     observer.start("mapping", total=scene.labels.size, unit="pixels")
     logits = predict_logits(
@@ -201,7 +202,7 @@ def assess_run(
         class_ids=bundle.class_ids,
         class_names=bundle.class_names,
         palette=bundle.facts.palette,
-    )
+    ).where(scene.valid)
 
     title = f"{record.scene}, {record.name}: OA {100 * assessment.evaluation.overall_accuracy:.2f} %"
     save_map(class_map, folder.map_figure, title=title)

@@ -83,6 +83,7 @@ class BundleFacts(BaseModel):
     class_names: tuple[str, ...]
     palette: dict[int, tuple[int, int, int]]
     wavelengths_nm: tuple[float, ...] | None
+    dropped_bands: dict[int, str] = {}  # counted from 1, with the reason
     split_digest: str
     versions: Versions
 

@@ -617,6 +617,53 @@ def test_every_setting_takes_part_in_the_changes_above(load: Load) -> None:
     assert changed == written.keys() - have_one_value_here
 
 
+FILES = "scene={cube: a.mat, labels: b.mat}"
+FILE_CHANGES = {
+    "cube": "c.mat",
+    "labels": "c.mat",
+    "cube_key": "x",
+    "labels_key": "x",
+    "class_names": "[corn, woods]",
+    "palette": "[[255, 0, 0], [0, 0, 255]]",
+    "unlabelled": "255",
+    "drop_bands": "[104-108, 150]",
+    "wavelengths": "[0.4, 0.5]",
+    "nodata": "-9999",
+    "scale": "10000",
+    "byte_order": "big",
+    "name": "mine",
+}
+
+
+def test_every_setting_of_the_users_own_scene_changes_the_digest_and_is_written(load: Load) -> None:
+    assert set(FILE_CHANGES) == set(SceneFiles.model_fields)
+    configs = [load(GOOD, FILES)]
+    configs += [load(GOOD, FILES, f"scene.{key}={value}") for key, value in FILE_CHANGES.items()]
+    assert len({config.digest for config in configs}) == len(configs)
+    for config in configs:
+        assert load(dump_config(config)) == config
+
+
+def test_bands_to_drop_are_counted_from_one(load: Load) -> None:
+    scene = load(GOOD, FILES, "scene.drop_bands=[104-106, 150, '7 - 8']").scene
+    assert isinstance(scene, SceneFiles)
+    assert scene.list_dropped_bands() == [103, 104, 105, 149, 6, 7]
+
+
+@pytest.mark.parametrize("bands", ["0", "108-104", "a-b", "-3", "true", "1.5"])
+def test_bands_that_are_none_are_refused(refuse: Callable[..., str], bands: str) -> None:
+    message = refuse(GOOD, FILES, f"scene.drop_bands=[{bands}]")
+    assert message.endswith("write bands as 150 or 104-108, counted from 1")
+
+
+@pytest.mark.parametrize("value", [".nan", "nan"])
+def test_nodata_may_be_nan(load: Load, value: str) -> None:
+    config = load(GOOD, FILES, f"scene.nodata={value}")
+    assert load(dump_config(config)) == config
+    assert isinstance(config.scene, SceneFiles)
+    assert config.scene.nodata == "nan"
+
+
 def test_digest_does_not_depend_on_the_name(load: Load) -> None:
     assert load(GOOD, "name=another").digest == load().digest
 
@@ -647,6 +694,13 @@ _scenes = st.one_of(
             "labels_key": _texts,
             "name": _texts,
             "class_names": st.one_of(_texts, st.lists(_texts)),
+            "palette": st.lists(st.tuples(*[st.integers(0, 255)] * 3)),
+            "unlabelled": st.integers(-9999, 9999),
+            "drop_bands": st.lists(st.one_of(st.integers(1, 999), st.just("3-17"))),
+            "wavelengths": st.one_of(_texts, st.lists(_positive_floats)),
+            "nodata": st.one_of(st.just("nan"), st.floats(-1e9, 1e9)),
+            "scale": _positive_floats,
+            "byte_order": st.sampled_from(["little", "big"]),
         },
     ),
     st.fixed_dictionaries(
