@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hsi_se.config_file import load_config
     from hsi_se.experiment import evaluate, load_bundle, train
+    from hsi_se.mapping.logits import predict_logits
     from hsi_se.models import build_model
     from hsi_se.models.insertion import insert_attention
     from hsi_se.sampling.splits import make_split
@@ -23,6 +24,7 @@ __all__ = [
     "load_config",
     "load_scene",
     "make_split",
+    "predict_logits",
     "train",
 ]
 
@@ -34,6 +36,7 @@ _HOMES = {
     "load_config": "hsi_se.config_file",
     "load_scene": "hsi_se.scene.readers",
     "make_split": "hsi_se.sampling.splits",
+    "predict_logits": "hsi_se.mapping.logits",
     "train": "hsi_se.experiment",
 }
 

@@ -17,7 +17,7 @@ from hsi_se.errors import RunError, TrainingError
 from hsi_se.evaluation.assessment import Assessment, assess
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.mapping.class_map import classify
-from hsi_se.mapping.patchwise import predict_logits
+from hsi_se.mapping.logits import predict_logits
 from hsi_se.models import build_model
 from hsi_se.models.classical import CentrePixelClassifier, ForestOfTrees, SupportVectorMachine
 from hsi_se.models.cost import count_macs, count_parameters

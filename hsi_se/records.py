@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +78,7 @@ class BundleFacts(BaseModel):
 
     model: ModelSettings
     patch_size: int
-    padding: str
+    padding: Literal["zero", "reflect"]
     class_ids: tuple[int, ...]
     class_names: tuple[str, ...]
     palette: dict[int, tuple[int, int, int]]

@@ -22,7 +22,7 @@ def predict_logits(
     """Returns the logits `(rows, cols, C)` of every pixel of a reduced cube `(rows, cols, k)`.
 
     Args:
-        model: a trained network; it runs in evaluation mode, on the device where it lies.
+        model: a trained network with a `patch_size`; it runs in evaluation mode, on the device where it lies.
         cube: components, as the network's training saw them.
         padding: `zero` or `reflect`, as in training.
         on_batch: called with the number of pixels after each batch.

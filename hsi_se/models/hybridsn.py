@@ -55,6 +55,7 @@ class HybridSN(Network):
         super().__init__(num_bands=num_bands, patch_size=patch_size)
         self.order = order
         shapes = stage_shapes(order, num_bands=num_bands, patch_size=patch_size, width=width)
+        self.shapes = shapes  # of each stage's output, without the batch
         num_features = {point: shape[0] for point, shape in shapes.items()}
         stages = {
             "conv3d_1": make_conv3d(

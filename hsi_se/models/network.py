@@ -26,7 +26,7 @@ class Network(nn.Module):
 
     stages: nn.ModuleDict
     attention: nn.ModuleDict
-    head: nn.Module
+    head: nn.Sequential
 
     def __init__(self, *, num_bands: int, patch_size: int) -> None:
         super().__init__()
