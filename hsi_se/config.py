@@ -258,6 +258,11 @@ class TrainSettings(Settings):
     weight_averaging: float = Field(
         default=0.0, ge=0, lt=1, description="decay a step of the moving average that is kept; 0 keeps none"
     )
+    norm_statistics: Literal["train", "scene"] = Field(
+        default="train",
+        description="what batch norm goes by in the end: the training patches, or patches of the whole scene "
+        "without their labels",
+    )
     class_weights: Literal["none", "sqrt", "balanced"] = Field(
         default="none", description="weight of a class in the loss: 1, 1/√n or 1/n of its training pixels"
     )
@@ -300,6 +305,15 @@ class Config(Settings):
         except ConfigError as error:
             path, _, problem = str(error).partition(": ")
             raise mistake(problem, key=path.partition(" = ")[0]) from None
+        return self
+
+    @model_validator(mode="after")
+    def _norm_statistics_have_a_norm(self) -> Self:
+        if self.train.norm_statistics == "scene" and getattr(self.model, "norm", "batch") == "none":
+            raise mistake(
+                "model.norm: none leaves no batch norm; leave norm_statistics out",
+                key="train.norm_statistics",
+            )
         return self
 
     @property

@@ -31,6 +31,7 @@ from hsi_se.sampling.reduction import fit_reduction
 from hsi_se.sampling.splits import Pixels, make_split
 from hsi_se.scene.palette import make_palette
 from hsi_se.scene.readers import load_scene
+from hsi_se.training.adapt import adapt_norms
 from hsi_se.training.classical import fit_classical
 from hsi_se.training.fit import FitResult, fit
 from hsi_se.training.history import Observer, Silent
@@ -75,6 +76,10 @@ def train(
     notes = scene.notes + split.notes
     if not isinstance(config.model, NetworkSettings):
         notes += (f"model.name = {config.model.name}: is fitted at once; the train section has no effect",)
+    elif config.train.norm_statistics == "scene":
+        notes += (
+            "batch norm goes by patches of the whole scene, test pixels included, without their labels",
+        )
     for note in notes:
         observer.note(note)
     reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train, nodata=scene.nodata)
@@ -104,6 +109,9 @@ def train(
             seed=config.seed,
             observer=observer,
         )
+        if config.train.norm_statistics == "scene":
+            pixels = np.argwhere(scene.valid)
+            adapt_norms(model, PatchDataset(padded, pixels, patch_size=config.patch.size), seed=config.seed)
     versions = _list_versions()
     record = RunRecord(
         name=config.name or "run",

@@ -202,6 +202,10 @@ def report_values(assessment: Assessment, record: RunRecord) -> dict[str, Any]:
         "seed": record.seed,
         "config_digest": record.config_digest,
         "scene_digest": record.scene_digest,
+        "notes": list(record.notes),
+        "num_parameters": record.num_parameters,
+        "macs_per_patch": record.macs_per_patch,
+        "training_s": record.training_s,
     }
 
 

@@ -39,7 +39,7 @@ SCENE = "{synthetic: 0, rows: 24, cols: 25, bands: 16}"
 PCA = "{kind: pca, components: 15, whiten: false, fit_on: train}"
 TRAIN_SETTINGS = (
     "epochs, batch_size, learning_rate, weight_decay, schedule, label_smoothing, flips, shift, noise, "
-    "spectral_jitter, band_dropout, precision, weight_averaging, class_weights"
+    "spectral_jitter, band_dropout, precision, weight_averaging, norm_statistics, class_weights"
 )
 SECTIONS = "name, seed, scene, split, reduction, patch, model, train"
 POINTS = "conv3d_1, conv3d_2, conv3d_3, fold, conv2d"
@@ -137,6 +137,7 @@ def test_settings_left_out_take_their_documented_defaults(load: Load) -> None:
         "band_dropout": 0.0,
         "precision": "float32",
         "weight_averaging": 0.0,
+        "norm_statistics": "train",
     }
 
 
@@ -589,6 +590,7 @@ CHANGES = (
     "train.band_dropout=0.1",
     "train.precision=bfloat16",
     "train.weight_averaging=0.9",
+    "train.norm_statistics=scene",
 )
 
 
