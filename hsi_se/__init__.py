@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from hsi_se.experiment import evaluate, load_bundle, train
     from hsi_se.mapping.logits import predict_logits
     from hsi_se.models import build_model
+    from hsi_se.models.insertion import insert_attention
     from hsi_se.sampling.splits import make_split
     from hsi_se.scene.readers import load_scene
 
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 __all__ = [
     "build_model",
     "evaluate",
+    "insert_attention",
     "load_bundle",
     "load_config",
     "load_scene",
@@ -29,6 +31,7 @@ __all__ = [
 _HOMES = {
     "build_model": "hsi_se.models",
     "evaluate": "hsi_se.experiment",
+    "insert_attention": "hsi_se.models.insertion",
     "load_bundle": "hsi_se.experiment",
     "load_config": "hsi_se.config_file",
     "load_scene": "hsi_se.scene.readers",

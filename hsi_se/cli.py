@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from hsi_se.cli_scene import app as scene_app
 from hsi_se.errors import ConfigError, HsiError
 
 app = typer.Typer(
@@ -18,6 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+app.add_typer(scene_app, name="scene")
 
 ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A YAML config, such as configs/demo.yaml.")
@@ -134,7 +137,8 @@ def split(
     import json
 
     from hsi_se.config_file import load_config
-    from hsi_se.experiment import RUNS, audit_config
+    from hsi_se.experiment import RUNS
+    from hsi_se.preview import audit_config
     from hsi_se.records import replacing
     from hsi_se.report.figures import save_split
     from hsi_se.sampling.masks import write_partition
@@ -181,16 +185,38 @@ def gap(
 
 
 @app.command()
-def info(config: ConfigPath, overrides: Overrides = None, data: DataFolder = None) -> None:
+def info(
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A YAML config.")] = None,
+    overrides: Overrides = None,
+    data: DataFolder = None,
+    points: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="List the points of a network, and the blocks that fit there."),
+    ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare-attention", help="What every block costs at every point of CONFIG's network."
+        ),
+    ] = False,
+) -> None:
     """Print each stage of CONFIG's network: output shape, parameters, MACs, and what sits in its slot."""
     from hsi_se.config_file import load_config
 
-    settings = load_config(config, overrides or [])
+    if (config is None) == (points is None):
+        raise ConfigError("info: give a CONFIG, or --points NAME without one")
+    settings = None if config is None else load_config(config, overrides or [])
 
-    from hsi_se.experiment import describe_network
-    from hsi_se.terminal import print_network
+    from hsi_se import preview, terminal
 
-    print_network(describe_network(settings, data=data))
+    if points is not None:
+        terminal.print_points(points, preview.describe_points(points))
+    elif settings is not None and compare:
+        with terminal.show_progress() as observer:
+            rows = preview.compare_attention(settings, data=data, observer=observer)
+        terminal.print_block_costs(rows)
+    elif settings is not None:
+        terminal.print_network(preview.describe_network(settings, data=data))
 
 
 @app.command()

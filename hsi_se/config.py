@@ -1,15 +1,15 @@
 """Every setting of an experiment, as frozen pydantic models; `config_file` reads and writes them."""
 
-import difflib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    ConfigDict,
+    BeforeValidator,
     Discriminator,
     Field,
     NonNegativeFloat,
@@ -20,37 +20,12 @@ from pydantic import (
     Tag,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
+from hsi_se.config_model import ModelSettings
 from hsi_se.errors import ConfigError
+from hsi_se.settings import Settings, mistake
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch's generators take
-
-
-class Settings(BaseModel):
-    """A section of the config: frozen, and closed to keys it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_keys(cls, data: object) -> object:
-        if isinstance(data, Mapping):
-            for key in data:
-                if key not in cls.model_fields:
-                    raise _mistake(_unknown(str(key), "setting", tuple(cls.model_fields)), key=str(key))
-        return data
-
-
-def _mistake(message: str, *, key: str | None = None) -> PydanticCustomError:
-    """An error of ours; `key` names the entry at fault below the section that raises it."""
-    return PydanticCustomError("mistake", "{message}", {"message": message, "key": key})
-
-
-def _unknown(name: str, what: str, choices: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, choices, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown {what}; {hint}choose from {', '.join(choices)}"
 
 
 def _tag_by_shape(value: object) -> str:
@@ -60,12 +35,29 @@ def _tag_by_shape(value: object) -> str:
 
 def _check_fraction(value: float) -> float:
     if not 0 < value < 1:
-        raise _mistake("a fraction must lie in (0, 1); write 0.1, or {per_class: 50} for counts")
+        raise mistake("a fraction must lie in (0, 1); write 0.1, or {per_class: 50} for counts")
     return value
 
 
+def _check_bands(value: object) -> str:
+    """`104-108` or `150`, counted from 1."""
+    match = re.fullmatch(r"([1-9]\d{0,6})(?:\s*[-–]\s*([1-9]\d{0,6}))?", str(value).strip())
+    if match is None or isinstance(value, bool) or int(match[2] or match[1]) < int(match[1]):
+        raise mistake("write bands as 150 or 104-108, counted from 1")
+    return f"{match[1]}-{match[2]}" if match[2] else match[1]
+
+
+def _name_nan(value: object) -> object:
+    """NaN is spelt as a word, because no two NaNs are equal."""
+    return "nan" if isinstance(value, float) and value != value else value
+
+
+Bands = Annotated[str, BeforeValidator(_check_bands, json_schema_input_type=PositiveInt | str)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+
+
 class SceneFiles(Settings):
-    """A scene of the user's own: two files, found as given or below the data folder."""
+    """A scene of the user's own: two files in any format, found as given or below the data folder."""
 
     cube: str
     labels: str
@@ -74,7 +66,32 @@ class SceneFiles(Settings):
     class_names: tuple[str, ...] | str | None = Field(
         default=None, description="names in ascending order of label, or a known scene to take them from"
     )
+    palette: tuple[tuple[Byte, Byte, Byte], ...] | None = Field(
+        default=None, description="[red, green, blue] from 0 to 255, in ascending order of label"
+    )
+    unlabelled: int = Field(default=0, description="the stored value of pixels without a label")
+    drop_bands: tuple[Bands, ...] = Field(
+        default=(), description="bands of the file to leave out, counted from 1: [104-108, 150]"
+    )
+    wavelengths: tuple[PositiveFloat, ...] | str | None = Field(
+        default=None,
+        description="of each band of the file, or a text file of them; in nm, or in µm if none reaches 100",
+    )
+    nodata: Annotated[float | Literal["nan"] | None, BeforeValidator(_name_nan)] = Field(
+        default=None, description="the stored value that means nothing was measured; the file's unless given"
+    )
+    scale: PositiveFloat | None = Field(
+        default=None, description="what values are divided by, such as 10000; the file's unless given"
+    )
+    byte_order: Literal["little", "big"] | None = Field(
+        default=None, description="of an ENVI image whose header leaves it out"
+    )
     name: str | None = None
+
+    def list_dropped_bands(self) -> list[int]:
+        """Returns the bands of `drop_bands`, 0-based."""
+        ends = [(part.partition("-")[0], part.rpartition("-")[2]) for part in self.drop_bands]
+        return [band - 1 for first, last in ends for band in range(int(first), int(last) + 1)]
 
 
 class SyntheticScene(Settings):
@@ -173,12 +190,12 @@ class MasksSplit(Settings):
     @model_validator(mode="after")
     def _files_are_complete(self) -> Self:
         if (self.partition is None) == (self.train is None) or (self.train is None) != (self.test is None):
-            raise _mistake("give train: FILE and test: FILE, or partition: FILE alone")
+            raise mistake("give train: FILE and test: FILE, or partition: FILE alone")
         if self.partition is None and self.partition_key is not None:
-            raise _mistake("has no effect without partition: FILE; leave it out", key="partition_key")
+            raise mistake("has no effect without partition: FILE; leave it out", key="partition_key")
         for key in ("train_key", "test_key"):
             if self.partition is not None and getattr(self, key) is not None:
-                raise _mistake("has no effect beside partition: FILE; leave it out", key=key)
+                raise mistake("has no effect beside partition: FILE; leave it out", key=key)
         return self
 
 
@@ -206,80 +223,12 @@ class PatchSettings(Settings):
     @model_validator(mode="after")
     def _size_is_odd(self) -> Self:
         if self.size % 2 == 0:
-            raise _mistake(
+            raise mistake(
                 "a patch needs a centre pixel, so its size must be odd; "
                 f"write {self.size - 1} or {self.size + 1}",
                 key="size",
             )
         return self
-
-
-class SqueezeExcite(Settings):
-    """Squeeze-and-excitation (Hu et al. 2018); `axis: band` gates spectral depth at a 3-D point."""
-
-    kind: Literal["se"]
-    reduction: PositiveInt = 16
-    bias: bool = True
-    form: Literal["linear", "conv"] = "linear"
-    squeeze: Literal["mean", "max"] = "mean"
-    axis: Literal["feature", "band"] = "feature"
-
-
-AttentionSettings = SqueezeExcite
-
-HYBRIDSN_POINTS_3D = ("conv3d_1", "conv3d_2", "conv3d_3")
-HYBRIDSN_POINTS = (*HYBRIDSN_POINTS_3D, "fold", "conv2d")
-
-
-class HybridSN(Settings):
-    """HybridSN (Roy et al. 2020) in either order, with attention after any of its five stages."""
-
-    name: Literal["hybridsn"]
-    order: Literal["3d-2d", "2d-3d"] = "3d-2d"
-    width: PositiveFloat = Field(
-        default=1.0, description="factor on the features of every convolution and hidden dense layer"
-    )
-    norm: Literal["batch", "none"] = "batch"
-    dropout: float = Field(default=0.4, ge=0, lt=1)
-    dense_relu: bool = Field(default=True, description="ReLU between the dense layers, as in the paper")
-    attention: dict[str, AttentionSettings] = {}
-
-    @model_validator(mode="after")
-    def _attention_fits_its_point(self) -> Self:
-        for point, block in self.attention.items():
-            if point not in HYBRIDSN_POINTS:
-                raise _mistake(_unknown(point, "point", HYBRIDSN_POINTS), key=f"attention.{point}")
-            if block.axis == "band" and point not in HYBRIDSN_POINTS_3D:
-                raise _mistake(
-                    f"'band' needs a 3-D point ({', '.join(HYBRIDSN_POINTS_3D)}), and {point} has no "
-                    "spectral axis; write axis: feature",
-                    key=f"attention.{point}.axis",
-                )
-        return self
-
-    def check_input(self, *, num_bands: int, patch_size: int, origin: str = "input bands") -> None:
-        """Proves that every convolution has something left to work on.
-
-        Raises:
-            ConfigError: the patch or the spectral depth is smaller than the kernels together.
-        """
-        smallest_patch = 9  # four valid 3 × 3 windows
-        if patch_size < smallest_patch:
-            raise ConfigError(
-                f"patch.size = {patch_size}: four 3 × 3 convolutions without padding need at least "
-                f"{smallest_patch}; write patch.size: {smallest_patch} or more"
-            )
-        if self.order == "2d-3d" and round(64 * self.width) < 13:
-            raise ConfigError(
-                f"model.width = {self.width:g}: in 2d-3d the features of the 2-D convolution are the depth "
-                f"of the spectral kernels 7, 5 and 3 deep; write model.width: 0.2 or more"
-            )
-        smallest_depth = 13 if self.order == "3d-2d" else 1  # kernels 7, 5 and 3 deep
-        if num_bands < smallest_depth:
-            raise ConfigError(
-                f"{origin} = {num_bands}: spectral kernels 7, 5 and 3 deep need at least "
-                f"{smallest_depth}; keep more bands, or write model.order: 2d-3d"
-            )
 
 
 class TrainSettings(Settings):
@@ -309,6 +258,11 @@ class TrainSettings(Settings):
     weight_averaging: float = Field(
         default=0.0, ge=0, lt=1, description="decay a step of the moving average that is kept; 0 keeps none"
     )
+    norm_statistics: Literal["train", "scene"] = Field(
+        default="train",
+        description="what batch norm goes by in the end: the training patches, or patches of the whole scene "
+        "without their labels",
+    )
     class_weights: Literal["none", "sqrt", "balanced"] = Field(
         default="none", description="weight of a class in the loss: 1, 1/√n or 1/n of its training pixels"
     )
@@ -328,7 +282,7 @@ class Config(Settings):
     split: SplitSettings
     reduction: Annotated[PcaReduction | NoReduction, Discriminator("kind")]
     patch: PatchSettings
-    model: HybridSN
+    model: ModelSettings
     train: TrainSettings
 
     @model_validator(mode="after")
@@ -350,7 +304,16 @@ class Config(Settings):
             )
         except ConfigError as error:
             path, _, problem = str(error).partition(": ")
-            raise _mistake(problem, key=path.partition(" = ")[0]) from None
+            raise mistake(problem, key=path.partition(" = ")[0]) from None
+        return self
+
+    @model_validator(mode="after")
+    def _norm_statistics_have_a_norm(self) -> Self:
+        if self.train.norm_statistics == "scene" and getattr(self.model, "norm", "batch") == "none":
+            raise mistake(
+                "model.norm: none leaves no batch norm; leave norm_statistics out",
+                key="train.norm_statistics",
+            )
         return self
 
     @property

@@ -40,7 +40,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path}: no such config file; check the path") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as text ({error}); give a YAML config file") from None
+    return parse_config(text, overrides, path=path)
 
+
+def parse_config(text: str, overrides: Sequence[str] = (), *, path: Path) -> Config:
+    """As `load_config`, of a text; `path` is what messages call it, and its stem the config's name."""
     document = _parse_yaml(text, where=str(path))
     if not isinstance(document, CommentedMap):
         raise ConfigError(f"{path}:1:1: holds no settings; a config is a YAML mapping, see configs/demo.yaml")

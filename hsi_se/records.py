@@ -19,8 +19,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from hsi_se.config import Config, HybridSN
+from hsi_se.config import Config
 from hsi_se.config_file import dump_config, load_config
+from hsi_se.config_model import ModelSettings
 from hsi_se.errors import RunError
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.metrics import number_or_none
@@ -75,13 +76,14 @@ class BundleFacts(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: HybridSN
+    model: ModelSettings
     patch_size: int
     padding: Literal["zero", "reflect"]
     class_ids: tuple[int, ...]
     class_names: tuple[str, ...]
     palette: dict[int, tuple[int, int, int]]
     wavelengths_nm: tuple[float, ...] | None
+    dropped_bands: dict[int, str] = {}  # counted from 1, with the reason
     split_digest: str
     versions: Versions
 
@@ -200,6 +202,10 @@ def report_values(assessment: Assessment, record: RunRecord) -> dict[str, Any]:
         "seed": record.seed,
         "config_digest": record.config_digest,
         "scene_digest": record.scene_digest,
+        "notes": list(record.notes),
+        "num_parameters": record.num_parameters,
+        "macs_per_patch": record.macs_per_patch,
+        "training_s": record.training_s,
     }
 
 

@@ -27,7 +27,8 @@ from hsi_se.report.tables import (
 from hsi_se.training.history import EpochRecord, Observer
 
 if TYPE_CHECKING:
-    from hsi_se.experiment import NetworkDescription
+    from hsi_se.models.cost import BlockCost
+    from hsi_se.preview import NetworkDescription
     from hsi_se.series import Gap
 
 _LINE_EVERY_S = 10.0
@@ -122,7 +123,7 @@ def _describe(record: EpochRecord) -> str:
 # ------------------------------------------------------------------------------------- results
 
 
-def _make_console(*, width: int = 110) -> Console:
+def make_console(*, width: int = 110) -> Console:
     """As wide as the terminal; off one, as wide as the tables need."""
     return Console(width=None if sys.stdout.isatty() else width)
 
@@ -137,7 +138,7 @@ def print_assessment(assessment: Assessment) -> None:
     for row, of_floor in zip(list_class_rows(evaluation), floor.producers_accuracy, strict=True):
         accuracies = (percent(value) for value in (row.producers, row.users, row.f1, of_floor))
         table.add_row(str(row.label), row.name, str(row.support), *accuracies)
-    console = _make_console()
+    console = make_console()
     console.print(table)
     for method in list_accuracy_rows(assessment):
         numbers = method.evaluation
@@ -162,7 +163,7 @@ def print_audit(audit: SplitAudit) -> None:
         table.add_column(heading, total, justify="right")
     for label, name, counts in zip(audit.class_ids, audit.class_names, audit.counts, strict=True):
         table.add_row(str(label), name, *(str(count) for count in counts))
-    _make_console().print(table)
+    make_console().print(table)
     for note in audit.split.notes:
         print(f"note: {note}")
     print(describe_leakage(audit.leakage))
@@ -188,7 +189,7 @@ def print_series(report: SeriesReport) -> None:
         table.add_column(heading, justify="left" if not heading else "right")
     for row in list_series_rows(report):
         table.add_row(*row)
-    console = _make_console()
+    console = make_console()
     console.print(classes)
     console.print(table)
     leaking = report.summaries["leakage.test_patches_with_train_pixels"].mean
@@ -211,7 +212,7 @@ def print_gap(found: "Gap") -> None:
     table.add_row("test patches that leak", *leaking, "", "")
     table.add_row("training pixels", *(f"{len(audit.split.train):,}" for audit in sides), "", "")
     table.add_row("test pixels", *(f"{len(audit.split.test):,}" for audit in sides), "", "")
-    _make_console().print(table)
+    make_console().print(table)
     print(f"optimism gap: {100 * found.optimism:.2f} points of OA")
     print(f"random: {found.random.verdict}")
     print(f"blocks: {found.blocks.verdict}")
@@ -228,4 +229,30 @@ def print_network(network: "NetworkDescription") -> None:
     table.add_column("what it is", f"FLOPs = 2 × MACs = {2 * network.macs:,}")
     for row in network.rows:
         table.add_row(row.name, str(row.shape), f"{row.num_parameters:,}", f"{row.macs:,}", row.contents)
-    _make_console(width=140).print(table)
+    make_console(width=140).print(table)
+
+
+def print_points(name: str, points: "list[tuple[str, list[str]]]") -> None:
+    table = Table(title=f"the points of {name}, in order", title_justify="left")
+    table.add_column("model.attention key", no_wrap=True)
+    table.add_column("blocks that fit")
+    for point, kinds in points:
+        table.add_row(point, ", ".join(kinds))
+    make_console().print(table)
+
+
+def print_block_costs(rows: "list[BlockCost]") -> None:
+    table = Table(title="what a block adds, with its default settings", title_justify="left")
+    table.add_column("point", no_wrap=True)
+    table.add_column("block", no_wrap=True)
+    for heading in ("parameters", "MACs a patch", "forward µs a patch"):
+        table.add_column(heading, justify="right")
+    last = ""
+    for row in rows:
+        if row.misfit:
+            costs = ["–", "–", "does not fit"]
+        else:
+            costs = [f"{row.num_parameters:,}", f"{row.macs:,}", f"{row.forward_us:,.1f}"]
+        table.add_row(row.point if row.point != last else "", row.kind, *costs)
+        last = row.point
+    make_console().print(table)

@@ -13,6 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "hsi_se"
 # A module imports only from rows above its own, or from its own row's folder.
 ROOMS = (
     "errors",
+    "settings",
+    "config_model",
     "config",
     "config_file",
     "scene",
@@ -24,21 +26,28 @@ ROOMS = (
     "evaluation",
     "records",
     "report",
+    "survey",
+    "preview",
     "experiment",
     "series",
     "terminal",
+    "cli_scene",
     "cli",
     "__main__",
 )
 TORCH_FREE = (
     "errors",
+    "settings",
+    "config_model",
     "config",
     "config_file",
     "scene",
     "evaluation",
     "records",
     "report",
+    "survey",
     "terminal",
+    "cli_scene",
     "cli",
 )
 API = (
@@ -122,6 +131,11 @@ def test_a_torch_free_room_never_imports_torch(room):
 def test_importing_the_package_imports_nothing_heavy():
     loaded = list_loaded("import hsi_se")
     assert not loaded & {"torch", "numpy", "pydantic"}
+
+
+def test_libraries_of_single_formats_are_imported_when_such_a_file_is_opened():
+    loaded = list_loaded("import hsi_se.scene.readers, hsi_se.cli")
+    assert not loaded & {"h5py", "rasterio", "pooch", "scipy.io", "spectral", "matplotlib"}
 
 
 def test_the_torch_check_can_fail():

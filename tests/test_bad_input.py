@@ -255,7 +255,8 @@ def test_unknown_scene_is_answered_with_the_nearest_names_and_all_others(
     message = refuse(*_train(f"scene={name}"))
     assert message.startswith(f"scene = {name!r}: no known scene; {hint}")
     assert message.endswith(
-        "known are indian-pines, pavia-university, pavia-centre, salinas, salinas-a, ksc, botswana; "
+        "known are indian-pines, pavia-university, pavia-centre, salinas, salinas-a, ksc, botswana, "
+        "houston-2013, whu-hi-longkou, whu-hi-hanchuan, whu-hi-honghu; "
         "or give {cube: FILE, labels: FILE}"
     )
 
@@ -299,22 +300,22 @@ HDF5_HEADER = (
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        pytest.param(b"", "no MATLAB .mat file (", id="empty"),
-        pytest.param(b"row,col,label\n1,2,3\n", "no MATLAB .mat file (", id="short text"),
-        pytest.param(b"row,col,label\n" + b"1,2,3\n" * 99, "no MATLAB .mat file (", id="text"),
-        pytest.param(b"\x89PNG\r\n\x1a\n" + bytes(900), "no MATLAB .mat file (", id="picture"),
-        pytest.param(bytes(900), "no MATLAB .mat file (", id="zeros"),
-        pytest.param(HDF5_HEADER, "a MATLAB v7.3 file; save it with -v7", id="v7.3"),
+        pytest.param(b"", "no file of a format that can be read (", id="empty"),
+        pytest.param(b"a sentence\n", "no file of a format that can be read (", id="short text"),
+        pytest.param(b"x,y\n" + b"1,2\n" * 99, "no file of a format that can be read (", id="text"),
+        pytest.param(b"\x89PNG\r\n\x1a\n" + bytes(900), "no file of a format that", id="picture"),
+        pytest.param(bytes(900), "no file of a format that can be read (", id="zeros"),
+        pytest.param(HDF5_HEADER, "no HDF5 or MATLAB v7.3 file (", id="v7.3"),
     ],
 )
 @pytest.mark.parametrize("setting", ["cube", "labels"])
-def test_file_that_is_no_mat_file_is_named(
+def test_file_in_no_known_format_is_named(
     refuse: Refuse, here: Path, setting: str, content: bytes, problem: str
 ) -> None:
     (here / f"{setting}.mat").write_bytes(content)
     message = refuse(*_train(FILES))
     assert message.startswith(f"{setting}.mat: {problem}")
-    assert message.endswith(("; give a .mat file", "; save it with -v7"))
+    assert message.endswith(("; give another file", "; get the file again"))
 
 
 @pytest.mark.parametrize("do_compression", [False, True])

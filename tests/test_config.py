@@ -10,17 +10,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hsi_se.config import (
-    HYBRIDSN_POINTS,
-    HYBRIDSN_POINTS_3D,
     Config,
     NoReduction,
     PcaReduction,
     PerClass,
     SceneFiles,
-    SqueezeExcite,
     SyntheticScene,
 )
 from hsi_se.config_file import dump_config, load_config
+from hsi_se.config_model import HybridSN, SqueezeExcite, list_blocks, list_models
 from hsi_se.errors import ConfigError
 
 GOOD = """\
@@ -41,7 +39,7 @@ SCENE = "{synthetic: 0, rows: 24, cols: 25, bands: 16}"
 PCA = "{kind: pca, components: 15, whiten: false, fit_on: train}"
 TRAIN_SETTINGS = (
     "epochs, batch_size, learning_rate, weight_decay, schedule, label_smoothing, flips, shift, noise, "
-    "spectral_jitter, band_dropout, precision, weight_averaging, class_weights"
+    "spectral_jitter, band_dropout, precision, weight_averaging, norm_statistics, class_weights"
 )
 SECTIONS = "name, seed, scene, split, reduction, patch, model, train"
 POINTS = "conv3d_1, conv3d_2, conv3d_3, fold, conv2d"
@@ -50,10 +48,9 @@ SECTION = "should be a section; give its settings as a mapping, {…}"
 TOO_SHALLOW = (
     "spectral kernels 7, 5 and 3 deep need at least 13; keep more bands, or write model.order: 2d-3d"
 )
-NO_BAND_AXIS = (
-    "'band' needs a 3-D point (conv3d_1, conv3d_2, conv3d_3), and {point} has no spectral axis; "
-    "write axis: feature"
-)
+KINDS = ", ".join(repr(block.kind) for block in list_blocks())
+MODELS = ", ".join(repr(name) for name in list_models())
+NO_BAND_AXIS = "'band' needs a 3-D point, and this one has no spectral axis; write axis: feature"
 
 Load = Callable[..., Config]
 
@@ -140,6 +137,7 @@ def test_settings_left_out_take_their_documented_defaults(load: Load) -> None:
         "band_dropout": 0.0,
         "precision": "float32",
         "weight_averaging": 0.0,
+        "norm_statistics": "train",
     }
 
 
@@ -205,7 +203,7 @@ def test_band_after_2d_convolutions_may_be_alone(load: Load) -> None:
     assert load(GOOD, "model.order=2d-3d", "reduction.components=1").model.order == "2d-3d"
 
 
-@pytest.mark.parametrize("point", HYBRIDSN_POINTS_3D)
+@pytest.mark.parametrize("point", HybridSN.points_3d)
 def test_band_axis_is_accepted_at_a_3d_point(load: Load, point: str) -> None:
     config = load(_change("fold: {kind: se, reduction: 8}", f"{point}: {{kind: se, axis: band}}"))
     assert config.model.attention[point].axis == "band"
@@ -281,9 +279,9 @@ def test_override_may_repair_what_is_wrong_in_the_file(load: Load) -> None:
         ("model.attention.conv3d_1.reduction=4", "model.attention.conv3d_1.kind: is missing; add it"),
         (
             "model.attention.fold.axis=band",
-            f"model.attention.fold.axis = 'band': {NO_BAND_AXIS.format(point='fold')}",
+            f"model.attention.fold.axis = 'band': {NO_BAND_AXIS}",
         ),
-        ("model.attention.fold.kind=cbam", "model.attention.fold.kind = 'cbam': choose from 'se'"),
+        ("model.attention.fold.kind=bam", f"model.attention.fold.kind = 'bam': choose from {KINDS}"),
         ("reduction.components=12", f"reduction.components = 12: {TOO_SHALLOW}"),
         (
             "train.epochs.first=3",
@@ -355,7 +353,7 @@ def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[...
             "reduction: 8}",
             "ratio: 8}",
             "9:22: model.attention.fold.ratio = 8: unknown setting; "
-            "choose from kind, reduction, bias, form, squeeze, axis",
+            "choose from kind, axis, reduction, bias, form, squeeze",
         ),
         # missing
         ("patch: {size: 11, padding: reflect}\n", "", "1:1: patch: is missing; add it"),
@@ -416,7 +414,7 @@ def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[...
             "padding: mirror",
             "5:19: patch.padding = 'mirror': choose from 'zero', 'reflect'",
         ),
-        ("name: hybridsn", "name: resnet", "7:3: model.name = 'resnet': choose from 'hybridsn'"),
+        ("name: hybridsn", "name: resnet", f"7:3: model.name = 'resnet': choose from {MODELS}"),
         (
             "name: hybridsn",
             "name: hybridsn\n  order: 2d",
@@ -443,11 +441,10 @@ def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[...
             (
                 "fold: {kind: se, reduction: 8}",
                 f"{point}: {{kind: se, axis: band}}",
-                f"9:{17 + len(point) + 1}: model.attention.{point}.axis = 'band': "
-                + NO_BAND_AXIS.format(point=point),
+                f"9:{17 + len(point) + 1}: model.attention.{point}.axis = 'band': " + NO_BAND_AXIS,
             )
-            for point in HYBRIDSN_POINTS
-            if point not in HYBRIDSN_POINTS_3D
+            for point in HybridSN.points
+            if point not in HybridSN.points_3d
         ),
         # the network has nothing left to work on
         (
@@ -593,6 +590,7 @@ CHANGES = (
     "train.band_dropout=0.1",
     "train.precision=bfloat16",
     "train.weight_averaging=0.9",
+    "train.norm_statistics=scene",
 )
 
 
@@ -619,6 +617,53 @@ def test_every_setting_takes_part_in_the_changes_above(load: Load) -> None:
     have_one_value_here = {"name", "split.kind", "model.name"}
     have_one_value_here |= {f"model.attention.fold.{key}" for key in ("kind", "axis")}
     assert changed == written.keys() - have_one_value_here
+
+
+FILES = "scene={cube: a.mat, labels: b.mat}"
+FILE_CHANGES = {
+    "cube": "c.mat",
+    "labels": "c.mat",
+    "cube_key": "x",
+    "labels_key": "x",
+    "class_names": "[corn, woods]",
+    "palette": "[[255, 0, 0], [0, 0, 255]]",
+    "unlabelled": "255",
+    "drop_bands": "[104-108, 150]",
+    "wavelengths": "[0.4, 0.5]",
+    "nodata": "-9999",
+    "scale": "10000",
+    "byte_order": "big",
+    "name": "mine",
+}
+
+
+def test_every_setting_of_the_users_own_scene_changes_the_digest_and_is_written(load: Load) -> None:
+    assert set(FILE_CHANGES) == set(SceneFiles.model_fields)
+    configs = [load(GOOD, FILES)]
+    configs += [load(GOOD, FILES, f"scene.{key}={value}") for key, value in FILE_CHANGES.items()]
+    assert len({config.digest for config in configs}) == len(configs)
+    for config in configs:
+        assert load(dump_config(config)) == config
+
+
+def test_bands_to_drop_are_counted_from_one(load: Load) -> None:
+    scene = load(GOOD, FILES, "scene.drop_bands=[104-106, 150, '7 - 8']").scene
+    assert isinstance(scene, SceneFiles)
+    assert scene.list_dropped_bands() == [103, 104, 105, 149, 6, 7]
+
+
+@pytest.mark.parametrize("bands", ["0", "108-104", "a-b", "-3", "true", "1.5"])
+def test_bands_that_are_none_are_refused(refuse: Callable[..., str], bands: str) -> None:
+    message = refuse(GOOD, FILES, f"scene.drop_bands=[{bands}]")
+    assert message.endswith("write bands as 150 or 104-108, counted from 1")
+
+
+@pytest.mark.parametrize("value", [".nan", "nan"])
+def test_nodata_may_be_nan(load: Load, value: str) -> None:
+    config = load(GOOD, FILES, f"scene.nodata={value}")
+    assert load(dump_config(config)) == config
+    assert isinstance(config.scene, SceneFiles)
+    assert config.scene.nodata == "nan"
 
 
 def test_digest_does_not_depend_on_the_name(load: Load) -> None:
@@ -651,6 +696,13 @@ _scenes = st.one_of(
             "labels_key": _texts,
             "name": _texts,
             "class_names": st.one_of(_texts, st.lists(_texts)),
+            "palette": st.lists(st.tuples(*[st.integers(0, 255)] * 3)),
+            "unlabelled": st.integers(-9999, 9999),
+            "drop_bands": st.lists(st.one_of(st.integers(1, 999), st.just("3-17"))),
+            "wavelengths": st.one_of(_texts, st.lists(_positive_floats)),
+            "nodata": st.one_of(st.just("nan"), st.floats(-1e9, 1e9)),
+            "scale": _positive_floats,
+            "byte_order": st.sampled_from(["little", "big"]),
         },
     ),
     st.fixed_dictionaries(
@@ -703,7 +755,7 @@ _experiments = st.fixed_dictionaries(
                 "norm": st.sampled_from(["batch", "none"]),
                 "dropout": _shares,
                 "dense_relu": st.booleans(),
-                "attention": st.dictionaries(st.sampled_from(HYBRIDSN_POINTS), _blocks),
+                "attention": st.dictionaries(st.sampled_from(HybridSN.points), _blocks),
             },
         ),
         "train": st.fixed_dictionaries(

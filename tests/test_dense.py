@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hsi_se import build_model, predict_logits
 from hsi_se.attention.channel_gate import ChannelGate
-from hsi_se.config import HYBRIDSN_POINTS, HYBRIDSN_POINTS_3D, HybridSN
+from hsi_se.config_model import HybridSN, list_blocks
 from hsi_se.errors import ConfigError
 from hsi_se.mapping import dense, dense_head, patchwise
 from hsi_se.mapping.dense import DenseEngine
@@ -80,11 +80,14 @@ BAND_GATES = GATES.map(lambda gate: {**gate, "axis": "band"})
 
 @st.composite
 def draw_attention(draw: st.DrawFn) -> dict[str, object]:
-    points = draw(st.sets(st.sampled_from(HYBRIDSN_POINTS)))
-    return {
-        point: draw(st.one_of(GATES, BAND_GATES) if point in HYBRIDSN_POINTS_3D else GATES)
-        for point in sorted(points)
-    }
+    points = draw(st.sets(st.sampled_from(HybridSN.points)))
+    attention: dict[str, object] = {}
+    for point in sorted(points):
+        is_3d = point in HybridSN.points_3d
+        others = [block for block in list_blocks() if block.explain_misfit(is_3d=is_3d) is None]
+        gates = st.one_of(GATES, BAND_GATES) if is_3d else GATES
+        attention[point] = draw(st.one_of(gates, st.sampled_from(others)))
+    return attention
 
 
 @settings(deadline=None, max_examples=120)
@@ -126,18 +129,15 @@ class Product(nn.Module):
 class Neighbours(ChannelGate):
     """A gate of another kind: from each channel and the next."""
 
-    gated_dim = 1
-
     def __init__(self, squeeze: str) -> None:
-        super().__init__()
-        self.squeeze = squeeze
+        super().__init__(axis="feature", squeeze=squeeze)
 
     def gate(self, squeezed: Tensor) -> Tensor:
         return (squeezed - squeezed.roll(1, dims=1)).sigmoid()
 
 
 @pytest.mark.parametrize("order", ["3d-2d", "2d-3d"])
-@pytest.mark.parametrize("point", HYBRIDSN_POINTS)
+@pytest.mark.parametrize("point", HybridSN.points)
 @pytest.mark.parametrize("others", [{}, {"fold": SE}, {"conv3d_3": SE, "conv2d": SE}], ids=str)
 def test_a_block_of_unknown_kind_is_run_window_by_window(order, point, others):
     model = make_network(order=order, attention=others)

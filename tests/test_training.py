@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from hsi_se import build_model
-from hsi_se.config import HybridSN, TrainSettings
+from hsi_se.config import TrainSettings
+from hsi_se.config_model import HybridSN
 from hsi_se.errors import TrainingError
 from hsi_se.models.inference import evaluation_mode, predict_patches
 from hsi_se.sampling.patches import PatchDataset, pad_cube

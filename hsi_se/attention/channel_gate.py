@@ -1,4 +1,4 @@
-"""What every gate per channel has in common, so that a map can compute the gates of all patches at once.
+"""What the blocks that gate whole channels share: squeeze, gate, scale.
 
 Axes: n patches, c features, d spectral depth, h rows, w cols.
 """
@@ -7,28 +7,38 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+Axis = Literal["feature", "band"]
+
 
 class ChannelGate(nn.Module):
-    """Scales every channel by a factor ≥ 0 that depends on one statistic of each channel alone.
+    """Scales every channel by a gate in (0, 1) that depends on one number a channel.
 
-    A subclass sets both attributes and gives `gate`, which is all that a map asks of it.
+    It works at any rank: the squeeze runs over every axis but the batch and the gated one. A block
+    says in `gate` how the numbers become gates; that this is all it sees of its input is what lets
+    whole-scene maps share the work of overlapping patches.
 
-    Attributes:
-        squeeze: the statistic, over every axis but the batch and the gated one.
-        gated_dim: the axis of the channels, 1 or 2.
+    Args:
+        axis: `feature` gates axis 1 of `(n, c, …)`; `band` gates axis 2 of `(n, c, d, h, w)`.
+        squeeze: the statistic of each channel.
 
     Shape: any `(n, c, …)`; the output has the input's.
     """
 
-    squeeze: Literal["mean", "max"]
-    gated_dim: int
+    def __init__(self, *, axis: Axis, squeeze: Literal["mean", "max"] = "mean") -> None:
+        super().__init__()
+        self.gated_dim = 1 if axis == "feature" else 2
+        self.squeeze = squeeze
+        self.description = ""
+
+    def extra_repr(self) -> str:
+        return self.description
 
     def gate(self, squeezed: Tensor) -> Tensor:
-        """The factors `(n, C)` ≥ 0 that follow from the squeezed channels `(n, C)`."""
+        """The gates `(n, C)` in (0, 1) for squeezed channels `(n, C)`."""
         raise NotImplementedError
 
     def excitation(self, x: Tensor) -> Tensor:
-        """The factors `(n, C)` that `x` gets."""
+        """The gates `(n, C)` that `x` gets."""
         others = [dim for dim in range(1, x.ndim) if dim != self.gated_dim]
         return self.gate(x.mean(others) if self.squeeze == "mean" else x.amax(others))
 

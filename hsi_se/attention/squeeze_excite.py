@@ -1,20 +1,18 @@
 """Squeeze-and-excitation: one gate per channel, from the mean of each channel.
 
 Hu, Shen, Albanie, Sun, Wu: Squeeze-and-Excitation Networks, https://arxiv.org/abs/1709.01507.
-Axes: n patches, c features, d spectral depth, h rows, w cols.
 """
 
 from typing import Literal
 
 from torch import Tensor, nn
 
-from hsi_se.attention.channel_gate import ChannelGate
+from hsi_se.attention.channel_gate import Axis, ChannelGate
 
 
 class SqueezeExcite(ChannelGate):
     """Scales every channel by `sigmoid(W₂ relu(W₁ z))`, z the squeezed channels (eqs. 2-4).
 
-    It works at any rank: the squeeze runs over every axis but the batch and the gated one.
     Departures from the paper: `squeeze="max"`, `axis="band"` (the gate over spectral depth instead
     of features) and `bias=False` are options; the hidden width is never below 1.
 
@@ -24,7 +22,7 @@ class SqueezeExcite(ChannelGate):
         bias: whether the two layers have one.
         form: `linear` layers, or the same two as 1×1 convolutions.
         squeeze: the statistic of each channel.
-        axis: `feature` gates axis 1 of `(n, c, …)`; `band` gates axis 2 of `(n, c, d, h, w)`.
+        axis: which channels; see `ChannelGate`.
 
     Shape: any `(n, c, …)`; the output has the input's.
     """
@@ -37,14 +35,12 @@ class SqueezeExcite(ChannelGate):
         bias: bool = True,
         form: Literal["linear", "conv"] = "linear",
         squeeze: Literal["mean", "max"] = "mean",
-        axis: Literal["feature", "band"] = "feature",
+        axis: Axis = "feature",
     ) -> None:
-        super().__init__()
+        super().__init__(axis=axis, squeeze=squeeze)
         hidden = max(1, round(channels / reduction))
         self.description = f"se {axis} {channels}→{hidden}→{channels}, {squeeze}, {form}"
         self.form = form
-        self.squeeze = squeeze
-        self.gated_dim = 1 if axis == "feature" else 2
         self.reduce: nn.Module
         self.expand: nn.Module
         if form == "linear":
@@ -53,9 +49,6 @@ class SqueezeExcite(ChannelGate):
         else:
             self.reduce = nn.Conv2d(channels, hidden, 1, bias=bias)
             self.expand = nn.Conv2d(hidden, channels, 1, bias=bias)
-
-    def extra_repr(self) -> str:
-        return self.description
 
     def gate(self, squeezed: Tensor) -> Tensor:
         if self.form == "conv":

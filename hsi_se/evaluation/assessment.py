@@ -168,7 +168,7 @@ def assess(
         calibration_scaled=measure_calibration(scaled, true_classes),
         rejection=measure_rejection(scaled.max(axis=1), predicted[at_test] == true_classes),
         area=estimate_area(
-            evaluation.confusion, mapped_pixels=np.bincount(predicted.ravel(), minlength=len(ids))
+            evaluation.confusion, mapped_pixels=np.bincount(predicted[truth.valid], minlength=len(ids))
         ),
     )
 

@@ -5,12 +5,13 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from hsi_se.errors import ConfigError
 from hsi_se.mapping import patchwise
 from hsi_se.mapping.dense import DenseEngine
+from hsi_se.models.classical import CentrePixelClassifier
 from hsi_se.models.hybridsn import HybridSN
+from hsi_se.models.network import Network
 from hsi_se.sampling.patches import pad_cube
 
 Engine = Literal["dense", "patches"]
@@ -18,7 +19,7 @@ ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 
 def predict_logits(
-    model: nn.Module,
+    model: Network | CentrePixelClassifier,
     cube: NDArray[np.float32],
     *,
     engine: Engine = "dense",
@@ -43,7 +44,7 @@ def predict_logits(
     """
     if engine not in ENGINES:
         raise ConfigError(f"engine = {engine!r}: choose from {', '.join(ENGINES)}")
-    if engine == "patches" or type(model) is not HybridSN:
+    if engine == "patches" or not isinstance(model, HybridSN):
         return patchwise.predict_logits(model, cube, padding=padding, on_batch=on_batch)
     dense = DenseEngine(model)
     rows, cols = cube.shape[:2]

@@ -1,18 +1,19 @@
 """Every pixel of a scene through the network, patch by patch: the reference for any faster way."""
 
+import itertools
 from collections.abc import Callable
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
+from hsi_se.models.classical import CentrePixelClassifier
 from hsi_se.models.inference import predict_patches
+from hsi_se.models.network import Network
 from hsi_se.sampling.patches import PatchDataset, pad_cube
 
 
 def predict_logits(
-    model: nn.Module,
+    model: Network | CentrePixelClassifier,
     cube: NDArray[np.float32],
     *,
     padding: str,
@@ -26,10 +27,9 @@ def predict_logits(
         padding: `zero` or `reflect`, as in training.
         on_batch: called with the number of pixels after each batch.
     """
-    patch_size = cast(int, model.patch_size)
-    device = next(model.parameters()).device
-    padded = pad_cube(cube, patch_size=patch_size, padding=padding).to(device)
+    device = next(itertools.chain(model.parameters(), model.buffers())).device
+    padded = pad_cube(cube, patch_size=model.patch_size, padding=padding).to(device)
     pixels = np.argwhere(np.ones(cube.shape[:2], dtype=bool))
-    patches = PatchDataset(padded, pixels, patch_size=patch_size)
+    patches = PatchDataset(padded, pixels, patch_size=model.patch_size)
     logits = predict_patches(model, patches, on_batch=on_batch)
     return logits.float().cpu().numpy().reshape(*cube.shape[:2], -1)

@@ -8,16 +8,14 @@ Axes: n patches, c features, d spectral depth, h rows, w cols.
 import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
 from typing import Literal
 
 from torch import Tensor, nn
 
-from hsi_se.attention.placement import build_attention
-from hsi_se.config import AttentionSettings
+from hsi_se.models.network import Attention, Network, fill_slots
 
 
-class HybridSN(nn.Module):
+class HybridSN(Network):
     """Five named stages, an attention slot after each, and three dense layers.
 
     In the paper's order, `3d-2d`, the stages are conv3d_1, conv3d_2, conv3d_3, fold, conv2d. In
@@ -52,32 +50,24 @@ class HybridSN(nn.Module):
         norm: Literal["batch", "none"] = "batch",
         dropout: float = 0.4,
         dense_relu: bool = True,
-        attention: Mapping[str, AttentionSettings] | None = None,
+        attention: Attention | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(num_bands=num_bands, patch_size=patch_size)
         self.order = order
-        self.num_bands = num_bands
-        self.patch_size = patch_size
         shapes = stage_shapes(order, num_bands=num_bands, patch_size=patch_size, width=width)
         self.shapes = shapes  # of each stage's output, without the batch
         num_features = {point: shape[0] for point, shape in shapes.items()}
         stages = {
-            "conv3d_1": _conv3d(
+            "conv3d_1": make_conv3d(
                 1, num_features["conv3d_1"], depth=7, norm=norm, is_unfolding=order == "2d-3d"
             ),
-            "conv3d_2": _conv3d(num_features["conv3d_1"], num_features["conv3d_2"], depth=5, norm=norm),
-            "conv3d_3": _conv3d(num_features["conv3d_2"], num_features["conv3d_3"], depth=3, norm=norm),
+            "conv3d_2": make_conv3d(num_features["conv3d_1"], num_features["conv3d_2"], depth=5, norm=norm),
+            "conv3d_3": make_conv3d(num_features["conv3d_2"], num_features["conv3d_3"], depth=3, norm=norm),
             "fold": nn.Flatten(1, 2),  # (n, c, d, h, w) to (n, c·d, h, w)
             "conv2d": _conv2d(num_features["fold"], num_features["conv2d"], norm=norm),
         }
         self.stages = nn.ModuleDict({point: stages[point] for point in shapes})
-        attention = attention or {}
-        self.attention = nn.ModuleDict(
-            {
-                point: build_attention(attention[point], shape=shape) if point in attention else nn.Identity()
-                for point, shape in shapes.items()
-            }
-        )
+        self.attention = fill_slots(attention or {}, shapes)
         sizes = (math.prod(list(shapes.values())[-1]), _scale(256, width), _scale(128, width))
         hidden: list[nn.Module] = []
         for num_in, num_out in itertools.pairwise(sizes):
@@ -122,7 +112,9 @@ def _scale(count: int, width: float) -> int:
     return max(1, round(count * width))
 
 
-def _conv3d(num_in: int, num_out: int, *, depth: int, norm: str, is_unfolding: bool = False) -> nn.Sequential:
+def make_conv3d(
+    num_in: int, num_out: int, *, depth: int, norm: str = "batch", is_unfolding: bool = False
+) -> nn.Sequential:
     """A valid convolution `depth` × 3 × 3; one that unfolds reads 2-D features as spectral depth."""
     stage = nn.Sequential()
     if is_unfolding:

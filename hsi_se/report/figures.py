@@ -21,7 +21,7 @@ _SHORTER_SIDE_INCHES = 4.5
 
 def save_map(class_map: ClassMap, path: Path, *, title: str) -> None:
     """Writes the map as a PNG in the class colours, north up as in the file, with a legend beside it."""
-    figure, axes = _make_map_figure(*class_map.labels.shape, title=title)
+    figure, axes = make_map_figure(*class_map.labels.shape, title=title)
     axes.imshow(class_map.to_rgb(), interpolation="nearest")
     names = dict(class_map.class_names)
     if (class_map.labels == UNLABELLED).any():
@@ -50,7 +50,7 @@ _SIDE_COLOURS = {
 
 def save_split(sides: SideMap, path: Path, *, title: str) -> None:
     """Writes the partition map `(rows, cols)` as a PNG: who trains, validates, is tested, or is dropped."""
-    figure, axes = _make_map_figure(sides.shape[0], sides.shape[1], title=title)
+    figure, axes = make_map_figure(sides.shape[0], sides.shape[1], title=title)
     colours = ListedColormap([colour for _, colour in _SIDE_COLOURS.values()])
     axes.imshow(sides, cmap=colours, vmin=-0.5, vmax=len(Side) - 0.5, interpolation="nearest")
     counts = np.bincount(sides.ravel(), minlength=len(Side))
@@ -94,7 +94,7 @@ def save_confusion(evaluation: Evaluation, path: Path) -> None:
     save_figure(figure, path)
 
 
-def _make_map_figure(rows: int, cols: int, *, title: str) -> tuple[Figure, Axes]:
+def make_map_figure(rows: int, cols: int, *, title: str) -> tuple[Figure, Axes]:
     """A figure in the shape of a scene, with room for a legend on the right."""
     scale = _SHORTER_SIDE_INCHES / min(rows, cols)
     width, height = min(cols * scale, 12), min(rows * scale, 12)

@@ -70,13 +70,13 @@ def _read(
     truth: GroundTruth, file: str, key: str | None, setting: str, roots: Sequence[Path]
 ) -> NDArray[np.int32]:
     path = find_file(file, roots, setting=f"split.{setting}")
-    mask = read_labels(path, key=key, setting=f"split.{setting}_key")
+    mask = read_labels(path, key=key, setting=f"split.{setting}_key", shape=truth.shape)
     if mask.shape != truth.shape:
         raise SplitError(
             f"split.{setting} = {file}: is {mask.shape[0]} × {mask.shape[1]} pixels and the scene "
             f"{truth.shape[0]} × {truth.shape[1]}; give a mask of the scene"
         )
-    return mask
+    return np.where(truth.valid, mask, UNLABELLED).astype(np.int32)
 
 
 def _check_partition(

@@ -35,8 +35,12 @@ class Reduction:
     def num_components(self) -> int:
         return int(self.components.shape[0])
 
-    def apply(self, cube: NDArray[np.generic]) -> NDArray[np.float32]:
+    def apply(
+        self, cube: NDArray[np.generic], *, nodata: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float32]:
         """Returns the components `(rows, cols, K)` of a cube `(rows, cols, bands)`.
+
+        Pixels in `nodata` `(rows, cols)` become zero, which is what the fit's mean becomes.
 
         Raises:
             SceneError: the cube has another band count than the one this was fitted on.
@@ -50,11 +54,17 @@ class Reduction:
         for start in range(0, len(cube), _ROWS_PER_CHUNK):
             rows = slice(start, start + _ROWS_PER_CHUNK)
             components[rows] = (cube[rows].astype(np.float64) - self.mean) @ (self.components.T / self.scale)
+        if nodata is not None:
+            components[nodata] = 0
         return components
 
 
 def fit_reduction(
-    cube: NDArray[np.generic], settings: PcaReduction | NoReduction, *, train_pixels: Pixels
+    cube: NDArray[np.generic],
+    settings: PcaReduction | NoReduction,
+    *,
+    train_pixels: Pixels,
+    nodata: NDArray[np.bool_] | None = None,
 ) -> Reduction:
     """Returns the reduction that the config asks for, fitted on the training pixels or the scene.
 
@@ -67,6 +77,7 @@ def fit_reduction(
         cube: `(rows, cols, bands)`.
         settings: the config's `reduction` section.
         train_pixels: `(n, 2)` of (row, col).
+        nodata: `(rows, cols)` the pixels that no fit may see.
 
     Raises:
         ConfigError: more components than bands or than the fit has pixels for.
@@ -79,14 +90,15 @@ def fit_reduction(
             return Reduction(np.zeros(num_bands), identity, np.ones(num_bands))
         return Reduction(train.mean(axis=0), identity, _positive(train.std(axis=0)))
 
-    num_samples = len(train) if settings.fit_on == "train" else cube.shape[0] * cube.shape[1]
+    measured = cube.reshape(-1, num_bands) if nodata is None else cube[~nodata]
+    num_samples = len(train if settings.fit_on == "train" else measured)
     most = min(num_bands, num_samples - 1)
     if settings.components > most:
         raise ConfigError(
             f"reduction.components = {settings.components}: the scene has {num_bands} bands and the fit "
             f"{num_samples} pixels; write at most {most}"
         )
-    samples = train if settings.fit_on == "train" else cube.reshape(-1, num_bands).astype(np.float64)
+    samples = train if settings.fit_on == "train" else measured.astype(np.float64)
     # From the band covariance: memory grows with the bands, not with a decomposition of the pixels.
     pca = PCA(settings.components, svd_solver="covariance_eigh", copy=False).fit(samples)
     deviations = _positive(np.sqrt(pca.explained_variance_))

@@ -1,7 +1,7 @@
 """The known benchmark scenes: facts only.
 
-Sizes, keys and class names are those of the Computational Intelligence Group of the University of
-the Basque Country (EHU), which publishes the scenes; the fixed natural-colour bands are 0-based.
+Sizes, keys and class names are those of who publishes the scenes; most come from the Computational
+Intelligence Group of the University of the Basque Country (EHU). Natural-colour bands are 0-based.
 """
 
 import re
@@ -9,47 +9,88 @@ from dataclasses import dataclass
 
 AVIRIS_NATURAL_COLOUR = (43, 21, 11)
 ROSIS_NATURAL_COLOUR = (55, 41, 12)
+_EHU = "https://www.ehu.eus/ccwintco/uploads"
+_HUGGING_FACE = "https://huggingface.co/datasets/danaroth/{}/resolve/main"
+_WHU = "http://rsidea.whu.edu.cn (WHU-Hi data sharing)"
+_GITHUB = "https://github.com/gokriznastic/HybridSN/raw/master/data"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownFile:
+    """One file of a scene.
+
+    Attributes:
+        names: what it is called; `scene fetch` writes the first.
+        keys: its arrays; several label maps make one.
+        sources: URLs in the order in which they are tried.
+        num_bytes, sha256: where known.
+    """
+
+    names: tuple[str, ...]
+    keys: tuple[str, ...]
+    sources: tuple[str, ...] = ()
+    num_bytes: int | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnownScene:
-    """One scene: `rows × cols × bands`, the files and keys it comes in, `class_names` by label."""
+    """One scene: `rows × cols × bands`, its two files, and `class_names` by label.
+
+    Attributes:
+        sensor: that took it.
+        gsd_m: ground sampling distance, metres.
+        wavelengths_nm: where the spectrum starts and ends.
+        natural_colour: 0-based red, green and blue bands, where fixed.
+        registration: where to ask for the files, if they cannot be fetched.
+    """
 
     name: str
     title: str
     aliases: tuple[str, ...]
-    cube_file: str
-    cube_key: str
-    labels_file: str
-    labels_key: str
+    cube: KnownFile
+    labels: KnownFile
     rows: int
     cols: int
     bands: int
     class_names: dict[int, str]
+    sensor: str
+    gsd_m: float
+    wavelengths_nm: tuple[int, int]
     natural_colour: tuple[int, int, int] | None = None
+    registration: str | None = None
 
 
-def _from_one(*names: str) -> dict[int, str]:
-    return dict(enumerate(names, start=1))
+def _from_one(names: str) -> dict[int, str]:
+    """Names between commas, by label from 1."""
+    return dict(enumerate(names.split(", "), start=1))
+
+
+def _public(
+    name: str,
+    key: str,
+    folder: str,
+    *,
+    mirrors: tuple[str, ...] = (),
+    num_bytes: int | None,
+    sha256: str,
+    also: tuple[str, ...] = (),
+) -> KnownFile:
+    """A file that EHU publishes in `folder`, and others in theirs."""
+    sources = (f"{_EHU}/{folder}/{name}", *(f"{mirror}/{name}" for mirror in mirrors))
+    return KnownFile(names=(name, *also), keys=(key,), sources=sources, num_bytes=num_bytes, sha256=sha256)
+
+
+def _asked_for(name: str, *keys: str) -> KnownFile:
+    return KnownFile(names=(name,), keys=keys)
 
 
 _SALINAS_CLASSES = _from_one(
-    "Brocoli_green_weeds_1",
-    "Brocoli_green_weeds_2",
-    "Fallow",
-    "Fallow_rough_plow",
-    "Fallow_smooth",
-    "Stubble",
-    "Celery",
-    "Grapes_untrained",
-    "Soil_vinyard_develop",
-    "Corn_senesced_green_weeds",
-    "Lettuce_romaine_4wk",
-    "Lettuce_romaine_5wk",
-    "Lettuce_romaine_6wk",
-    "Lettuce_romaine_7wk",
-    "Vinyard_untrained",
-    "Vinyard_vertical_trellis",
+    "Brocoli_green_weeds_1, Brocoli_green_weeds_2, Fallow, Fallow_rough_plow, "
+    "Fallow_smooth, Stubble, Celery, Grapes_untrained, Soil_vinyard_develop, "
+    "Corn_senesced_green_weeds, Lettuce_romaine_4wk, Lettuce_romaine_5wk, "
+    "Lettuce_romaine_6wk, Lettuce_romaine_7wk, Vinyard_untrained, "
+    "Vinyard_vertical_trellis"
 )
 
 KNOWN_SCENES = (
@@ -57,30 +98,32 @@ KNOWN_SCENES = (
         name="indian-pines",
         title="Indian Pines (AVIRIS, 1992)",
         aliases=("IP", "IN"),
-        cube_file="Indian_pines_corrected.mat",
-        cube_key="indian_pines_corrected",
-        labels_file="Indian_pines_gt.mat",
-        labels_key="indian_pines_gt",
+        cube=_public(
+            "Indian_pines_corrected.mat",
+            "indian_pines_corrected",
+            "6/67",
+            mirrors=(_HUGGING_FACE.format("indian_pines"), _GITHUB),
+            num_bytes=5953527,
+            sha256="ec2f8808710919d566f70f0d4aa885aae1ddfd42b734aba71c5e12ca65450939",
+        ),
+        labels=_public(
+            "Indian_pines_gt.mat",
+            "indian_pines_gt",
+            "c/c4",
+            mirrors=(_HUGGING_FACE.format("indian_pines"), _GITHUB),
+            num_bytes=1125,
+            sha256="65c4687a8ab04f6da4789799bc3bc4f6e88bccac3ed6a2e6ae367e5e6b9e429c",
+        ),
         rows=145,
         cols=145,
         bands=200,
+        sensor="AVIRIS",
+        gsd_m=20.0,
+        wavelengths_nm=(400, 2500),
         class_names=_from_one(
-            "Alfalfa",
-            "Corn-notill",
-            "Corn-mintill",
-            "Corn",
-            "Grass-pasture",
-            "Grass-trees",
-            "Grass-pasture-mowed",
-            "Hay-windrowed",
-            "Oats",
-            "Soybean-notill",
-            "Soybean-mintill",
-            "Soybean-clean",
-            "Wheat",
-            "Woods",
-            "Buildings-Grass-Trees-Drives",
-            "Stone-Steel-Towers",
+            "Alfalfa, Corn-notill, Corn-mintill, Corn, Grass-pasture, Grass-trees, Grass-pasture-"
+            "mowed, Hay-windrowed, Oats, Soybean-notill, Soybean-mintill, Soybean-clean, Wheat, "
+            "Woods, Buildings-Grass-Trees-Drives, Stone-Steel-Towers"
         ),
         natural_colour=AVIRIS_NATURAL_COLOUR,
     ),
@@ -88,23 +131,31 @@ KNOWN_SCENES = (
         name="pavia-university",
         title="Pavia University (ROSIS, 2001)",
         aliases=("PU", "UP", "PaviaU"),
-        cube_file="PaviaU.mat",
-        cube_key="paviaU",
-        labels_file="PaviaU_gt.mat",
-        labels_key="paviaU_gt",
+        cube=_public(
+            "PaviaU.mat",
+            "paviaU",
+            "e/ee",
+            mirrors=(_HUGGING_FACE.format("pavia"), _GITHUB),
+            num_bytes=34806917,
+            sha256="28447fa87f7a5797845e9a189c0da85e23b1d06a4ba7361e5ff44efbf834d2fb",
+        ),
+        labels=_public(
+            "PaviaU_gt.mat",
+            "paviaU_gt",
+            "5/50",
+            mirrors=(_HUGGING_FACE.format("pavia"), _GITHUB),
+            num_bytes=11005,
+            sha256="23f6a426928f9b32984adffe659e29f554f9fb6c93b5a107528d308d5087a829",
+        ),
         rows=610,
         cols=340,
         bands=103,
+        sensor="ROSIS",
+        gsd_m=1.3,
+        wavelengths_nm=(430, 860),
         class_names=_from_one(
-            "Asphalt",
-            "Meadows",
-            "Gravel",
-            "Trees",
-            "Painted metal sheets",
-            "Bare Soil",
-            "Bitumen",
-            "Self-Blocking Bricks",
-            "Shadows",
+            "Asphalt, Meadows, Gravel, Trees, Painted metal sheets, Bare Soil, Bitumen, Self-"
+            "Blocking Bricks, Shadows"
         ),
         natural_colour=ROSIS_NATURAL_COLOUR,
     ),
@@ -112,23 +163,31 @@ KNOWN_SCENES = (
         name="pavia-centre",
         title="Pavia Centre (ROSIS, 2001)",
         aliases=("PC", "PaviaC", "Pavia"),
-        cube_file="Pavia.mat",
-        cube_key="pavia",
-        labels_file="Pavia_gt.mat",
-        labels_key="pavia_gt",
+        cube=_public(
+            "Pavia.mat",
+            "pavia",
+            "e/e3",
+            mirrors=(_HUGGING_FACE.format("pavia"),),
+            num_bytes=None,
+            sha256="b60341da323fd271cd97dd6d7a69514d385ccd7fdfc5a60c4ff5994b047f152e",
+        ),
+        labels=_public(
+            "Pavia_gt.mat",
+            "pavia_gt",
+            "5/53",
+            mirrors=(_HUGGING_FACE.format("pavia"),),
+            num_bytes=34887,
+            also=("PaviaC_gt.mat",),
+            sha256="7eb54ab81b404dd3ae572e6d0ec211595029e5a847bec2cfb8f9e72d07066b69",
+        ),
         rows=1096,
         cols=715,
         bands=102,
+        sensor="ROSIS",
+        gsd_m=1.3,
+        wavelengths_nm=(430, 860),
         class_names=_from_one(
-            "Water",
-            "Trees",
-            "Asphalt",
-            "Self-Blocking Bricks",
-            "Bitumen",
-            "Tiles",
-            "Shadows",
-            "Meadows",
-            "Bare Soil",
+            "Water, Trees, Asphalt, Self-Blocking Bricks, Bitumen, Tiles, Shadows, Meadows, Bare Soil"
         ),
         natural_colour=ROSIS_NATURAL_COLOUR,
     ),
@@ -136,13 +195,28 @@ KNOWN_SCENES = (
         name="salinas",
         title="Salinas (AVIRIS, 1998)",
         aliases=("SA", "SV"),
-        cube_file="Salinas_corrected.mat",
-        cube_key="salinas_corrected",
-        labels_file="Salinas_gt.mat",
-        labels_key="salinas_gt",
+        cube=_public(
+            "Salinas_corrected.mat",
+            "salinas_corrected",
+            "a/a3",
+            mirrors=(_HUGGING_FACE.format("salinas"), _GITHUB),
+            num_bytes=26552770,
+            sha256="5ec1c0d22f56d18ecd336f8e35735863c0f160682e04e0c18ef3f89a3334d87d",
+        ),
+        labels=_public(
+            "Salinas_gt.mat",
+            "salinas_gt",
+            "f/fa",
+            mirrors=(_HUGGING_FACE.format("salinas"), _GITHUB),
+            num_bytes=4277,
+            sha256="ecfab4d31ef5553f097943235d8ea502038eb4a2067b2ad10b33e37c949955e2",
+        ),
         rows=512,
         cols=217,
         bands=204,
+        sensor="AVIRIS",
+        gsd_m=3.7,
+        wavelengths_nm=(400, 2500),
         class_names=_SALINAS_CLASSES,
         natural_colour=AVIRIS_NATURAL_COLOUR,
     ),
@@ -150,13 +224,28 @@ KNOWN_SCENES = (
         name="salinas-a",
         title="SalinasA (AVIRIS, 1998)",
         aliases=("SalinasA",),
-        cube_file="SalinasA_corrected.mat",
-        cube_key="salinasA_corrected",
-        labels_file="SalinasA_gt.mat",
-        labels_key="salinasA_gt",
+        cube=_public(
+            "SalinasA_corrected.mat",
+            "salinasA_corrected",
+            "d/df",
+            mirrors=(_HUGGING_FACE.format("salinas"),),
+            num_bytes=1539086,
+            sha256="d75684ed3ab71a1024cee0f9db9061f50a3523a92ff5edfbbb1eed976b9f1721",
+        ),
+        labels=_public(
+            "SalinasA_gt.mat",
+            "salinasA_gt",
+            "a/aa",
+            mirrors=(_HUGGING_FACE.format("salinas"),),
+            num_bytes=587,
+            sha256="17814c1d3296c0e29b27f320f2c4174d2a68adb87e376abe78f02923e2c2e454",
+        ),
         rows=83,
         cols=86,
         bands=204,
+        sensor="AVIRIS",
+        gsd_m=3.7,
+        wavelengths_nm=(400, 2500),
         class_names={label: _SALINAS_CLASSES[label] for label in (1, 10, 11, 12, 13, 14)},
         natural_colour=AVIRIS_NATURAL_COLOUR,
     ),
@@ -164,56 +253,136 @@ KNOWN_SCENES = (
         name="ksc",
         title="Kennedy Space Center (AVIRIS, 1996)",
         aliases=("KSC",),
-        cube_file="KSC.mat",
-        cube_key="KSC",
-        labels_file="KSC_gt.mat",
-        labels_key="KSC_gt",
+        cube=_public(
+            "KSC.mat",
+            "KSC",
+            "2/26",
+            num_bytes=56824624,
+            sha256="b1ad011cfdb65c853e4f9f6108ca4774467d87f90a5c23b74ff3a2984a3b4786",
+        ),
+        labels=_public(
+            "KSC_gt.mat",
+            "KSC_gt",
+            "a/a6",
+            num_bytes=3240,
+            sha256="a1d6ab9293691006bd4d9742d1a1e1c141b1aaa5fbc5fa128b33c1d09038510b",
+        ),
         rows=512,
         cols=614,
         bands=176,
+        sensor="AVIRIS",
+        gsd_m=18.0,
+        wavelengths_nm=(400, 2500),
         class_names=_from_one(
-            "Scrub",
-            "Willow swamp",
-            "Cabbage palm hammock",
-            "Cabbage palm/oak hammock",
-            "Slash pine",
-            "Oak/broadleaf hammock",
-            "Hardwood swamp",
-            "Graminoid marsh",
-            "Spartina marsh",
-            "Cattail marsh",
-            "Salt marsh",
-            "Mud flats",
-            "Water",
+            "Scrub, Willow swamp, Cabbage palm hammock, Cabbage palm/oak hammock, Slash pine, "
+            "Oak/broadleaf hammock, Hardwood swamp, Graminoid marsh, Spartina marsh, Cattail "
+            "marsh, Salt marsh, Mud flats, Water"
         ),
     ),
     KnownScene(
         name="botswana",
         title="Botswana (Hyperion, 2001)",
         aliases=("BO",),
-        cube_file="Botswana.mat",
-        cube_key="Botswana",
-        labels_file="Botswana_gt.mat",
-        labels_key="Botswana_gt",
+        cube=_public(
+            "Botswana.mat",
+            "Botswana",
+            "7/72",
+            num_bytes=78911133,
+            sha256="f1603903c844cdc2980550b0180688e8e1a72d4292595d1120e1dec2a80a91c7",
+        ),
+        labels=_public(
+            "Botswana_gt.mat",
+            "Botswana_gt",
+            "5/58",
+            num_bytes=4039,
+            sha256="668394905e10e629c16584bfd02b0f533b96d6ba18a63274a94ff3a77126a887",
+        ),
         rows=1476,
         cols=256,
         bands=145,
+        sensor="Hyperion",
+        gsd_m=30.0,
+        wavelengths_nm=(400, 2500),
         class_names=_from_one(
-            "Water",
-            "Hippo grass",
-            "Floodplain grasses 1",
-            "Floodplain grasses 2",
-            "Reeds",
-            "Riparian",
-            "Firescar",
-            "Island interior",
-            "Acacia woodlands",
-            "Acacia shrublands",
-            "Acacia grasslands",
-            "Short mopane",
-            "Mixed mopane",
-            "Exposed soils",
+            "Water, Hippo grass, Floodplain grasses 1, Floodplain grasses 2, Reeds, Riparian, "
+            "Firescar, Island interior, Acacia woodlands, Acacia shrublands, Acacia grasslands, "
+            "Short mopane, Mixed mopane, Exposed soils"
         ),
+    ),
+    KnownScene(
+        name="houston-2013",
+        title="Houston 2013 (CASI, 2012)",
+        aliases=("HU", "Houston", "Houston13"),
+        cube=_asked_for("2013_IEEE_GRSS_DF_Contest_CASI.tif", ""),
+        labels=_asked_for("houston_gt.mat", "houston_gt_tr", "houston_gt_te"),
+        rows=349,
+        cols=1905,
+        bands=144,
+        sensor="ITRES CASI-1500",
+        gsd_m=2.5,
+        wavelengths_nm=(380, 1050),
+        class_names=_from_one(
+            "Healthy grass, Stressed grass, Synthetic grass, Trees, Soil, Water, Residential, "
+            "Commercial, Road, Highway, Railway, Parking Lot 1, Parking Lot 2, Tennis Court, "
+            "Running Track"
+        ),
+        registration="https://hyperspectral.ee.uh.edu (2013 IEEE GRSS Data Fusion Contest)",
+    ),
+    KnownScene(
+        name="whu-hi-longkou",
+        title="WHU-Hi LongKou",
+        aliases=("LK", "LongKou"),
+        cube=_asked_for("WHU_Hi_LongKou.mat", "WHU_Hi_LongKou"),
+        labels=_asked_for("WHU_Hi_LongKou_gt.mat", "WHU_Hi_LongKou_gt"),
+        rows=550,
+        cols=400,
+        bands=270,
+        sensor="Headwall Nano-Hyperspec",
+        gsd_m=0.463,
+        wavelengths_nm=(400, 1000),
+        class_names=_from_one(
+            "Corn, Cotton, Sesame, Broad-leaf soybean, Narrow-leaf soybean, Rice, Water, Roads "
+            "and houses, Mixed weed"
+        ),
+        registration=_WHU,
+    ),
+    KnownScene(
+        name="whu-hi-hanchuan",
+        title="WHU-Hi HanChuan",
+        aliases=("HC", "HanChuan"),
+        cube=_asked_for("WHU_Hi_HanChuan.mat", "WHU_Hi_HanChuan"),
+        labels=_asked_for("WHU_Hi_HanChuan_gt.mat", "WHU_Hi_HanChuan_gt"),
+        rows=1217,
+        cols=303,
+        bands=274,
+        sensor="Headwall Nano-Hyperspec",
+        gsd_m=0.109,
+        wavelengths_nm=(400, 1000),
+        class_names=_from_one(
+            "Strawberry, Cowpea, Soybean, Sorghum, Water spinach, Watermelon, Greens, Trees, "
+            "Grass, Red roof, Gray roof, Plastic, Bare soil, Road, Bright object, Water"
+        ),
+        registration=_WHU,
+    ),
+    KnownScene(
+        name="whu-hi-honghu",
+        title="WHU-Hi HongHu",
+        aliases=("HH", "HongHu"),
+        cube=_asked_for("WHU_Hi_HongHu.mat", "WHU_Hi_HongHu"),
+        labels=_asked_for("WHU_Hi_HongHu_gt.mat", "WHU_Hi_HongHu_gt"),
+        rows=940,
+        cols=475,
+        bands=270,
+        sensor="Headwall Nano-Hyperspec",
+        gsd_m=0.043,
+        wavelengths_nm=(400, 1000),
+        class_names=_from_one(
+            "Red roof, Road, Bare soil, Cotton, Cotton firewood, Rape, Chinese cabbage, Pakchoi, "
+            "Cabbage, Tuber mustard, Brassica parachinensis, Brassica chinensis, Small Brassica "
+            "chinensis, Lactuca sativa, Celtuce, Film covered lettuce, Romaine lettuce, Carrot, "
+            "White radish, Garlic sprout, Broad bean, Tree"
+        ),
+        registration=_WHU,
     ),
 )
 
@@ -223,6 +392,14 @@ def find_known_scene(name: str) -> KnownScene | None:
     wanted = _squash(name)
     for scene in KNOWN_SCENES:
         if wanted in {_squash(known) for known in (scene.name, *scene.aliases)}:
+            return scene
+    return None
+
+
+def guess_known_scene(rows: int, cols: int, *, bands: int | None = None) -> KnownScene | None:
+    """The known scene of this size, if there is one; `bands` are compared where they are given."""
+    for scene in KNOWN_SCENES:
+        if (scene.rows, scene.cols) == (rows, cols) and bands in (None, scene.bands):
             return scene
     return None
 

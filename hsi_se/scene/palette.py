@@ -1,24 +1,24 @@
 """The field's usual class colours, by label."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import matplotlib
 from spectral import spy_colors
 
+from hsi_se.scene.raster import Colour as Colour
 from hsi_se.scene.scene import UNLABELLED
 
-Colour = tuple[int, int, int]
 
-
-def make_palette(class_ids: Iterable[int]) -> dict[int, Colour]:
+def make_palette(class_ids: Iterable[int], *, given: Mapping[int, Colour] | None = None) -> dict[int, Colour]:
     """Returns an 8-bit RGB colour for unlabelled ground and for each label.
 
     Labels keep the colours that Spectral Python gives them (`spectral.spy_colors`); those beyond its
-    list get evenly spread hues.
+    list get evenly spread hues. A colour that is `given` wins.
     """
     ids = sorted(int(label) for label in class_ids)
     beyond = [label for label in ids if label >= len(spy_colors)]
     hues = matplotlib.colormaps["hsv"].resampled(len(beyond) + 1)
     palette = {label: hues(place, bytes=True)[:3] for place, label in enumerate(beyond)}
     palette |= {label: spy_colors[label] for label in (UNLABELLED, *ids) if label < len(spy_colors)}
+    palette |= {label: colour for label, colour in (given or {}).items() if label in palette}
     return {label: (int(red), int(green), int(blue)) for label, (red, green, blue) in sorted(palette.items())}

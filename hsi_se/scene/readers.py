@@ -2,62 +2,76 @@
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import scipy.io
 from numpy.typing import NDArray
 
 from hsi_se.config import SceneFiles, SyntheticScene
 from hsi_se.errors import SceneError
 from hsi_se.scene.catalogue import KNOWN_SCENES, KnownScene, find_known_scene
+from hsi_se.scene.formats import open_file
+from hsi_se.scene.image import Image, describe_bands, make_image
+from hsi_se.scene.labels import LabelMap, Labels, pick_raster, read_label_map
+from hsi_se.scene.labels import read_labels as read_labels
+from hsi_se.scene.raster import Floats, pick_natural_colour, to_nanometres
 from hsi_se.scene.scene import UNLABELLED, GroundTruth, Scene
 from hsi_se.scene.synthetic import make_synthetic_scene
 
 DEFAULT_DATA_DIR = Path("datasets")
-_NUMERIC_CLASSES = {"single", "double", "logical", "float32", "float64", "bool"} | {
-    f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)
-}
 _MAX_DEPTH = 2  # folders below the data folder that are searched
+_MAX_WAVELENGTH_FILE = 2**20  # bytes
+
+SceneSettings = str | SceneFiles | SyntheticScene
 
 
-def load_scene(scene: str | SceneFiles | SyntheticScene, data: str | Path | None = None) -> Scene:
+def load_scene(
+    scene: SceneSettings, data: str | Path | None = None, *, keep: Collection[int] | None = None
+) -> Scene:
     """Returns the scene that a config's `scene` section names.
 
     Args:
         scene: a known scene's name or alias, a pair of files, or the synthetic scene's seed and size.
         data: a folder searched before `datasets/`; files may lie in it or in its sub-folders, and
             their names match whatever the case.
+        keep: the cube's bands to take, 0-based, whatever the file or the config says of them.
 
     Raises:
-        SceneError: the name is unknown, a file is missing or no .mat file, the array cannot be
-            picked, or the cube and the labels do not fit each other (see `Scene`).
+        SceneError: the name is unknown, a file is missing or in no format that can be read, the array
+            cannot be picked, or the cube and the labels do not fit each other (see `Scene`).
     """
     roots = list_roots(data)
     if isinstance(scene, SyntheticScene):
         return make_synthetic_scene(seed=scene.synthetic, rows=scene.rows, cols=scene.cols, bands=scene.bands)
-    if isinstance(scene, SceneFiles):
-        setting, file, key, natural_colour = "scene.cube", scene.cube, scene.cube_key, None
-    else:
-        known = _get_known(scene)
-        setting, file, key = f"scene {known.name}", known.cube_file, None
-        natural_colour = known.natural_colour
-    cube_path = find_file(file, roots, setting=setting)
-    truth = load_ground_truth(scene, data)
+    source = SceneSource.of(scene, roots)
+    image = source.open_image(keep=keep)
+    label_map = source.read_labels(shape=image.shape[:2])
+    cube, nodata = image.read()
+    truth = source.make_truth(label_map, nodata)
+    notes = truth.notes + image.raster.notes + _describe_dropped(image)
     return Scene(
         name=truth.name,
         labels=truth.labels,
         class_names=truth.class_names,
-        cube=read_array(cube_path, ndim=3, key=key, setting="scene.cube_key"),
-        natural_colour=natural_colour,
+        palette=truth.palette,
+        nodata=truth.nodata,
+        notes=notes,
+        cube=cube,
+        wavelengths_nm=image.wavelengths_nm,
+        natural_colour=source.find_natural_colour(image),
+        georeference=image.raster.georeference or label_map.georeference,
+        dropped_bands={band + 1: reason for band, reason in image.dropped.items()},
     )
 
 
-def load_ground_truth(
-    scene: str | SceneFiles | SyntheticScene, data: str | Path | None = None
-) -> GroundTruth:
+def load_ground_truth(scene: SceneSettings, data: str | Path | None = None) -> GroundTruth:
     """Returns the labels of the scene that a config names; its cube need not be there.
+
+    Where the cube is there, labels at its nodata pixels are left out as `load_scene` does.
 
     Args:
         scene: as for `load_scene`.
@@ -66,22 +80,165 @@ def load_ground_truth(
     Raises:
         SceneError: as `load_scene`, for the labels alone.
     """
-    roots = list_roots(data)
-    match scene:
-        case SyntheticScene():
-            return load_scene(scene)
-        case SceneFiles():
-            path = find_file(scene.labels, roots, setting="scene.labels")
-            labels = read_labels(path, key=scene.labels_key, setting="scene.labels_key")
-            names = _names_of_files(scene.class_names, labels)
-            name = scene.name or Path(scene.cube).stem
-        case known_name:
-            known = _get_known(known_name)
-            path = find_file(known.labels_file, roots, setting=f"scene {known.name}")
-            labels = read_labels(path, key=None, setting="scene.labels_key")
-            name, names = known.name, known.class_names
-    ids = np.unique(labels[labels != UNLABELLED]).tolist()
-    return GroundTruth(name, labels, {label: names.get(label, f"class {label}") for label in ids})
+    if isinstance(scene, SyntheticScene):
+        return load_scene(scene, data)
+    source = SceneSource.of(scene, list_roots(data))
+    image = source.open_image() if source.has_cube() else None
+    label_map = source.read_labels(shape=None if image is None else image.shape[:2])
+    return source.make_truth(label_map, None if image is None else image.read_nodata())
+
+
+def open_scene_image(
+    scene: str | SceneFiles, data: str | Path | None = None, *, keep: Collection[int] | None = None
+) -> Image:
+    """Returns the cube of a scene without reading it: `Image.read_rows` goes through it in bounded memory.
+
+    Args:
+        scene, data, keep: as for `load_scene`.
+
+    Raises:
+        SceneError: as `load_scene`, for the cube alone.
+    """
+    return SceneSource.of(scene, list_roots(data)).open_image(keep=keep)
+
+
+@dataclass(frozen=True)
+class SceneSource:
+    """The files of a scene, known or the user's own, and the folders where they may lie."""
+
+    files: SceneFiles
+    known: KnownScene | None
+    roots: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, scene: str | SceneFiles, roots: Sequence[Path]) -> "SceneSource":
+        if isinstance(scene, SceneFiles):
+            return cls(scene, None, tuple(roots))
+        known = get_known(scene)
+        files = SceneFiles(
+            cube=known.cube.names[0], labels=known.labels.names[0], class_names=known.name, name=known.name
+        )
+        return cls(files, known, tuple(roots))
+
+    def _find(self, part: str) -> Path:
+        if self.known is None:
+            return find_file(getattr(self.files, part), self.roots, setting=f"scene.{part}")
+        names = self.known.cube.names if part == "cube" else self.known.labels.names
+        return find_file(names[0], self.roots, setting=f"scene {self.known.name}", also=names[1:])
+
+    def has_cube(self) -> bool:
+        try:
+            self._find("cube")
+        except SceneError:
+            return False
+        return True
+
+    def open_image(self, *, keep: Collection[int] | None = None) -> Image:
+        files, path = self.files, self._find("cube")
+        contents = open_file(path, byte_order=files.byte_order)
+        raster = pick_raster(contents, path, is_map=False, key=files.cube_key, setting="scene.cube_key")
+        return make_image(
+            raster,
+            drop=dict.fromkeys(files.list_dropped_bands(), "dropped by the config"),
+            keep=keep,
+            wavelengths_nm=self._read_wavelengths(raster.shape[2]),
+            nodata=None if files.nodata is None else float(files.nodata),
+            scale=files.scale,
+        )
+
+    def _read_wavelengths(self, bands: int) -> Floats | None:
+        """The config's own, from a list or a text file of numbers."""
+        given = self.files.wavelengths
+        if given is None:
+            return None
+        values: Sequence[Any] = given if not isinstance(given, str) else self._read_numbers(given)
+        found, _ = to_nanometres(values, unit=None, bands=bands)
+        if found is None:
+            raise SceneError(
+                f"scene.wavelengths: {len(values)} values, and not one positive number for each "
+                f"of the {bands} bands of the file; give that"
+            )
+        return found
+
+    def _read_numbers(self, name: str) -> list[str]:
+        path = find_file(name, self.roots, setting="scene.wavelengths")
+        if path.stat().st_size > _MAX_WAVELENGTH_FILE:
+            raise SceneError(
+                f"{path}: too long for a list of wavelengths; give a text file of one number a band"
+            )
+        return re.split(r"[\s,;]+", path.read_text(encoding="utf-8", errors="replace").strip())
+
+    def read_labels(self, *, shape: tuple[int, int] | None) -> LabelMap:
+        path = self._find("labels")
+        keys = self.known.labels.keys if self.known is not None else ()
+        if len(keys) > 1:  # a training and a test map, which do not overlap
+            maps = [read_label_map(path, key=key, setting="scene.labels_key").labels for key in keys]
+            return LabelMap(np.maximum.reduce(maps))
+        return read_label_map(
+            path,
+            key=self.files.labels_key,
+            setting="scene.labels_key",
+            unlabelled=self.files.unlabelled,
+            shape=shape,
+            byte_order=self.files.byte_order,
+        )
+
+    def make_truth(self, label_map: LabelMap, nodata: NDArray[np.bool_] | None) -> GroundTruth:
+        """The labels with their names and colours, and none where there is no data."""
+        files, labels, notes = self.files, label_map.labels, label_map.notes
+        name = files.name or Path(files.cube).stem
+        ids = _list_ids(labels)
+        names = label_map.class_names
+        if files.class_names is not None:
+            names = _name_classes(files.class_names, ids)
+        palette = dict(label_map.palette)
+        if files.palette is not None:
+            palette = dict(zip(ids, _one_each(files.palette, ids, "palette", "colours"), strict=True))
+        if nodata is not None and nodata.any():
+            if nodata.shape != labels.shape:
+                raise SceneError(
+                    f"scene {name}: the cube is {nodata.shape[0]} × {nodata.shape[1]} pixels and the labels "
+                    f"are {labels.shape[0]} × {labels.shape[1]}; give two files of one scene (rows × cols)"
+                )
+            lost = int((nodata & (labels != UNLABELLED)).sum())
+            labels = np.where(nodata, UNLABELLED, labels).astype(np.int32)
+            notes += (
+                f"{int(nodata.sum()):,} pixels hold nodata"
+                + (f"; {lost:,} of them had a label and are left out" if lost else ""),
+            )
+        else:
+            nodata = None
+        class_names = {label: names.get(label, f"class {label}") for label in _list_ids(labels)}
+        return GroundTruth(name, labels, class_names, palette=palette, nodata=nodata, notes=notes)
+
+    def find_natural_colour(self, image: Image) -> tuple[int, int, int] | None:
+        known = self.known
+        if known is None and isinstance(self.files.class_names, str):
+            known = find_known_scene(self.files.class_names)
+        if known is not None and known.natural_colour is not None and known.bands == len(image.bands):
+            return known.natural_colour
+        found = pick_natural_colour(image.wavelengths_nm)
+        if found is None and image.raster.natural_colour is not None:
+            places = {band: place for place, band in enumerate(image.bands.tolist())}
+            red, green, blue = (places.get(band) for band in image.raster.natural_colour)
+            found = (red, green, blue) if red is not None and green is not None and blue is not None else None
+        return found
+
+
+def _list_ids(labels: Labels) -> list[int]:
+    ids: list[int] = np.unique(labels[labels != UNLABELLED]).tolist()
+    return ids
+
+
+def _describe_dropped(image: Image) -> tuple[str, ...]:
+    reasons = dict.fromkeys(image.dropped.values())
+    wavelengths_nm = image.raster.wavelengths_nm
+    return tuple(
+        f"bands {describe_bands(bands, wavelengths_nm=wavelengths_nm)} of {image.raster.path.name} "
+        f"are left out: {reason}"
+        for reason in reasons
+        for bands in [{band for band, why in image.dropped.items() if why == reason}]
+    )
 
 
 def list_roots(data: str | Path | None) -> list[Path]:
@@ -97,23 +254,27 @@ def list_roots(data: str | Path | None) -> list[Path]:
     return [Path(data), DEFAULT_DATA_DIR]
 
 
-def _names_of_files(
-    class_names: tuple[str, ...] | str | None, labels: NDArray[np.int32]
-) -> Mapping[int, str]:
-    if class_names is None:
-        return {}
+def _name_classes(class_names: tuple[str, ...] | str, ids: list[int]) -> Mapping[int, str]:
     if isinstance(class_names, str):
-        return _get_known(class_names).class_names
-    ids = np.unique(labels[labels != UNLABELLED]).tolist()
-    if len(class_names) != len(ids):
+        return get_known(class_names).class_names
+    return dict(zip(ids, _one_each(class_names, ids, "class_names", "names"), strict=True))
+
+
+def _one_each(values: tuple[Any, ...], ids: list[int], setting: str, what: str) -> tuple[Any, ...]:
+    if len(values) != len(ids):
         raise SceneError(
-            f"scene.class_names: {len(class_names)} names for {len(ids)} labels "
-            f"({', '.join(map(str, ids))}); give one name for each"
+            f"scene.{setting}: {len(values)} {what} for {len(ids)} labels "
+            f"({', '.join(map(str, ids))}); give one {what[:-1]} for each"
         )
-    return dict(zip(ids, class_names, strict=True))
+    return values
 
 
-def _get_known(name: str) -> KnownScene:
+def get_known(name: str) -> KnownScene:
+    """Returns the known scene with this name or alias.
+
+    Raises:
+        SceneError: there is none; the message says which are near.
+    """
     known = find_known_scene(name)
     if known is None:
         names = [name for scene in KNOWN_SCENES for name in (scene.name, *scene.aliases)]
@@ -128,22 +289,28 @@ def _get_known(name: str) -> KnownScene:
     return known
 
 
-def find_file(name: str | Path, roots: Sequence[Path], *, setting: str) -> Path:
+def find_file(name: str | Path, roots: Sequence[Path], *, setting: str, also: Sequence[str] = ()) -> Path:
     """Returns the file called `name`: as given, or below a root, without regard to case.
+
+    Args:
+        name: of the file.
+        roots: the folders to search.
+        setting: what names the file, for the message.
+        also: other names that the file is known by.
 
     Raises:
         SceneError: there is none; the message lists the folders that were searched.
     """
-    asked = Path(name).expanduser()
-    if asked.is_file():
-        return asked
-    if not asked.is_absolute():
-        tail = tuple(part.casefold() for part in asked.parts)
-        for root in roots:
-            for path in _walk(root):
-                if tuple(part.casefold() for part in path.parts[-len(tail) :]) == tail:
-                    return path
-    searched = "" if asked.is_absolute() else f" nor below {', '.join(str(root) for root in roots)}"
+    for asked in (Path(name).expanduser(), *map(Path, also)):
+        if asked.is_file():
+            return asked
+        if not asked.is_absolute():
+            tail = tuple(part.casefold() for part in asked.parts)
+            for root in roots:
+                for path in _walk(root):
+                    if tuple(part.casefold() for part in path.parts[-len(tail) :]) == tail:
+                        return path
+    searched = "" if Path(name).is_absolute() else f" nor below {', '.join(str(root) for root in roots)}"
     raise SceneError(
         f"{setting}: no file {name} here{searched}; put it there, or name its folder with --data DIR"
     )
@@ -157,85 +324,3 @@ def _walk(root: Path) -> list[Path]:
             subfolders.clear()
         files.extend(Path(folder) / name for name in sorted(names))
     return files
-
-
-def read_array(path: Path, *, ndim: int, key: str | None, setting: str) -> NDArray[np.generic]:
-    """Returns the numeric array called `key`, or the sole one with `ndim` axes, of a .mat (v5) or .npz file.
-
-    Raises:
-        SceneError: the file is neither, or the array is absent or one of several; the message lists
-            what the file holds and names the `setting` that picks one.
-    """
-    is_npz = path.suffix.lower() == ".npz"
-    contents = _list_npz(path) if is_npz else _list_mat(path)
-    listing = ", ".join(f"{name} {'×'.join(map(str, shape))} {kind}" for name, shape, kind in contents)
-    fitting = [name for name, shape, kind in contents if len(shape) == ndim and kind in _NUMERIC_CLASSES]
-    if key is not None:
-        if key not in fitting:
-            raise SceneError(
-                f"{path}: {setting} = {key!r} is no {ndim}-D numeric array; "
-                f"the file holds {listing or 'nothing'}"
-            )
-    elif len(fitting) == 1:
-        key = fitting[0]
-    elif fitting:
-        raise SceneError(
-            f"{path}: {len(fitting)} {ndim}-D arrays ({', '.join(fitting)}); pick one with {setting}"
-        )
-    else:
-        raise SceneError(
-            f"{path}: no {ndim}-D numeric array; the file holds {listing or 'nothing'}; give another file"
-        )
-
-    try:
-        if is_npz:
-            with np.load(path, allow_pickle=False) as arrays:
-                array: NDArray[np.generic] = arrays[key]
-        else:
-            array = scipy.io.loadmat(path, variable_names=[key])[key]
-    except Exception as error:  # the listing reads headers only; the data can still be cut short
-        raise SceneError(f"{path}: {key} cannot be read ({_first_line(error)}); get the file again") from None
-    if np.iscomplexobj(array):
-        raise SceneError(f"{path}: {key} is complex; give real values")
-    return array
-
-
-def _list_mat(path: Path) -> list[tuple[str, tuple[int, ...], str]]:
-    try:
-        return [(name, shape, kind) for name, shape, kind in scipy.io.whosmat(path)]
-    except NotImplementedError:
-        raise SceneError(f"{path}: a MATLAB v7.3 file; save it with -v7") from None
-    except Exception as error:  # a foreign file can break the parser in any way
-        raise SceneError(f"{path}: no MATLAB .mat file ({_first_line(error)}); give a .mat file") from None
-
-
-def _list_npz(path: Path) -> list[tuple[str, tuple[int, ...], str]]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return [(name, arrays[name].shape, arrays[name].dtype.name) for name in arrays.files]
-    except Exception as error:  # a foreign file can break the parser in any way
-        raise SceneError(f"{path}: no .npz file of plain arrays ({_first_line(error)})") from None
-
-
-def read_labels(path: Path, *, key: str | None, setting: str) -> NDArray[np.int32]:
-    """Returns the label map called `key`, or the sole 2-D array, of a .mat or .npz file.
-
-    Raises:
-        SceneError: as `read_array`, or a label is no whole number from 0 up.
-    """
-    array = read_array(path, ndim=2, key=key, setting=setting)
-    values = np.asarray(array, dtype=np.float64)
-    labels = np.nan_to_num(values, nan=-1).clip(-1, np.iinfo(np.int32).max).astype(np.int32)
-    wrong = labels != values
-    wrong |= labels < 0
-    if wrong.any():
-        row, col = np.argwhere(wrong)[0]
-        raise SceneError(
-            f"{path}: {int(wrong.sum())} labels are no whole number from 0 up, the first "
-            f"{values[row, col]:g} at row {row}, col {col}; give a label map"
-        )
-    return labels
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

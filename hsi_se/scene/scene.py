@@ -1,14 +1,15 @@
 """A label map (rows, cols) and a cube (rows, cols, bands), and what the two mean."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
+from hsi_se.scene.raster import ROWS_PER_CHUNK, Colour, Georeference
 
 UNLABELLED = 0
 
@@ -21,6 +22,9 @@ class GroundTruth:
         name: what reports call the scene.
         labels: `(rows, cols)` int32; 0 is unlabelled, other ids need not be contiguous.
         class_names: a name for every id that `labels` holds, in ascending order of id.
+        palette: the colours that the scene's files or its user give to some ids.
+        nodata: `(rows, cols)` where nothing was measured, None where everything was; never labelled.
+        notes: what the user should know about how the files were read, one sentence each.
 
     Raises:
         SceneError: the labels are no map, or nothing is labelled.
@@ -29,6 +33,9 @@ class GroundTruth:
     name: str
     labels: NDArray[np.int32]
     class_names: Mapping[int, str]
+    palette: Mapping[int, Colour] = field(default_factory=dict, kw_only=True)
+    nodata: NDArray[np.bool_] | None = field(default=None, kw_only=True)
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         if self.labels.ndim != 2:
@@ -46,6 +53,11 @@ class GroundTruth:
         """`(C,)` the ids present, ascending, without the unlabelled 0."""
         return np.setdiff1d(self.labels, [UNLABELLED]).astype(np.int32)
 
+    @cached_property
+    def valid(self) -> NDArray[np.bool_]:
+        """`(rows, cols)` where something was measured."""
+        return np.ones(self.labels.shape, dtype=bool) if self.nodata is None else ~self.nodata
+
     @property
     def num_classes(self) -> int:
         return len(self.class_ids)
@@ -61,9 +73,11 @@ class Scene(GroundTruth):
     """A hyperspectral image with its ground truth; the constructor proves that the two fit.
 
     Attributes:
-        cube: `(rows, cols, bands)`, any real dtype, finite everywhere.
+        cube: `(rows, cols, bands)`, any real dtype, finite everywhere, zero where there is no data.
         wavelengths_nm: `(bands,)` band centres in nanometres, where known.
         natural_colour: 0-based red, green and blue bands for a natural-colour picture, where known.
+        georeference: where the scene lies, where known.
+        dropped_bands: the file's bands that `cube` leaves out, counted from 1, each with the reason.
 
     Raises:
         SceneError: the shapes disagree, nothing is labelled, or a value is NaN or infinite.
@@ -72,6 +86,8 @@ class Scene(GroundTruth):
     cube: NDArray[np.generic]
     wavelengths_nm: NDArray[np.float64] | None = None
     natural_colour: tuple[int, int, int] | None = None
+    georeference: Georeference | None = None
+    dropped_bands: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,14 +101,23 @@ class Scene(GroundTruth):
                 f"{_size(self.labels)}; give two files of one scene (rows × cols)"
             )
         if np.issubdtype(self.cube.dtype, np.inexact):
-            finite = np.isfinite(self.cube)
-            if not finite.all():
-                row, col, band = np.argwhere(~finite)[0]
+            wrong = np.concatenate(
+                [np.argwhere(~np.isfinite(rows)) + np.array((first, 0, 0)) for first, rows in self._chunks()]
+            )
+            if len(wrong):
+                row, col, band = wrong[0]
                 raise SceneError(
-                    f"scene {self.name}: {int((~finite).sum())} values of the cube are NaN or "
+                    f"scene {self.name}: {len(wrong)} values of the cube are NaN or "
                     f"infinite, the first at row {row}, col {col}, band {band}; "
                     "replace them or cut the scene"
                 )
+
+    def _chunks(self) -> Iterator[tuple[int, NDArray[np.generic]]]:
+        """The first row of each block of rows, and the block: a mapped cube is never in memory whole."""
+        return (
+            (first, self.cube[first : first + ROWS_PER_CHUNK])
+            for first in range(0, len(self.cube), ROWS_PER_CHUNK)
+        )
 
     @property
     def num_bands(self) -> int:
@@ -100,11 +125,15 @@ class Scene(GroundTruth):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the cube's and the labels' shapes, dtypes and bytes: equal scenes share it."""
+        """SHA-256 over shapes, dtypes and bytes of the cube, the labels and a nodata mask, if any."""
         digest = hashlib.sha256()
-        for array in (self.cube, self.labels):
-            digest.update(f"{array.shape}{array.dtype.str}".encode())
-            digest.update(np.ascontiguousarray(array).data)
+        digest.update(f"{self.cube.shape}{self.cube.dtype.str}".encode())
+        for _, rows in self._chunks():
+            digest.update(np.ascontiguousarray(rows).data)
+        for array in (self.labels, self.nodata):
+            if array is not None:
+                digest.update(f"{array.shape}{array.dtype.str}".encode())
+                digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
 

@@ -1,0 +1,216 @@
+"""ENVI images, through Spectral Python: a text header and raw data beside it, memory-mapped."""
+
+import math
+import re
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import spectral.io.envi
+from numpy.typing import NDArray
+
+from hsi_se.errors import SceneError
+from hsi_se.scene.raster import (
+    Colour,
+    FileContents,
+    Floats,
+    Georeference,
+    Raster,
+    blaming,
+    check_declared,
+    find_wavelengths_in,
+    to_nanometres,
+)
+
+_BYTE_ORDERS = {"little": "0", "big": "1"}
+_INTERLEAVES = ("bsq", "bil", "bip")
+_MAX_HEADER = 2**24  # bytes
+
+Header = dict[str, Any]
+
+
+def find_header(path: Path) -> Path | None:
+    """Returns the ENVI header beside a data file: `NAME.hdr`, or with `.hdr` for the ending."""
+    wanted = {f"{name}.hdr".casefold() for name in (path.name, path.stem)}
+    others = (other for other in sorted(path.parent.iterdir()) if other != path)
+    return next((other for other in others if other.name.casefold() in wanted), None)
+
+
+def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | None) -> FileContents:
+    """Returns the image that a header describes, memory-mapped.
+
+    Args:
+        header_path: the header.
+        data_path: the raw data; looked for beside the header unless given.
+        byte_order: `little` or `big`, where the header leaves it out.
+
+    Raises:
+        SceneError: the header is no ENVI header or is at odds with the data, the data is missing, or
+            the byte order is unknown.
+    """
+    remedy = "correct the header"
+    with blaming(header_path, "no ENVI header that can be read", remedy=remedy):
+        header = _read_header(header_path)
+    if "byte order" not in header:
+        if byte_order is None:
+            raise SceneError(
+                f"{header_path}: the header does not say the byte order; write scene.byte_order: little "
+                "(what PCs write) or scene.byte_order: big"
+            )
+        header["byte order"] = _BYTE_ORDERS[byte_order]
+    with blaming(header_path, "no ENVI header that can be read", remedy=remedy):
+        spectral.io.envi.check_compatibility(header)
+        layout = spectral.io.envi.gen_params(header)
+        shape, dtype = (layout.nrows, layout.ncols, layout.nbands), np.dtype(layout.dtype)
+        interleave = str(header["interleave"]).lower()
+    if interleave not in _INTERLEAVES:
+        raise SceneError(f"{header_path}: interleave = {interleave}: choose from {', '.join(_INTERLEAVES)}")
+    if dtype.kind == "c":
+        raise SceneError(f"{header_path}: the data are complex; give real values")
+    if layout.offset < 0:
+        raise SceneError(f"{header_path}: header offset = {layout.offset}: give a number from 0 up")
+    data_path = data_path or _find_data(header_path, interleave)
+    stored = data_path.stat().st_size - layout.offset
+    check_declared(data_path, shape=shape, itemsize=dtype.itemsize, stored=stored, is_packed=False)
+
+    with blaming(header_path, "no ENVI header that can be read", remedy=remedy):
+        raster = _make_raster(data_path, header, shape, dtype, offset=layout.offset, interleave=interleave)
+    return FileContents(
+        f"ENVI {interleave.upper()}", {"": raster}, f"image {'×'.join(map(str, shape))} {dtype}"
+    )
+
+
+def _make_raster(
+    data_path: Path,
+    header: Header,
+    shape: tuple[int, int, int],
+    dtype: np.dtype[Any],
+    *,
+    offset: int,
+    interleave: str,
+) -> Raster:
+    rows, cols, bands = shape
+    stored_shape, axes = {
+        "bsq": ((bands, rows, cols), (1, 2, 0)),
+        "bil": ((rows, bands, cols), (0, 2, 1)),
+        "bip": ((rows, cols, bands), (0, 1, 2)),
+    }[interleave]
+
+    def read(first: int, last: int) -> NDArray[Any]:
+        mapped = np.memmap(data_path, dtype=dtype, mode="r", offset=offset, shape=stored_shape)
+        return mapped.transpose(axes)[first:last]
+
+    notes: tuple[str, ...] = ()
+    wavelengths_nm: Floats | None = None
+    values, unit = _as_list(header.get("wavelength", [])), header.get("wavelength units")
+    if not values:
+        values, unit = find_wavelengths_in(_as_list(header.get("band names", [])))
+    if values:
+        wavelengths_nm, notes = to_nanometres(values, unit=unit, bands=bands)
+    scale = float(header.get("reflectance scale factor", 1))
+    bad = [float(flag) for flag in _as_list(header.get("bbl", []))]
+    if bad and len(bad) != bands:
+        notes += (f"the file's bad band list has {len(bad)} entries for {bands} bands; it is not used",)
+        bad = []
+    labels = _find_class_names(header)
+    return Raster(
+        path=data_path,
+        shape=shape,
+        dtype=dtype,
+        rows_of=read,
+        wavelengths_nm=wavelengths_nm,
+        nodata=float(header["data ignore value"]) if "data ignore value" in header else None,
+        gain=np.full(bands, 1 / scale) if scale not in (0, 1) and math.isfinite(scale) else None,
+        bad_bands={band: "marked bad in the file" for band, flag in enumerate(bad) if flag == 0},
+        georeference=_find_georeference(header),
+        class_names=labels,
+        palette=_find_palette(header, labels),
+        natural_colour=_find_display_bands(header, bands),
+        notes=notes,
+    )
+
+
+def _read_header(path: Path) -> Header:
+    """As Spectral reads it, also where it is not in UTF-8 (a "µm" in the header of a Windows program)."""
+    if path.stat().st_size > _MAX_HEADER:
+        raise ValueError("longer than any header")
+    text = path.read_bytes()
+    with warnings.catch_warnings(), tempfile.NamedTemporaryFile(suffix=".hdr") as copy:
+        warnings.simplefilter("ignore")  # names with capitals are converted
+        try:
+            text.decode("utf-8")
+        except UnicodeDecodeError:
+            copy.write(text.decode("latin-1").encode("utf-8"))
+            copy.flush()
+            path = Path(copy.name)
+        header: Header = spectral.io.envi.read_envi_header(str(path))
+        return header
+
+
+def _find_data(header_path: Path, interleave: str) -> Path:
+    """The data file beside a header, whatever its ending."""
+    endings = (
+        "",
+        *(f".{ending}" for ending in (*spectral.io.envi.KNOWN_EXTS, interleave, "bsq", "bil", "bip")),
+    )
+    names = {path.name.casefold(): path for path in sorted(header_path.parent.iterdir()) if path.is_file()}
+    stem = re.sub(r"\.hdr$", "", header_path.name, flags=re.IGNORECASE)
+    found = next((names[key] for ending in endings if (key := f"{stem}{ending}".casefold()) in names), None)
+    if found is None or found == header_path:
+        raise SceneError(
+            f"{header_path}: no data file {stem} (.img, .dat, .raw, …) beside the header; put it there"
+        )
+    return found
+
+
+def _as_list(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [value]
+
+
+def _find_display_bands(header: Header, bands: int) -> tuple[int, int, int] | None:
+    chosen = [int(float(band)) - 1 for band in _as_list(header.get("default bands", []))]
+    if len(chosen) != 3 or not all(0 <= band < bands for band in chosen):
+        return None
+    red, green, blue = chosen
+    return red, green, blue
+
+
+def _find_class_names(header: Header) -> dict[int, str]:
+    return {label: name for label, name in enumerate(_as_list(header.get("class names", []))) if name}
+
+
+def _find_palette(header: Header, labels: dict[int, str]) -> dict[int, Colour]:
+    values = [int(float(value)) for value in _as_list(header.get("class lookup", []))]
+    palette = {}
+    for label in labels:
+        colour = values[3 * label : 3 * label + 3]
+        if len(colour) == 3 and all(0 <= value <= 255 for value in colour):
+            palette[label] = (colour[0], colour[1], colour[2])
+    return palette
+
+
+def _find_georeference(header: Header) -> Georeference | None:
+    """`map info` names the centre of no pixel but the upper left corner of one, counted from 1."""
+    info = _as_list(header.get("map info", []))
+    if len(info) < 7:
+        return None
+    ref_col, ref_row, easting, northing, width, height = (float(value) for value in info[1:7])
+    turn = next((float(part.split("=")[1]) for part in info if part.lower().startswith("rotation=")), 0.0)
+    cos, sin = math.cos(math.radians(-turn)), math.sin(math.radians(-turn))
+    a, b, d, e = cos * width, -sin * width, -sin * height, -cos * height
+    corner = (easting - (ref_col - 1) * width, northing + (ref_row - 1) * height)
+    wkt = header.get("coordinate system string")
+    crs = ",".join(wkt) if isinstance(wkt, list) else wkt
+    return Georeference(crs or _name_crs(info), (a, b, corner[0], d, e, corner[1]))
+
+
+def _name_crs(info: list[str]) -> str | None:
+    """`EPSG:n` for the two systems that `map info` says completely: UTM and degrees, on WGS 84."""
+    words = [part.strip().casefold() for part in info]
+    if not any("wgs" in word and "84" in word for word in words):
+        return None
+    if words[0] == "utm" and len(words) > 8:
+        return f"EPSG:{326 if words[8].startswith('n') else 327}{int(words[7]):02d}"
+    return "EPSG:4326" if words[0].startswith("geographic") else None

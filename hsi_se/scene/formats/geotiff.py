@@ -1,0 +1,119 @@
+"""GeoTIFF files, through rasterio: wavelengths, bad bands, scale, nodata and place from the tags."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsi_se.errors import SceneError
+from hsi_se.scene.extras import import_extra
+from hsi_se.scene.raster import (
+    FileContents,
+    Floats,
+    Georeference,
+    Raster,
+    blaming,
+    check_declared,
+    find_wavelengths_in,
+    to_nanometres,
+)
+
+_CACHE_MB = 64
+
+
+def open_geotiff(path: Path) -> FileContents:
+    """Returns the image of a TIFF file, read in blocks of rows.
+
+    Raises:
+        SceneError: the file is damaged, or declares more than it can hold; or rasterio is not installed.
+    """
+    import_extra("rasterio", path=path)
+    with blaming(path, "no GeoTIFF file", remedy="get the file again"), _open(path) as image:
+        shape, kinds = (image.height, image.width, image.count), set(image.dtypes)
+        if len(kinds) > 1 or np.dtype(image.dtypes[0]).kind not in "iuf":
+            raise SceneError(f"{path}: holds {', '.join(sorted(kinds))} values; give bands of one real type")
+        dtype = np.dtype(image.dtypes[0])
+        for block in (shape, *image.block_shapes):
+            check_declared(
+                path, shape=block, itemsize=dtype.itemsize, stored=path.stat().st_size, is_packed=True
+            )
+        tags = [image.tags(band) for band in image.indexes]
+        wavelengths_nm, notes = _find_wavelengths(image, tags)
+        gain, offset = np.array(image.scales), np.array(image.offsets)
+        is_scaled = bool(((gain != 1) | (offset != 0)).any() and (np.isfinite(gain) & (gain != 0)).all())
+        raster = Raster(
+            path=path,
+            shape=shape,
+            dtype=dtype,
+            rows_of=_make_reader(path),
+            wavelengths_nm=wavelengths_nm,
+            nodata=image.nodata,
+            gain=gain if is_scaled else None,
+            offset=offset if is_scaled else None,
+            bad_bands={
+                band: "marked bad in the file"
+                for band, tag in enumerate(tags)
+                if tag.get("bbl", "1").strip() in ("0", "0.0")
+            },
+            georeference=_find_georeference(image),
+            palette=_find_palette(image),
+            notes=notes,
+        )
+    listing = f"image {'×'.join(map(str, shape))} {dtype}"
+    return FileContents("GeoTIFF", {"": raster}, listing)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    """The GTiff driver alone, so that no other format in disguise is opened."""
+    import rasterio
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a scene need not be georeferenced
+        with (
+            rasterio.Env(GDAL_CACHEMAX=_CACHE_MB),
+            rasterio.open(path, driver="GTiff", sharing=False) as image,
+        ):
+            yield image
+
+
+def _make_reader(path: Path) -> Any:
+    def read(first: int, last: int) -> NDArray[Any]:
+        from rasterio.windows import Window
+
+        with _open(path) as image:
+            stored = image.read(window=Window(0, first, image.width, last - first))  # (bands, rows, cols)
+        return np.moveaxis(stored, 0, 2)
+
+    return read
+
+
+def _find_wavelengths(image: Any, tags: list[dict[str, str]]) -> tuple[Floats | None, tuple[str, ...]]:
+    """Band tags first (`wavelength`, or GDAL's own), then numbers with a unit in the descriptions."""
+    values: list[Any] = [tag.get("wavelength") for tag in tags]
+    unit = tags[0].get("wavelength_units") or tags[0].get("wavelength units")
+    if None in values:
+        values = [image.tags(band, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM") for band in image.indexes]
+        unit = "um"
+    if None in values:
+        values, unit = find_wavelengths_in(image.descriptions)
+    return to_nanometres(values, unit=unit, bands=image.count) if values else (None, ())
+
+
+def _find_georeference(image: Any) -> Georeference | None:
+    transform = None if image.transform.is_identity else tuple(image.transform)[:6]
+    crs = image.crs.to_wkt() if image.crs else None
+    return Georeference(crs, transform) if crs or transform else None
+
+
+def _find_palette(image: Any) -> dict[int, tuple[int, int, int]]:
+    if image.count > 1:
+        return {}
+    try:
+        return {label: colour[:3] for label, colour in image.colormap(1).items() if any(colour[:3])}
+    except ValueError:
+        return {}

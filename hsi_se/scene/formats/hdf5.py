@@ -1,0 +1,69 @@
+"""HDF5 files, through h5py: MATLAB v7.3, whose axes are stored in reverse, and plain ones, whose are not."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsi_se.errors import SceneError
+from hsi_se.scene.extras import import_extra
+from hsi_se.scene.raster import FileContents, Raster, blaming, check_declared
+
+
+def open_hdf5(path: Path) -> FileContents:
+    """Returns the arrays at the top of an HDF5 file; links to other files are not followed.
+
+    Raises:
+        SceneError: the file is damaged, or declares more than it can hold; or h5py is not installed.
+    """
+    h5py = import_extra("h5py", path=path)
+    rasters: dict[str, Raster] = {}
+    entries: list[str] = []
+    with (
+        blaming(path, "no HDF5 or MATLAB v7.3 file", remedy="get the file again"),
+        h5py.File(path, "r") as file,
+    ):
+        is_matlab = file.userblock_size > 0
+        for key in file:
+            if not isinstance(file.get(key, getlink=True), h5py.HardLink):
+                continue
+            item = file[key]
+            if not isinstance(item, h5py.Dataset):
+                entries.append(f"{key} group")
+                continue
+            shape = tuple(reversed(item.shape or ())) if is_matlab else tuple(item.shape or ())
+            entries.append(f"{key} {'×'.join(map(str, shape))} {item.dtype}")
+            is_text = item.attrs.get("MATLAB_class") == b"char"
+            if item.dtype.kind not in "iufb" or len(shape) not in (2, 3) or is_text or 0 in shape:
+                continue
+            if item.is_virtual or item.external:
+                raise SceneError(f"{path}: {key} keeps its data in another file; give one that holds it")
+            for size in (shape, item.chunks or ()):
+                check_declared(
+                    path,
+                    shape=size,
+                    itemsize=item.dtype.itemsize,
+                    stored=item.id.get_storage_size(),
+                    is_packed=item.chunks is not None,
+                )
+            rows, cols, bands = (*shape, 1)[:3]
+            rasters[key] = Raster(
+                path=path,
+                key=key,
+                shape=(rows, cols, bands),
+                dtype=item.dtype,
+                rows_of=_make_reader(path, key, is_reversed=is_matlab),
+            )
+    return FileContents("MATLAB v7.3" if is_matlab else "HDF5", rasters, ", ".join(entries))
+
+
+def _make_reader(path: Path, key: str, *, is_reversed: bool) -> Any:
+    def read(first: int, last: int) -> NDArray[Any]:
+        import h5py
+
+        with h5py.File(path, "r") as file:
+            part = file[key][..., first:last].T if is_reversed else file[key][first:last]
+        return np.asarray(part).reshape(*part.shape[:2], -1)
+
+    return read

@@ -1,0 +1,52 @@
+"""MATLAB v5 files, through SciPy; those of v7.3 are HDF5."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io
+from numpy.typing import NDArray
+
+from hsi_se.errors import SceneError
+from hsi_se.scene.raster import FileContents, Raster, blaming, check_declared
+
+# What MATLAB calls a type; nothing else is ever parsed, as a struct or a cell may nest without end.
+NUMERIC_CLASSES: dict[str, np.dtype[Any]] = {
+    "single": np.dtype(np.float32),
+    "double": np.dtype(np.float64),
+    "logical": np.dtype(np.uint8),
+    **{f"{u}int{n}": np.dtype(f"{u}int{n}") for u in ("", "u") for n in (8, 16, 32, 64)},
+}
+
+
+def open_matlab(path: Path) -> FileContents:
+    """Returns the arrays of a MATLAB v5 file; one is read whole when its first row is asked for.
+
+    Raises:
+        SceneError: the file is damaged, or declares more than it can hold.
+    """
+    with blaming(path, "no MATLAB .mat file", remedy="give a .mat file"):
+        contents = scipy.io.whosmat(path)
+    rasters = {}
+    for key, shape, kind in contents:
+        if kind in NUMERIC_CLASSES and len(shape) in (2, 3):
+            rows, cols, bands = (*shape, 1)[:3]
+            dtype = NUMERIC_CLASSES[kind]
+            # MATLAB stores whole numbers of a wide type in as few bytes as they need.
+            check_declared(path, shape=shape, itemsize=1, stored=path.stat().st_size, is_packed=True)
+            rows_of = _make_reader(path, key)
+            rasters[key] = Raster(path=path, key=key, shape=(rows, cols, bands), dtype=dtype, rows_of=rows_of)
+    listing = ", ".join(f"{key} {'×'.join(map(str, shape))} {kind}" for key, shape, kind in contents)
+    return FileContents("MATLAB v5", rasters, listing)
+
+
+def _make_reader(path: Path, key: str) -> Any:
+    @cache
+    def read() -> NDArray[Any]:
+        array = np.asarray(scipy.io.loadmat(path, variable_names=[key])[key])
+        if np.iscomplexobj(array):
+            raise SceneError(f"{path}: {key} is complex; give real values")
+        return array.reshape(*array.shape[:2], -1)
+
+    return lambda first, last: read()[first:last]

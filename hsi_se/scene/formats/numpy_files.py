@@ -1,0 +1,92 @@
+"""NumPy's own files: .npy, memory-mapped, and .npz. Object arrays, which are pickles, are refused."""
+
+import zipfile
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsi_se.errors import SceneError
+from hsi_se.scene.raster import FileContents, Raster, blaming, check_declared
+
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def open_numpy(path: Path) -> FileContents:
+    """Returns the arrays of a .npy or .npz file.
+
+    Raises:
+        SceneError: the file is damaged, declares more than it can hold, or holds objects.
+    """
+    with blaming(path, "no .npy or .npz file of plain arrays", remedy="get the file again"):
+        if not zipfile.is_zipfile(path):
+            with path.open("rb") as stream:
+                shape, dtype = _read_header(stream)
+                stored = path.stat().st_size - stream.tell()
+            raster = _make_raster(path, "", shape, dtype, stored)
+            return FileContents(".npy", {"": raster} if raster else {}, _describe("", shape, dtype))
+        rasters: dict[str, Raster] = {}
+        entries = []
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if not member.filename.endswith(".npy"):
+                    continue
+                key = member.filename.removesuffix(".npy")
+                with archive.open(member) as stream:
+                    shape, dtype = _read_header(stream)
+                    check_declared(
+                        path,
+                        shape=(member.file_size,),
+                        itemsize=1,
+                        stored=member.compress_size,
+                        is_packed=True,
+                    )
+                raster = _make_raster(path, key, shape, dtype, member.file_size)
+                rasters |= {key: raster} if raster else {}
+                entries.append(_describe(key, shape, dtype))
+        return FileContents(".npz", rasters, ", ".join(entries))
+
+
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    if version not in _HEADERS:
+        raise ValueError(f"format version {version}")
+    shape, _, dtype = _HEADERS[version](stream)
+    return shape, dtype
+
+
+def _describe(key: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+    return f"{key} {'×'.join(map(str, shape))} {dtype}".strip()
+
+
+def _make_raster(
+    path: Path, key: str, shape: tuple[int, ...], dtype: np.dtype[Any], stored: int
+) -> Raster | None:
+    if dtype.hasobject:
+        raise SceneError(f"{path}: {key or 'the array'} holds Python objects; save plain numbers instead")
+    if dtype.kind not in "iufb" or len(shape) not in (2, 3):
+        return None
+    check_declared(path, shape=shape, itemsize=dtype.itemsize, stored=stored, is_packed=False)
+    rows, cols, bands = (*shape, 1)[:3]
+
+    @cache
+    def read() -> NDArray[Any]:
+        if key:
+            with np.load(path, allow_pickle=False) as arrays:
+                array: NDArray[Any] = arrays[key]
+        else:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        return array.reshape(rows, cols, bands)
+
+    return Raster(
+        path=path,
+        key=key,
+        shape=(rows, cols, bands),
+        dtype=dtype,
+        rows_of=lambda first, last: read()[first:last],
+    )

@@ -1,0 +1,176 @@
+"""A raster as a scene shows it: its bad bands left out, its values scaled, its nodata apart."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsi_se.errors import SceneError
+from hsi_se.scene.raster import ROWS_PER_CHUNK, Floats, Raster
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Image:
+    """The bands of a raster that a scene has; read whole, or row by row in bounded memory.
+
+    Attributes:
+        raster: the file.
+        bands: `(bands,)` the kept bands, 0-based in the file.
+        dropped: the others, 0-based in the file, each with the reason.
+        wavelengths_nm: `(bands,)` of the kept bands.
+        nodata: the stored value that means "nothing was measured".
+        gain, offset: `(bands,)` of the kept bands; None where values are as stored.
+    """
+
+    raster: Raster
+    bands: NDArray[np.intp]
+    dropped: Mapping[int, str]
+    wavelengths_nm: Floats | None
+    nodata: float | None
+    gain: Floats | None
+    offset: Floats | None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        rows, cols, _ = self.raster.shape
+        return rows, cols, len(self.bands)
+
+    def read_rows(self, first: int, last: int) -> tuple[NDArray[Any], Mask | None]:
+        """Returns rows `first..last-1`, `(rows, cols, bands)`, and where they hold nodata `(rows, cols)`.
+
+        A pixel with nodata in any band is nodata in all, and zero. Scaled values are float32.
+        """
+        cube = self.raster.read_rows(first, last)
+        if self.dropped:
+            cube = cube[..., self.bands]
+        empty: Mask | None = None
+        if self.nodata is not None:
+            empty = np.asarray(_equals(cube, self.nodata).any(axis=2))
+        if self.gain is not None:
+            cube = np.multiply(cube, self.gain.astype(np.float32), dtype=np.float32, casting="unsafe")
+            if self.offset is not None:
+                cube += self.offset.astype(np.float32)
+        if empty is not None and empty.any():
+            cube = np.where(empty[..., None], cube.dtype.type(0), cube)
+        return cube, empty
+
+    def read(self) -> tuple[NDArray[Any], Mask | None]:
+        """Returns the whole image, as `read_rows` does; memory-mapped where the file is taken as it is."""
+        if not self.dropped and self.nodata is None and self.gain is None:
+            return self.read_rows(0, self.shape[0])
+        cube: NDArray[Any] | None = None
+        empty = np.zeros(self.shape[:2], dtype=bool)
+        for first, last in _chunks(self.shape[0]):
+            rows, mask = self.read_rows(first, last)
+            if cube is None:  # a file may store less than the type it declares
+                cube = np.empty(self.shape, rows.dtype)
+            cube[first:last] = rows
+            if mask is not None:
+                empty[first:last] = mask
+        assert cube is not None
+        return cube, None if self.nodata is None else empty
+
+    def read_nodata(self) -> Mask | None:
+        """Returns where the image holds nodata `(rows, cols)`, or None where nothing means that."""
+        if self.nodata is None:
+            return None
+        masks = [self.read_rows(first, last)[1] for first, last in _chunks(self.shape[0])]
+        return np.concatenate([mask for mask in masks if mask is not None])
+
+
+def make_image(
+    raster: Raster,
+    *,
+    drop: Mapping[int, str],
+    keep: Collection[int] | None = None,
+    wavelengths_nm: Floats | None = None,
+    nodata: float | None = None,
+    scale: float | None = None,
+) -> Image:
+    """Returns the image of a raster: bad bands dropped, and those that are nodata in every pixel.
+
+    Args:
+        raster: the file.
+        drop: further bands to drop, 0-based, each with the reason.
+        keep: the bands to keep whatever the file says, 0-based; no other is.
+        wavelengths_nm: `(bands,)` instead of the file's.
+        nodata: instead of the file's.
+        scale: what values are divided by, instead of what the file says.
+
+    Raises:
+        SceneError: a band is not there, or none is left.
+    """
+    num_bands = raster.shape[2]
+    nodata = raster.nodata if nodata is None else nodata
+    if beyond := [band for band in drop if band >= num_bands]:
+        raise SceneError(
+            f"{raster.path}: scene.drop_bands = {beyond[0] + 1}: the file has bands 1 to {num_bands}; "
+            "drop some of these"
+        )
+    if keep is not None:
+        dropped = {band: "not in the model" for band in range(num_bands) if band not in keep}
+    else:
+        dropped = {**_find_empty_bands(raster, nodata), **raster.bad_bands, **drop}
+    bands = np.array([band for band in range(num_bands) if band not in dropped], dtype=np.intp)
+    if not len(bands):
+        raise SceneError(f"{raster.path}: all {num_bands} bands are bad or dropped; keep at least one")
+    if wavelengths_nm is None:
+        wavelengths_nm = raster.wavelengths_nm
+    elif len(wavelengths_nm) != num_bands:
+        raise SceneError(
+            f"{raster.path}: scene.wavelengths lists {len(wavelengths_nm)} for {num_bands} bands; "
+            "give one for each band of the file"
+        )
+    gain, offset = raster.gain, raster.offset
+    if scale is not None:
+        gain, offset = (None if scale == 1 else np.full(num_bands, 1 / scale)), None
+    return Image(
+        raster=raster,
+        bands=bands,
+        dropped=dict(sorted(dropped.items())),
+        wavelengths_nm=None if wavelengths_nm is None else wavelengths_nm[bands],
+        nodata=nodata,
+        gain=None if gain is None else gain[bands],
+        offset=None if offset is None else offset[bands],
+    )
+
+
+def describe_bands(bands: Collection[int], *, wavelengths_nm: Floats | None = None) -> str:
+    """Returns 0-based bands as a reader counts them, from 1: `104-108, 150 (1362-1410 nm, 1830 nm)`."""
+    numbers = sorted(bands)
+    starts = [band for band in numbers if band - 1 not in bands]
+    ends = [band for band in numbers if band + 1 not in bands]
+    runs = list(zip(starts, ends, strict=True))
+    text = ", ".join(f"{first + 1}-{last + 1}" if last > first else f"{first + 1}" for first, last in runs)
+    if wavelengths_nm is None or not runs:
+        return text
+    spans = [
+        (round(float(wavelengths_nm[first])), round(float(wavelengths_nm[last]))) for first, last in runs
+    ]
+    return f"{text} ({', '.join(f'{low}-{high} nm' if low != high else f'{low} nm' for low, high in spans)})"
+
+
+def _find_empty_bands(raster: Raster, nodata: float | None) -> dict[int, str]:
+    if nodata is None:
+        return {}
+    is_empty = np.ones(raster.shape[2], dtype=bool)
+    for first, last in _chunks(raster.shape[0]):
+        is_empty &= _equals(raster.read_rows(first, last), nodata).all(axis=(0, 1))
+    return dict.fromkeys(np.flatnonzero(is_empty).tolist(), "nodata in every pixel")
+
+
+def _equals(values: NDArray[Any], nodata: float) -> Mask:
+    if np.isnan(nodata):
+        return np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
+    if values.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return np.asarray(values == values.dtype.type(nodata))
+    return np.asarray(values == nodata)
+
+
+def _chunks(rows: int) -> Iterator[tuple[int, int]]:
+    return ((first, min(first + ROWS_PER_CHUNK, rows)) for first in range(0, rows, ROWS_PER_CHUNK))

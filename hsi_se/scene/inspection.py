@@ -1,0 +1,103 @@
+"""What a scene's files hold, found in one pass of bounded memory. Axes: rows, cols, bands; C classes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsi_se.scene.image import Image
+from hsi_se.scene.labels import Labels
+from hsi_se.scene.raster import ROWS_PER_CHUNK, Floats
+
+_STRETCH = (2, 98)  # percentiles that become black and white
+_NODATA_GREY = 128
+
+
+@dataclass(frozen=True, eq=False)
+class CubeFacts:
+    """One cube as a user should see it before training.
+
+    Attributes:
+        dtype: of the stored values.
+        lowest, highest: of the values that are measured and finite.
+        num_not_finite: values that are NaN or infinite though they are no nodata.
+        num_nodata: pixels.
+        picture: `(rows, cols, 3)` 8-bit, stretched from the 2nd to the 98th percentile of each band;
+            nodata is grey.
+        class_means, class_deviations: `(C, bands)`, in ascending order of label; empty without labels.
+    """
+
+    dtype: str
+    lowest: float
+    highest: float
+    num_not_finite: int
+    num_nodata: int
+    picture: NDArray[np.uint8]
+    class_means: Floats
+    class_deviations: Floats
+
+
+def inspect_cube(
+    image: Image, *, natural_colour: tuple[int, int, int], labels: Labels | None = None
+) -> CubeFacts:
+    """Returns the facts of an image.
+
+    Args:
+        image: the cube.
+        natural_colour: the bands of the picture, 0-based in the image.
+        labels: `(rows, cols)`, for the spectra of the classes.
+    """
+    rows, cols, bands = image.shape
+    if labels is None:
+        labels = np.zeros((rows, cols), dtype=np.int32)
+    ids = np.setdiff1d(labels, [0])
+    low, high, num_not_finite = np.inf, -np.inf, 0
+    empty = np.zeros((rows, cols), dtype=bool)
+    channels = np.zeros((rows, cols, 3))
+    counts = np.zeros((len(ids), 1))
+    sums, squares = np.zeros((len(ids), bands)), np.zeros((len(ids), bands))
+    origin: Floats | None = None  # near the mean, so that the squares stay small
+    for first in range(0, rows, ROWS_PER_CHUNK):
+        part = slice(first, min(first + ROWS_PER_CHUNK, rows))
+        cube, mask = image.read_rows(part.start, part.stop)
+        if mask is not None:
+            empty[part] = mask
+        pixels = cube[~empty[part]].astype(np.float64)  # (n, bands)
+        finite = np.isfinite(pixels)
+        num_not_finite += int((~finite).sum())
+        if finite.any():
+            low, high = min(low, pixels[finite].min()), max(high, pixels[finite].max())
+        channels[part] = cube[..., list(natural_colour)]
+        whole = finite.all(axis=1)
+        pixels, pixel_labels = pixels[whole], labels[part][~empty[part]][whole]
+        if origin is None and len(pixels):
+            origin = pixels.mean(axis=0)
+        for place, label in enumerate(ids):
+            spectra = pixels[pixel_labels == label] - origin
+            counts[place] += len(spectra)
+            sums[place] += spectra.sum(axis=0)
+            squares[place] += (spectra**2).sum(axis=0)
+    means = sums / np.maximum(counts, 1)
+    variances = np.maximum(squares - counts * means**2, 0) / np.maximum(counts - 1, 1)
+    return CubeFacts(
+        dtype=str(image.raster.read_rows(0, 1).dtype),
+        lowest=float(low),
+        highest=float(high),
+        num_not_finite=num_not_finite,
+        num_nodata=int(empty.sum()),
+        picture=_stretch(channels, empty),
+        class_means=means + (0 if origin is None else origin),
+        class_deviations=np.sqrt(variances),
+    )
+
+
+def _stretch(channels: Floats, empty: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    picture = np.full(channels.shape, _NODATA_GREY, dtype=np.uint8)
+    for channel in range(channels.shape[2]):
+        values = channels[..., channel]
+        usable = np.isfinite(values) & ~empty
+        if usable.any():
+            black, white = np.percentile(values[usable], _STRETCH)
+            share = (values[usable] - black) / max(white - black, np.finfo(float).tiny)
+            picture[usable, channel] = np.clip(255 * share, 0, 255).astype(np.uint8)
+    return picture

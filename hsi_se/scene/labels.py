@@ -1,0 +1,185 @@
+"""Label maps (rows, cols) from any raster format, an ENVI classification, or a table of row,col,label."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsi_se.errors import SceneError
+from hsi_se.scene.formats import open_file
+from hsi_se.scene.raster import Colour, FileContents, Georeference, Raster
+from hsi_se.scene.scene import UNLABELLED
+
+_COLUMNS = ("row", "col", "label")
+_SNIFFED = 4096  # bytes
+_HIGHEST = np.iinfo(np.int32).max - 1
+
+Labels = NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelMap:
+    """Labels `(rows, cols)`, 0 where there is none, and what their file says about the classes."""
+
+    labels: Labels
+    class_names: Mapping[int, str] = field(default_factory=dict)
+    palette: Mapping[int, Colour] = field(default_factory=dict)
+    georeference: Georeference | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_label_map(
+    path: Path,
+    *,
+    key: str | None,
+    setting: str,
+    unlabelled: int = 0,
+    shape: tuple[int, int] | None = None,
+    byte_order: str | None = None,
+) -> LabelMap:
+    """Returns the label map called `key`, or the sole one, of a file.
+
+    Where 0 is a class because another value stands for unlabelled, every label is raised by one.
+
+    Args:
+        path: a raster, or a CSV table of 0-based row, col and label.
+        key: of the array, where the file holds several.
+        setting: what picks the array, for messages.
+        unlabelled: the stored value of pixels without a label.
+        shape: `(rows, cols)` of the cube; a CSV table has none of its own.
+        byte_order: see `open_file`.
+
+    Raises:
+        SceneError: there is no such map, or a label is no whole number from 0 up.
+    """
+    if is_table(path):
+        return LabelMap(_read_table(path, shape=shape))
+    raster = pick_raster(
+        open_file(path, byte_order=byte_order), path, is_map=True, key=key, setting=setting, shape=shape
+    )
+    values = raster.read_rows(0, raster.shape[0])[..., 0].astype(np.float64)
+    is_unlabelled = values == unlabelled
+    if raster.nodata is not None:
+        is_unlabelled |= np.isnan(values) if np.isnan(raster.nodata) else values == raster.nodata
+    shift = int(unlabelled != UNLABELLED and bool((values[~is_unlabelled] == UNLABELLED).any()))
+    labels = np.nan_to_num(values, nan=-1).clip(-1, _HIGHEST).astype(np.int32)
+    wrong = ((labels != values) | (labels < 0)) & ~is_unlabelled
+    if wrong.any():
+        row, col = np.argwhere(wrong)[0]
+        raise SceneError(
+            f"{path}: {int(wrong.sum())} labels are no whole number from 0 up, the first "
+            f"{values[row, col]:g} at row {row}, col {col}; give a label map"
+        )
+    labels = np.where(is_unlabelled, UNLABELLED, labels + shift).astype(np.int32)
+    notes = (
+        (f"{path.name}: 0 is a class here, so every label is one higher than in the file",) if shift else ()
+    )
+
+    def raise_labels(facts: Mapping[int, Any]) -> dict[int, Any]:
+        return {
+            label + shift: fact for label, fact in facts.items() if label != unlabelled and label + shift > 0
+        }
+
+    return LabelMap(
+        labels, raise_labels(raster.class_names), raise_labels(raster.palette), raster.georeference, notes
+    )
+
+
+def read_labels(path: Path, *, key: str | None, setting: str, shape: tuple[int, int] | None = None) -> Labels:
+    """As `read_label_map`, the labels alone."""
+    return read_label_map(path, key=key, setting=setting, shape=shape).labels
+
+
+def pick_raster(
+    contents: FileContents,
+    path: Path,
+    *,
+    is_map: bool,
+    key: str | None,
+    setting: str,
+    shape: tuple[int, int] | None = None,
+) -> Raster:
+    """Returns the raster called `key`, or the sole one that is a map or a cube.
+
+    Args:
+        contents: of the file.
+        path: for messages.
+        is_map: whether a map (one band) or a cube is wanted.
+        key: the array's name.
+        setting: what picks the array, for messages.
+        shape: `(rows, cols)`; among several, one of this size is taken if there is only one.
+
+    Raises:
+        SceneError: it is absent or one of several; the message lists what the file holds.
+    """
+    axes, listing = (2 if is_map else 3), contents.listing or "nothing"
+    fitting = {name: raster for name, raster in contents.rasters.items() if raster.is_map == is_map}
+    if key is not None:
+        if key not in fitting:
+            raise SceneError(
+                f"{path}: {setting} = {key!r} is no {axes}-D numeric array; the file holds {listing}"
+            )
+        return fitting[key]
+    if not fitting:
+        raise SceneError(f"{path}: no {axes}-D numeric array; the file holds {listing}; give another file")
+    of_shape = [raster for raster in fitting.values() if raster.shape[:2] == shape]
+    if len(fitting) > 1 and len(of_shape) != 1:
+        raise SceneError(
+            f"{path}: {len(fitting)} {axes}-D arrays ({', '.join(fitting)}); pick one with {setting}"
+        )
+    return of_shape[0] if len(fitting) > 1 else next(iter(fitting.values()))
+
+
+def is_table(path: Path) -> bool:
+    """Whether the file is text whose first line has the three fields of a label table."""
+    with path.open("rb") as stream:
+        head = stream.read(_SNIFFED)
+    try:
+        first_line = head.decode("utf-8-sig", errors="strict" if len(head) < _SNIFFED else "ignore").split(
+            "\n"
+        )[0]
+    except UnicodeDecodeError:
+        return False
+    return "\0" not in first_line and len(_split(first_line)) == len(_COLUMNS)
+
+
+def _split(line: str) -> list[str]:
+    delimiter = next((sign for sign in ";\t" if sign in line), ",")
+    return [part.strip() for part in line.split(delimiter)]
+
+
+def _read_table(path: Path, *, shape: tuple[int, int] | None) -> Labels:
+    if shape is None:
+        raise SceneError(f"{path}: a table of labels has no size of its own; give the scene's cube beside it")
+    order = _COLUMNS
+    labels = np.zeros(shape, dtype=np.int32)
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
+        for number, line in enumerate(stream, start=1):
+            fields = _split(line)
+            if number == 1 and sorted(map(str.casefold, fields)) == sorted(_COLUMNS):
+                order = tuple(map(str.casefold, fields))  # type: ignore[assignment]
+                continue
+            if not line.strip():
+                continue
+            try:
+                row, col, label = (int(dict(zip(order, fields, strict=True))[name]) for name in _COLUMNS)
+            except ValueError:
+                raise SceneError(
+                    f"{path}:{number}: {line.strip()[:60]!r} is no row,col,label; "
+                    "give three whole numbers a line"
+                ) from None
+            if not (0 <= row < shape[0] and 0 <= col < shape[1]):
+                raise SceneError(
+                    f"{path}:{number}: row {row}, col {col} lies outside the cube of {shape[0]} × {shape[1]} "
+                    "pixels; count both from 0"
+                )
+            if not 0 <= label <= _HIGHEST or labels[row, col] not in (0, label):
+                raise SceneError(
+                    f"{path}:{number}: label {label} for row {row}, col {col}: "
+                    "give one whole number from 0 up a pixel"
+                )
+            labels[row, col] = label
+    return labels

@@ -1,0 +1,177 @@
+"""An image in a file, read row by row: what every format becomes. Axes: rows, cols, bands."""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsi_se.errors import HsiError, SceneError
+
+NATURAL_COLOUR_NM = (640, 550, 460)
+ROWS_PER_CHUNK = 32  # bounds what a pass over a file holds in memory
+_MOST_PER_BYTE = 1100  # deflate packs 1032 bytes into one at most
+_ALWAYS_ALLOWED = 2**24  # bytes: sparse and constant images may pack tighter than deflate
+_IN_WORDS = re.compile(r"(\d[\d.]*)\s*(nm|nano\w*|um|µm|micro\w*)\b", re.IGNORECASE)
+_LONGEST_MICROMETRES = 100.0  # above it, a wavelength without a unit is in nanometres
+
+Floats = NDArray[np.float64]
+Colour = tuple[int, int, int]  # 8-bit red, green, blue
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """Where a raster lies.
+
+    Attributes:
+        crs: the coordinate system, as WKT or `EPSG:n`.
+        transform: `(a, b, c, d, e, f)`: a pixel's upper left corner is at x = a·col + b·row + c and
+            y = d·col + e·row + f.
+    """
+
+    crs: str | None
+    transform: tuple[float, float, float, float, float, float] | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Raster:
+    """One numeric array of a file and what the file says about it; nothing is read until it is asked for.
+
+    Attributes:
+        path, key: the file, and the array's name in it where it has one.
+        shape: `(rows, cols, bands)`; a label map has one band.
+        dtype: as stored.
+        rows_of: `(first, last)` to the rows `first..last-1`, `(rows, cols, bands)` as stored.
+        wavelengths_nm: `(bands,)` band centres.
+        nodata: the stored value that means "nothing was measured"; may be NaN.
+        gain, offset: `(bands,)`: value = stored · gain + offset; None where values are as stored.
+        bad_bands: 0-based bands that the file declares bad, with the reason.
+        georeference: where it lies.
+        class_names, palette: of a classification, by label.
+        natural_colour: 0-based bands that the file names for display.
+        notes: what in the file could not be used, one sentence each.
+    """
+
+    path: Path
+    key: str = ""
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    rows_of: Callable[[int, int], NDArray[Any]]
+    wavelengths_nm: Floats | None = None
+    nodata: float | None = None
+    gain: Floats | None = None
+    offset: Floats | None = None
+    bad_bands: Mapping[int, str] = field(default_factory=dict)
+    georeference: Georeference | None = None
+    class_names: Mapping[int, str] = field(default_factory=dict)
+    palette: Mapping[int, Colour] = field(default_factory=dict)
+    natural_colour: tuple[int, int, int] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_map(self) -> bool:
+        return self.shape[2] == 1
+
+    def read_rows(self, first: int, last: int) -> NDArray[Any]:
+        """Returns rows `first..last-1` as stored, `(rows, cols, bands)`; a view where the format allows.
+
+        Raises:
+            SceneError: the data cannot be read.
+        """
+        name = self.key or "the image"
+        with blaming(self.path, f"{name} cannot be read", remedy="get the file again"):
+            return self.rows_of(first, last)
+
+
+@dataclass(frozen=True)
+class FileContents:
+    """What a file holds: its format, its numeric 2-D and 3-D arrays by name, and all of it in words."""
+
+    format: str
+    rasters: Mapping[str, Raster]
+    listing: str
+
+
+@contextmanager
+def blaming(path: Path, what: str, *, remedy: str) -> Iterator[None]:
+    """Turns any error of a format's library inside the block into one line about the file."""
+    try:
+        yield
+    except HsiError:
+        raise
+    except Exception as error:  # a foreign file can break a parser in any way
+        line = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise SceneError(f"{path}: {what} ({line}); {remedy}") from None
+
+
+def check_declared(path: Path, *, shape: Sequence[int], itemsize: int, stored: int, is_packed: bool) -> None:
+    """Proves that an array of a declared size can come out of the bytes that are there.
+
+    Args:
+        path: the file, for the message.
+        shape: as declared.
+        itemsize: bytes a value.
+        stored: bytes that the file holds for it.
+        is_packed: whether they may be compressed.
+
+    Raises:
+        SceneError: a size is below one, or no compression makes so much out of so little.
+    """
+    size = "×".join(map(str, shape))
+    if any(length < 1 for length in shape):
+        raise SceneError(f"{path}: declares an array of {size}; give one with at least one pixel")
+    declared = math.prod(int(length) for length in shape) * itemsize
+    if declared > (max(_ALWAYS_ALLOWED, stored * _MOST_PER_BYTE) if is_packed else stored):
+        raise SceneError(
+            f"{path}: declares an array of {size}, {declared:,} bytes, which {stored:,} bytes of data "
+            "cannot hold; get the file again"
+        )
+
+
+def to_nanometres(
+    values: Sequence[Any], *, unit: str | None, bands: int
+) -> tuple[Floats | None, tuple[str, ...]]:
+    """Returns band centres in nanometres, or None with a note that says why they cannot be used.
+
+    Without a unit that is known, values of which none reaches 100 are taken for micrometres.
+    """
+    try:
+        wavelengths = np.array([float(value) for value in values])
+    except (TypeError, ValueError):
+        return None, ("the file's wavelengths are no numbers, and are not used",)
+    if len(wavelengths) != bands:
+        return None, (f"the file lists {len(wavelengths)} wavelengths for {bands} bands; they are not used",)
+    if not (np.isfinite(wavelengths).all() and (wavelengths > 0).all()):
+        return None, ("the file's wavelengths are not all positive, and are not used",)
+    name = (unit or "").strip().casefold()
+    is_micrometres = name.startswith(("micro", "um", "µm", "μm"))
+    if not is_micrometres and not name.startswith(("nano", "nm")):
+        is_micrometres = bool(wavelengths.max() < _LONGEST_MICROMETRES)
+    return wavelengths * (1000.0 if is_micrometres else 1.0), ()
+
+
+def find_wavelengths_in(names: Sequence[str | None]) -> tuple[list[str], str | None]:
+    """Returns the numbers with a unit of length in band names, `band 1 (418.24 Nanometers)`, and the unit.
+
+    Nothing is returned unless every name has one.
+    """
+    found = [match for name in names if (match := _IN_WORDS.search(name or ""))]
+    if not found or len(found) < len(names):
+        return [], None
+    return [match[1] for match in found], found[0][2]
+
+
+def pick_natural_colour(wavelengths_nm: Floats | None) -> tuple[int, int, int] | None:
+    """Returns the 0-based bands nearest to red, green and blue, or None if none is within 50 nm."""
+    if wavelengths_nm is None:
+        return None
+    distances = np.abs(wavelengths_nm[:, None] - np.array(NATURAL_COLOUR_NM))  # (bands, 3)
+    if (distances.min(axis=0) > 50).any():
+        return None
+    red, green, blue = distances.argmin(axis=0).tolist()
+    return red, green, blue

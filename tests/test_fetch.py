@@ -1,0 +1,269 @@
+"""Downloads against a real server on loopback that is slow, cuts, lies, or answers with a page."""
+
+import hashlib
+import http.server
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from hsi_se.errors import SceneError
+from hsi_se.scene.catalogue import KNOWN_SCENES, KnownFile, KnownScene, find_known_scene
+from hsi_se.scene.fetch import MIRROR_VARIABLE, fetch_scene, list_sources
+from tests.conftest import REAL_SCENES, needs_real_scenes
+
+CONTENT = {"cube.mat": bytes(range(256)) * 2000, "labels.mat": b"labels" * 300}
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Answers /FAULT/NAME with the file and the fault."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.requests: list[str] = []
+        self.cuts_left = 0
+
+    def url(self, fault: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}/{fault}"
+
+    def handle_error(self, request, client_address):
+        """A client that hangs up is no news."""
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self):
+        self.server.requests.append(self.path)
+        _, fault, name = self.path.split("/")
+        content = CONTENT[name]
+        if fault == "missing":
+            self.send_error(404)
+            return
+        if fault == "page":
+            content = b"\n<!DOCTYPE html>\n<html><body>Moved</body></html>"
+        if fault == "wrong-byte":
+            content = content[:100] + b"?" + content[101:]
+        if fault == "endless":
+            content *= 3
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if fault == "cut" or (fault == "cut-once" and self.server.cuts_left > 0):
+            self.server.cuts_left -= 1
+            self.wfile.write(content[: len(content) // 2])
+            return
+        if fault == "silent":
+            time.sleep(3)
+        for start in range(0, len(content), len(content) // 5 + 1):
+            self.wfile.write(content[start : start + len(content) // 5 + 1])
+            if fault == "slow":
+                time.sleep(0.1)
+
+    def log_message(self, *args):
+        """Quiet."""
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.delenv(MIRROR_VARIABLE, raising=False)
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def make_scene(*bases: str) -> KnownScene:
+    """A scene of two small files at each of the bases, in order."""
+
+    def file(name: str) -> KnownFile:
+        return KnownFile(
+            names=(name,),
+            keys=("x",),
+            sources=tuple(f"{base}/{name}" for base in bases),
+            num_bytes=len(CONTENT[name]),
+            sha256=hashlib.sha256(CONTENT[name]).hexdigest(),
+        )
+
+    return KnownScene(
+        name="test",
+        title="test",
+        aliases=(),
+        cube=file("cube.mat"),
+        labels=file("labels.mat"),
+        rows=1,
+        cols=1,
+        bands=1,
+        class_names={1: "a"},
+        sensor="none",
+        gsd_m=1,
+        wavelengths_nm=(400, 500),
+    )
+
+
+class Told:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[str, int]] = []
+        self.count = 0
+        self.notes: list[str] = []
+
+    def start(self, task, *, total, unit):
+        assert unit == "B"
+        self.started.append((task, total))
+
+    def advance(self, count):
+        self.count += count
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def fetch(scene: KnownScene, folder: Path, *, timeout_s: float = 10) -> Told:
+    told = Told()
+    fetch_scene(scene, folder, progress=told, timeout_s=timeout_s)
+    return told
+
+
+def assert_complete(folder: Path) -> None:
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == CONTENT
+
+
+def test_both_files_are_fetched_with_progress(server, tmp_path):
+    told = fetch(make_scene(server.url("good")), tmp_path / "datasets")
+    assert_complete(tmp_path / "datasets")
+    assert dict(told.started) == {name: len(content) for name, content in CONTENT.items()}
+    assert told.count == sum(map(len, CONTENT.values()))
+    assert told.notes == []
+
+
+def test_files_that_are_there_are_not_fetched_again(server, tmp_path):
+    fetch(make_scene(server.url("good")), tmp_path)
+    server.requests.clear()
+    told = fetch(make_scene(server.url("good")), tmp_path)
+    assert server.requests == []
+    assert len(told.notes) == 2
+    assert all(note.endswith("is there already") for note in told.notes)
+
+
+def test_another_file_of_that_name_is_never_replaced(server, tmp_path):
+    (tmp_path / "cube.mat").write_bytes(b"years of work")
+    with pytest.raises(SceneError, match=r"cube\.mat: exists and is not the published file .* move it away"):
+        fetch(make_scene(server.url("good")), tmp_path)
+    assert (tmp_path / "cube.mat").read_bytes() == b"years of work"
+
+
+@pytest.mark.parametrize(
+    ("fault", "said", "tries"),
+    [
+        ("missing", "404", 2),
+        ("page", "answers with a web page instead of the file", 1),
+        ("wrong-byte", "sends another file (its SHA-256 is not the published one)", 1),
+        ("endless", "sends more than the 512,000 bytes of the file", 1),
+        ("cut", "", 2),
+        ("silent", "timed out", 2),
+    ],
+)
+def test_the_next_source_is_taken_on_any_fault(server, tmp_path, fault, said, tries):
+    told = fetch(make_scene(server.url(fault), server.url("good")), tmp_path, timeout_s=0.5)
+    assert_complete(tmp_path)
+    assert server.requests.count(f"/{fault}/cube.mat") == tries
+    cube_notes = [note for note in told.notes if "cube.mat" in note]
+    assert len(cube_notes) == tries
+    assert all(said in note for note in cube_notes)
+    assert cube_notes[-1].endswith("trying the next source")
+
+
+@pytest.mark.parametrize("fault", ["missing", "page", "wrong-byte", "endless", "cut"])
+def test_without_a_good_source_one_line_says_why_and_no_part_is_left(server, tmp_path, fault):
+    with pytest.raises(SceneError) as caught:
+        fetch(make_scene(server.url(fault)), tmp_path)
+    message = str(caught.value)
+    assert message.startswith(f"labels.mat: no source has it (127.0.0.1:{server.server_port}: ")
+    assert message.endswith(f"or name a server or folder that has it with {MIRROR_VARIABLE}")
+    assert "\n" not in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_slow_server_is_waited_for(server, tmp_path):
+    told = fetch(make_scene(server.url("slow")), tmp_path, timeout_s=0.5)
+    assert_complete(tmp_path)
+    assert told.notes == []
+
+
+def test_a_cut_download_starts_again_from_the_same_source(server, tmp_path):
+    server.cuts_left = 1
+    told = fetch(make_scene(server.url("cut-once")), tmp_path)
+    assert_complete(tmp_path)
+    assert [note.rpartition("; ")[2] for note in told.notes] == ["starting again"]
+
+
+def test_a_server_that_is_not_there_is_passed_over(server, tmp_path):
+    fetch(make_scene("http://127.0.0.1:9", server.url("good")), tmp_path)
+    assert_complete(tmp_path)
+
+
+def test_the_mirror_goes_in_front(server, tmp_path, monkeypatch):
+    monkeypatch.setenv(MIRROR_VARIABLE, server.url("good") + "/")
+    fetch(make_scene(server.url("missing")), tmp_path)
+    assert_complete(tmp_path)
+    assert server.requests == ["/good/labels.mat", "/good/cube.mat"]
+
+
+def test_the_mirror_may_be_a_folder(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    for name, content in CONTENT.items():
+        (tmp_path / "mine" / name).write_bytes(content)
+    monkeypatch.setenv(MIRROR_VARIABLE, (tmp_path / "mine").as_uri())
+    fetch(make_scene(), tmp_path / "datasets")
+    assert_complete(tmp_path / "datasets")
+
+
+@needs_real_scenes
+def test_the_real_salinas_a_comes_out_of_a_folder_with_its_checksums(tmp_path, monkeypatch):
+    monkeypatch.setenv(MIRROR_VARIABLE, (REAL_SCENES / "salinas_a").resolve().as_uri())
+    known = find_known_scene("salinas-a")
+    assert known is not None
+    fetch(known, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"SalinasA_corrected.mat", "SalinasA_gt.mat"}
+
+
+@pytest.mark.parametrize("name", ["houston-2013", "whu-hi-longkou", "whu-hi-hanchuan", "whu-hi-honghu"])
+def test_scenes_behind_a_registration_say_where_to_go_and_where_to_put_the_files(tmp_path, name):
+    known = find_known_scene(name)
+    assert known is not None
+    with pytest.raises(SceneError) as caught:
+        fetch(known, tmp_path / "datasets")
+    assert f"given out by {known.registration}" in str(caught.value)
+    assert str(caught.value).endswith(
+        f"put {known.cube.names[0]} and {known.labels.names[0]} into {tmp_path / 'datasets'}"
+    )
+    assert not (tmp_path / "datasets").exists()
+
+
+def test_every_public_file_has_a_checksum_and_a_source():
+    for known in KNOWN_SCENES:
+        for file in (known.cube, known.labels):
+            assert (known.registration is None) == bool(list_sources(file)) == (file.sha256 is not None)
+
+
+@needs_real_scenes
+def test_the_catalogues_checksums_are_those_of_the_real_files():
+    names = {
+        name: file for known in KNOWN_SCENES for file in (known.cube, known.labels) for name in file.names
+    }
+    checked = 0
+    for path in REAL_SCENES.rglob("*.mat"):
+        file = names.get(path.name)
+        if file is not None and file.sha256 is not None:
+            content = path.read_bytes()
+            assert hashlib.sha256(content).hexdigest() == file.sha256, path
+            assert len(content) == file.num_bytes
+            checked += 1
+    assert checked == 8
