@@ -219,6 +219,10 @@ def main() -> None:
         message = f"{error.filename}: {error.strerror}; check the path, its rights and the room on the disk"
         print(f"hsi-se: {message}", file=sys.stderr)
         sys.exit(2)
+    except MemoryError as error:
+        what = next(iter(str(error).splitlines()), "") or "no more is to be had"
+        print(f"hsi-se: not enough memory ({what}); take a smaller scene, patch or batch", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("hsi-se: interrupted; what was finished is kept, the run at work is not", file=sys.stderr)
         sys.exit(130)
