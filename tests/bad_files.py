@@ -168,7 +168,7 @@ def _yaml_tricks(content: bytes, rng: np.random.Generator) -> bytes:
     )
     tricks = (
         laughs, "self: &self [*self]\n", "x: !!python/object/apply:os.system ['touch sprung']\n",
-        "? {a: b}\n: c\n", "<<: &m {<<: *m}\n", "seed: .nan\n", "seed: 0x" + "f" * 3000 + "\n", "\0", "%TAG ! x\n",
+        "? {a: b}\n: c\n", "<<: &m {<<: *m}\n", "seed: .nan\n", "seed: 0x" + "f" * 3000 + "\n", "%TAG ! x\n",
     )  # fmt: skip
     return str(rng.choice(tricks)).encode() + (content if rng.random() < 0.7 else b"")
 

@@ -26,6 +26,7 @@ ROOMS = (
     "report",
     "survey",
     "experiment",
+    "cross_scene",
     "series",
     "terminal",
     "cli_scene",

@@ -85,11 +85,12 @@ def _open(path: Path) -> Iterator[Any]:
 @contextmanager
 def _without_asides() -> Iterator[None]:
     """Inside, rasterio prints no traceback where it cannot decode what GDAL says of a damaged file."""
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    hooks = sys.excepthook, sys.unraisablehook
+    sys.excepthook, sys.unraisablehook = lambda *_: None, lambda _: None
     try:
         yield
     finally:
-        sys.unraisablehook = hook
+        sys.excepthook, sys.unraisablehook = hooks
 
 
 def _make_reader(path: Path) -> Any:
