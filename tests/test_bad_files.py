@@ -34,6 +34,7 @@ def test_the_corpus_is_the_same_each_time(tmp_path):
     assert len({make_bad("mat-v5", index, tmp_path) for index in range(50)}) > 45
 
 
+@pytest.mark.slow
 def test_the_workers_notice_a_traceback_and_a_death(tmp_path):
     """So that the corpus can fail."""
     code = (
