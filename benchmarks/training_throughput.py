@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from hsi_se.config import HybridSN, SqueezeExcite, TrainSettings
+from hsi_se.config import TrainSettings
+from hsi_se.config_model import HybridSN, SqueezeExcite
 from hsi_se.models import build_model
 from hsi_se.sampling.patches import PatchDataset, pad_cube
 from hsi_se.sampling.splits import Pixels

@@ -9,20 +9,34 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hsi_se.config_file import load_config
     from hsi_se.experiment import evaluate, load_bundle, train
+    from hsi_se.mapping.logits import predict_logits
     from hsi_se.models import build_model
+    from hsi_se.models.insertion import insert_attention
     from hsi_se.sampling.splits import make_split
     from hsi_se.scene.readers import load_scene
 
 __version__ = "0.1.0"
-__all__ = ["build_model", "evaluate", "load_bundle", "load_config", "load_scene", "make_split", "train"]
+__all__ = [
+    "build_model",
+    "evaluate",
+    "insert_attention",
+    "load_bundle",
+    "load_config",
+    "load_scene",
+    "make_split",
+    "predict_logits",
+    "train",
+]
 
 _HOMES = {
     "build_model": "hsi_se.models",
     "evaluate": "hsi_se.experiment",
+    "insert_attention": "hsi_se.models.insertion",
     "load_bundle": "hsi_se.experiment",
     "load_config": "hsi_se.config_file",
     "load_scene": "hsi_se.scene.readers",
     "make_split": "hsi_se.sampling.splits",
+    "predict_logits": "hsi_se.mapping.logits",
     "train": "hsi_se.experiment",
 }
 

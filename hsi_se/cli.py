@@ -157,7 +157,8 @@ def split(
     import json
 
     from hsi_se.config_file import load_config
-    from hsi_se.experiment import RUNS, audit_config
+    from hsi_se.experiment import RUNS
+    from hsi_se.preview import audit_config
     from hsi_se.records import replacing
     from hsi_se.report.figures import save_split
     from hsi_se.sampling.masks import write_partition
@@ -204,16 +205,38 @@ def gap(
 
 
 @app.command()
-def info(config: ConfigPath, overrides: Overrides = None, data: DataFolder = None) -> None:
+def info(
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A YAML config.")] = None,
+    overrides: Overrides = None,
+    data: DataFolder = None,
+    points: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="List the points of a network, and the blocks that fit there."),
+    ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare-attention", help="What every block costs at every point of CONFIG's network."
+        ),
+    ] = False,
+) -> None:
     """Print each stage of CONFIG's network: output shape, parameters, MACs, and what sits in its slot."""
     from hsi_se.config_file import load_config
 
-    settings = load_config(config, overrides or [])
+    if (config is None) == (points is None):
+        raise ConfigError("info: give a CONFIG, or --points NAME without one")
+    settings = None if config is None else load_config(config, overrides or [])
 
-    from hsi_se.experiment import describe_network
-    from hsi_se.terminal import print_network
+    from hsi_se import preview, terminal
 
-    print_network(describe_network(settings, data=data))
+    if points is not None:
+        terminal.print_points(points, preview.describe_points(points))
+    elif settings is not None and compare:
+        with terminal.show_progress() as observer:
+            rows = preview.compare_attention(settings, data=data, observer=observer)
+        terminal.print_block_costs(rows)
+    elif settings is not None:
+        terminal.print_network(preview.describe_network(settings, data=data))
 
 
 @app.command()
@@ -239,8 +262,10 @@ def main() -> None:
         message = f"{error.filename}: {error.strerror}; check the path, its rights and the room on the disk"
         print(f"hsi-se: {message}", file=sys.stderr)
         sys.exit(2)
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
         what = next(iter(str(error).splitlines()), "") or "no more is to be had"
+        if isinstance(error, RuntimeError) and "memory" not in what:  # torch's own kind of MemoryError
+            raise
         print(f"hsi-se: not enough memory ({what}); take a smaller scene, patch or batch", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

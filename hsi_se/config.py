@@ -1,17 +1,15 @@
 """Every setting of an experiment, as frozen pydantic models; `config_file` reads and writes them."""
 
-import difflib
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     NonNegativeFloat,
@@ -22,37 +20,12 @@ from pydantic import (
     Tag,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
+from hsi_se.config_model import ModelSettings
 from hsi_se.errors import ConfigError
+from hsi_se.settings import Settings, mistake
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch's generators take
-
-
-class Settings(BaseModel):
-    """A section of the config: frozen, and closed to keys it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_keys(cls, data: object) -> object:
-        if isinstance(data, Mapping):
-            for key in data:
-                if key not in cls.model_fields:
-                    raise _mistake(_unknown(str(key), "setting", tuple(cls.model_fields)), key=str(key))
-        return data
-
-
-def _mistake(message: str, *, key: str | None = None) -> PydanticCustomError:
-    """An error of ours; `key` names the entry at fault below the section that raises it."""
-    return PydanticCustomError("mistake", "{message}", {"message": message, "key": key})
-
-
-def _unknown(name: str, what: str, choices: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, choices, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown {what}; {hint}choose from {', '.join(choices)}"
 
 
 def _tag_by_shape(value: object) -> str:
@@ -62,7 +35,7 @@ def _tag_by_shape(value: object) -> str:
 
 def _check_fraction(value: float) -> float:
     if not 0 < value < 1:
-        raise _mistake("a fraction must lie in (0, 1); write 0.1, or {per_class: 50} for counts")
+        raise mistake("a fraction must lie in (0, 1); write 0.1, or {per_class: 50} for counts")
     return value
 
 
@@ -70,7 +43,7 @@ def _check_bands(value: object) -> str:
     """`104-108` or `150`, counted from 1."""
     match = re.fullmatch(r"([1-9]\d{0,6})(?:\s*[-–]\s*([1-9]\d{0,6}))?", str(value).strip())
     if match is None or isinstance(value, bool) or int(match[2] or match[1]) < int(match[1]):
-        raise _mistake("write bands as 150 or 104-108, counted from 1")
+        raise mistake("write bands as 150 or 104-108, counted from 1")
     return f"{match[1]}-{match[2]}" if match[2] else match[1]
 
 
@@ -159,7 +132,8 @@ Buffer = Annotated[
     int | None,
     Field(
         ge=0,
-        description="pixels between the sides; the patch size, so that no two patches meet, unless given",
+        description="pixels between the sides; the patch size and train.shift, so that no two patches meet, "
+        "unless given",
     ),
 ]
 
@@ -216,12 +190,12 @@ class MasksSplit(Settings):
     @model_validator(mode="after")
     def _files_are_complete(self) -> Self:
         if (self.partition is None) == (self.train is None) or (self.train is None) != (self.test is None):
-            raise _mistake("give train: FILE and test: FILE, or partition: FILE alone")
+            raise mistake("give train: FILE and test: FILE, or partition: FILE alone")
         if self.partition is None and self.partition_key is not None:
-            raise _mistake("has no effect without partition: FILE; leave it out", key="partition_key")
+            raise mistake("has no effect without partition: FILE; leave it out", key="partition_key")
         for key in ("train_key", "test_key"):
             if self.partition is not None and getattr(self, key) is not None:
-                raise _mistake("has no effect beside partition: FILE; leave it out", key=key)
+                raise mistake("has no effect beside partition: FILE; leave it out", key=key)
         return self
 
 
@@ -242,79 +216,22 @@ class NoReduction(Settings):
     standardize: bool = True
 
 
+MAX_PATCH_SIZE = 199  # a dense layer over more would take gigabytes
+
+
 class PatchSettings(Settings):
-    size: PositiveInt
+    size: int = Field(ge=1, le=MAX_PATCH_SIZE)
     padding: Literal["zero", "reflect"] = "reflect"
 
     @model_validator(mode="after")
     def _size_is_odd(self) -> Self:
         if self.size % 2 == 0:
-            raise _mistake(
+            raise mistake(
                 "a patch needs a centre pixel, so its size must be odd; "
                 f"write {self.size - 1} or {self.size + 1}",
                 key="size",
             )
         return self
-
-
-class SqueezeExcite(Settings):
-    """Squeeze-and-excitation (Hu et al. 2018); `axis: band` gates spectral depth at a 3-D point."""
-
-    kind: Literal["se"]
-    reduction: PositiveInt = 16
-    bias: bool = True
-    form: Literal["linear", "conv"] = "linear"
-    squeeze: Literal["mean", "max"] = "mean"
-    axis: Literal["feature", "band"] = "feature"
-
-
-AttentionSettings = SqueezeExcite
-
-HYBRIDSN_POINTS_3D = ("conv3d_1", "conv3d_2", "conv3d_3")
-HYBRIDSN_POINTS = (*HYBRIDSN_POINTS_3D, "fold", "conv2d")
-
-
-class HybridSN(Settings):
-    """HybridSN (Roy et al. 2020) in either order, with attention after any of its five stages."""
-
-    name: Literal["hybridsn"]
-    order: Literal["3d-2d", "2d-3d"] = "3d-2d"
-    norm: Literal["batch", "none"] = "batch"
-    dropout: float = Field(default=0.4, ge=0, lt=1)
-    dense_relu: bool = Field(default=True, description="ReLU between the dense layers, as in the paper")
-    attention: dict[str, AttentionSettings] = {}
-
-    @model_validator(mode="after")
-    def _attention_fits_its_point(self) -> Self:
-        for point, block in self.attention.items():
-            if point not in HYBRIDSN_POINTS:
-                raise _mistake(_unknown(point, "point", HYBRIDSN_POINTS), key=f"attention.{point}")
-            if block.axis == "band" and point not in HYBRIDSN_POINTS_3D:
-                raise _mistake(
-                    f"'band' needs a 3-D point ({', '.join(HYBRIDSN_POINTS_3D)}), and {point} has no "
-                    "spectral axis; write axis: feature",
-                    key=f"attention.{point}.axis",
-                )
-        return self
-
-    def check_input(self, *, num_bands: int, patch_size: int, origin: str = "input bands") -> None:
-        """Proves that every convolution has something left to work on.
-
-        Raises:
-            ConfigError: the patch or the spectral depth is smaller than the kernels together.
-        """
-        smallest_patch = 9  # four valid 3 × 3 windows
-        if patch_size < smallest_patch:
-            raise ConfigError(
-                f"patch.size = {patch_size}: four 3 × 3 convolutions without padding need at least "
-                f"{smallest_patch}; write patch.size: {smallest_patch} or more"
-            )
-        smallest_depth = 13 if self.order == "3d-2d" else 1  # kernels 7, 5 and 3 deep; 64 features
-        if num_bands < smallest_depth:
-            raise ConfigError(
-                f"{origin} = {num_bands}: spectral kernels 7, 5 and 3 deep need at least "
-                f"{smallest_depth}; keep more bands, or write model.order: 2d-3d"
-            )
 
 
 class TrainSettings(Settings):
@@ -325,14 +242,29 @@ class TrainSettings(Settings):
     schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     flips: bool = Field(default=True, description="a random flip or transpose of every training patch")
+    shift: NonNegativeInt = Field(
+        default=0, description="pixels by which a training patch may be moved off its pixel; its label stays"
+    )
     noise: NonNegativeFloat = Field(
         default=0.0, description="standard deviation of Gaussian noise on the components of training patches"
+    )
+    spectral_jitter: NonNegativeFloat = Field(
+        default=0.0,
+        description="standard deviation of a training patch's gain on each of its components",
+    )
+    band_dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="share of each training patch's components that are set to 0"
     )
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32", description="of products in the training step; weights and evaluation stay float32"
     )
     weight_averaging: float = Field(
         default=0.0, ge=0, lt=1, description="decay a step of the moving average that is kept; 0 keeps none"
+    )
+    norm_statistics: Literal["train", "scene"] = Field(
+        default="train",
+        description="what batch norm goes by in the end: the training patches, or patches of the whole scene "
+        "without their labels",
     )
     class_weights: Literal["none", "sqrt", "balanced"] = Field(
         default="none", description="weight of a class in the loss: 1, 1/√n or 1/n of its training pixels"
@@ -353,13 +285,14 @@ class Config(Settings):
     split: SplitSettings
     reduction: Annotated[PcaReduction | NoReduction, Discriminator("kind")]
     patch: PatchSettings
-    model: HybridSN
+    model: ModelSettings
     train: TrainSettings
 
     @model_validator(mode="after")
     def _buffer_is_the_patch_size_unless_given(self) -> Self:
         if isinstance(self.split, BlocksSplit | FieldsSplit) and self.split.buffer is None:
-            split = self.split.model_copy(update={"buffer": self.patch.size})
+            reach = self.patch.size + self.train.shift
+            split = self.split.model_copy(update={"buffer": reach})
             object.__setattr__(self, "split", split)
         return self
 
@@ -374,7 +307,16 @@ class Config(Settings):
             )
         except ConfigError as error:
             path, _, problem = str(error).partition(": ")
-            raise _mistake(problem, key=path.partition(" = ")[0]) from None
+            raise mistake(problem, key=path.partition(" = ")[0]) from None
+        return self
+
+    @model_validator(mode="after")
+    def _norm_statistics_have_a_norm(self) -> Self:
+        if self.train.norm_statistics == "scene" and getattr(self.model, "norm", "batch") == "none":
+            raise mistake(
+                "model.norm: none leaves no batch norm; leave norm_statistics out",
+                key="train.norm_statistics",
+            )
         return self
 
     @property

@@ -10,7 +10,7 @@ from hsi_se.config_file import load_config, parse_config
 from hsi_se.errors import SceneError
 from hsi_se.evaluation.metrics import Evaluation, evaluate_labels
 from hsi_se.experiment import build_bundled_model, pick_device
-from hsi_se.mapping.patchwise import predict_logits
+from hsi_se.mapping.logits import predict_logits
 from hsi_se.records import BundleFacts, ModelBundle, RunFolder
 from hsi_se.scene.image import describe_bands
 from hsi_se.scene.readers import load_scene, open_scene_image

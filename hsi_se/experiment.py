@@ -3,7 +3,6 @@
 import datetime
 import platform
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +10,18 @@ import sklearn
 import torch
 
 import hsi_se
-from hsi_se.config import Config, PcaReduction
+from hsi_se.config import Config
+from hsi_se.config_model import Network as NetworkSettings
+from hsi_se.config_model import RandomForest, Svm
 from hsi_se.errors import RunError, TrainingError
 from hsi_se.evaluation.assessment import Assessment, assess
-from hsi_se.evaluation.audit import SplitAudit, audit_split
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.mapping.class_map import classify
-from hsi_se.mapping.patchwise import predict_logits
+from hsi_se.mapping.logits import predict_logits
 from hsi_se.models import build_model
-from hsi_se.models.cost import StageCost, count_parameters, count_stage_costs
-from hsi_se.models.hybridsn import HybridSN
+from hsi_se.models.classical import CentrePixelClassifier, ForestOfTrees, SupportVectorMachine
+from hsi_se.models.cost import count_macs, count_parameters
+from hsi_se.models.network import Network
 from hsi_se.records import BundleFacts, ModelBundle, RunFolder, RunRecord, Versions, check_free, new_run
 from hsi_se.report.confidence_figures import save_rejection, save_reliability
 from hsi_se.report.figures import save_confusion, save_map, save_split
@@ -28,14 +29,15 @@ from hsi_se.report.tables import render_report
 from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
 from hsi_se.sampling.reduction import fit_reduction
 from hsi_se.sampling.splits import Pixels, make_split
-from hsi_se.scene.catalogue import find_known_scene
 from hsi_se.scene.palette import make_palette
-from hsi_se.scene.readers import load_ground_truth, load_scene
-from hsi_se.scene.scene import GroundTruth
-from hsi_se.training.fit import fit
+from hsi_se.scene.readers import load_scene
+from hsi_se.training.adapt import adapt_norms
+from hsi_se.training.classical import fit_classical
+from hsi_se.training.fit import FitResult, fit
 from hsi_se.training.history import Observer, Silent
 
 RUNS = Path("runs")
+Classifier = Network | CentrePixelClassifier  # both are modules from patches (n, 1, k, p, p) to logits
 
 
 def train(
@@ -72,33 +74,44 @@ def train(
     split = make_split(scene, config.split, seed=config.seed, data=data)
     scene_digest, scene = scene.digest, split.relabel(scene)
     notes = scene.notes + split.notes
+    if not isinstance(config.model, NetworkSettings):
+        notes += (f"model.name = {config.model.name}: is fitted at once; the train section has no effect",)
+    elif config.train.norm_statistics == "scene":
+        notes += (
+            "batch norm goes by patches of the whole scene, test pixels included, without their labels",
+        )
     for note in notes:
         observer.note(note)
     reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train, nodata=scene.nodata)
     components = reduction.apply(scene.cube, nodata=scene.nodata)
     padded = pad_cube(components, patch_size=config.patch.size, padding=config.patch.padding).to(torch_device)
-    model = build_model(
-        config.model,
-        num_bands=reduction.num_components,
-        patch_size=config.patch.size,
-        num_classes=scene.num_classes,
-        seed=config.seed,
-    ).to(torch_device)
 
     def make_patches(pixels: Pixels) -> PatchDataset:
         targets = to_targets(scene.labels, pixels, scene.class_ids)
         return PatchDataset(padded, pixels, patch_size=config.patch.size, targets=targets)
 
     start = time.perf_counter()
-    result = fit(
-        model,
-        train=make_patches(split.train),
-        val=make_patches(split.val),
-        num_classes=scene.num_classes,
-        settings=config.train,
-        seed=config.seed,
-        observer=observer,
-    )
+    sizes = {"patch_size": config.patch.size, "num_classes": scene.num_classes, "seed": config.seed}
+    model: Classifier
+    if isinstance(config.model, Svm | RandomForest):
+        known = split.training_side
+        x, y = components[known[:, 0], known[:, 1]], to_targets(scene.labels, known, scene.class_ids)
+        model = fit_classical(config.model, x, y, **sizes).to(torch_device)
+        result = FitResult(best_epoch=0, history=())
+    else:
+        model = build_model(config.model, num_bands=reduction.num_components, **sizes).to(torch_device)
+        result = fit(
+            model,
+            train=make_patches(split.train),
+            val=make_patches(split.val),
+            num_classes=scene.num_classes,
+            settings=config.train,
+            seed=config.seed,
+            observer=observer,
+        )
+        if config.train.norm_statistics == "scene":
+            pixels = np.argwhere(scene.valid)
+            adapt_norms(model, PatchDataset(padded, pixels, patch_size=config.patch.size), seed=config.seed)
     versions = _list_versions()
     record = RunRecord(
         name=config.name or "run",
@@ -113,7 +126,7 @@ def train(
         num_train=len(split.train),
         num_val=len(split.val),
         num_parameters=count_parameters(model),
-        macs_per_patch=sum(row.macs for row in count_stage_costs(model)),
+        macs_per_patch=count_macs(model),
         best_epoch=result.best_epoch,
         history=result.history,
         training_s=time.perf_counter() - start,
@@ -221,77 +234,30 @@ def assess_run(
     return assessment
 
 
-def audit_config(config: Config, *, data: str | Path | None = None) -> tuple[GroundTruth, SplitAudit]:
-    """Returns the labels and the audit of the split that a config describes; its cube is not needed.
-
-    Raises:
-        HsiError: the labels cannot be read or divided as asked.
-    """
-    truth = load_ground_truth(config.scene, data)
-    split = make_split(truth, config.split, seed=config.seed, data=data)
-    truth = split.relabel(truth)
-    return truth, audit_split(truth, split, config)
-
-
-@dataclass(frozen=True)
-class NetworkDescription:
-    """What `hsi-se info` shows: the stages in order, and the totals over them; MACs are of one patch."""
-
-    title: str
-    input_shape: tuple[int, ...]
-    rows: tuple[StageCost, ...]
-
-    @property
-    def num_parameters(self) -> int:
-        return sum(row.num_parameters for row in self.rows)
-
-    @property
-    def macs(self) -> int:
-        return sum(row.macs for row in self.rows)
-
-
-def describe_network(config: Config, *, data: str | Path | None = None) -> NetworkDescription:
-    """Returns the cost of each stage of the network that a config describes, for its scene.
-
-    Bands and classes of a known scene come from the catalogue, so that its files are not needed.
-
-    Raises:
-        HsiError: the config's scene cannot be found, or the network does not fit it.
-    """
-    known = find_known_scene(config.scene) if isinstance(config.scene, str) else None
-    if known is not None:
-        name, num_bands, num_classes = known.title, known.bands, len(known.class_names)
-    else:
-        scene = load_scene(config.scene, data)
-        name, num_bands, num_classes = scene.name, scene.num_bands, scene.num_classes
-    if isinstance(config.reduction, PcaReduction):
-        num_bands = config.reduction.components
-    model = build_model(
-        config.model, num_bands=num_bands, patch_size=config.patch.size, num_classes=num_classes
-    )
-    shape = (1, num_bands, config.patch.size, config.patch.size)
-    title = f"{config.model.name} {config.model.order} on {name}, {num_classes} classes"
-    return NetworkDescription(title, shape, tuple(count_stage_costs(model)))
-
-
 def load_bundle(run: str | Path | RunFolder) -> ModelBundle:
     """Returns what a run has learned: weights, reduction, classes; see `build_bundled_model`."""
     return RunFolder.open(run).read_bundle()
 
 
-def build_bundled_model(bundle: ModelBundle) -> HybridSN:
-    """Returns the trained network of a bundle, on the CPU."""
+def build_bundled_model(bundle: ModelBundle) -> Classifier:
+    """Returns the trained classifier of a bundle, on the CPU."""
     facts = bundle.facts
-    model = build_model(
-        facts.model,
-        num_bands=bundle.reduction.num_components,
-        patch_size=facts.patch_size,
-        num_classes=len(facts.class_ids),
-    )
+    tensors = {name: torch.from_numpy(array) for name, array in bundle.weights.items()}
     try:
-        model.load_state_dict({name: torch.from_numpy(array) for name, array in bundle.weights.items()})
-    except RuntimeError as error:
-        problem = str(error).splitlines()[1].strip()
+        match facts.model:
+            case Svm():
+                return SupportVectorMachine(tensors, patch_size=facts.patch_size)
+            case RandomForest():
+                return ForestOfTrees(tensors, patch_size=facts.patch_size)
+        model = build_model(
+            facts.model,
+            num_bands=bundle.reduction.num_components,
+            patch_size=facts.patch_size,
+            num_classes=len(facts.class_ids),
+        )
+        model.load_state_dict(tensors)
+    except (RuntimeError, TypeError, ValueError, MemoryError) as error:
+        problem = (str(error).splitlines() or [type(error).__name__])[:2][-1].strip()
         raise RunError(f"bundle: the weights do not fit the architecture ({problem}); train again") from None
     return model
 

@@ -11,16 +11,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from hsi_se.config import Config, HybridSN
+from hsi_se.config import MAX_PATCH_SIZE, Config
 from hsi_se.config_file import dump_config, load_config
+from hsi_se.config_model import ModelSettings
 from hsi_se.errors import RunError
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.metrics import number_or_none
@@ -75,9 +76,9 @@ class BundleFacts(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: HybridSN
-    patch_size: int
-    padding: str
+    model: ModelSettings
+    patch_size: int = Field(ge=1, le=MAX_PATCH_SIZE)
+    padding: Literal["zero", "reflect"]
     class_ids: tuple[int, ...]
     class_names: tuple[str, ...]
     palette: dict[int, tuple[int, int, int]]
@@ -201,6 +202,10 @@ def report_values(assessment: Assessment, record: RunRecord) -> dict[str, Any]:
         "seed": record.seed,
         "config_digest": record.config_digest,
         "scene_digest": record.scene_digest,
+        "notes": list(record.notes),
+        "num_parameters": record.num_parameters,
+        "macs_per_patch": record.macs_per_patch,
+        "training_s": record.training_s,
     }
 
 

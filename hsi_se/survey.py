@@ -8,15 +8,14 @@ import numpy as np
 
 from hsi_se.config import (
     Config,
-    HybridSN,
     PatchSettings,
     PcaReduction,
     RandomSplit,
     SceneFiles,
-    SqueezeExcite,
     TrainSettings,
 )
 from hsi_se.config_file import dump_config, parse_config
+from hsi_se.config_model import HybridSN, SqueezeExcite
 from hsi_se.errors import SceneError
 from hsi_se.report.scene_figures import save_quick_look, save_spectra
 from hsi_se.sampling.splits import make_split

@@ -28,7 +28,8 @@ from hsi_se.training.history import EpochRecord, Observer
 
 if TYPE_CHECKING:
     from hsi_se.cross_scene import CrossScene
-    from hsi_se.experiment import NetworkDescription
+    from hsi_se.models.cost import BlockCost
+    from hsi_se.preview import NetworkDescription
     from hsi_se.series import Gap
 
 _LINE_EVERY_S = 10.0
@@ -254,3 +255,29 @@ def print_network(network: "NetworkDescription") -> None:
     for row in network.rows:
         table.add_row(row.name, str(row.shape), f"{row.num_parameters:,}", f"{row.macs:,}", row.contents)
     make_console(width=140).print(table)
+
+
+def print_points(name: str, points: "list[tuple[str, list[str]]]") -> None:
+    table = Table(title=f"the points of {name}, in order", title_justify="left")
+    table.add_column("model.attention key", no_wrap=True)
+    table.add_column("blocks that fit")
+    for point, kinds in points:
+        table.add_row(point, ", ".join(kinds))
+    make_console().print(table)
+
+
+def print_block_costs(rows: "list[BlockCost]") -> None:
+    table = Table(title="what a block adds, with its default settings", title_justify="left")
+    table.add_column("point", no_wrap=True)
+    table.add_column("block", no_wrap=True)
+    for heading in ("parameters", "MACs a patch", "forward µs a patch"):
+        table.add_column(heading, justify="right")
+    last = ""
+    for row in rows:
+        if row.misfit:
+            costs = ["–", "–", "does not fit"]
+        else:
+            costs = [f"{row.num_parameters:,}", f"{row.macs:,}", f"{row.forward_us:,.1f}"]
+        table.add_row(row.point if row.point != last else "", row.kind, *costs)
+        last = row.point
+    make_console().print(table)

@@ -13,6 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "hsi_se"
 # A module imports only from rows above its own, or from its own row's folder.
 ROOMS = (
     "errors",
+    "settings",
+    "config_model",
     "config",
     "config_file",
     "scene",
@@ -25,6 +27,7 @@ ROOMS = (
     "records",
     "report",
     "survey",
+    "preview",
     "experiment",
     "cross_scene",
     "series",
@@ -35,6 +38,8 @@ ROOMS = (
 )
 TORCH_FREE = (
     "errors",
+    "settings",
+    "config_model",
     "config",
     "config_file",
     "scene",

@@ -11,6 +11,7 @@ import typer.main
 
 from hsi_se.cli import app, main
 from hsi_se.config import Config
+from hsi_se.config_model import Ssrn, list_blocks
 from hsi_se.scene.synthetic import make_synthetic_scene
 from tests.conftest import ROOT, TINY
 
@@ -83,6 +84,46 @@ def test_info_prints_every_stage_its_slot_and_the_totals(call):
     assert code == 0
     for text in ("conv3d_1", "(8, 24, 23, 23)", "attention.fold", "576→36→576", "5,165,080", "247,725,376"):
         assert text in out
+
+
+def test_info_lists_a_networks_points_and_the_blocks_that_fit(call):
+    code, out, _ = call("info", "--points", "ssrn")
+    assert code == 0
+    rows = {line.split("│")[1].strip(): line for line in out.splitlines() if line.startswith("│")}
+    assert list(rows) == list(Ssrn.points)
+    assert "strip_pooling" in rows["spatial_1"]
+    assert "strip_pooling" not in rows["spectral_1"]
+
+
+def test_info_compares_every_block_at_every_point(call):
+    code, out, _ = call("info", DEMO, "--compare-attention", "--set", "model={name: cnn3d}")
+    assert code == 0
+    rows = [
+        [cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")
+    ]
+    assert [row[1] for row in rows] == [block.kind for block in list_blocks()] * 3
+    costs = dict(zip([row[1] for row in rows[-8:]], rows[-8:], strict=True))  # at conv3d_3, 32 features
+    assert costs["se"][2:4] == [str(2 * 32 * 2 + 2 + 32), str(2 * 32 * 2)]
+    assert costs["eca"][2:4] == ["3", str(32 * 3)]
+    assert costs["simam"][2:4] == ["0", "0"]
+    assert float(costs["nonlocal"][4].replace(",", "")) > 0
+    assert costs["strip_pooling"][4] == "does not fit"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "info: give a CONFIG, or --points NAME without one"),
+        ((DEMO, "--points", "ssrn"), "info: give a CONFIG, or --points NAME without one"),
+        (("--points", "resnet"), "--points resnet: unknown network; did you mean 'res2net'? choose from "),
+        ((DEMO, "--set", "model={name: svm}"), "model.name = svm: is fitted, not built"),
+        ((DEMO, "--compare-attention", "--set", "model={name: svm}"), "model.name = svm: has no points"),
+    ],
+)
+def test_a_mistake_in_info_is_one_line(call, arguments, message):
+    code, out, err = call("info", *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"hsi-se: {message}")
 
 
 def test_schema_describes_every_section(call):

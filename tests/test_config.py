@@ -10,17 +10,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hsi_se.config import (
-    HYBRIDSN_POINTS,
-    HYBRIDSN_POINTS_3D,
     Config,
     NoReduction,
     PcaReduction,
     PerClass,
     SceneFiles,
-    SqueezeExcite,
     SyntheticScene,
 )
 from hsi_se.config_file import dump_config, load_config
+from hsi_se.config_model import HybridSN, SqueezeExcite, list_blocks, list_models
 from hsi_se.errors import ConfigError
 
 GOOD = """\
@@ -40,8 +38,8 @@ train:
 SCENE = "{synthetic: 0, rows: 24, cols: 25, bands: 16}"
 PCA = "{kind: pca, components: 15, whiten: false, fit_on: train}"
 TRAIN_SETTINGS = (
-    "epochs, batch_size, learning_rate, weight_decay, schedule, label_smoothing, flips, noise, precision, "
-    "weight_averaging, class_weights"
+    "epochs, batch_size, learning_rate, weight_decay, schedule, label_smoothing, flips, shift, noise, "
+    "spectral_jitter, band_dropout, precision, weight_averaging, norm_statistics, class_weights"
 )
 SECTIONS = "name, seed, scene, split, reduction, patch, model, train"
 POINTS = "conv3d_1, conv3d_2, conv3d_3, fold, conv2d"
@@ -50,10 +48,9 @@ SECTION = "should be a section; give its settings as a mapping, {…}"
 TOO_SHALLOW = (
     "spectral kernels 7, 5 and 3 deep need at least 13; keep more bands, or write model.order: 2d-3d"
 )
-NO_BAND_AXIS = (
-    "'band' needs a 3-D point (conv3d_1, conv3d_2, conv3d_3), and {point} has no spectral axis; "
-    "write axis: feature"
-)
+KINDS = ", ".join(repr(block.kind) for block in list_blocks())
+MODELS = ", ".join(repr(name) for name in list_models())
+NO_BAND_AXIS = "'band' needs a 3-D point, and this one has no spectral axis; write axis: feature"
 
 Load = Callable[..., Config]
 
@@ -120,6 +117,7 @@ def test_settings_left_out_take_their_documented_defaults(load: Load) -> None:
     assert config.patch.padding == "reflect"
     assert config.model.model_dump(exclude={"name"}) == {
         "order": "3d-2d",
+        "width": 1.0,
         "norm": "batch",
         "dropout": 0.4,
         "dense_relu": True,
@@ -133,9 +131,13 @@ def test_settings_left_out_take_their_documented_defaults(load: Load) -> None:
         "label_smoothing": 0.0,
         "flips": True,
         "class_weights": "none",
+        "shift": 0,
         "noise": 0.0,
+        "spectral_jitter": 0.0,
+        "band_dropout": 0.0,
         "precision": "float32",
         "weight_averaging": 0.0,
+        "norm_statistics": "train",
     }
 
 
@@ -201,7 +203,7 @@ def test_band_after_2d_convolutions_may_be_alone(load: Load) -> None:
     assert load(GOOD, "model.order=2d-3d", "reduction.components=1").model.order == "2d-3d"
 
 
-@pytest.mark.parametrize("point", HYBRIDSN_POINTS_3D)
+@pytest.mark.parametrize("point", HybridSN.points_3d)
 def test_band_axis_is_accepted_at_a_3d_point(load: Load, point: str) -> None:
     config = load(_change("fold: {kind: se, reduction: 8}", f"{point}: {{kind: se, axis: band}}"))
     assert config.model.attention[point].axis == "band"
@@ -277,9 +279,9 @@ def test_override_may_repair_what_is_wrong_in_the_file(load: Load) -> None:
         ("model.attention.conv3d_1.reduction=4", "model.attention.conv3d_1.kind: is missing; add it"),
         (
             "model.attention.fold.axis=band",
-            f"model.attention.fold.axis = 'band': {NO_BAND_AXIS.format(point='fold')}",
+            f"model.attention.fold.axis = 'band': {NO_BAND_AXIS}",
         ),
-        ("model.attention.fold.kind=cbam", "model.attention.fold.kind = 'cbam': choose from 'se'"),
+        ("model.attention.fold.kind=bam", f"model.attention.fold.kind = 'bam': choose from {KINDS}"),
         ("reduction.components=12", f"reduction.components = 12: {TOO_SHALLOW}"),
         (
             "train.epochs.first=3",
@@ -351,7 +353,7 @@ def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[...
             "reduction: 8}",
             "ratio: 8}",
             "9:22: model.attention.fold.ratio = 8: unknown setting; "
-            "choose from kind, reduction, bias, form, squeeze, axis",
+            "choose from kind, axis, reduction, bias, form, squeeze",
         ),
         # missing
         ("patch: {size: 11, padding: reflect}\n", "", "1:1: patch: is missing; add it"),
@@ -412,7 +414,7 @@ def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[...
             "padding: mirror",
             "5:19: patch.padding = 'mirror': choose from 'zero', 'reflect'",
         ),
-        ("name: hybridsn", "name: resnet", "7:3: model.name = 'resnet': choose from 'hybridsn'"),
+        ("name: hybridsn", "name: resnet", f"7:3: model.name = 'resnet': choose from {MODELS}"),
         (
             "name: hybridsn",
             "name: hybridsn\n  order: 2d",
@@ -439,11 +441,10 @@ def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[...
             (
                 "fold: {kind: se, reduction: 8}",
                 f"{point}: {{kind: se, axis: band}}",
-                f"9:{17 + len(point) + 1}: model.attention.{point}.axis = 'band': "
-                + NO_BAND_AXIS.format(point=point),
+                f"9:{17 + len(point) + 1}: model.attention.{point}.axis = 'band': " + NO_BAND_AXIS,
             )
-            for point in HYBRIDSN_POINTS
-            if point not in HYBRIDSN_POINTS_3D
+            for point in HybridSN.points
+            if point not in HybridSN.points_3d
         ),
         # the network has nothing left to work on
         (
@@ -563,6 +564,7 @@ CHANGES = (
     "patch.size=13",
     "patch.padding=zero",
     "model.order=2d-3d",
+    "model.width=0.5",
     "model.norm=none",
     "model.dropout=0.3",
     "model.dense_relu=false",
@@ -582,9 +584,13 @@ CHANGES = (
     "train.label_smoothing=0.1",
     "train.flips=false",
     "train.class_weights=balanced",
+    "train.shift=1",
     "train.noise=0.5",
+    "train.spectral_jitter=0.1",
+    "train.band_dropout=0.1",
     "train.precision=bfloat16",
     "train.weight_averaging=0.9",
+    "train.norm_statistics=scene",
 )
 
 
@@ -745,10 +751,11 @@ _experiments = st.fixed_dictionaries(
             {"name": st.just("hybridsn")},
             optional={
                 "order": st.sampled_from(["3d-2d", "2d-3d"]),
+                "width": st.floats(min_value=0.21, max_value=1e6),
                 "norm": st.sampled_from(["batch", "none"]),
                 "dropout": _shares,
                 "dense_relu": st.booleans(),
-                "attention": st.dictionaries(st.sampled_from(HYBRIDSN_POINTS), _blocks),
+                "attention": st.dictionaries(st.sampled_from(HybridSN.points), _blocks),
             },
         ),
         "train": st.fixed_dictionaries(
@@ -758,6 +765,10 @@ _experiments = st.fixed_dictionaries(
                 "weight_decay": st.floats(min_value=0, max_value=1e9),
                 "label_smoothing": _shares,
                 "flips": st.booleans(),
+                "shift": st.integers(0, 10**6),
+                "noise": st.floats(min_value=0, max_value=1e9),
+                "spectral_jitter": st.floats(min_value=0, max_value=1e9),
+                "band_dropout": _shares,
             },
         ),
     },

@@ -8,7 +8,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from hsi_se import make_split
-from hsi_se.config import MasksSplit, RandomSplit
+from hsi_se.config import MasksSplit, RandomSplit, SceneFiles
 from hsi_se.evaluation.floor import evaluate_location_floor, evaluate_spectral_baseline
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.readers import load_ground_truth
@@ -55,6 +55,15 @@ def test_floors_of_random_splits_reproduce_over_ten_seeds(scene, share, expected
             91.8,
         ),
         ("pavia-university", {"train": "TRpaviaU.mat", "test": "TSpaviaU.mat"}, 2774, 73.5),
+        (
+            SceneFiles(cube="houston.mat", labels="houston_gt.mat", labels_key="houston_gt_tr"),
+            {
+                "train": "houston_gt.mat", "train_key": "houston_gt_tr",
+                "test": "houston_gt.mat", "test_key": "houston_gt_te",
+            },
+            2832,
+            62.8,
+        ),
     ],
 )  # fmt: skip
 def test_floors_of_fixed_splits_reproduce(scene, masks, num_train, expected):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from hsi_se import build_model
-from hsi_se.config import HYBRIDSN_POINTS, HYBRIDSN_POINTS_3D, HybridSN
+from hsi_se.config_model import HybridSN
 from hsi_se.errors import ConfigError
 from hsi_se.models.cost import count_parameters, count_stage_costs
 from hsi_se.models.hybridsn import stage_shapes
@@ -61,6 +61,16 @@ def test_shapes_of_the_paper():
     }
 
 
+@pytest.mark.parametrize("order", ["3d-2d", "2d-3d"])
+def test_width_scales_the_features_of_every_layer_but_the_last(order):
+    half = build_model(settings(order=order, width=0.5), **SMALL)
+    convolutions = [half.stages[f"conv3d_{number}"].conv.out_channels for number in (1, 2, 3)]
+    assert convolutions == [4, 8, 16]
+    assert half.stages["conv2d"].conv.out_channels == 32
+    assert [layer.out_features for layer in half.head if isinstance(layer, nn.Linear)] == [128, 64, 5]
+    assert half(torch.randn(2, 1, 15, 11, 11)).shape == (2, 5)
+
+
 def test_macs_match_a_count_by_hand():
     rows = {
         row.name: row.macs
@@ -95,7 +105,7 @@ def test_forward_equals_the_paper_written_out():
 @pytest.mark.parametrize("order", ["3d-2d", "2d-3d"])
 @pytest.mark.parametrize(
     ("point", "axis"),
-    [(point, "feature") for point in HYBRIDSN_POINTS] + [(point, "band") for point in HYBRIDSN_POINTS_3D],
+    [(point, "feature") for point in HybridSN.points] + [(point, "band") for point in HybridSN.points_3d],
 )
 def test_a_gate_fits_every_point_and_changes_the_output(order, point, axis):
     gated = build_model(settings(order=order, attention={point: {**SE, "axis": axis}}), **SMALL).eval()
@@ -109,7 +119,7 @@ def test_a_gate_fits_every_point_and_changes_the_output(order, point, axis):
 def test_base_weights_do_not_depend_on_the_attention():
     plain = build_model(settings(), **SMALL, seed=3).state_dict()
     everywhere = build_model(
-        settings(attention=dict.fromkeys(HYBRIDSN_POINTS, SE)), **SMALL, seed=3
+        settings(attention=dict.fromkeys(HybridSN.points, SE)), **SMALL, seed=3
     ).state_dict()
     for name, value in plain.items():
         torch.testing.assert_close(everywhere[name], value, rtol=0, atol=0)

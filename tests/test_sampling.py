@@ -272,6 +272,18 @@ def test_the_eight_symmetries_are_those_of_the_square():
     np.testing.assert_array_equal(turned[0], plain)
 
 
+def test_a_shifted_patch_is_that_of_another_pixel_and_stays_in_the_scene():
+    cube = np.random.default_rng(0).normal(size=(6, 7, 2)).astype(np.float32)
+    pixels = every_pixel(cube)
+    patches = PatchDataset(pad_cube(cube, patch_size=5, padding="reflect"), pixels, patch_size=5)
+    index = torch.arange(len(pixels))
+    for shift in ([0, 0], [2, -1], [-3, 4], [9, 9]):
+        moved = np.clip(pixels + shift, 0, [5, 6])
+        expected = patches.gather(torch.from_numpy(moved[:, 0] * 7 + moved[:, 1]))
+        shifts = torch.tensor(shift).expand(len(pixels), 2)
+        assert torch.equal(patches.gather(index, shifts=shifts), expected)
+
+
 def test_gapped_labels_become_consecutive_classes_and_nothing_else():
     labels = np.array([[0, 10, 1], [14, 10, 12]], dtype=np.int32)
     pixels = np.argwhere(labels > 0)

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from hsi_se import build_model
-from hsi_se.config import HybridSN, TrainSettings
+from hsi_se.config import TrainSettings
+from hsi_se.config_model import HybridSN
 from hsi_se.errors import TrainingError
 from hsi_se.models.inference import evaluation_mode, predict_patches
 from hsi_se.sampling.patches import PatchDataset, pad_cube
@@ -238,6 +239,7 @@ def test_without_validation_pixels_the_last_epoch_is_taken():
         {"schedule": "cosine"}, {"schedule": "constant"}, {"label_smoothing": 0.3}, {"flips": False},
         {"class_weights": "balanced"}, {"class_weights": "sqrt"},
         {"precision": "bfloat16"}, {"weight_averaging": 0.9}, {"noise": 0.5},
+        {"shift": 1}, {"spectral_jitter": 0.2}, {"band_dropout": 0.3},
         {"weight_decay": 0.5}, {"learning_rate": 3e-3}, {"batch_size": 10},
         {"epochs": 4},
     ],
@@ -254,11 +256,11 @@ def test_each_epoch_sees_every_training_pixel_once_in_a_new_order():
     seen: list[list[int]] = [[]]
 
     class Spy(PatchDataset):
-        def gather(self, index, *, symmetries=None):
+        def gather(self, index, *, symmetries=None, shifts=None):
             seen[-1].extend(index.tolist())
             if len(seen[-1]) == len(self):
                 seen.append([])
-            return super().gather(index, symmetries=symmetries)
+            return super().gather(index, symmetries=symmetries, shifts=shifts)
 
     patches = make_patches(33)
     patches.__class__ = Spy

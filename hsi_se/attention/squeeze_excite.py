@@ -1,18 +1,18 @@
 """Squeeze-and-excitation: one gate per channel, from the mean of each channel.
 
 Hu, Shen, Albanie, Sun, Wu: Squeeze-and-Excitation Networks, https://arxiv.org/abs/1709.01507.
-Axes: n patches, c features, d spectral depth, h rows, w cols.
 """
 
 from typing import Literal
 
 from torch import Tensor, nn
 
+from hsi_se.attention.channel_gate import Axis, ChannelGate
 
-class SqueezeExcite(nn.Module):
+
+class SqueezeExcite(ChannelGate):
     """Scales every channel by `sigmoid(W₂ relu(W₁ z))`, z the squeezed channels (eqs. 2-4).
 
-    It works at any rank: the squeeze runs over every axis but the batch and the gated one.
     Departures from the paper: `squeeze="max"`, `axis="band"` (the gate over spectral depth instead
     of features) and `bias=False` are options; the hidden width is never below 1.
 
@@ -22,7 +22,7 @@ class SqueezeExcite(nn.Module):
         bias: whether the two layers have one.
         form: `linear` layers, or the same two as 1×1 convolutions.
         squeeze: the statistic of each channel.
-        axis: `feature` gates axis 1 of `(n, c, …)`; `band` gates axis 2 of `(n, c, d, h, w)`.
+        axis: which channels; see `ChannelGate`.
 
     Shape: any `(n, c, …)`; the output has the input's.
     """
@@ -35,14 +35,12 @@ class SqueezeExcite(nn.Module):
         bias: bool = True,
         form: Literal["linear", "conv"] = "linear",
         squeeze: Literal["mean", "max"] = "mean",
-        axis: Literal["feature", "band"] = "feature",
+        axis: Axis = "feature",
     ) -> None:
-        super().__init__()
+        super().__init__(axis=axis, squeeze=squeeze)
         hidden = max(1, round(channels / reduction))
         self.description = f"se {axis} {channels}→{hidden}→{channels}, {squeeze}, {form}"
         self.form = form
-        self.squeeze = squeeze
-        self.gated_dim = 1 if axis == "feature" else 2
         self.reduce: nn.Module
         self.expand: nn.Module
         if form == "linear":
@@ -52,19 +50,8 @@ class SqueezeExcite(nn.Module):
             self.reduce = nn.Conv2d(channels, hidden, 1, bias=bias)
             self.expand = nn.Conv2d(hidden, channels, 1, bias=bias)
 
-    def extra_repr(self) -> str:
-        return self.description
-
-    def excitation(self, x: Tensor) -> Tensor:
-        """The gates `(n, C)` in (0, 1) that `x` gets."""
-        others = [dim for dim in range(1, x.ndim) if dim != self.gated_dim]
-        squeezed = x.mean(others) if self.squeeze == "mean" else x.amax(others)  # (n, C)
+    def gate(self, squeezed: Tensor) -> Tensor:
         if self.form == "conv":
             squeezed = squeezed[:, :, None, None]  # (n, C, 1, 1)
         gates: Tensor = self.expand(self.reduce(squeezed).relu()).sigmoid()
         return gates.flatten(1)  # (n, C)
-
-    def forward(self, x: Tensor) -> Tensor:
-        shape = [1] * x.ndim
-        shape[0], shape[self.gated_dim] = x.shape[0], x.shape[self.gated_dim]
-        return x * self.excitation(x).view(shape)

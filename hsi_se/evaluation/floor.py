@@ -1,25 +1,15 @@
 """What a pixel's place alone, or its spectrum alone, would reach: the two numbers a patch must beat."""
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
 
 from hsi_se.evaluation.metrics import Evaluation, evaluate_labels
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.scene import GroundTruth
-
-# Powers that the field's SVM papers search; gamma is relative to 1 / components.
-_SVM_GRID_C = (1.0, 10.0, 100.0, 1000.0)
-_SVM_GRID_GAMMA = (0.25, 1.0, 4.0)
-_MAX_TUNING_PIXELS = 2000  # the grid is searched on a stratified part of a larger training side
-_FOLDS = 3
+from hsi_se.training.spectral import fit_svm
 
 
 def evaluate_location_floor(truth: GroundTruth, split: Split) -> Evaluation:
@@ -64,26 +54,10 @@ def evaluate_spectral_baseline(
     x, y = components[known[:, 0], known[:, 1]], truth.labels[known[:, 0], known[:, 1]]
     if len(np.unique(y)) == 1:
         return SpectralBaseline(_evaluate(truth, split, np.full(len(split.test), y[0])), 0.0, 0.0)
-    c, gamma = _tune_svm(x, y, seed=seed)
-    machine = make_pipeline(StandardScaler(), SVC(C=c, gamma=gamma)).fit(x, y)
+    machine = fit_svm(x, y, seed=seed)
+    svc = machine["svc"]
     predicted = machine.predict(components[split.test[:, 0], split.test[:, 1]])
-    return SpectralBaseline(_evaluate(truth, split, predicted), c, gamma)
-
-
-def _tune_svm(x: NDArray[np.float32], y: NDArray[np.int32], *, seed: int) -> tuple[float, float]:
-    """C and gamma by cross-validation; the middle of the grid where no class has a pixel for each fold."""
-    num_components = x.shape[1]
-    if np.bincount(y).max() < _FOLDS:
-        return _SVM_GRID_C[len(_SVM_GRID_C) // 2], 1 / num_components
-    tuned_on = np.random.default_rng(seed).permutation(len(x))[:_MAX_TUNING_PIXELS]
-    grid = {"svc__C": _SVM_GRID_C, "svc__gamma": [factor / num_components for factor in _SVM_GRID_GAMMA]}
-    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
-    search = GridSearchCV(make_pipeline(StandardScaler(), SVC()), grid, cv=folds, refit=False)
-    with warnings.catch_warnings():
-        # A class smaller than the folds is missing from some; the fit on all pixels still has it.
-        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        search.fit(x[tuned_on], y[tuned_on])
-    return float(search.best_params_["svc__C"]), float(search.best_params_["svc__gamma"])
+    return SpectralBaseline(_evaluate(truth, split, predicted), svc.C, svc.gamma)
 
 
 def _evaluate(truth: GroundTruth, split: Split, predicted: NDArray[np.int32]) -> Evaluation:

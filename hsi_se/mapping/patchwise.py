@@ -1,17 +1,19 @@
 """Every pixel of a scene through the network, patch by patch: the reference for any faster way."""
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hsi_se.models.hybridsn import HybridSN
+from hsi_se.models.classical import CentrePixelClassifier
 from hsi_se.models.inference import predict_patches
+from hsi_se.models.network import Network
 from hsi_se.sampling.patches import PatchDataset, pad_cube
 
 
 def predict_logits(
-    model: HybridSN,
+    model: Network | CentrePixelClassifier,
     cube: NDArray[np.float32],
     *,
     padding: str,
@@ -20,12 +22,12 @@ def predict_logits(
     """Returns the logits `(rows, cols, C)` of every pixel of a reduced cube `(rows, cols, k)`.
 
     Args:
-        model: a trained network; it runs in evaluation mode, on the device where it lies.
+        model: a trained network with a `patch_size`; it runs in evaluation mode, on the device where it lies.
         cube: components, as the network's training saw them.
         padding: `zero` or `reflect`, as in training.
         on_batch: called with the number of pixels after each batch.
     """
-    device = next(model.parameters()).device
+    device = next(itertools.chain(model.parameters(), model.buffers())).device
     padded = pad_cube(cube, patch_size=model.patch_size, padding=padding).to(device)
     pixels = np.argwhere(np.ones(cube.shape[:2], dtype=bool))
     patches = PatchDataset(padded, pixels, patch_size=model.patch_size)

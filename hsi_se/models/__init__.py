@@ -1,4 +1,4 @@
-"""Networks on patches (n, 1, k, p, p), and how one is built from a config."""
+"""Classifiers of patches (n, 1, k, p, p), and how one is built from a config."""
 
 import hashlib
 import math
@@ -6,13 +6,20 @@ import math
 import torch
 from torch import nn
 
-from hsi_se import config
+from hsi_se import config_model as config
+from hsi_se.errors import ConfigError
+from hsi_se.models.cnn3d import Cnn3d
 from hsi_se.models.hybridsn import HybridSN
+from hsi_se.models.network import Network
+from hsi_se.models.res2net import Res2Net
+from hsi_se.models.se_inception import SeInception
+from hsi_se.models.se_resnet import SeResNet
+from hsi_se.models.ssrn import Ssrn
 
 
 def build_model(
-    settings: config.HybridSN, *, num_bands: int, patch_size: int, num_classes: int, seed: int = 0
-) -> HybridSN:
+    settings: config.ModelSettings, *, num_bands: int, patch_size: int, num_classes: int, seed: int = 0
+) -> Network:
     """Returns the network that a config's `model` section describes, with seeded weights.
 
     Args:
@@ -26,22 +33,83 @@ def build_model(
         A plain module from patches `(n, 1, k, p, p)` to logits `(n, C)`, in training mode.
 
     Raises:
-        ConfigError: the input is too small for the kernels.
+        ConfigError: the input is too small for the kernels, or the model is no network.
     """
     settings.check_input(num_bands=num_bands, patch_size=patch_size)
     with torch.random.fork_rng(devices=[]):  # torch's layers draw weights that are replaced below
-        model = HybridSN(
-            num_bands=num_bands,
-            patch_size=patch_size,
-            num_classes=num_classes,
-            order=settings.order,
-            norm=settings.norm,
-            dropout=settings.dropout,
-            dense_relu=settings.dense_relu,
-            attention=settings.attention,
-        )
+        model = _build(settings, num_bands=num_bands, patch_size=patch_size, num_classes=num_classes)
     initialize(model, seed=seed)
     return model
+
+
+def _build(settings: config.ModelSettings, *, num_bands: int, patch_size: int, num_classes: int) -> Network:
+    match settings:
+        case config.HybridSN():
+            return HybridSN(
+                num_bands=num_bands,
+                patch_size=patch_size,
+                num_classes=num_classes,
+                order=settings.order,
+                width=settings.width,
+                norm=settings.norm,
+                dropout=settings.dropout,
+                dense_relu=settings.dense_relu,
+                attention=settings.attention,
+            )
+        case config.SeResNet():
+            return SeResNet(
+                depth=settings.depth,
+                in_channels=num_bands,
+                num_classes=num_classes,
+                stem=settings.stem,
+                gate=settings.gate,
+                attention=settings.attention,
+                dropout=settings.dropout,
+                patch_size=patch_size,
+            )
+        case config.Res2Net():
+            return Res2Net(
+                depth=settings.depth,
+                in_channels=num_bands,
+                num_classes=num_classes,
+                scale=settings.scale,
+                base_width=settings.base_width,
+                stem=settings.stem,
+                attention=settings.attention,
+                dropout=settings.dropout,
+                patch_size=patch_size,
+            )
+        case config.SeInception():
+            return SeInception(
+                in_channels=num_bands,
+                num_classes=num_classes,
+                stem=settings.stem,
+                attention=settings.attention,
+                dropout=settings.dropout,
+                patch_size=patch_size,
+            )
+        case config.Ssrn():
+            return Ssrn(
+                num_bands=num_bands,
+                patch_size=patch_size,
+                num_classes=num_classes,
+                features=settings.features,
+                dropout=settings.dropout,
+                attention=settings.attention,
+            )
+        case config.Cnn3d():
+            return Cnn3d(
+                num_bands=num_bands,
+                patch_size=patch_size,
+                num_classes=num_classes,
+                dropout=settings.dropout,
+                attention=settings.attention,
+            )
+        case config.Svm() | config.RandomForest():
+            raise ConfigError(
+                f"model.name = {settings.name}: is fitted, not built, and its size depends on the training "
+                "pixels; train it, or name a network"
+            )
 
 
 def initialize(model: nn.Module, *, seed: int) -> None:
@@ -52,7 +120,7 @@ def initialize(model: nn.Module, *, seed: int) -> None:
     (https://arxiv.org/abs/1502.01852, eq. 10) with uniform shape; biases start at zero.
     """
     for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear):
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
             key = hashlib.sha256(f"{seed}/{name}".encode()).digest()[:7]
             generator = torch.Generator().manual_seed(int.from_bytes(key, "little"))
             bound = math.sqrt(6 / module.weight[0].numel())

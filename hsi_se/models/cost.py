@@ -1,13 +1,20 @@
-"""What a network costs: parameters, and multiply-accumulates as torch's own counter sees them."""
+"""What a network costs: parameters, multiply-accumulates as torch's own counter sees them, and time."""
 
+import itertools
+import statistics
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hsi_se.models.hybridsn import HybridSN, stage_shapes
+from hsi_se import config_model as config
+from hsi_se.models import build_model
+from hsi_se.models.classical import CentrePixelClassifier
 from hsi_se.models.inference import evaluation_mode
+from hsi_se.models.network import Network
 
 
 @dataclass(frozen=True)
@@ -30,34 +37,57 @@ class StageCost:
 
 
 def count_parameters(module: nn.Module) -> int:
+    """Trainable numbers; of a classifier that is not trained by gradients, all that it keeps."""
+    if isinstance(module, CentrePixelClassifier):
+        return sum(buffer.numel() for buffer in module.buffers())
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
-def count_stage_costs(model: HybridSN) -> list[StageCost]:
+def count_macs(model: Network | CentrePixelClassifier) -> int:
+    """Multiply-accumulates of one patch in convolutions, products and dense layers; a forest has none."""
+    if isinstance(model, CentrePixelClassifier):
+        return model.macs
+    patch = torch.zeros(1, 1, model.num_bands, model.patch_size, model.patch_size)
+    with evaluation_mode(model), FlopCounterMode(display=False) as counter:
+        model(patch.to(next(model.parameters()).device))
+    return int(counter.get_total_flops()) // 2
+
+
+def count_stage_costs(model: Network) -> list[StageCost]:
     """Returns the cost of each stage, of what sits in its slot, and of the head, for one patch."""
+    modules: dict[str, nn.Module] = {}
+    for point, stage in model.stages.items():
+        modules[f"stages.{point}"] = stage
+        if not isinstance(model.attention[point], nn.Identity):
+            modules[f"attention.{point}"] = model.attention[point]
+    modules["head"] = model.head
+    shapes: dict[nn.Module, tuple[int, ...]] = {}
+
+    def record(module: nn.Module, _: object, output: Tensor) -> None:
+        shapes[module] = tuple(output.shape[1:])
+
     patch = torch.zeros(1, 1, model.num_bands, model.patch_size, model.patch_size)
     patch = patch.to(next(model.parameters()).device)
-    with evaluation_mode(model), FlopCounterMode(display=False, depth=3) as counter:
-        logits = model(patch)
+    handles = [module.register_forward_hook(record) for module in modules.values()]
+    with evaluation_mode(model), FlopCounterMode(display=False) as counter:
+        model(patch)
+    for handle in handles:
+        handle.remove()
     flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
     root = type(model).__name__
-
-    def cost(name: str, module: nn.Module, shape: tuple[int, ...], contents: str) -> StageCost:
-        macs = flops.get(f"{root}.{name}", 0) // 2
-        return StageCost(name.removeprefix("stages."), shape, count_parameters(module), macs, contents)
-
-    rows = []
-    shapes = stage_shapes(model.order, num_bands=model.num_bands, patch_size=model.patch_size)
-    for point, stage in model.stages.items():
-        slot = model.attention[point]
-        rows.append(cost(f"stages.{point}", stage, shapes[point], _describe_stage(stage)))
-        if not isinstance(slot, nn.Identity):
-            rows.append(cost(f"attention.{point}", slot, shapes[point], slot.extra_repr()))
-    rows.append(cost("head", model.head, tuple(logits.shape[1:]), _describe_stage(model.head)))
-    return rows
+    return [
+        StageCost(
+            name=name.removeprefix("stages."),
+            shape=shapes[module],
+            num_parameters=count_parameters(module),
+            macs=flops.get(f"{root}.{name}", 0) // 2,
+            contents=module.extra_repr() or _describe_layers(module),
+        )
+        for name, module in modules.items()
+    ]
 
 
-def _describe_stage(stage: nn.Module) -> str:
+def _describe_layers(stage: nn.Module) -> str:
     parts = []
     for module in stage.modules():
         match module:
@@ -70,10 +100,90 @@ def _describe_stage(stage: nn.Module) -> str:
                 parts.append("BN")
             case nn.ReLU():
                 parts.append("ReLU")
-            case nn.Dropout():
+            case nn.Dropout() if module.p:
                 parts.append(f"dropout {module.p:g}")
-            case nn.Flatten():
+            case nn.AdaptiveAvgPool2d() | nn.AdaptiveAvgPool3d():
+                parts.append("mean")
+            case nn.MaxPool2d():
+                parts.append(f"max-pool {module.kernel_size}")
+            case nn.Flatten() if module.end_dim == 2:
                 parts.append("depth into features")
             case nn.Unflatten():
                 parts.append("features into depth")
+            case _ if type(module).__module__.startswith("hsi_se.") and module.extra_repr():
+                parts.append(module.extra_repr())
     return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class BlockCost:
+    """What one kind of block at one point adds to a network.
+
+    Attributes:
+        point: where.
+        kind: which, with its default settings.
+        num_parameters: trainable ones, over what the network has without attention.
+        macs: the same for multiply-accumulates of one patch in convolutions, products and dense layers.
+        forward_us: microseconds of one patch inside the block, in batches, measured.
+        misfit: why the block cannot be there; the costs are then None.
+    """
+
+    point: str
+    kind: str
+    num_parameters: int | None = None
+    macs: int | None = None
+    forward_us: float | None = None
+    misfit: str = ""
+
+
+def compare_blocks(
+    settings: config.NetworkSettings,
+    *,
+    num_bands: int,
+    patch_size: int,
+    num_classes: int,
+    batch_size: int = 32,
+) -> Iterator[BlockCost]:
+    """Yields the cost of every kind of block at every point of a network, each alone."""
+    sizes = {"num_bands": num_bands, "patch_size": patch_size, "num_classes": num_classes}
+    patches = torch.randn(batch_size, 1, num_bands, patch_size, patch_size)
+    bare = build_model(settings.model_copy(update={"attention": {}}), **sizes)
+    parameters, macs = count_parameters(bare), count_macs(bare)
+    for point, block in itertools.product(settings.points, config.list_blocks()):
+        misfit = block.explain_misfit(is_3d=point in settings.points_3d)
+        if misfit is not None:
+            yield BlockCost(point, block.kind, misfit=misfit[1])
+            continue
+        model = build_model(settings.model_copy(update={"attention": {point: block}}), **sizes)
+        yield BlockCost(
+            point,
+            block.kind,
+            num_parameters=count_parameters(model) - parameters,
+            macs=count_macs(model) - macs,
+            forward_us=1e6 * _time_blocks(model, patches) / batch_size,
+        )
+
+
+def _time_blocks(model: Network, patches: Tensor, *, repeats: int = 5) -> float:
+    """The median seconds that a pass of `patches` spends in the attention blocks."""
+    starts: list[float] = []
+    spent = 0.0
+
+    def start(*_: object) -> None:
+        starts.append(time.perf_counter())
+
+    def stop(*_: object) -> None:
+        nonlocal spent
+        spent += time.perf_counter() - starts.pop()
+
+    for module in model.modules():
+        if type(module).__module__.startswith("hsi_se.attention."):
+            module.register_forward_pre_hook(start)
+            module.register_forward_hook(stop)
+    passes = []
+    with evaluation_mode(model):
+        for _ in range(repeats + 1):
+            spent = 0.0
+            model(patches)
+            passes.append(spent)
+    return statistics.median(passes[1:])  # the first warms up

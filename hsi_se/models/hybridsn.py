@@ -5,18 +5,17 @@ Image Classification, https://arxiv.org/abs/1902.06701.
 Axes: n patches, c features, d spectral depth, h rows, w cols.
 """
 
+import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
 from typing import Literal
 
 from torch import Tensor, nn
 
-from hsi_se.attention.placement import build_attention
-from hsi_se.config import AttentionSettings
+from hsi_se.models.network import Attention, Network, fill_slots
 
 
-class HybridSN(nn.Module):
+class HybridSN(Network):
     """Five named stages, an attention slot after each, and three dense layers.
 
     In the paper's order, `3d-2d`, the stages are conv3d_1, conv3d_2, conv3d_3, fold, conv2d. In
@@ -31,6 +30,7 @@ class HybridSN(nn.Module):
         patch_size: p.
         num_classes: C.
         order: which convolutions come first.
+        width: factor on the number of features of every convolution and hidden dense layer.
         norm: what stands between a convolution and its ReLU.
         dropout: probability after each of the two hidden dense layers.
         dense_relu: whether these have a ReLU, as in the paper.
@@ -46,42 +46,37 @@ class HybridSN(nn.Module):
         patch_size: int,
         num_classes: int,
         order: Literal["3d-2d", "2d-3d"] = "3d-2d",
+        width: float = 1.0,
         norm: Literal["batch", "none"] = "batch",
         dropout: float = 0.4,
         dense_relu: bool = True,
-        attention: Mapping[str, AttentionSettings] | None = None,
+        attention: Attention | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(num_bands=num_bands, patch_size=patch_size)
         self.order = order
-        self.num_bands = num_bands
-        self.patch_size = patch_size
-        shapes = stage_shapes(order, num_bands=num_bands, patch_size=patch_size)
-        num_folded = shapes["fold"][0]
-        is_2d_first = order == "2d-3d"
+        shapes = stage_shapes(order, num_bands=num_bands, patch_size=patch_size, width=width)
+        self.shapes = shapes  # of each stage's output, without the batch
+        num_features = {point: shape[0] for point, shape in shapes.items()}
         stages = {
-            "conv3d_1": _conv3d(1, 8, depth=7, norm=norm, is_unfolding=is_2d_first),
-            "conv3d_2": _conv3d(8, 16, depth=5, norm=norm),
-            "conv3d_3": _conv3d(16, 32, depth=3, norm=norm),
+            "conv3d_1": make_conv3d(
+                1, num_features["conv3d_1"], depth=7, norm=norm, is_unfolding=order == "2d-3d"
+            ),
+            "conv3d_2": make_conv3d(num_features["conv3d_1"], num_features["conv3d_2"], depth=5, norm=norm),
+            "conv3d_3": make_conv3d(num_features["conv3d_2"], num_features["conv3d_3"], depth=3, norm=norm),
             "fold": nn.Flatten(1, 2),  # (n, c, d, h, w) to (n, c·d, h, w)
-            "conv2d": _conv2d(num_folded, 64, norm=norm),
+            "conv2d": _conv2d(num_features["fold"], num_features["conv2d"], norm=norm),
         }
         self.stages = nn.ModuleDict({point: stages[point] for point in shapes})
-        attention = attention or {}
-        self.attention = nn.ModuleDict(
-            {
-                point: build_attention(attention[point], shape=shape) if point in attention else nn.Identity()
-                for point, shape in shapes.items()
-            }
-        )
-        num_features = math.prod(list(shapes.values())[-1])
+        self.attention = fill_slots(attention or {}, shapes)
+        sizes = (math.prod(list(shapes.values())[-1]), _scale(256, width), _scale(128, width))
         hidden: list[nn.Module] = []
-        for num_in, num_out in ((num_features, 256), (256, 128)):
+        for num_in, num_out in itertools.pairwise(sizes):
             hidden += [
                 nn.Linear(num_in, num_out),
                 nn.ReLU() if dense_relu else nn.Identity(),
                 nn.Dropout(dropout),
             ]
-        self.head = nn.Sequential(*hidden, nn.Linear(128, num_classes))
+        self.head = nn.Sequential(*hidden, nn.Linear(sizes[-1], num_classes))
 
     def forward(self, x: Tensor) -> Tensor:
         for point, stage in self.stages.items():
@@ -90,27 +85,36 @@ class HybridSN(nn.Module):
         return logits
 
 
-def stage_shapes(order: str, *, num_bands: int, patch_size: int) -> dict[str, tuple[int, ...]]:
+def stage_shapes(
+    order: str, *, num_bands: int, patch_size: int, width: float = 1.0
+) -> dict[str, tuple[int, ...]]:
     """Returns each stage's output shape without the batch, in the order in which they run."""
     k, p = num_bands, patch_size
+    first, second, third, flat = (_scale(count, width) for count in (8, 16, 32, 64))
     if order == "3d-2d":
         return {
-            "conv3d_1": (8, k - 6, p - 2, p - 2),
-            "conv3d_2": (16, k - 10, p - 4, p - 4),
-            "conv3d_3": (32, k - 12, p - 6, p - 6),
-            "fold": (32 * (k - 12), p - 6, p - 6),
-            "conv2d": (64, p - 8, p - 8),
+            "conv3d_1": (first, k - 6, p - 2, p - 2),
+            "conv3d_2": (second, k - 10, p - 4, p - 4),
+            "conv3d_3": (third, k - 12, p - 6, p - 6),
+            "fold": (third * (k - 12), p - 6, p - 6),
+            "conv2d": (flat, p - 8, p - 8),
         }
     return {
         "fold": (k, p, p),
-        "conv2d": (64, p - 2, p - 2),
-        "conv3d_1": (8, 58, p - 4, p - 4),
-        "conv3d_2": (16, 54, p - 6, p - 6),
-        "conv3d_3": (32, 52, p - 8, p - 8),
+        "conv2d": (flat, p - 2, p - 2),
+        "conv3d_1": (first, flat - 6, p - 4, p - 4),
+        "conv3d_2": (second, flat - 10, p - 6, p - 6),
+        "conv3d_3": (third, flat - 12, p - 8, p - 8),
     }
 
 
-def _conv3d(num_in: int, num_out: int, *, depth: int, norm: str, is_unfolding: bool = False) -> nn.Sequential:
+def _scale(count: int, width: float) -> int:
+    return max(1, round(count * width))
+
+
+def make_conv3d(
+    num_in: int, num_out: int, *, depth: int, norm: str = "batch", is_unfolding: bool = False
+) -> nn.Sequential:
     """A valid convolution `depth` × 3 × 3; one that unfolds reads 2-D features as spectral depth."""
     stage = nn.Sequential()
     if is_unfolding:

@@ -44,11 +44,11 @@ class PatchDataset:
         self.patch_size = patch_size
         self.padded = padded
         self.device = padded.device
-        row, col = torch.from_numpy(pixels).to(self.device).unbind(1)
+        self._rows, self._cols = torch.from_numpy(pixels).to(self.device).unbind(1)
         self.targets = torch.from_numpy(np.zeros(len(pixels), np.int64) if targets is None else targets)
         self.targets = self.targets.to(self.device)
         self._flat = padded.view(-1, padded.shape[2])  # (pixels, k)
-        self._corners = row * padded.shape[1] + col  # (n,) upper left pixels, in `_flat`
+        self._corners = self._rows * padded.shape[1] + self._cols  # (n,) upper left pixels, in `_flat`
         self._offsets = _window_offsets(patch_size, padded.shape[1]).to(self.device)
 
     def __len__(self) -> int:
@@ -60,16 +60,25 @@ class PatchDataset:
         size = self.patch_size
         return self.padded[row : row + size, col : col + size].permute(2, 0, 1)
 
-    def gather(self, index: Tensor, *, symmetries: Tensor | None = None) -> Tensor:
+    def gather(
+        self, index: Tensor, *, symmetries: Tensor | None = None, shifts: Tensor | None = None
+    ) -> Tensor:
         """Returns the patches `(n, 1, k, p, p)` at positions `index` `(n,)` of the dataset.
 
         Args:
             index: int64 positions in 0..len-1.
             symmetries: `(n,)` int64 in 0..7: which flip or transpose each patch is turned by; 0 is none.
+            shifts: `(n, 2)` int64 rows and cols by which each patch is moved, as far as the scene goes.
         """
         size = self.patch_size
         offsets = self._offsets[0] if symmetries is None else self._offsets[symmetries]  # (p²) or (n, p²)
-        windows = self._corners[index, None] + offsets  # (n, p²)
+        corners = self._corners[index]
+        if shifts is not None:
+            last_row, last_col = self.padded.shape[0] - size, self.padded.shape[1] - size
+            row = (self._rows[index] + shifts[:, 0]).clamp(0, last_row)
+            col = (self._cols[index] + shifts[:, 1]).clamp(0, last_col)
+            corners = row * self.padded.shape[1] + col
+        windows = corners[:, None] + offsets  # (n, p²)
         pixels = self._flat.index_select(0, windows.flatten())  # (n·p², k)
         return pixels.view(len(index), size, size, -1).permute(0, 3, 1, 2).unsqueeze(1)  # (n, 1, k, p, p)
 

@@ -14,7 +14,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from hsi_se.config import TrainSettings
 from hsi_se.errors import TrainingError
 from hsi_se.models.inference import predict_patches
-from hsi_se.sampling.patches import NUM_SYMMETRIES, PatchDataset
+from hsi_se.sampling.patches import PatchDataset
+from hsi_se.training.augment import draw_patches
 from hsi_se.training.history import EpochRecord, Observer
 
 
@@ -84,19 +85,12 @@ def fit(
             order = torch.randperm(len(train), generator=generator)
             # Batches of equal size, give or take one: batch norm never meets a single left-over patch.
             for index in order.tensor_split(num_batches):
-                symmetries = None
-                if settings.flips:
-                    symmetries = torch.randint(NUM_SYMMETRIES, (len(index),), generator=generator)
-                    symmetries = symmetries.to(train.device)
-                index = index.to(train.device)
-                patches = train.gather(index, symmetries=symmetries)
-                if settings.noise:
-                    patches = patches + settings.noise * torch.randn_like(patches)
+                patches = draw_patches(train, index, settings=settings, generator=generator)
                 with torch.autocast(train.device.type, torch.bfloat16, enabled=is_mixed):
                     logits = model(patches)
                 loss = F.cross_entropy(
                     logits.float(),
-                    train.targets[index],
+                    train.targets[index.to(train.device)],
                     weight=weight,
                     label_smoothing=settings.label_smoothing,
                 )

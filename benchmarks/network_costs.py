@@ -1,0 +1,95 @@
+#!/usr/bin/env python
+"""What each network and each block costs: parameters, MACs, and a measured training step.
+
+    python benchmarks/network_costs.py --out benchmarks/results/network_costs.json
+
+All variants take a step in turn, in one process and warm, and the median of the rounds is printed, so
+that a busy moment of the machine falls on all of them. Sizes are those of the accuracy table in the README:
+20 components, patches of 15, 16 classes, batches of 32, bfloat16 products where `--precision` says so.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter
+from torch import nn
+from torch.nn import functional as F
+
+from hsi_se import build_model
+from hsi_se.config_model import ModelSettings
+from hsi_se.models.cost import count_macs, count_parameters
+
+SIZES = {"num_bands": 20, "patch_size": 15, "num_classes": 16}
+HYBRIDSN = {"name": "hybridsn"}
+VARIANTS = {
+    "HybridSN": HYBRIDSN,
+    **{
+        f"HybridSN, {kind} at fold": {**HYBRIDSN, "attention": {"fold": {"kind": kind}}}
+        for kind in ("se", "eca", "cbam", "nonlocal", "strip_pooling")
+    },
+    "HybridSN, 2-D first": {**HYBRIDSN, "order": "2d-3d"},
+    "SSRN": {"name": "ssrn"},
+    "SE-ResNet-18": {"name": "se_resnet", "depth": 18},
+    "Res2Net-50": {"name": "res2net", "attention": {}},
+}
+
+
+def take_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch_size: int, precision: str) -> float:
+    patches = torch.randn(batch_size, 1, SIZES["num_bands"], SIZES["patch_size"], SIZES["patch_size"])
+    targets = torch.randint(SIZES["num_classes"], (batch_size,))
+    start = time.perf_counter()
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        logits = model(patches)
+    optimizer.zero_grad()
+    torch.autograd.backward(F.cross_entropy(logits.float(), targets))
+    optimizer.step()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+
+    models = {
+        name: build_model(TypeAdapter(ModelSettings).validate_python(settings), **SIZES)
+        for name, settings in VARIANTS.items()
+    }
+    optimizers = {name: torch.optim.AdamW(model.parameters(), fused=True) for name, model in models.items()}
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for number in range(arguments.rounds + 1):
+        for name, model in models.items():
+            step = take_step(model, optimizers[name], arguments.batch_size, arguments.precision)
+            if number:  # the first round warms up
+                times[name].append(step)
+    rows = {
+        name: {
+            "parameters": count_parameters(model),
+            "macs_per_patch": count_macs(model),
+            "training_ms_per_patch": round(1000 * statistics.median(times[name]) / arguments.batch_size, 3),
+        }
+        for name, model in models.items()
+    }
+    print("| network | parameters | M MACs a patch | training ms a patch |\n|:---|---:|---:|---:|")
+    for name, row in rows.items():
+        macs = row["macs_per_patch"] / 1e6
+        print(f"| {name} | {row['parameters']:,} | {macs:.1f} | {row['training_ms_per_patch']:.2f} |")
+    if arguments.out is not None:
+        command = (
+            f"python benchmarks/network_costs.py --rounds {arguments.rounds} --threads {arguments.threads}"
+        )
+        result = {"command": command, **SIZES, "precision": arguments.precision, "networks": rows}
+        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""The convolutional block attention module: a gate per channel, then one per place.
+
+Woo, Park, Lee, Kweon: CBAM, https://arxiv.org/abs/1807.06521.
+Axes: n patches, c features, h rows, w cols.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class Cbam(nn.Module):
+    """Scales by `sigmoid(mlp(mean) + mlp(max))` over channels, then by `sigmoid(conv[mean; max])` (eqs. 2-3).
+
+    Departures from the paper: `spatial_kernel=0` leaves the second half out, and the first half then
+    works at any rank; `bias` is an option; the hidden width is never below 1.
+
+    Args:
+        channels: C.
+        reduction: r; the hidden width is `max(1, round(C / r))`.
+        bias: whether the two dense layers have one.
+        spatial_kernel: odd side of the second half's convolution, or 0.
+
+    Shape: `(n, c, h, w)`, or any `(n, c, …)` without the spatial half; the output has the input's.
+    """
+
+    def __init__(
+        self, channels: int, *, reduction: int = 16, bias: bool = False, spatial_kernel: int = 7
+    ) -> None:
+        super().__init__()
+        hidden = max(1, round(channels / reduction))
+        places = f", then places {spatial_kernel}×{spatial_kernel}" if spatial_kernel else " alone"
+        self.description = f"cbam channels {channels}→{hidden}→{channels}{places}"
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, hidden, bias=bias), nn.ReLU(), nn.Linear(hidden, channels, bias=bias)
+        )
+        self.places = (
+            nn.Conv2d(2, 1, spatial_kernel, padding=spatial_kernel // 2, bias=False)
+            if spatial_kernel
+            else None
+        )
+
+    def extra_repr(self) -> str:
+        return self.description
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(2)  # (n, c, places)
+        gates = (self.mlp(flat.mean(2)) + self.mlp(flat.amax(2))).sigmoid()  # (n, c)
+        x = x * gates.view(*gates.shape, *[1] * (x.ndim - 2))
+        if self.places is None:
+            return x
+        statistics = torch.stack([x.mean(1), x.amax(1)], dim=1)  # (n, 2, h, w)
+        scaled: Tensor = x * self.places(statistics).sigmoid()
+        return scaled

@@ -1,0 +1,40 @@
+"""Coordinate attention: one gate along the rows and one along the cols, from a shared embedding.
+
+Hou, Zhou, Feng: Coordinate Attention for Efficient Mobile Network Design, https://arxiv.org/abs/2103.02907.
+Axes: n patches, c features, h rows, w cols.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class Coordinate(nn.Module):
+    """Scales `x[c, i, j]` by `gʰ[c, i] · gʷ[c, j]` (eqs. 4-9).
+
+    Args:
+        channels: C.
+        reduction: r; the embedding has `max(8, C // r)` features, as in the paper's code.
+
+    Shape: `(n, c, h, w)`; the output has the input's.
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 16) -> None:
+        super().__init__()
+        hidden = max(8, channels // reduction)
+        self.description = f"coordinate {channels}→{hidden}→{channels}"
+        self.embed = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.BatchNorm2d(hidden), nn.Hardswish())
+        self.rows = nn.Conv2d(hidden, channels, 1)
+        self.cols = nn.Conv2d(hidden, channels, 1)
+
+    def extra_repr(self) -> str:
+        return self.description
+
+    def forward(self, x: Tensor) -> Tensor:
+        of_rows = x.mean(3, keepdim=True)  # (n, c, h, 1)
+        of_cols = x.mean(2).unsqueeze(3)  # (n, c, w, 1)
+        embedded = self.embed(torch.cat([of_rows, of_cols], dim=2))  # (n, hidden, h + w, 1)
+        of_rows, of_cols = embedded.split([x.shape[2], x.shape[3]], dim=2)
+        row_gates = self.rows(of_rows).sigmoid()  # (n, c, h, 1)
+        col_gates = self.cols(of_cols.transpose(2, 3)).sigmoid()  # (n, c, 1, w)
+        scaled: Tensor = x * row_gates * col_gates
+        return scaled

@@ -1,0 +1,40 @@
+"""Efficient channel attention: a gate per channel from the means of its neighbours among the channels.
+
+Wang, Wu, Zhu, Li, Zuo, Hu: ECA-Net, https://arxiv.org/abs/1910.03151.
+"""
+
+import math
+
+from torch import Tensor, nn
+
+from hsi_se.attention.channel_gate import Axis, ChannelGate
+
+
+class EfficientChannel(ChannelGate):
+    """Scales every channel by `sigmoid(conv1d(z))`, z the channel means (section 3.2).
+
+    Departure from the paper: `axis="band"` gates spectral depth, where neighbours have a meaning.
+
+    Args:
+        channels: length of the gated axis, C.
+        kernel_size: odd; from C as the paper has it, with γ = 2 and b = 1, unless given.
+        axis: which channels; see `ChannelGate`.
+
+    Shape: any `(n, c, …)`; the output has the input's.
+    """
+
+    def __init__(self, channels: int, *, kernel_size: int | None = None, axis: Axis = "feature") -> None:
+        super().__init__(axis=axis)
+        size = kernel_size or eca_kernel_size(channels)
+        self.description = f"eca {axis} {channels}, kernel {size}"
+        self.conv = nn.Conv1d(1, 1, size, padding=size // 2, bias=False)
+
+    def gate(self, squeezed: Tensor) -> Tensor:
+        gates: Tensor = self.conv(squeezed[:, None]).sigmoid()  # (n, 1, C)
+        return gates.squeeze(1)
+
+
+def eca_kernel_size(channels: int) -> int:
+    """Returns |log₂(C) / 2 + 1 / 2|, made odd upwards (section 3.2)."""
+    size = int((math.log2(channels) + 1) / 2)
+    return size if size % 2 else size + 1

@@ -1,0 +1,57 @@
+"""The non-local block: every place gets a sum over all places, weighted by likeness.
+
+Wang, Girshick, Gupta, He: Non-local Neural Networks, https://arxiv.org/abs/1711.07971.
+Axes: n patches, c features, d spectral depth, h rows, w cols; q places, s of them as keys.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class NonLocal(nn.Module):
+    """Adds `norm(W softmax(θᵀφ) g)` to its input (eqs. 1, 3, 6): the embedded Gaussian.
+
+    The last norm's scale starts at zero (section 4.1), so that a new block is the identity.
+
+    Args:
+        channels: C.
+        is_3d: whether the features have a spectral depth.
+        reduction: C over the width of the embeddings θ, φ and g; 2 in the paper.
+        sub_sample: max-pools φ and g by 2 × 2 over rows and cols (section 3.3).
+
+    Shape: `(n, c, h, w)`, or `(n, c, d, h, w)` when 3-D; the output has the input's.
+    """
+
+    def __init__(
+        self, channels: int, *, is_3d: bool = False, reduction: int = 2, sub_sample: bool = False
+    ) -> None:
+        super().__init__()
+        width = max(1, channels // reduction)
+        sampled = ", keys sub-sampled" if sub_sample else ""
+        self.description = f"non-local {'3-D' if is_3d else '2-D'} {channels}→{width}→{channels}{sampled}"
+        conv = nn.Conv3d if is_3d else nn.Conv2d
+        norm = nn.BatchNorm3d if is_3d else nn.BatchNorm2d
+        self.theta, self.phi, self.g = (conv(channels, width, 1) for _ in range(3))
+        self.out = conv(width, channels, 1)
+        self.norm = norm(channels)
+        nn.init.zeros_(self.norm.weight)
+        self.sub_sample = sub_sample
+
+    def extra_repr(self) -> str:
+        return self.description
+
+    def forward(self, x: Tensor) -> Tensor:
+        queries, keys, values = self.theta(x), self.phi(x), self.g(x)
+        if self.sub_sample:
+            keys, values = _halve(keys), _halve(values)
+        likeness = queries.flatten(2).transpose(1, 2) @ keys.flatten(2)  # (n, q, s)
+        gathered = values.flatten(2) @ likeness.softmax(2).transpose(1, 2)  # (n, c/r, q)
+        update: Tensor = self.norm(self.out(gathered.view_as(queries)))
+        return x + update
+
+
+def _halve(x: Tensor) -> Tensor:
+    """The 2 × 2 maxima over rows and cols; a last odd one is kept, so that one pixel stays one."""
+    if x.ndim == 5:
+        return F.max_pool3d(x, (1, 2, 2), ceil_mode=True)
+    return F.max_pool2d(x, 2, ceil_mode=True)

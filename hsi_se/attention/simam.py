@@ -1,0 +1,32 @@
+"""SimAM: a gate on every value from how far it stands out of its channel; no parameters.
+
+Yang, Zhang, Li, Xie: SimAM, https://proceedings.mlr.press/v139/yang21o.html.
+"""
+
+from torch import Tensor, nn
+
+
+class SimAm(nn.Module):
+    """Scales by `sigmoid(1 / e)`, e the least energy of a value t (eqs. 5-6).
+
+    `1 / e = (t - μ)² / 4(σ² + λ) + 1/2`. As in the paper's code, μ is over all M values of a channel
+    and σ² over M - 1.
+
+    Args:
+        regularization: λ.
+
+    Shape: any `(n, c, …)`; the output has the input's.
+    """
+
+    def __init__(self, *, regularization: float = 1e-4) -> None:
+        super().__init__()
+        self.regularization = regularization
+
+    def extra_repr(self) -> str:
+        return f"simam λ {self.regularization:g}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        deviation = (x.flatten(2) - x.flatten(2).mean(2, keepdim=True)).square()  # (n, c, M)
+        variance = deviation.sum(2, keepdim=True) / max(1, deviation.shape[2] - 1)
+        gates = (deviation / (4 * (variance + self.regularization)) + 0.5).sigmoid()
+        return x * gates.view_as(x)

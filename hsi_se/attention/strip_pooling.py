@@ -1,0 +1,43 @@
+"""Strip pooling: a gate on every place, from the means of its whole row and its whole col.
+
+Hou, Zhang, Cheng, Feng: Strip Pooling, https://arxiv.org/abs/2003.13328.
+Axes: n patches, c features, h rows, w cols.
+"""
+
+from torch import Tensor, nn
+
+
+class StripPooling(nn.Module):
+    """Scales by `sigmoid(f(relu(yʰ + yʷ)))`, y 1-D convolutions of row and col means, f 1×1 (section 3.1).
+
+    Departures from the paper: `kernel_size` is an option (3 there); the strips' ends are repeated
+    instead of padded with zeros, so that a constant map stays constant; the ReLU is that of the
+    authors' code, whose norms between the convolutions are left out, as in the equations.
+
+    Args:
+        channels: C.
+        kernel_size: odd length of the 1-D convolutions.
+
+    Shape: `(n, c, h, w)`; the output has the input's.
+    """
+
+    def __init__(self, channels: int, *, kernel_size: int = 3) -> None:
+        super().__init__()
+        self.description = f"strip pooling {channels}, kernel {kernel_size}"
+        margin = kernel_size // 2
+        self.along_rows = nn.Conv2d(
+            channels, channels, (kernel_size, 1), padding=(margin, 0), padding_mode="replicate"
+        )
+        self.along_cols = nn.Conv2d(
+            channels, channels, (1, kernel_size), padding=(0, margin), padding_mode="replicate"
+        )
+        self.fuse = nn.Conv2d(channels, channels, 1)
+
+    def extra_repr(self) -> str:
+        return self.description
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.along_rows(x.mean(3, keepdim=True))  # (n, c, h, 1)
+        cols = self.along_cols(x.mean(2, keepdim=True))  # (n, c, 1, w)
+        scaled: Tensor = x * self.fuse((rows + cols).relu()).sigmoid()
+        return scaled

@@ -1,0 +1,105 @@
+"""A 2-D convolution of features that every patch has gated in its own way, with its ReLU.
+
+With gates s(p, g) of patch p and shared features F, the convolution is Σ_g s(p, g) G(g, o, y), where
+G(g, o, y) = Σ_k W(o, g, k) F(g, y + k) does not depend on p: it is computed once per location y, and
+for each location the patches that cover it are one matrix product.
+
+Axes: g gated groups of input channels, t the channels of a group (its terms), o output channels;
+h rows and w cols of the features, rows and cols of patches. A patch covers span × span locations.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+_SCRATCH = 2**19  # floats of one product: they stay in the cache until they are stored
+
+
+def convolve_gated(
+    features: Tensor, gates: Tensor, *, weight: Tensor, bias: Tensor, span: int, num_cols: int = 4
+) -> Iterator[Tensor]:
+    """Yields what the patches hold, `num_cols` columns of them at a time.
+
+    That is `max(convolution, -bias)`, to which the caller adds `bias` where it costs least: the same
+    as the ReLU of their sum. It lies in a buffer that the next step overwrites.
+
+    Args:
+        features: `(g, t, rows + span + 1, cols + span + 1)`.
+        gates: `(rows, cols, g)`.
+        weight: `(g, t·9, o)`, taps in the order t, row, col.
+        bias: `(o,)`.
+        span: rows and cols of the convolution's output for one patch.
+        num_cols: columns of patches that are completed together.
+
+    Yields:
+        `(span, columns · rows, span, o)`: the col in the patch, backwards; patches, column by column; the
+        row in the patch.
+    """
+    rows, cols = gates.shape[:2]
+    num_out = weight.shape[2]
+    # A column of locations touches `span` columns of patches; as many again wait for their block.
+    num_slots = math.ceil((span - 1 + num_cols) / num_cols) * num_cols
+    # The col in the patch comes first, and a column of locations writes to few pages of memory.
+    patches = features.new_empty(span, num_slots, rows, span, num_out)
+    an_x, a_slot, a_row, a_y, _ = patches.stride()
+    by_col = features.permute(3, 0, 1, 2).contiguous()  # (w, g, t, h)
+    floor = -bias
+    first = 0
+    for col in range(cols + span - 1):
+        taps = by_col[col : col + 3].unfold(3, rows + span - 1, 1)  # (col tap, g, t, row tap, y)
+        taps = taps.permute(1, 2, 3, 0, 4).flatten(1, 3).transpose(1, 2)  # (g, y, t·9)
+        products = (taps @ weight).transpose(0, 1)  # (y, g, o)
+        left, right = max(0, col - span + 1), min(cols, col + 1)
+        covering = gates[:, left:right].contiguous()
+        runs = _split_at_wrap(left, right, num_slots)
+        for row, top, mixed in _mix_column(covering, products, span=span):
+            num_locations, num_rows = mixed.shape[:2]
+            for begin, end in runs:
+                # Location (row, col) lies at (row - p, col - q) in the patch of row p and col q.
+                corner = (span - 1 - (col - begin)) * an_x + begin % num_slots * a_slot
+                target = patches.as_strided(
+                    (num_locations, num_rows, end - begin, num_out),
+                    (a_row, a_row - a_y, a_slot + an_x, 1),
+                    corner + top * a_row + (row - top) * a_y,
+                )
+                torch.maximum(mixed[:, :, begin - left : end - left], floor, out=target)
+        while first < cols and min(first + num_cols, cols) <= col - span + 2:
+            slot, count = first % num_slots, min(num_cols, cols - first)
+            yield patches[:, slot : slot + count].flatten(1, 2)
+            first += count
+
+
+def _mix_column(covering: Tensor, products: Tensor, *, span: int) -> Iterator[tuple[int, int, Tensor]]:
+    """Yields first location, first patch row and `(locations, patch rows, cols, o)`; each location moves
+    the patch rows on by one.
+
+    Args:
+        covering: `(rows, cols, g)` gates of the patches that cover a column of locations.
+        products: `(rows + span - 1, g, o)`, G along that column.
+        span: rows of a patch.
+    """
+    rows, cols, num_groups = covering.shape
+    num_out = products.shape[2]
+    flat = covering.view(rows * cols, num_groups)
+    for row in range(rows + span - 1):
+        if span - 1 <= row < rows:
+            continue
+        top, bottom = max(0, row - span + 1), min(rows, row + 1)  # fewer than `span`: near an end
+        mixed = flat[top * cols : bottom * cols] @ products[row]
+        yield row, top, mixed.view(1, bottom - top, cols, num_out)
+    step = max(1, _SCRATCH // (span * cols * num_out))
+    for row in range(span - 1, rows, step):
+        count, top = min(step, rows - row), row - span + 1
+        windows = flat.as_strided(  # they overlap: the next location's begin a patch row later
+            (count, span * cols, num_groups), (cols * num_groups, num_groups, 1), top * cols * num_groups
+        )
+        mixed = torch.bmm(windows, products[row : row + count])
+        yield row, top, mixed.view(count, span, cols, num_out)
+
+
+def _split_at_wrap(left: int, right: int, num_slots: int) -> list[tuple[int, int]]:
+    """`[left, right)` as one or two runs that do not cross a multiple of `num_slots`."""
+    wrap = right // num_slots * num_slots
+    return [(left, wrap), (wrap, right)] if left < wrap < right else [(left, right)]

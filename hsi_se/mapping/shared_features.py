@@ -1,0 +1,120 @@
+"""What overlapping patches share: convolutions run once over the padded rows, and statistics that slide.
+
+Axes: d spectral depth, c features, h rows and w cols of the padded rows or of what valid
+convolutions leave of them; rows and cols count patches.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hsi_se.attention.channel_gate import ChannelGate
+from hsi_se.models.hybridsn import HybridSN
+
+
+@dataclass(frozen=True)
+class SharedStage:
+    """A convolution of HybridSN with its batch normalisation folded in, and its ReLU.
+
+    A 3-D convolution runs as a 2-D one with the depths as its batch: over a whole scene, a batch of
+    one, torch's own takes up to six times as long.
+
+    Attributes:
+        weight: `(o, depth·c, 3, 3)`.
+        bias: `(o,)`.
+        num_features: c; a 2-D convolution takes all the depths for features.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    num_features: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """From `(d, c, h, w)` to `(d - depth + 1, o, h - 2, w - 2)`."""
+        h, w = x.shape[2:]
+        x = x.reshape(-1, self.num_features, h, w).contiguous()
+        taps = self.weight.shape[1]
+        depth = taps // self.num_features
+        slabs = x.as_strided((len(x) - depth + 1, taps, h, w), (x.stride(0), h * w, w, 1))
+        return F.conv2d(slabs, self.weight, self.bias).relu_()
+
+
+def fold_stages(model: HybridSN) -> dict[str, SharedStage]:
+    """Returns the convolutions of a network by the name of their stage, as they are in evaluation mode."""
+    folded = {}
+    num_features, num_depths = 1, model.num_bands
+    for point, stage in model.stages.items():
+        modules = dict(stage.named_children())
+        conv = modules.get("conv")
+        if not isinstance(conv, nn.Conv2d | nn.Conv3d):  # `fold`
+            continue
+        weight, bias = conv.weight, conv.bias
+        assert bias is not None
+        norm = modules["norm"]
+        if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d):
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+            weight = weight * scale.view(-1, *[1] * (weight.ndim - 1))
+            bias = (bias - norm.running_mean) * scale + norm.bias
+        if isinstance(conv, nn.Conv2d):
+            weight = weight.view(-1, num_features, num_depths, 3, 3)
+            inputs = num_features * num_depths
+            num_features, num_depths = 1, conv.out_channels  # as a 3-D stage after it sees them
+        else:
+            inputs = conv.in_channels
+            num_features, num_depths = conv.out_channels, num_depths - conv.kernel_size[0] + 1
+        weight = weight.transpose(1, 2).flatten(1, 2).contiguous()  # (o, depth·c, 3, 3)
+        folded[point] = SharedStage(weight, bias.clone(), inputs)
+    return folded
+
+
+def gate_windows(
+    block: ChannelGate, features: Tensor, *, window: int, is_flat: bool, earlier: Tensor | None = None
+) -> Tensor:
+    """Returns the gates of every `window` × `window` patch of shared features `(d, c, h, w)`.
+
+    Args:
+        block: the gate.
+        features: at least 0 if the gate squeezes by the maximum and `earlier` is given.
+        window: rows and cols of a patch at the gate's point.
+        is_flat: whether the gate sees depths and features as one axis, c·d.
+        earlier: `(rows, cols, d or 1, c or 1)`: gates that the features have got before, patch by patch.
+
+    Returns:
+        `(rows, cols, d or 1, c or 1)`: 1 where all of the axis shares a gate.
+    """
+    channels = features
+    if not is_flat:
+        dim = 0 if block.gated_dim == 1 else 1
+        reduce = torch.mean if block.squeeze == "mean" else torch.amax
+        channels = reduce(features, dim, keepdim=True)
+    squeezed = slide(channels.flatten(0, 1), window=window, statistic=block.squeeze)  # (d·c, rows, cols)
+    squeezed = squeezed.view(*channels.shape[:2], *squeezed.shape[1:]).permute(
+        2, 3, 1, 0
+    )  # (rows, cols, c, d)
+    if earlier is not None:
+        squeezed = squeezed * earlier.transpose(2, 3)
+    gates = block.gate(squeezed.flatten(0, 1).flatten(1))  # (rows·cols, c·d)
+    return gates.view(squeezed.shape).transpose(2, 3)
+
+
+def slide(channels: Tensor, *, window: int, statistic: Literal["mean", "max"]) -> Tensor:
+    """Returns each channel's statistic over every window: `(C, h, w)` to `(C, rows, cols)`.
+
+    The mean is a product with two band matrices: it costs little, and unlike a difference of running
+    sums it does not cancel.
+    """
+    if statistic == "max":
+        return F.max_pool2d(F.max_pool2d(channels, (1, window), stride=1), (window, 1), stride=1)
+    over_rows, over_cols = (_make_band(channels, length, window) for length in channels.shape[1:])
+    return over_rows @ (channels @ over_cols.T)
+
+
+def _make_band(like: Tensor, length: int, window: int) -> Tensor:
+    """`(length - window + 1, length)`: row i averages i to i + window - 1."""
+    ones = like.new_ones(length - window + 1, length)
+    return ones.triu().tril(window - 1) / window

@@ -1,0 +1,143 @@
+"""A support vector machine and a random forest as modules: patches in, logits out, weights in tensors.
+
+scikit-learn fits them; what it found is kept as plain tensors, so that a bundle holds no pickle and
+the two run, are mapped and are saved as the networks are.
+Axes: n patches, k components, p × p pixels, C classes.
+"""
+
+import numpy as np
+import torch
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.pipeline import Pipeline
+from torch import Tensor, nn
+
+
+class CentrePixelClassifier(nn.Module):
+    """What the two share: they look at the patch's centre alone, and all they know is in buffers.
+
+    Attributes:
+        patch_size: p; only the centre of the p × p pixels is looked at.
+    """
+
+    def __init__(self, tensors: dict[str, Tensor], *, patch_size: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        for name, value in tensors.items():
+            self.register_buffer(name, value)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        centre = self.patch_size // 2
+        return self.score(patches[:, 0, :, centre, centre])  # (n, k) to (n, C)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one patch."""
+        return 0
+
+    def score(self, spectra: Tensor) -> Tensor:
+        """The logits `(n, C)` of spectra `(n, k)`."""
+        raise NotImplementedError
+
+
+class SupportVectorMachine(CentrePixelClassifier):
+    """One machine for each pair of classes; a logit is its class's votes, ties broken by distance.
+
+    The logits equal scikit-learn's `decision_function` of shape `ovr`; a class without a training
+    pixel gets the lowest.
+    """
+
+    mean: Tensor  # (k,)
+    scale: Tensor  # (k,)
+    support: Tensor  # (s, k), scaled
+    weights: Tensor  # (s, pairs)
+    intercept: Tensor  # (pairs,)
+    gamma: Tensor  # ()
+    classes: Tensor  # (classes with training pixels,)
+    num_classes: Tensor  # ()
+
+    @classmethod
+    def from_pipeline(cls, machine: Pipeline, *, num_classes: int, patch_size: int) -> "SupportVectorMachine":
+        """From what `training.spectral.fit_svm` returns for classes 0..C-1."""
+        scaler, svc = machine["standardscaler"], machine["svc"]
+        count = len(svc.classes_)
+        pairs = [(one, other) for one in range(count) for other in range(one + 1, count)]
+        owner = np.repeat(np.arange(count), svc.n_support_)  # the class of each support vector
+        weights = np.zeros((len(owner), len(pairs)))
+        for column, (one, other) in enumerate(pairs):
+            weights[owner == one, column] = svc.dual_coef_[other - 1, owner == one]
+            weights[owner == other, column] = svc.dual_coef_[one, owner == other]
+        sign = -1.0 if count == 2 else 1.0  # of two classes scikit-learn turns the one machine round
+        tensors = {
+            "mean": torch.tensor(scaler.mean_, dtype=torch.float32),
+            "scale": torch.tensor(scaler.scale_, dtype=torch.float32),
+            "support": torch.tensor(svc.support_vectors_, dtype=torch.float32),
+            "weights": torch.tensor(sign * weights, dtype=torch.float32),
+            "intercept": torch.tensor(sign * svc.intercept_, dtype=torch.float32),
+            "gamma": torch.tensor(float(svc.gamma)),
+            "classes": torch.tensor(svc.classes_, dtype=torch.int64),
+            "num_classes": torch.tensor(num_classes),
+        }
+        return cls(tensors, patch_size=patch_size)
+
+    @property
+    def macs(self) -> int:
+        return self.support.numel() + self.weights.numel()
+
+    def score(self, spectra: Tensor) -> Tensor:
+        scaled = (spectra - self.mean) / self.scale
+        kernel = torch.exp(-self.gamma * torch.cdist(scaled, self.support).square())  # (n, s)
+        decisions = kernel @ self.weights + self.intercept  # (n, pairs)
+        count = len(self.classes)
+        one, other = torch.triu_indices(count, count, offset=1, device=spectra.device)
+        votes = spectra.new_zeros(len(spectra), count)
+        votes = votes.index_add(1, one, (decisions > 0).float()).index_add(1, other, (decisions <= 0).float())
+        distance = torch.zeros_like(votes).index_add(1, one, decisions).index_add(1, other, -decisions)
+        votes = votes + distance / (3 * (distance.abs() + 1))
+        logits = spectra.new_full((len(spectra), int(self.num_classes)), -1.0)
+        return logits.index_copy(1, self.classes, votes)
+
+
+class ForestOfTrees(CentrePixelClassifier):
+    """The mean of the trees' class shares, as scikit-learn's `predict_proba`; a logit is its logarithm."""
+
+    feature: Tensor  # (trees, nodes); of a leaf 0
+    threshold: Tensor  # (trees, nodes) float64
+    branches: Tensor  # (trees, nodes, 2); of a leaf itself, twice
+    share: Tensor  # (trees, nodes, C)
+    depth: Tensor  # ()
+
+    @classmethod
+    def from_forest(
+        cls, forest: RandomForestClassifier, *, num_classes: int, patch_size: int
+    ) -> "ForestOfTrees":
+        trees = [tree.tree_ for tree in forest.estimators_]
+        shape = len(trees), max(tree.node_count for tree in trees)
+        feature, threshold = np.zeros(shape, np.int64), np.zeros(shape, np.float64)
+        branches, share = np.zeros((*shape, 2), np.int64), np.zeros((*shape, num_classes), np.float32)
+        for place, tree in enumerate(trees):
+            count = tree.node_count
+            nodes = np.arange(count)
+            is_leaf = tree.children_left < 0
+            feature[place, :count] = np.where(is_leaf, 0, tree.feature)
+            threshold[place, :count] = tree.threshold
+            branches[place, :count, 0] = np.where(is_leaf, nodes, tree.children_left)
+            branches[place, :count, 1] = np.where(is_leaf, nodes, tree.children_right)
+            share[place, :count][:, forest.classes_] = tree.value[:, 0]
+        tensors = {
+            "feature": torch.from_numpy(feature),
+            "threshold": torch.from_numpy(threshold),
+            "branches": torch.from_numpy(branches),
+            "share": torch.from_numpy(share),
+            "depth": torch.tensor(max(tree.max_depth for tree in trees)),
+        }
+        return cls(tensors, patch_size=patch_size)
+
+    def score(self, spectra: Tensor) -> Tensor:
+        tree = torch.arange(len(self.feature), device=spectra.device)  # (trees,)
+        node = torch.zeros(len(spectra), len(tree), dtype=torch.int64, device=spectra.device)
+        for _ in range(int(self.depth)):
+            value = spectra.gather(1, self.feature[tree, node])  # (n, trees)
+            is_right = (value.double() > self.threshold[tree, node]).long()
+            node = self.branches[tree, node, is_right]
+        shares = self.share[tree, node].mean(1)  # (n, C)
+        return shares.clamp(min=1e-6).log()

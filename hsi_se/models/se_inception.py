@@ -1,0 +1,110 @@
+"""Inception modules with a gate after each.
+
+Szegedy et al.: Going Deeper with Convolutions, https://arxiv.org/abs/1409.4842 (table 1), with the
+batch norm of Ioffe and Szegedy, https://arxiv.org/abs/1502.03167; the gate after the whole module as in
+Hu et al., https://arxiv.org/abs/1709.01507 (figure 2).
+Axes: n images, c channels, h rows, w cols.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from hsi_se.models.network import (
+    Attention,
+    ComponentsAsChannels,
+    Network,
+    fill_slots,
+    make_conv2d,
+    make_head,
+)
+from hsi_se.models.residual import Stem
+
+# Features of 1×1; of 1×1 and 3×3; of 1×1 and 5×5; of 1×1 after the pool.
+_WIDTHS = {
+    "inception_3a": (64, 96, 128, 16, 32, 32),
+    "inception_3b": (128, 128, 192, 32, 96, 64),
+    "inception_4a": (192, 96, 208, 16, 48, 64),
+    "inception_4b": (160, 112, 224, 24, 64, 64),
+    "inception_4c": (128, 128, 256, 24, 64, 64),
+    "inception_4d": (112, 144, 288, 32, 64, 64),
+    "inception_4e": (256, 160, 320, 32, 128, 128),
+    "inception_5a": (256, 160, 320, 32, 128, 128),
+    "inception_5b": (384, 192, 384, 48, 128, 128),
+}
+_POOLED_BEFORE = ("inception_4a", "inception_5a")
+
+
+class Inception(nn.Module):
+    """Four branches side by side: 1 × 1, 3 × 3, 5 × 5 and a pool, each with 1 × 1 convolutions."""
+
+    def __init__(self, num_in: int, widths: tuple[int, int, int, int, int, int]) -> None:
+        super().__init__()
+        one, reduce3, three, reduce5, five, pooled = widths
+        self.branches = nn.ModuleList(
+            [
+                make_conv2d(num_in, one, 1),
+                nn.Sequential(make_conv2d(num_in, reduce3, 1), make_conv2d(reduce3, three, 3)),
+                nn.Sequential(make_conv2d(num_in, reduce5, 1), make_conv2d(reduce5, five, 5)),
+                nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), make_conv2d(num_in, pooled, 1)),
+            ]
+        )
+        self.num_out = one + three + five + pooled
+
+    def extra_repr(self) -> str:
+        return f"Inception module, {self.num_out} features"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self.branches], dim=1)  # (n, num_out, h, w)
+
+
+class SeInception(Network):
+    """GoogLeNet's nine modules with batch norm and without the side classifiers; a slot after each.
+
+    Args:
+        in_channels: of the input; the components of a patch, k.
+        num_classes: C.
+        stem: `imagenet`, as in the paper, divides the input's sides by 8; `small` is one 3 × 3 convolution.
+        attention: by module, `inception_3a` … `inception_5b`.
+        dropout: before the dense layer; 0.4 in the paper.
+        patch_size: rows and cols of the input.
+
+    Shape: `(n, 1, k, p, p)` or `(n, in_channels, h, w)` to `(n, C)`.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        stem: Stem = "small",
+        attention: Attention | None = None,
+        dropout: float = 0.0,
+        patch_size: int = 224,
+    ) -> None:
+        super().__init__(num_bands=in_channels, patch_size=patch_size)
+        stages: dict[str, nn.Module] = {"stem": _make_stem(in_channels, stem)}
+        shapes: dict[str, tuple[int, ...]] = {"stem": (192, 1, 1)}
+        channels = 192
+        for point, widths in _WIDTHS.items():
+            module = Inception(channels, widths)
+            is_pooled = point in _POOLED_BEFORE
+            pool = nn.MaxPool2d(3, stride=2, padding=1)
+            stages[point] = nn.Sequential(pool, module) if is_pooled else module
+            channels = module.num_out
+            shapes[point] = (channels, 1, 1)
+        self.stages = nn.ModuleDict(stages)
+        self.attention = fill_slots(attention or {}, shapes)
+        self.head = make_head(channels, num_classes, dropout=dropout)
+
+
+def _make_stem(in_channels: int, stem: Stem) -> nn.Sequential:
+    if stem == "small":
+        return nn.Sequential(ComponentsAsChannels(), make_conv2d(in_channels, 192, 3))
+    return nn.Sequential(
+        ComponentsAsChannels(),
+        make_conv2d(in_channels, 64, 7, stride=2),
+        nn.MaxPool2d(3, stride=2, padding=1),
+        make_conv2d(64, 64, 1),
+        make_conv2d(64, 192, 3),
+        nn.MaxPool2d(3, stride=2, padding=1),
+    )

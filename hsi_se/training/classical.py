@@ -1,0 +1,45 @@
+"""Fitting the classifiers of single spectra that a config may name in place of a network."""
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import RandomForestClassifier
+
+from hsi_se.config_model import RandomForest, Svm
+from hsi_se.errors import TrainingError
+from hsi_se.models.classical import CentrePixelClassifier, ForestOfTrees, SupportVectorMachine
+from hsi_se.training.spectral import fit_svm
+
+
+def fit_classical(
+    settings: Svm | RandomForest,
+    x: NDArray[np.float32],
+    y: NDArray[np.int64],
+    *,
+    num_classes: int,
+    patch_size: int,
+    seed: int,
+) -> CentrePixelClassifier:
+    """Returns the classifier that a config's `model` section names, fitted.
+
+    Args:
+        settings: the config's `model` section.
+        x: `(n, k)` the components of the training side.
+        y: `(n,)` their classes, in 0..C-1.
+        num_classes: C.
+        patch_size: of the patches that it will be given.
+        seed: decides the tuning's folds, or the forest's draws.
+
+    Raises:
+        TrainingError: the training side has one class only.
+    """
+    if len(np.unique(y)) == 1:
+        raise TrainingError(
+            f"model.name = {settings.name}: the training side holds a single class; train on two or more"
+        )
+    if isinstance(settings, Svm):
+        machine = fit_svm(x, y, seed=seed, c=settings.penalty, gamma=settings.gamma)
+        return SupportVectorMachine.from_pipeline(machine, num_classes=num_classes, patch_size=patch_size)
+    forest = RandomForestClassifier(
+        n_estimators=settings.trees, min_samples_leaf=settings.min_leaf, random_state=seed % 2**32
+    )
+    return ForestOfTrees.from_forest(forest.fit(x, y), num_classes=num_classes, patch_size=patch_size)
