@@ -90,9 +90,29 @@ def train(
 
 
 @app.command(name="eval")
-def evaluate(run: RunPath, data: DataFolder = None, device: Device = "auto") -> None:
+def evaluate(
+    run: RunPath,
+    data: DataFolder = None,
+    device: Device = "auto",
+    scene: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SCENE",
+            help="Evaluate on another scene: a known name, a config, a file, or {cube: FILE, labels: FILE}.",
+        ),
+    ] = None,
+) -> None:
     """Print the accuracies of RUN, or of a folder of seeds, beside the floor; write reports and maps."""
     from hsi_se.records import RunFolder, SeriesFolder
+
+    if scene is not None:
+        from hsi_se.cross_scene import evaluate_on, parse_scene
+        from hsi_se.terminal import print_cross_scene, show_progress
+
+        with show_progress() as observer:
+            found = evaluate_on(run, parse_scene(scene), data=data, device=device, observer=observer)
+        print_cross_scene(found)
+        return
 
     is_series = bool(SeriesFolder(run).list_runs())
     folder = SeriesFolder.open(run) if is_series else RunFolder.open(run)
@@ -241,6 +261,12 @@ def main() -> None:
             raise
         message = f"{error.filename}: {error.strerror}; check the path, its rights and the room on the disk"
         print(f"hsi-se: {message}", file=sys.stderr)
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        what = next(iter(str(error).splitlines()), "") or "no more is to be had"
+        if isinstance(error, RuntimeError) and "memory" not in what:  # torch's own kind of MemoryError
+            raise
+        print(f"hsi-se: not enough memory ({what}); take a smaller scene, patch or batch", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("hsi-se: interrupted; what was finished is kept, the run at work is not", file=sys.stderr)

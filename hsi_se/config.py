@@ -216,8 +216,11 @@ class NoReduction(Settings):
     standardize: bool = True
 
 
+MAX_PATCH_SIZE = 199  # a dense layer over more would take gigabytes
+
+
 class PatchSettings(Settings):
-    size: PositiveInt
+    size: int = Field(ge=1, le=MAX_PATCH_SIZE)
     padding: Literal["zero", "reflect"] = "reflect"
 
     @model_validator(mode="after")

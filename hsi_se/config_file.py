@@ -7,6 +7,7 @@ A mistake is reported as `file:line:column: path: what is wrong`; one in a value
 import io
 import re
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
@@ -22,6 +23,10 @@ from hsi_se.config import Config
 from hsi_se.errors import ConfigError
 
 Loc = tuple[int | str, ...]
+_MAX_LENGTH = 2**17  # characters
+_MAX_VALUES = 100_000  # of a config with every alias written out
+_MAX_DEPTH = 50
+_LONGEST_SHOWN = 200  # characters, or bits
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -45,10 +50,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def parse_config(text: str, overrides: Sequence[str] = (), *, path: Path) -> Config:
     """As `load_config`, of a text; `path` is what messages call it, and its stem the config's name."""
+    if len(text) > _MAX_LENGTH:
+        raise ConfigError(f"{path}: {len(text):,} characters are no config; give a YAML config file")
     document = _parse_yaml(text, where=str(path))
     if not isinstance(document, CommentedMap):
         raise ConfigError(f"{path}:1:1: holds no settings; a config is a YAML mapping, see configs/demo.yaml")
-    settings = _plain(document)
+    settings = _plain(document, where=str(path))
     for override in overrides:
         _apply_override(settings, override)
     settings.setdefault("name", re.sub(r"[^\w.+-]", "_", path.stem))
@@ -83,27 +90,43 @@ _Representer.add_representer(str, _Representer.represent_text)
 
 
 def _parse_yaml(text: str, *, where: str) -> Any:
+    steps = ((sign in "[{") - (sign in "]}") for sign in text)
+    if max(accumulate(steps), default=0) > _MAX_DEPTH:  # the parser would take minutes over it
+        raise ConfigError(f"{where}: brackets nested more than {_MAX_DEPTH} deep; correct the YAML")
     try:
         return YAML(typ="rt", pure=True).load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
         raise ConfigError(f"{place}: {error.problem or error.context}; correct the YAML") from None
-    except (YAMLError, ValueError, RecursionError) as error:
+    except Exception as error:  # a damaged file can break the parser in any way
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"{where}: {line}; correct the YAML") from None
 
 
-def _plain(node: object) -> Any:
-    """The parsed document without its line numbers and number styles."""
-    if isinstance(node, Mapping):
-        return {str(_plain(key)): _plain(value) for key, value in node.items()}
-    if isinstance(node, Sequence) and not isinstance(node, str):
-        return [_plain(value) for value in node]
-    for kind in (bool, int, float, str):
-        if isinstance(node, kind):
-            return kind(node)
-    return node
+def _plain(node: object, *, where: str) -> Any:
+    """The parsed document without its line numbers and number styles, and with its aliases written out.
+
+    Raises:
+        ConfigError: it is too large, or nested without end, as only a mistake or an attack is.
+    """
+    num_values = 0
+
+    def convert(node: object, depth: int) -> Any:
+        nonlocal num_values
+        num_values += 1
+        if depth > _MAX_DEPTH or num_values > _MAX_VALUES:
+            raise ConfigError(f"{where}: nested too deep or too large for a config; correct the YAML")
+        if isinstance(node, Mapping):
+            return {str(convert(key, depth + 1)): convert(value, depth + 1) for key, value in node.items()}
+        if isinstance(node, Sequence) and not isinstance(node, str):
+            return [convert(value, depth + 1) for value in node]
+        for kind in (bool, int, float, str):
+            if isinstance(node, kind):
+                return kind(node)
+        return node
+
+    return convert(node, 0)
 
 
 def _apply_override(settings: dict[str, Any], override: str) -> None:
@@ -120,7 +143,7 @@ def _apply_override(settings: dict[str, Any], override: str) -> None:
                 f"--set {override}: {parent} = {section!r} is a value, not a section; "
                 f'replace it whole: --set "{parent}={{…}}"'
             )
-    section[keys[-1]] = _plain(_parse_yaml(text, where=f"--set {override}"))
+    section[keys[-1]] = _plain(_parse_yaml(text, where=f"--set {override}"), where=f"--set {override}")
 
 
 def _explain(
@@ -136,8 +159,16 @@ def _explain(
     if error["type"] in ("missing", "union_tag_not_found"):
         keys, is_present = (*keys, str(loc[-1])), False
     dotted = ".".join(keys)
-    shown = f"{dotted} = {value!r}" if is_present and not isinstance(value, dict | list) else dotted
+    shown = f"{dotted} = {_show(value)}" if is_present and not isinstance(value, dict | list) else dotted
     return f"{_place(document, keys, path, overrides)}: {shown}: {_what_is_wrong(error)}"
+
+
+def _show(value: object) -> str:
+    """A value as it may stand in one line; Python itself refuses to write out very long numbers."""
+    if isinstance(value, int) and value.bit_length() > _LONGEST_SHOWN:
+        return f"a number of {value.bit_length():,} bits"
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def _what_is_wrong(error: ErrorDetails) -> str:

@@ -256,8 +256,8 @@ def build_bundled_model(bundle: ModelBundle) -> Classifier:
             num_classes=len(facts.class_ids),
         )
         model.load_state_dict(tensors)
-    except RuntimeError as error:
-        problem = str(error).splitlines()[1].strip()
+    except (RuntimeError, TypeError, ValueError, MemoryError) as error:
+        problem = (str(error).splitlines() or [type(error).__name__])[:2][-1].strip()
         raise RunError(f"bundle: the weights do not fit the architecture ({problem}); train again") from None
     return model
 

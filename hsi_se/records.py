@@ -15,11 +15,11 @@ from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from hsi_se.config import Config
+from hsi_se.config import MAX_PATCH_SIZE, Config
 from hsi_se.config_file import dump_config, load_config
 from hsi_se.config_model import ModelSettings
 from hsi_se.errors import RunError
@@ -77,7 +77,7 @@ class BundleFacts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: ModelSettings
-    patch_size: int
+    patch_size: int = Field(ge=1, le=MAX_PATCH_SIZE)
     padding: Literal["zero", "reflect"]
     class_ids: tuple[int, ...]
     class_names: tuple[str, ...]

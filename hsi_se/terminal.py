@@ -27,6 +27,7 @@ from hsi_se.report.tables import (
 from hsi_se.training.history import EpochRecord, Observer
 
 if TYPE_CHECKING:
+    from hsi_se.cross_scene import CrossScene
     from hsi_se.models.cost import BlockCost
     from hsi_se.preview import NetworkDescription
     from hsi_se.series import Gap
@@ -152,6 +153,30 @@ def print_assessment(assessment: Assessment) -> None:
         f"{percent(assessment.calibration_scaled.ece)} % at temperature {assessment.temperature:.2f}."
     )
     print(assessment.verdict)
+
+
+def print_cross_scene(found: "CrossScene") -> None:
+    evaluation = found.evaluation
+    title = f"cross-scene: trained on {found.trained_on}, {evaluation.num_test:,} pixels of {found.scene}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("label", justify="right")
+    table.add_column("class", overflow="fold")
+    for heading in ("support", "producer's %", "user's %", "F1 %"):
+        table.add_column(heading, justify="right")
+    for row in list_class_rows(evaluation):
+        accuracies = (percent(value) for value in (row.producers, row.users, row.f1))
+        table.add_row(str(row.label), row.name, str(row.support), *accuracies)
+    make_console().print(table)
+    for note in found.notes:
+        print(f"note: {note}")
+    print(
+        f"cross-scene:  OA {percent(evaluation.overall_accuracy)} %   "
+        f"AA {percent(evaluation.average_accuracy)} %   κ {evaluation.kappa:.4f}"
+    )
+    print(
+        "No split is involved: every labelled pixel counts. Where the two scenes share ground, pixels that "
+        "trained the network are among them."
+    )
 
 
 def print_audit(audit: SplitAudit) -> None:

@@ -29,6 +29,7 @@ ROOMS = (
     "survey",
     "preview",
     "experiment",
+    "cross_scene",
     "series",
     "terminal",
     "cli_scene",

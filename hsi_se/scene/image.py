@@ -113,6 +113,11 @@ def make_image(
         )
     if keep is not None:
         dropped = {band: "not in the model" for band in range(num_bands) if band not in keep}
+        if empty := set(_find_empty_bands(raster, nodata)) & set(keep):
+            raise SceneError(
+                f"{raster.path}: bands {describe_bands(empty)} hold nodata in every pixel, and the "
+                "network needs them; give a scene that has them"
+            )
     else:
         dropped = {**_find_empty_bands(raster, nodata), **raster.bad_bands, **drop}
     bands = np.array([band for band in range(num_bands) if band not in dropped], dtype=np.intp)

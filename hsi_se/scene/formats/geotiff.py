@@ -1,5 +1,6 @@
 """GeoTIFF files, through rasterio: wavelengths, bad bands, scale, nodata and place from the tags."""
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,13 +73,24 @@ def _open(path: Path) -> Iterator[Any]:
     """The GTiff driver alone, so that no other format in disguise is opened."""
     import rasterio
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _without_asides():
         warnings.simplefilter("ignore")  # a scene need not be georeferenced
         with (
             rasterio.Env(GDAL_CACHEMAX=_CACHE_MB),
             rasterio.open(path, driver="GTiff", sharing=False) as image,
         ):
             yield image
+
+
+@contextmanager
+def _without_asides() -> Iterator[None]:
+    """Inside, rasterio prints no traceback where it cannot decode what GDAL says of a damaged file."""
+    hooks = sys.excepthook, sys.unraisablehook
+    sys.excepthook, sys.unraisablehook = lambda *_: None, lambda _: None
+    try:
+        yield
+    finally:
+        sys.excepthook, sys.unraisablehook = hooks
 
 
 def _make_reader(path: Path) -> Any:
