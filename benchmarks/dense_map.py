@@ -38,14 +38,14 @@ import torch
 from numpy.typing import NDArray
 
 from hsi_se import build_model, predict_logits
-from hsi_se.config import HybridSN
+from hsi_se.config_model import HybridSN
 from hsi_se.mapping.dense import DenseEngine
 from hsi_se.models.hybridsn import HybridSN as Network
 from hsi_se.models.inference import predict_patches
 from hsi_se.sampling.patches import PatchDataset, pad_cube
 
 PATCH_SIZE, NUM_CLASSES = 25, 16
-SE = {"kind": "se"}
+SE, CBAM = {"kind": "se"}, {"kind": "cbam"}
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ CASES = (
     Case("none", 145, 145, 30, {}, 60),
     Case("SE at conv2d", 145, 145, 30, {"conv2d": SE}, 50),
     Case("SE at conv3d_3", 145, 145, 30, {"conv3d_3": SE}, 25),
+    Case("CBAM at fold", 145, 145, 30, {"fold": CBAM}, 2),
     Case("SE at fold and conv2d, 610 × 340", 610, 340, 15, {"fold": SE, "conv2d": SE}, 10),
 )
 

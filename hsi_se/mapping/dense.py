@@ -23,7 +23,7 @@ from hsi_se.models.hybridsn import HybridSN
 from hsi_se.models.inference import evaluation_mode
 
 TILE_BYTES = 256 * 2**20  # that the tiles in work may take together, beside the weights
-_BATCH_BYTES = 32 * 2**20  # windows that are copied together
+_BATCH_BYTES = 24 * 2**20  # windows that are copied together: larger blocks go back to the system each time
 _FLOAT_BYTES = 4
 _MAX_WORKERS = 4  # tiles side by side: with more, each would be so small that it repeats too much
 _NARROWEST = 16  # columns of a tile for a worker
