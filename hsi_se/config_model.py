@@ -185,6 +185,9 @@ class HybridSN(Network):
         default=1.0, description="factor on the features of every convolution and hidden dense layer"
     )
     norm: Literal["batch", "none"] = "batch"
+    pool: Literal["none", "mean"] = Field(
+        default="none", description="what the dense layers see: every place of the last map, or their mean"
+    )
     dropout: Dropout = 0.4
     dense_relu: bool = Field(default=True, description="ReLU between the dense layers, as in the paper")
 

@@ -96,6 +96,7 @@ def draw_attention(draw: st.DrawFn) -> dict[str, object]:
         {
             "order": st.sampled_from(["3d-2d", "2d-3d"]),
             "norm": st.sampled_from(["batch", "none"]),
+            "pool": st.sampled_from(["none", "mean"]),
             "dense_relu": st.booleans(),
             "width": st.sampled_from([0.25, 0.3, 0.5]),
             "attention": draw_attention(),

@@ -71,6 +71,16 @@ def test_width_scales_the_features_of_every_layer_but_the_last(order):
     assert half(torch.randn(2, 1, 15, 11, 11)).shape == (2, 5)
 
 
+@pytest.mark.parametrize("order", ["3d-2d", "2d-3d"])
+def test_pooled_features_are_the_means_over_the_last_map(order):
+    model = build_model(settings(order=order, pool="mean"), **SMALL).eval()
+    x = torch.randn(2, 1, 15, 11, 11)
+    features = x
+    for stage in model.stages.values():
+        features = stage(features)
+    torch.testing.assert_close(model(x), model.head(features.mean((-2, -1)).flatten(1)))
+
+
 def test_macs_match_a_count_by_hand():
     rows = {
         row.name: row.macs
@@ -164,6 +174,7 @@ def train_step_output(changes: dict[str, object]) -> torch.Tensor:
     ("base", "change"),
     [
         ({}, {"norm": "none"}),
+        ({}, {"pool": "mean"}),
         ({}, {"dense_relu": False}),
         ({}, {"order": "2d-3d"}),
         ({}, {"dropout": 0.1}),

@@ -234,7 +234,7 @@ class DenseEngine:
             x = self.model.attention[self._shared](batch.reshape(-1, *shape))
             for point in rest:
                 x = self.model.attention[point](self.model.stages[point](x))
-            logits: Tensor = self.model.head(x.flatten(1))
+            logits: Tensor = self.model.head(self.model.pool(x).flatten(1))
             return logits.view(*batch.shape[:2], -1)
 
         return self._in_batches(rows, cols, math.prod(shape), run)

@@ -31,9 +31,11 @@ class DenseHead:
         linear = cast(nn.Linear, model.head[0])
         shape = list(model.shapes.values())[-1]
         self.span = shape[-1]
-        weight = linear.weight.view(
-            linear.out_features, shape[0], -1, self.span, self.span
-        )  # (hidden, c, d, h, w)
+        is_pooled = not isinstance(model.pool, nn.Identity)  # a mean is a sum with equal weights
+        size = 1 if is_pooled else self.span
+        weight = linear.weight.view(linear.out_features, shape[0], -1, size, size)  # (hidden, c, d, h, w)
+        if is_pooled:
+            weight = (weight / self.span**2).expand(-1, -1, -1, self.span, self.span)
         self.weight = weight.permute(4, 3, 2, 1, 0).flatten(1, 3).flip(0).contiguous()
         self.bias = linear.bias
         self.summed = weight.sum((3, 4)).transpose(1, 2).flatten(1)  # (hidden, d·c)

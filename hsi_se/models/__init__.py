@@ -52,6 +52,7 @@ def _build(settings: config.ModelSettings, *, num_bands: int, patch_size: int, n
                 order=settings.order,
                 width=settings.width,
                 norm=settings.norm,
+                pool=settings.pool,
                 dropout=settings.dropout,
                 dense_relu=settings.dense_relu,
                 attention=settings.attention,

@@ -32,6 +32,7 @@ class HybridSN(Network):
         order: which convolutions come first.
         width: factor on the number of features of every convolution and hidden dense layer.
         norm: what stands between a convolution and its ReLU.
+        pool: whether the dense layers see every place of the last map, as in the paper, or the places' mean.
         dropout: probability after each of the two hidden dense layers.
         dense_relu: whether these have a ReLU, as in the paper.
         attention: the block after each named stage; a stage without one has an empty slot.
@@ -48,6 +49,7 @@ class HybridSN(Network):
         order: Literal["3d-2d", "2d-3d"] = "3d-2d",
         width: float = 1.0,
         norm: Literal["batch", "none"] = "batch",
+        pool: Literal["none", "mean"] = "none",
         dropout: float = 0.4,
         dense_relu: bool = True,
         attention: Attention | None = None,
@@ -68,7 +70,13 @@ class HybridSN(Network):
         }
         self.stages = nn.ModuleDict({point: stages[point] for point in shapes})
         self.attention = fill_slots(attention or {}, shapes)
-        sizes = (math.prod(list(shapes.values())[-1]), _scale(256, width), _scale(128, width))
+        *last, _, _ = list(shapes.values())[-1]  # (c,) or (c, d) of the last stage
+        self.pool: nn.Module = nn.Identity()
+        num_places = (patch_size - 8) ** 2
+        if pool == "mean":
+            num_places = 1
+            self.pool = nn.AdaptiveAvgPool2d(1) if order == "3d-2d" else nn.AdaptiveAvgPool3d((None, 1, 1))
+        sizes = (math.prod(last) * num_places, _scale(256, width), _scale(128, width))
         hidden: list[nn.Module] = []
         for num_in, num_out in itertools.pairwise(sizes):
             hidden += [
@@ -81,7 +89,7 @@ class HybridSN(Network):
     def forward(self, x: Tensor) -> Tensor:
         for point, stage in self.stages.items():
             x = self.attention[point](stage(x))
-        logits: Tensor = self.head(x.flatten(1))  # (n, C)
+        logits: Tensor = self.head(self.pool(x).flatten(1))  # (n, C)
         return logits
 
 
