@@ -31,9 +31,8 @@ class DenseHead:
         linear = cast(nn.Linear, model.head[0])
         shape = list(model.shapes.values())[-1]
         self.span = shape[-1]
-        weight = linear.weight.view(
-            linear.out_features, shape[0], -1, self.span, self.span
-        )  # (hidden, c, d, h, w)
+        shape = (linear.out_features, shape[0], -1, self.span, self.span)
+        weight = linear.weight.view(shape)  # (hidden, c, d, h, w)
         self.weight = weight.permute(4, 3, 2, 1, 0).flatten(1, 3).flip(0).contiguous()
         self.bias = linear.bias
         self.summed = weight.sum((3, 4)).transpose(1, 2).flatten(1)  # (hidden, d·c)
@@ -55,8 +54,9 @@ class DenseHead:
             patches: sliced by col, so that each slice of many patches is one matrix product.
             offset: `(n, hidden)` or `(hidden,)` added to the first layer.
         """
-        hidden = self.bias if offset is None else self.bias + offset
-        hidden = hidden.expand(patches.shape[1], -1).contiguous()
+        hidden = self.bias.expand(patches.shape[1], -1).clone()  # which is the bias itself for one patch
+        if offset is not None:
+            hidden += offset
         for some, weight in zip(patches, self.weight, strict=True):
             hidden.addmm_(some, weight)
         logits: Tensor = self._rest(hidden)
