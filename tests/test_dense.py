@@ -239,12 +239,14 @@ def test_a_value_that_is_not_finite_reaches_only_the_patches_that_hold_it(attent
 
 
 @pytest.mark.parametrize("engine", ["dense", "patches"])
-def test_the_model_is_used_in_evaluation_mode_and_left_as_it_was(engine):
-    model, cube = make_network(attention={"fold": SE}), make_cube(5, 6)
+@pytest.mark.parametrize("points", [(), ("fold",), ("conv2d",)], ids=str)
+@pytest.mark.parametrize("shape", [(5, 6), (1, 1)])
+def test_the_model_is_used_in_evaluation_mode_and_left_as_it_was(engine, points, shape):
+    model, cube = make_network(attention=dict.fromkeys(points, SE), patch=9), make_cube(*shape)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
     expected = predict_logits(model, cube, engine=engine)
     model.train()
     model.stages["conv2d"].eval()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
     np.testing.assert_array_equal(predict_logits(model, cube, engine=engine), expected)
     assert model.training
     assert not model.stages["conv2d"].training

@@ -57,8 +57,9 @@ class DenseHead:
             patches: sliced by col, so that each slice of many patches is one matrix product.
             offset: `(n, hidden)` or `(hidden,)` added to the first layer.
         """
-        hidden = self.bias if offset is None else self.bias + offset
-        hidden = hidden.expand(patches.shape[1], -1).contiguous()
+        hidden = self.bias.expand(patches.shape[1], -1).clone()  # which is the bias itself for one patch
+        if offset is not None:
+            hidden += offset
         for some, weight in zip(patches, self.weight, strict=True):
             hidden.addmm_(some, weight)
         logits: Tensor = self._rest(hidden)
