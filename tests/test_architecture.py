@@ -30,6 +30,7 @@ ROOMS = (
     "preview",
     "experiment",
     "series",
+    "cartography",
     "terminal",
     "cli_scene",
     "cli",
