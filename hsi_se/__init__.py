@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from hsi_se.cartography import map_scene
     from hsi_se.config_file import load_config
     from hsi_se.experiment import evaluate, load_bundle, train
     from hsi_se.mapping.logits import predict_logits
@@ -24,6 +25,7 @@ __all__ = [
     "load_config",
     "load_scene",
     "make_split",
+    "map_scene",
     "predict_logits",
     "train",
 ]
@@ -36,6 +38,7 @@ _HOMES = {
     "load_config": "hsi_se.config_file",
     "load_scene": "hsi_se.scene.readers",
     "make_split": "hsi_se.sampling.splits",
+    "map_scene": "hsi_se.cartography",
     "predict_logits": "hsi_se.mapping.logits",
     "train": "hsi_se.experiment",
 }

@@ -133,6 +133,56 @@ def evaluate(
     print(f"report: {folder.report_text}")
 
 
+@app.command(name="map")
+def map_scene(
+    run: RunPath,
+    scene: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|NAME", help="Another scene: a file, or a known scene. [default: RUN's own]"
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="scene.b=c", help="A setting of the scene, such as scene.scale=10000."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The folder to write. [default: RUN/map, or RUN/map-NAME]"),
+    ] = None,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Write each class's probability, and the entropy.")
+    ] = False,
+    engine: Annotated[
+        str, typer.Option(help="dense, or patches: the same map one patch at a time.")
+    ] = "dense",
+    data: DataFolder = None,
+    device: Device = "auto",
+) -> None:
+    """Map a whole scene with what RUN has learned: ENVI, GeoTIFF and PNG. Interrupted, it goes on later."""
+    from hsi_se.records import RunFolder
+
+    folder = RunFolder.open(run)
+
+    from hsi_se import cartography
+    from hsi_se.terminal import show_progress
+
+    with show_progress() as observer:
+        written = cartography.write_map(
+            folder,
+            scene=scene,
+            overrides=overrides or [],
+            out=out,
+            probabilities=probabilities,
+            engine=cartography.parse_engine(engine),
+            data=data,
+            device=device,
+            observer=observer,
+        )
+    for path in written:
+        print(f"wrote:  {path}")
+
+
 @app.command()
 def split(
     config: ConfigPath,

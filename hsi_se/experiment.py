@@ -132,6 +132,7 @@ def train(
         training_s=time.perf_counter() - start,
         versions=versions,
     )
+    trained_on = scene.cube[split.train[:, 0], split.train[:, 1]]
     facts = BundleFacts(
         model=config.model,
         patch_size=config.patch.size,
@@ -141,6 +142,7 @@ def train(
         palette=make_palette(scene.class_ids, given=scene.palette),
         wavelengths_nm=None if scene.wavelengths_nm is None else tuple(scene.wavelengths_nm.tolist()),
         dropped_bands=dict(scene.dropped_bands),
+        value_range=(float(trained_on.min()), float(trained_on.max())),
         split_digest=split.digest,
         versions=versions,
     )

@@ -31,6 +31,7 @@ ROOMS = (
     "experiment",
     "cross_scene",
     "series",
+    "cartography",
     "terminal",
     "cli_scene",
     "cli",

@@ -219,6 +219,13 @@ def test_a_small_budget_narrows_the_tiles_and_changes_nothing(attention, monkeyp
     assert max(widths) < 35
 
 
+@pytest.mark.parametrize("attention", [{"fold": SE}, {"fold": SE, "conv2d": SE}], ids=str)
+@pytest.mark.parametrize("patch", [9, 11])
+def test_a_tile_of_one_row_gives_what_the_scene_gives(attention, patch):
+    model, cube = make_network(attention=attention, patch=patch), make_cube(4, 9)
+    assert_agrees(predict_logits(model, cube, tile_rows=1), predict_logits(model, cube, engine="patches"))
+
+
 def test_without_room_for_the_transformed_weights_the_head_runs_on_patches(monkeypatch):
     monkeypatch.setattr(dense_head, "_SPECTRUM_BYTES", 0)
     assert_exact(make_network(), make_cube(20, 20))

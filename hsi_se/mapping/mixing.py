@@ -93,7 +93,9 @@ def _mix_column(covering: Tensor, products: Tensor, *, span: int) -> Iterator[tu
     for row in range(span - 1, rows, step):
         count, top = min(step, rows - row), row - span + 1
         windows = flat.as_strided(  # they overlap: the next location's begin a patch row later
-            (count, span * cols, num_groups), (cols * num_groups, num_groups, 1), top * cols * num_groups
+            (count, span * cols, num_groups),
+            (cols * num_groups, num_groups, 1),
+            flat.storage_offset() + top * cols * num_groups,
         )
         mixed = torch.bmm(windows, products[row : row + count])
         yield row, top, mixed.view(count, span, cols, num_out)

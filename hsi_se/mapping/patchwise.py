@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hsi_se.models.classical import CentrePixelClassifier
 from hsi_se.models.inference import predict_patches
@@ -29,7 +30,20 @@ def predict_logits(
     """
     device = next(itertools.chain(model.parameters(), model.buffers())).device
     padded = pad_cube(cube, patch_size=model.patch_size, padding=padding).to(device)
-    pixels = np.argwhere(np.ones(cube.shape[:2], dtype=bool))
+    return predict_rows(model, padded, on_batch=on_batch).cpu().numpy()
+
+
+def predict_rows(
+    model: Network | CentrePixelClassifier, padded: Tensor, *, on_batch: Callable[[int], None] | None = None
+) -> Tensor:
+    """Returns the logits `(rows, cols, C)` of rows that are padded by what their patches reach.
+
+    Args:
+        model: as for `predict_logits`.
+        padded: `(rows + p - 1, cols + p - 1, k)`, on the model's device.
+        on_batch: as for `predict_logits`.
+    """
+    rows, cols = (length - model.patch_size + 1 for length in padded.shape[:2])
+    pixels = np.argwhere(np.ones((rows, cols), dtype=bool))
     patches = PatchDataset(padded, pixels, patch_size=model.patch_size)
-    logits = predict_patches(model, patches, on_batch=on_batch)
-    return logits.float().cpu().numpy().reshape(*cube.shape[:2], -1)
+    return predict_patches(model, patches, on_batch=on_batch).float().view(rows, cols, -1)

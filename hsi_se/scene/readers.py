@@ -18,7 +18,7 @@ from hsi_se.scene.formats import open_file
 from hsi_se.scene.image import Image, describe_bands, make_image
 from hsi_se.scene.labels import LabelMap, Labels, pick_raster, read_label_map
 from hsi_se.scene.labels import read_labels as read_labels
-from hsi_se.scene.raster import Floats, pick_natural_colour, to_nanometres
+from hsi_se.scene.raster import Floats, Raster, pick_natural_colour, to_nanometres
 from hsi_se.scene.scene import UNLABELLED, GroundTruth, Scene
 from hsi_se.scene.synthetic import make_synthetic_scene
 
@@ -89,16 +89,21 @@ def load_ground_truth(scene: SceneSettings, data: str | Path | None = None) -> G
 
 
 def open_scene_image(
-    scene: str | SceneFiles, data: str | Path | None = None, *, keep: Collection[int] | None = None
+    scene: SceneSettings | Scene, data: str | Path | None = None, *, keep: Collection[int] | None = None
 ) -> Image:
     """Returns the cube of a scene without reading it: `Image.read_rows` goes through it in bounded memory.
 
     Args:
-        scene, data, keep: as for `load_scene`.
+        scene: as for `load_scene`, or one that is loaded.
+        data, keep: as for `load_scene`.
 
     Raises:
         SceneError: as `load_scene`, for the cube alone.
     """
+    if isinstance(scene, SyntheticScene):
+        scene = load_scene(scene)
+    if isinstance(scene, Scene):
+        return make_image(_make_raster(scene), drop={}, keep=keep)
     return SceneSource.of(scene, list_roots(data)).open_image(keep=keep)
 
 
@@ -223,6 +228,28 @@ class SceneSource:
             red, green, blue = (places.get(band) for band in image.raster.natural_colour)
             found = (red, green, blue) if red is not None and green is not None and blue is not None else None
         return found
+
+
+def _make_raster(scene: Scene) -> Raster:
+    """A loaded scene's cube as a file's, NaN where there is no data."""
+    cube, empty = scene.cube, scene.nodata
+
+    def read(first: int, last: int) -> NDArray[Any]:
+        return (
+            cube[first:last]
+            if empty is None
+            else np.where(empty[first:last, :, None], np.nan, cube[first:last])
+        )
+
+    return Raster(
+        path=Path(scene.name),
+        shape=(*scene.shape, scene.num_bands),
+        dtype=cube.dtype,
+        rows_of=read,
+        wavelengths_nm=scene.wavelengths_nm,
+        nodata=None if empty is None else np.nan,
+        georeference=scene.georeference,
+    )
 
 
 def _list_ids(labels: Labels) -> list[int]:

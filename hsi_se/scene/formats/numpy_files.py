@@ -75,12 +75,13 @@ def _make_raster(
     rows, cols, bands = (*shape, 1)[:3]
 
     @cache
-    def read() -> NDArray[Any]:
-        if key:
-            with np.load(path, allow_pickle=False) as arrays:
-                array: NDArray[Any] = arrays[key]
-        else:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+    def read_member() -> NDArray[Any]:
+        with np.load(path, allow_pickle=False) as arrays:
+            array: NDArray[Any] = arrays[key]
+        return array
+
+    def read() -> NDArray[Any]:  # a file is mapped anew each time, so that pages read before are let go
+        array = read_member() if key else np.load(path, mmap_mode="r", allow_pickle=False)
         return array.reshape(rows, cols, bands)
 
     return Raster(
