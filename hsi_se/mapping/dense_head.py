@@ -58,7 +58,7 @@ class DenseHead:
             offset: `(n, hidden)` or `(hidden,)` added to the first layer.
         """
         hidden = self.bias if offset is None else self.bias + offset
-        hidden = hidden.expand(patches.shape[1], -1).contiguous()
+        hidden = hidden.expand(patches.shape[1], -1).clone()  # of one patch, it would be the bias itself
         for some, weight in zip(patches, self.weight, strict=True):
             hidden.addmm_(some, weight)
         logits: Tensor = self._rest(hidden)
