@@ -294,3 +294,16 @@ def test_sliding_statistics_are_those_of_each_window(statistic):
     windows = channels.unfold(1, 4, 1).unfold(2, 4, 1)
     expected = windows.mean((3, 4)) if statistic == "mean" else windows.amax((3, 4))
     torch.testing.assert_close(slide(channels, window=4, statistic=statistic), expected)
+
+
+def test_a_scene_one_pixel_wide_leaves_the_weights_as_they_were():
+    settings = HybridSN(name="hybridsn", width=0.25, dense_relu=False)
+    model = build_model(settings, num_bands=13, patch_size=9, num_classes=2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    cube = np.random.default_rng(0).normal(size=(2, 1, 13)).astype(np.float32)
+    logits = [predict_logits(model, cube, padding="zero", tile_rows=rows) for rows in (1, 2, None)]
+    expected = predict_logits(model, cube, padding="zero", engine="patches")
+    for result in logits:
+        assert_agrees(result, expected)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
