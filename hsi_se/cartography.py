@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr, softmax
 
+from hsi_se.cluster import connect, predict_on_cluster
 from hsi_se.config import SceneFiles
 from hsi_se.config_file import load_config
 from hsi_se.config_model import Svm
@@ -111,6 +112,7 @@ def write_map(
     engine: Engine = "dense",
     data: str | Path | None = None,
     device: str = "auto",
+    scheduler: str | None = None,
     tile_rows: int | None = None,
     observer: Observer | None = None,
 ) -> list[Path]:
@@ -126,6 +128,7 @@ def write_map(
         out: the folder to write; by default `map` in the run folder, with another scene's name behind it.
         probabilities: whether a layer of each class's probability and one of their entropy are written.
         engine, data, device, tile_rows, observer: as for `map_scene`.
+        scheduler: the address of a Dask scheduler, `tcp://host:8786`, whose workers take the tiles.
 
     Raises:
         HsiError: as `map_scene`, or something else is in the way of the files.
@@ -144,6 +147,7 @@ def write_map(
     settings = _find_scene(folder, scene, overrides)
     target = open_target(bundle, settings, data=data, is_own=scene is None)
     name = record.scene if scene is None else Path(scene).stem
+    client = None if scheduler is None else connect(scheduler)
     result = MapFolder(out if out is not None else folder.path / ("map" if scene is None else f"map-{name}"))
     predictor = TilePredictor(build_bundled_model(bundle).to(pick_device(device)), engine=engine)
     rows, cols, _ = target.image.shape
@@ -163,7 +167,18 @@ def write_map(
         observer.note(f"going on with a map of which {rows - num_left:,} of {rows:,} rows are done")
     start = time.perf_counter()
     observer.start("mapping", total=num_left * cols, unit="pixels")
-    for tile, logits, missing in predict_tiles(bundle, target.image, predictor, todo, observer=observer):
+    if client is None:
+        done = predict_tiles(bundle, target.image, predictor, todo, observer=observer)
+    else:
+        done = predict_on_cluster(
+            bundle,
+            make_source(bundle, target.image),
+            todo,
+            engine=engine,
+            client=client,
+            observer=observer,
+        )
+    for tile, logits, missing in done:
         draft.write(tile, bundle, logits, missing)
     elapsed = time.perf_counter() - start
     observer.note(f"{num_left * cols:,} pixels in {elapsed:.1f} s, {num_left * cols / elapsed:,.0f} pixels/s")
@@ -325,10 +340,14 @@ def predict_tiles(
     bundle: ModelBundle, image: Image, predictor: TilePredictor, tiles: Sequence[range], *, observer: Observer
 ) -> Iterator[Predictions]:
     """Yields the rows, the logits `(rows, cols, C)` and the nodata `(rows, cols)` of each tile."""
-    source = TileSource(image, bundle.reduction, bundle.facts.patch_size, bundle.facts.padding)
+    source = make_source(bundle, image)
     for tile in tiles:
         padded, missing = source.read(tile)
         yield tile, predictor.predict(padded, on_batch=observer.advance), missing
+
+
+def make_source(bundle: ModelBundle, image: Image) -> TileSource:
+    return TileSource(image, bundle.reduction, bundle.facts.patch_size, bundle.facts.padding)
 
 
 def _pick_classes(

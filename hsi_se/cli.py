@@ -156,6 +156,9 @@ def map_scene(
     engine: Annotated[
         str, typer.Option(help="dense, or patches: the same map one patch at a time.")
     ] = "dense",
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="tcp://HOST:8786", help="A Dask cluster that takes the tiles.")
+    ] = None,
     data: DataFolder = None,
     device: Device = "auto",
 ) -> None:
@@ -175,12 +178,31 @@ def map_scene(
             out=out,
             probabilities=probabilities,
             engine=cartography.parse_engine(engine),
+            scheduler=scheduler,
             data=data,
             device=device,
             observer=observer,
         )
     for path in written:
         print(f"wrote:  {path}")
+
+
+@app.command()
+def export(
+    run: RunPath,
+    file_format: Annotated[str, typer.Option("--format", help="onnx or torch.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="[default: RUN/model.onnx or RUN/model.pt2]")
+    ] = None,
+) -> None:
+    """Write RUN's network, its reduction inside, as one file that other runtimes read."""
+    from hsi_se.records import RunFolder
+
+    folder = RunFolder.open(run)
+
+    from hsi_se import export as exporting
+
+    print(f"wrote:  {exporting.export(folder, file_format=file_format, out=out)}")
 
 
 @app.command()

@@ -23,3 +23,7 @@ class RunError(HsiError):
 
 class TrainingError(HsiError):
     """The settings do not train: the loss is no longer a number, or the device is not there."""
+
+
+class ClusterError(HsiError):
+    """The machines that should share the work cannot be reached, or do not finish it."""

@@ -589,3 +589,55 @@ def test_missing_data_folder_is_named_by_eval(refuse: Refuse, mine: Path) -> Non
 
 def test_unknown_device_is_refused_by_eval(refuse: Refuse, mine: Path) -> None:
     assert refuse("eval", str(mine), "--device", "foo") == "--device foo: choose from auto, cpu, cuda"
+
+
+# ---------------------------------------------------------------------------------------- map, export
+
+
+@pytest.fixture
+def trained_here(trained: Path, here: Path) -> str:
+    shutil.copytree(trained / "run", here / "run")
+    return "run"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--scene", "absent.img"], "scene.cube: no file absent.img here nor below datasets; "),
+        (["--scene", "labels.mat"], "labels.mat: no 3-D numeric array; the file holds "),
+        (["--scene", "few.npy"], "few.npy: the scene has 12 bands and the model was trained on 16; "),
+        (["--scene", "cube.mat"], "cube.mat: its values lie in -4"),
+        (["--scene", "empty.npy"], "empty.npy: all 576 pixels hold no data in some band; "),
+        (["--engine", "fast"], "--engine fast: choose from dense, patches"),
+        (["--device", "tpu"], "--device tpu: choose from auto, cpu, cuda"),
+        (["--set", "seed=1"], "--set seed=1: a map has no settings but the scene's; "),
+        (["--set", "scene.scal=1"], "--set scene.scal=1: "),
+        (
+            ["--out", "taken"],
+            "taken/map.png: exists and is of no finished map; name another folder with --out DIR",
+        ),
+        (["--out", "cube.mat"], "cube.mat: "),
+    ],
+)
+def test_a_map_that_cannot_be_made_is_refused(
+    refuse: Refuse, here: Path, trained_here: str, options: list[str], message: str
+) -> None:
+    np.save(here / "few.npy", np.ones((4, 5, 12)))
+    np.save(here / "empty.npy", np.full((ROWS, COLS, BANDS), np.nan))
+    (here / "taken").mkdir()
+    (here / "taken" / "map.png").write_text("mine")
+    if options[0] == "--set" and "scal" in options[1]:
+        options = ["--scene", "cube.mat", *options]
+    assert refuse("map", trained_here, *options).startswith(message)
+
+
+def test_a_map_of_no_run_is_refused(refuse: Refuse) -> None:
+    assert refuse("map", "nowhere").startswith("nowhere: no such run folder; ")
+    assert refuse("export", "nowhere", "--format", "onnx").startswith("nowhere: no such run folder; ")
+
+
+def test_an_export_that_cannot_be_made_is_refused(refuse: Refuse, trained_here: str) -> None:
+    assert refuse("export", trained_here, "--format", "h5") == "--format h5: choose from onnx, torch"
+    assert refuse("export", trained_here, "--format", "onnx", "--out", "a.pt").startswith(
+        "--out a.pt: a file of "
+    )
