@@ -119,6 +119,16 @@ def test_any_network_on_any_scene_gives_the_logits_of_its_patches(
     assert_exact(model, cube, padding=padding, tile_rows=tile_rows)
 
 
+@pytest.mark.parametrize("axis", ["feature", "band"])
+@pytest.mark.parametrize(("bands", "width"), [(13, 0.5), (15, 0.03), (13, 0.03)])
+def test_a_gate_over_a_single_depth_or_feature_is_exact(axis, bands, width):
+    gates = {"conv3d_3": {**SE, "axis": axis}, "conv2d": SE}
+    for attention in (gates, {**gates, "fold": SE}):
+        assert_exact(
+            make_network(bands=bands, width=width, attention=attention), make_cube(9, 8, bands=bands)
+        )
+
+
 class Product(nn.Module):
     """Attention of no known kind: features times a map over the patch that depends on all of them."""
 

@@ -190,14 +190,18 @@ class DenseEngine:
                 more = gate_windows(block, features, window=window, is_flat=point == "fold", earlier=gates)
                 gates = more if gates is None else gates * more
         assert gates is not None
-        rows, _, d, c = gates.shape
+        rows = len(gates)
         stage = self._stages["conv2d"]
         weight = stage.weight.view(-1, *features.shape[:2], 9)  # (o, d, c, taps)
-        # Gated together are: a feature's depths, a depth's features, or nothing but one of each.
-        if d == 1:
-            features, weight = features.transpose(0, 1), weight.transpose(1, 2)
-        elif c > 1:
-            features, weight = features.flatten(0, 1).unsqueeze(1), weight.flatten(1, 2).unsqueeze(2)
+        # Gated together are: a depth's features, a feature's depths, or nothing but one of each.
+        match features.shape[:2]:
+            case (d, _) if gates.shape[2:] == (d, 1):
+                pass
+            case (_, c) if gates.shape[2:] == (1, c):
+                features, weight = features.transpose(0, 1), weight.transpose(1, 2)
+            case shape:
+                gates = gates.expand(*gates.shape[:2], *shape)
+                features, weight = features.flatten(0, 1).unsqueeze(1), weight.flatten(1, 2).unsqueeze(2)
         weight = weight.permute(1, 2, 3, 0).flatten(1, 2)  # (g, t·9, o)
         logits = []
         for patches in convolve_gated(features, gates.flatten(2), weight=weight, bias=stage.bias, span=span):
