@@ -182,6 +182,7 @@ def write_map(
         draft.write(tile, bundle, logits, missing)
     elapsed = time.perf_counter() - start
     observer.note(f"{num_left * cols:,} pixels in {elapsed:.1f} s, {num_left * cols / elapsed:,.0f} pixels/s")
+    del predictor, done  # whose weights the pictures need not wait beside
     notes = draft.finish(bundle, target, title=f"{name}, mapped by {record.name}", engine=engine)
     for note in notes:
         observer.note(note)

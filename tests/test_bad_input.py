@@ -606,7 +606,7 @@ def trained_here(trained: Path, here: Path) -> str:
         (["--scene", "absent.img"], "scene.cube: no file absent.img here nor below datasets; "),
         (["--scene", "labels.mat"], "labels.mat: no 3-D numeric array; the file holds "),
         (["--scene", "few.npy"], "few.npy: the scene has 12 bands and the model was trained on 16; "),
-        (["--scene", "cube.mat"], "cube.mat: its values lie in -4"),
+        (["--scene", "cube.mat"], "cube.mat: its values lie in -3.8"),
         (["--scene", "empty.npy"], "empty.npy: all 576 pixels hold no data in some band; "),
         (["--engine", "fast"], "--engine fast: choose from dense, patches"),
         (["--device", "tpu"], "--device tpu: choose from auto, cpu, cuda"),
@@ -616,7 +616,7 @@ def trained_here(trained: Path, here: Path) -> str:
             ["--out", "taken"],
             "taken/map.png: exists and is of no finished map; name another folder with --out DIR",
         ),
-        (["--out", "cube.mat"], "cube.mat: "),
+        (["--out", "cube.mat"], "cube.mat/.unfinished: Not a directory; "),
     ],
 )
 def test_a_map_that_cannot_be_made_is_refused(

@@ -165,7 +165,7 @@ def write_geotiff(
         place["transform"] = Affine(*georeference.transform)
     if georeference is not None and georeference.crs is not None:
         place["crs"] = georeference.crs
-    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=64, GDAL_PAM_ENABLED=False):
+    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=8, GDAL_PAM_ENABLED=False):
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         with rasterio.open(
             path,
@@ -179,6 +179,7 @@ def write_geotiff(
             compress="deflate",
             interleave="band",
             bigtiff="if_safer",
+            blockysize=_ROWS_PER_BLOCK,  # so that each strip is written once, whole
             **place,
         ) as image:
             for band, name in enumerate(layer.band_names, start=1):

@@ -99,6 +99,21 @@ def _make_raster(
     }[interleave]
 
     def read(first: int, last: int) -> NDArray[Any]:
+        if (first, last) != (0, rows):  # read, as the kernel may map far more of a file than is touched
+            num_runs, stride = (bands, rows * cols) if interleave == "bsq" else (1, 0)
+            length = (last - first) * cols * (1 if interleave == "bsq" else bands)
+            skip = first * cols * (1 if interleave == "bsq" else bands)
+            runs = [
+                np.fromfile(
+                    data_path, dtype, count=length, offset=offset + (run * stride + skip) * dtype.itemsize
+                )
+                for run in range(num_runs)
+            ]
+            part = [
+                last - first if size == rows and axis == axes[0] else size
+                for axis, size in enumerate(stored_shape)
+            ]
+            return np.concatenate(runs).reshape(part).transpose(axes)
         mapped = np.memmap(data_path, dtype=dtype, mode="r", offset=offset, shape=stored_shape)
         return mapped.transpose(axes)[first:last]
 
