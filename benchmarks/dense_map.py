@@ -197,6 +197,18 @@ def profile(options: argparse.Namespace) -> None:
         print(case.name, profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=8), sep="\n")
 
 
+def write_results(results: list[dict[str, object]], options: argparse.Namespace) -> None:
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        settings = {name: str(value) for name, value in vars(options).items()}
+        results_file = {
+            "command": " ".join(["python", *sys.argv]),
+            "torch": str(torch.__version__),
+            "settings": settings,
+        }
+        options.json.write_text(json.dumps(results_file | {"results": results}, indent=2) + "\n")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="The dense engine against batched patches.")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default %(default)s")
@@ -211,7 +223,7 @@ def main() -> int:
     if options.profile:
         profile(options)
         return 0
-    results = []
+    results: list[dict[str, object]] = []
     print(f"torch {torch.__version__}, {options.threads} threads")
     if options.memory:
         results = compare_heights(options)
@@ -228,15 +240,8 @@ def main() -> int:
                 flush=True,
             )
             results.append(result)
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        settings = {name: str(value) for name, value in vars(options).items()}
-        results_file = {
-            "command": " ".join(["python", *sys.argv]),
-            "torch": str(torch.__version__),
-            "settings": settings,
-        }
-        options.json.write_text(json.dumps(results_file | {"results": results}, indent=2) + "\n")
+            write_results(results, options)  # so that an interrupted run keeps what it has
+    write_results(results, options)
     return 0
 
 
