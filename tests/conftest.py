@@ -1,10 +1,12 @@
 """Small scenes that every test may use, and where the real ones lie."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from hsi_se.cli import main
 from hsi_se.config import Config
 from hsi_se.config_file import load_config
 from hsi_se.scene.scene import Scene
@@ -35,3 +37,20 @@ def small_scene() -> Scene:
 @pytest.fixture(scope="session")
 def tiny_config() -> Config:
     return load_config(ROOT / "configs" / "demo.yaml", TINY)
+
+
+@pytest.fixture
+def call(monkeypatch, capfd):
+    """Runs a command in this process and returns (exit code, standard output, standard error)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hsi-se", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capfd.readouterr()
+
+    return run

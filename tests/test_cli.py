@@ -9,7 +9,7 @@ import pytest
 import scipy.io
 import typer.main
 
-from hsi_se.cli import app, main
+from hsi_se.cli import app
 from hsi_se.config import Config
 from hsi_se.config_model import Ssrn, list_blocks
 from hsi_se.scene.synthetic import make_synthetic_scene
@@ -17,23 +17,6 @@ from tests.conftest import ROOT, TINY
 
 DEMO = str(ROOT / "configs" / "demo.yaml")
 TINY_OPTIONS = [part for override in TINY for part in ("--set", override)]
-
-
-@pytest.fixture
-def call(monkeypatch, capfd):
-    """Runs a command in this process and returns (exit code, standard output, standard error)."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hsi-se", *map(str, arguments)])
-        capfd.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capfd.readouterr()
-
-    return run
 
 
 def test_train_then_eval_end_with_the_accuracies_and_the_reports_path(call, tmp_path):

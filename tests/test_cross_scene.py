@@ -1,13 +1,11 @@
 """One model on another scene: the training's reduction, the same bands, and no split."""
 
 import re
-import sys
 
 import numpy as np
 import pytest
 
 import hsi_se
-from hsi_se.cli import main
 from hsi_se.config import SceneFiles
 from hsi_se.config_file import load_config
 from hsi_se.cross_scene import evaluate_on, parse_scene
@@ -42,21 +40,6 @@ def run(folder):
     )
     config = load_config(ROOT / "configs" / "demo.yaml", [*TINY, f"scene={{{settings}}}"])
     return hsi_se.train(config, run=folder / "run", device="cpu")
-
-
-@pytest.fixture
-def call(monkeypatch, capfd):
-    def run_command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hsi-se", *map(str, arguments)])
-        capfd.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capfd.readouterr()
-
-    return run_command
 
 
 def test_every_labelled_pixel_counts_under_the_trainings_reduction(run, folder):

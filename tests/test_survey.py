@@ -1,14 +1,12 @@
 """What `hsi-se scene` says of files, against plain numpy; the config that it writes trains."""
 
 import re
-import sys
 
 import matplotlib.image
 import numpy as np
 import pytest
 import scipy.io
 
-from hsi_se.cli import main
 from hsi_se.config import SceneFiles
 from hsi_se.config_file import load_config
 from hsi_se.errors import SceneError
@@ -22,20 +20,9 @@ from tests.conftest import REAL_SCENES, needs_real_scenes
 
 
 @pytest.fixture
-def call(monkeypatch, capfd):
-    """Runs `hsi-se scene …` in this process and returns (exit code, standard output, standard error)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hsi-se", "scene", *map(str, arguments)])
-        capfd.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capfd.readouterr()
-
-    return run
+def inspect(call):
+    """Runs `hsi-se scene …` as `call` does."""
+    return lambda *arguments: call("scene", *arguments)
 
 
 @pytest.fixture
@@ -83,8 +70,8 @@ def test_a_survey_tells_the_cube_from_the_labels_whatever_their_order(files):
         assert (survey.scene.cube, survey.scene.labels) == tuple(map(str, files))
 
 
-def test_inspect_prints_what_it_sees_and_draws_both_pictures(call, files, tmp_path):
-    code, out, err = call("inspect", *files, "--set", "scene.nodata=-1", "--out", tmp_path / "pictures")
+def test_inspect_prints_what_it_sees_and_draws_both_pictures(inspect, files, tmp_path):
+    code, out, err = inspect("inspect", *files, "--set", "scene.nodata=-1", "--out", tmp_path / "pictures")
     assert code == 0, err
     for line in (
         r"cube\.npy: \.npy; 40×26×20 float32",
@@ -105,7 +92,7 @@ def test_inspect_prints_what_it_sees_and_draws_both_pictures(call, files, tmp_pa
         assert f"wrote:  {tmp_path / 'pictures' / name}" in out
 
 
-def test_the_written_config_trains_on_the_files(call, tmp_path, monkeypatch):
+def test_the_written_config_trains_on_the_files(inspect, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     scene = make_synthetic_scene(seed=0, rows=30, cols=30, bands=16)
     scipy.io.savemat("cube.mat", {"a": scene.cube, "raw": scene.cube})
@@ -118,13 +105,13 @@ def test_the_written_config_trains_on_the_files(call, tmp_path, monkeypatch):
         "--set",
         "scene.drop_bands=[3]",
     )
-    code, _, err = call("inspect", "labels.npy", "cube.mat", *settings, "--write-config", "my.yaml")
+    code, _, err = inspect("inspect", "labels.npy", "cube.mat", *settings, "--write-config", "my.yaml")
     assert code == 0, err
     config = load_config("my.yaml", ["train.epochs=1"])
     np.testing.assert_array_equal(load_scene(config.scene).labels, scene.labels)
     bundle = train(config, run="run").read_bundle()
     assert bundle.facts.dropped_bands == {3: "dropped by the config"}
-    code, _, err = call("inspect", "labels.npy", "cube.mat", *settings, "--write-config", "my.yaml")
+    code, _, err = inspect("inspect", "labels.npy", "cube.mat", *settings, "--write-config", "my.yaml")
     assert code == 2
     assert "my.yaml: exists; name another file" in err
 
@@ -139,19 +126,19 @@ def test_half_a_scene_is_inspected_but_gets_no_config(files, missing, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [["absent.mat"], ["--set", "scene.unlabeled=1"], ["--set", "nodata=1"]])
-def test_a_mistake_in_inspect_is_one_line(call, files, arguments, tmp_path):
-    code, _, err = call("inspect", *files, *arguments, "--out", tmp_path / "out")
+def test_a_mistake_in_inspect_is_one_line(inspect, files, arguments, tmp_path):
+    code, _, err = inspect("inspect", *files, *arguments, "--out", tmp_path / "out")
     assert code == 2
     assert err.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
-def test_list_and_show_tell_every_scene(call):
-    code, out, _ = call("list")
+def test_list_and_show_tell_every_scene(inspect):
+    code, out, _ = inspect("list")
     assert code == 0
     for known in KNOWN_SCENES:
         assert known.name in out
-        code, shown, _ = call("show", known.aliases[0])
+        code, shown, _ = inspect("show", known.aliases[0])
         assert code == 0
         assert known.title in shown
         for file in (known.cube, known.labels):
@@ -162,16 +149,16 @@ def test_list_and_show_tell_every_scene(call):
         assert all(name in shown for name in known.class_names.values())
 
 
-def test_fetch_of_a_scene_behind_a_registration_exits_with_2(call):
-    code, out, err = call("fetch", "houston-2013")
+def test_fetch_of_a_scene_behind_a_registration_exits_with_2(inspect):
+    code, out, err = inspect("fetch", "houston-2013")
     assert (code, out) == (2, "")
     assert "ask there, then put 2013_IEEE_GRSS_DF_Contest_CASI.tif and houston_gt.mat into datasets" in err
 
 
 @needs_real_scenes
-def test_fetch_from_a_folder_ends_with_the_files_and_what_to_write(call, tmp_path, monkeypatch):
+def test_fetch_from_a_folder_ends_with_the_files_and_what_to_write(inspect, tmp_path, monkeypatch):
     monkeypatch.setenv("HSI_SE_MIRROR", (REAL_SCENES / "salinas_a").resolve().as_uri())
-    code, out, _ = call("fetch", "SalinasA", "--to", tmp_path)
+    code, out, _ = inspect("fetch", "SalinasA", "--to", tmp_path)
     assert code == 0
     assert out.splitlines()[-1] == f"next:  scene: salinas-a in a config, and --data {tmp_path}"
     assert load_scene("salinas-a", tmp_path).num_bands == 204

@@ -3,6 +3,7 @@
 Axes: n patches, c features, d spectral depth, h rows, w cols.
 """
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 Axis = Literal["feature", "band"]
 
 
-class ChannelGate(nn.Module):
+class ChannelGate(nn.Module, ABC):
     """Scales every channel by a gate in (0, 1) that depends on one number a channel.
 
     It works at any rank: the squeeze runs over every axis but the batch and the gated one. A block
@@ -33,9 +34,9 @@ class ChannelGate(nn.Module):
     def extra_repr(self) -> str:
         return self.description
 
+    @abstractmethod
     def gate(self, squeezed: Tensor) -> Tensor:
         """The gates `(n, C)` in (0, 1) for squeezed channels `(n, C)`."""
-        raise NotImplementedError
 
     def excitation(self, x: Tensor) -> Tensor:
         """The gates `(n, C)` that `x` gets."""

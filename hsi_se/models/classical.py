@@ -5,6 +5,8 @@ the two run, are mapped and are saved as the networks are.
 Axes: n patches, k components, p × p pixels, C classes.
 """
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 import torch
 from sklearn.ensemble import RandomForestClassifier
@@ -12,7 +14,7 @@ from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
 
 
-class CentrePixelClassifier(nn.Module):
+class CentrePixelClassifier(nn.Module, ABC):
     """What the two share: they look at the patch's centre alone, and all they know is in buffers.
 
     Attributes:
@@ -34,9 +36,9 @@ class CentrePixelClassifier(nn.Module):
         """Multiply-accumulates of one patch."""
         return 0
 
+    @abstractmethod
     def score(self, spectra: Tensor) -> Tensor:
         """The logits `(n, C)` of spectra `(n, k)`."""
-        raise NotImplementedError
 
 
 class SupportVectorMachine(CentrePixelClassifier):
