@@ -27,6 +27,7 @@ from hsi_se.records import MapFolder, ModelBundle, RunFolder
 from hsi_se.report.figures import save_map
 from hsi_se.scene.catalogue import find_known_scene
 from hsi_se.scene.image import Image, describe_bands
+from hsi_se.scene.matching import compare_wavelengths
 from hsi_se.scene.raster import ROWS_PER_CHUNK
 from hsi_se.scene.readers import SceneSettings, open_scene_image
 from hsi_se.scene.scene import UNLABELLED, Scene
@@ -233,7 +234,12 @@ def open_target(
         SceneError: it has other bands or wavelengths, or values out of the training's range.
     """
     image, notes = _pick_bands(bundle, scene, data)
-    notes += _compare_wavelengths(bundle, image)
+    notes += compare_wavelengths(
+        bundle.facts.wavelengths_nm,
+        None if image.wavelengths_nm is None else image.wavelengths_nm.tolist(),
+        name=str(image.raster.path),
+        bands=(image.bands + 1).tolist(),
+    )
     digest, low, high, num_missing, num_odd = _scan(image)
     path, (rows, cols, _) = image.raster.path, image.shape
     if num_missing == rows * cols:
@@ -286,28 +292,6 @@ def _pick_bands(
         left_out = [band for band in range(in_file) if band not in set(keep)]
         notes += (f"bands {describe_bands(left_out)} of {path.name} are left out, as in training",)
     return image, notes
-
-
-def _compare_wavelengths(bundle: ModelBundle, image: Image) -> tuple[str, ...]:
-    trained, found = bundle.facts.wavelengths_nm, image.wavelengths_nm
-    if trained is None or found is None:
-        if trained is None and found is None:
-            return ()
-        whose = "the model's" if trained is None else f"{image.raster.path.name}'s"
-        return (f"{whose} wavelengths are not known, so that only the number of bands was compared",)
-    if len(trained) == 1:
-        return ()
-    steps = np.abs(np.diff(trained))
-    spacing = np.minimum(np.append(steps, np.inf), np.insert(steps, 0, np.inf))
-    apart = np.abs(found - trained)
-    band = int(np.argmax(apart / spacing))
-    if apart[band] > spacing[band] / 2:
-        raise SceneError(
-            f"{image.raster.path}: band {image.bands[band] + 1} is at {found[band]:.1f} nm and the model was "
-            f"trained at {trained[band]:.1f} nm, more than half a band ({spacing[band] / 2:.1f} nm) apart; "
-            "give a scene of the same sensor"
-        )
-    return ()
 
 
 def _scan(image: Image) -> tuple[str, float, float, int, int]:

@@ -11,14 +11,14 @@ from hsi_se.errors import SceneError
 from hsi_se.evaluation.metrics import Evaluation, evaluate_labels
 from hsi_se.experiment import build_bundled_model, pick_device
 from hsi_se.mapping.logits import predict_logits
-from hsi_se.records import BundleFacts, ModelBundle, RunFolder
+from hsi_se.records import ModelBundle, RunFolder
 from hsi_se.scene.image import describe_bands
+from hsi_se.scene.matching import compare_wavelengths
 from hsi_se.scene.readers import load_scene, open_scene_image
 from hsi_se.scene.scene import Scene
 from hsi_se.training.history import Observer, Silent
 
 _FAR = 10.0  # times the spread of the training pixels
-_LISTED = 5
 _REST = """\
 split: {kind: random, train: 0.1}
 reduction: {kind: none}
@@ -85,7 +85,13 @@ def evaluate_on(
     folder = RunFolder.open(run)
     bundle, record = folder.read_bundle(), folder.read_record()
     other = _load_with_bands(scene, bundle, data)
-    notes = [*other.notes, *_check_wavelengths(other, bundle.facts)]
+    notes = [*other.notes]
+    notes += compare_wavelengths(
+        bundle.facts.wavelengths_nm,
+        None if other.wavelengths_nm is None else other.wavelengths_nm.tolist(),
+        name=other.name,
+        bands=range(1, other.num_bands + 1),
+    )
     notes += _compare_classes(other, bundle)
     known = np.isin(other.labels, bundle.class_ids)
     components = bundle.reduction.apply(other.cube, nodata=other.nodata)
@@ -132,30 +138,6 @@ def _load_with_bands(
             f"{left_out}; give a scene with the same bands"
         )
     return other
-
-
-def _check_wavelengths(other: Scene, facts: BundleFacts) -> tuple[str, ...]:
-    """Refuses bands that lie more than half a band from those of the training."""
-    if facts.wavelengths_nm is None or other.wavelengths_nm is None:
-        who = "the training scene" if facts.wavelengths_nm is None else other.name
-        return (f"the wavelengths of {who} are unknown, so the bands were compared by their number alone",)
-    trained = np.array(facts.wavelengths_nm)
-    if len(trained) < 2:
-        return ()
-    steps = np.abs(np.diff(trained))
-    widths = np.minimum(np.append(steps, np.inf), np.insert(steps, 0, np.inf))  # to the nearer neighbour
-    apart = np.flatnonzero(np.abs(other.wavelengths_nm - trained) > widths / 2)
-    if len(apart):
-        pairs = [
-            f"band {band + 1}: {trained[band]:.1f} and {other.wavelengths_nm[band]:.1f} nm"
-            for band in apart[:_LISTED]
-        ]
-        more = f" and {len(apart) - _LISTED} more" if len(apart) > _LISTED else ""
-        raise SceneError(
-            f"--scene {other.name}: {len(apart)} bands lie more than half a band from those of the training "
-            f"(trained and given: {', '.join(pairs)}{more}); give a scene of the same sensor, or resample it"
-        )
-    return ()
 
 
 def _compare_classes(other: Scene, bundle: ModelBundle) -> list[str]:

@@ -346,7 +346,8 @@ def test_other_scenes_that_do_not_fit_are_refused_with_both_numbers(run, tmp_pat
     )
     moved = np.where(WAVELENGTHS > 2200, 2356, WAVELENGTHS)
     assert refused(wavelengths=moved).startswith(
-        "band 18 is at 2356.0 nm and the model was trained at 2300.0 nm, more than half a band (55.3 nm) "
+        "1 of 16 bands are more than half a band from those of the training "
+        "(trained and given: band 18: 2300.0 and 2356.0 nm); "
     )
     text = refused(factor=1e-4)
     assert text.startswith("its values lie in 0.01")

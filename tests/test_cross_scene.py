@@ -83,7 +83,7 @@ def test_wavelengths_more_than_half_a_band_apart_are_refused_side_by_side(run, f
     with pytest.raises(HsiError) as caught:
         evaluate_on(run, files)
     assert str(caught.value).startswith(
-        "--scene second: 15 bands lie more than half a band from those of the training "
+        "second: 15 of 15 bands are more than half a band from those of the training "
         f"(trained and given: band 1: 400.0 and {400 + shift:.1f} nm, "
     )
 
