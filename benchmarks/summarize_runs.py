@@ -35,6 +35,11 @@ def read_run(run: RunFolder) -> dict[str, Any]:
     return {
         "seed": record.seed,
         **{name: round(report[name], 6) for name in MEASURES},
+        **{
+            f"unsmoothed_{name}": round(report["unsmoothed"][name], 6)
+            for name in MEASURES
+            if report.get("unsmoothed")
+        },
         "location_floor": round(report["location_floor"]["overall_accuracy"], 6),
         "spectral_baseline": round(report["spectral_baseline"]["overall_accuracy"], 6),
         "test_patches_with_train_pixels": round(report["leakage"]["test_patches_with_train_pixels"], 6),
