@@ -2,7 +2,6 @@
 
 import datetime
 import platform
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +17,21 @@ from hsi_se.evaluation.assessment import Assessment, assess
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.mapping.class_map import classify
 from hsi_se.mapping.logits import predict_logits
+from hsi_se.measure import Meter
 from hsi_se.models import build_model
 from hsi_se.models.classical import CentrePixelClassifier, ForestOfTrees, SupportVectorMachine
 from hsi_se.models.cost import count_macs, count_parameters
 from hsi_se.models.network import Network
-from hsi_se.records import BundleFacts, ModelBundle, RunFolder, RunRecord, Versions, check_free, new_run
+from hsi_se.records import (
+    BundleFacts,
+    MappingCost,
+    ModelBundle,
+    RunFolder,
+    RunRecord,
+    Versions,
+    check_free,
+    new_run,
+)
 from hsi_se.report.confidence_figures import save_rejection, save_reliability
 from hsi_se.report.figures import save_confusion, save_map, save_split
 from hsi_se.report.tables import render_report
@@ -90,7 +99,7 @@ def train(
         targets = to_targets(scene.labels, pixels, scene.class_ids)
         return PatchDataset(padded, pixels, patch_size=config.patch.size, targets=targets)
 
-    start = time.perf_counter()
+    meter = Meter(torch_device)
     sizes = {"patch_size": config.patch.size, "num_classes": scene.num_classes, "seed": config.seed}
     model: Classifier
     if isinstance(config.model, Svm | RandomForest):
@@ -112,6 +121,7 @@ def train(
         if config.train.norm_statistics == "scene":
             pixels = np.argwhere(scene.valid)
             adapt_norms(model, PatchDataset(padded, pixels, patch_size=config.patch.size), seed=config.seed)
+    cost = meter.stop()
     versions = _list_versions()
     record = RunRecord(
         name=config.name or "run",
@@ -129,7 +139,8 @@ def train(
         macs_per_patch=count_macs(model),
         best_epoch=result.best_epoch,
         history=result.history,
-        training_s=time.perf_counter() - start,
+        training_s=cost.seconds,
+        peak_memory_bytes=cost.peak_bytes,
         versions=versions,
     )
     trained_on = scene.cube[split.train[:, 0], split.train[:, 1]]
@@ -200,12 +211,10 @@ def assess_run(
     components = bundle.reduction.apply(scene.cube, nodata=scene.nodata)
 
     observer.start("mapping", total=scene.labels.size, unit="pixels")
-    logits = predict_logits(
-        build_bundled_model(bundle).to(torch_device),
-        components,
-        padding=bundle.facts.padding,
-        on_batch=observer.advance,
-    )
+    model = build_bundled_model(bundle).to(torch_device)
+    meter = Meter(torch_device)
+    logits = predict_logits(model, components, padding=bundle.facts.padding, on_batch=observer.advance)
+    cost = meter.stop()
     assessment = assess(scene, split, logits=logits, components=components, config=config)
     class_map = classify(
         logits,
@@ -231,6 +240,12 @@ def assess_run(
         assessment.rejection,
         folder.rejection_figure,
         overall_accuracy=assessment.evaluation.overall_accuracy,
+    )
+    row, col = split.test.T
+    folder.write_predictions(
+        scene.labels[row, col],
+        class_map.labels[row, col],
+        cost=MappingCost(num_pixels=scene.labels.size, seconds=cost.seconds, peak_bytes=cost.peak_bytes),
     )
     folder.write_report(assessment, record, text=render_report(assessment, record, folder))
     return assessment

@@ -68,6 +68,7 @@ class RunRecord(BaseModel):
     best_epoch: int
     history: tuple[EpochRecord, ...]
     training_s: float
+    peak_memory_bytes: int | None = None  # while training, of the GPU's allocator or the whole process
     versions: Versions
 
 
@@ -112,6 +113,16 @@ class ModelBundle:
         return dict(zip(self.facts.class_ids, self.facts.class_names, strict=True))
 
 
+class MappingCost(BaseModel):
+    """What it cost to map a run's own scene; `peak_bytes` as in `measure.Cost`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_pixels: int
+    seconds: float
+    peak_bytes: int | None
+
+
 class RunFolder:
     """A folder in `runs/` and the names of the files in it."""
 
@@ -124,6 +135,8 @@ class RunFolder:
         self.bundle_arrays = self.path / "bundle.safetensors"
         self.report = self.path / "report.json"
         self.report_text = self.path / "report.md"
+        self.predictions = self.path / "predictions.safetensors"
+        self.mapping_cost = self.path / "mapping_cost.json"
         self.confusion_figure = self.path / "confusion.png"
         self.map_figure = self.path / "map.png"
         self.labelled_map_figure = self.path / "map_labelled.png"
@@ -193,6 +206,27 @@ class RunFolder:
         for path, content in ((self.report_text, text), (self.report, values + "\n")):
             with replacing(path) as draft:
                 draft.write_text(content, encoding="utf-8")
+
+    def write_predictions(
+        self, truth: NDArray[np.int32], predicted: NDArray[np.int32], *, cost: MappingCost
+    ) -> None:
+        """Keeps the labels `(n,)` of the test pixels, in the split's order, and what it cost to get them."""
+        with replacing(self.predictions) as draft:
+            _write_arrays(draft, {"truth": truth, "predicted": predicted})
+        with replacing(self.mapping_cost) as draft:
+            draft.write_text(cost.model_dump_json(indent=2), encoding="utf-8")
+
+    def read_correct(self) -> NDArray[np.bool_]:
+        """Which test pixels were called right, in the order of the split."""
+        arrays = _read_arrays(self.predictions, needed=("truth", "predicted"))
+        return np.asarray(arrays["truth"] == arrays["predicted"])
+
+    def read_mapping_cost(self) -> MappingCost:
+        return _parse(MappingCost, self.mapping_cost)
+
+    @property
+    def is_evaluated(self) -> bool:
+        return all(path.is_file() for path in (self.report, self.predictions, self.mapping_cost))
 
 
 def report_values(assessment: Assessment, record: RunRecord) -> dict[str, Any]:
