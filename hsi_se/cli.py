@@ -62,6 +62,7 @@ def train(
     ] = False,
 ) -> None:
     """Train the network that CONFIG describes and write a run folder, or one a seed."""
+    from hsi_se.config import parse_seeds
     from hsi_se.config_file import load_config
 
     settings = load_config(config, overrides or [])
@@ -81,7 +82,7 @@ def train(
                 )
             )
         else:
-            numbers = series.parse_seeds(seeds)
+            numbers = parse_seeds(seeds)
             folder = str(
                 series.train_series(settings, numbers, data=data, run=run, device=device, observer=observer)
             )
