@@ -1,7 +1,8 @@
 """What an ablation leaves behind: the shape of `ablation.json`, and the file names of its folder."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hsi_se.errors import RunError
 from hsi_se.evaluation.statistics import Summary
+from hsi_se.locking import hold
 from hsi_se.records import RunFolder, replacing
 
 
@@ -185,9 +187,15 @@ class AblationFolder:
         """Where a run lies; `scene` is empty in an ablation over one scene."""
         return RunFolder(self.path.joinpath("runs", *filter(None, (scene, variant)), f"seed-{seed}"))
 
-    def claim_of(self, run: RunFolder) -> Path:
-        """The file that is locked by whoever is at a run."""
-        return run.path.with_name(f".{run.path.name}.lock")
+    def open_run(self, folder: str) -> RunFolder:
+        """A run by the folder that its record names."""
+        return RunFolder.open(self.path / folder)
+
+    @contextmanager
+    def hold_run(self, run: RunFolder) -> Iterator[None]:
+        """Keeps a run for this process until the block ends; see `locking.hold`."""
+        with hold(self.path / ".claims" / run.path.relative_to(self.path), "at this run"):
+            yield
 
     def claim(self, plan: AblationPlan) -> None:
         """Makes this the folder of an ablation, or proves that it is already.

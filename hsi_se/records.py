@@ -208,6 +208,10 @@ class RunFolder:
             with replacing(path) as draft:
                 draft.write_text(content, encoding="utf-8")
 
+    def read_report(self) -> dict[str, Any]:
+        values: dict[str, Any] = json.loads(self.report.read_text(encoding="utf-8"))
+        return values
+
     def write_predictions(
         self, truth: NDArray[np.int32], predicted: NDArray[np.int32], *, cost: MappingCost
     ) -> None:
@@ -267,12 +271,7 @@ class SeriesReport:
 
     @property
     def about_splits(self) -> str:
-        """Whether the spread contains that of the pixels drawn, in words."""
-        if self.num_splits == len(self.seeds):
-            return "Every seed has its own split: the spread is that of the pixels drawn and of the training."
-        if self.num_splits == 1:
-            return "All seeds share one split: the spread is that of the training alone."
-        return f"The {len(self.seeds)} seeds have {self.num_splits} different splits between them."
+        return describe_splits(self.num_splits, len(self.seeds))
 
     def values(self) -> dict[str, Any]:
         """Returns what `summary.json` holds."""
@@ -294,6 +293,15 @@ class SeriesReport:
                 for label, name, summary in self.per_class
             ],
         }
+
+
+def describe_splits(num_splits: int, num_seeds: int) -> str:
+    """Whether the spread over seeds contains that of the pixels drawn, in words."""
+    if num_splits == num_seeds:
+        return "Every seed has its own split: the spread is that of the pixels drawn and of the training."
+    if num_splits == 1:
+        return "All seeds share one split: the spread is that of the training alone."
+    return f"The {num_seeds} seeds have {num_splits} different splits between them."
 
 
 class MapFolder:
@@ -420,7 +428,7 @@ class SeriesFolder:
 def summarize_series(series: SeriesFolder) -> SeriesReport:
     """Returns the summary of a series whose runs have all been evaluated."""
     runs = series.list_runs()
-    reports = [json.loads(run.report.read_text(encoding="utf-8")) for run in runs]
+    reports = [run.read_report() for run in runs]
     accuracy_names = ("overall_accuracy", "average_accuracy", "kappa")
     summaries = {name: _summarize([report[name] for report in reports]) for name in accuracy_names}
     for part, names in (
