@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from hsi_se.cli_ablate import ablate
+from hsi_se.cli_ablate import ablate, explain
 from hsi_se.cli_scene import app as scene_app
 from hsi_se.errors import ConfigError, HsiError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 
 app.add_typer(scene_app, name="scene")
 app.command()(ablate)
+app.command()(explain)
 
 ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A YAML config, such as configs/demo.yaml.")

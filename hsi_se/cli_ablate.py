@@ -1,4 +1,4 @@
-"""The command `hsi-se ablate`: a table that lives while the runs are made, and the answer at the end."""
+"""`hsi-se ablate`, with a table that lives while the runs are made, and `explain`: what attention does."""
 
 import statistics
 import sys
@@ -77,6 +77,45 @@ def ablate(
         print(f"hsi-se: {where}: failed: {failure.error}", file=sys.stderr)
     if report.failed:
         raise typer.Exit(2 if all(failure.is_users for failure in report.failed) else 1)
+
+
+def explain(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as `hsi-se train` prints it.")],
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Where scenes are looked for before datasets/."),
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Say what each gate of RUN does to each class of its test pixels; draw it."""
+    from hsi_se.records import RunFolder
+
+    folder = RunFolder.open(run)
+
+    from rich.table import Table
+
+    from hsi_se import explain as explaining
+    from hsi_se.terminal import make_console, show_progress
+
+    with show_progress() as observer:
+        explanation = explaining.explain(folder, data=data, device=device, observer=observer)
+    table = Table(title="between the classes of the test pixels", title_justify="left")
+    for heading in ("point", "gate", "mean excitation", "standard deviation", "share of the variance"):
+        table.add_column(heading, justify="left" if heading in ("point", "gate") else "right")
+    for gate in explanation.gates:
+        values = [value for row in gate.mean_excitation for value in row]
+        share = "–" if gate.between_class_share is None else f"{100 * gate.between_class_share:.1f} %"
+        table.add_row(
+            gate.point, gate.block, f"{statistics.fmean(values):.3f}", f"{gate.between_class_std:.4f}", share
+        )
+    make_console().print(table)
+    for block in explanation.skipped:
+        print(f"note: {block} gates no whole channels")
+    for gate in explanation.gates:
+        if gate.no_spectrum:
+            print(f"note: {gate.point} is not mapped to the spectrum: {gate.no_spectrum}")
+    for path in (folder.explanation, folder.explanation_figure):
+        print(f"wrote:  {path}")
 
 
 # ------------------------------------------------------------------------------------- while it works

@@ -3,6 +3,7 @@
 import datetime
 import functools
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -42,9 +43,10 @@ from hsi_se.report.figures import save_confusion, save_map, save_split
 from hsi_se.report.tables import render_report
 from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
 from hsi_se.sampling.reduction import fit_reduction
-from hsi_se.sampling.splits import Pixels, make_split
+from hsi_se.sampling.splits import Pixels, Split, make_split
 from hsi_se.scene.palette import make_palette
 from hsi_se.scene.readers import load_scene
+from hsi_se.scene.scene import Scene
 from hsi_se.training.adapt import adapt_norms
 from hsi_se.training.classical import fit_classical
 from hsi_se.training.fit import FitResult, fit
@@ -202,20 +204,10 @@ def assess_run(
 ) -> Assessment:
     """As `evaluate`, and returns what stands beside the accuracies too: floor, leakage, calibration."""
     observer = observer or Silent()
-    folder = RunFolder.open(run)
-    record, config, split = folder.read_record(), folder.read_config(), folder.read_split()
-    bundle = folder.read_bundle()
+    opened = open_run(run, data=data)
+    folder, record, config, bundle = opened.folder, opened.record, opened.config, opened.bundle
+    split, scene, components = opened.split, opened.scene, opened.components
     torch_device = pick_device(device)
-    if data is None and record.data is not None and Path(record.data).is_dir():
-        data = record.data
-    scene = load_scene(config.scene, data)
-    if scene.digest != record.scene_digest:
-        raise RunError(
-            f"{folder}: was trained on another edition of {scene.name} (digest {record.scene_digest[:8]}, "
-            f"found {scene.digest[:8]}); name the folder of the first with --data"
-        )
-    scene = split.relabel(scene)
-    components = bundle.reduction.apply(scene.cube, nodata=scene.nodata)
 
     meter = Meter(torch_device)
     logits, unsmoothed = predict_bundled(
@@ -258,6 +250,41 @@ def assess_run(
     )
     folder.write_report(assessment, record, text=render_report(assessment, record, folder))
     return assessment
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedRun:
+    """A run and the scene it was trained on: labels as the split has them, and what the network saw."""
+
+    folder: RunFolder
+    record: RunRecord
+    config: Config
+    split: Split
+    bundle: ModelBundle
+    scene: Scene
+    components: NDArray[np.float32]
+
+
+def open_run(run: str | Path | RunFolder, *, data: str | Path | None = None) -> OpenedRun:
+    """Returns a run with its scene; `data` is where to look for it, by default where training found it.
+
+    Raises:
+        HsiError: the folder holds no run, or the scene is not the one it was trained on.
+    """
+    folder = RunFolder.open(run)
+    record, config, split = folder.read_record(), folder.read_config(), folder.read_split()
+    bundle = folder.read_bundle()
+    if data is None and record.data is not None and Path(record.data).is_dir():
+        data = record.data
+    scene = load_scene(config.scene, data)
+    if scene.digest != record.scene_digest:
+        raise RunError(
+            f"{folder}: was trained on another edition of {scene.name} (digest {record.scene_digest[:8]}, "
+            f"found {scene.digest[:8]}); name the folder of the first with --data"
+        )
+    scene = split.relabel(scene)
+    components = bundle.reduction.apply(scene.cube, nodata=scene.nodata)
+    return OpenedRun(folder, record, config, split, bundle, scene, components)
 
 
 def load_bundle(run: str | Path | RunFolder) -> ModelBundle:

@@ -26,6 +26,7 @@ from hsi_se.errors import RunError
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.metrics import number_or_none
 from hsi_se.evaluation.statistics import Summary, summarize
+from hsi_se.explanation import Explanation
 from hsi_se.locking import hold
 from hsi_se.sampling.reduction import Reduction
 from hsi_se.sampling.splits import Split
@@ -140,6 +141,8 @@ class RunFolder:
         self.report_text = self.path / "report.md"
         self.predictions = self.path / "predictions.safetensors"
         self.mapping_cost = self.path / "mapping_cost.json"
+        self.explanation = self.path / "explain.json"
+        self.explanation_figure = self.path / "explain.png"
         self.confusion_figure = self.path / "confusion.png"
         self.map_figure = self.path / "map.png"
         self.labelled_map_figure = self.path / "map_labelled.png"
@@ -230,6 +233,13 @@ class RunFolder:
 
     def read_mapping_cost(self) -> MappingCost:
         return _parse(MappingCost, self.mapping_cost)
+
+    def write_explanation(self, explanation: Explanation) -> None:
+        with replacing(self.explanation) as draft:
+            draft.write_text(explanation.model_dump_json(indent=2), encoding="utf-8")
+
+    def read_explanation(self) -> Explanation:
+        return _parse(Explanation, self.explanation)
 
     @property
     def is_evaluated(self) -> bool:
