@@ -1,5 +1,6 @@
 """What repeated runs say together: mean and spread, and whether variants differ by more than chance."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,8 +49,13 @@ def summarize(values: Numbers) -> Summary:
         return Summary(n, mean, float("nan"), float("nan"), float("nan"))
     std = float(numbers.std(ddof=1))
     # Not t.interval: that is NaN where all values are the same, and the interval is then the mean alone.
-    margin = float(t.ppf((1 + _CONFIDENCE) / 2, n - 1)) * std / n**0.5
+    margin = _student(n - 1) * std / n**0.5
     return Summary(n, mean, std, mean - margin, mean + margin)
+
+
+@functools.cache
+def _student(degrees: int) -> float:
+    return float(t.ppf((1 + _CONFIDENCE) / 2, degrees))
 
 
 # ------------------------------------------------------------------------------------- two variants
@@ -207,6 +213,7 @@ def why_no_ranks(num_scenes: int, num_variants: int) -> str:
     )
 
 
+@functools.cache
 def _nemenyi(num_scenes: int, num_variants: int) -> float:
     quantile = float(studentized_range.ppf(_CONFIDENCE, num_variants, np.inf)) / 2**0.5
     return quantile * math.sqrt(num_variants * (num_variants + 1) / (6 * num_scenes))

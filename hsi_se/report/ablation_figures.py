@@ -140,6 +140,7 @@ def _draw_cost(scenes: Sequence[SceneReport]) -> Figure:
             axes.set_xscale("log")
         else:
             axes.ticklabel_format(axis="x", useOffset=False)
+        axes.tick_params(axis="x", labelsize=8)
         axes.set_xlabel("million multiply-accumulates a patch", fontsize=9)
         axes.set_ylabel("OA, %: mean, 95 % interval", fontsize=9)
         axes.set_title(scene.name, fontsize=10)
@@ -177,7 +178,7 @@ def _draw_ranks(friedman: FriedmanRecord) -> Figure:
     width = friedman.critical_difference
     axes.hlines(1.0, 1, 1 + width, color="black", linewidth=1.4)
     axes.text(1 + width / 2, 1.08, f"critical difference {width:.2f}", ha="center", va="bottom", fontsize=8)
-    axes.set_title("average ranks over the scenes, 1 is best (Nemenyi, 5 %)", fontsize=10)
+    axes.set_title("average ranks over the scenes, 1 is best (Nemenyi, 5 %)", fontsize=10, pad=14)
     return figure
 
 

@@ -1,10 +1,13 @@
 """The picture of what the gates do: mean excitation of each class over channels, and over the spectrum."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from hsi_se.explanation import Explanation
 from hsi_se.report.figures import save_figure
@@ -17,22 +20,27 @@ def save_explanation(explanation: Explanation, path: Path) -> None:
     gates = explanation.gates
     has_spectra = any(gate.spectrum for gate in gates)
     cols = 2 if has_spectra else 1
-    figure = Figure(figsize=(6.5 * cols + 2.4, 2.7 * len(gates) + 2.6), dpi=_DPI, layout="constrained")
-    grid = figure.add_gridspec(len(gates) + 1, cols, height_ratios=[0.8] + [1] * len(gates))
+    figure = Figure(figsize=(6.5 * cols + 2.4, 2.7 * len(gates) + 1.8), dpi=_DPI, layout="constrained")
+    grid = figure.add_gridspec(len(gates) + 1, cols, height_ratios=[0.6] + [1] * len(gates))
     _draw_depths(figure.add_subplot(grid[0, :]), explanation)
     for row, gate in enumerate(gates, start=1):
         axes = figure.add_subplot(grid[row, 0])
-        channels = np.arange(len(gate.mean_excitation[0]))
-        _draw_classes(axes, explanation, channels, gate.mean_excitation, is_labelled=row == 1)
-        axes.set_xlabel("spectral depth" if gate.axis == "band" else "channel", fontsize=8)
+        rows = np.array(gate.mean_excitation)
+        if gate.axis == "feature":  # whose order means nothing
+            rows = rows[:, np.argsort(rows.mean(axis=0), kind="stable")]
+        _draw_classes(axes, explanation, range(rows.shape[1]), rows, is_labelled=row == 1)
+        axes.set_xlabel(
+            "spectral depth" if gate.axis == "band" else "channel, in the order of their means", fontsize=8
+        )
         axes.set_ylabel("mean excitation", fontsize=8)
         axes.set_title(
             f"{gate.point}: {gate.block}; between classes {gate.between_class_std:.3f}", fontsize=9
         )
         if gate.spectrum is not None:
             axes = figure.add_subplot(grid[row, 1])
-            _draw_classes(axes, explanation, gate.spectrum.positions, gate.spectrum.mean_excitation)
+            _draw_classes(axes, explanation, gate.spectrum.positions, np.array(gate.spectrum.mean_excitation))
             axes.set_xlabel("wavelength, nm" if gate.spectrum.unit == "nm" else "band", fontsize=8)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_title(f"{gate.point}, mapped back to the spectrum", fontsize=9)
     figure.legend(loc="outside right upper", fontsize=7.5, frameon=False)
     save_figure(figure, path)
@@ -41,7 +49,7 @@ def save_explanation(explanation: Explanation, path: Path) -> None:
 def _draw_depths(axes: Axes, explanation: Explanation) -> None:
     places = range(len(explanation.gates))
     heights = [gate.between_class_std for gate in explanation.gates]
-    axes.bar(places, heights, width=0.5, color="#3f88c5")
+    axes.bar(places, heights, width=0.35, color="#3f88c5")
     for place, height in zip(places, heights, strict=True):
         axes.text(place, height, f"{height:.3f}", ha="center", va="bottom", fontsize=8)
     axes.set_xticks(places, [gate.point for gate in explanation.gates], fontsize=8)
@@ -60,8 +68,8 @@ def _draw_depths(axes: Axes, explanation: Explanation) -> None:
 def _draw_classes(
     axes: Axes,
     explanation: Explanation,
-    positions: "np.ndarray[tuple[int], np.dtype[np.int64]] | tuple[float, ...]",
-    rows: tuple[tuple[float, ...], ...],
+    positions: Sequence[float],
+    rows: NDArray[np.float64],
     *,
     is_labelled: bool = False,
 ) -> None:
@@ -69,9 +77,9 @@ def _draw_classes(
     style = "-" if len(positions) > 1 else "o"
     for each, colour, row in zip(explanation.classes, explanation.palette, rows, strict=True):
         label = f"{each.label}  {each.name}" if is_labelled else None
-        axes.plot(positions, row, style, color=np.array(colour) / 255, linewidth=0.9, label=label)
+        axes.plot(positions, row, style, color=np.array(colour) / 255, linewidth=0.8, alpha=0.85, label=label)
     label = "mean of the classes" if is_labelled else None
-    axes.plot(positions, np.mean(rows, axis=0), style, color="black", linewidth=1.4, label=label)
+    axes.plot(positions, rows.mean(axis=0), style, color="black", linewidth=1.4, label=label)
     axes.tick_params(labelsize=7)
     axes.grid(color="0.92", linewidth=0.6)
     axes.set_axisbelow(True)
