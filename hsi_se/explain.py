@@ -11,6 +11,7 @@ from hsi_se.attention.cbam import Cbam
 from hsi_se.attention.channel_gate import ChannelGate
 from hsi_se.config_model import HybridSN
 from hsi_se.errors import RunError
+from hsi_se.evaluation.metrics import number_or_none
 from hsi_se.experiment import OpenedRun, build_bundled_model, open_run, pick_device
 from hsi_se.explanation import ClassPixels, Explanation, GateExplanation, Spectrum
 from hsi_se.models.cnn3d import Cnn3d
@@ -182,7 +183,10 @@ def _describe(
         spectrum = Spectrum(
             unit="band" if nm is None else "nm",
             positions=tuple(range(1, num_bands + 1)) if nm is None else nm,
-            mean_excitation=_rows(to_bands(profile, bundle.reduction.components)),
+            mean_excitation=tuple(
+                tuple(map(number_or_none, row))
+                for row in to_bands(profile, bundle.reduction.components).tolist()
+            ),
         )
     return GateExplanation(
         point=point,
@@ -224,7 +228,7 @@ def to_bands(profile: Floats, components: Floats) -> Floats:
 
     Valid convolutions make depth j see the components j to j + K - d, so that a component has the mean of
     the depths that see it. A band has the mean of the components, weighted by the squares of its loadings
-    `(K, bands)`; where nothing was reduced, that is its own component.
+    `(K, bands)`; where nothing was reduced, that is its own component. NaN of a band that no component uses.
     """
     num_components, depth = len(components), profile.shape[1]
     reach = num_components - depth
@@ -232,7 +236,8 @@ def to_bands(profile: Floats, components: Floats) -> Floats:
     weights = ((sees >= 0) & (sees <= reach)).astype(np.float64)
     of_components = profile @ (weights / weights.sum(axis=1, keepdims=True)).T  # (C, K)
     loadings = components**2
-    return np.asarray(of_components @ loadings / np.maximum(loadings.sum(axis=0), 1e-300))
+    totals = loadings.sum(axis=0)
+    return np.asarray(of_components @ loadings / np.where(totals > 0, totals, np.nan))
 
 
 def _rows(values: Floats) -> tuple[tuple[float, ...], ...]:

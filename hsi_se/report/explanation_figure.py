@@ -38,7 +38,12 @@ def save_explanation(explanation: Explanation, path: Path) -> None:
         )
         if gate.spectrum is not None:
             axes = figure.add_subplot(grid[row, 1])
-            _draw_classes(axes, explanation, gate.spectrum.positions, np.array(gate.spectrum.mean_excitation))
+            _draw_classes(
+                axes,
+                explanation,
+                gate.spectrum.positions,
+                np.array(gate.spectrum.mean_excitation, np.float64),
+            )
             axes.set_xlabel("wavelength, nm" if gate.spectrum.unit == "nm" else "band", fontsize=8)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_title(f"{gate.point}, mapped back to the spectrum", fontsize=9)
