@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
-    from hsi_se.ablation import PlannedVariant, State, Watcher
+    from hsi_se.ablation import State, Watcher
     from hsi_se.ablation_file import Ablation, PlannedRun
+    from hsi_se.ablation_plan import PlannedVariant
     from hsi_se.ablation_record import AblationReport
 
 _SIGNS = {"": "·", "running": "▶", "finished": "■", "failed": "✗", "elsewhere": "□"}
@@ -57,7 +58,9 @@ def ablate(
     from hsi_se import ablation as runner
 
     if dry_run:
-        print_plan(runner.plan_ablation(ablation, out=out, data=data))
+        from hsi_se.ablation_plan import plan_ablation
+
+        print_plan(plan_ablation(ablation, out=out, data=data))
         print(f"folder: {runner.find_folder(ablation, out)}")
         return
     with watch(ablation) as watcher:

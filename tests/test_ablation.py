@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,10 +17,10 @@ import torch
 from safetensors.numpy import load_file
 
 from hsi_se import ablation as runner
+from hsi_se import measure
 from hsi_se.ablation_file import Ablation, PlannedRun, load_ablation
 from hsi_se.ablation_record import AblationFolder
 from hsi_se.errors import RunError, TrainingError
-from hsi_se.measure import Meter
 from tests.conftest import ROOT, TINY
 from tests.test_cluster import ENVIRONMENT, start_cluster
 
@@ -256,7 +257,7 @@ def test_threads_are_fixed_inside_and_given_back():
 
 def test_the_peak_is_of_the_work_measured_and_not_of_what_came_before():
     def peak_of(megabytes: int) -> int:
-        meter = Meter(torch.device("cpu"))
+        meter = measure.Meter(torch.device("cpu"))
         np.ones(megabytes << 17)
         return meter.stop().peak_bytes
 
@@ -264,6 +265,32 @@ def test_the_peak_is_of_the_work_measured_and_not_of_what_came_before():
     high = peak_of(400)
     low = peak_of(1)
     assert 350 << 20 < high - low < 450 << 20
+
+
+def test_a_system_that_cannot_tell_has_a_time_and_no_peak(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "_RESET", tmp_path / "missing" / "clear_refs")
+    cost = measure.Meter(torch.device("cpu")).stop()
+    assert cost.peak_bytes is None
+    assert cost.seconds >= 0
+
+
+def test_threads_of_one_worker_do_not_mix_their_runs(finished, file, tmp_path):
+    runs = load_ablation(file).runs[:2]
+    started = [
+        threading.Thread(
+            target=runner.run_once,
+            args=(run.config, tmp_path / "runs" / run.variant / f"seed-{run.seed}"),
+            kwargs={"data": None, "device": "cpu", "threads": 1},
+        )
+        for run in runs
+    ]
+    for thread in started:
+        thread.start()
+    for thread in started:
+        thread.join()
+    weights = weights_of(AblationFolder(tmp_path))
+    assert len(weights) == 2 * 3
+    assert weights.items() <= weights_of(finished).items()
 
 
 def test_off_a_terminal_every_run_is_a_line_with_the_mean_so_far(call, finished, file, tmp_path):

@@ -40,6 +40,7 @@ ROOMS = (
     "series",
     "cluster",
     "ablation",
+    "ablation_plan",
     "cartography",
     "export",
     "terminal",

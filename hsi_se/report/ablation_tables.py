@@ -57,7 +57,7 @@ def _list_cells(variant: VariantReport) -> tuple[str, ...]:
         str(len(variant.runs)),
         *accuracies,
         _or_dash(variant.num_parameters, lambda count: f"{count:,.0f}"),
-        _or_dash(variant.macs_per_patch, lambda macs: f"{macs / 1e6:.1f}"),
+        _or_dash(variant.macs_per_patch, lambda macs: f"{macs / 1e6:.2f}"),
         *costs,
     )
 
