@@ -20,7 +20,7 @@ from hsi_se import ablation as runner
 from hsi_se import measure
 from hsi_se.ablation_file import Ablation, PlannedRun, load_ablation
 from hsi_se.ablation_record import AblationFolder
-from hsi_se.errors import RunError, TrainingError
+from hsi_se.errors import ClusterError, RunError, TrainingError
 from tests.conftest import ROOT, TINY
 from tests.test_cluster import ENVIRONMENT, start_cluster
 
@@ -388,13 +388,23 @@ def test_a_scheduler_that_does_not_answer_is_refused_in_one_line(file, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
+class Cluster:
+    """Says what its workers declare, as Dask's client does."""
+
+    def __init__(self, *resources: dict[str, int]) -> None:
+        self.workers = {str(place): {"resources": each} for place, each in enumerate(resources)}
+
+    def scheduler_info(self, **_: object) -> dict[str, object]:
+        return {"workers": self.workers}
+
+
 def test_gpus_that_workers_declare_bound_the_runs_at_a_time():
-    class Client:
-        def __init__(self, *resources: dict[str, int]) -> None:
-            self.workers = {str(place): {"resources": each} for place, each in enumerate(resources)}
+    assert runner._count_slots(Cluster({}, {}, {})) == (3, None)
+    assert runner._count_slots(Cluster({"GPU": 2}, {}, {"GPU": 1})) == (3, {"GPU": 1})
 
-        def scheduler_info(self, **_: object) -> dict[str, object]:
-            return {"workers": self.workers}
 
-    assert runner._count_slots(Client({}, {}, {})) == (3, None)
-    assert runner._count_slots(Client({"GPU": 2}, {}, {"GPU": 1})) == (3, {"GPU": 1})
+def test_a_cluster_that_stays_without_workers_is_given_up(file, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_LOST_S", 0.5)
+    job = runner.Job(AblationFolder(tmp_path), None, "cpu", 1)
+    with pytest.raises(ClusterError, match="has lost all its workers; start some and come again"):
+        runner._work_on_cluster(load_ablation(file).runs, job, Cluster(), [], Log())

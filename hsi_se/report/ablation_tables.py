@@ -190,5 +190,5 @@ def _caption(report: AblationReport, scene: SceneReport) -> str:
     return escape_latex(
         f"{report.name} on {scene.name}: mean ± sample standard deviation over seeds; difference of OA from "
         f"{report.baseline} in points with its 95 % interval; p of the exact Wilcoxon signed-rank test after "
-        f"Holm over {num_tests} comparisons.{floor}"
+        f"Holm over {num_tests} comparison{'s' if num_tests != 1 else ''}.{floor}"
     )
