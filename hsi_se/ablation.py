@@ -26,7 +26,7 @@ from hsi_se.cluster import connect
 from hsi_se.config import Config
 from hsi_se.errors import ClusterError, ConfigError, HsiError, RunError
 from hsi_se.experiment import RUNS, assess_run, pick_device
-from hsi_se.records import RunFolder, new_run
+from hsi_se.records import RunFolder
 from hsi_se.report.ablation_figures import save_figures
 from hsi_se.report.ablation_tables import render_csv, render_latex, render_markdown
 from hsi_se.sampling.splits import make_split
@@ -326,10 +326,7 @@ def _count_slots(client: Any) -> tuple[int, Mapping[str, int] | None]:
 def _collect(future: Any, run: PlannedRun, job: Job, failed: list[FailedRun], watcher: Watcher) -> None:
     try:
         files: dict[str, bytes] = future.result()
-        path = job.folder.run_of(run.variant, run.seed, scene=run.scene).path
-        with new_run(path, overwrite=True) as draft:
-            for name, content in files.items():
-                (draft.path / name).write_bytes(content)
+        job.folder.place(job.folder.run_of(run.variant, run.seed, scene=run.scene), files)
     except Exception as error:  # the run's own, or the scheduler's, which has given it up
         _note_failed(run, error, failed, watcher)
     else:
@@ -343,4 +340,4 @@ def run_on_worker(config: Config, *, data: str | None, device: str, threads: int
     with tempfile.TemporaryDirectory(dir=get_worker().local_directory) as folder:
         path = Path(folder) / "run"
         run_once(config, path, data=data, device=device, threads=threads)
-        return {file.name: file.read_bytes() for file in path.iterdir()}
+        return {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}

@@ -1,7 +1,9 @@
 """What an ablation leaves behind: the shape of `ablation.json`, and the file names of its folder."""
 
 import math
-from collections.abc import Iterator, Sequence
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -196,6 +198,18 @@ class AblationFolder:
         """Keeps a run for this process until the block ends; see `locking.hold`."""
         with hold(self.path / ".claims" / run.path.relative_to(self.path), "at this run"):
             yield
+
+    def place(self, run: RunFolder, files: Mapping[str, bytes]) -> None:
+        """Writes a finished run that was made elsewhere, all at once, in place of a half one."""
+        draft = run.path.with_name(f".{run.path.name}.{os.getpid()}.partial")
+        draft.mkdir(parents=True)
+        try:
+            for name, content in files.items():
+                (draft / name).write_bytes(content)
+            shutil.rmtree(run.path, ignore_errors=True)
+            draft.rename(run.path)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
 
     def claim(self, plan: AblationPlan) -> None:
         """Makes this the folder of an ablation, or proves that it is already.

@@ -388,6 +388,18 @@ def test_a_scheduler_that_does_not_answer_is_refused_in_one_line(file, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_from_elsewhere_takes_the_place_of_one_that_is_not_finished(tmp_path):
+    folder = AblationFolder(tmp_path)
+    run = folder.run_of("se", 0)
+    run.path.mkdir(parents=True)
+    run.config.write_text("half")
+    folder.place(run, {"record.json": b"{}", "bundle.json": b"[]"})
+    assert {path.name: path.read_bytes() for path in run.path.iterdir()} == {
+        "record.json": b"{}", "bundle.json": b"[]"
+    }  # fmt: skip
+    assert [path.name for path in run.path.parent.iterdir()] == ["seed-0"]
+
+
 class Cluster:
     """Says what its workers declare, as Dask's client does."""
 
