@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from hsi_se.cli_ablate import ablate, explain
 from hsi_se.cli_scene import app as scene_app
 from hsi_se.errors import ConfigError, HsiError
 
@@ -21,6 +22,8 @@ app = typer.Typer(
 )
 
 app.add_typer(scene_app, name="scene")
+app.command()(ablate)
+app.command()(explain)
 
 ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A YAML config, such as configs/demo.yaml.")
@@ -62,6 +65,7 @@ def train(
     ] = False,
 ) -> None:
     """Train the network that CONFIG describes and write a run folder, or one a seed."""
+    from hsi_se.config import parse_seeds
     from hsi_se.config_file import load_config
 
     settings = load_config(config, overrides or [])
@@ -81,7 +85,7 @@ def train(
                 )
             )
         else:
-            numbers = series.parse_seeds(seeds)
+            numbers = parse_seeds(seeds)
             folder = str(
                 series.train_series(settings, numbers, data=data, run=run, device=device, observer=observer)
             )

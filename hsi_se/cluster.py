@@ -95,7 +95,7 @@ def connect(scheduler: str) -> Any:
     except (OSError, ValueError, RuntimeError):
         raise ClusterError(
             f"--scheduler {scheduler}: no Dask scheduler answers there; start one with `dask scheduler`, or "
-            "map without"
+            "leave --scheduler out"
         ) from None
     try:
         client.wait_for_workers(1, timeout=_WORKERS_S)

@@ -373,3 +373,21 @@ class Config(Settings):
         """SHA-256 over every setting but the name: two experiments share it only if they are the same."""
         settings = self.model_dump(mode="json", exclude={"name"})
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Returns the seeds that `0-9`, `0,3,5` or a mixture of the two names, each once, in order.
+
+    Raises:
+        ConfigError: the text is no list of seeds.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ConfigError(f"--seeds {text}: write 0-9, or 0,3,5")
+        span = range(int(first), int(last if dash else first) + 1)
+        if not span or len(span) > 1000:
+            raise ConfigError(f"--seeds {text}: {part.strip()} names {len(span)} seeds; write 0-9, or 0,3,5")
+        seeds += [seed for seed in span if seed not in seeds]
+    return seeds

@@ -1,15 +1,17 @@
 """A config as a YAML file: read with every mistake where it was typed, changed by `--set`, written.
 
 A mistake is reported as `file:line:column: path: what is wrong`; one in a value given with
-`--set a.b=c` is reported as such.
+`--set a.b=c`, or laid over the config by another file, is reported where that was written.
 """
 
+import copy
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -21,7 +23,9 @@ from ruamel.yaml.representer import SafeRepresenter
 
 from hsi_se.config import Config
 from hsi_se.errors import ConfigError
+from hsi_se.settings import Settings
 
+Kind = TypeVar("Kind", bound=Settings)
 Loc = tuple[int | str, ...]
 _MAX_LENGTH = 2**17  # characters
 _MAX_VALUES = 100_000  # of a config with every alias written out
@@ -29,7 +33,31 @@ _MAX_DEPTH = 50
 _LONGEST_SHOWN = 200  # characters, or bits
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+@dataclass(frozen=True, eq=False)
+class Override:
+    """A setting laid over a config.
+
+    Attributes:
+        key: dotted.
+        value: plain.
+        place: says where the user wrote it, or what lies at some keys below it.
+    """
+
+    key: str
+    value: Any
+    place: Callable[[Sequence[str]], str]
+
+    @classmethod
+    def parse(cls, text: str) -> "Override":
+        """From `a.b=c`, c in YAML."""
+        place = f"--set {text}"
+        key, equals, value = text.partition("=")
+        if not equals or not all(key.strip().split(".")):
+            raise ConfigError(f"{place}: write key=value with a dotted key, such as patch.size=15")
+        return cls(key.strip(), _plain(_parse_yaml(value, where=place), where=place), lambda _: place)
+
+
+def load_config(path: str | Path, overrides: Sequence[str | Override] = ()) -> Config:
     """Returns the experiment that a YAML file describes, with `a.b=c` overrides applied in order.
 
     An override takes any dotted key and a YAML value: `model.attention={}`, `patch.size=15`.
@@ -38,32 +66,47 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         ConfigError: the file is missing or no YAML, or a setting is unknown, of the wrong kind or
             at odds with another; the message starts with `file:line:column:` or `--set a.b=c:`.
     """
-    path = Path(path)
+    return parse_config(read_text(path), overrides, path=Path(path))
+
+
+def read_text(path: str | Path) -> str:
+    """Returns what a config file holds.
+
+    Raises:
+        ConfigError: it is missing, or no text.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file; check the path") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as text ({error}); give a YAML config file") from None
-    return parse_config(text, overrides, path=path)
 
 
-def parse_config(text: str, overrides: Sequence[str] = (), *, path: Path) -> Config:
+def parse_config(text: str, overrides: Sequence[str | Override] = (), *, path: Path) -> Config:
     """As `load_config`, of a text; `path` is what messages call it, and its stem the config's name."""
+    return parse_settings(Config, text, overrides, path=path)[0]
+
+
+def parse_settings(
+    kind: type[Kind], text: str, overrides: Sequence[str | Override] = (), *, path: Path
+) -> tuple[Kind, CommentedMap]:
+    """Returns what a YAML text says, as settings of a kind that has a name, and the text with its lines."""
     if len(text) > _MAX_LENGTH:
         raise ConfigError(f"{path}: {len(text):,} characters are no config; give a YAML config file")
     document = _parse_yaml(text, where=str(path))
     if not isinstance(document, CommentedMap):
         raise ConfigError(f"{path}:1:1: holds no settings; a config is a YAML mapping, see configs/demo.yaml")
     settings = _plain(document, where=str(path))
-    for override in overrides:
+    parsed = [Override.parse(entry) if isinstance(entry, str) else entry for entry in overrides]
+    for override in parsed:
         _apply_override(settings, override)
     settings.setdefault("name", re.sub(r"[^\w.+-]", "_", path.stem))
     try:
-        return Config.model_validate(settings)
+        return kind.model_validate(settings), document
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise ConfigError(_explain(first, document, settings, path, overrides)) from None
+        raise ConfigError(_explain(first, document, settings, path, parsed)) from None
 
 
 def dump_config(config: Config) -> str:
@@ -129,25 +172,22 @@ def _plain(node: object, *, where: str) -> Any:
     return convert(node, 0)
 
 
-def _apply_override(settings: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    keys = key.strip().split(".")
-    if not equals or not all(keys):
-        raise ConfigError(f"--set {override}: write key=value with a dotted key, such as patch.size=15")
+def _apply_override(settings: dict[str, Any], override: Override) -> None:
+    keys = override.key.split(".")
     section = settings
     for depth, part in enumerate(keys[:-1], start=1):
         section = section.setdefault(part, {})
         if not isinstance(section, dict):
             parent = ".".join(keys[:depth])
             raise ConfigError(
-                f"--set {override}: {parent} = {section!r} is a value, not a section; "
+                f"{override.place(())}: {parent} = {section!r} is a value, not a section; "
                 f'replace it whole: --set "{parent}={{…}}"'
             )
-    section[keys[-1]] = _plain(_parse_yaml(text, where=f"--set {override}"), where=f"--set {override}")
+    section[keys[-1]] = copy.deepcopy(override.value)
 
 
 def _explain(
-    error: ErrorDetails, document: CommentedMap, settings: object, path: Path, overrides: Sequence[str]
+    error: ErrorDetails, document: CommentedMap, settings: object, path: Path, overrides: Sequence[Override]
 ) -> str:
     context = error.get("ctx", {})
     loc: Loc = error["loc"]
@@ -206,21 +246,26 @@ def _follow(settings: object, loc: Loc) -> tuple[tuple[str, ...], object, bool]:
     return keys, value, bool(keys)
 
 
-def _place(document: CommentedMap, keys: tuple[str, ...], path: Path, overrides: Sequence[str]) -> str:
+def locate(document: CommentedMap, keys: Sequence[str]) -> tuple[str, int]:
+    """Returns `line:column` of the innermost of nested `keys` that a document has, and how many it has."""
     line, column = 0, 0
     node: Any = document
-    absent: tuple[str, ...] | None = None  # the outermost part of `keys` that the file lacks
-    for depth, name in enumerate(keys, start=1):
+    for depth, name in enumerate(keys):
         known = {str(key): key for key in node} if isinstance(node, CommentedMap) else {}
         if name not in known:
-            absent = keys[:depth]
-            break
+            return f"{line + 1}:{column + 1}", depth
         if known[name] in node.lc.data:  # a key that comes from a merge, `<<: *other`, has no place
             line, column = node.lc.key(known[name])
         node = node[known[name]]
+    return f"{line + 1}:{column + 1}", len(keys)
+
+
+def _place(document: CommentedMap, keys: tuple[str, ...], path: Path, overrides: Sequence[Override]) -> str:
+    place, depth = locate(document, keys)
+    absent = keys[: depth + 1] if depth < len(keys) else None  # the outermost part that the file lacks
     for override in reversed(overrides):
-        changed = tuple(override.partition("=")[0].strip().split("."))
+        changed = tuple(override.key.split("."))
         has_created = absent is not None and changed[: len(absent)] == absent
         if changed == keys[: len(changed)] or has_created:
-            return f"--set {override}"
-    return f"{path}:{line + 1}:{column + 1}"
+            return override.place(keys[len(changed) :])
+    return f"{path}:{place}"

@@ -3,7 +3,7 @@
 import datetime
 import functools
 import platform
-import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,19 +23,30 @@ from hsi_se.mapping.logits import Engine, predict_logits
 from hsi_se.mapping.smoothing import smooth_logits
 from hsi_se.mapping.symmetries import average_symmetries
 from hsi_se.mapping.tiles import TilePredictor
+from hsi_se.measure import Meter
 from hsi_se.models import build_model
 from hsi_se.models.classical import CentrePixelClassifier, ForestOfTrees, SupportVectorMachine
 from hsi_se.models.cost import count_macs, count_parameters
 from hsi_se.models.network import Network
-from hsi_se.records import BundleFacts, ModelBundle, RunFolder, RunRecord, Versions, check_free, new_run
+from hsi_se.records import (
+    BundleFacts,
+    MappingCost,
+    ModelBundle,
+    RunFolder,
+    RunRecord,
+    Versions,
+    check_free,
+    new_run,
+)
 from hsi_se.report.confidence_figures import save_rejection, save_reliability
 from hsi_se.report.figures import save_confusion, save_map, save_split
 from hsi_se.report.tables import render_report
 from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
 from hsi_se.sampling.reduction import fit_reduction
-from hsi_se.sampling.splits import Pixels, make_split
+from hsi_se.sampling.splits import Pixels, Split, make_split
 from hsi_se.scene.palette import make_palette
 from hsi_se.scene.readers import load_scene
+from hsi_se.scene.scene import Scene
 from hsi_se.training.adapt import adapt_norms
 from hsi_se.training.classical import fit_classical
 from hsi_se.training.fit import FitResult, fit
@@ -95,7 +106,7 @@ def train(
         targets = to_targets(scene.labels, pixels, scene.class_ids)
         return PatchDataset(padded, pixels, patch_size=config.patch.size, targets=targets)
 
-    start = time.perf_counter()
+    meter = Meter(torch_device)
     sizes = {"patch_size": config.patch.size, "num_classes": scene.num_classes, "seed": config.seed}
     model: Classifier
     if isinstance(config.model, Svm | RandomForest):
@@ -117,6 +128,7 @@ def train(
         if config.train.norm_statistics == "scene":
             pixels = np.argwhere(scene.valid)
             adapt_norms(model, PatchDataset(padded, pixels, patch_size=config.patch.size), seed=config.seed)
+    cost = meter.stop()
     versions = _list_versions()
     record = RunRecord(
         name=config.name or "run",
@@ -134,7 +146,8 @@ def train(
         macs_per_patch=count_macs(model),
         best_epoch=result.best_epoch,
         history=result.history,
-        training_s=time.perf_counter() - start,
+        training_s=cost.seconds,
+        peak_memory_bytes=cost.peak_bytes,
         versions=versions,
     )
     trained_on = scene.cube[split.train[:, 0], split.train[:, 1]]
@@ -191,24 +204,16 @@ def assess_run(
 ) -> Assessment:
     """As `evaluate`, and returns what stands beside the accuracies too: floor, leakage, calibration."""
     observer = observer or Silent()
-    folder = RunFolder.open(run)
-    record, config, split = folder.read_record(), folder.read_config(), folder.read_split()
-    bundle = folder.read_bundle()
+    opened = open_run(run, data=data)
+    folder, record, config, bundle = opened.folder, opened.record, opened.config, opened.bundle
+    split, scene, components = opened.split, opened.scene, opened.components
     torch_device = pick_device(device)
-    if data is None and record.data is not None and Path(record.data).is_dir():
-        data = record.data
-    scene = load_scene(config.scene, data)
-    if scene.digest != record.scene_digest:
-        raise RunError(
-            f"{folder}: was trained on another edition of {scene.name} (digest {record.scene_digest[:8]}, "
-            f"found {scene.digest[:8]}); name the folder of the first with --data"
-        )
-    scene = split.relabel(scene)
-    components = bundle.reduction.apply(scene.cube, nodata=scene.nodata)
 
+    meter = Meter(torch_device)
     logits, unsmoothed = predict_bundled(
         bundle, components, missing=~scene.valid, device=torch_device, observer=observer
     )
+    cost = meter.stop()
     assessment = assess(
         scene, split, logits=logits, unsmoothed=unsmoothed, components=components, config=config
     )
@@ -237,8 +242,49 @@ def assess_run(
         folder.rejection_figure,
         overall_accuracy=assessment.evaluation.overall_accuracy,
     )
+    row, col = split.test.T
+    folder.write_predictions(
+        scene.labels[row, col],
+        class_map.labels[row, col],
+        cost=MappingCost(num_pixels=scene.labels.size, seconds=cost.seconds, peak_bytes=cost.peak_bytes),
+    )
     folder.write_report(assessment, record, text=render_report(assessment, record, folder))
     return assessment
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedRun:
+    """A run and the scene it was trained on: labels as the split has them, and what the network saw."""
+
+    folder: RunFolder
+    record: RunRecord
+    config: Config
+    split: Split
+    bundle: ModelBundle
+    scene: Scene
+    components: NDArray[np.float32]
+
+
+def open_run(run: str | Path | RunFolder, *, data: str | Path | None = None) -> OpenedRun:
+    """Returns a run with its scene; `data` is where to look for it, by default where training found it.
+
+    Raises:
+        HsiError: the folder holds no run, or the scene is not the one it was trained on.
+    """
+    folder = RunFolder.open(run)
+    record, config, split = folder.read_record(), folder.read_config(), folder.read_split()
+    bundle = folder.read_bundle()
+    if data is None and record.data is not None and Path(record.data).is_dir():
+        data = record.data
+    scene = load_scene(config.scene, data)
+    if scene.digest != record.scene_digest:
+        raise RunError(
+            f"{folder}: was trained on another edition of {scene.name} (digest {record.scene_digest[:8]}, "
+            f"found {scene.digest[:8]}); name the folder of the first with --data"
+        )
+    scene = split.relabel(scene)
+    components = bundle.reduction.apply(scene.cube, nodata=scene.nodata)
+    return OpenedRun(folder, record, config, split, bundle, scene, components)
 
 
 def load_bundle(run: str | Path | RunFolder) -> ModelBundle:

@@ -26,6 +26,7 @@ from hsi_se.errors import RunError
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.metrics import number_or_none
 from hsi_se.evaluation.statistics import Summary, summarize
+from hsi_se.explanation import Explanation
 from hsi_se.locking import hold
 from hsi_se.sampling.reduction import Reduction
 from hsi_se.sampling.splits import Split
@@ -69,6 +70,7 @@ class RunRecord(BaseModel):
     best_epoch: int
     history: tuple[EpochRecord, ...]
     training_s: float
+    peak_memory_bytes: int | None = None  # while training, of the GPU's allocator or the whole process
     versions: Versions
 
 
@@ -115,6 +117,16 @@ class ModelBundle:
         return dict(zip(self.facts.class_ids, self.facts.class_names, strict=True))
 
 
+class MappingCost(BaseModel):
+    """What it cost to map a run's own scene; `peak_bytes` as in `measure.Cost`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_pixels: int
+    seconds: float
+    peak_bytes: int | None
+
+
 class RunFolder:
     """A folder in `runs/` and the names of the files in it."""
 
@@ -127,6 +139,10 @@ class RunFolder:
         self.bundle_arrays = self.path / "bundle.safetensors"
         self.report = self.path / "report.json"
         self.report_text = self.path / "report.md"
+        self.predictions = self.path / "predictions.safetensors"
+        self.mapping_cost = self.path / "mapping_cost.json"
+        self.explanation = self.path / "explain.json"
+        self.explanation_figure = self.path / "explain.png"
         self.confusion_figure = self.path / "confusion.png"
         self.map_figure = self.path / "map.png"
         self.labelled_map_figure = self.path / "map_labelled.png"
@@ -197,6 +213,38 @@ class RunFolder:
             with replacing(path) as draft:
                 draft.write_text(content, encoding="utf-8")
 
+    def read_report(self) -> dict[str, Any]:
+        values: dict[str, Any] = json.loads(self.report.read_text(encoding="utf-8"))
+        return values
+
+    def write_predictions(
+        self, truth: NDArray[np.int32], predicted: NDArray[np.int32], *, cost: MappingCost
+    ) -> None:
+        """Keeps the labels `(n,)` of the test pixels, in the split's order, and what it cost to get them."""
+        with replacing(self.predictions) as draft:
+            _write_arrays(draft, {"truth": truth, "predicted": predicted})
+        with replacing(self.mapping_cost) as draft:
+            draft.write_text(cost.model_dump_json(indent=2), encoding="utf-8")
+
+    def read_correct(self) -> NDArray[np.bool_]:
+        """Which test pixels were called right, in the order of the split."""
+        arrays = _read_arrays(self.predictions, needed=("truth", "predicted"))
+        return np.asarray(arrays["truth"] == arrays["predicted"])
+
+    def read_mapping_cost(self) -> MappingCost:
+        return _parse(MappingCost, self.mapping_cost)
+
+    def write_explanation(self, explanation: Explanation) -> None:
+        with replacing(self.explanation) as draft:
+            draft.write_text(explanation.model_dump_json(indent=2), encoding="utf-8")
+
+    def read_explanation(self) -> Explanation:
+        return _parse(Explanation, self.explanation)
+
+    @property
+    def is_evaluated(self) -> bool:
+        return all(path.is_file() for path in (self.report, self.predictions, self.mapping_cost))
+
 
 def report_values(assessment: Assessment, record: RunRecord) -> dict[str, Any]:
     """Returns what `report.json` holds: fractions, counts, and null for what cannot be computed."""
@@ -236,12 +284,7 @@ class SeriesReport:
 
     @property
     def about_splits(self) -> str:
-        """Whether the spread contains that of the pixels drawn, in words."""
-        if self.num_splits == len(self.seeds):
-            return "Every seed has its own split: the spread is that of the pixels drawn and of the training."
-        if self.num_splits == 1:
-            return "All seeds share one split: the spread is that of the training alone."
-        return f"The {len(self.seeds)} seeds have {self.num_splits} different splits between them."
+        return describe_splits(self.num_splits, len(self.seeds))
 
     def values(self) -> dict[str, Any]:
         """Returns what `summary.json` holds."""
@@ -263,6 +306,15 @@ class SeriesReport:
                 for label, name, summary in self.per_class
             ],
         }
+
+
+def describe_splits(num_splits: int, num_seeds: int) -> str:
+    """Whether the spread over seeds contains that of the pixels drawn, in words."""
+    if num_splits == num_seeds:
+        return "Every seed has its own split: the spread is that of the pixels drawn and of the training."
+    if num_splits == 1:
+        return "All seeds share one split: the spread is that of the training alone."
+    return f"The {num_seeds} seeds have {num_splits} different splits between them."
 
 
 class MapFolder:
@@ -389,7 +441,7 @@ class SeriesFolder:
 def summarize_series(series: SeriesFolder) -> SeriesReport:
     """Returns the summary of a series whose runs have all been evaluated."""
     runs = series.list_runs()
-    reports = [json.loads(run.report.read_text(encoding="utf-8")) for run in runs]
+    reports = [run.read_report() for run in runs]
     accuracy_names = ("overall_accuracy", "average_accuracy", "kappa")
     summaries = {name: _summarize([report[name] for report in reports]) for name in accuracy_names}
     smoothed = [("unsmoothed", accuracy_names)] if reports[0]["unsmoothed"] is not None else []

@@ -15,24 +15,6 @@ from hsi_se.scene.readers import load_ground_truth
 from hsi_se.training.history import Observer, Silent
 
 
-def parse_seeds(text: str) -> list[int]:
-    """Returns the seeds that `0-9`, `0,3,5` or a mixture of the two names, each once, in order.
-
-    Raises:
-        ConfigError: the text is no list of seeds.
-    """
-    seeds: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ConfigError(f"--seeds {text}: write 0-9, or 0,3,5")
-        span = range(int(first), int(last if dash else first) + 1)
-        if not span or len(span) > 1000:
-            raise ConfigError(f"--seeds {text}: {part.strip()} names {len(span)} seeds; write 0-9, or 0,3,5")
-        seeds += [seed for seed in span if seed not in seeds]
-    return seeds
-
-
 def train_series(
     config: Config,
     seeds: Sequence[int],
@@ -56,7 +38,7 @@ def train_series(
     for place, seed in enumerate(seeds, start=1):
         seeded = config.model_copy(update={"seed": seed})
         observer.note(f"seed {seed} ({place} of {len(seeds)})")
-        _train_unless_finished(seeded, folder.run_of(seed), data=data, device=device, observer=observer)
+        train_unless_finished(seeded, folder.run_of(seed), data=data, device=device, observer=observer)
     return folder
 
 
@@ -126,12 +108,12 @@ def measure_gap(
     ):
         path = parent / kind
         observer.note(f"{kind} split")
-        _train_unless_finished(variant, path, data=data, device=device, observer=observer)
+        train_unless_finished(variant, path, data=data, device=device, observer=observer)
         found.append(assess_run(path, data=data, device=device, observer=observer))
     return Gap(*found)
 
 
-def _train_unless_finished(
+def train_unless_finished(
     config: Config, path: Path, *, data: str | Path | None, device: str, observer: Observer
 ) -> None:
     """Trains into `path`, or keeps the run there if it is of the same settings.

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from hsi_se import series
+from hsi_se.config import parse_seeds
 from hsi_se.config_file import load_config
 from hsi_se.errors import ConfigError, RunError
 from hsi_se.records import RunFolder, SeriesFolder
@@ -24,13 +25,13 @@ def tiny(*overrides: str):
     [("0-3", [0, 1, 2, 3]), ("7", [7]), ("3,1,2", [3, 1, 2]), ("0-2,2,5", [0, 1, 2, 5]), ("4-4", [4])],
 )
 def test_seeds_are_read_as_they_are_written(text, seeds):
-    assert series.parse_seeds(text) == seeds
+    assert parse_seeds(text) == seeds
 
 
 @pytest.mark.parametrize("text", ["", "a", "1-", "-1", "3-1", "1,,2", "0-99999", "1.5"])
 def test_what_is_no_list_of_seeds_is_refused(text):
     with pytest.raises(ConfigError, match=re.escape(f"--seeds {text}: ")):
-        series.parse_seeds(text)
+        parse_seeds(text)
 
 
 @pytest.fixture(scope="module")

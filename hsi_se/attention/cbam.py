@@ -42,9 +42,14 @@ class Cbam(nn.Module):
     def extra_repr(self) -> str:
         return self.description
 
-    def forward(self, x: Tensor) -> Tensor:
+    def excitation(self, x: Tensor) -> Tensor:
+        """The channel gates `(n, c)` that `x` gets."""
         flat = x.flatten(2)  # (n, c, places)
-        gates = (self.mlp(flat.mean(2)) + self.mlp(flat.amax(2))).sigmoid()  # (n, c)
+        gates: Tensor = (self.mlp(flat.mean(2)) + self.mlp(flat.amax(2))).sigmoid()
+        return gates
+
+    def forward(self, x: Tensor) -> Tensor:
+        gates = self.excitation(x)  # (n, c)
         x = x * gates.view(*gates.shape, *[1] * (x.ndim - 2))
         if self.places is None:
             return x

@@ -106,7 +106,7 @@ def list_series_rows(report: SeriesReport) -> list[tuple[str, str, str, str]]:
 
 def render_series(report: SeriesReport, series: SeriesFolder) -> str:
     """Returns `summary.md`."""
-    return _render(
+    return render_template(
         "summary.md",
         report=report,
         rows=list_series_rows(report),
@@ -117,7 +117,8 @@ def render_series(report: SeriesReport, series: SeriesFolder) -> str:
     )
 
 
-def _render(template: str, **values: object) -> str:
+def render_template(template: str, **values: object) -> str:
+    """Returns a template of this folder with its values filled in."""
     environment = Environment(
         loader=PackageLoader("hsi_se.report"), undefined=StrictUndefined, keep_trailing_newline=True
     )
@@ -126,7 +127,7 @@ def _render(template: str, **values: object) -> str:
 
 def render_report(assessment: Assessment, record: RunRecord, run: RunFolder) -> str:
     """Returns `report.md`, whose pictures lie beside it in the run folder."""
-    return _render(
+    return render_template(
         "report.md",
         assessment=assessment,
         evaluation=assessment.evaluation,
