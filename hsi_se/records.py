@@ -27,6 +27,7 @@ from hsi_se.errors import RunError
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.metrics import number_or_none
 from hsi_se.evaluation.statistics import Summary, summarize
+from hsi_se.locking import hold
 from hsi_se.sampling.reduction import Reduction
 from hsi_se.sampling.splits import Split
 from hsi_se.training.history import EpochRecord
@@ -346,21 +347,23 @@ class MapFolder:
             stream.flush()
             os.fsync(stream.fileno())
 
-    def open_draft(self) -> "MapFolder":
-        """Returns the hidden folder in which the map is made, so that a later start finds what is done.
+    @contextmanager
+    def open_draft(self) -> Iterator["MapFolder"]:
+        """Yields the hidden folder in which the map is made, so that a later start finds what is done.
 
         Raises:
-            RunError: a file that no map wrote is in the way.
+            RunError: another process makes a map here, or a file that no map wrote is in the way.
         """
-        draft = MapFolder(self.path / ".unfinished")
-        if not self.facts.is_file() and not draft.path.is_dir():
-            for path in self.list_files():
-                if path.exists():
-                    raise RunError(
-                        f"{path}: exists and is of no finished map; name another folder with --out DIR"
-                    )
-        draft.path.mkdir(parents=True, exist_ok=True)
-        return draft
+        with hold(self.path, "making a map"):
+            draft = MapFolder(self.path / ".unfinished")
+            if not self.facts.is_file() and not draft.path.is_dir():
+                for path in self.list_files():
+                    if path.exists():
+                        raise RunError(
+                            f"{path}: exists and is of no finished map; name another folder with --out DIR"
+                        )
+            draft.path.mkdir(exist_ok=True)
+            yield draft
 
     def publish(self, draft: "MapFolder") -> list[Path]:
         """Moves the files of a finished draft here, in place of all of an earlier map; returns them."""
