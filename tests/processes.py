@@ -35,6 +35,9 @@ class Command:
         with contextlib.suppress(ProcessLookupError):  # has ended by itself
             os.kill(self.process.pid, number)
 
+    def is_alive(self) -> bool:
+        return self.process.is_alive()
+
     def wait(self) -> int:
         """Returns the exit code, or minus the signal that ended it."""
         self.process.join(120)
