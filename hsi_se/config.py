@@ -270,6 +270,11 @@ class TrainSettings(Settings):
     class_weights: Literal["none", "sqrt", "balanced"] = Field(
         default="none", description="weight of a class in the loss: 1, 1/√n or 1/n of its training pixels"
     )
+    checkpoint_every_s: NonNegativeFloat = Field(
+        default=60.0,
+        description="seconds between checkpoints within an epoch, more where saving would cost over 1 % of "
+        "the time; 0 saves after every step",
+    )
 
 
 class Smoothing(Settings):
@@ -337,11 +342,15 @@ class Config(Settings):
         """Rows and cols of the scene that decide a pixel's class: its patch, and what smoothing reaches."""
         return self.patch.size + 2 * self.prediction.reach
 
+    @property
+    def default_buffer(self) -> int:
+        """Pixels between the sides at which no test pixel's class depends on a pixel of a training patch."""
+        return self.patch.size + self.train.shift + self.prediction.reach
+
     @model_validator(mode="after")
     def _buffer_is_the_patch_size_unless_given(self) -> Self:
         if isinstance(self.split, BlocksSplit | FieldsSplit) and self.split.buffer is None:
-            reach = self.patch.size + self.train.shift + self.prediction.reach
-            split = self.split.model_copy(update={"buffer": reach})
+            split = self.split.model_copy(update={"buffer": self.default_buffer})
             object.__setattr__(self, "split", split)
         return self
 
@@ -370,8 +379,8 @@ class Config(Settings):
 
     @property
     def digest(self) -> str:
-        """SHA-256 over every setting but the name: two experiments share it only if they are the same."""
-        settings = self.model_dump(mode="json", exclude={"name"})
+        """SHA-256 over what decides the result: every setting but the name and the checkpoints' pace."""
+        settings = self.model_dump(mode="json", exclude={"name": True, "train": {"checkpoint_every_s"}})
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 

@@ -3,7 +3,9 @@
 import datetime
 import functools
 import platform
-from dataclasses import dataclass
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,9 @@ from hsi_se.config_model import RandomForest, Svm
 from hsi_se.errors import RunError, TrainingError
 from hsi_se.evaluation.assessment import Assessment, assess
 from hsi_se.evaluation.metrics import Evaluation
+from hsi_se.launcher import is_distributed, local_rank
+from hsi_se.lifecycle import Logged, begin_run, check_free, open_unfinished, until_finished
+from hsi_se.locking import hold
 from hsi_se.mapping.class_map import classify
 from hsi_se.mapping.logits import Engine, predict_logits
 from hsi_se.mapping.smoothing import smooth_logits
@@ -32,25 +37,28 @@ from hsi_se.records import (
     BundleFacts,
     MappingCost,
     ModelBundle,
+    RunFacts,
     RunFolder,
     RunRecord,
+    RunStart,
     Versions,
-    check_free,
-    new_run,
 )
 from hsi_se.report.confidence_figures import save_rejection, save_reliability
 from hsi_se.report.figures import save_confusion, save_map, save_split
 from hsi_se.report.tables import render_report
 from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
-from hsi_se.sampling.reduction import fit_reduction
+from hsi_se.sampling.reduction import Reduction, fit_reduction
 from hsi_se.sampling.splits import Pixels, Split, make_split
 from hsi_se.scene.palette import make_palette
 from hsi_se.scene.readers import load_scene
 from hsi_se.scene.scene import Scene
 from hsi_se.training.adapt import adapt_norms
+from hsi_se.training.checkpoint import Checkpoints
 from hsi_se.training.classical import fit_classical
+from hsi_se.training.distributed import World, join, together
 from hsi_se.training.fit import FitResult, fit
 from hsi_se.training.history import Observer, Silent
+from hsi_se.training.interrupt import listening
 
 RUNS = Path("runs")
 Classifier = Network | CentrePixelClassifier  # both are modules from patches (n, 1, k, p, p) to logits
@@ -67,27 +75,112 @@ def train(
 ) -> RunFolder:
     """Trains the network that a config describes and returns the run folder it has written.
 
-    Everything that can be wrong with the config or the scene is found before training starts, and
-    the folder appears only when it is complete.
+    Everything that can be wrong with the config or the scene is found before training starts. The
+    folder then appears with what is known, gains a line an epoch, and is finished with its record.
 
     Args:
         config: from `load_config`.
         data: a folder searched for scenes before `datasets/`.
         run: the folder to write; by default `runs/DATE-NAME-DIGEST`.
         device: `auto`, `cpu` or `cuda`.
-        overwrite: whether a run that is already there is replaced, once the new one is complete.
+        overwrite: whether a run that is already there is replaced.
         observer: told of progress.
 
     Raises:
-        HsiError: a mistake in the config, the scene or the run folder; nothing has been written.
+        HsiError: a mistake in the config, the scene or the run folder; nothing is left of it.
     """
     observer = observer or Silent()
     path = Path(run) if run is not None else default_run(config)
-    check_free(path, overwrite=overwrite)
     torch_device = pick_device(device)
+    with join(torch_device) as world:
+        if world.is_first:
+            check_free(path, overwrite=overwrite)
+        setting = _prepare(config, data=data, device=torch_device)
+        start = _describe_start(setting, data=data)
+        with ExitStack() as stack:
+            folder = RunFolder(path)
+            if world.is_first:
+                for note in setting.notes:
+                    observer.note(note)
+                begun = begin_run(path, overwrite=overwrite, start=start, config=config, split=setting.split)
+                folder = stack.enter_context(begun)
+                observer = Logged(observer, folder)
+            _train_into(folder, setting, start=start, observer=observer, world=world)
+    return RunFolder(path)
 
+
+def resume(
+    run: str | Path | RunFolder, *, data: str | Path | None = None, observer: Observer | None = None
+) -> RunFolder:
+    """Finishes a run that was interrupted, with its own config, split and device, and returns its folder.
+
+    On a CPU, with as many threads as before, the weights are those of a run that was never interrupted.
+
+    Args:
+        run: a folder that `train` began.
+        data: where to look for the scene; by default where training found it.
+        observer: told of progress.
+
+    Raises:
+        HsiError: there is no unfinished run, another process trains it, or its config, its scene, its
+            split or its checkpoints are not what they were.
+    """
+    observer = observer or Silent()
+    folder = open_unfinished(run)
+    with ExitStack() as stack:
+        world = stack.enter_context(join(pick_device(folder.read_progress()[0].device_kind)))
+        if world.is_first:
+            stack.enter_context(hold(folder.path, "training"))
+        start, _ = folder.read_progress()
+        config = folder.read_config()
+        if config.digest != start.config_digest:
+            raise RunError(f"{folder.config}: was changed since the run began; train it into another folder")
+        split = folder.read_split()
+        if split.digest != start.split_digest:
+            raise RunError(f"{folder.split}: was changed since the run began; train again with --overwrite")
+        torch_device = pick_device(start.device_kind)
+        setting = _prepare(config, data=_find_data(start, data), device=torch_device, split=split)
+        _check_edition(folder, start, found=setting.scene_digest)
+        if world.is_first:
+            if not folder.has_checkpoint:
+                observer.note(f"{folder}: has no checkpoint yet, begins anew")
+            stack.enter_context(until_finished(folder))
+            observer = Logged(observer, folder)
+        _train_into(folder, setting, start=start, observer=observer, world=world)
+    return folder
+
+
+@dataclass(frozen=True, eq=False)
+class _Setting:
+    """What a training is given: the config, and the scene as its split and its reduction leave it."""
+
+    config: Config
+    scene_digest: str  # of the files, before the split had a say in the labels
+    scene: Scene
+    split: Split
+    reduction: Reduction
+    components: NDArray[np.float32]
+    padded: torch.Tensor  # on the device
+    network: Network | None  # on the device, untrained; none for what is fitted at once
+    notes: tuple[str, ...]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Of any classifier of these patches, and its seed."""
+        num_classes, seed = self.scene.num_classes, self.config.seed
+        return {"patch_size": self.config.patch.size, "num_classes": num_classes, "seed": seed}
+
+    def make_patches(self, pixels: Pixels) -> PatchDataset:
+        targets = to_targets(self.scene.labels, pixels, self.scene.class_ids)
+        return PatchDataset(self.padded, pixels, patch_size=self.config.patch.size, targets=targets)
+
+
+def _prepare(
+    config: Config, *, data: str | Path | None, device: torch.device, split: Split | None = None
+) -> _Setting:
+    """Reads and reduces the scene; draws the split unless it is given."""
     scene = load_scene(config.scene, data)
-    split = make_split(scene, config.split, seed=config.seed, data=data)
+    split = split or make_split(scene, config.split, seed=config.seed, data=data)
     scene_digest, scene = scene.digest, split.relabel(scene)
     notes = scene.notes + split.notes
     if not isinstance(config.model, NetworkSettings):
@@ -96,82 +189,119 @@ def train(
         notes += (
             "batch norm goes by patches of the whole scene, test pixels included, without their labels",
         )
-    for note in notes:
-        observer.note(note)
     reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train, nodata=scene.nodata)
     components = reduction.apply(scene.cube, nodata=scene.nodata)
-    padded = pad_cube(components, patch_size=config.patch.size, padding=config.patch.padding).to(torch_device)
-
-    def make_patches(pixels: Pixels) -> PatchDataset:
-        targets = to_targets(scene.labels, pixels, scene.class_ids)
-        return PatchDataset(padded, pixels, patch_size=config.patch.size, targets=targets)
-
-    meter = Meter(torch_device)
-    sizes = {"patch_size": config.patch.size, "num_classes": scene.num_classes, "seed": config.seed}
-    model: Classifier
+    padded = pad_cube(components, patch_size=config.patch.size, padding=config.patch.padding).to(device)
+    setting = _Setting(config, scene_digest, scene, split, reduction, components, padded, None, notes)
     if isinstance(config.model, Svm | RandomForest):
-        known = split.training_side
-        x, y = components[known[:, 0], known[:, 1]], to_targets(scene.labels, known, scene.class_ids)
-        model = fit_classical(config.model, x, y, **sizes).to(torch_device)
-        result = FitResult(best_epoch=0, history=())
-    else:
-        model = build_model(config.model, num_bands=reduction.num_components, **sizes).to(torch_device)
-        result = fit(
-            model,
-            train=make_patches(split.train),
-            val=make_patches(split.val),
-            num_classes=scene.num_classes,
-            settings=config.train,
-            seed=config.seed,
-            observer=observer,
-        )
-        if config.train.norm_statistics == "scene":
-            pixels = np.argwhere(scene.valid)
-            adapt_norms(model, PatchDataset(padded, pixels, patch_size=config.patch.size), seed=config.seed)
-    cost = meter.stop()
-    versions = _list_versions()
-    record = RunRecord(
+        return setting
+    network = build_model(config.model, num_bands=reduction.num_components, **setting.sizes)
+    return replace(setting, network=network.to(device))
+
+
+def _describe_start(setting: _Setting, *, data: str | Path | None) -> RunStart:
+    config, scene, split = setting.config, setting.scene, setting.split
+    device = setting.padded.device
+    class_ids = scene.class_ids.tolist()
+    return RunStart(
         name=config.name or "run",
         seed=config.seed,
         config_digest=config.digest,
         scene=scene.name,
-        scene_digest=scene_digest,
+        scene_digest=setting.scene_digest,
         split_digest=split.digest,
         data=None if data is None else str(Path(data).resolve()),
-        device=_describe_device(torch_device),
-        notes=notes,
+        device=_describe_device(device),
+        notes=setting.notes,
         num_train=len(split.train),
         num_val=len(split.val),
+        versions=_list_versions(),
+        started=datetime.datetime.now(datetime.UTC),
+        device_kind=device.type,
+        epochs=config.train.epochs if isinstance(config.model, NetworkSettings) else 0,
+        class_ids=tuple(class_ids),
+        class_names=tuple(scene.class_names[label] for label in class_ids),
+    )
+
+
+def _train_into(
+    folder: RunFolder, setting: _Setting, *, start: RunStart, observer: Observer, world: World
+) -> None:
+    """Fits what the config names; the first process writes it and the record into the run folder."""
+    config, scene, split, device = setting.config, setting.scene, setting.split, setting.padded.device
+    if not world.agree(start.config_digest[:32] + split.digest[:32]):
+        raise RunError(f"{folder}: the processes of this training have different settings or scenes")
+    meter = Meter(device)
+    model: Classifier
+    if setting.network is None:
+        if not world.is_alone:
+            raise TrainingError(
+                f"model.name = {config.model.name}: is fitted by one process; start it without torchrun"
+            )
+        assert isinstance(config.model, Svm | RandomForest)
+        known = split.training_side
+        x = setting.components[known[:, 0], known[:, 1]]
+        y = to_targets(scene.labels, known, scene.class_ids)
+        began = time.perf_counter()
+        model = fit_classical(config.model, x, y, **setting.sizes).to(device)
+        result = FitResult(best_epoch=0, history=(), training_s=time.perf_counter() - began)
+    else:
+        model = setting.network
+        with listening(insist=world.is_alone) as stop, together():
+            result = fit(
+                setting.network,
+                train=setting.make_patches(split.train),
+                val=setting.make_patches(split.val),
+                num_classes=scene.num_classes,
+                settings=config.train,
+                seed=config.seed,
+                observer=observer,
+                keeper=Checkpoints(
+                    folder.checkpoints,
+                    run=start.config_digest,
+                    every_s=config.train.checkpoint_every_s,
+                    remedy=folder.how_to_resume,
+                    stop=stop,
+                    note=observer.note,
+                    rewind=folder.rewind if world.is_first else lambda _: None,
+                    world=world,
+                ),
+                world=world,
+            )
+        if not world.is_first:
+            return
+        if config.train.norm_statistics == "scene":
+            pixels = np.argwhere(scene.valid)
+            adapt_norms(
+                model, PatchDataset(setting.padded, pixels, patch_size=config.patch.size), seed=config.seed
+            )
+    record = RunRecord(
+        **{name: getattr(start, name) for name in RunFacts.model_fields},
         num_parameters=count_parameters(model),
         macs_per_patch=count_macs(model),
         best_epoch=result.best_epoch,
         history=result.history,
-        training_s=cost.seconds,
-        peak_memory_bytes=cost.peak_bytes,
-        versions=versions,
+        training_s=result.training_s,
+        peak_memory_bytes=meter.stop().peak_bytes,
     )
     trained_on = scene.cube[split.train[:, 0], split.train[:, 1]]
     facts = BundleFacts(
         model=config.model,
         patch_size=config.patch.size,
         padding=config.patch.padding,
-        class_ids=tuple(scene.class_ids.tolist()),
-        class_names=tuple(scene.class_names[label] for label in scene.class_ids.tolist()),
+        class_ids=start.class_ids,
+        class_names=start.class_names,
         palette=make_palette(scene.class_ids, given=scene.palette),
         wavelengths_nm=None if scene.wavelengths_nm is None else tuple(scene.wavelengths_nm.tolist()),
         dropped_bands=dict(scene.dropped_bands),
         value_range=(float(trained_on.min()), float(trained_on.max())),
         prediction=config.prediction,
-        guide_scale=tuple(components[scene.valid].std(axis=0, dtype=np.float64).tolist()),
+        guide_scale=tuple(setting.components[scene.valid].std(axis=0, dtype=np.float64).tolist()),
         split_digest=split.digest,
-        versions=versions,
+        versions=start.versions,
     )
     weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
-    with new_run(path, overwrite=overwrite) as folder:
-        folder.write_run(
-            config=config, record=record, split=split, bundle=ModelBundle(facts, weights, reduction)
-        )
-    return RunFolder(path)
+    folder.write_result(record, bundle=ModelBundle(facts, weights, setting.reduction))
 
 
 def evaluate(
@@ -252,6 +382,21 @@ def assess_run(
     return assessment
 
 
+def _find_data(facts: RunFacts, data: str | Path | None) -> str | Path | None:
+    """The folder with the scene: the one given, or where training found it if that is still there."""
+    if data is None and facts.data is not None and Path(facts.data).is_dir():
+        return facts.data
+    return data
+
+
+def _check_edition(folder: RunFolder, facts: RunFacts, *, found: str) -> None:
+    if found != facts.scene_digest:
+        raise RunError(
+            f"{folder}: was trained on another edition of {facts.scene} (digest {facts.scene_digest[:8]}, "
+            f"found {found[:8]}); name the folder of the first with --data"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class OpenedRun:
     """A run and the scene it was trained on: labels as the split has them, and what the network saw."""
@@ -274,14 +419,8 @@ def open_run(run: str | Path | RunFolder, *, data: str | Path | None = None) -> 
     folder = RunFolder.open(run)
     record, config, split = folder.read_record(), folder.read_config(), folder.read_split()
     bundle = folder.read_bundle()
-    if data is None and record.data is not None and Path(record.data).is_dir():
-        data = record.data
-    scene = load_scene(config.scene, data)
-    if scene.digest != record.scene_digest:
-        raise RunError(
-            f"{folder}: was trained on another edition of {scene.name} (digest {record.scene_digest[:8]}, "
-            f"found {scene.digest[:8]}); name the folder of the first with --data"
-        )
+    scene = load_scene(config.scene, _find_data(record, data))
+    _check_edition(folder, record, found=scene.digest)
     scene = split.relabel(scene)
     components = bundle.reduction.apply(scene.cube, nodata=scene.nodata)
     return OpenedRun(folder, record, config, split, bundle, scene, components)
@@ -369,6 +508,13 @@ def pick_device(name: str) -> torch.device:
         raise TrainingError("--device cuda: this torch sees no GPU; write --device cpu")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and is_distributed():
+        if local_rank() >= torch.cuda.device_count():
+            raise TrainingError(
+                f"--nproc-per-node: this machine has {torch.cuda.device_count()} GPUs, one for a process; "
+                "start fewer"
+            )
+        return torch.device(name, local_rank())
     return torch.device(name)
 
 

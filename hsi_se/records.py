@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -22,6 +23,7 @@ from safetensors.numpy import load_file, save
 from hsi_se.config import MAX_PATCH_SIZE, Config, PredictionSettings
 from hsi_se.config_file import dump_config, load_config
 from hsi_se.config_model import ModelSettings
+from hsi_se.durable import write_durably
 from hsi_se.errors import RunError
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.metrics import number_or_none
@@ -49,8 +51,8 @@ class Versions(BaseModel):
     python: str
 
 
-class RunRecord(BaseModel):
-    """Everything a report needs to know about one training, besides its evaluation."""
+class RunFacts(BaseModel):
+    """What is known of a run before its first step."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,13 +67,35 @@ class RunRecord(BaseModel):
     notes: tuple[str, ...]
     num_train: int
     num_val: int
+    versions: Versions
+
+
+class RunStart(RunFacts):
+    """The head line of `progress.jsonl`: what `--resume` and whoever watches need besides the config.
+
+    Attributes:
+        started: in UTC.
+        device_kind: `cpu` or `cuda`.
+        epochs: as many lines follow; 0 for a classifier that is fitted at once.
+        class_ids, class_names: in the order of `EpochRecord.validation_per_class`.
+    """
+
+    started: datetime
+    device_kind: str
+    epochs: int
+    class_ids: tuple[int, ...]
+    class_names: tuple[str, ...]
+
+
+class RunRecord(RunFacts):
+    """Everything a report needs to know about one training, besides its evaluation."""
+
     num_parameters: int
     macs_per_patch: int
     best_epoch: int
     history: tuple[EpochRecord, ...]
     training_s: float
     peak_memory_bytes: int | None = None  # while training, of the GPU's allocator or the whole process
-    versions: Versions
 
 
 class BundleFacts(BaseModel):
@@ -128,12 +152,14 @@ class MappingCost(BaseModel):
 
 
 class RunFolder:
-    """A folder in `runs/` and the names of the files in it."""
+    """A folder in `runs/` and the names of the files in it; `record.json` comes last, of a finished run."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.config = self.path / "config.yaml"
         self.record = self.path / "record.json"
+        self.progress = self.path / "progress.jsonl"
+        self.checkpoints = self.path / "checkpoints"  # a folder, while the run is not finished
         self.split = self.path / "split.safetensors"
         self.bundle_facts = self.path / "bundle.json"
         self.bundle_arrays = self.path / "bundle.safetensors"
@@ -161,22 +187,45 @@ class RunFolder:
         """Returns the folder of a finished run.
 
         Raises:
-            RunError: there is no such folder, or it holds no run.
+            RunError: there is no such folder, or it holds no run, or one that is not finished.
         """
         run = cls(path.path if isinstance(path, RunFolder) else path)
         if not run.path.is_dir():
             raise RunError(f"{path}: no such run folder; `hsi-se train` prints the path it writes")
+        if run.is_unfinished:
+            raise RunError(f"{path}: this run is not finished; {run.how_to_resume}")
         if not run.record.is_file():
             raise RunError(
                 f"{path}: no run in here ({run.record.name} is missing); name a folder that train wrote"
             )
         return run
 
+    @property
+    def is_unfinished(self) -> bool:
+        return self.progress.is_file() and not self.record.is_file()
+
+    @property
+    def has_checkpoint(self) -> bool:
+        return any(self.checkpoints.glob("*.safetensors"))
+
+    @property
+    def how_to_resume(self) -> str:
+        return f"go on with `hsi-se train --resume {self}`"
+
     def read_config(self) -> Config:
         return load_config(self.config)
 
     def read_record(self) -> RunRecord:
         return _parse(RunRecord, self.record)
+
+    def read_progress(self) -> tuple[RunStart, tuple[EpochRecord, ...]]:
+        """Returns how the run began and its epochs so far; a line that is half written is left out."""
+        try:
+            head, *lines = self.progress.read_bytes().split(b"\n")[:-1] or [b""]
+        except FileNotFoundError:
+            raise RunError(f"{self.progress}: missing from the run folder; train again") from None
+        epochs = tuple(_parse_text(EpochRecord, line, path=self.progress) for line in lines)
+        return _parse_text(RunStart, head, path=self.progress), epochs
 
     def read_split(self) -> Split:
         arrays = _read_arrays(self.split, needed=_SIDES)
@@ -192,11 +241,27 @@ class RunFolder:
         reduction = Reduction(*(arrays[part] for part in parts))
         return ModelBundle(_parse(BundleFacts, self.bundle_facts), weights, reduction)
 
-    def write_run(self, *, config: Config, record: RunRecord, split: Split, bundle: ModelBundle) -> None:
-        self.config.write_text(dump_config(config), encoding="utf-8")
+    def write_start(self, start: RunStart, *, config: Config, split: Split) -> None:
+        """Writes what the run is of, and the head line of its progress."""
+        write_durably(self.config, dump_config(config).encode())
         sides = {side: getattr(split, side) for side in _SIDES}
         labels = {} if split.labels is None else {"labels": split.labels}
         _write_arrays(self.split, sides | labels)
+        write_durably(self.progress, start.model_dump_json().encode() + b"\n")
+
+    def rewind(self, history: Sequence[EpochRecord]) -> None:
+        """Takes back the epochs that the progress has beyond these."""
+        head, _, _ = self.progress.read_bytes().partition(b"\n")
+        lines = [head, *(record.model_dump_json().encode() for record in history)]
+        write_durably(self.progress, b"".join(line + b"\n" for line in lines))
+
+    def log(self, record: EpochRecord) -> None:
+        """Adds an epoch to the progress."""
+        with self.progress.open("a", encoding="utf-8") as stream:
+            stream.write(record.model_dump_json() + "\n")
+
+    def write_result(self, record: RunRecord, *, bundle: ModelBundle) -> None:
+        """Writes what was learned, and last the record: from then on the run is finished."""
         arrays = {f"model.{name}": array for name, array in bundle.weights.items()}
         arrays |= {
             "reduction.mean": bundle.reduction.mean,
@@ -204,8 +269,8 @@ class RunFolder:
             "reduction.scale": bundle.reduction.scale,
         }
         _write_arrays(self.bundle_arrays, arrays)
-        self.bundle_facts.write_text(bundle.facts.model_dump_json(indent=2), encoding="utf-8")
-        self.record.write_text(record.model_dump_json(indent=2), encoding="utf-8")
+        write_durably(self.bundle_facts, bundle.facts.model_dump_json(indent=2).encode())
+        write_durably(self.record, record.model_dump_json(indent=2).encode())
 
     def write_report(self, assessment: Assessment, record: RunRecord, *, text: str) -> None:
         values = json.dumps(report_values(assessment, record), indent=2, ensure_ascii=False, allow_nan=False)
@@ -426,7 +491,8 @@ class SeriesFolder:
         """
         if (
             self.path.exists()
-            and (not self.path.is_dir() or any(self.path.iterdir()))
+            and (not self.path.is_dir() or any(self.path.glob("[!.]*")))
+            and not any(RunFolder(path).progress.is_file() for path in self.path.glob("seed-*"))
             and not self.list_runs()
         ):
             raise RunError(f"{self.path}: exists and is no series of runs; name another with --run DIR")
@@ -476,39 +542,6 @@ def _summarize(values: list[float | None]) -> Summary:
     return summarize([np.nan if value is None else value for value in values])
 
 
-def check_free(path: Path, *, overwrite: bool) -> None:
-    """Proves that a run may be written at `path`.
-
-    Raises:
-        RunError: something is there already, and it is no run, or `overwrite` is not set; or no
-            folder can be made there.
-    """
-    if not path.exists():
-        parent = next(parent for parent in path.absolute().parents if parent.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise RunError(f"{path}: no folder can be made in {parent}; name another with --run DIR")
-        return
-    if not (path / RunFolder(path).record.name).is_file():
-        raise RunError(f"{path}: exists and is no run folder; name another with --run DIR")
-    if not overwrite:
-        raise RunError(f"{path}: this run folder exists; name another with --run DIR, or add --overwrite")
-
-
-@contextmanager
-def new_run(path: Path, *, overwrite: bool) -> Iterator[RunFolder]:
-    """Yields a hidden folder that becomes `path` when the block ends, and vanishes when it fails."""
-    check_free(path, overwrite=overwrite)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    draft.mkdir(parents=True)
-    try:
-        yield RunFolder(draft)
-        if path.exists():
-            shutil.rmtree(path)
-        draft.rename(path)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a path to write to, which takes the place of `path` once it is complete."""
@@ -523,9 +556,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def _parse(kind: type[Model], path: Path) -> Model:
     try:
-        return kind.model_validate_json(path.read_bytes())
+        text = path.read_bytes()
     except FileNotFoundError:
         raise RunError(f"{path}: missing from the run folder; train again") from None
+    return _parse_text(kind, text, path=path)
+
+
+def _parse_text(kind: type[Model], text: bytes, *, path: Path) -> Model:
+    try:
+        return kind.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         problem = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
@@ -534,7 +573,7 @@ def _parse(kind: type[Model], path: Path) -> Model:
 
 def _write_arrays(path: Path, arrays: Arrays) -> None:
     """safetensors takes an array's bytes as they lie in memory, so they must lie in C order."""
-    path.write_bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+    write_durably(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
 
 def _read_arrays(path: Path, *, needed: Sequence[str]) -> Arrays:

@@ -13,6 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "hsi_se"
 # A module imports only from rows above its own, or from its own row's folder.
 ROOMS = (
     "errors",
+    "durable",
+    "launcher",
     "locking",
     "settings",
     "config_model",
@@ -30,6 +32,7 @@ ROOMS = (
     "records",
     "ablation_record",
     "ablation_summary",
+    "lifecycle",
     "report",
     "survey",
     "preview",
@@ -51,6 +54,8 @@ ROOMS = (
 )
 TORCH_FREE = (
     "errors",
+    "durable",
+    "launcher",
     "locking",
     "settings",
     "config_model",
@@ -61,10 +66,9 @@ TORCH_FREE = (
     "evaluation",
     "explanation",
     "records",
-    "ablation_file",
     "ablation_record",
     "ablation_summary",
-    "ablation_record",
+    "lifecycle",
     "report",
     "survey",
     "terminal",
