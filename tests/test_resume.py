@@ -153,7 +153,7 @@ def test_killed_at_any_of_twenty_moments_it_goes_on_to_the_same_weights(whole, t
         assert same_weights(run, whole), number
         assert without_times(RunFolder(run)) == without_times(whole)
         assert RunFolder(run).read_progress()[1] == RunFolder(run).read_record().history
-    assert moments_in_a_run >= 15
+    assert moments_in_a_run >= 10
     assert moments_in_a_write >= 3
 
 
