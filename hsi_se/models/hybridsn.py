@@ -86,9 +86,7 @@ class HybridSN(Network):
             ]
         self.head = nn.Sequential(*hidden, nn.Linear(sizes[-1], num_classes))
 
-    def forward(self, x: Tensor) -> Tensor:
-        for point, stage in self.stages.items():
-            x = self.attention[point](stage(x))
+    def classify(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.pool(x).flatten(1))  # (n, C)
         return logits
 
