@@ -15,8 +15,9 @@ from hsi_se.config import TrainSettings
 from hsi_se.errors import TrainingError
 from hsi_se.models.inference import predict_patches
 from hsi_se.sampling.patches import PatchDataset
-from hsi_se.training.augment import draw_patches
+from hsi_se.training.allocator import keep_freed_memory
 from hsi_se.training.history import EpochRecord, Observer
+from hsi_se.training.step import Stepper
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ def fit(
         decay = get_ema_multi_avg_fn(settings.weight_averaging)  # type: ignore[no-untyped-call]
         average = AveragedModel(model, multi_avg_fn=decay, use_buffers=True)
     judged = model if average is None else average.module  # whose weights are validated and kept
-    is_mixed = settings.precision == "bfloat16"
+    step = Stepper(model, train=train, settings=settings)
+    if train.device.type == "cpu":
+        keep_freed_memory()
     weight = _class_weights(train.targets, num_classes, settings.class_weights)
 
     history: list[EpochRecord] = []
@@ -85,11 +88,8 @@ def fit(
             order = torch.randperm(len(train), generator=generator)
             # Batches of equal size, give or take one: batch norm never meets a single left-over patch.
             for index in order.tensor_split(num_batches):
-                patches = draw_patches(train, index, settings=settings, generator=generator)
-                with torch.autocast(train.device.type, torch.bfloat16, enabled=is_mixed):
-                    logits = model(patches)
                 loss = F.cross_entropy(
-                    logits.float(),
+                    step(index, generator=generator).float(),
                     train.targets[index.to(train.device)],
                     weight=weight,
                     label_smoothing=settings.label_smoothing,

@@ -9,8 +9,6 @@ by one, to rounding.
 Axes: h, w locations of the area; n patches; c features, d spectral depth; C = c·d channels.
 """
 
-import math
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -63,7 +61,8 @@ def share_forward(model: Network, area: Tensor, corners: Corners) -> Tensor:
 def _run_stage(stage: nn.Module, x: Tensor, corners: Corners, *, reach: int) -> Tensor:
     """From `(1, …, h, w)` to the stage's features; a patch covers `h - reach` rows and as many cols."""
     if isinstance(stage, nn.Flatten):
-        return _fold(x)
+        return cast(Tensor, stage(x))
+    is_rectified = False
     for module in stage.children():
         match module:
             case nn.Conv2d() | nn.Conv3d():
@@ -74,8 +73,9 @@ def _run_stage(stage: nn.Module, x: Tensor, corners: Corners, *, reach: int) -> 
                 by_location = x.movedim(1, -1)  # (1, d, h, w, c) or (1, h, w, c)
                 flat = by_location.reshape(-1, h * w, x.shape[1])
                 x = normalize(flat, module, counts=counts.flatten()).view(by_location.shape).movedim(-1, 1)
-            case nn.ReLU():
-                x = x.relu()
+                is_rectified = True
+            case nn.ReLU() if is_rectified:
+                pass
             case _:
                 x = module(x)
     return x
@@ -92,11 +92,6 @@ def _convolve(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
     return y.transpose(0, 1)[None]  # (1, c, d, h, w)
 
 
-def _fold(x: Tensor) -> Tensor:
-    """`(1, c, d, h, w)` to `(1, c·d, h, w)` with the channels of a location side by side."""
-    return x.permute(0, 3, 4, 1, 2).flatten(3).permute(0, 3, 1, 2)
-
-
 def _cut_patches(block: nn.Module, x: Tensor, corners: Corners, *, size: int) -> Tensor:
     """Returns the features `(n, …, s, s)` of the patches behind their block, from `(1, …, h, w)`."""
     shape = x.shape[1:-2]  # (C,) or (c, d)
@@ -109,5 +104,4 @@ def _cut_patches(block: nn.Module, x: Tensor, corners: Corners, *, size: int) ->
             gates = gates.unsqueeze(3 - block.gated_dim).expand(means.shape[:3]).flatten(1)  # (n, C)
         block = nn.Identity()  # has acted
     patches = gather_windows(features, corners, size=size, gates=gates)  # (n, s, s, C)
-    x = block(patches.view(*patches.shape[:3], *shape).movedim((1, 2), (-2, -1)))
-    return x
+    return cast(Tensor, block(patches.view(*patches.shape[:3], *shape).movedim((1, 2), (-2, -1))))

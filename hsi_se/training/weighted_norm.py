@@ -27,7 +27,7 @@ def normalize(x: Tensor, norm: _BatchNorm, *, counts: Tensor) -> Tensor:
     total = len(x) * float(counts.sum())
     y, mean, variance = cast(
         tuple[Tensor, Tensor, Tensor],
-        _WeightedNorm.apply(x, counts[:, None], norm.weight, norm.bias, norm.eps, total),
+        _WeightedNorm.apply(x, counts[:, None], norm.weight, norm.bias, norm.eps, total),  # type: ignore[no-untyped-call]
     )
     with torch.no_grad():
         norm.running_mean.lerp_(mean, norm.momentum)

@@ -12,19 +12,17 @@ from torch.autograd import Function
 Corners = list[tuple[int, int]]  # upper left (row, col) of each patch
 
 
-def gather_windows(
-    features: Tensor, corners: Corners, *, size: int, gates: Tensor | None = None
-) -> Tensor:
+def gather_windows(features: Tensor, corners: Corners, *, size: int, gates: Tensor | None = None) -> Tensor:
     """Returns the patches `(n, s, s, C)` of features `(h, w, C)`, each channel times its gate `(n, C)`.
 
     Backwards, a location gets the sum over the patches that cover it.
     """
-    return cast(Tensor, _GatherWindows.apply(features, corners, size, gates))
+    return cast(Tensor, _GatherWindows.apply(features, corners, size, gates))  # type: ignore[no-untyped-call]
 
 
 def average_windows(features: Tensor, corners: Corners, *, size: int) -> Tensor:
     """Returns the mean of each channel over each patch, `(n, C)`, without cutting the patches."""
-    return cast(Tensor, _AverageWindows.apply(features, corners, size))
+    return cast(Tensor, _AverageWindows.apply(features, corners, size))  # type: ignore[no-untyped-call]
 
 
 def count_coverage(corners: Corners, *, shape: tuple[int, int], size: int, like: Tensor) -> Tensor:
