@@ -25,16 +25,16 @@ def normalize(x: Tensor, norm: _BatchNorm, *, counts: Tensor) -> Tensor:
     assert norm.running_var is not None
     assert norm.momentum is not None
     total = len(x) * float(counts.sum())
-    y, mean, variance = cast(
-        tuple[Tensor, Tensor, Tensor],
-        _WeightedNorm.apply(x, counts[:, None], norm.weight, norm.bias, norm.eps, total),  # type: ignore[no-untyped-call]
-    )
+    with torch.autocast(x.device.type, enabled=False):  # the sums stay float32
+        y, mean, variance = _WeightedNorm.apply(  # type: ignore[no-untyped-call]
+            x, counts[:, None], norm.weight, norm.bias, norm.eps, total
+        )
     with torch.no_grad():
         norm.running_mean.lerp_(mean, norm.momentum)
         norm.running_var.lerp_(variance * (total / (total - 1)), norm.momentum)
         if norm.num_batches_tracked is not None:
             norm.num_batches_tracked += 1
-    return y
+    return cast(Tensor, y)
 
 
 class _WeightedNorm(Function):
@@ -45,8 +45,8 @@ class _WeightedNorm(Function):
         ctx: Any, x: Tensor, counts: Tensor, weight: Tensor, bias: Tensor, eps: float, total: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         shares = (counts / total).T  # (1, l)
-        mean = sum_slabs(shares @ slab.to(counts.dtype) for slab in x)  # (1, c)
-        variance = sum_slabs(shares @ (slab - mean).square_() for slab in x)
+        mean = cast(Tensor, sum(shares @ slab.to(counts.dtype) for slab in x))  # (1, c)
+        variance = cast(Tensor, sum(shares @ (slab - mean).square_() for slab in x))
         scale = (variance + eps).rsqrt_()
         gain = scale * weight
         offset = bias - mean * gain
@@ -75,7 +75,3 @@ class _WeightedNorm(Function):
             line = torch.addcmul(level, slab.to(mean.dtype), slope).mul_(counts)
             out.copy_((out * gain).sub_(line))
         return grad, None, (of_centred * scale)[0], of_bias[0], None, None
-
-
-def sum_slabs(parts: Any) -> Tensor:
-    return cast(Tensor, sum(parts))
