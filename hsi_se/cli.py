@@ -60,6 +60,10 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run folder if it exists.")
     ] = False,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Only time a few steps, stage by stage, beside the least they take."),
+    ] = False,
 ) -> None:
     """Train the network that CONFIG describes and write a run folder, or one a seed."""
     from hsi_se.config_file import load_config
@@ -69,6 +73,15 @@ def train(
         raise ConfigError(
             "--overwrite: has no effect beside --seeds, which keeps finished runs; leave it out"
         )
+
+    if profile:
+        if seeds is not None or run is not None or overwrite:
+            raise ConfigError("--profile: writes no run; leave --seeds, --run and --overwrite out")
+        from hsi_se.profiling import profile_training
+        from hsi_se.terminal import print_profile
+
+        print_profile(profile_training(settings, data=data, device=device))
+        return
 
     from hsi_se import experiment, series
     from hsi_se.terminal import show_progress

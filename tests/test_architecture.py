@@ -29,6 +29,7 @@ ROOMS = (
     "survey",
     "preview",
     "experiment",
+    "profiling",
     "cross_scene",
     "series",
     "cluster",

@@ -62,7 +62,7 @@ def fit(
     """
     generator = torch.Generator().manual_seed(seed)
     num_batches = math.ceil(len(train) / settings.batch_size)
-    optimizer = _make_optimizer(model, settings)
+    optimizer = make_optimizer(model, settings)
     schedule = _make_schedule(optimizer, settings, num_steps=settings.epochs * num_batches)
     average = None
     if settings.weight_averaging:
@@ -142,7 +142,7 @@ def _has_finite_weights(model: nn.Module) -> bool:
     return all(bool(value.isfinite().all()) for value in model.state_dict().values())
 
 
-def _make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     """AdamW; weight decay acts on weights alone, not on biases and batch norm's scales."""
     parameters = list(model.parameters())
     groups = [

@@ -9,6 +9,7 @@ by one, to rounding.
 Axes: h, w locations of the area; n patches; c features, d spectral depth; C = c·d channels.
 """
 
+from collections.abc import Callable, Iterable
 from typing import cast
 
 import torch
@@ -23,39 +24,55 @@ from hsi_se.models.network import Network
 from hsi_se.training.weighted_norm import normalize
 from hsi_se.training.windows import Corners, average_windows, count_coverage, gather_windows
 
+CUT = "cutting patches"
+Watch = Callable[[str, Tensor], None]  # is told the name of a stage, slot or head, and what it gives
+
 
 def can_share(model: nn.Module) -> bool:
     """Whether every stage before the head is a valid convolution or moves depth into features."""
     return isinstance(model, HybridSN | Cnn3d)
 
 
-def last_shared_point(model: Network) -> str:
-    """Returns the stage behind which patches go their own ways: the first with a block, or the last."""
+def list_shared_points(model: Network) -> list[str]:
+    """Returns the stages up to the first with a block behind it, where patches go their own ways."""
     points = list(model.stages)
-    return next((p for p in points if not isinstance(model.attention[p], nn.Identity)), points[-1])
+    blocks = [not isinstance(model.attention[point], nn.Identity) for point in points]
+    return points[: blocks.index(True) + 1] if True in blocks else points
 
 
-def share_forward(model: Network, area: Tensor, corners: Corners) -> Tensor:
+def share_forward(model: Network, area: Tensor, corners: Corners, *, watch: Watch | None = None) -> Tensor:
     """Returns the logits `(n, classes)` of patches of an area, as `model` in training mode gives them.
 
     Args:
         model: one that `can_share`.
         area: `(h, w, k)` components; every location between the patches has to be finite.
         corners: of the n patches in the area.
+        watch: called behind every stage, every block, and where patches are cut.
     """
+    watch = watch or (lambda *_: None)
     x = area.permute(2, 0, 1)[None, None]  # (1, 1, k, h, w)
-    last = last_shared_point(model)
-    is_shared = True
-    for point, stage in model.stages.items():
-        if not is_shared:
-            x = model.attention[point](stage(x))
-            continue
-        x = _run_stage(stage, x, corners, reach=area.shape[0] - model.patch_size)
-        if point == last:
-            size = x.shape[-1] - (area.shape[1] - model.patch_size)
-            x = _cut_patches(model.attention[point], x, corners, size=size)
-            is_shared = False
-    return model.classify(x)
+    shared = list_shared_points(model)
+    for point in shared:
+        x = _run_stage(model.stages[point], x, corners, reach=area.shape[0] - model.patch_size)
+        watch(point, x)
+    block = model.attention[shared[-1]]
+    size = x.shape[-1] - (area.shape[1] - model.patch_size)
+    x = _cut_patches(block, x, corners, size=size)
+    watch(CUT if isinstance(block, nn.Identity) else f"attention.{shared[-1]}", x)
+    return finish_forward(model, x, list(model.stages)[len(shared) :], watch=watch)
+
+
+def finish_forward(model: Network, x: Tensor, points: Iterable[str], *, watch: Watch) -> Tensor:
+    """Returns the logits of patches from the features in front of the last stages, those of `points`."""
+    for point in points:
+        x = model.stages[point](x)
+        watch(point, x)
+        if not isinstance(model.attention[point], nn.Identity):
+            x = model.attention[point](x)
+            watch(f"attention.{point}", x)
+    x = model.classify(x)
+    watch("head", x)
+    return x
 
 
 def _run_stage(stage: nn.Module, x: Tensor, corners: Corners, *, reach: int) -> Tensor:

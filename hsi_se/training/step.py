@@ -11,12 +11,19 @@ from hsi_se.models.cost import count_stage_costs
 from hsi_se.models.network import Network
 from hsi_se.sampling.patches import PatchDataset
 from hsi_se.training.augment import draw_area, draw_patches
-from hsi_se.training.shared_step import can_share, last_shared_point, share_forward
+from hsi_se.training.shared_step import (
+    Watch,
+    can_share,
+    finish_forward,
+    list_shared_points,
+    share_forward,
+)
 from hsi_se.training.windows import gather_windows
 
 # Time of a MAC in a shared forward and backward pass over that of one patch by patch, gathers and
 # scatter-adds included: benchmarks/training_throughput.py measures it.
 SHARED_COST = 1.0
+DRAWN = "drawing and varying"
 
 
 @dataclass(frozen=True)
@@ -38,15 +45,18 @@ class Stepper:
 
     Attributes:
         obstacle: why patches cannot share, in words; empty where they can.
-        costs: of the batches so far.
+        costs: of the batches so far that could share.
+        watch: told of what each part of the forward pass gives, by its name.
     """
 
     def __init__(self, model: torch.nn.Module, *, train: PatchDataset, settings: TrainSettings) -> None:
         self._model, self._train, self._settings = model, train, settings
         self.obstacle = _explain_obstacle(model, settings)
         self.costs: list[BatchCost] = []
-        if not self.obstacle:
-            self._count_macs(cast(Network, model))
+        self.watch: Watch | None = None
+        if isinstance(model, Network):
+            self._stage_costs = count_stage_costs(model)
+            self._shared = list_shared_points(model)
 
     def __call__(self, index: Tensor, *, generator: torch.Generator) -> Tensor:
         """Returns the logits `(n, C)` of the training pixels at CPU positions `index`."""
@@ -58,8 +68,10 @@ class Stepper:
             cost = self.estimate(len(index), area.shape[:2])
             self.costs.append(cost)
             if cost.is_shared:
+                if self.watch is not None:
+                    self.watch(DRAWN, area)
                 with self._autocast():
-                    return share_forward(cast(Network, self._model), area, corners)
+                    return share_forward(cast(Network, self._model), area, corners, watch=self.watch)
         patches = gather_windows(area, corners, size=size)  # (n, p, p, k)
         return self._forward(patches.permute(0, 3, 1, 2).unsqueeze(1))  # (n, 1, k, p, p)
 
@@ -67,31 +79,36 @@ class Stepper:
         if can_share(self._model):  # their 3-D convolutions are faster with the features side by side
             patches = patches.contiguous(memory_format=torch.channels_last_3d)
         with self._autocast():
-            return cast(Tensor, self._model(patches))
+            if self.watch is None:
+                return cast(Tensor, self._model(patches))
+            self.watch(DRAWN, patches)
+            model = cast(Network, self._model)
+            return finish_forward(model, patches, model.stages, watch=self.watch)
 
     def _autocast(self) -> torch.autocast:
         is_mixed = self._settings.precision == "bfloat16"
         return torch.autocast(self._train.device.type, torch.bfloat16, enabled=is_mixed)
 
-    def _count_macs(self, model: Network) -> None:
-        """Splits a patch's MACs into those of each location of shared stages, and the rest."""
-        costs = count_stage_costs(model)
-        points = list(model.stages)
-        shared = set(points[: points.index(last_shared_point(model)) + 1])
-        self._patch_macs = sum(cost.macs for cost in costs)
-        self._own_macs = sum(cost.macs for cost in costs if cost.name not in shared)
-        spans = [(cost.macs, cost.shape[-1]) for cost in costs if cost.name in shared]
-        self._shared_macs = [(macs // span**2, span) for macs, span in spans]  # of a location; its window
+    def count_macs(self, num_patches: int, area: tuple[int, ...] | None = None) -> dict[str, int]:
+        """Returns the forward MACs of each stage, slot and the head for a batch: over an area, if given."""
+        macs = {}
+        for cost in self._stage_costs:
+            span = cost.shape[-1]
+            if area is not None and cost.name in self._shared:
+                rows, cols = (length - self._train.patch_size + span for length in area)
+                macs[cost.name] = cost.macs // span**2 * rows * cols
+            else:
+                macs[cost.name] = num_patches * cost.macs
+        return macs
 
     def estimate(self, num_patches: int, area: tuple[int, ...]) -> BatchCost:
         """Returns what a batch of patches costs that cover rows × cols."""
-        rows, cols = (length - self._train.patch_size for length in area)
-        shared = sum(macs * (rows + span) * (cols + span) for macs, span in self._shared_macs)
+        each, together = self.count_macs(num_patches), self.count_macs(num_patches, area)
         return BatchCost(
             num_patches,
             (area[0], area[1]),
-            patchwise_macs=num_patches * self._patch_macs,
-            shared_macs=shared + num_patches * self._own_macs,
+            patchwise_macs=sum(each.values()),
+            shared_macs=sum(together.values()),
         )
 
 
