@@ -17,7 +17,8 @@ They run in turn, once a round; in each turn the first epoch warms up, the other
 the gradients of one batch are compared in float64, shared against plain, and nothing is timed if they
 differ by 1e-10 of the largest or more. Printed: patches per second (median and range over the rounds), the
 ratios to plain of the same round, the rate of the machine's matrix product in the same run, the MACs of
-a step, forward and backward, and the share of that rate which each side reaches.
+a step, forward and backward, and the share of that rate which each side reaches. On a machine that
+has other work too, `--clock cpu --threads 1` counts processor time, which such work hardly changes.
 """
 
 import argparse
@@ -70,17 +71,19 @@ DEFAULTS = {
     "rounds": 3,
     "steps": 2,  # timed in a turn, rounded up to whole epochs
 }
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 Options = tuple[tuple[str, int], ...]
 
 
 class EpochClock(Silent):
     """Notes when each epoch ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: str) -> None:
         self.ends: list[float] = []
+        self._now = CLOCKS[clock]
 
     def epoch(self, _: EpochRecord) -> None:
-        self.ends.append(time.perf_counter())
+        self.ends.append(self._now())
 
 
 def cut_patches(cube: NDArray[np.float32], pixels: Pixels, *, patch_size: int) -> NDArray[np.float32]:
@@ -120,15 +123,15 @@ def make_network(name: str, options: Options) -> Network:
     )
 
 
-def train_ours(model: Network, patches: PatchDataset, settings: TrainSettings) -> list[float]:
+def train_ours(model: Network, patches: PatchDataset, settings: TrainSettings, clock: str) -> list[float]:
     """Trains as `hsi-se train` does, without validation pixels, and returns when each epoch ended."""
-    clock = EpochClock()
+    watch = EpochClock(clock)
     none = PatchDataset(patches.padded, np.empty((0, 2), np.int64), patch_size=patches.patch_size)
-    fit(model, train=patches, val=none, num_classes=NUM_CLASSES, settings=settings, seed=0, observer=clock)
-    return clock.ends
+    fit(model, train=patches, val=none, num_classes=NUM_CLASSES, settings=settings, seed=0, observer=watch)
+    return watch.ends
 
 
-def train_plainly(model: Network, patches: TensorDataset, settings: TrainSettings) -> list[float]:
+def train_plainly(model: Network, patches: TensorDataset, settings: TrainSettings, clock: str) -> list[float]:
     """Trains as a tutorial would, and returns when each epoch ended."""
     loader = DataLoader(patches, batch_size=settings.batch_size, shuffle=True)
     optimizer = torch.optim.AdamW(
@@ -144,11 +147,11 @@ def train_plainly(model: Network, patches: TensorDataset, settings: TrainSetting
             loss.backward()
             optimizer.step()
             total_loss += loss.item() * len(batch)
-        ends.append(time.perf_counter())
+        ends.append(CLOCKS[clock]())
     return ends
 
 
-def time_turn(side: str, network: str, options: Options, *, threads: int) -> float:
+def time_turn(side: str, network: str, options: Options, *, threads: int, clock: str) -> float:
     """Returns patches per second of one turn; runs in its side's process."""
     torch.set_num_threads(threads)
     sizes = dict(options)
@@ -158,7 +161,10 @@ def time_turn(side: str, network: str, options: Options, *, threads: int) -> flo
     ours, plain = make_data(options)
     model = make_network(network, options)
     gc.collect()
-    ends = train_plainly(model, plain, settings) if side == PLAIN else train_ours(model, ours, settings)
+    if side == PLAIN:
+        ends = train_plainly(model, plain, settings, clock)
+    else:
+        ends = train_ours(model, ours, settings, clock)
     return (epochs - 1) * sizes["pixels"] / (ends[-1] - ends[0])
 
 
@@ -210,7 +216,7 @@ def name_cpu() -> str:
 
 
 def measure(
-    network: str, options: Options, pools: dict[str, ProcessPoolExecutor], *, threads: int
+    network: str, options: Options, pools: dict[str, ProcessPoolExecutor], *, threads: int, clock: str
 ) -> dict[str, Any]:
     """Returns each side's patches per second, one for each round, and what they are compared with."""
     ours = pools[SHARED]
@@ -221,10 +227,10 @@ def measure(
     product_rates = []
     for _ in range(dict(options)["rounds"]):
         product_rates.append(
-            ours.submit(measure_product_rate, torch.device("cpu")).result()  # in the same round
+            ours.submit(measure_product_rate, torch.device("cpu"), clock=CLOCKS[clock]).result()
         )
         for side in SIDES:
-            turn = pools[side].submit(time_turn, side, network, options, threads=threads)
+            turn = pools[side].submit(time_turn, side, network, options, threads=threads, clock=clock)
             rates[side].append(turn.result())
     ratios = {
         side: [one / plain for one, plain in zip(rates[side], rates[PLAIN], strict=True)]
@@ -274,11 +280,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Training patches per second, hsi-se against a plain loop.")
     for name, default in (DEFAULTS | {"threads": torch.get_num_threads()}).items():
         parser.add_argument(f"--{name}", type=int, default=default, help="default %(default)s")
+    parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help="default %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here too")
     arguments = parser.parse_args()
     options = tuple((name, getattr(arguments, name)) for name in DEFAULTS)
     torch.set_num_threads(arguments.threads)
-    machine = {"torch": str(torch.__version__), "threads": arguments.threads, "cpu": name_cpu()}
+    machine = {
+        "torch": str(torch.__version__),
+        "threads": arguments.threads,
+        "cpu": name_cpu(),
+        "clock": arguments.clock,
+    }
     print(", ".join(f"{name} {value}" for name, value in (machine | dict(options)).items()))
 
     context = get_context("spawn")
@@ -289,7 +301,9 @@ def main() -> None:
     ):
         pools = {PLAIN: plain, PATCHES: ours, SHARED: ours}
         for network in NETWORKS:
-            results[network] = measure(network, options, pools, threads=arguments.threads)
+            results[network] = measure(
+                network, options, pools, threads=arguments.threads, clock=arguments.clock
+            )
             print_result(network, results[network])
     if arguments.json is not None:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -109,22 +110,28 @@ def profile_steps(
     )
 
 
-def measure_product_rate(device: torch.device, precision: str = "float32", *, repeats: int = 7) -> float:
+def measure_product_rate(
+    device: torch.device,
+    precision: str = "float32",
+    *,
+    repeats: int = 7,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
     """Returns the MACs a second of the best of some matrix products."""
     square = torch.randn(_PRODUCT_SIZE, _PRODUCT_SIZE, device=device, dtype=getattr(torch, precision))
-    clock = _Clock(device)
+    laps = _Clock(device, clock)
     for _ in range(repeats):
-        clock.start()
+        laps.start()
         square @ square
-        clock.lap("product")
-    return _PRODUCT_SIZE**3 / min(clock.forward["product"])
+        laps.lap("product")
+    return _PRODUCT_SIZE**3 / min(laps.forward["product"])
 
 
 class _Clock:
     """Notes when each stage's output is there, and when its gradient is."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, device: torch.device, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._device, self._clock = device, clock
         self.forward: dict[str, list[float]] = defaultdict(list)
         self.backward: dict[str, list[float]] = defaultdict(list)
         self.steps: list[float] = []
@@ -168,4 +175,4 @@ class _Clock:
     def _now(self) -> float:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        return time.perf_counter()
+        return self._clock()
