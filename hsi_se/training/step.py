@@ -76,8 +76,6 @@ class Stepper:
         return self._forward(patches.permute(0, 3, 1, 2).unsqueeze(1))  # (n, 1, k, p, p)
 
     def _forward(self, patches: Tensor) -> Tensor:
-        if can_share(self._model):  # their 3-D convolutions are faster with the features side by side
-            patches = patches.contiguous(memory_format=torch.channels_last_3d)
         with self._autocast():
             if self.watch is None:
                 return cast(Tensor, self._model(patches))
