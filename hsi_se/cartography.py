@@ -18,7 +18,7 @@ from hsi_se.config import SceneFiles
 from hsi_se.config_file import load_config
 from hsi_se.config_model import Svm
 from hsi_se.errors import ConfigError, SceneError
-from hsi_se.experiment import build_bundled_model, load_bundle, pick_device
+from hsi_se.experiment import load_bundle, make_predictor
 from hsi_se.mapping.class_map import ClassMap
 from hsi_se.mapping.logits import ENGINES, Engine
 from hsi_se.mapping.tiles import TilePredictor, TileSource, read_finite_rows
@@ -93,10 +93,10 @@ def map_scene(
     target = open_target(bundle, scene, data=data)
     for note in target.notes:
         observer.note(note)
-    predictor = TilePredictor(build_bundled_model(bundle).to(pick_device(device)), engine=engine)
+    predictor = make_predictor(bundle, engine=engine, device=device)
     rows, cols, _ = target.image.shape
     labels = np.zeros((rows, cols), np.int32)
-    observer.start("mapping", total=labels.size, unit="pixels")
+    observer.start("mapping", total=labels.size * bundle.facts.prediction.num_passes, unit="pixels")
     tiles = list_tiles(rows, tile_rows or predictor.choose_tile_rows(cols))
     for tile, logits, missing in predict_tiles(bundle, target.image, predictor, tiles, observer=observer):
         labels[tile.start : tile.stop] = _pick_classes(bundle, logits, missing)
@@ -150,44 +150,48 @@ def write_map(
     name = record.scene if scene is None else Path(scene).stem
     client = None if scheduler is None else connect(scheduler)
     result = MapFolder(out if out is not None else folder.path / ("map" if scene is None else f"map-{name}"))
-    predictor = TilePredictor(build_bundled_model(bundle).to(pick_device(device)), engine=engine)
+    predictor = make_predictor(bundle, engine=engine, device=device)
     rows, cols, _ = target.image.shape
-    draft = MapDraft.open(
-        result.open_draft(),
-        bundle,
-        shape=(rows, cols),
-        has_probabilities=probabilities,
-        digest=_digest(bundle, target, engine, probabilities, tile_rows),
-        tile_rows=tile_rows or predictor.choose_tile_rows(cols),
-    )
-    for note in target.notes:
-        observer.note(note)
-    todo = draft.list_todo()
-    num_left = sum(map(len, todo))
-    if num_left < rows:
-        observer.note(f"going on with a map of which {rows - num_left:,} of {rows:,} rows are done")
-    start = time.perf_counter()
-    observer.start("mapping", total=num_left * cols, unit="pixels")
-    if client is None:
-        done = predict_tiles(bundle, target.image, predictor, todo, observer=observer)
-    else:
-        done = predict_on_cluster(
+    with result.open_draft() as unfinished:
+        draft = MapDraft.open(
+            unfinished,
             bundle,
-            make_source(bundle, target.image),
-            todo,
-            engine=engine,
-            client=client,
-            observer=observer,
+            shape=(rows, cols),
+            has_probabilities=probabilities,
+            digest=_digest(bundle, target, engine, probabilities, tile_rows),
+            tile_rows=tile_rows or predictor.choose_tile_rows(cols),
         )
-    for tile, logits, missing in done:
-        draft.write(tile, bundle, logits, missing)
-    elapsed = time.perf_counter() - start
-    observer.note(f"{num_left * cols:,} pixels in {elapsed:.1f} s, {num_left * cols / elapsed:,.0f} pixels/s")
-    del predictor, done  # whose weights the pictures need not wait beside
-    notes = draft.finish(bundle, target, title=f"{name}, mapped by {record.name}", engine=engine)
-    for note in notes:
-        observer.note(note)
-    return result.publish(draft.folder)
+        for note in target.notes:
+            observer.note(note)
+        todo = draft.list_todo()
+        num_left = sum(map(len, todo))
+        if num_left < rows:
+            observer.note(f"going on with a map of which {rows - num_left:,} of {rows:,} rows are done")
+        start = time.perf_counter()
+        num_passes = bundle.facts.prediction.num_passes
+        observer.start("mapping", total=num_left * cols * num_passes, unit="pixels")
+        if client is None:
+            done = predict_tiles(bundle, target.image, predictor, todo, observer=observer)
+        else:
+            done = predict_on_cluster(
+                bundle,
+                make_source(bundle, target.image),
+                todo,
+                engine=engine,
+                client=client,
+                observer=observer,
+            )
+        for tile, logits, missing in done:
+            draft.write(tile, bundle, logits, missing)
+        elapsed = time.perf_counter() - start
+        observer.note(
+            f"{num_left * cols:,} pixels in {elapsed:.1f} s, {num_left * cols / elapsed:,.0f} pixels/s"
+        )
+        del predictor, done  # whose weights the pictures need not wait beside
+        notes = draft.finish(bundle, target, title=f"{name}, mapped by {record.name}", engine=engine)
+        for note in notes:
+            observer.note(note)
+        return result.publish(draft.folder)
 
 
 def parse_engine(name: str) -> Engine:
@@ -327,12 +331,13 @@ def predict_tiles(
     """Yields the rows, the logits `(rows, cols, C)` and the nodata `(rows, cols)` of each tile."""
     source = make_source(bundle, image)
     for tile in tiles:
-        padded, missing = source.read(tile)
-        yield tile, predictor.predict(padded, on_batch=observer.advance), missing
+        read = source.read(tile)
+        yield tile, predictor.predict(read, on_batch=observer.advance), read.missing[read.inner]
 
 
 def make_source(bundle: ModelBundle, image: Image) -> TileSource:
-    return TileSource(image, bundle.reduction, bundle.facts.patch_size, bundle.facts.padding)
+    facts = bundle.facts
+    return TileSource(image, bundle.reduction, facts.patch_size, facts.padding, facts.prediction.reach)
 
 
 def _pick_classes(

@@ -19,13 +19,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from hsi_se.config import MAX_PATCH_SIZE, Config
+from hsi_se.config import MAX_PATCH_SIZE, Config, PredictionSettings
 from hsi_se.config_file import dump_config, load_config
 from hsi_se.config_model import ModelSettings
 from hsi_se.errors import RunError
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.metrics import number_or_none
 from hsi_se.evaluation.statistics import Summary, summarize
+from hsi_se.locking import hold
 from hsi_se.sampling.reduction import Reduction
 from hsi_se.sampling.splits import Split
 from hsi_se.training.history import EpochRecord
@@ -85,6 +86,8 @@ class BundleFacts(BaseModel):
     wavelengths_nm: tuple[float, ...] | None
     dropped_bands: dict[int, str] = {}  # counted from 1, with the reason
     value_range: tuple[float, float] | None = None  # of the training pixels, before the reduction
+    prediction: PredictionSettings = PredictionSettings()
+    guide_scale: tuple[float, ...] = ()  # of each component over the training's scene, for smoothing
     split_digest: str
     versions: Versions
 
@@ -219,7 +222,8 @@ class SeriesReport:
         seeds: one a run.
         num_splits: how many different splits the runs have; one where `split.seed` is fixed.
         summaries: over the seeds, by what is measured: `overall_accuracy`, `average_accuracy`, `kappa`,
-            and the same of `location_floor.` and `spectral_baseline.`; `leakage.…`.
+            and the same of `location_floor.`, of `spectral_baseline.` and, where the config smooths, of
+            `unsmoothed.`; `leakage.…`.
         per_class: `(label, name, summary of the producer's accuracy)`.
     """
 
@@ -296,21 +300,23 @@ class MapFolder:
             stream.flush()
             os.fsync(stream.fileno())
 
-    def open_draft(self) -> "MapFolder":
-        """Returns the hidden folder in which the map is made, so that a later start finds what is done.
+    @contextmanager
+    def open_draft(self) -> Iterator["MapFolder"]:
+        """Yields the hidden folder in which the map is made, so that a later start finds what is done.
 
         Raises:
-            RunError: a file that no map wrote is in the way.
+            RunError: another process makes a map here, or a file that no map wrote is in the way.
         """
-        draft = MapFolder(self.path / ".unfinished")
-        if not self.facts.is_file() and not draft.path.is_dir():
-            for path in self.list_files():
-                if path.exists():
-                    raise RunError(
-                        f"{path}: exists and is of no finished map; name another folder with --out DIR"
-                    )
-        draft.path.mkdir(parents=True, exist_ok=True)
-        return draft
+        with hold(self.path, "making a map"):
+            draft = MapFolder(self.path / ".unfinished")
+            if not self.facts.is_file() and not draft.path.is_dir():
+                for path in self.list_files():
+                    if path.exists():
+                        raise RunError(
+                            f"{path}: exists and is of no finished map; name another folder with --out DIR"
+                        )
+            draft.path.mkdir(exist_ok=True)
+            yield draft
 
     def publish(self, draft: "MapFolder") -> list[Path]:
         """Moves the files of a finished draft here, in place of all of an earlier map; returns them."""
@@ -386,7 +392,9 @@ def summarize_series(series: SeriesFolder) -> SeriesReport:
     reports = [json.loads(run.report.read_text(encoding="utf-8")) for run in runs]
     accuracy_names = ("overall_accuracy", "average_accuracy", "kappa")
     summaries = {name: _summarize([report[name] for report in reports]) for name in accuracy_names}
+    smoothed = [("unsmoothed", accuracy_names)] if reports[0]["unsmoothed"] is not None else []
     for part, names in (
+        *smoothed,
         ("location_floor", accuracy_names),
         ("spectral_baseline", accuracy_names),
         ("leakage", ("test_patches_with_train_pixels",)),

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "hsi_se"
 # A module imports only from rows above its own, or from its own row's folder.
 ROOMS = (
     "errors",
+    "locking",
     "settings",
     "config_model",
     "config",
@@ -42,6 +43,7 @@ ROOMS = (
 )
 TORCH_FREE = (
     "errors",
+    "locking",
     "settings",
     "config_model",
     "config",

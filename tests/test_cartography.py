@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,10 +25,10 @@ import hsi_se
 from hsi_se.cartography import list_tiles, open_target, predict_tiles, write_map
 from hsi_se.config_file import load_config
 from hsi_se.errors import ConfigError, RunError, SceneError
-from hsi_se.experiment import build_bundled_model
+from hsi_se.experiment import build_bundled_model, make_predictor
 from hsi_se.mapping import writers
 from hsi_se.mapping.logits import predict_logits
-from hsi_se.mapping.tiles import TilePredictor, TileSource
+from hsi_se.mapping.tiles import TileSource
 from hsi_se.records import MapFolder, RunFolder
 from hsi_se.sampling.patches import pad_cube
 from hsi_se.scene.raster import Georeference
@@ -139,10 +141,10 @@ def test_tiles_are_padded_as_the_whole_scene_is(run, padding, rows, height):
     source = TileSource(open_scene_image(scene), reduction, 9, padding)
     whole = pad_cube(reduction.apply(cube), patch_size=9, padding=padding).numpy()
     for tile in list_tiles(rows, height):
-        padded, missing = source.read(tile)
-        np.testing.assert_allclose(padded, whole[tile.start : tile.stop + 8], rtol=1e-5, atol=1e-5)
-        assert missing.shape == (len(tile), 5)
-        assert not missing.any()
+        read = source.read(tile)
+        np.testing.assert_allclose(read.padded, whole[tile.start : tile.stop + 8], rtol=1e-5, atol=1e-5)
+        assert read.missing.shape == (len(tile), 5)
+        assert not read.missing.any()
 
 
 def test_tiles_cover_every_row_once():
@@ -157,7 +159,7 @@ def test_tiles_cover_every_row_once():
 def test_the_map_is_the_same_for_every_height_of_a_tile(run, expected, engine, height):
     bundle = hsi_se.load_bundle(run)
     target = open_target(bundle, run.read_config().scene)
-    predictor = TilePredictor(build_bundled_model(bundle), engine=engine)
+    predictor = make_predictor(bundle, engine=engine)
     tiles = list_tiles(SIZE[0], height)
     found = list(predict_tiles(bundle, target.image, predictor, tiles, observer=Silent()))
     logits = np.concatenate([logits for _, logits, _ in found])
@@ -415,7 +417,9 @@ cartography.write_map(sys.argv[1], out=sys.argv[2], device="cpu", tile_rows=1, p
 """
 
 
-def kill_halfway(run: RunFolder, out: Path) -> None:
+@contextmanager
+def mapping_slowly(run: RunFolder, out: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Yields another process that has done some rows; it is killed at the latest when the block ends."""
     process = subprocess.Popen([sys.executable, "-c", MAP_SLOWLY, run.path, out])
     journal = out / ".unfinished" / "journal"
     try:
@@ -424,15 +428,21 @@ def kill_halfway(run: RunFolder, out: Path) -> None:
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
+        yield process
     finally:
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
+
+
+def kill_halfway(run: RunFolder, out: Path) -> None:
+    with mapping_slowly(run, out) as process:
+        os.kill(process.pid, signal.SIGKILL)
 
 
 def test_a_killed_map_looks_unfinished_and_goes_on_where_it_stopped(run, result, tmp_path):
     out = tmp_path / "out"
     kill_halfway(run, out)
-    assert [path.name for path in out.iterdir()] == [".unfinished"]
+    assert {path.name for path in out.iterdir()} == {".unfinished", ".lock"}
     assert not list(out.rglob("*.hdr")), "an ENVI image without a header opens nowhere"
     with (out / ".unfinished" / "journal").open("a") as stream:
         stream.write("range(13, 1")  # of a line that was torn
@@ -442,7 +452,22 @@ def test_a_killed_map_looks_unfinished_and_goes_on_where_it_stopped(run, result,
     assert f"going on with a map of which {num_done} of 14 rows are done" in notes.notes
     assert notes.done == notes.total == (SIZE[0] - num_done) * SIZE[1]
     assert again.image.read_bytes() == result.image.read_bytes()
-    assert not (out / ".unfinished").exists()
+    assert not list(out.glob(".*"))
+
+
+def test_a_second_process_on_the_same_map_is_refused_and_the_first_loses_nothing(run, result, tmp_path):
+    out = tmp_path / "out"
+    with mapping_slowly(run, out) as first:
+        first.send_signal(signal.SIGSTOP)
+        second = [sys.executable, "-m", "hsi_se", "map", run.path, "--out", out, "--device", "cpu"]
+        done = subprocess.run(second, capture_output=True, text=True, check=False)
+        first.send_signal(signal.SIGCONT)
+        assert done.returncode == 2
+        refusal = "another process is making a map in there; let it finish, or name another folder"
+        assert done.stderr == f"hsi-se: {out}: {refusal}\n"
+        assert first.wait(timeout=120) == 0
+    assert (out / "map.img").read_bytes() == result.image.read_bytes()
+    assert not list(out.glob(".*"))
 
 
 def test_another_setting_starts_over(run, result, tmp_path):
