@@ -1,13 +1,14 @@
 """From a batch of training pixels to logits: patch by patch, or over the area that the patches share."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import torch
 from torch import Tensor
 
 from hsi_se.config import TrainSettings
-from hsi_se.models.cost import count_stage_costs
+from hsi_se.models.cost import StageCost, count_stage_costs
 from hsi_se.models.network import Network
 from hsi_se.sampling.patches import PatchDataset
 from hsi_se.training.augment import draw_area, draw_patches
@@ -20,9 +21,9 @@ from hsi_se.training.shared_step import (
 )
 from hsi_se.training.windows import gather_windows
 
-# Time of a MAC in a shared forward and backward pass over that of one patch by patch, gathers and
-# scatter-adds included: benchmarks/training_throughput.py measures it.
-SHARED_COST = 1.0
+# Seconds of a shared MAC over those of one patch by patch, gathers and scatter-adds included, and a margin:
+# 1.04 without attention, by benchmarks/training_throughput.py.
+SHARED_COST = 1.1
 DRAWN = "drawing and varying"
 
 
@@ -54,9 +55,6 @@ class Stepper:
         self.obstacle = _explain_obstacle(model, settings)
         self.costs: list[BatchCost] = []
         self.watch: Watch | None = None
-        if isinstance(model, Network):
-            self._stage_costs = count_stage_costs(model)
-            self._shared = list_shared_points(model)
 
     def __call__(self, index: Tensor, *, generator: torch.Generator) -> Tensor:
         """Returns the logits `(n, C)` of the training pixels at CPU positions `index`."""
@@ -87,12 +85,17 @@ class Stepper:
         is_mixed = self._settings.precision == "bfloat16"
         return torch.autocast(self._train.device.type, torch.bfloat16, enabled=is_mixed)
 
+    @cached_property
+    def _stage_costs(self) -> list[StageCost]:
+        return count_stage_costs(cast(Network, self._model))
+
     def count_macs(self, num_patches: int, area: tuple[int, ...] | None = None) -> dict[str, int]:
         """Returns the forward MACs of each stage, slot and the head for a batch: over an area, if given."""
         macs = {}
+        shared = list_shared_points(cast(Network, self._model))
         for cost in self._stage_costs:
             span = cost.shape[-1]
-            if area is not None and cost.name in self._shared:
+            if area is not None and cost.name in shared:
                 rows, cols = (length - self._train.patch_size + span for length in area)
                 macs[cost.name] = cost.macs // span**2 * rows * cols
             else:
