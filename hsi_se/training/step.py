@@ -22,7 +22,7 @@ from hsi_se.training.shared_step import (
 from hsi_se.training.windows import gather_windows
 
 # Seconds of a shared MAC over those of one patch by patch, gathers and scatter-adds included, and a margin:
-# 1.04 without attention, by benchmarks/training_throughput.py.
+# 1.04 without attention, 0.99 with gates, by benchmarks/training_throughput.py.
 SHARED_COST = 1.1
 DRAWN = "drawing and varying"
 
