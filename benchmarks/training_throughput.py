@@ -1,20 +1,24 @@
 #!/usr/bin/env python
-"""Training speed: the loop of `hsi-se train` against a plain PyTorch loop, in patches per second.
+"""Training speed: `hsi-se train` against a plain PyTorch loop, in patches per second, and the floor of both.
 
     python benchmarks/training_throughput.py --threads 2 --json benchmarks/results/training_throughput.json
+    python benchmarks/training_throughput.py --rows 610 --cols 340 --components 15 --threads 2
 
-Both train the same network from the same weights on the same patches of a random cube:
+All train the same network, without attention and with gates at `fold` and `conv2d`, from the same weights
+in batches of the same size on a random cube, in float32:
 
-- `hsi-se` calls `hsi_se.training.fit.fit`, which gathers each batch from the padded cube; without
-  flips, and once more with them;
-- `plain` has every patch in one float32 array `(n, 1, k, p, p)`, cut before the clock starts, and
-  goes through it with TensorDataset, DataLoader(shuffle=True) and AdamW, neither tuned, no schedule.
+- `plain` has every patch in one array `(n, 1, k, p, p)`, cut before the clock starts, and goes through
+  it with TensorDataset, DataLoader(shuffle=True) and AdamW, neither tuned, no schedule, no flips. It runs
+  in a process of its own, with the allocator that it finds;
+- `patches` calls `hsi_se.training.fit.fit` with `vary_by: patch`: each patch is flipped and goes its own way;
+- `shared` does with `vary_by: batch`: one flip a batch, and the cheaper way by counted MACs.
 
-All run in one process, in turn, once a round. In each turn the first epoch warms up and is not
-timed; the others are timed whole, with hsi-se's copy of the best weights in them. Neither side has
-validation patches. Nothing is timed unless both sides see equal patches. Printed: the patches per
-second of each (median and range over the rounds), the ratio of hsi-se to plain (median and range of
-the rounds' ratios), the memory that the patches take, and the machine.
+They run in turn, once a round; in each turn the first epoch warms up, the others are timed whole. Before,
+the gradients of one batch are compared in float64, shared against plain, and nothing is timed if they
+differ by 1e-10 of the largest or more. Printed: patches per second (median and range over the rounds), the
+ratios to plain of the same round, the rate of the machine's matrix product in the same run, the MACs of
+a step, forward and backward, and the share of that rate which each side reaches. On a machine that
+has other work too, `--clock cpu --threads 1` counts processor time, which such work hardly changes.
 """
 
 import argparse
@@ -24,7 +28,11 @@ import math
 import platform
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,34 +43,47 @@ from torch.utils.data import DataLoader, TensorDataset
 from hsi_se.config import TrainSettings
 from hsi_se.config_model import HybridSN, SqueezeExcite
 from hsi_se.models import build_model
+from hsi_se.models.network import Network
 from hsi_se.sampling.patches import PatchDataset, pad_cube
 from hsi_se.sampling.splits import Pixels
+from hsi_se.training.augment import draw_area
 from hsi_se.training.fit import fit
 from hsi_se.training.history import EpochRecord, Silent
+from hsi_se.training.profile import measure_product_rate
+from hsi_se.training.shared_step import share_forward
+from hsi_se.training.step import Stepper
 
 NUM_CLASSES = 16
-OURS, PLAIN, OURS_WITH_FLIPS = SIDES = ("hsi-se", "plain", "hsi-se with flips")
-GATES = {point: SqueezeExcite(kind="se") for point in ("fold", "conv2d")}
+PLAIN, PATCHES, SHARED = SIDES = ("plain", "patches", "shared")
+NETWORKS = {
+    "no attention": HybridSN(name="hybridsn"),
+    "gates at fold and conv2d": HybridSN(
+        name="hybridsn", attention={point: SqueezeExcite(kind="se") for point in ("fold", "conv2d")}
+    ),
+}
 DEFAULTS = {
     "rows": 145,
     "cols": 145,
     "components": 30,
-    "pixels": 1024,  # that train
+    "pixels": 512,  # that train
     "patch": 25,  # rows and cols, odd
     "batch": 256,
-    "rounds": 5,
-    "steps": 8,  # timed in a turn, rounded up to whole epochs
+    "rounds": 3,
+    "steps": 2,  # timed in a turn, rounded up to whole epochs
 }
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+Options = tuple[tuple[str, int], ...]
 
 
 class EpochClock(Silent):
     """Notes when each epoch ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: str) -> None:
         self.ends: list[float] = []
+        self._now = CLOCKS[clock]
 
     def epoch(self, _: EpochRecord) -> None:
-        self.ends.append(time.perf_counter())
+        self.ends.append(self._now())
 
 
 def cut_patches(cube: NDArray[np.float32], pixels: Pixels, *, patch_size: int) -> NDArray[np.float32]:
@@ -75,15 +96,42 @@ def cut_patches(cube: NDArray[np.float32], pixels: Pixels, *, patch_size: int) -
     return patches
 
 
-def train_ours(model: torch.nn.Module, patches: PatchDataset, settings: TrainSettings) -> list[float]:
+@cache
+def make_data(options: Options) -> tuple[PatchDataset, TensorDataset]:
+    """The same pixels of the same random cube, as hsi-se holds them and as an array of patches."""
+    sizes = dict(options)
+    rng = np.random.default_rng(0)
+    shape = (sizes["rows"], sizes["cols"], sizes["components"])
+    cube = rng.standard_normal(shape, dtype=np.float32)
+    chosen = np.sort(rng.choice(shape[0] * shape[1], size=sizes["pixels"], replace=False))
+    pixels = np.stack(np.divmod(chosen, shape[1]), axis=1)
+    targets = rng.integers(NUM_CLASSES, size=len(pixels))
+    padded = pad_cube(cube, patch_size=sizes["patch"], padding="reflect")
+    ours = PatchDataset(padded, pixels, patch_size=sizes["patch"], targets=targets)
+    patches = torch.from_numpy(cut_patches(cube, pixels, patch_size=sizes["patch"]))
+    return ours, TensorDataset(patches, torch.from_numpy(targets))
+
+
+def make_network(name: str, options: Options) -> Network:
+    sizes = dict(options)
+    return build_model(
+        NETWORKS[name],
+        num_bands=sizes["components"],
+        patch_size=sizes["patch"],
+        num_classes=NUM_CLASSES,
+        seed=0,
+    )
+
+
+def train_ours(model: Network, patches: PatchDataset, settings: TrainSettings, clock: str) -> list[float]:
     """Trains as `hsi-se train` does, without validation pixels, and returns when each epoch ended."""
-    clock = EpochClock()
+    watch = EpochClock(clock)
     none = PatchDataset(patches.padded, np.empty((0, 2), np.int64), patch_size=patches.patch_size)
-    fit(model, train=patches, val=none, num_classes=NUM_CLASSES, settings=settings, seed=0, observer=clock)
-    return clock.ends
+    fit(model, train=patches, val=none, num_classes=NUM_CLASSES, settings=settings, seed=0, observer=watch)
+    return watch.ends
 
 
-def train_plainly(model: torch.nn.Module, patches: TensorDataset, settings: TrainSettings) -> list[float]:
+def train_plainly(model: Network, patches: TensorDataset, settings: TrainSettings, clock: str) -> list[float]:
     """Trains as a tutorial would, and returns when each epoch ended."""
     loader = DataLoader(patches, batch_size=settings.batch_size, shuffle=True)
     optimizer = torch.optim.AdamW(
@@ -99,8 +147,65 @@ def train_plainly(model: torch.nn.Module, patches: TensorDataset, settings: Trai
             loss.backward()
             optimizer.step()
             total_loss += loss.item() * len(batch)
-        ends.append(time.perf_counter())
+        ends.append(CLOCKS[clock]())
     return ends
+
+
+def time_turn(side: str, network: str, options: Options, *, threads: int, clock: str) -> float:
+    """Returns patches per second of one turn; runs in its side's process."""
+    torch.set_num_threads(threads)
+    sizes = dict(options)
+    epochs = 1 + math.ceil(sizes["steps"] / math.ceil(sizes["pixels"] / sizes["batch"]))
+    vary_by = "batch" if side == SHARED else "patch"
+    settings = TrainSettings(epochs=epochs, batch_size=sizes["batch"], vary_by=vary_by)
+    ours, plain = make_data(options)
+    model = make_network(network, options)
+    gc.collect()
+    if side == PLAIN:
+        ends = train_plainly(model, plain, settings, clock)
+    else:
+        ends = train_ours(model, ours, settings, clock)
+    return (epochs - 1) * sizes["pixels"] / (ends[-1] - ends[0])
+
+
+def compare_gradients(network: str, options: Options, *, threads: int, num_patches: int = 48) -> float:
+    """Returns the largest difference of a weight's gradient, shared against plain, in float64.
+
+    It is relative to the largest gradient. Dropout is the same on both sides.
+    """
+    torch.set_num_threads(threads)
+    ours, plain = make_data(options)
+    index = torch.randperm(len(ours), generator=torch.Generator().manual_seed(0))[:num_patches]
+    settings = TrainSettings(epochs=1, flips=False)
+    area, corners = draw_area(ours, index, settings=settings, generator=torch.Generator())
+    gradients = []
+    for forward in (
+        lambda model: share_forward(model, area.double(), corners),
+        lambda model: model(plain.tensors[0][index].double()),
+    ):
+        model = make_network(network, options).double().train()
+        torch.manual_seed(0)
+        F.cross_entropy(forward(model), plain.tensors[1][index]).backward()
+        gradients.append([weight.grad for weight in model.parameters()])
+    largest = max(float(gradient.abs().max()) for gradient in gradients[1])
+    return max(float((one - other).abs().max()) for one, other in zip(*gradients, strict=True)) / largest
+
+
+def count_step(network: str, options: Options) -> dict[str, Any]:
+    """Returns the MACs of a step of random pixels, forward and backward, either way, and which is chosen."""
+    ours, _ = make_data(options)
+    model = make_network(network, options)
+    settings = TrainSettings(epochs=1, batch_size=dict(options)["batch"], vary_by="batch")
+    step = Stepper(model, train=ours, settings=settings)
+    area = (ours.padded.shape[0], ours.padded.shape[1])
+    cost = step.estimate(settings.batch_size, area)
+    first = next(iter(model.stages))  # the scene itself needs no gradient
+    patchwise, shared = step.count_macs(settings.batch_size), step.count_macs(settings.batch_size, area)
+    return {
+        "patchwise_macs": 3 * cost.patchwise_macs - patchwise[first],
+        "shared_macs": 3 * cost.shared_macs - shared[first],
+        "is_shared": cost.is_shared,
+    }
 
 
 def name_cpu() -> str:
@@ -110,72 +215,100 @@ def name_cpu() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def measure(options: argparse.Namespace) -> tuple[dict[str, list[float]], dict[str, int]]:
-    """Returns each side's patches per second, one for each round, and the bytes its patches take."""
-    rng = np.random.default_rng(0)
-    size, batch_size = options.patch, options.batch
-    cube = rng.standard_normal((options.rows, options.cols, options.components), dtype=np.float32)
-    chosen = np.sort(rng.choice(options.rows * options.cols, size=options.pixels, replace=False))
-    pixels = np.stack(np.divmod(chosen, options.cols), axis=1)
-    targets = rng.integers(NUM_CLASSES, size=options.pixels)
-
-    padded = pad_cube(cube, patch_size=size, padding="reflect")
-    ours = PatchDataset(padded, pixels, patch_size=size, targets=targets)
-    patches = torch.from_numpy(cut_patches(cube, pixels, patch_size=size))
-    plain = TensorDataset(patches, torch.from_numpy(targets))
-    for start in range(0, len(ours), batch_size):
-        index = torch.arange(start, min(start + batch_size, len(ours)))
-        if not torch.equal(ours.gather(index), patches[index]):
-            raise SystemExit("the gathered patches differ from the cut ones; nothing is timed")
-
-    epochs = 1 + math.ceil(options.steps / math.ceil(options.pixels / batch_size))
-    network = HybridSN(name="hybridsn", attention=GATES)
+def measure(
+    network: str, options: Options, pools: dict[str, ProcessPoolExecutor], *, threads: int, clock: str
+) -> dict[str, Any]:
+    """Returns each side's patches per second, one for each round, and what they are compared with."""
+    ours = pools[SHARED]
+    difference = ours.submit(compare_gradients, network, options, threads=threads).result()
+    if not difference < 1e-10:
+        raise SystemExit(f"{network}: gradients differ by {difference:.1e} of the largest; nothing is timed")
     rates: dict[str, list[float]] = {side: [] for side in SIDES}
-    for _ in range(options.rounds):
+    product_rates = []
+    for _ in range(dict(options)["rounds"]):
+        product_rates.append(
+            ours.submit(measure_product_rate, torch.device("cpu"), clock=CLOCKS[clock]).result()
+        )
         for side in SIDES:
-            model = build_model(
-                network, num_bands=options.components, patch_size=size, num_classes=NUM_CLASSES
-            )
-            settings = TrainSettings(epochs=epochs, batch_size=batch_size, flips=side == OURS_WITH_FLIPS)
-            gc.collect()
-            if side == PLAIN:
-                ends = train_plainly(model, plain, settings)
-            else:
-                ends = train_ours(model, ours, settings)
-            rates[side].append((epochs - 1) * options.pixels / (ends[-1] - ends[0]))
-    return rates, {OURS: padded.nbytes, PLAIN: patches.nbytes}
+            turn = pools[side].submit(time_turn, side, network, options, threads=threads, clock=clock)
+            rates[side].append(turn.result())
+    ratios = {
+        side: [one / plain for one, plain in zip(rates[side], rates[PLAIN], strict=True)]
+        for side in SIDES[1:]
+    }
+    step = count_step(network, options)
+    batch, rate = dict(options)["batch"], statistics.median(product_rates)
+    floor = {
+        PLAIN: batch * rate / step["patchwise_macs"],
+        PATCHES: batch * rate / step["patchwise_macs"],
+        SHARED: batch * rate / step["shared_macs" if step["is_shared"] else "patchwise_macs"],
+    }
+    return {
+        "gradient_difference": difference,
+        "patches_per_second": rates,
+        "ratios_to_plain": ratios,
+        "product_macs_per_second": product_rates,
+        "step": step,
+        "patches_per_second_at_product_rate": floor,
+    }
 
 
 def summarise(values: list[float], *, digits: int) -> str:
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
+def print_result(network: str, result: dict[str, Any]) -> None:
+    step, rates = result["step"], result["patches_per_second"]
+    way = "shared" if step["is_shared"] else "patch by patch"
+    product = summarise([rate / 1e9 for rate in result["product_macs_per_second"]], digits=0)
+    print(
+        f"\n{network}: gradients equal to {result['gradient_difference']:.0e} in float64; MACs of a step "
+        f"{step['patchwise_macs'] / 1e9:.1f} G patch by patch,\n"
+        f"{step['shared_macs'] / 1e9:.1f} G shared: {way}; matrix product {product} G/s"
+    )
+    for side in SIDES:
+        median = statistics.median(rates[side])
+        ratio = summarise(result["ratios_to_plain"][side], digits=2) if side != PLAIN else ""
+        share = median / result["patches_per_second_at_product_rate"][side]
+        print(
+            f"  {side:<8} {summarise(rates[side], digits=0):>18} patches/s  {share:4.0%} of the product rate"
+            f"{'   × plain: ' + ratio if ratio else ''}"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Training patches per second, hsi-se against a plain loop.")
     for name, default in (DEFAULTS | {"threads": torch.get_num_threads()}).items():
         parser.add_argument(f"--{name}", type=int, default=default, help="default %(default)s")
+    parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help="default %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here too")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-
-    rates, patch_bytes = measure(options)
-    ratios = {
-        side: [ours / plain for ours, plain in zip(rates[side], rates[PLAIN], strict=True)]
-        for side in (OURS, OURS_WITH_FLIPS)
+    arguments = parser.parse_args()
+    options = tuple((name, getattr(arguments, name)) for name in DEFAULTS)
+    torch.set_num_threads(arguments.threads)
+    machine = {
+        "torch": str(torch.__version__),
+        "threads": arguments.threads,
+        "cpu": name_cpu(),
+        "clock": arguments.clock,
     }
-    machine = {"torch": str(torch.__version__), "threads": torch.get_num_threads(), "cpu": name_cpu()}
-    settings = {name: getattr(options, name) for name in DEFAULTS}
-    print(", ".join(f"{name} {value}" for name, value in (machine | settings).items()))
-    for side in SIDES:
-        print(f"{side + ':':<28}{summarise(rates[side], digits=0)} patches/s")
-    for side in ratios:
-        print(f"{side + ' / plain:':<28}{summarise(ratios[side], digits=3)}")
-    print(f"{'all patches, for plain:':<28}{patch_bytes[PLAIN] / 1e6:.1f} MB")
-    print(f"{'padded cube, for hsi-se:':<28}{patch_bytes[OURS] / 1e6:.1f} MB")
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        results = {"machine": machine, "settings": settings, "rates": rates, "ratios": ratios}
-        options.json.write_text(json.dumps(results | {"patch_bytes": patch_bytes}, indent=2) + "\n")
+    print(", ".join(f"{name} {value}" for name, value in (machine | dict(options)).items()))
+
+    context = get_context("spawn")
+    results = {}
+    with (
+        ProcessPoolExecutor(1, mp_context=context) as plain,
+        ProcessPoolExecutor(1, mp_context=context) as ours,
+    ):
+        pools = {PLAIN: plain, PATCHES: ours, SHARED: ours}
+        for network in NETWORKS:
+            results[network] = measure(
+                network, options, pools, threads=arguments.threads, clock=arguments.clock
+            )
+            print_result(network, results[network])
+    if arguments.json is not None:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        found = {"machine": machine, "settings": dict(options), "networks": results}
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -70,12 +70,16 @@ def train(
         Path | None,
         typer.Option(metavar="RUN", help="Finish an interrupted run, with its own config, data and device."),
     ] = None,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Only time a few steps, stage by stage, beside the least they take."),
+    ] = False,
 ) -> None:
     """Train the network that CONFIG describes and write a run folder, or one a seed."""
     if resume is not None:
         given = {
             "CONFIG": config, "--set": overrides, "--run": run, "--seeds": seeds, "--overwrite": overwrite,
-            "--device": device != "auto",
+            "--profile": profile, "--device": device != "auto",
         }  # fmt: skip
         beside = [name for name, value in given.items() if value]
         if beside:
@@ -92,6 +96,15 @@ def train(
         raise ConfigError(
             "--overwrite: has no effect beside --seeds, which keeps finished runs; leave it out"
         )
+
+    if profile:
+        if seeds is not None or run is not None or overwrite:
+            raise ConfigError("--profile: writes no run; leave --seeds, --run and --overwrite out")
+        from hsi_se.profiling import profile_training
+        from hsi_se.terminal import print_profile
+
+        print_profile(profile_training(settings, data=data, device=device))
+        return
 
     from hsi_se import experiment, series
     from hsi_se.terminal import show_progress

@@ -256,6 +256,11 @@ class TrainSettings(Settings):
     band_dropout: float = Field(
         default=0.0, ge=0, lt=1, description="share of each training patch's components that are set to 0"
     )
+    vary_by: Literal["patch", "batch"] = Field(
+        default="patch",
+        description="whether flips, jitter, noise and band dropout are drawn for each patch, or once a "
+        "batch for the whole scene, so that patches that overlap can share their work",
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32", description="of products in the training step; weights and evaluation stay float32"
     )
@@ -275,6 +280,18 @@ class TrainSettings(Settings):
         description="seconds between checkpoints within an epoch, more where saving would cost over 1 % of "
         "the time; 0 saves after every step",
     )
+
+    def list_variations(self) -> list[str]:
+        """Returns the settings in force that change the values of a patch, or turn it."""
+        return [key for key in ("flips", "spectral_jitter", "noise", "band_dropout") if getattr(self, key)]
+
+    @model_validator(mode="after")
+    def _there_is_something_to_vary(self) -> Self:
+        if self.vary_by == "batch" and not self.list_variations():
+            raise mistake(
+                "has no effect without flips, spectral_jitter, noise or band_dropout", key="vary_by"
+            )
+        return self
 
 
 class Smoothing(Settings):

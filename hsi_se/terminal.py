@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from hsi_se.models.cost import BlockCost
     from hsi_se.preview import NetworkDescription
     from hsi_se.series import Gap
+    from hsi_se.training.profile import StepProfile
 
 _LINE_EVERY_S = 10.0
 
@@ -285,3 +286,50 @@ def print_block_costs(rows: "list[BlockCost]") -> None:
         table.add_row(row.point if row.point != last else "", row.kind, *costs)
         last = row.point
     make_console().print(table)
+
+
+def print_profile(profile: "StepProfile") -> None:
+    title = f"a training step of {profile.batch_size} patches"
+    table = Table(title=title, title_justify="left", show_footer=True)
+    total = sum(stage.macs for stage in profile.stages)
+    rate = total / profile.step_s
+    table.add_column("", "step", no_wrap=True)
+    for heading, footer in (
+        ("M MACs", f"{total / 1e6:,.0f}"),
+        ("forward ms", f"{1e3 * sum(stage.forward_s for stage in profile.stages):,.1f}"),
+        ("backward ms", f"{1e3 * sum(stage.backward_s for stage in profile.stages):,.1f}"),
+        ("% of step", "100"),
+        ("G MACs/s", f"{rate / 1e9:,.1f}"),
+        ("% of product rate", f"{100 * rate / profile.product_rate:.0f}"),
+    ):
+        table.add_column(heading, footer, justify="right")
+    for stage in profile.stages:
+        seconds = stage.forward_s + stage.backward_s
+        rate = stage.macs / seconds
+        table.add_row(
+            stage.name,
+            f"{stage.macs / 1e6:,.0f}" if stage.macs else "–",
+            f"{1e3 * stage.forward_s:,.1f}",
+            f"{1e3 * stage.backward_s:,.1f}",
+            f"{100 * seconds / profile.step_s:.0f}",
+            f"{rate / 1e9:,.1f}" if stage.macs else "–",
+            f"{100 * rate / profile.product_rate:.0f}" if stage.macs else "–",
+        )
+    make_console().print(table)
+    print(
+        f"{profile.step_s:.3f} s a step, {profile.batch_size / profile.step_s:,.0f} patches/s; at least "
+        f"{profile.floor_s:.3f} s, its MACs at the {profile.product_rate / 1e9:,.0f} G MACs/s of a matrix "
+        "product here."
+    )
+    print(_describe_sharing(profile))
+
+
+def _describe_sharing(profile: "StepProfile") -> str:
+    cost = profile.cost
+    if cost is None:
+        return f"Patch by patch: {profile.obstacle}."
+    way = "over the area that the patches share" if cost.is_shared else "patch by patch"
+    return (
+        f"The last batch went {way}, which is {cost.area[0]} × {cost.area[1]} pixels: forward, sharing takes "
+        f"{cost.shared_macs / 1e9:,.2f} G MACs, patch by patch {cost.patchwise_macs / 1e9:,.2f}."
+    )

@@ -38,6 +38,7 @@ ROOMS = (
     "preview",
     "measure",
     "experiment",
+    "profiling",
     "cross_scene",
     "explain",
     "series",

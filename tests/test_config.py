@@ -39,7 +39,7 @@ SCENE = "{synthetic: 0, rows: 24, cols: 25, bands: 16}"
 PCA = "{kind: pca, components: 15, whiten: false, fit_on: train}"
 TRAIN_SETTINGS = (
     "epochs, batch_size, learning_rate, weight_decay, schedule, label_smoothing, flips, shift, noise, "
-    "spectral_jitter, band_dropout, precision, weight_averaging, norm_statistics, class_weights"
+    "spectral_jitter, band_dropout, vary_by, precision, weight_averaging, norm_statistics, class_weights"
 )
 SECTIONS = "name, seed, scene, split, reduction, patch, model, train, prediction"
 POINTS = "conv3d_1, conv3d_2, conv3d_3, fold, conv2d"
@@ -136,6 +136,7 @@ def test_settings_left_out_take_their_documented_defaults(load: Load) -> None:
         "noise": 0.0,
         "spectral_jitter": 0.0,
         "band_dropout": 0.0,
+        "vary_by": "patch",
         "precision": "float32",
         "weight_averaging": 0.0,
         "norm_statistics": "train",
@@ -590,6 +591,7 @@ CHANGES = (
     "train.noise=0.5",
     "train.spectral_jitter=0.1",
     "train.band_dropout=0.1",
+    "train.vary_by=batch",
     "train.precision=bfloat16",
     "train.weight_averaging=0.9",
     "train.norm_statistics=scene",
@@ -599,6 +601,11 @@ CHANGES = (
     "prediction.smoothing={range: 0.2}",
     "prediction.smoothing={components: 3}",
 )
+
+
+def test_varying_by_batch_needs_something_to_vary(load: Load) -> None:
+    with pytest.raises(ConfigError, match=r"train\.vary_by.*has no effect without flips"):
+        load(GOOD, "train.vary_by=batch", "train.flips=false")
 
 
 def test_any_changed_setting_changes_the_digest(load: Load) -> None:

@@ -251,7 +251,7 @@ def test_without_validation_pixels_the_last_epoch_is_taken():
     [
         {"schedule": "cosine"}, {"schedule": "constant"}, {"label_smoothing": 0.3}, {"flips": False},
         {"class_weights": "balanced"}, {"class_weights": "sqrt"},
-        {"precision": "bfloat16"}, {"weight_averaging": 0.9}, {"noise": 0.5},
+        {"vary_by": "batch"}, {"precision": "bfloat16"}, {"weight_averaging": 0.9}, {"noise": 0.5},
         {"shift": 1}, {"spectral_jitter": 0.2}, {"band_dropout": 0.3},
         {"weight_decay": 0.5}, {"learning_rate": 3e-3}, {"batch_size": 10},
         {"epochs": 4},

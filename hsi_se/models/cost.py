@@ -67,7 +67,7 @@ def count_stage_costs(model: Network) -> list[StageCost]:
         shapes[module] = tuple(output.shape[1:])
 
     patch = torch.zeros(1, 1, model.num_bands, model.patch_size, model.patch_size)
-    patch = patch.to(next(model.parameters()).device)
+    patch = patch.to(next(model.parameters()))
     handles = [module.register_forward_hook(record) for module in modules.values()]
     with evaluation_mode(model), FlopCounterMode(display=False) as counter:
         model(patch)

@@ -10,6 +10,7 @@ import math
 from collections import OrderedDict
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from hsi_se.models.network import Attention, Network, fill_slots
@@ -65,7 +66,7 @@ class HybridSN(Network):
             ),
             "conv3d_2": make_conv3d(num_features["conv3d_1"], num_features["conv3d_2"], depth=5, norm=norm),
             "conv3d_3": make_conv3d(num_features["conv3d_2"], num_features["conv3d_3"], depth=3, norm=norm),
-            "fold": nn.Flatten(1, 2),  # (n, c, d, h, w) to (n, c·d, h, w)
+            "fold": Fold(1, 2),
             "conv2d": _conv2d(num_features["fold"], num_features["conv2d"], norm=norm),
         }
         self.stages = nn.ModuleDict({point: stages[point] for point in shapes})
@@ -86,9 +87,7 @@ class HybridSN(Network):
             ]
         self.head = nn.Sequential(*hidden, nn.Linear(sizes[-1], num_classes))
 
-    def forward(self, x: Tensor) -> Tensor:
-        for point, stage in self.stages.items():
-            x = self.attention[point](stage(x))
+    def classify(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.pool(x).flatten(1))  # (n, C)
         return logits
 
@@ -118,6 +117,15 @@ def stage_shapes(
 
 def _scale(count: int, width: float) -> int:
     return max(1, round(count * width))
+
+
+class Fold(nn.Flatten):
+    """Depth into features: `(n, c, d, h, w)` to `(n, c·d, h, w)`, channels last if they were."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] == 1 or not x.is_contiguous(memory_format=torch.channels_last_3d):
+            return super().forward(x)
+        return x.permute(0, 3, 4, 1, 2).flatten(3).permute(0, 3, 1, 2)
 
 
 def make_conv3d(

@@ -36,7 +36,11 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for point, stage in self.stages.items():
             x = self.attention[point](stage(x))
-        logits: Tensor = self.head(x)  # (n, C)
+        return self.classify(x)
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Returns the logits `(n, C)` of the last point's features."""
+        logits: Tensor = self.head(x)
         return logits
 
 

@@ -44,21 +44,28 @@ class PatchDataset:
         self.patch_size = patch_size
         self.padded = padded
         self.device = padded.device
-        self._rows, self._cols = torch.from_numpy(pixels).to(self.device).unbind(1)
+        self._pixels = torch.from_numpy(pixels).to(self.device)  # (n, 2): in `padded`, the corners
         self.targets = torch.from_numpy(np.zeros(len(pixels), np.int64) if targets is None else targets)
         self.targets = self.targets.to(self.device)
         self._flat = padded.view(-1, padded.shape[2])  # (pixels, k)
-        self._corners = self._rows * padded.shape[1] + self._cols  # (n,) upper left pixels, in `_flat`
         self._offsets = _window_offsets(patch_size, padded.shape[1]).to(self.device)
 
     def __len__(self) -> int:
-        return len(self._corners)
+        return len(self._pixels)
 
     def __getitem__(self, position: int) -> Tensor:
         """The patch `(k, p, p)` at a position: a view on the padded cube."""
-        row, col = divmod(int(self._corners[position]), self.padded.shape[1])
+        row, col = self._pixels[position].tolist()
         size = self.patch_size
         return self.padded[row : row + size, col : col + size].permute(2, 0, 1)
+
+    def find_corners(self, index: Tensor, *, shifts: Tensor | None = None) -> Tensor:
+        """Returns the upper left pixels `(n, 2)` of the patches at `index` in `padded`; see `gather`."""
+        corners = self._pixels[index]
+        if shifts is not None:
+            last = [length - self.patch_size for length in self.padded.shape[:2]]
+            corners = (corners + shifts).clamp(min=0).minimum(corners.new_tensor(last))
+        return corners
 
     def gather(
         self, index: Tensor, *, symmetries: Tensor | None = None, shifts: Tensor | None = None
@@ -72,13 +79,8 @@ class PatchDataset:
         """
         size = self.patch_size
         offsets = self._offsets[0] if symmetries is None else self._offsets[symmetries]  # (p²) or (n, p²)
-        corners = self._corners[index]
-        if shifts is not None:
-            last_row, last_col = self.padded.shape[0] - size, self.padded.shape[1] - size
-            row = (self._rows[index] + shifts[:, 0]).clamp(0, last_row)
-            col = (self._cols[index] + shifts[:, 1]).clamp(0, last_col)
-            corners = row * self.padded.shape[1] + col
-        windows = corners[:, None] + offsets  # (n, p²)
+        rows, cols = self.find_corners(index, shifts=shifts).unbind(1)
+        windows = (rows * self.padded.shape[1] + cols)[:, None] + offsets  # (n, p²)
         pixels = self._flat.index_select(0, windows.flatten())  # (n·p², k)
         return pixels.view(len(index), size, size, -1).permute(0, 3, 1, 2).unsqueeze(1)  # (n, 1, k, p, p)
 

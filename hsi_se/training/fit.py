@@ -11,11 +11,12 @@ from hsi_se.config import TrainSettings
 from hsi_se.errors import TrainingError
 from hsi_se.models.inference import predict_patches
 from hsi_se.sampling.patches import PatchDataset
-from hsi_se.training.augment import draw_patches
+from hsi_se.training.allocator import keep_freed_memory
 from hsi_se.training.checkpoint import Forgetful, Keeper
 from hsi_se.training.distributed import World
 from hsi_se.training.history import EpochRecord, Observer
 from hsi_se.training.state import TrainingState
+from hsi_se.training.step import Stepper
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,15 @@ def fit(
     world, keeper = world or World(), keeper or Forgetful()
     state = TrainingState(model, settings, num_patches=len(train), seed=seed)
     world.check_batches(num_patches=len(train), num_batches=state.num_batches)
-    is_mixed = settings.precision == "bfloat16"
+    if train.device.type == "cpu":
+        keep_freed_memory()
     weight = _class_weights(train.targets, num_classes, settings.class_weights)
     cuda = [train.device] if train.device.type == "cuda" else []
     with torch.random.fork_rng(cuda):
         torch.manual_seed(seed)
         keeper.restore(state)
         network = world.wrap(model)
+        step = Stepper(network, train=train, settings=settings)
         done = state.num_patches_done
         task = f"training from epoch {state.epoch}" if done else "training"
         observer.start(task, total=settings.epochs * len(train) - done, unit="patches")
@@ -80,9 +83,7 @@ def fit(
             network.train()
             for index in state.batches():
                 share = world.take_share(len(index))
-                patches = draw_patches(train, index, settings=settings, generator=state.generator)[share]
-                with torch.autocast(train.device.type, torch.bfloat16, enabled=is_mixed):
-                    logits = network(patches)
+                logits = step(index, generator=state.generator, share=share)
                 targets = train.targets[index.to(train.device)]
                 loss = F.cross_entropy(
                     logits.float(), targets[share], weight=weight, label_smoothing=settings.label_smoothing

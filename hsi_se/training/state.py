@@ -39,7 +39,7 @@ class TrainingState:
         self.num_batches = math.ceil(num_patches / settings.batch_size)
         self.device = next(model.parameters()).device
         self.model = model
-        self.optimizer = _make_optimizer(model, settings)
+        self.optimizer = make_optimizer(model, settings)
         self.schedule = _make_schedule(self.optimizer, settings, num_steps=settings.epochs * self.num_batches)
         self.average = None
         if settings.weight_averaging:
@@ -175,7 +175,7 @@ def _standard_error(accuracy: float, num_pixels: int) -> float:
     return math.sqrt(share * (1 - share) / (num_pixels + 4))
 
 
-def _make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     """AdamW; weight decay acts on weights alone, not on biases and batch norm's scales."""
     parameters = list(model.parameters())
     groups = [
