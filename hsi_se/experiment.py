@@ -24,7 +24,9 @@ from hsi_se.models.cost import count_macs, count_parameters
 from hsi_se.models.network import Network
 from hsi_se.records import BundleFacts, ModelBundle, RunFolder, RunRecord, Versions, check_free, new_run
 from hsi_se.report.confidence_figures import save_rejection, save_reliability
+from hsi_se.report.explorer import make_explorer
 from hsi_se.report.figures import save_confusion, save_map, save_split
+from hsi_se.report.page import write_page
 from hsi_se.report.tables import render_report
 from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
 from hsi_se.sampling.reduction import fit_reduction
@@ -233,6 +235,9 @@ def assess_run(
         overall_accuracy=assessment.evaluation.overall_accuracy,
     )
     folder.write_report(assessment, record, text=render_report(assessment, record, folder))
+    explorer = make_explorer(scene, split, logits=logits, assessment=assessment)
+    folder.write_explorer(explorer.to_arrays())
+    write_page(folder)
     return assessment
 
 

@@ -36,6 +36,7 @@ ROOMS = (
     "export",
     "terminal",
     "cli_scene",
+    "cli_report",
     "cli",
     "__main__",
 )
@@ -52,6 +53,7 @@ TORCH_FREE = (
     "survey",
     "terminal",
     "cli_scene",
+    "cli_report",
     "cli",
 )
 API = (

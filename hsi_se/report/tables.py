@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from hsi_se.evaluation.assessment import REPORTED_COVERAGES, Assessment
 from hsi_se.evaluation.metrics import Evaluation
@@ -101,7 +101,7 @@ def list_series_rows(report: SeriesReport) -> list[tuple[str, str, str, str]]:
 
 def render_series(report: SeriesReport, series: SeriesFolder) -> str:
     """Returns `summary.md`."""
-    return _render(
+    return render_template(
         "summary.md",
         report=report,
         rows=list_series_rows(report),
@@ -112,16 +112,20 @@ def render_series(report: SeriesReport, series: SeriesFolder) -> str:
     )
 
 
-def _render(template: str, **values: object) -> str:
+def render_template(template: str, **values: object) -> str:
+    """Returns a template with its values; in HTML and SVG, text is escaped."""
     environment = Environment(
-        loader=PackageLoader("hsi_se.report"), undefined=StrictUndefined, keep_trailing_newline=True
+        loader=PackageLoader("hsi_se.report"),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=select_autoescape(["html", "svg"]),
     )
     return environment.get_template(template).render(values)
 
 
 def render_report(assessment: Assessment, record: RunRecord, run: RunFolder) -> str:
     """Returns `report.md`, whose pictures lie beside it in the run folder."""
-    return _render(
+    return render_template(
         "report.md",
         assessment=assessment,
         evaluation=assessment.evaluation,
