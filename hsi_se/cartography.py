@@ -152,42 +152,45 @@ def write_map(
     result = MapFolder(out if out is not None else folder.path / ("map" if scene is None else f"map-{name}"))
     predictor = TilePredictor(build_bundled_model(bundle).to(pick_device(device)), engine=engine)
     rows, cols, _ = target.image.shape
-    draft = MapDraft.open(
-        result.open_draft(),
-        bundle,
-        shape=(rows, cols),
-        has_probabilities=probabilities,
-        digest=_digest(bundle, target, engine, probabilities, tile_rows),
-        tile_rows=tile_rows or predictor.choose_tile_rows(cols),
-    )
-    for note in target.notes:
-        observer.note(note)
-    todo = draft.list_todo()
-    num_left = sum(map(len, todo))
-    if num_left < rows:
-        observer.note(f"going on with a map of which {rows - num_left:,} of {rows:,} rows are done")
-    start = time.perf_counter()
-    observer.start("mapping", total=num_left * cols, unit="pixels")
-    if client is None:
-        done = predict_tiles(bundle, target.image, predictor, todo, observer=observer)
-    else:
-        done = predict_on_cluster(
+    with result.open_draft() as unfinished:
+        draft = MapDraft.open(
+            unfinished,
             bundle,
-            make_source(bundle, target.image),
-            todo,
-            engine=engine,
-            client=client,
-            observer=observer,
+            shape=(rows, cols),
+            has_probabilities=probabilities,
+            digest=_digest(bundle, target, engine, probabilities, tile_rows),
+            tile_rows=tile_rows or predictor.choose_tile_rows(cols),
         )
-    for tile, logits, missing in done:
-        draft.write(tile, bundle, logits, missing)
-    elapsed = time.perf_counter() - start
-    observer.note(f"{num_left * cols:,} pixels in {elapsed:.1f} s, {num_left * cols / elapsed:,.0f} pixels/s")
-    del predictor, done  # whose weights the pictures need not wait beside
-    notes = draft.finish(bundle, target, title=f"{name}, mapped by {record.name}", engine=engine)
-    for note in notes:
-        observer.note(note)
-    return result.publish(draft.folder)
+        for note in target.notes:
+            observer.note(note)
+        todo = draft.list_todo()
+        num_left = sum(map(len, todo))
+        if num_left < rows:
+            observer.note(f"going on with a map of which {rows - num_left:,} of {rows:,} rows are done")
+        start = time.perf_counter()
+        observer.start("mapping", total=num_left * cols, unit="pixels")
+        if client is None:
+            done = predict_tiles(bundle, target.image, predictor, todo, observer=observer)
+        else:
+            done = predict_on_cluster(
+                bundle,
+                make_source(bundle, target.image),
+                todo,
+                engine=engine,
+                client=client,
+                observer=observer,
+            )
+        for tile, logits, missing in done:
+            draft.write(tile, bundle, logits, missing)
+        elapsed = time.perf_counter() - start
+        observer.note(
+            f"{num_left * cols:,} pixels in {elapsed:.1f} s, {num_left * cols / elapsed:,.0f} pixels/s"
+        )
+        del predictor, done  # whose weights the pictures need not wait beside
+        notes = draft.finish(bundle, target, title=f"{name}, mapped by {record.name}", engine=engine)
+        for note in notes:
+            observer.note(note)
+        return result.publish(draft.folder)
 
 
 def parse_engine(name: str) -> Engine:

@@ -3,11 +3,13 @@
 import datetime
 import platform
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import sklearn
 import torch
+from numpy.typing import NDArray
 
 import hsi_se
 from hsi_se.config import Config
@@ -16,23 +18,25 @@ from hsi_se.config_model import RandomForest, Svm
 from hsi_se.errors import RunError, TrainingError
 from hsi_se.evaluation.assessment import Assessment, assess
 from hsi_se.evaluation.metrics import Evaluation
+from hsi_se.lifecycle import Logged, begin_run, check_free
 from hsi_se.mapping.class_map import classify
 from hsi_se.mapping.logits import predict_logits
 from hsi_se.models import build_model
 from hsi_se.models.classical import CentrePixelClassifier, ForestOfTrees, SupportVectorMachine
 from hsi_se.models.cost import count_macs, count_parameters
 from hsi_se.models.network import Network
-from hsi_se.records import BundleFacts, ModelBundle, RunFolder, RunRecord, Versions, check_free, new_run
+from hsi_se.records import BundleFacts, ModelBundle, RunFacts, RunFolder, RunRecord, RunStart, Versions
 from hsi_se.report.confidence_figures import save_rejection, save_reliability
 from hsi_se.report.explorer import make_explorer
 from hsi_se.report.figures import save_confusion, save_map, save_split
 from hsi_se.report.page import write_page
 from hsi_se.report.tables import render_report
 from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
-from hsi_se.sampling.reduction import fit_reduction
-from hsi_se.sampling.splits import Pixels, make_split
+from hsi_se.sampling.reduction import Reduction, fit_reduction
+from hsi_se.sampling.splits import Pixels, Split, make_split
 from hsi_se.scene.palette import make_palette
 from hsi_se.scene.readers import load_scene
+from hsi_se.scene.scene import Scene
 from hsi_se.training.adapt import adapt_norms
 from hsi_se.training.classical import fit_classical
 from hsi_se.training.fit import FitResult, fit
@@ -53,25 +57,60 @@ def train(
 ) -> RunFolder:
     """Trains the network that a config describes and returns the run folder it has written.
 
-    Everything that can be wrong with the config or the scene is found before training starts, and
-    the folder appears only when it is complete.
+    Everything that can be wrong with the config or the scene is found before training starts. The
+    folder then appears with what is known, gains a line an epoch, and is finished with its record.
 
     Args:
         config: from `load_config`.
         data: a folder searched for scenes before `datasets/`.
         run: the folder to write; by default `runs/DATE-NAME-DIGEST`.
         device: `auto`, `cpu` or `cuda`.
-        overwrite: whether a run that is already there is replaced, once the new one is complete.
+        overwrite: whether a run that is already there is replaced.
         observer: told of progress.
 
     Raises:
-        HsiError: a mistake in the config, the scene or the run folder; nothing has been written.
+        HsiError: a mistake in the config, the scene or the run folder; nothing is left of it.
     """
     observer = observer or Silent()
     path = Path(run) if run is not None else default_run(config)
     check_free(path, overwrite=overwrite)
     torch_device = pick_device(device)
 
+    setting = _prepare(config, data=data, device=torch_device)
+    for note in setting.notes:
+        observer.note(note)
+    start = _describe_start(setting, data=data)
+    with begin_run(path, overwrite=overwrite, start=start, config=config, split=setting.split) as folder:
+        _train_into(folder, setting, start=start, observer=Logged(observer, folder))
+    return RunFolder(path)
+
+
+@dataclass(frozen=True, eq=False)
+class _Setting:
+    """What a training is given: the config, and the scene as its split and its reduction leave it."""
+
+    config: Config
+    scene_digest: str  # of the files, before the split had a say in the labels
+    scene: Scene
+    split: Split
+    reduction: Reduction
+    components: NDArray[np.float32]
+    padded: torch.Tensor  # on the device
+    network: Network | None  # on the device, untrained; none for what is fitted at once
+    notes: tuple[str, ...]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Of any classifier of these patches, and its seed."""
+        num_classes, seed = self.scene.num_classes, self.config.seed
+        return {"patch_size": self.config.patch.size, "num_classes": num_classes, "seed": seed}
+
+    def make_patches(self, pixels: Pixels) -> PatchDataset:
+        targets = to_targets(self.scene.labels, pixels, self.scene.class_ids)
+        return PatchDataset(self.padded, pixels, patch_size=self.config.patch.size, targets=targets)
+
+
+def _prepare(config: Config, *, data: str | Path | None, device: torch.device) -> _Setting:
     scene = load_scene(config.scene, data)
     split = make_split(scene, config.split, seed=config.seed, data=data)
     scene_digest, scene = scene.digest, split.relabel(scene)
@@ -82,30 +121,59 @@ def train(
         notes += (
             "batch norm goes by patches of the whole scene, test pixels included, without their labels",
         )
-    for note in notes:
-        observer.note(note)
     reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train, nodata=scene.nodata)
     components = reduction.apply(scene.cube, nodata=scene.nodata)
-    padded = pad_cube(components, patch_size=config.patch.size, padding=config.patch.padding).to(torch_device)
-
-    def make_patches(pixels: Pixels) -> PatchDataset:
-        targets = to_targets(scene.labels, pixels, scene.class_ids)
-        return PatchDataset(padded, pixels, patch_size=config.patch.size, targets=targets)
-
-    start = time.perf_counter()
-    sizes = {"patch_size": config.patch.size, "num_classes": scene.num_classes, "seed": config.seed}
-    model: Classifier
+    padded = pad_cube(components, patch_size=config.patch.size, padding=config.patch.padding).to(device)
+    setting = _Setting(config, scene_digest, scene, split, reduction, components, padded, None, notes)
     if isinstance(config.model, Svm | RandomForest):
+        return setting
+    network = build_model(config.model, num_bands=reduction.num_components, **setting.sizes)
+    return replace(setting, network=network.to(device))
+
+
+def _describe_start(setting: _Setting, *, data: str | Path | None) -> RunStart:
+    config, scene, split = setting.config, setting.scene, setting.split
+    device = setting.padded.device
+    class_ids = scene.class_ids.tolist()
+    return RunStart(
+        name=config.name or "run",
+        seed=config.seed,
+        config_digest=config.digest,
+        scene=scene.name,
+        scene_digest=setting.scene_digest,
+        split_digest=split.digest,
+        data=None if data is None else str(Path(data).resolve()),
+        device=_describe_device(device),
+        notes=setting.notes,
+        num_train=len(split.train),
+        num_val=len(split.val),
+        versions=_list_versions(),
+        started=datetime.datetime.now(datetime.UTC),
+        device_kind=device.type,
+        epochs=config.train.epochs if isinstance(config.model, NetworkSettings) else 0,
+        class_ids=tuple(class_ids),
+        class_names=tuple(scene.class_names[label] for label in class_ids),
+    )
+
+
+def _train_into(folder: RunFolder, setting: _Setting, *, start: RunStart, observer: Observer) -> None:
+    """Fits what the config names and writes it and the record into the run folder."""
+    config, scene, split, device = setting.config, setting.scene, setting.split, setting.padded.device
+    began = time.perf_counter()
+    model: Classifier
+    if setting.network is None:
+        assert isinstance(config.model, Svm | RandomForest)
         known = split.training_side
-        x, y = components[known[:, 0], known[:, 1]], to_targets(scene.labels, known, scene.class_ids)
-        model = fit_classical(config.model, x, y, **sizes).to(torch_device)
+        x = setting.components[known[:, 0], known[:, 1]]
+        y = to_targets(scene.labels, known, scene.class_ids)
+        model = fit_classical(config.model, x, y, **setting.sizes).to(device)
         result = FitResult(best_epoch=0, history=())
     else:
-        model = build_model(config.model, num_bands=reduction.num_components, **sizes).to(torch_device)
+        model = setting.network
         result = fit(
-            model,
-            train=make_patches(split.train),
-            val=make_patches(split.val),
+            setting.network,
+            train=setting.make_patches(split.train),
+            val=setting.make_patches(split.val),
             num_classes=scene.num_classes,
             settings=config.train,
             seed=config.seed,
@@ -113,47 +181,33 @@ def train(
         )
         if config.train.norm_statistics == "scene":
             pixels = np.argwhere(scene.valid)
-            adapt_norms(model, PatchDataset(padded, pixels, patch_size=config.patch.size), seed=config.seed)
-    versions = _list_versions()
+            adapt_norms(
+                model, PatchDataset(setting.padded, pixels, patch_size=config.patch.size), seed=config.seed
+            )
     record = RunRecord(
-        name=config.name or "run",
-        seed=config.seed,
-        config_digest=config.digest,
-        scene=scene.name,
-        scene_digest=scene_digest,
-        split_digest=split.digest,
-        data=None if data is None else str(Path(data).resolve()),
-        device=_describe_device(torch_device),
-        notes=notes,
-        num_train=len(split.train),
-        num_val=len(split.val),
+        **{name: getattr(start, name) for name in RunFacts.model_fields},
         num_parameters=count_parameters(model),
         macs_per_patch=count_macs(model),
         best_epoch=result.best_epoch,
         history=result.history,
-        training_s=time.perf_counter() - start,
-        versions=versions,
+        training_s=time.perf_counter() - began,
     )
     trained_on = scene.cube[split.train[:, 0], split.train[:, 1]]
     facts = BundleFacts(
         model=config.model,
         patch_size=config.patch.size,
         padding=config.patch.padding,
-        class_ids=tuple(scene.class_ids.tolist()),
-        class_names=tuple(scene.class_names[label] for label in scene.class_ids.tolist()),
+        class_ids=start.class_ids,
+        class_names=start.class_names,
         palette=make_palette(scene.class_ids, given=scene.palette),
         wavelengths_nm=None if scene.wavelengths_nm is None else tuple(scene.wavelengths_nm.tolist()),
         dropped_bands=dict(scene.dropped_bands),
         value_range=(float(trained_on.min()), float(trained_on.max())),
         split_digest=split.digest,
-        versions=versions,
+        versions=start.versions,
     )
     weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
-    with new_run(path, overwrite=overwrite) as folder:
-        folder.write_run(
-            config=config, record=record, split=split, bundle=ModelBundle(facts, weights, reduction)
-        )
-    return RunFolder(path)
+    folder.write_result(record, bundle=ModelBundle(facts, weights, setting.reduction))
 
 
 def evaluate(

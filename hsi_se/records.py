@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -26,6 +27,7 @@ from hsi_se.errors import RunError
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.metrics import number_or_none
 from hsi_se.evaluation.statistics import Summary, summarize
+from hsi_se.locking import hold
 from hsi_se.sampling.reduction import Reduction
 from hsi_se.sampling.splits import Split
 from hsi_se.training.history import EpochRecord
@@ -47,8 +49,8 @@ class Versions(BaseModel):
     python: str
 
 
-class RunRecord(BaseModel):
-    """Everything a report needs to know about one training, besides its evaluation."""
+class RunFacts(BaseModel):
+    """What is known of a run before its first step."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,12 +65,34 @@ class RunRecord(BaseModel):
     notes: tuple[str, ...]
     num_train: int
     num_val: int
+    versions: Versions
+
+
+class RunStart(RunFacts):
+    """The head line of `progress.jsonl`: what `--resume` and whoever watches need besides the config.
+
+    Attributes:
+        started: in UTC.
+        device_kind: `cpu` or `cuda`.
+        epochs: as many lines follow; 0 for a classifier that is fitted at once.
+        class_ids, class_names: in the order of `EpochRecord.validation_per_class`.
+    """
+
+    started: datetime
+    device_kind: str
+    epochs: int
+    class_ids: tuple[int, ...]
+    class_names: tuple[str, ...]
+
+
+class RunRecord(RunFacts):
+    """Everything a report needs to know about one training, besides its evaluation."""
+
     num_parameters: int
     macs_per_patch: int
     best_epoch: int
     history: tuple[EpochRecord, ...]
     training_s: float
-    versions: Versions
 
 
 class BundleFacts(BaseModel):
@@ -113,12 +137,13 @@ class ModelBundle:
 
 
 class RunFolder:
-    """A folder in `runs/` and the names of the files in it."""
+    """A folder in `runs/` and the names of the files in it; `record.json` comes last, of a finished run."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.config = self.path / "config.yaml"
         self.record = self.path / "record.json"
+        self.progress = self.path / "progress.jsonl"
         self.split = self.path / "split.safetensors"
         self.bundle_facts = self.path / "bundle.json"
         self.bundle_arrays = self.path / "bundle.safetensors"
@@ -145,22 +170,37 @@ class RunFolder:
         """Returns the folder of a finished run.
 
         Raises:
-            RunError: there is no such folder, or it holds no run.
+            RunError: there is no such folder, or it holds no run, or one that is not finished.
         """
         run = cls(path.path if isinstance(path, RunFolder) else path)
         if not run.path.is_dir():
             raise RunError(f"{path}: no such run folder; `hsi-se train` prints the path it writes")
+        if run.is_unfinished:
+            raise RunError(f"{path}: this run is not finished; go on with `hsi-se train --resume {path}`")
         if not run.record.is_file():
             raise RunError(
                 f"{path}: no run in here ({run.record.name} is missing); name a folder that train wrote"
             )
         return run
 
+    @property
+    def is_unfinished(self) -> bool:
+        return self.progress.is_file() and not self.record.is_file()
+
     def read_config(self) -> Config:
         return load_config(self.config)
 
     def read_record(self) -> RunRecord:
         return _parse(RunRecord, self.record)
+
+    def read_progress(self) -> tuple[RunStart, tuple[EpochRecord, ...]]:
+        """Returns how the run began and its epochs so far; a line that is half written is left out."""
+        try:
+            head, *lines = self.progress.read_bytes().split(b"\n")[:-1] or [b""]
+        except FileNotFoundError:
+            raise RunError(f"{self.progress}: missing from the run folder; train again") from None
+        epochs = tuple(_parse_text(EpochRecord, line, path=self.progress) for line in lines)
+        return _parse_text(RunStart, head, path=self.progress), epochs
 
     def read_split(self) -> Split:
         arrays = _read_arrays(self.split, needed=_SIDES)
@@ -176,11 +216,21 @@ class RunFolder:
         reduction = Reduction(*(arrays[part] for part in parts))
         return ModelBundle(_parse(BundleFacts, self.bundle_facts), weights, reduction)
 
-    def write_run(self, *, config: Config, record: RunRecord, split: Split, bundle: ModelBundle) -> None:
+    def write_start(self, start: RunStart, *, config: Config, split: Split) -> None:
+        """Writes what the run is of, and the head line of its progress."""
         self.config.write_text(dump_config(config), encoding="utf-8")
         sides = {side: getattr(split, side) for side in _SIDES}
         labels = {} if split.labels is None else {"labels": split.labels}
         _write_arrays(self.split, sides | labels)
+        self.progress.write_text(start.model_dump_json() + "\n", encoding="utf-8")
+
+    def log(self, record: EpochRecord) -> None:
+        """Adds an epoch to the progress."""
+        with self.progress.open("a", encoding="utf-8") as stream:
+            stream.write(record.model_dump_json() + "\n")
+
+    def write_result(self, record: RunRecord, *, bundle: ModelBundle) -> None:
+        """Writes what was learned, and last the record: from then on the run is finished."""
         arrays = {f"model.{name}": array for name, array in bundle.weights.items()}
         arrays |= {
             "reduction.mean": bundle.reduction.mean,
@@ -189,7 +239,8 @@ class RunFolder:
         }
         _write_arrays(self.bundle_arrays, arrays)
         self.bundle_facts.write_text(bundle.facts.model_dump_json(indent=2), encoding="utf-8")
-        self.record.write_text(record.model_dump_json(indent=2), encoding="utf-8")
+        with replacing(self.record) as draft:
+            draft.write_text(record.model_dump_json(indent=2), encoding="utf-8")
 
     def read_report(self) -> dict[str, Any]:
         """Returns what `report.json` holds.
@@ -332,21 +383,23 @@ class MapFolder:
             stream.flush()
             os.fsync(stream.fileno())
 
-    def open_draft(self) -> "MapFolder":
-        """Returns the hidden folder in which the map is made, so that a later start finds what is done.
+    @contextmanager
+    def open_draft(self) -> Iterator["MapFolder"]:
+        """Yields the hidden folder in which the map is made, so that a later start finds what is done.
 
         Raises:
-            RunError: a file that no map wrote is in the way.
+            RunError: another process makes a map here, or a file that no map wrote is in the way.
         """
-        draft = MapFolder(self.path / ".unfinished")
-        if not self.facts.is_file() and not draft.path.is_dir():
-            for path in self.list_files():
-                if path.exists():
-                    raise RunError(
-                        f"{path}: exists and is of no finished map; name another folder with --out DIR"
-                    )
-        draft.path.mkdir(parents=True, exist_ok=True)
-        return draft
+        with hold(self.path, "making a map"):
+            draft = MapFolder(self.path / ".unfinished")
+            if not self.facts.is_file() and not draft.path.is_dir():
+                for path in self.list_files():
+                    if path.exists():
+                        raise RunError(
+                            f"{path}: exists and is of no finished map; name another folder with --out DIR"
+                        )
+            draft.path.mkdir(exist_ok=True)
+            yield draft
 
     def publish(self, draft: "MapFolder") -> list[Path]:
         """Moves the files of a finished draft here, in place of all of an earlier map; returns them."""
@@ -452,39 +505,6 @@ def _summarize(values: list[float | None]) -> Summary:
     return summarize([np.nan if value is None else value for value in values])
 
 
-def check_free(path: Path, *, overwrite: bool) -> None:
-    """Proves that a run may be written at `path`.
-
-    Raises:
-        RunError: something is there already, and it is no run, or `overwrite` is not set; or no
-            folder can be made there.
-    """
-    if not path.exists():
-        parent = next(parent for parent in path.absolute().parents if parent.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise RunError(f"{path}: no folder can be made in {parent}; name another with --run DIR")
-        return
-    if not (path / RunFolder(path).record.name).is_file():
-        raise RunError(f"{path}: exists and is no run folder; name another with --run DIR")
-    if not overwrite:
-        raise RunError(f"{path}: this run folder exists; name another with --run DIR, or add --overwrite")
-
-
-@contextmanager
-def new_run(path: Path, *, overwrite: bool) -> Iterator[RunFolder]:
-    """Yields a hidden folder that becomes `path` when the block ends, and vanishes when it fails."""
-    check_free(path, overwrite=overwrite)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    draft.mkdir(parents=True)
-    try:
-        yield RunFolder(draft)
-        if path.exists():
-            shutil.rmtree(path)
-        draft.rename(path)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a path to write to, which takes the place of `path` once it is complete."""
@@ -499,9 +519,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def _parse(kind: type[Model], path: Path) -> Model:
     try:
-        return kind.model_validate_json(path.read_bytes())
+        text = path.read_bytes()
     except FileNotFoundError:
         raise RunError(f"{path}: missing from the run folder; train again") from None
+    return _parse_text(kind, text, path=path)
+
+
+def _parse_text(kind: type[Model], text: bytes, *, path: Path) -> Model:
+    try:
+        return kind.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         problem = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "hsi_se"
 # A module imports only from rows above its own, or from its own row's folder.
 ROOMS = (
     "errors",
+    "locking",
     "settings",
     "config_model",
     "config",
@@ -25,6 +26,7 @@ ROOMS = (
     "mapping",
     "evaluation",
     "records",
+    "lifecycle",
     "report",
     "survey",
     "preview",
@@ -42,6 +44,7 @@ ROOMS = (
 )
 TORCH_FREE = (
     "errors",
+    "locking",
     "settings",
     "config_model",
     "config",
@@ -49,6 +52,7 @@ TORCH_FREE = (
     "scene",
     "evaluation",
     "records",
+    "lifecycle",
     "report",
     "survey",
     "terminal",

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -415,7 +417,9 @@ cartography.write_map(sys.argv[1], out=sys.argv[2], device="cpu", tile_rows=1, p
 """
 
 
-def kill_halfway(run: RunFolder, out: Path) -> None:
+@contextmanager
+def mapping_slowly(run: RunFolder, out: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Yields another process that has done some rows; it is killed at the latest when the block ends."""
     process = subprocess.Popen([sys.executable, "-c", MAP_SLOWLY, run.path, out])
     journal = out / ".unfinished" / "journal"
     try:
@@ -424,15 +428,21 @@ def kill_halfway(run: RunFolder, out: Path) -> None:
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
+        yield process
     finally:
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
+
+
+def kill_halfway(run: RunFolder, out: Path) -> None:
+    with mapping_slowly(run, out) as process:
+        os.kill(process.pid, signal.SIGKILL)
 
 
 def test_a_killed_map_looks_unfinished_and_goes_on_where_it_stopped(run, result, tmp_path):
     out = tmp_path / "out"
     kill_halfway(run, out)
-    assert [path.name for path in out.iterdir()] == [".unfinished"]
+    assert {path.name for path in out.iterdir()} == {".unfinished", ".lock"}
     assert not list(out.rglob("*.hdr")), "an ENVI image without a header opens nowhere"
     with (out / ".unfinished" / "journal").open("a") as stream:
         stream.write("range(13, 1")  # of a line that was torn
@@ -442,7 +452,22 @@ def test_a_killed_map_looks_unfinished_and_goes_on_where_it_stopped(run, result,
     assert f"going on with a map of which {num_done} of 14 rows are done" in notes.notes
     assert notes.done == notes.total == (SIZE[0] - num_done) * SIZE[1]
     assert again.image.read_bytes() == result.image.read_bytes()
-    assert not (out / ".unfinished").exists()
+    assert not list(out.glob(".*"))
+
+
+def test_a_second_process_on_the_same_map_is_refused_and_the_first_loses_nothing(run, result, tmp_path):
+    out = tmp_path / "out"
+    with mapping_slowly(run, out) as first:
+        first.send_signal(signal.SIGSTOP)
+        second = [sys.executable, "-m", "hsi_se", "map", run.path, "--out", out, "--device", "cpu"]
+        done = subprocess.run(second, capture_output=True, text=True, check=False)
+        first.send_signal(signal.SIGCONT)
+        assert done.returncode == 2
+        refusal = "another process is making a map in there; let it finish, or name another folder"
+        assert done.stderr == f"hsi-se: {out}: {refusal}\n"
+        assert first.wait(timeout=120) == 0
+    assert (out / "map.img").read_bytes() == result.image.read_bytes()
+    assert not list(out.glob(".*"))
 
 
 def test_another_setting_starts_over(run, result, tmp_path):

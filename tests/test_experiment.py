@@ -1,6 +1,7 @@
 """The whole flow on a tiny scene: what a run folder holds, and that it says the same elsewhere."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,13 @@ import torch
 
 import hsi_se
 from hsi_se.config_file import load_config
-from hsi_se.errors import RunError, SceneError
+from hsi_se.errors import RunError, SceneError, TrainingError
 from hsi_se.experiment import build_bundled_model
 from hsi_se.mapping.class_map import classify
 from hsi_se.mapping.patchwise import predict_logits
-from hsi_se.records import RunFolder, new_run
+from hsi_se.records import RunFacts, RunFolder
 from hsi_se.sampling.patches import pad_cube
+from hsi_se.training.history import EpochRecord, Silent
 from tests.conftest import ROOT, TINY
 
 
@@ -172,14 +174,62 @@ def test_a_run_is_replaced_only_when_asked(run, tiny_config):
     assert run.bundle_arrays.read_bytes() == before
 
 
-def test_a_failed_run_leaves_nothing_and_a_replaced_one_stays_until_the_end(tmp_path):
-    with new_run(tmp_path / "a", overwrite=False) as draft:
-        draft.record.write_text("{}")
-    with pytest.raises(KeyError), new_run(tmp_path / "a", overwrite=True) as draft:  # noqa: PT012
-        assert draft.path != tmp_path / "a"
-        assert (tmp_path / "a" / "record.json").is_file()
-        raise KeyError
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+class Broken(Silent):
+    """Fails after the first epoch, with a look at the folder."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def epoch(self, record: EpochRecord) -> None:
+        assert record.epoch == 1
+        start, epochs = self.folder.read_progress()
+        assert epochs == (record,)
+        assert (start.epochs, start.class_ids) == (2, tuple(range(1, 10)))
+        for use in (RunFolder.open, hsi_se.evaluate):
+            with pytest.raises(
+                RunError, match=f"not finished; go on with `hsi-se train --resume {self.folder}`"
+            ):
+                use(self.folder)
+        for options in ({}, {"observer": Silent()}):
+            with pytest.raises(RunError, match=r"unfinished run; go on with .*or add --overwrite"):
+                hsi_se.train(self.folder.read_config(), run=self.folder.path, **options)
+        raise TrainingError("too bad")
+
+
+def test_a_run_that_fails_shows_its_progress_until_then_and_gives_back_what_it_replaced(
+    run, tiny_config, tmp_path
+):
+    earlier = shutil.copytree(run.path, tmp_path / "runs" / "a")
+    for path, options in ((earlier, {"overwrite": True}), (earlier.parent / "b", {})):
+        with pytest.raises(TrainingError, match="too bad"):
+            hsi_se.train(tiny_config, run=path, observer=Broken(RunFolder(path)), **options)
+    assert [path.name for path in earlier.parent.iterdir()] == ["a"]
+    assert RunFolder.open(earlier).read_record() == run.read_record()
+
+
+def test_progress_says_what_the_record_says(run):
+    start, epochs = run.read_progress()
+    record = run.read_record()
+    assert epochs == record.history
+    assert {name: getattr(start, name) for name in RunFacts.model_fields} == {
+        name: getattr(record, name) for name in RunFacts.model_fields
+    }
+    assert start.epochs == len(epochs)
+    split = run.read_split()
+    scene = hsi_se.load_scene(run.read_config().scene)
+    counts = np.bincount(scene.labels[tuple(split.val.T)], minlength=10)[1:]
+    for epoch in epochs:
+        right = sum(n * share for n, share in zip(counts, epoch.validation_per_class, strict=True) if n)
+        assert right / len(split.val) == pytest.approx(epoch.validation_accuracy)
+
+
+def test_a_line_that_is_half_written_is_no_epoch(run, tmp_path):
+    copy = RunFolder(shutil.copytree(run.path, tmp_path / "copy"))
+    copy.progress.write_bytes(copy.progress.read_bytes()[:-5])
+    assert copy.read_progress()[1] == run.read_progress()[1][:-1]
+    copy.progress.write_bytes(b'{"name": 3}\n')
+    with pytest.raises(RunError, match=r"progress\.jsonl: not what this version writes"):
+        copy.read_progress()
 
 
 def test_gapped_ids_survive_the_whole_flow(tmp_path):

@@ -74,6 +74,7 @@ def fit(
     history: list[EpochRecord] = []
     best_accuracy, best_epoch, best_state = 0.0, 0, model.state_dict()
     observer.start("training", total=settings.epochs * len(train), unit="patches")
+    first_start = time.perf_counter()
     cuda = [train.device] if train.device.type == "cuda" else []
     with torch.random.fork_rng(cuda):
         torch.manual_seed(seed)
@@ -104,20 +105,22 @@ def fit(
                 observer.advance(len(index))
 
             mean_loss = float(total_loss) / len(train)
-            rate = len(train) / (time.perf_counter() - start)
+            now = time.perf_counter()
             if not math.isfinite(mean_loss) or not _has_finite_weights(model):
                 raise TrainingError(
                     f"train.learning_rate = {settings.learning_rate:g}: the loss or a weight is no finite "
                     f"number after epoch {epoch}; lower the learning rate, or check the scale of the cube"
                 )
-            val_accuracy, val_loss = _validate(judged, val)
+            val_accuracy, val_loss, val_per_class = _validate(judged, val, num_classes)
             record = EpochRecord(
                 epoch=epoch,
                 loss=mean_loss,
                 validation_accuracy=val_accuracy,
                 validation_loss=val_loss,
                 learning_rate=learning_rate,
-                patches_per_second=rate,
+                patches_per_second=len(train) / (now - start),
+                validation_per_class=val_per_class,
+                elapsed_s=time.perf_counter() - first_start,
             )
             history.append(record)
             observer.epoch(record)
@@ -174,10 +177,15 @@ def _class_weights(targets: Tensor, num_classes: int, kind: str) -> Tensor | Non
     return weights / weights[targets].mean()
 
 
-def _validate(model: nn.Module, val: PatchDataset) -> tuple[float | None, float | None]:
-    """The accuracy and the mean cross-entropy over the validation pixels, where there are any."""
+def _validate(
+    model: nn.Module, val: PatchDataset, num_classes: int
+) -> tuple[float | None, float | None, tuple[float | None, ...] | None]:
+    """The accuracy, mean cross-entropy and accuracy of each class over the validation pixels, if any."""
     if not len(val):
-        return None, None
+        return None, None, None
     logits = predict_patches(model, val)
-    accuracy = (logits.argmax(1) == val.targets).float().mean()
-    return float(accuracy), float(F.cross_entropy(logits, val.targets))
+    is_right = logits.argmax(1) == val.targets
+    counts = torch.bincount(val.targets, minlength=num_classes).tolist()
+    num_right = torch.bincount(val.targets[is_right], minlength=num_classes).tolist()
+    per_class = tuple(right / n if n else None for right, n in zip(num_right, counts, strict=True))
+    return float(is_right.float().mean()), float(F.cross_entropy(logits, val.targets)), per_class

@@ -6,7 +6,13 @@ from pydantic import BaseModel, ConfigDict
 
 
 class EpochRecord(BaseModel):
-    """One epoch: `loss` is the mean over the training patches, accuracies are fractions."""
+    """One epoch: `loss` is the mean over the training patches, accuracies are fractions.
+
+    Attributes:
+        validation_per_class: of classes 0..C-1, the share of their validation pixels that is called so;
+            None where a class has none there, or nothing validates.
+        elapsed_s: training time up to the end of this epoch, interruptions not counted.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -16,6 +22,8 @@ class EpochRecord(BaseModel):
     validation_loss: float | None
     learning_rate: float
     patches_per_second: float
+    validation_per_class: tuple[float | None, ...] | None = None
+    elapsed_s: float | None = None
 
 
 class Observer(Protocol):
