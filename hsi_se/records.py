@@ -214,7 +214,11 @@ class RunFolder:
             name.removeprefix("model."): array for name, array in arrays.items() if name.startswith("model.")
         }
         reduction = Reduction(*(arrays[part] for part in parts))
-        return ModelBundle(_parse(BundleFacts, self.bundle_facts), weights, reduction)
+        return ModelBundle(self.read_facts(), weights, reduction)
+
+    def read_facts(self) -> BundleFacts:
+        """Returns the bundle without its arrays."""
+        return _parse(BundleFacts, self.bundle_facts)
 
     def write_start(self, start: RunStart, *, config: Config, split: Split) -> None:
         """Writes what the run is of, and the head line of its progress."""

@@ -53,7 +53,7 @@ class RunFiles:
     def read(cls, folder: RunFolder) -> "RunFiles":
         report = folder.read_report()
         arrays = folder.read_explorer(needed=Explorer.names())
-        facts = folder.read_bundle().facts
+        facts = folder.read_facts()
         return cls(folder, folder.read_record(), facts, report, Explorer.from_arrays(arrays))
 
     @property

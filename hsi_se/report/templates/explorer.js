@@ -175,8 +175,10 @@
 
   const fitScale = () => Math.min(view.width / cols, view.height / rows);
 
+  const limit = (scale) => Math.min(Math.max(scale, fitScale()), Math.max(48, 8 * fitScale()));
+
   function place(x, y, scale) {  // the map stays in the frame, in its middle where it is smaller
-    view.scale = Math.min(Math.max(scale, fitScale()), Math.max(48, fitScale()));
+    view.scale = limit(scale);
     const keep = (offset, whole, frame) =>
       whole <= frame ? (frame - whole) / 2 : Math.min(0, Math.max(frame - whole, offset));
     view.x = keep(x, cols * view.scale, view.width);
@@ -185,10 +187,10 @@
     draw();
   }
 
-  function zoom(factor, x = view.width / 2, y = view.height / 2) {
-    const scale = Math.min(Math.max(view.scale * factor, fitScale()), Math.max(48, fitScale()));
+  function zoom(factor, [x, y] = [view.width / 2, view.height / 2], [toX, toY] = [x, y]) {
+    const scale = limit(view.scale * factor);  // what was at (x, y) is at (toX, toY) afterwards
     const ratio = scale / view.scale;
-    place(x - (x - view.x) * ratio, y - (y - view.y) * ratio, scale);
+    place(toX - (x - view.x) * ratio, toY - (y - view.y) * ratio, scale);
   }
 
   const showAll = () => place(0, 0, 0);
@@ -406,8 +408,8 @@
     if (event.key in moves) {
       if (event.target !== canvas) return;  // the slider has arrows of its own
       step(...moves[event.key]);
-    } else if (event.key === "+" || event.key === "=") zoom(1.5, ...(view.pinned < 0 ? [] : toScreen(view.pinned)));
-    else if (event.key === "-") zoom(1 / 1.5, ...(view.pinned < 0 ? [] : toScreen(view.pinned)));
+    } else if (event.key === "+" || event.key === "=") zoom(1.5, toScreen(view.pinned));
+    else if (event.key === "-") zoom(1 / 1.5, toScreen(view.pinned));
     else if (event.key === "0") showAll();
     else if (layers[event.key - 1]) change({ layer: layers[event.key - 1] });
     else return;
@@ -417,7 +419,7 @@
 
   canvas.addEventListener("wheel", (event) => {
     event.preventDefault();
-    zoom(Math.exp(-event.deltaY * 0.002), event.offsetX, event.offsetY);
+    zoom(Math.exp(-event.deltaY * 0.002), [event.offsetX, event.offsetY]);
   }, { passive: false });
 
   const pointers = new Map();
@@ -443,10 +445,8 @@
       const [other] = [...pointers].filter(([id]) => id !== event.pointerId).map(([, at]) => at);
       const apart = (a, b) => Math.max(1, Math.hypot(a[0] - b[0], a[1] - b[1]));
       const middle = (a, b) => [(a[0] + b[0]) / 2, (a[1] + b[1]) / 2];
-      const [from, to] = [middle(before, other), middle(now, other)];
       pointers.set(event.pointerId, now);
-      place(view.x + to[0] - from[0], view.y + to[1] - from[1], view.scale);
-      zoom(apart(now, other) / apart(before, other), ...to);
+      zoom(apart(now, other) / apart(before, other), middle(before, other), middle(now, other));
     }
   });
   const release = (event) => {
@@ -472,4 +472,5 @@
   ({ spectra } = await unpack("spectra"));
   show(view.hovered < 0 ? view.pinned : view.hovered);
   document.documentElement.dataset.ready = "";
+  performance.mark("ready");
 })();
