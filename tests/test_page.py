@@ -73,6 +73,7 @@ class Reader:
         return box["x"] + x + (col + 0.5) * scale, box["y"] + y + (row + 0.5) * scale
 
     def hover(self, row: int, col: int) -> None:
+        self.page.locator("#map").scroll_into_view_if_needed()
         self.page.mouse.move(*self.screen(row, col))
         self.settle()
 
@@ -160,7 +161,7 @@ def test_hovering_a_pixel_shows_its_truth_prediction_and_probabilities(reader, f
     assert reader.text("prediction") == f"{bundle.class_ids[predicted]} {bundle.class_names[predicted]}"
     assert reader.text("side") == "test"
     bars = reader.page.locator("#bars li").all_inner_texts()
-    shares = 100 * files.explorer.top_probabilities[row, col] / 65535
+    shares = files.explorer.top_probabilities[row, col] / 655.35
     for bar, place, share in zip(bars, files.explorer.top_classes[row, col] - 1, shares, strict=True):
         assert bundle.class_names[place] in bar
         assert float(re.search(r"([\d.]+) %", bar)[1]) == pytest.approx(share, abs=0.051)
