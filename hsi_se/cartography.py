@@ -18,7 +18,7 @@ from hsi_se.config import SceneFiles
 from hsi_se.config_file import load_config
 from hsi_se.config_model import Svm
 from hsi_se.errors import ConfigError, SceneError
-from hsi_se.experiment import build_bundled_model, load_bundle, pick_device
+from hsi_se.experiment import load_bundle, make_predictor
 from hsi_se.mapping.class_map import ClassMap
 from hsi_se.mapping.logits import ENGINES, Engine
 from hsi_se.mapping.tiles import TilePredictor, TileSource, read_finite_rows
@@ -93,10 +93,10 @@ def map_scene(
     target = open_target(bundle, scene, data=data)
     for note in target.notes:
         observer.note(note)
-    predictor = TilePredictor(build_bundled_model(bundle).to(pick_device(device)), engine=engine)
+    predictor = make_predictor(bundle, engine=engine, device=device)
     rows, cols, _ = target.image.shape
     labels = np.zeros((rows, cols), np.int32)
-    observer.start("mapping", total=labels.size, unit="pixels")
+    observer.start("mapping", total=labels.size * bundle.facts.prediction.num_passes, unit="pixels")
     tiles = list_tiles(rows, tile_rows or predictor.choose_tile_rows(cols))
     for tile, logits, missing in predict_tiles(bundle, target.image, predictor, tiles, observer=observer):
         labels[tile.start : tile.stop] = _pick_classes(bundle, logits, missing)
@@ -150,7 +150,7 @@ def write_map(
     name = record.scene if scene is None else Path(scene).stem
     client = None if scheduler is None else connect(scheduler)
     result = MapFolder(out if out is not None else folder.path / ("map" if scene is None else f"map-{name}"))
-    predictor = TilePredictor(build_bundled_model(bundle).to(pick_device(device)), engine=engine)
+    predictor = make_predictor(bundle, engine=engine, device=device)
     rows, cols, _ = target.image.shape
     with result.open_draft() as unfinished:
         draft = MapDraft.open(
@@ -168,7 +168,7 @@ def write_map(
         if num_left < rows:
             observer.note(f"going on with a map of which {rows - num_left:,} of {rows:,} rows are done")
         start = time.perf_counter()
-        observer.start("mapping", total=num_left * cols, unit="pixels")
+        observer.start("mapping", total=num_left * cols * bundle.facts.prediction.num_passes, unit="pixels")
         if client is None:
             done = predict_tiles(bundle, target.image, predictor, todo, observer=observer)
         else:
@@ -330,12 +330,13 @@ def predict_tiles(
     """Yields the rows, the logits `(rows, cols, C)` and the nodata `(rows, cols)` of each tile."""
     source = make_source(bundle, image)
     for tile in tiles:
-        padded, missing = source.read(tile)
-        yield tile, predictor.predict(padded, on_batch=observer.advance), missing
+        read = source.read(tile)
+        yield tile, predictor.predict(read, on_batch=observer.advance), read.missing[read.inner]
 
 
 def make_source(bundle: ModelBundle, image: Image) -> TileSource:
-    return TileSource(image, bundle.reduction, bundle.facts.patch_size, bundle.facts.padding)
+    facts = bundle.facts
+    return TileSource(image, bundle.reduction, facts.patch_size, facts.padding, facts.prediction.reach)
 
 
 def _pick_classes(

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.errors import ClusterError
-from hsi_se.experiment import build_bundled_model
+from hsi_se.experiment import make_predictor
 from hsi_se.mapping.logits import Engine
-from hsi_se.mapping.tiles import TilePredictor, TileSource
+from hsi_se.mapping.tiles import Tile, TilePredictor, TileSource
 from hsi_se.records import ModelBundle
 from hsi_se.training.history import Observer
 
@@ -57,9 +57,9 @@ def predict_on_cluster(
         def send() -> None:
             tile = next(waiting, None)
             if tile is not None:
-                padded, missing = source.read(tile)
-                future = client.submit(_predict, shared, engine, padded, pure=False)
-                at_work[future] = tile, missing
+                read = source.read(tile)
+                future = client.submit(_predict, shared, engine, read, pure=False)
+                at_work[future] = tile, read.missing[read.inner]
                 done.add(future)
 
         for _ in range(_TILES_A_WORKER * num_workers):
@@ -74,7 +74,7 @@ def predict_on_cluster(
             logits = future.result()
             future.release()
             send()
-            observer.advance(missing.size)
+            observer.advance(missing.size * bundle.facts.prediction.num_passes)
             yield tile, logits, missing
     finally:
         client.close()
@@ -117,8 +117,8 @@ def _hold(bundle: ModelBundle) -> ModelBundle:
 @functools.lru_cache(maxsize=1)
 def _prepare(bundle: ModelBundle, engine: Engine) -> TilePredictor:
     """Made once a worker. In evaluation mode for good, as its tiles may run side by side."""
-    return TilePredictor(build_bundled_model(bundle).eval(), engine=engine)
+    return make_predictor(bundle, engine=engine)
 
 
-def _predict(bundle: ModelBundle, engine: Engine, padded: NDArray[np.float32]) -> NDArray[np.float32]:
-    return _prepare(bundle, engine).predict(padded)
+def _predict(bundle: ModelBundle, engine: Engine, tile: Tile) -> NDArray[np.float32]:
+    return _prepare(bundle, engine).predict(tile)

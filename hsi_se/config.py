@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
@@ -132,8 +133,8 @@ Buffer = Annotated[
     int | None,
     Field(
         ge=0,
-        description="pixels between the sides; the patch size and train.shift, so that no two patches meet, "
-        "unless given",
+        description="pixels between the sides; unless given the patch size, train.shift and what smoothing "
+        "reaches, so that no test pixel's class depends on a pixel of a training patch",
     ),
 ]
 
@@ -271,6 +272,48 @@ class TrainSettings(Settings):
     )
 
 
+class Smoothing(Settings):
+    """A joint bilateral filter of the class probabilities, guided by the components (Kang et al. 2014)."""
+
+    spatial: PositiveFloat = Field(
+        default=3.0,
+        le=20,
+        description="standard deviation over rows and cols, in pixels; the window ends at two",
+    )
+    range: PositiveFloat = Field(
+        default=0.3,
+        description="standard deviation over the components, each in units of its own over the scene",
+    )
+    components: PositiveInt = Field(
+        default=6, description="how many of the first components guide the filter"
+    )
+
+    @property
+    def radius(self) -> int:
+        """Pixels that the window reaches to either side."""
+        return math.ceil(2 * self.spatial)
+
+
+class PredictionSettings(Settings):
+    """What becomes of a trained classifier's logits before a class is picked, in `eval` and in `map`."""
+
+    symmetries: bool = Field(
+        default=False,
+        description="the mean logits of the scene's eight flips and transposes: eight times the work",
+    )
+    smoothing: Smoothing | None = Field(default=None, description="no filter unless given")
+
+    @property
+    def reach(self) -> int:
+        """Pixels beyond its own patch that decide a pixel's class."""
+        return 0 if self.smoothing is None else self.smoothing.radius
+
+    @property
+    def num_passes(self) -> int:
+        """How often each pixel goes through the classifier."""
+        return 8 if self.symmetries else 1
+
+
 ConfigName = Annotated[str, StringConstraints(pattern=r"^[\w.+-]*$")]
 
 
@@ -287,11 +330,17 @@ class Config(Settings):
     patch: PatchSettings
     model: ModelSettings
     train: TrainSettings
+    prediction: PredictionSettings = PredictionSettings()
+
+    @property
+    def window_size(self) -> int:
+        """Rows and cols of the scene that decide a pixel's class: its patch, and what smoothing reaches."""
+        return self.patch.size + 2 * self.prediction.reach
 
     @model_validator(mode="after")
     def _buffer_is_the_patch_size_unless_given(self) -> Self:
         if isinstance(self.split, BlocksSplit | FieldsSplit) and self.split.buffer is None:
-            reach = self.patch.size + self.train.shift
+            reach = self.patch.size + self.train.shift + self.prediction.reach
             split = self.split.model_copy(update={"buffer": reach})
             object.__setattr__(self, "split", split)
         return self

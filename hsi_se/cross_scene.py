@@ -9,8 +9,7 @@ from hsi_se.config import SceneFiles, SyntheticScene
 from hsi_se.config_file import load_config, parse_config
 from hsi_se.errors import SceneError
 from hsi_se.evaluation.metrics import Evaluation, evaluate_labels
-from hsi_se.experiment import build_bundled_model, pick_device
-from hsi_se.mapping.logits import predict_logits
+from hsi_se.experiment import pick_device, predict_bundled
 from hsi_se.records import ModelBundle, RunFolder
 from hsi_se.scene.image import describe_bands
 from hsi_se.scene.matching import compare_wavelengths
@@ -101,12 +100,8 @@ def evaluate_on(
             f"the values spread {spread:.2g} times as far as those of the training; "
             "check that both scenes have one scale (scene.scale)"
         )
-    observer.start("mapping", total=other.labels.size, unit="pixels")
-    logits = predict_logits(
-        build_bundled_model(bundle).to(pick_device(device)),
-        components,
-        padding=bundle.facts.padding,
-        on_batch=observer.advance,
+    logits, _ = predict_bundled(
+        bundle, components, missing=~other.valid, device=pick_device(device), observer=observer
     )
     evaluation = evaluate_labels(
         other.labels[known],

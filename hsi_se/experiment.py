@@ -1,6 +1,7 @@
 """The assembly: one config in, one run folder out, and the evaluation of such a folder."""
 
 import datetime
+import functools
 import platform
 import time
 from dataclasses import dataclass, replace
@@ -20,7 +21,10 @@ from hsi_se.evaluation.assessment import Assessment, assess
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.lifecycle import Logged, begin_run, check_free
 from hsi_se.mapping.class_map import classify
-from hsi_se.mapping.logits import predict_logits
+from hsi_se.mapping.logits import Engine, predict_logits
+from hsi_se.mapping.smoothing import smooth_logits
+from hsi_se.mapping.symmetries import average_symmetries
+from hsi_se.mapping.tiles import TilePredictor
 from hsi_se.models import build_model
 from hsi_se.models.classical import CentrePixelClassifier, ForestOfTrees, SupportVectorMachine
 from hsi_se.models.cost import count_macs, count_parameters
@@ -203,6 +207,8 @@ def _train_into(folder: RunFolder, setting: _Setting, *, start: RunStart, observ
         wavelengths_nm=None if scene.wavelengths_nm is None else tuple(scene.wavelengths_nm.tolist()),
         dropped_bands=dict(scene.dropped_bands),
         value_range=(float(trained_on.min()), float(trained_on.max())),
+        prediction=config.prediction,
+        guide_scale=tuple(setting.components[scene.valid].std(axis=0, dtype=np.float64).tolist()),
         split_digest=split.digest,
         versions=start.versions,
     )
@@ -255,14 +261,12 @@ def assess_run(
     scene = split.relabel(scene)
     components = bundle.reduction.apply(scene.cube, nodata=scene.nodata)
 
-    observer.start("mapping", total=scene.labels.size, unit="pixels")
-    logits = predict_logits(
-        build_bundled_model(bundle).to(torch_device),
-        components,
-        padding=bundle.facts.padding,
-        on_batch=observer.advance,
+    logits, unsmoothed = predict_bundled(
+        bundle, components, missing=~scene.valid, device=torch_device, observer=observer
     )
-    assessment = assess(scene, split, logits=logits, components=components, config=config)
+    assessment = assess(
+        scene, split, logits=logits, unsmoothed=unsmoothed, components=components, config=config
+    )
     class_map = classify(
         logits,
         class_ids=bundle.class_ids,
@@ -321,6 +325,47 @@ def build_bundled_model(bundle: ModelBundle) -> Classifier:
         problem = (str(error).splitlines() or [type(error).__name__])[:2][-1].strip()
         raise RunError(f"bundle: the weights do not fit the architecture ({problem}); train again") from None
     return model
+
+
+def predict_bundled(
+    bundle: ModelBundle,
+    components: NDArray[np.float32],
+    *,
+    missing: NDArray[np.bool_],
+    device: torch.device,
+    observer: Observer,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Returns the logits `(rows, cols, C)` that a scene is classified by, and those before smoothing.
+
+    Args:
+        bundle: what is applied; its `prediction` settings hold.
+        components: `(rows, cols, k)` the scene, reduced by the bundle.
+        missing: `(rows, cols)`, true where there is no data.
+        device: to work on.
+        observer: told of progress.
+    """
+    facts = bundle.facts
+    model = build_bundled_model(bundle).to(device)
+    observer.start("mapping", total=missing.size * facts.prediction.num_passes, unit="pixels")
+    predict = functools.partial(predict_logits, model, padding=facts.padding, on_batch=observer.advance)
+    plain = average_symmetries(predict, components, num_passes=facts.prediction.num_passes)
+    if facts.prediction.smoothing is None:
+        return plain, plain
+    scale = np.array(facts.guide_scale)
+    smoothed = smooth_logits(
+        plain, components=components, missing=missing, settings=facts.prediction.smoothing, scale=scale
+    )
+    return smoothed, plain
+
+
+def make_predictor(bundle: ModelBundle, *, engine: Engine, device: str = "auto") -> TilePredictor:
+    """Returns a bundle's classifier made ready for tiles, in evaluation mode for good."""
+    return TilePredictor(
+        build_bundled_model(bundle).eval().to(pick_device(device)),
+        engine=engine,
+        prediction=bundle.facts.prediction,
+        guide_scale=bundle.facts.guide_scale,
+    )
 
 
 def pick_device(name: str) -> torch.device:

@@ -99,6 +99,7 @@ def describe(bundle: ModelBundle) -> dict[str, Any]:
         "dropped_bands": {str(band): reason for band, reason in facts.dropped_bands.items()},
         "patch_size": facts.patch_size,
         "padding": facts.padding,
+        "prediction": facts.prediction.model_dump(),  # what is left to do with the logits of a scene
         "padding_value": bundle.reduction.mean.tolist(),  # of `zero`, and of pixels without data
     }
 

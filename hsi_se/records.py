@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from hsi_se.config import MAX_PATCH_SIZE, Config
+from hsi_se.config import MAX_PATCH_SIZE, Config, PredictionSettings
 from hsi_se.config_file import dump_config, load_config
 from hsi_se.config_model import ModelSettings
 from hsi_se.errors import RunError
@@ -109,6 +109,8 @@ class BundleFacts(BaseModel):
     wavelengths_nm: tuple[float, ...] | None
     dropped_bands: dict[int, str] = {}  # counted from 1, with the reason
     value_range: tuple[float, float] | None = None  # of the training pixels, before the reduction
+    prediction: PredictionSettings = PredictionSettings()
+    guide_scale: tuple[float, ...] = ()  # of each component over the training's scene, for smoothing
     split_digest: str
     versions: Versions
 
@@ -310,7 +312,8 @@ class SeriesReport:
         seeds: one a run.
         num_splits: how many different splits the runs have; one where `split.seed` is fixed.
         summaries: over the seeds, by what is measured: `overall_accuracy`, `average_accuracy`, `kappa`,
-            and the same of `location_floor.` and `spectral_baseline.`; `leakage.…`.
+            and the same of `location_floor.`, of `spectral_baseline.` and, where the config smooths, of
+            `unsmoothed.`; `leakage.…`.
         per_class: `(label, name, summary of the producer's accuracy)`.
     """
 
@@ -479,7 +482,9 @@ def summarize_series(series: SeriesFolder) -> SeriesReport:
     reports = [json.loads(run.report.read_text(encoding="utf-8")) for run in runs]
     accuracy_names = ("overall_accuracy", "average_accuracy", "kappa")
     summaries = {name: _summarize([report[name] for report in reports]) for name in accuracy_names}
+    smoothed = [("unsmoothed", accuracy_names)] if reports[0]["unsmoothed"] is not None else []
     for part, names in (
+        *smoothed,
         ("location_floor", accuracy_names),
         ("spectral_baseline", accuracy_names),
         ("leakage", ("test_patches_with_train_pixels",)),

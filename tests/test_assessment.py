@@ -27,7 +27,8 @@ def make_logits(scene: Scene, *, accuracy: float) -> np.ndarray:
 
 def assess_with(scene: Scene, split: Split, *, accuracy: float) -> Assessment:
     logits = make_logits(scene, accuracy=accuracy)
-    return assess(scene, split, logits=logits, components=scene.cube.astype(np.float32), config=CONFIG)
+    components = scene.cube.astype(np.float32)
+    return assess(scene, split, logits=logits, unsmoothed=logits, components=components, config=CONFIG)
 
 
 def random_split(scene: Scene) -> Split:

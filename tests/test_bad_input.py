@@ -149,7 +149,7 @@ def test_unknown_setting_is_named_with_its_line_and_the_choices(refuse: Refuse, 
     (here / "config.yaml").write_text(CONFIG + "colour: red\n", encoding="utf-8")
     assert refuse(*_train()) == (
         "config.yaml:7:1: colour = 'red': unknown setting; choose from "
-        "name, seed, scene, split, reduction, patch, model, train"
+        "name, seed, scene, split, reduction, patch, model, train, prediction"
     )
 
 

@@ -25,10 +25,10 @@ import hsi_se
 from hsi_se.cartography import list_tiles, open_target, predict_tiles, write_map
 from hsi_se.config_file import load_config
 from hsi_se.errors import ConfigError, RunError, SceneError
-from hsi_se.experiment import build_bundled_model
+from hsi_se.experiment import build_bundled_model, make_predictor
 from hsi_se.mapping import writers
 from hsi_se.mapping.logits import predict_logits
-from hsi_se.mapping.tiles import TilePredictor, TileSource
+from hsi_se.mapping.tiles import TileSource
 from hsi_se.records import MapFolder, RunFolder
 from hsi_se.sampling.patches import pad_cube
 from hsi_se.scene.raster import Georeference
@@ -141,10 +141,10 @@ def test_tiles_are_padded_as_the_whole_scene_is(run, padding, rows, height):
     source = TileSource(open_scene_image(scene), reduction, 9, padding)
     whole = pad_cube(reduction.apply(cube), patch_size=9, padding=padding).numpy()
     for tile in list_tiles(rows, height):
-        padded, missing = source.read(tile)
-        np.testing.assert_allclose(padded, whole[tile.start : tile.stop + 8], rtol=1e-5, atol=1e-5)
-        assert missing.shape == (len(tile), 5)
-        assert not missing.any()
+        read = source.read(tile)
+        np.testing.assert_allclose(read.padded, whole[tile.start : tile.stop + 8], rtol=1e-5, atol=1e-5)
+        assert read.missing.shape == (len(tile), 5)
+        assert not read.missing.any()
 
 
 def test_tiles_cover_every_row_once():
@@ -159,7 +159,7 @@ def test_tiles_cover_every_row_once():
 def test_the_map_is_the_same_for_every_height_of_a_tile(run, expected, engine, height):
     bundle = hsi_se.load_bundle(run)
     target = open_target(bundle, run.read_config().scene)
-    predictor = TilePredictor(build_bundled_model(bundle), engine=engine)
+    predictor = make_predictor(bundle, engine=engine)
     tiles = list_tiles(SIZE[0], height)
     found = list(predict_tiles(bundle, target.image, predictor, tiles, observer=Silent()))
     logits = np.concatenate([logits for _, logits, _ in found])

@@ -41,7 +41,7 @@ TRAIN_SETTINGS = (
     "epochs, batch_size, learning_rate, weight_decay, schedule, label_smoothing, flips, shift, noise, "
     "spectral_jitter, band_dropout, precision, weight_averaging, norm_statistics, class_weights"
 )
-SECTIONS = "name, seed, scene, split, reduction, patch, model, train"
+SECTIONS = "name, seed, scene, split, reduction, patch, model, train, prediction"
 POINTS = "conv3d_1, conv3d_2, conv3d_3, fold, conv2d"
 FRACTION = "a fraction must lie in (0, 1); write 0.1, or {per_class: 50} for counts"
 SECTION = "should be a section; give its settings as a mapping, {…}"
@@ -593,6 +593,11 @@ CHANGES = (
     "train.precision=bfloat16",
     "train.weight_averaging=0.9",
     "train.norm_statistics=scene",
+    "prediction.symmetries=true",
+    "prediction.smoothing={}",
+    "prediction.smoothing={spatial: 2}",
+    "prediction.smoothing={range: 0.2}",
+    "prediction.smoothing={components: 3}",
 )
 
 
@@ -617,6 +622,7 @@ def test_every_setting_takes_part_in_the_changes_above(load: Load) -> None:
         others = flatten(load(GOOD, change).model_dump())
         changed |= {key for key, value in written.items() if others.get(key, value) != value}
     have_one_value_here = {"name", "split.kind", "model.name"}
+    have_one_value_here |= {"prediction.smoothing"}  # None, or a section of its own
     have_one_value_here |= {f"model.attention.fold.{key}" for key in ("kind", "axis")}
     assert changed == written.keys() - have_one_value_here
 

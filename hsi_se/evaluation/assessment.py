@@ -31,6 +31,7 @@ class Assessment:
 
     Attributes:
         evaluation: the network's accuracies.
+        unsmoothed: the same before `prediction.smoothing`; None where the config asks for none.
         audit: the split's leakage and location floor.
         spectral_baseline: a support vector machine on the centre pixels.
         temperature: fitted on the validation pixels; 1 leaves the network's confidence as it is.
@@ -40,6 +41,7 @@ class Assessment:
     """
 
     evaluation: Evaluation
+    unsmoothed: Evaluation | None
     audit: SplitAudit
     spectral_baseline: SpectralBaseline
     temperature: float
@@ -86,6 +88,7 @@ class Assessment:
         baseline = self.spectral_baseline
         return {
             **accuracies(self.evaluation),
+            "unsmoothed": None if self.unsmoothed is None else accuracies(self.unsmoothed),
             **self.audit.values(),
             "spectral_baseline": {
                 **accuracies(baseline.evaluation),
@@ -133,6 +136,7 @@ def assess(
     split: Split,
     *,
     logits: NDArray[np.float32],
+    unsmoothed: NDArray[np.float32],
     components: NDArray[np.float32],
     config: Config,
 ) -> Assessment:
@@ -142,15 +146,21 @@ def assess(
         truth: the labels that the split goes by (`Split.relabel`).
         split: the pixels.
         logits: `(rows, cols, C)` of every pixel of the scene.
+        unsmoothed: the same before `prediction.smoothing`.
         components: `(rows, cols, k)` what the network saw.
         config: the experiment's.
     """
-    predicted = logits.argmax(axis=2)
     ids, names = truth.class_ids.tolist(), [truth.class_names[label] for label in truth.class_ids.tolist()]
     at_test = _at(split.test)
-    evaluation = evaluate_labels(
-        truth.labels[at_test], truth.class_ids[predicted[at_test]], class_ids=ids, class_names=names
-    )
+    predicted = logits.argmax(axis=2)
+
+    def evaluate(classes: NDArray[np.int64]) -> Evaluation:
+        return evaluate_labels(
+            truth.labels[at_test], truth.class_ids[classes[at_test]], class_ids=ids, class_names=names
+        )
+
+    evaluation = evaluate(predicted)
+    is_smoothed = config.prediction.smoothing is not None
 
     def class_of(pixels: Pixels) -> NDArray[np.int64]:
         return np.searchsorted(truth.class_ids, truth.labels[_at(pixels)])
@@ -161,6 +171,7 @@ def assess(
     scaled = to_probabilities(logits[at_test], temperature=temperature)
     return Assessment(
         evaluation=evaluation,
+        unsmoothed=evaluate(unsmoothed.argmax(axis=2)) if is_smoothed else None,
         audit=audit_split(truth, split, config),
         spectral_baseline=evaluate_spectral_baseline(truth, split, components, seed=config.seed),
         temperature=temperature,

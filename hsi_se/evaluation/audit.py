@@ -64,7 +64,8 @@ def audit_split(truth: GroundTruth, split: Split, config: Config) -> SplitAudit:
     Args:
         truth: the labels that the split goes by (`Split.relabel`).
         split: the pixels.
-        config: its `patch` and `reduction` sections are used.
+        config: its `patch`, `prediction` and `reduction` sections are used; with smoothing, a test pixel's
+            patch is counted with what the filter reaches.
     """
     saw_test = isinstance(config.reduction, PcaReduction) and config.reduction.fit_on == "scene"
     counts = [
@@ -77,7 +78,7 @@ def audit_split(truth: GroundTruth, split: Split, config: Config) -> SplitAudit:
     return SplitAudit(
         split=split,
         leakage=audit_leakage(
-            split, shape=truth.shape, patch_size=config.patch.size, reduction_saw_test=saw_test
+            split, shape=truth.shape, patch_size=config.window_size, reduction_saw_test=saw_test
         ),
         location_floor=evaluate_location_floor(truth, split),
         counts=np.stack(counts, axis=1),

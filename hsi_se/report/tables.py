@@ -48,9 +48,11 @@ def list_class_rows(evaluation: Evaluation) -> list[ClassRow]:
 
 
 def list_accuracy_rows(assessment: Assessment) -> list[AccuracyRow]:
-    """The network, and the two that it must beat."""
+    """The network, with and without smoothing, and the two that it must beat."""
+    unsmoothed = assessment.unsmoothed
     return [
         AccuracyRow("network", assessment.evaluation),
+        *([AccuracyRow("network, not smoothed", unsmoothed)] if unsmoothed is not None else []),
         AccuracyRow("location floor", assessment.audit.location_floor),
         AccuracyRow("spectral baseline", assessment.spectral_baseline.evaluation),
     ]
@@ -84,13 +86,16 @@ def describe_summary(summary: Summary) -> str:
 
 
 def list_series_rows(report: SeriesReport) -> list[tuple[str, str, str, str]]:
-    """The network and the two that it must beat: name, OA, AA, κ; κ is a hundredfold too."""
+    """Name, OA, AA, κ of the network and of the two that it must beat; κ is a hundredfold too."""
     rows = []
     for name, part in (
         ("network", ""),
+        ("network, not smoothed", "unsmoothed."),
         ("location floor", "location_floor."),
         ("spectral baseline", "spectral_baseline."),
     ):
+        if f"{part}overall_accuracy" not in report.summaries:
+            continue
         oa, aa, kappa = (
             describe_summary(report.summaries[f"{part}{measure}"])
             for measure in ("overall_accuracy", "average_accuracy", "kappa")
