@@ -1,4 +1,4 @@
-"""The command that makes a run one can look at: `hsi-se report`."""
+"""The command that makes a run, or an ablation, one can look at: `hsi-se report`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,22 +9,32 @@ from hsi_se.errors import RunError
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="An evaluated run folder.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN|ABLATION", help="An evaluated run, or an ablation's folder.")
+    ],
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Write RUN's report as one HTML file that needs no network: a map to explore, tables, curves."""
+    from hsi_se.ablation_record import AblationFolder
     from hsi_se.records import RunFolder, SeriesFolder
 
     seeds = SeriesFolder(run).list_runs()
     if seeds:
         raise RunError(f"{run}: is a series of runs; name one of them, such as {seeds[0]}")
-    folder = RunFolder.open(run)
+    ablation = AblationFolder(run)
+    if ablation.report.is_file() or ablation.plan.is_file():
+        from hsi_se.report.ablation_page import write_ablation_page
 
-    from hsi_se.report.page import write_page
+        write_ablation_page(AblationFolder.open(run))
+        page = ablation.page
+    else:
+        from hsi_se.report.page import write_page
 
-    write_page(folder)
-    print(f"report: {folder.page}")
+        folder = RunFolder.open(run)
+        write_page(folder)
+        page = folder.page
+    print(f"report: {page}")
     if open_it:
         import webbrowser
 
-        webbrowser.open(folder.page.resolve().as_uri())
+        webbrowser.open(page.resolve().as_uri())

@@ -35,3 +35,14 @@ for (const button of document.querySelectorAll("[data-copy]")) {
     setTimeout(() => { button.textContent = text; }, 2500);
   });
 }
+
+// A link to what lies in a closed part of the page opens it.
+function unfold() {
+  const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const closed = target && target.closest("details");
+  if (!closed) return;
+  closed.open = true;
+  target.scrollIntoView({ block: "nearest" });
+}
+addEventListener("hashchange", unfold);
+unfold();
