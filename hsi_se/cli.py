@@ -23,6 +23,7 @@ app = typer.Typer(
 
 app.add_typer(scene_app, name="scene")
 app.command()(cli_report.report)
+app.command()(cli_report.watch)
 
 ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A YAML config, such as configs/demo.yaml.")

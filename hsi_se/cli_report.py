@@ -1,4 +1,4 @@
-"""The command that makes a run, or an ablation, one can look at: `hsi-se report`."""
+"""The commands to look at a run or an ablation with: `hsi-se report`, and `watch` while it trains."""
 
 from pathlib import Path
 from typing import Annotated
@@ -38,3 +38,19 @@ def report(
         import webbrowser
 
         webbrowser.open(page.resolve().as_uri())
+
+
+def watch(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN|ABLATION", help="The folder that `train` or `ablate` works in.")
+    ],
+) -> None:
+    """Show the training in RUN as it goes: curves, each class's validation accuracy, the time left."""
+    from contextlib import suppress
+
+    from rich.console import Console
+
+    from hsi_se.watch import follow
+
+    with suppress(KeyboardInterrupt):  # whoever watches may leave; the training goes on
+        follow(run, console=Console())
