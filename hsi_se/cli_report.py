@@ -12,6 +12,10 @@ def report(
     run: Annotated[
         Path, typer.Argument(metavar="RUN|ABLATION", help="An evaluated run, or an ablation's folder.")
     ],
+    figures: Annotated[
+        str | None,
+        typer.Option(metavar="pdf|svg|png", help="Write figures for a paper too, one column (3.5 in) wide."),
+    ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Write RUN's report as one HTML file that needs no network: a map to explore, tables, curves."""
@@ -23,15 +27,24 @@ def report(
         raise RunError(f"{run}: is a series of runs; name one of them, such as {seeds[0]}")
     ablation = AblationFolder(run)
     if ablation.report.is_file() or ablation.plan.is_file():
+        if figures is not None:
+            raise RunError(
+                f"--figures {figures}: an ablation's folder holds its tables and pictures; name a run"
+            )
         from hsi_se.report.ablation_page import write_ablation_page
 
         write_ablation_page(AblationFolder.open(run))
         page = ablation.page
     else:
-        from hsi_se.report.page import write_page
+        from hsi_se.report.page import RunFiles, write_page
+        from hsi_se.report.paper_figures import parse_format, write_figures
 
+        file_format = None if figures is None else parse_format(figures)
         folder = RunFolder.open(run)
         write_page(folder)
+        if file_format is not None:
+            for path in write_figures(RunFiles.read(folder), file_format=file_format):
+                print(f"figure: {path}")
         page = folder.page
     print(f"report: {page}")
     if open_it:
