@@ -20,7 +20,7 @@ class Spectrum(_Record):
 
     unit: str  # nm, or band: their numbers in the reduced scene, from 1
     positions: tuple[float, ...]
-    mean_excitation: tuple[tuple[float, ...], ...]  # a row a class
+    mean_excitation: tuple[tuple[float | None, ...], ...]  # a row a class; None where no component is
 
 
 class GateExplanation(_Record):

@@ -27,6 +27,7 @@ from hsi_se.errors import RunError
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.metrics import number_or_none
 from hsi_se.evaluation.statistics import Summary, summarize
+from hsi_se.explanation import Explanation
 from hsi_se.locking import hold
 from hsi_se.sampling.reduction import Reduction
 from hsi_se.sampling.splits import Split
@@ -151,6 +152,8 @@ class RunFolder:
         self.bundle_arrays = self.path / "bundle.safetensors"
         self.report = self.path / "report.json"
         self.report_text = self.path / "report.md"
+        self.explanation = self.path / "explain.json"
+        self.explanation_figure = self.path / "explain.png"
         self.confusion_figure = self.path / "confusion.png"
         self.map_figure = self.path / "map.png"
         self.labelled_map_figure = self.path / "map_labelled.png"
@@ -264,6 +267,9 @@ class RunFolder:
         except (ValueError, KeyError, TypeError):
             raise RunError(f"{self.report}: not what this version writes; {self._to_evaluate}") from None
         return report
+
+    def read_explanation(self) -> Explanation:
+        return _parse(Explanation, self.explanation)
 
     def read_explorer(self, *, needed: Sequence[str]) -> Arrays:
         """Returns the arrays of the map explorer.

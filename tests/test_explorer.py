@@ -1,10 +1,14 @@
 """What a page holds of every pixel: exact where it can be, bounded in size, and the same as the scene."""
 
 import base64
+import io
 import json
 import re
 import zlib
+from dataclasses import replace
 
+import matplotlib
+import matplotlib.image
 import numpy as np
 import pytest
 
@@ -12,6 +16,7 @@ import hsi_se
 from hsi_se.config_file import load_config
 from hsi_se.evaluation.confidence import to_probabilities
 from hsi_se.experiment import assess_run, build_bundled_model
+from hsi_se.explanation import ClassPixels, Explanation, GateExplanation
 from hsi_se.mapping.logits import predict_logits
 from hsi_se.records import RunFolder
 from hsi_se.report import page
@@ -200,3 +205,25 @@ def test_ticks_are_few_round_and_inside(low, high):
 def test_every_field_of_the_explorer_survives_the_folder(files):
     for name in Explorer.names():
         assert isinstance(getattr(files.explorer, name), np.ndarray), name
+
+
+def test_the_gates_are_on_the_page_when_they_have_been_explained(run, files, tmp_path):
+    assert "What the gates do" not in run.page.read_text()
+    excitation = ((0.25, 0.5, 0.75), (0.5, 0.5, 0.3))
+    gate = GateExplanation(
+        point="fold", block="3→1→3", axis="feature", between_class_std=0.125, between_class_share=0.5,
+        mean_excitation=excitation, spectrum=None, no_spectrum="none",
+    )  # fmt: skip
+    explanation = Explanation(
+        name="demo", scene="farm", pixels="test", palette=((0, 0, 0),) * 2, gates=(gate,), skipped=(),
+        classes=tuple(ClassPixels(label=k, name=f"crop <{k}>", num_pixels=9) for k in (1, 2)),
+    )  # fmt: skip
+    folder = RunFolder(tmp_path)
+    folder.explanation.write_text(explanation.model_dump_json())
+    text = page.render_page(replace(files, explanation=folder.read_explanation()))
+    for part in ("What the gates do", "crop &lt;1&gt;", "standard deviation 0.1250, 50.00 % of the variance"):
+        assert part in text
+    picture = base64.b64decode(re.search(r'src="data:image/png;base64,([^"]+)"', text)[1])
+    shown = matplotlib.image.imread(io.BytesIO(picture))
+    expected = matplotlib.colormaps["viridis"]((np.array(excitation) - 0.25) / 0.5)
+    np.testing.assert_allclose(shown, expected, atol=1 / 255)

@@ -1,6 +1,7 @@
 """The page of one run: a single HTML file that needs no network, from what lies in the run folder."""
 
 import base64
+import io
 import json
 import shlex
 import zlib
@@ -9,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from hsi_se.config_file import dump_config
 from hsi_se.evaluation.metrics import Evaluation
+from hsi_se.explanation import Explanation, GateExplanation
 from hsi_se.records import Arrays, BundleFacts, RunFolder, RunRecord, replacing
 from hsi_se.report.charts import HEIGHT, WIDTH, Axis, Chart, Line, draw_lines
 from hsi_se.report.explorer import Explorer
@@ -39,6 +42,17 @@ class PageClass:
     num_mapped: int
 
 
+@dataclass(frozen=True)
+class GatePicture:
+    """A gate's mean excitations as a picture: a row a class, a column a channel; `low` is dark."""
+
+    gate: GateExplanation
+    source: str
+    low: float
+    high: float
+    num_channels: int
+
+
 @dataclass(frozen=True, eq=False)
 class RunFiles:
     """What a run folder holds for its page and its figures, read once."""
@@ -48,13 +62,15 @@ class RunFiles:
     facts: BundleFacts
     report: Mapping[str, Any]
     explorer: Explorer
+    explanation: Explanation | None = None
 
     @classmethod
     def read(cls, folder: RunFolder) -> "RunFiles":
         report = folder.read_report()
         arrays = folder.read_explorer(needed=Explorer.names())
         facts = folder.read_facts()
-        return cls(folder, folder.read_record(), facts, report, Explorer.from_arrays(arrays))
+        explanation = folder.read_explanation() if folder.explanation.is_file() else None
+        return cls(folder, folder.read_record(), facts, report, Explorer.from_arrays(arrays), explanation)
 
     @property
     def evaluation(self) -> Evaluation:
@@ -137,6 +153,9 @@ def render_page(run: RunFiles) -> str:
         shares=evaluation.confusion / np.maximum(evaluation.support, 1)[:, None],
         leakage_sentence=describe_leakage(Leakage(**report["leakage"])),
         training=_chart_training(record),
+        explanation=run.explanation,
+        gates=[] if run.explanation is None else [_draw_gate(gate) for gate in run.explanation.gates],
+        unsmoothed=report.get("unsmoothed"),
         confidence=_chart_confidence(run),
         config=dump_config(run.folder.read_config()),
         command=reproduce(run),
@@ -259,6 +278,15 @@ def _chart_confidence(run: RunFiles) -> list[Chart]:
         y=_percent_axis("accuracy", lowest - 0.06 * (1 - lowest)),
     )
     return [reliability, rejection]
+
+
+def _draw_gate(gate: GateExplanation) -> GatePicture:
+    values = np.array(gate.mean_excitation)  # (C, channels)
+    low, high = float(values.min()), float(values.max())
+    file = io.BytesIO()
+    imsave(file, values, vmin=low, vmax=max(high, low + 1e-6), cmap="viridis", format="png")
+    text = base64.b64encode(file.getvalue()).decode("ascii")
+    return GatePicture(gate, f"data:image/png;base64,{text}", low, high, values.shape[1])
 
 
 def _percent_axis(title: str, low: float = 0.0) -> Axis:
