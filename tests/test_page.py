@@ -11,6 +11,7 @@ from hsi_se.config_file import load_config
 from hsi_se.records import RunFolder
 from hsi_se.report.page import RunFiles
 from hsi_se.sampling.disjoint import Side
+from hsi_se.scene.synthetic import make_synthetic_scene
 from tests.conftest import REAL_SCENES, ROOT, TINY, needs_real_scenes
 
 LAYERS = ("picture", "prediction", "truth", "errors", "certainty", "split")
@@ -613,3 +614,39 @@ def test_the_page_of_indian_pines_is_small_opens_soon_and_pans_smoothly(browser,
         )
     assert opened <= 2
     assert rate >= 30
+
+
+@pytest.mark.slow
+def test_a_page_of_610_by_340_pixels_stays_small_and_says_that_it_lacks_spectra(browser, tmp_path):
+    """Noise, which nothing packs: no cube of this size makes a larger page."""
+    rng = np.random.default_rng(0)
+    labels = make_synthetic_scene(seed=1, rows=610, cols=340, bands=16).labels
+    labels[rng.random(labels.shape) < 0.9] = 0  # fewer pixels to weigh: the size is what is measured
+    np.save(tmp_path / "cube.npy", rng.integers(0, 2**16, (610, 340, 103), dtype=np.uint16))
+    np.save(tmp_path / "labels.npy", labels)
+    changes = (
+        f"scene={{cube: {tmp_path}/cube.npy, labels: {tmp_path}/labels.npy}}",
+        "split={kind: random, train: {per_class: 15}}",
+        "model={name: cnn3d}",
+        "reduction.components=13",
+        "patch.size=9",
+        "train={epochs: 1, batch_size: 64}",
+    )
+    config = load_config(ROOT / "configs" / "demo.yaml", changes)
+    run = hsi_se.train(config, run=tmp_path / "run", device="cpu")
+    hsi_se.evaluate(run)
+    assert run.page.stat().st_size <= 25_000_000
+    explorer = RunFiles.read(run).explorer
+    assert explorer.every == 2
+    assert explorer.spectra.shape == (305, 170, 103)
+
+    context = browser.new_context(viewport={"width": 1600, "height": 1000})
+    reader = Reader(context.new_page()).open(run)
+    assert "the spectra of every 2nd row and column" in reader.text("spectrum-note")
+    reader.hover(301, 101)
+    assert reader.text("place") == "row 301, column 101"
+    _, values = read_curve(reader, "this")
+    kept = np.load(tmp_path / "cube.npy")[302, 102]
+    np.testing.assert_allclose(values, kept, atol=0.002 * 2**16)
+    assert "row 302, column 102" in reader.text("spectrum-lines")
+    context.close()
