@@ -149,6 +149,7 @@ def render_page(run: RunFiles) -> str:
         sides=[side for side in sides if side["count"]],
         picture=("Natural colour" if explorer.is_natural_colour[0] else "False colour", bands),
         every=explorer.every,
+        aspect=f"{explorer.truth.shape[1]} / {explorer.truth.shape[0]}",
         rows=_list_rows(run),
         shares=evaluation.confusion / np.maximum(evaluation.support, 1)[:, None],
         leakage_sentence=describe_leakage(Leakage(**report["leakage"])),
