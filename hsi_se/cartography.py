@@ -168,7 +168,8 @@ def write_map(
         if num_left < rows:
             observer.note(f"going on with a map of which {rows - num_left:,} of {rows:,} rows are done")
         start = time.perf_counter()
-        observer.start("mapping", total=num_left * cols * bundle.facts.prediction.num_passes, unit="pixels")
+        num_passes = bundle.facts.prediction.num_passes
+        observer.start("mapping", total=num_left * cols * num_passes, unit="pixels")
         if client is None:
             done = predict_tiles(bundle, target.image, predictor, todo, observer=observer)
         else:

@@ -241,6 +241,18 @@ def test_without_room_for_the_transformed_weights_the_head_runs_on_patches(monke
     assert_exact(make_network(), make_cube(20, 20))
 
 
+@pytest.mark.parametrize("attention", [{"conv2d": SE}, {"fold": SE, "conv2d": SE}], ids=str)
+def test_without_weights_in_the_order_of_onednn_the_head_gives_the_same(attention, monkeypatch):
+    monkeypatch.setattr(dense_head, "_can_pack", lambda: False)
+    assert_exact(make_network(attention=attention), make_cube(20, 20))
+
+
+@pytest.mark.parametrize("patch", [9, 13])
+def test_a_tile_taller_than_two_patches_is_exact(patch):
+    model = make_network(attention={"fold": SE, "conv2d": SE}, patch=patch)
+    assert_exact(model, make_cube(40, 7))
+
+
 @pytest.mark.parametrize("attention", [{}, {"fold": SE}], ids=str)
 def test_a_value_that_is_not_finite_reaches_only_the_patches_that_hold_it(attention):
     model, cube = make_network(attention=attention), make_cube(30, 31)

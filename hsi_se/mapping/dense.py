@@ -134,7 +134,7 @@ class DenseEngine:
         self._shared_floats = 2 * d * c
         if self._finish == self._mix:
             out, taps = self._stages["conv2d"].weight.shape[:2]
-            self._row_floats = (self._head.span + 6) * self._head.span**2 * out + taps * out
+            self._row_floats = (self._head.span + 7) * self._head.span**2 * out + taps * out
             self._pixel_floats = 3 * taps
 
     def _count_bytes(self, rows: int, cols: int) -> int:
@@ -210,14 +210,13 @@ class DenseEngine:
         return torch.cat(logits).transpose(0, 1)
 
     def _finish_patches(self, patches: Tensor, bias: Tensor) -> Tensor:
-        """Logits `(n, classes)` of the last features less `bias` `(span, n, span, c)`, which it changes."""
+        """Logits `(n, classes)` of the last features less `bias` `(span, n, span, c)`, which may change."""
         block = self.model.attention[self._last]
         if isinstance(block, ChannelGate):
             is_mean = block.squeeze == "mean"
             statistic = patches.mean(2).mean(0) if is_mean else patches.amax((0, 2))
             gates = block.gate(statistic + bias)
-            patches.mul_(gates[:, None])
-            return self._head(patches.flatten(2), offset=(gates * bias) @ self._head.summed.T)
+            return self._head(patches.flatten(2), gates=gates, offset=(gates * bias) @ self._head.summed.T)
         if isinstance(block, nn.Identity):
             return self._head(patches.flatten(2), offset=self._head.summed @ bias)
         features = patches.add_(bias).flip(0).permute(1, 3, 2, 0)  # (n, c, row, col)

@@ -14,11 +14,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-_SCRATCH = 2**19  # floats of one product: they stay in the cache until they are stored
+_SCRATCH = 2**18  # floats of one product: they stay in the cache until they are stored
+_TOGETHER = 4  # locations near an end that are mixed together: one call in place of as many
 
 
 def convolve_gated(
-    features: Tensor, gates: Tensor, *, weight: Tensor, bias: Tensor, span: int, num_cols: int = 4
+    features: Tensor, gates: Tensor, *, weight: Tensor, bias: Tensor, span: int, num_cols: int = 8
 ) -> Iterator[Tensor]:
     """Yields what the patches hold, `num_cols` columns of them at a time.
 
@@ -43,6 +44,7 @@ def convolve_gated(
     num_slots = math.ceil((span - 1 + num_cols) / num_cols) * num_cols
     # The col in the patch comes first, and a column of locations writes to few pages of memory.
     patches = features.new_empty(span, num_slots, rows, span, num_out)
+    scratch = features.new_empty(max(_SCRATCH, span * span * num_out))
     an_x, a_slot, a_row, a_y, _ = patches.stride()
     by_col = features.permute(3, 0, 1, 2).contiguous()  # (w, g, t, h)
     floor = -bias
@@ -50,18 +52,18 @@ def convolve_gated(
     for col in range(cols + span - 1):
         taps = by_col[col : col + 3].unfold(3, rows + span - 1, 1)  # (col tap, g, t, row tap, y)
         taps = taps.permute(1, 2, 3, 0, 4).flatten(1, 3).transpose(1, 2)  # (g, y, t·9)
-        products = (taps @ weight).transpose(0, 1)  # (y, g, o)
+        products = taps @ weight  # (g, y, o)
         left, right = max(0, col - span + 1), min(cols, col + 1)
         covering = gates[:, left:right].contiguous()
         runs = _split_at_wrap(left, right, num_slots)
-        for row, top, mixed in _mix_column(covering, products, span=span):
+        for row, top, step, mixed in _mix_column(covering, products, scratch, span=span):
             num_locations, num_rows = mixed.shape[:2]
             for begin, end in runs:
                 # Location (row, col) lies at (row - p, col - q) in the patch of row p and col q.
                 corner = (span - 1 - (col - begin)) * an_x + begin % num_slots * a_slot
                 target = patches.as_strided(
                     (num_locations, num_rows, end - begin, num_out),
-                    (a_row, a_row - a_y, a_slot + an_x, 1),
+                    (a_y + step * (a_row - a_y), a_row - a_y, a_slot + an_x, 1),
                     corner + top * a_row + (row - top) * a_y,
                 )
                 torch.maximum(mixed[:, :, begin - left : end - left], floor, out=target)
@@ -71,24 +73,34 @@ def convolve_gated(
             first += count
 
 
-def _mix_column(covering: Tensor, products: Tensor, *, span: int) -> Iterator[tuple[int, int, Tensor]]:
-    """Yields first location, first patch row and `(locations, patch rows, cols, o)`; each location moves
-    the patch rows on by one.
+def _mix_column(
+    covering: Tensor, products: Tensor, scratch: Tensor, *, span: int
+) -> Iterator[tuple[int, int, int, Tensor]]:
+    """Yields first location, first patch row, by how many patch rows a location moves on from the one
+    before, and `(locations, patch rows, cols, o)`.
+
+    Near the ends some locations are mixed together with the patches of any of them. What lies outside a
+    patch falls on its neighbour's place for another location, which is yielded later: the last end,
+    the first, and then what is between.
 
     Args:
         covering: `(rows, cols, g)` gates of the patches that cover a column of locations.
-        products: `(rows + span - 1, g, o)`, G along that column.
+        products: `(g, rows + span - 1, o)`, G along that column.
+        scratch: holds a product until the next.
         span: rows of a patch.
     """
     rows, cols, num_groups = covering.shape
     num_out = products.shape[2]
     flat = covering.view(rows * cols, num_groups)
-    for row in range(rows + span - 1):
-        if span - 1 <= row < rows:
-            continue
-        top, bottom = max(0, row - span + 1), min(rows, row + 1)  # fewer than `span`: near an end
-        mixed = flat[top * cols : bottom * cols] @ products[row]
-        yield row, top, mixed.view(1, bottom - top, cols, num_out)
+    by_location = products.flatten(1)  # (g, y·o)
+    together = _TOGETHER if rows >= 2 * span else 1
+    for first, last in ((max(rows, span - 1), rows + span - 1), (0, span - 1)):
+        for row in range(first, last, together):
+            count = min(together, last - row)
+            top, bottom = max(0, row - span + 1), min(rows, row + count)
+            mixed = flat[top * cols : bottom * cols] @ by_location[:, row * num_out : (row + count) * num_out]
+            yield row, top, 0, mixed.view(bottom - top, cols, count, num_out).permute(2, 0, 1, 3)
+    by_row = products.transpose(0, 1)
     step = max(1, _SCRATCH // (span * cols * num_out))
     for row in range(span - 1, rows, step):
         count, top = min(step, rows - row), row - span + 1
@@ -97,8 +109,9 @@ def _mix_column(covering: Tensor, products: Tensor, *, span: int) -> Iterator[tu
             (cols * num_groups, num_groups, 1),
             flat.storage_offset() + top * cols * num_groups,
         )
-        mixed = torch.bmm(windows, products[row : row + count])
-        yield row, top, mixed.view(count, span, cols, num_out)
+        mixed = scratch[: count * span * cols * num_out].view(count, span * cols, num_out)
+        torch.bmm(windows, by_row[row : row + count], out=mixed)
+        yield row, top, 1, mixed.view(count, span, cols, num_out)
 
 
 def _split_at_wrap(left: int, right: int, num_slots: int) -> list[tuple[int, int]]:
