@@ -1,7 +1,10 @@
 """What an ablation leaves behind: the shape of `ablation.json`, and the file names of its folder."""
 
 import math
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -10,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hsi_se.errors import RunError
 from hsi_se.evaluation.statistics import Summary
+from hsi_se.locking import hold
 from hsi_se.records import RunFolder, replacing
 
 
@@ -186,9 +190,27 @@ class AblationFolder:
         """Where a run lies; `scene` is empty in an ablation over one scene."""
         return RunFolder(self.path.joinpath("runs", *filter(None, (scene, variant)), f"seed-{seed}"))
 
-    def claim_of(self, run: RunFolder) -> Path:
-        """The file that is locked by whoever is at a run."""
-        return run.path.with_name(f".{run.path.name}.lock")
+    def open_run(self, folder: str) -> RunFolder:
+        """A run by the folder that its record names."""
+        return RunFolder.open(self.path / folder)
+
+    @contextmanager
+    def hold_run(self, run: RunFolder) -> Iterator[None]:
+        """Keeps a run for this process until the block ends; see `locking.hold`."""
+        with hold(self.path / ".claims" / run.path.relative_to(self.path), "at this run"):
+            yield
+
+    def place(self, run: RunFolder, files: Mapping[str, bytes]) -> None:
+        """Writes a finished run that was made elsewhere, all at once, in place of a half one."""
+        draft = run.path.with_name(f".{run.path.name}.{os.getpid()}.partial")
+        draft.mkdir(parents=True)
+        try:
+            for name, content in files.items():
+                (draft / name).write_bytes(content)
+            shutil.rmtree(run.path, ignore_errors=True)
+            draft.rename(run.path)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
 
     def claim(self, plan: AblationPlan) -> None:
         """Makes this the folder of an ablation, or proves that it is already.

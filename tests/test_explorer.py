@@ -227,3 +227,10 @@ def test_the_gates_are_on_the_page_when_they_have_been_explained(run, files, tmp
     shown = matplotlib.image.imread(io.BytesIO(picture))
     expected = matplotlib.colormaps["viridis"]((np.array(excitation) - 0.25) / 0.5)
     np.testing.assert_allclose(shown, expected, atol=1 / 255)
+
+
+def test_open_hands_the_page_to_the_browser(run, call, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert call("report", run, "--open")[0] == 0
+    assert opened == [run.page.resolve().as_uri()]
