@@ -11,7 +11,8 @@ import typer
 
 from hsi_se import cli_report
 from hsi_se.cli_scene import app as scene_app
-from hsi_se.errors import ConfigError, HsiError
+from hsi_se.errors import ConfigError, HsiError, Interrupted
+from hsi_se.launcher import is_first
 
 app = typer.Typer(
     name="hsi-se",
@@ -49,7 +50,9 @@ RunOption = Annotated[
 
 @app.command()
 def train(
-    config: ConfigPath,
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG", help="A YAML config, such as configs/demo.yaml.")
+    ] = None,
     overrides: Overrides = None,
     data: DataFolder = None,
     run: RunOption = None,
@@ -63,8 +66,24 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run folder if it exists.")
     ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Finish an interrupted run, with its own config, data and device."),
+    ] = None,
 ) -> None:
     """Train the network that CONFIG describes and write a run folder, or one a seed."""
+    if resume is not None:
+        given = {
+            "CONFIG": config, "--set": overrides, "--run": run, "--seeds": seeds, "--overwrite": overwrite,
+            "--device": device != "auto",
+        }  # fmt: skip
+        beside = [name for name, value in given.items() if value]
+        if beside:
+            raise ConfigError(f"--resume {resume}: goes on as it began; leave out {', '.join(beside)}")
+        _print_run(_resume(resume, data=data))
+        return
+    if config is None:
+        raise ConfigError("train: give a CONFIG, or --resume RUN")
     from hsi_se.config_file import load_config
 
     settings = load_config(config, overrides or [])
@@ -88,6 +107,24 @@ def train(
             folder = str(
                 series.train_series(settings, numbers, data=data, run=run, device=device, observer=observer)
             )
+    _print_run(folder)
+
+
+def _resume(run: Path, *, data: Path | None) -> str:
+    from hsi_se.lifecycle import open_unfinished
+
+    folder = open_unfinished(run)
+
+    from hsi_se import experiment
+    from hsi_se.terminal import show_progress
+
+    with show_progress() as observer:
+        return str(experiment.resume(folder, data=data, observer=observer))
+
+
+def _print_run(folder: str) -> None:
+    if not is_first():
+        return
     print(f"run folder: {folder}")
     print(f"next: hsi-se eval {folder}")
 
@@ -326,11 +363,12 @@ def schema() -> None:
 
 
 def main() -> None:
-    """Runs the command line. Exit codes: 0 done, 2 the user's mistake, 1 ours, 130 interrupted."""
+    """Runs the command line. Exit codes: 0 done, 2 the user's mistake, 1 ours, 130 or 143 interrupted."""
     try:
         app()
     except HsiError as error:
-        print("hsi-se:", *str(error).splitlines(), file=sys.stderr)
+        if is_first():  # of several processes, one speaks
+            print("hsi-se:", *str(error).splitlines(), file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if error.filename is None:
@@ -344,6 +382,10 @@ def main() -> None:
             raise
         print(f"hsi-se: not enough memory ({what}); take a smaller scene, patch or batch", file=sys.stderr)
         sys.exit(2)
+    except Interrupted as stop:
+        if is_first():
+            print(f"hsi-se: {stop}", file=sys.stderr)
+        sys.exit(stop.exit_code)
     except KeyboardInterrupt:
         print("hsi-se: interrupted; what was finished is kept, the run at work is not", file=sys.stderr)
         sys.exit(130)

@@ -270,6 +270,11 @@ class TrainSettings(Settings):
     class_weights: Literal["none", "sqrt", "balanced"] = Field(
         default="none", description="weight of a class in the loss: 1, 1/√n or 1/n of its training pixels"
     )
+    checkpoint_every_s: NonNegativeFloat = Field(
+        default=60.0,
+        description="seconds between checkpoints within an epoch, more where saving would cost over 1 % of "
+        "the time; 0 saves after every step",
+    )
 
 
 class Smoothing(Settings):
@@ -370,6 +375,6 @@ class Config(Settings):
 
     @property
     def digest(self) -> str:
-        """SHA-256 over every setting but the name: two experiments share it only if they are the same."""
-        settings = self.model_dump(mode="json", exclude={"name"})
+        """SHA-256 over what decides the result: every setting but the name and the checkpoints' pace."""
+        settings = self.model_dump(mode="json", exclude={"name": True, "train": {"checkpoint_every_s"}})
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

@@ -27,3 +27,14 @@ class TrainingError(HsiError):
 
 class ClusterError(HsiError):
     """The machines that should share the work cannot be reached, or do not finish it."""
+
+
+class Interrupted(BaseException):
+    """A signal asked for an end; what it takes to go on is on the disk, and the message says how.
+
+    No `KeyboardInterrupt`, which typer would end without a word, and nothing that `except Exception` takes.
+    """
+
+    def __init__(self, message: str, *, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

@@ -4,6 +4,7 @@ import datetime
 import functools
 import platform
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from hsi_se.config_model import RandomForest, Svm
 from hsi_se.errors import RunError, TrainingError
 from hsi_se.evaluation.assessment import Assessment, assess
 from hsi_se.evaluation.metrics import Evaluation
-from hsi_se.lifecycle import Logged, begin_run, check_free
+from hsi_se.launcher import is_distributed, local_rank
+from hsi_se.lifecycle import Logged, begin_run, check_free, open_unfinished, until_finished
+from hsi_se.locking import hold
 from hsi_se.mapping.class_map import classify
 from hsi_se.mapping.logits import Engine, predict_logits
 from hsi_se.mapping.smoothing import smooth_logits
@@ -42,9 +45,12 @@ from hsi_se.scene.palette import make_palette
 from hsi_se.scene.readers import load_scene
 from hsi_se.scene.scene import Scene
 from hsi_se.training.adapt import adapt_norms
+from hsi_se.training.checkpoint import Checkpoints
 from hsi_se.training.classical import fit_classical
+from hsi_se.training.distributed import World, join, together
 from hsi_se.training.fit import FitResult, fit
 from hsi_se.training.history import Observer, Silent
+from hsi_se.training.interrupt import listening
 
 RUNS = Path("runs")
 Classifier = Network | CentrePixelClassifier  # both are modules from patches (n, 1, k, p, p) to logits
@@ -77,16 +83,63 @@ def train(
     """
     observer = observer or Silent()
     path = Path(run) if run is not None else default_run(config)
-    check_free(path, overwrite=overwrite)
     torch_device = pick_device(device)
-
-    setting = _prepare(config, data=data, device=torch_device)
-    for note in setting.notes:
-        observer.note(note)
-    start = _describe_start(setting, data=data)
-    with begin_run(path, overwrite=overwrite, start=start, config=config, split=setting.split) as folder:
-        _train_into(folder, setting, start=start, observer=Logged(observer, folder))
+    with join(torch_device) as world:
+        if world.is_first:
+            check_free(path, overwrite=overwrite)
+        setting = _prepare(config, data=data, device=torch_device)
+        start = _describe_start(setting, data=data)
+        with ExitStack() as stack:
+            folder = RunFolder(path)
+            if world.is_first:
+                for note in setting.notes:
+                    observer.note(note)
+                begun = begin_run(path, overwrite=overwrite, start=start, config=config, split=setting.split)
+                folder = stack.enter_context(begun)
+                observer = Logged(observer, folder)
+            _train_into(folder, setting, start=start, observer=observer, world=world)
     return RunFolder(path)
+
+
+def resume(
+    run: str | Path | RunFolder, *, data: str | Path | None = None, observer: Observer | None = None
+) -> RunFolder:
+    """Finishes a run that was interrupted, with its own config, split and device, and returns its folder.
+
+    On a CPU, with as many threads as before, the weights are those of a run that was never interrupted.
+
+    Args:
+        run: a folder that `train` began.
+        data: where to look for the scene; by default where training found it.
+        observer: told of progress.
+
+    Raises:
+        HsiError: there is no unfinished run, another process trains it, or its config, its scene, its
+            split or its checkpoints are not what they were.
+    """
+    observer = observer or Silent()
+    folder = open_unfinished(run)
+    with ExitStack() as stack:
+        world = stack.enter_context(join(pick_device(folder.read_progress()[0].device_kind)))
+        if world.is_first:
+            stack.enter_context(hold(folder.path, "training"))
+        start, _ = folder.read_progress()
+        config = folder.read_config()
+        if config.digest != start.config_digest:
+            raise RunError(f"{folder.config}: was changed since the run began; train it into another folder")
+        split = folder.read_split()
+        if split.digest != start.split_digest:
+            raise RunError(f"{folder.split}: was changed since the run began; train again with --overwrite")
+        torch_device = pick_device(start.device_kind)
+        setting = _prepare(config, data=_find_data(start, data), device=torch_device, split=split)
+        _check_edition(folder, start, found=setting.scene_digest)
+        if world.is_first:
+            if not folder.has_checkpoint:
+                observer.note(f"{folder}: has no checkpoint yet, begins anew")
+            stack.enter_context(until_finished(folder))
+            observer = Logged(observer, folder)
+        _train_into(folder, setting, start=start, observer=observer, world=world)
+    return folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,9 +167,12 @@ class _Setting:
         return PatchDataset(self.padded, pixels, patch_size=self.config.patch.size, targets=targets)
 
 
-def _prepare(config: Config, *, data: str | Path | None, device: torch.device) -> _Setting:
+def _prepare(
+    config: Config, *, data: str | Path | None, device: torch.device, split: Split | None = None
+) -> _Setting:
+    """Reads and reduces the scene; draws the split unless it is given."""
     scene = load_scene(config.scene, data)
-    split = make_split(scene, config.split, seed=config.seed, data=data)
+    split = split or make_split(scene, config.split, seed=config.seed, data=data)
     scene_digest, scene = scene.digest, split.relabel(scene)
     notes = scene.notes + split.notes
     if not isinstance(config.model, NetworkSettings):
@@ -160,29 +216,51 @@ def _describe_start(setting: _Setting, *, data: str | Path | None) -> RunStart:
     )
 
 
-def _train_into(folder: RunFolder, setting: _Setting, *, start: RunStart, observer: Observer) -> None:
-    """Fits what the config names and writes it and the record into the run folder."""
+def _train_into(
+    folder: RunFolder, setting: _Setting, *, start: RunStart, observer: Observer, world: World
+) -> None:
+    """Fits what the config names; the first process writes it and the record into the run folder."""
     config, scene, split, device = setting.config, setting.scene, setting.split, setting.padded.device
-    began = time.perf_counter()
+    if not world.agree(start.config_digest[:32] + split.digest[:32]):
+        raise RunError(f"{folder}: the processes of this training have different settings or scenes")
     model: Classifier
     if setting.network is None:
+        if not world.is_alone:
+            raise TrainingError(
+                f"model.name = {config.model.name}: is fitted by one process; start it without torchrun"
+            )
         assert isinstance(config.model, Svm | RandomForest)
         known = split.training_side
         x = setting.components[known[:, 0], known[:, 1]]
         y = to_targets(scene.labels, known, scene.class_ids)
+        began = time.perf_counter()
         model = fit_classical(config.model, x, y, **setting.sizes).to(device)
-        result = FitResult(best_epoch=0, history=())
+        result = FitResult(best_epoch=0, history=(), training_s=time.perf_counter() - began)
     else:
         model = setting.network
-        result = fit(
-            setting.network,
-            train=setting.make_patches(split.train),
-            val=setting.make_patches(split.val),
-            num_classes=scene.num_classes,
-            settings=config.train,
-            seed=config.seed,
-            observer=observer,
-        )
+        with listening(insist=world.is_alone) as stop, together():
+            result = fit(
+                setting.network,
+                train=setting.make_patches(split.train),
+                val=setting.make_patches(split.val),
+                num_classes=scene.num_classes,
+                settings=config.train,
+                seed=config.seed,
+                observer=observer,
+                keeper=Checkpoints(
+                    folder.checkpoints,
+                    run=start.config_digest,
+                    every_s=config.train.checkpoint_every_s,
+                    remedy=folder.how_to_resume,
+                    stop=stop,
+                    note=observer.note,
+                    rewind=folder.rewind if world.is_first else lambda _: None,
+                    world=world,
+                ),
+                world=world,
+            )
+        if not world.is_first:
+            return
         if config.train.norm_statistics == "scene":
             pixels = np.argwhere(scene.valid)
             adapt_norms(
@@ -194,7 +272,7 @@ def _train_into(folder: RunFolder, setting: _Setting, *, start: RunStart, observ
         macs_per_patch=count_macs(model),
         best_epoch=result.best_epoch,
         history=result.history,
-        training_s=time.perf_counter() - began,
+        training_s=result.training_s,
     )
     trained_on = scene.cube[split.train[:, 0], split.train[:, 1]]
     facts = BundleFacts(
@@ -250,14 +328,8 @@ def assess_run(
     record, config, split = folder.read_record(), folder.read_config(), folder.read_split()
     bundle = folder.read_bundle()
     torch_device = pick_device(device)
-    if data is None and record.data is not None and Path(record.data).is_dir():
-        data = record.data
-    scene = load_scene(config.scene, data)
-    if scene.digest != record.scene_digest:
-        raise RunError(
-            f"{folder}: was trained on another edition of {scene.name} (digest {record.scene_digest[:8]}, "
-            f"found {scene.digest[:8]}); name the folder of the first with --data"
-        )
+    scene = load_scene(config.scene, _find_data(record, data))
+    _check_edition(folder, record, found=scene.digest)
     scene = split.relabel(scene)
     components = bundle.reduction.apply(scene.cube, nodata=scene.nodata)
 
@@ -297,6 +369,21 @@ def assess_run(
     folder.write_explorer(explorer.to_arrays())
     write_page(folder)
     return assessment
+
+
+def _find_data(facts: RunFacts, data: str | Path | None) -> str | Path | None:
+    """The folder with the scene: the one given, or where training found it if that is still there."""
+    if data is None and facts.data is not None and Path(facts.data).is_dir():
+        return facts.data
+    return data
+
+
+def _check_edition(folder: RunFolder, facts: RunFacts, *, found: str) -> None:
+    if found != facts.scene_digest:
+        raise RunError(
+            f"{folder}: was trained on another edition of {facts.scene} (digest {facts.scene_digest[:8]}, "
+            f"found {found[:8]}); name the folder of the first with --data"
+        )
 
 
 def load_bundle(run: str | Path | RunFolder) -> ModelBundle:
@@ -381,6 +468,13 @@ def pick_device(name: str) -> torch.device:
         raise TrainingError("--device cuda: this torch sees no GPU; write --device cpu")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and is_distributed():
+        if local_rank() >= torch.cuda.device_count():
+            raise TrainingError(
+                f"--nproc-per-node: this machine has {torch.cuda.device_count()} GPUs, one for a process; "
+                "start fewer"
+            )
+        return torch.device(name, local_rank())
     return torch.device(name)
 
 

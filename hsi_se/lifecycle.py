@@ -1,13 +1,17 @@
-"""The life of a run folder: begun before the first step, finished by its record, or gone if it fails."""
+"""The life of a run folder: begun before the first step, resumed after an end, finished by its record."""
 
+import errno
 import os
 import shutil
-from collections.abc import Iterator
+import signal
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hsi_se.config import Config
-from hsi_se.errors import RunError
+from hsi_se.durable import DISK_IS_FULL
+from hsi_se.errors import ClusterError, Interrupted, RunError, TrainingError
+from hsi_se.locking import hold
 from hsi_se.records import RunFolder, RunStart
 from hsi_se.sampling.splits import Split
 from hsi_se.training.history import EpochRecord, Observer
@@ -28,11 +32,14 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     folder = RunFolder(path)
     if not folder.record.is_file() and not folder.is_unfinished:
         raise RunError(f"{path}: exists and is no run folder; name another with --run DIR")
+    if folder.is_unfinished:
+        with hold(path, "training"):  # if another process is, that is what to say
+            pass
     if overwrite:
         return
     if folder.is_unfinished:
         raise RunError(
-            f"{path}: holds an unfinished run; go on with `hsi-se train --resume {path}`, "
+            f"{path}: holds an unfinished run; {folder.how_to_resume}, "
             "name another with --run DIR, or add --overwrite"
         )
     raise RunError(f"{path}: this run folder exists; name another with --run DIR, or add --overwrite")
@@ -42,37 +49,93 @@ def check_free(path: Path, *, overwrite: bool) -> None:
 def begin_run(
     path: Path, *, overwrite: bool, start: RunStart, config: Config, split: Split
 ) -> Iterator[RunFolder]:
-    """Yields the folder of a run that is to be trained inside the block.
+    """Yields the folder of a run that is to be trained inside the block, as `until_finished` has it.
 
-    It appears with its config, its split and the head of its progress, all at once. If the block fails,
-    it vanishes, and a finished run that it took the place of is back.
+    It appears with its config, its split and the head of its progress, all at once, and belongs to this
+    process until the block ends. A finished run that was there waits in a hidden folder.
     """
     check_free(path, overwrite=overwrite)
-    draft = RunFolder(path.with_name(f".{path.name}.{os.getpid()}.partial"))
-    replaced = path.with_name(f".{path.name}.replaced")
     new_parents = [parent for parent in path.absolute().parents if not parent.exists()]
-    draft.path.mkdir(parents=True)
-    try:
-        draft.write_start(start, config=config, split=split)
-        if RunFolder(path).record.is_file():
-            shutil.rmtree(replaced, ignore_errors=True)
-            path.rename(replaced)
-        elif path.exists():
+    draft = RunFolder(path.with_name(f".{path.name}.{os.getpid()}.partial"))
+    with hold(draft.path, "training"):  # the lock moves along with the folder
+        try:
+            draft.write_start(start, config=config, split=split)
+            _clear(path)
+            draft.path.rename(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise RunError(f"{path}: another process has just begun a run there; name another") from None
+        finally:
+            shutil.rmtree(draft.path, ignore_errors=True)
+        with until_finished(RunFolder(path), new_parents=new_parents):
+            yield RunFolder(path)
+
+
+def _replaced(path: Path) -> Path:
+    """Where a finished run waits while another is trained in its place."""
+    return path.with_name(f".{path.name}.replaced")
+
+
+def _clear(path: Path) -> None:
+    if RunFolder(path).record.is_file():
+        shutil.rmtree(_replaced(path), ignore_errors=True)
+        path.rename(_replaced(path))
+    elif path.exists():
+        with hold(path, "training"):
             shutil.rmtree(path)
-        draft.path.rename(path)
-    finally:
-        shutil.rmtree(draft.path, ignore_errors=True)
+
+
+def open_unfinished(path: str | Path | RunFolder) -> RunFolder:
+    """Returns the folder of a run that can be resumed.
+
+    Raises:
+        RunError: there is no such folder, it holds no run, or a finished one.
+    """
+    folder = RunFolder(path.path if isinstance(path, RunFolder) else path)
+    if not folder.path.is_dir():
+        raise RunError(f"{path}: no such run folder; name one that `hsi-se train` began")
+    if folder.record.is_file():
+        raise RunError(f"{path}: is finished; evaluate it with `hsi-se eval {path}`")
+    if not folder.is_unfinished:
+        raise RunError(
+            f"{path}: no run in here ({folder.progress.name} is missing); name one that train began"
+        )
+    return folder
+
+
+@contextmanager
+def until_finished(folder: RunFolder, *, new_parents: Sequence[Path] = ()) -> Iterator[None]:
+    """Lets a run be trained in the block; what is left of one that fails can be resumed, or is nothing.
+
+    It is nothing where nothing was saved yet, and where the training itself is to blame; a finished run
+    that it was to replace is back then.
+    """
+    path = folder.path
     try:
-        yield RunFolder(path)
-    except BaseException:
-        shutil.rmtree(path)
-        if replaced.exists():
-            replaced.rename(path)
-        with suppress(OSError):  # by now another run may be in there
-            for parent in new_parents:
-                parent.rmdir()
+        yield
+    except BaseException as error:
+        if isinstance(error, TrainingError) or not folder.has_checkpoint:
+            shutil.rmtree(path)
+            if _replaced(path).exists():
+                _replaced(path).rename(path)
+            with suppress(OSError):  # by now another run may be in there
+                for parent in new_parents:
+                    parent.rmdir()
+            raise
+        (path / ".lock").unlink(missing_ok=True)
+        if isinstance(error, ClusterError):
+            raise ClusterError(f"{error}; {folder.how_to_resume}") from None
+        if isinstance(error, OSError) and error.errno in DISK_IS_FULL:
+            where = error.filename or folder
+            raise RunError(f"{where}: {error.strerror}; make room, then {folder.how_to_resume}") from None
+        if isinstance(error, KeyboardInterrupt):
+            how = f"interrupted; {folder.how_to_resume}"
+            raise Interrupted(how, signal_number=signal.SIGINT) from None
         raise
-    shutil.rmtree(replaced, ignore_errors=True)
+    for done_with in (folder.checkpoints, _replaced(path)):
+        shutil.rmtree(done_with, ignore_errors=True)
+    (path / ".lock").unlink(missing_ok=True)
 
 
 class Logged:

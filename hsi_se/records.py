@@ -23,6 +23,7 @@ from safetensors.numpy import load_file, save
 from hsi_se.config import MAX_PATCH_SIZE, Config, PredictionSettings
 from hsi_se.config_file import dump_config, load_config
 from hsi_se.config_model import ModelSettings
+from hsi_se.durable import write_durably
 from hsi_se.errors import RunError
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.metrics import number_or_none
@@ -147,6 +148,7 @@ class RunFolder:
         self.config = self.path / "config.yaml"
         self.record = self.path / "record.json"
         self.progress = self.path / "progress.jsonl"
+        self.checkpoints = self.path / "checkpoints"  # a folder, while the run is not finished
         self.split = self.path / "split.safetensors"
         self.bundle_facts = self.path / "bundle.json"
         self.bundle_arrays = self.path / "bundle.safetensors"
@@ -181,7 +183,7 @@ class RunFolder:
         if not run.path.is_dir():
             raise RunError(f"{path}: no such run folder; `hsi-se train` prints the path it writes")
         if run.is_unfinished:
-            raise RunError(f"{path}: this run is not finished; go on with `hsi-se train --resume {path}`")
+            raise RunError(f"{path}: this run is not finished; {run.how_to_resume}")
         if not run.record.is_file():
             raise RunError(
                 f"{path}: no run in here ({run.record.name} is missing); name a folder that train wrote"
@@ -191,6 +193,14 @@ class RunFolder:
     @property
     def is_unfinished(self) -> bool:
         return self.progress.is_file() and not self.record.is_file()
+
+    @property
+    def has_checkpoint(self) -> bool:
+        return any(self.checkpoints.glob("*.safetensors"))
+
+    @property
+    def how_to_resume(self) -> str:
+        return f"go on with `hsi-se train --resume {self}`"
 
     def read_config(self) -> Config:
         return load_config(self.config)
@@ -233,6 +243,12 @@ class RunFolder:
         _write_arrays(self.split, sides | labels)
         self.progress.write_text(start.model_dump_json() + "\n", encoding="utf-8")
 
+    def rewind(self, history: Sequence[EpochRecord]) -> None:
+        """Takes back the epochs that the progress has beyond these."""
+        head, _, _ = self.progress.read_bytes().partition(b"\n")
+        lines = [head, *(record.model_dump_json().encode() for record in history)]
+        write_durably(self.progress, b"".join(line + b"\n" for line in lines))
+
     def log(self, record: EpochRecord) -> None:
         """Adds an epoch to the progress."""
         with self.progress.open("a", encoding="utf-8") as stream:
@@ -247,9 +263,8 @@ class RunFolder:
             "reduction.scale": bundle.reduction.scale,
         }
         _write_arrays(self.bundle_arrays, arrays)
-        self.bundle_facts.write_text(bundle.facts.model_dump_json(indent=2), encoding="utf-8")
-        with replacing(self.record) as draft:
-            draft.write_text(record.model_dump_json(indent=2), encoding="utf-8")
+        write_durably(self.bundle_facts, bundle.facts.model_dump_json(indent=2).encode())
+        write_durably(self.record, record.model_dump_json(indent=2).encode())
 
     def read_report(self) -> dict[str, Any]:
         """Returns what `report.json` holds.
@@ -470,7 +485,8 @@ class SeriesFolder:
         """
         if (
             self.path.exists()
-            and (not self.path.is_dir() or any(self.path.iterdir()))
+            and (not self.path.is_dir() or any(self.path.glob("[!.]*")))
+            and not any(RunFolder(path).progress.is_file() for path in self.path.glob("seed-*"))
             and not self.list_runs()
         ):
             raise RunError(f"{self.path}: exists and is no series of runs; name another with --run DIR")
@@ -551,7 +567,7 @@ def _parse_text(kind: type[Model], text: bytes, *, path: Path) -> Model:
 
 def _write_arrays(path: Path, arrays: Arrays) -> None:
     """safetensors takes an array's bytes as they lie in memory, so they must lie in C order."""
-    path.write_bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+    write_durably(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
 
 def _read_arrays(path: Path, *, needed: Sequence[str], remedy: str = "train again") -> Arrays:

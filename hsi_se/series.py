@@ -7,7 +7,8 @@ from pathlib import Path
 from hsi_se.config import BlocksSplit, Config, MasksSplit, PerClass, RandomSplit
 from hsi_se.errors import ConfigError, RunError
 from hsi_se.evaluation.assessment import Assessment
-from hsi_se.experiment import assess_run, default_run, train
+from hsi_se.experiment import assess_run, default_run, resume, train
+from hsi_se.launcher import is_distributed
 from hsi_se.records import RunFolder, SeriesFolder, SeriesReport, summarize_series
 from hsi_se.report.tables import render_series
 from hsi_se.sampling.splits import count_training_side, make_split
@@ -51,6 +52,7 @@ def train_series(
         HsiError: a mistake in the config or the scene, or the folder holds something else.
     """
     observer = observer or Silent()
+    _refuse_torchrun("--seeds")
     folder = SeriesFolder(Path(run) if run is not None else default_run(config, suffix="-seeds"))
     folder.check_free()
     for place, seed in enumerate(seeds, start=1):
@@ -109,6 +111,7 @@ def measure_gap(
         HsiError: as `train`.
     """
     observer = observer or Silent()
+    _refuse_torchrun("gap")
     blocks_config = config.model_copy(update={"split": _to_blocks(config)})
     truth = load_ground_truth(config.scene, data)
     split = make_split(truth, blocks_config.split, seed=config.seed, data=data)
@@ -131,20 +134,31 @@ def measure_gap(
     return Gap(*found)
 
 
+def _refuse_torchrun(what: str) -> None:
+    if is_distributed():
+        raise ConfigError(f"{what}: torchrun shares one training; start the runs one by one")
+
+
 def _train_unless_finished(
     config: Config, path: Path, *, data: str | Path | None, device: str, observer: Observer
 ) -> None:
-    """Trains into `path`, or keeps the run there if it is of the same settings.
+    """Trains into `path`, or keeps or finishes the run there if it is of the same settings.
 
     Raises:
         RunError: a run of other settings is there.
     """
     if not path.exists():
         train(config, data=data, run=path, device=device, observer=observer)
-    elif RunFolder.open(path).read_record().config_digest == config.digest:
-        observer.note(f"{path} is finished")
-    else:
+        return
+    folder = RunFolder(path)
+    facts = folder.read_progress()[0] if folder.is_unfinished else RunFolder.open(path).read_record()
+    if facts.config_digest != config.digest:
         raise RunError(f"{path}: holds a run of other settings; name another folder with --run DIR")
+    if folder.is_unfinished:
+        observer.note(f"{path} goes on")
+        resume(path, data=data, observer=observer)
+    else:
+        observer.note(f"{path} is finished")
 
 
 def _to_blocks(config: Config) -> BlocksSplit:

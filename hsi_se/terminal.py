@@ -15,6 +15,7 @@ from rich.table import Table
 
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.audit import SplitAudit
+from hsi_se.launcher import is_first
 from hsi_se.records import SeriesReport
 from hsi_se.report.tables import (
     describe_leakage,
@@ -24,7 +25,7 @@ from hsi_se.report.tables import (
     list_series_rows,
     percent,
 )
-from hsi_se.training.history import EpochRecord, Observer
+from hsi_se.training.history import EpochRecord, Observer, Silent
 
 if TYPE_CHECKING:
     from hsi_se.cross_scene import CrossScene
@@ -38,6 +39,9 @@ _LINE_EVERY_S = 10.0
 @contextmanager
 def show_progress() -> Iterator[Observer]:
     """Yields an observer that shows what it is told until the block ends."""
+    if not is_first():  # of several processes, one speaks
+        yield Silent()
+        return
     console = Console(stderr=True)
     if not console.is_terminal:
         yield PlainLines()

@@ -13,6 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "hsi_se"
 # A module imports only from rows above its own, or from its own row's folder.
 ROOMS = (
     "errors",
+    "durable",
+    "launcher",
     "locking",
     "settings",
     "config_model",
@@ -47,6 +49,8 @@ ROOMS = (
 )
 TORCH_FREE = (
     "errors",
+    "durable",
+    "launcher",
     "locking",
     "settings",
     "config_model",

@@ -14,6 +14,8 @@ from hsi_se.config_model import HybridSN
 from hsi_se.errors import TrainingError
 from hsi_se.models.inference import evaluation_mode, predict_patches
 from hsi_se.sampling.patches import PatchDataset, pad_cube
+from hsi_se.training.checkpoint import Keeper
+from hsi_se.training.distributed import World
 from hsi_se.training.fit import fit
 from hsi_se.training.history import Silent
 
@@ -37,7 +39,16 @@ def make_model(**changes: object) -> nn.Module:
     return build_model(settings, num_bands=15, patch_size=9, num_classes=NUM_CLASSES)
 
 
-def run_fit(model: nn.Module, *, num_pixels: int = 40, num_val: int = 20, seed: int = 0, **changes: object):
+def run_fit(
+    model: nn.Module,
+    *,
+    num_pixels: int = 40,
+    num_val: int = 20,
+    seed: int = 0,
+    keeper: Keeper | None = None,
+    world: World | None = None,
+    **changes: object,
+):
     settings = TrainSettings.model_validate({"epochs": 3, "batch_size": 16, **changes})
     return fit(
         model,
@@ -47,6 +58,8 @@ def run_fit(model: nn.Module, *, num_pixels: int = 40, num_val: int = 20, seed: 
         settings=settings,
         seed=seed,
         observer=Silent(),
+        keeper=keeper,
+        world=world,
     )
 
 

@@ -1,22 +1,21 @@
 """The training loop: AdamW, a schedule, flips, and the best epoch by validation, never by test."""
 
-import copy
 import math
-import time
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hsi_se.config import TrainSettings
 from hsi_se.errors import TrainingError
 from hsi_se.models.inference import predict_patches
 from hsi_se.sampling.patches import PatchDataset
 from hsi_se.training.augment import draw_patches
+from hsi_se.training.checkpoint import Forgetful, Keeper
+from hsi_se.training.distributed import World
 from hsi_se.training.history import EpochRecord, Observer
+from hsi_se.training.state import TrainingState
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,7 @@ class FitResult:
 
     best_epoch: int
     history: tuple[EpochRecord, ...]
+    training_s: float = 0.0  # interruptions not counted
 
 
 def fit(
@@ -36,6 +36,8 @@ def fit(
     settings: TrainSettings,
     seed: int,
     observer: Observer,
+    keeper: Keeper | None = None,
+    world: World | None = None,
 ) -> FitResult:
     """Trains the model in place and leaves it with the weights of its best epoch.
 
@@ -55,116 +57,76 @@ def fit(
         settings: the config's `train` section.
         seed: an int in 0..2⁶³.
         observer: told of every batch and epoch.
+        keeper: saves the training as it goes, and begins where a saved one stopped.
+        world: the processes that share each batch; each is given all the patches.
 
     Raises:
         TrainingError: the loss is no longer a finite number.
     """
-    generator = torch.Generator().manual_seed(seed)
-    num_batches = math.ceil(len(train) / settings.batch_size)
-    optimizer = _make_optimizer(model, settings)
-    schedule = _make_schedule(optimizer, settings, num_steps=settings.epochs * num_batches)
-    average = None
-    if settings.weight_averaging:
-        decay = get_ema_multi_avg_fn(settings.weight_averaging)  # type: ignore[no-untyped-call]
-        average = AveragedModel(model, multi_avg_fn=decay, use_buffers=True)
-    judged = model if average is None else average.module  # whose weights are validated and kept
+    world, keeper = world or World(), keeper or Forgetful()
+    state = TrainingState(model, settings, num_patches=len(train), seed=seed)
+    world.check_batches(num_patches=len(train), num_batches=state.num_batches)
     is_mixed = settings.precision == "bfloat16"
     weight = _class_weights(train.targets, num_classes, settings.class_weights)
-
-    history: list[EpochRecord] = []
-    best_accuracy, best_epoch, best_state = 0.0, 0, model.state_dict()
-    observer.start("training", total=settings.epochs * len(train), unit="patches")
-    first_start = time.perf_counter()
     cuda = [train.device] if train.device.type == "cuda" else []
     with torch.random.fork_rng(cuda):
         torch.manual_seed(seed)
-        for epoch in range(1, settings.epochs + 1):
-            start = time.perf_counter()
-            model.train()
-            learning_rate = float(schedule.get_last_lr()[0])
-            total_loss = torch.zeros((), device=train.device)
-            order = torch.randperm(len(train), generator=generator)
-            # Batches of equal size, give or take one: batch norm never meets a single left-over patch.
-            for index in order.tensor_split(num_batches):
-                patches = draw_patches(train, index, settings=settings, generator=generator)
+        keeper.restore(state)
+        network = world.wrap(model)
+        done = state.num_patches_done
+        task = f"training from epoch {state.epoch}" if done else "training"
+        observer.start(task, total=settings.epochs * len(train) - done, unit="patches")
+        while state.epoch <= settings.epochs:
+            network.train()
+            for index in state.batches():
+                share = world.take_share(len(index))
+                patches = draw_patches(train, index, settings=settings, generator=state.generator)[share]
                 with torch.autocast(train.device.type, torch.bfloat16, enabled=is_mixed):
-                    logits = model(patches)
+                    logits = network(patches)
+                targets = train.targets[index.to(train.device)]
                 loss = F.cross_entropy(
-                    logits.float(),
-                    train.targets[index.to(train.device)],
-                    weight=weight,
-                    label_smoothing=settings.label_smoothing,
+                    logits.float(), targets[share], weight=weight, label_smoothing=settings.label_smoothing
                 )
-                optimizer.zero_grad()
+                loss = loss * (
+                    _weigh(targets[share], weight) / _weigh(targets, weight)
+                )  # its part of the whole
+                state.optimizer.zero_grad()
                 torch.autograd.backward(loss)
-                optimizer.step()
-                schedule.step()
-                if average is not None:
-                    average.update_parameters(model)
-                total_loss += loss.detach() * len(index)
+                state.optimizer.step()
+                state.end_step(world.sum(loss.detach()), num_patches=len(index))
                 observer.advance(len(index))
+                keeper.after_step(state)
 
-            mean_loss = float(total_loss) / len(train)
-            now = time.perf_counter()
+            mean_loss = float(state.total_loss) / len(train)
+            rate = len(train) / state.epoch_s
             if not math.isfinite(mean_loss) or not _has_finite_weights(model):
                 raise TrainingError(
                     f"train.learning_rate = {settings.learning_rate:g}: the loss or a weight is no finite "
-                    f"number after epoch {epoch}; lower the learning rate, or check the scale of the cube"
+                    f"number after epoch {state.epoch}; "
+                    "lower the learning rate, or check the scale of the cube"
                 )
-            val_accuracy, val_loss, val_per_class = _validate(judged, val, num_classes)
+            val_accuracy, val_loss, val_per_class = _validate(state.judged, val, num_classes)
             record = EpochRecord(
-                epoch=epoch,
+                epoch=state.epoch,
                 loss=mean_loss,
                 validation_accuracy=val_accuracy,
                 validation_loss=val_loss,
-                learning_rate=learning_rate,
-                patches_per_second=len(train) / (now - start),
+                learning_rate=state.learning_rate,
+                patches_per_second=rate,
                 validation_per_class=val_per_class,
-                elapsed_s=time.perf_counter() - first_start,
+                elapsed_s=state.elapsed_s,
             )
-            history.append(record)
+            state.end_epoch(record, num_val=len(val))
             observer.epoch(record)
-            best_accuracy = max(best_accuracy, val_accuracy or 0.0)
-            if val_accuracy is None or val_accuracy >= best_accuracy - _standard_error(
-                best_accuracy, len(val)
-            ):
-                best_epoch, best_state = epoch, copy.deepcopy(judged.state_dict())
+            keeper.after_epoch(state)
 
-    model.load_state_dict(best_state)
-    return FitResult(best_epoch=best_epoch, history=tuple(history))
-
-
-def _standard_error(accuracy: float, num_pixels: int) -> float:
-    """Of a share counted on few pixels; two right and two wrong are added (Agresti and Coull 1998)."""
-    share = (accuracy * num_pixels + 2) / (num_pixels + 4)
-    return math.sqrt(share * (1 - share) / (num_pixels + 4))
+    model.load_state_dict(state.best_weights)
+    return FitResult(state.best_epoch, tuple(state.history), training_s=state.elapsed_s)
 
 
 def _has_finite_weights(model: nn.Module) -> bool:
     """Batch norm's running statistics count too."""
     return all(bool(value.isfinite().all()) for value in model.state_dict().values())
-
-
-def _make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW; weight decay acts on weights alone, not on biases and batch norm's scales."""
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
-
-
-def _make_schedule(
-    optimizer: torch.optim.Optimizer, settings: TrainSettings, *, num_steps: int
-) -> LRScheduler:
-    match settings.schedule:
-        case "one-cycle":
-            return OneCycleLR(optimizer, max_lr=settings.learning_rate, total_steps=num_steps + 1)
-        case "cosine":
-            return CosineAnnealingLR(optimizer, T_max=num_steps)
-        case "constant":
-            return LambdaLR(optimizer, lambda _: 1.0)
 
 
 def _class_weights(targets: Tensor, num_classes: int, kind: str) -> Tensor | None:
@@ -175,6 +137,11 @@ def _class_weights(targets: Tensor, num_classes: int, kind: str) -> Tensor | Non
     counts = torch.bincount(targets, minlength=num_classes).clamp(min=1).float()
     weights = counts**-power
     return weights / weights[targets].mean()
+
+
+def _weigh(targets: Tensor, weight: Tensor | None) -> Tensor | int:
+    """What a mean over patches of these classes is divided by."""
+    return len(targets) if weight is None else weight[targets].sum()
 
 
 def _validate(

@@ -1,0 +1,42 @@
+"""Files that are whole at every moment, whatever happens to the process or the machine meanwhile."""
+
+import errno
+import os
+from pathlib import Path
+
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CHUNK = 1 << 20
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Writes beside, syncs, reads back, and only then renames into place and syncs the folder.
+
+    Raises:
+        OSError: it cannot be written, or reads back as something else; what was at `path` is still there.
+    """
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        with draft.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        with draft.open("rb") as stream:
+            view = memoryview(data)
+            parts = (view[start : start + _CHUNK] for start in range(0, len(data) + 1, _CHUNK))
+            if any(stream.read(_CHUNK) != part for part in parts):
+                raise OSError(errno.EIO, "reads back as something else", str(path))
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)  # a write does not know what it writes to
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Puts on the disk which files a folder holds."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

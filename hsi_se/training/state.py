@@ -1,0 +1,197 @@
+"""All that decides how a training goes on, at any border between two steps."""
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from hsi_se.config import TrainSettings
+from hsi_se.training.history import EpochRecord
+
+Tree = dict[str, Any]  # nested; its leaves are tensors and what JSON knows
+
+
+class TrainingState:
+    """A training between two steps: what a checkpoint holds, and what the loop moves.
+
+    Attributes:
+        model: whose parameters are fitted.
+        optimizer, schedule: of them.
+        average: the moving average of the weights and statistics over the steps, if one is kept.
+        generator: on the CPU; of the data order, symmetries and shifts. Noise and dropout come from
+            torch's global generators, which are saved and restored too.
+        epoch: the one at work, from 1; past the last one when all is done.
+        steps: done so far, in all epochs.
+        learning_rate: of the epoch's first step.
+        total_loss: summed over the epoch's patches so far.
+        history: the epochs that are done.
+        best_epoch, best_weights: see `fit`.
+    """
+
+    def __init__(self, model: nn.Module, settings: TrainSettings, *, num_patches: int, seed: int) -> None:
+        self.num_patches = num_patches
+        self.num_batches = math.ceil(num_patches / settings.batch_size)
+        self.device = next(model.parameters()).device
+        self.model = model
+        self.optimizer = _make_optimizer(model, settings)
+        self.schedule = _make_schedule(self.optimizer, settings, num_steps=settings.epochs * self.num_batches)
+        self.average = None
+        if settings.weight_averaging:
+            decay = get_ema_multi_avg_fn(settings.weight_averaging)  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(model, multi_avg_fn=decay, use_buffers=True)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.epoch = 1
+        self.steps = 0
+        self.learning_rate = 0.0
+        self.total_loss = torch.zeros((), device=self.device)
+        self.history: list[EpochRecord] = []
+        self.best_accuracy = 0.0
+        self.best_epoch = 0
+        self.best_weights = _copy_weights(model)
+        self._order = torch.empty(0, dtype=torch.int64)  # of the epoch's patches; empty between epochs
+        self._started = time.perf_counter()  # moved back by what earlier sessions took
+        self._epoch_started_s = 0.0
+
+    @property
+    def judged(self) -> nn.Module:
+        """Whose weights are validated and kept."""
+        return self.model if self.average is None else self.average.module
+
+    @property
+    def elapsed_s(self) -> float:
+        """Spent on this training so far, by earlier sessions too."""
+        return time.perf_counter() - self._started
+
+    @property
+    def num_patches_done(self) -> int:
+        batches = self._order.tensor_split(self.num_batches)[: self._position]
+        return (self.epoch - 1) * self.num_patches + sum(map(len, batches))
+
+    @property
+    def _position(self) -> int:
+        """Batches of the epoch that are done."""
+        return self.steps - (self.epoch - 1) * self.num_batches
+
+    def batches(self) -> Iterator[Tensor]:
+        """The positions of the epoch's patches, batch by batch, from where the training is.
+
+        Batches are of equal size, give or take one: batch norm never meets a single left-over patch.
+        """
+        if not len(self._order):
+            self._order = torch.randperm(self.num_patches, generator=self.generator)
+            self._epoch_started_s = self.elapsed_s
+            self.learning_rate = float(self.schedule.get_last_lr()[0])
+            self.total_loss = torch.zeros((), device=self.device)
+        yield from self._order.tensor_split(self.num_batches)[self._position :]
+
+    def end_step(self, loss: Tensor, *, num_patches: int) -> None:
+        """After the optimizer's: moves the schedule, the average and the sums on."""
+        self.schedule.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        self.total_loss += loss.detach() * num_patches
+        self.steps += 1
+
+    @property
+    def epoch_s(self) -> float:
+        """Spent on this epoch so far."""
+        return self.elapsed_s - self._epoch_started_s
+
+    def end_epoch(self, record: EpochRecord, *, num_val: int) -> None:
+        """Keeps the record, and the weights if they are the best so far."""
+        self.history.append(record)
+        accuracy = record.validation_accuracy
+        self.best_accuracy = max(self.best_accuracy, accuracy or 0.0)
+        if accuracy is None or accuracy >= self.best_accuracy - _standard_error(self.best_accuracy, num_val):
+            self.best_epoch, self.best_weights = self.epoch, _copy_weights(self.judged)
+        self.epoch += 1
+        self._order = self._order[:0]
+
+    def save(self) -> Tree:
+        """Returns all of it; the tensors are not copied."""
+        generators = {"order": self.generator.get_state(), "cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            generators["cuda"] = torch.cuda.get_rng_state(self.device)
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "average": {} if self.average is None else self.average.state_dict(),
+            "generators": generators,
+            "order": self._order,
+            "total_loss": self.total_loss,
+            "best_weights": self.best_weights,
+            "epoch": self.epoch,
+            "steps": self.steps,
+            "learning_rate": self.learning_rate,
+            "history": [record.model_dump(mode="json") for record in self.history],
+            "best_accuracy": self.best_accuracy,
+            "best_epoch": self.best_epoch,
+            "elapsed_s": self.elapsed_s,
+            "epoch_started_s": self._epoch_started_s,
+        }
+
+    def load(self, saved: Tree) -> None:
+        """Takes the place of the training that was saved, torch's global generators included.
+
+        Raises:
+            LookupError, RuntimeError, TypeError, ValueError: it was saved by another one.
+        """
+        self.model.load_state_dict(saved["model"])
+        optimizer = saved["optimizer"]
+        by_number = {int(number): values for number, values in optimizer["state"].items()}
+        self.optimizer.load_state_dict({**optimizer, "state": by_number})
+        self.schedule.load_state_dict(saved["schedule"])
+        if self.average is not None:
+            self.average.load_state_dict(saved["average"])
+        self.generator.set_state(saved["generators"]["order"])
+        torch.set_rng_state(saved["generators"]["cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(saved["generators"]["cuda"], self.device)
+        self._order = saved["order"]
+        self.total_loss = saved["total_loss"].to(self.device)
+        self.best_weights = {name: value.to(self.device) for name, value in saved["best_weights"].items()}
+        self.epoch, self.steps = int(saved["epoch"]), int(saved["steps"])
+        self.learning_rate = float(saved["learning_rate"])
+        self.history = [EpochRecord.model_validate(record) for record in saved["history"]]
+        self.best_accuracy, self.best_epoch = float(saved["best_accuracy"]), int(saved["best_epoch"])
+        self._started = time.perf_counter() - float(saved["elapsed_s"])
+        self._epoch_started_s = float(saved["epoch_started_s"])
+
+
+def _copy_weights(model: nn.Module) -> dict[str, Tensor]:
+    return copy.deepcopy(dict(model.state_dict()))
+
+
+def _standard_error(accuracy: float, num_pixels: int) -> float:
+    """Of a share counted on few pixels; two right and two wrong are added (Agresti and Coull 1998)."""
+    share = (accuracy * num_pixels + 2) / (num_pixels + 4)
+    return math.sqrt(share * (1 - share) / (num_pixels + 4))
+
+
+def _make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """AdamW; weight decay acts on weights alone, not on biases and batch norm's scales."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+
+
+def _make_schedule(
+    optimizer: torch.optim.Optimizer, settings: TrainSettings, *, num_steps: int
+) -> LRScheduler:
+    match settings.schedule:
+        case "one-cycle":
+            return OneCycleLR(optimizer, max_lr=settings.learning_rate, total_steps=num_steps + 1)
+        case "cosine":
+            return CosineAnnealingLR(optimizer, T_max=num_steps)
+        case "constant":
+            return LambdaLR(optimizer, lambda _: 1.0)
