@@ -108,14 +108,16 @@ def open_unfinished(path: str | Path | RunFolder) -> RunFolder:
 def until_finished(folder: RunFolder, *, new_parents: Sequence[Path] = ()) -> Iterator[None]:
     """Lets a run be trained in the block; what is left of one that fails can be resumed, or is nothing.
 
-    It is nothing where nothing was saved yet, and where the training itself is to blame; a finished run
-    that it was to replace is back then.
+    It is nothing where the training is to blame: it diverges, or fails by itself before anything is saved.
+    A finished run that it was to replace is back then.
     """
     path = folder.path
+    from_outside = (ClusterError, OSError, KeyboardInterrupt, Interrupted)
     try:
         yield
     except BaseException as error:
-        if isinstance(error, TrainingError) or not folder.has_checkpoint:
+        is_lost = not folder.has_checkpoint and not isinstance(error, from_outside)
+        if is_lost or isinstance(error, TrainingError):
             shutil.rmtree(path)
             if _replaced(path).exists():
                 _replaced(path).rename(path)

@@ -237,11 +237,11 @@ class RunFolder:
 
     def write_start(self, start: RunStart, *, config: Config, split: Split) -> None:
         """Writes what the run is of, and the head line of its progress."""
-        self.config.write_text(dump_config(config), encoding="utf-8")
+        write_durably(self.config, dump_config(config).encode())
         sides = {side: getattr(split, side) for side in _SIDES}
         labels = {} if split.labels is None else {"labels": split.labels}
         _write_arrays(self.split, sides | labels)
-        self.progress.write_text(start.model_dump_json() + "\n", encoding="utf-8")
+        write_durably(self.progress, start.model_dump_json().encode() + b"\n")
 
     def rewind(self, history: Sequence[EpochRecord]) -> None:
         """Takes back the epochs that the progress has beyond these."""
