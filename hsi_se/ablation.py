@@ -28,6 +28,7 @@ from hsi_se.errors import ClusterError, ConfigError, HsiError, RunError
 from hsi_se.experiment import RUNS, assess_run, pick_device
 from hsi_se.records import RunFolder
 from hsi_se.report.ablation_figures import save_figures
+from hsi_se.report.ablation_page import write_ablation_page
 from hsi_se.report.ablation_tables import render_csv, render_latex, render_markdown
 from hsi_se.sampling.splits import make_split
 from hsi_se.scene.readers import load_ground_truth
@@ -112,7 +113,7 @@ def run_ablation(
 
 
 def write_answer(report: AblationReport, folder: AblationFolder) -> None:
-    """Writes the report, its tables and its figures, as far as there is something in them."""
+    """Writes the report, its tables, figures and page, as far as there is something in them."""
     folder.write_report(
         report,
         [
@@ -122,6 +123,7 @@ def write_answer(report: AblationReport, folder: AblationFolder) -> None:
         ],
     )
     save_figures(report, folder)
+    write_ablation_page(folder)
 
 
 def find_folder(ablation: Ablation, out: str | Path | None) -> AblationFolder:

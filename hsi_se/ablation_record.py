@@ -169,6 +169,7 @@ class AblationFolder:
         self.pairs_figure = self.path / "pairs.png"
         self.cost_figure = self.path / "cost.png"
         self.ranks_figure = self.path / "critical_difference.png"
+        self.page = self.path / "report.html"
 
     def __str__(self) -> str:
         return str(self.path)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from hsi_se import cli_report
 from hsi_se.cli_ablate import ablate, explain
 from hsi_se.cli_scene import app as scene_app
 from hsi_se.errors import ConfigError, HsiError, Interrupted
@@ -25,6 +26,8 @@ app = typer.Typer(
 app.add_typer(scene_app, name="scene")
 app.command()(ablate)
 app.command()(explain)
+app.command()(cli_report.report)
+app.command()(cli_report.watch)
 
 ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A YAML config, such as configs/demo.yaml.")
@@ -184,6 +187,7 @@ def evaluate(
     else:
         print_assessment(assessment)
         print(f"maps:   {folder.map_figure}, {folder.labelled_map_figure}")
+        print(f"page:   {folder.page}")
     print(f"report: {folder.report_text}")
 
 

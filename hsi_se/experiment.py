@@ -44,7 +44,9 @@ from hsi_se.records import (
     Versions,
 )
 from hsi_se.report.confidence_figures import save_rejection, save_reliability
+from hsi_se.report.explorer import make_explorer
 from hsi_se.report.figures import save_confusion, save_map, save_split
+from hsi_se.report.page import write_page
 from hsi_se.report.tables import render_report
 from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
 from hsi_se.sampling.reduction import Reduction, fit_reduction
@@ -379,6 +381,9 @@ def assess_run(
         cost=MappingCost(num_pixels=scene.labels.size, seconds=cost.seconds, peak_bytes=cost.peak_bytes),
     )
     folder.write_report(assessment, record, text=render_report(assessment, record, folder))
+    explorer = make_explorer(scene, split, logits=logits, assessment=assessment)
+    folder.write_explorer(explorer.to_arrays())
+    write_page(folder)
     return assessment
 
 

@@ -175,6 +175,9 @@ class RunFolder:
         self.split_figure = self.path / "split.png"
         self.reliability_figure = self.path / "reliability.png"
         self.rejection_figure = self.path / "rejection.png"
+        self.explorer = self.path / "explorer.safetensors"
+        self.page = self.path / "report.html"
+        self.paper_figures = self.path / "figures"
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -239,7 +242,11 @@ class RunFolder:
             name.removeprefix("model."): array for name, array in arrays.items() if name.startswith("model.")
         }
         reduction = Reduction(*(arrays[part] for part in parts))
-        return ModelBundle(_parse(BundleFacts, self.bundle_facts), weights, reduction)
+        return ModelBundle(self.read_facts(), weights, reduction)
+
+    def read_facts(self) -> BundleFacts:
+        """Returns the bundle without its arrays."""
+        return _parse(BundleFacts, self.bundle_facts)
 
     def write_start(self, start: RunStart, *, config: Config, split: Split) -> None:
         """Writes what the run is of, and the head line of its progress."""
@@ -272,15 +279,47 @@ class RunFolder:
         write_durably(self.bundle_facts, bundle.facts.model_dump_json(indent=2).encode())
         write_durably(self.record, record.model_dump_json(indent=2).encode())
 
+    def read_report(self) -> dict[str, Any]:
+        """Returns what `report.json` holds.
+
+        Raises:
+            RunError: the run has not been evaluated, or its report cannot be read.
+        """
+        try:
+            report: dict[str, Any] = json.loads(self.report.read_text(encoding="utf-8"))
+            report["overall_accuracy"], report["confusion_matrix"], report["verdict"]
+        except FileNotFoundError:
+            raise RunError(
+                f"{self}: is not evaluated yet ({self.report.name} is missing); {self._to_evaluate}"
+            ) from None
+        except (ValueError, KeyError, TypeError):
+            raise RunError(f"{self.report}: not what this version writes; {self._to_evaluate}") from None
+        return report
+
+    def read_explanation(self) -> Explanation:
+        return _parse(Explanation, self.explanation)
+
+    def read_explorer(self, *, needed: Sequence[str]) -> Arrays:
+        """Returns the arrays of the map explorer.
+
+        Raises:
+            RunError: they are missing or damaged; evaluating again writes them.
+        """
+        return _read_arrays(self.explorer, needed=needed, remedy=self._to_evaluate)
+
+    @property
+    def _to_evaluate(self) -> str:
+        return f"run `hsi-se eval {self}`"
+
+    def write_explorer(self, arrays: Arrays) -> None:
+        with replacing(self.explorer) as draft:
+            _write_arrays(draft, arrays)
+
     def write_report(self, assessment: Assessment, record: RunRecord, *, text: str) -> None:
         values = json.dumps(report_values(assessment, record), indent=2, ensure_ascii=False, allow_nan=False)
         for path, content in ((self.report_text, text), (self.report, values + "\n")):
             with replacing(path) as draft:
                 draft.write_text(content, encoding="utf-8")
-
-    def read_report(self) -> dict[str, Any]:
-        values: dict[str, Any] = json.loads(self.report.read_text(encoding="utf-8"))
-        return values
 
     def write_predictions(
         self, truth: NDArray[np.int32], predicted: NDArray[np.int32], *, cost: MappingCost
@@ -302,9 +341,6 @@ class RunFolder:
     def write_explanation(self, explanation: Explanation) -> None:
         with replacing(self.explanation) as draft:
             draft.write_text(explanation.model_dump_json(indent=2), encoding="utf-8")
-
-    def read_explanation(self) -> Explanation:
-        return _parse(Explanation, self.explanation)
 
     @property
     def is_evaluated(self) -> bool:
@@ -576,14 +612,14 @@ def _write_arrays(path: Path, arrays: Arrays) -> None:
     write_durably(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
 
-def _read_arrays(path: Path, *, needed: Sequence[str]) -> Arrays:
+def _read_arrays(path: Path, *, needed: Sequence[str], remedy: str = "train again") -> Arrays:
     try:
         arrays: Arrays = load_file(path)
     except FileNotFoundError:
-        raise RunError(f"{path}: missing from the run folder; train again") from None
+        raise RunError(f"{path}: missing from the run folder; {remedy}") from None
     except (SafetensorError, OSError) as error:
-        raise RunError(f"{path}: damaged ({error}); train again") from None
+        raise RunError(f"{path}: damaged ({error}); {remedy}") from None
     for name in needed:
         if name not in arrays:
-            raise RunError(f"{path}: not what this version writes ({name} is missing); train again")
+            raise RunError(f"{path}: not what this version writes ({name} is missing); {remedy}")
     return arrays

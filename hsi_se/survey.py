@@ -25,11 +25,10 @@ from hsi_se.scene.image import Image
 from hsi_se.scene.inspection import CubeFacts, inspect_cube
 from hsi_se.scene.labels import is_table
 from hsi_se.scene.palette import make_palette
-from hsi_se.scene.raster import FileContents
+from hsi_se.scene.raster import FileContents, pick_false_colour
 from hsi_se.scene.readers import SceneSource, list_roots
 from hsi_se.scene.scene import GroundTruth
 
-_FALLBACK_COLOUR = (0.4, 0.2, 0.1)  # of the bands, where nothing says which are red, green and blue
 _SMALLEST_3D_DEPTH = 13
 _DRAFT = """\
 scene: {cube: "", labels: ""}
@@ -188,5 +187,4 @@ def _pick_bands(
             return found, "as the file displays it"
         shown = ", ".join(f"{nm:.0f}" for nm in image.wavelengths_nm[list(found)])
         return found, f"natural colour, {shown} nm"
-    red, green, blue = (int(share * image.shape[2]) for share in _FALLBACK_COLOUR)
-    return (red, green, blue), "false colour: no wavelengths are known"
+    return pick_false_colour(image.shape[2]), "false colour: no wavelengths are known"

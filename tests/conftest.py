@@ -1,6 +1,7 @@
 """Small scenes that every test may use, and where the real ones lie."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -20,6 +21,16 @@ needs_real_scenes = pytest.mark.skipif(
     not REAL_SCENES.is_dir() and not os.environ.get("CI"), reason="the real scenes are not here"
 )
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+NO_BROWSER = "no chromium here (`apt-get install chromium`): the tests of pages in a browser are left out"
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Says in one line what was left out for want of a browser, also where skips are not listed."""
+    if any(NO_BROWSER in str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])):
+        terminalreporter.write_line(f"note: {NO_BROWSER}")
+
+
 # The smallest experiment that runs the whole flow: a second or two.
 TINY = (
     "scene={synthetic: 0, rows: 24, cols: 24, bands: 16}",
@@ -37,6 +48,20 @@ def small_scene() -> Scene:
 @pytest.fixture(scope="session")
 def tiny_config() -> Config:
     return load_config(ROOT / "configs" / "demo.yaml", TINY)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium; in CI a test that cannot have one fails."""
+    if CHROMIUM is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(NO_BROWSER)
+    from playwright.sync_api import sync_playwright
+
+    sandbox = [] if os.geteuid() else ["--no-sandbox"]  # Chromium refuses to sandbox what root starts
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=sandbox)
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture

@@ -48,8 +48,10 @@ ROOMS = (
     "cartography",
     "export",
     "terminal",
+    "watch",
     "cli_scene",
     "cli_ablate",
+    "cli_report",
     "cli",
     "__main__",
 )
@@ -73,8 +75,10 @@ TORCH_FREE = (
     "report",
     "survey",
     "terminal",
+    "watch",
     "cli_scene",
     "cli_ablate",
+    "cli_report",
     "cli",
 )
 API = (

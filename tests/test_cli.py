@@ -9,6 +9,7 @@ import pytest
 import scipy.io
 import typer.main
 
+import hsi_se
 from hsi_se.cli import app
 from hsi_se.config import Config
 from hsi_se.config_model import Ssrn, list_blocks
@@ -130,6 +131,29 @@ def test_every_section_of_a_config_is_in_the_readme():
     readme = (ROOT / "README.md").read_text()
     for section in Config.model_fields:
         assert f"\n{section}:" in readme or section == "name", section
+
+
+def test_the_readme_leads_a_newcomer_to_a_map_and_says_how_to_cite():
+    readme = (ROOT / "README.md").read_text()
+    opening = readme.split("\n\n")[1].replace("\n", " ")
+    assert len(re.findall(r"\.(?: |$)", opening)) == 2, "what it is, in two sentences"
+    picture = ROOT / re.search(r"!\[.+\]\((.+)\)", readme)[1]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size <= 200_000
+    steps = (
+        "make demo",
+        "make test",
+        "scene inspect",
+        "hsi-se train my",
+        "eval  runs/my ",
+        "location floor |",
+    )
+    places = [readme.index(step) for step in steps]
+    assert places == sorted(places)
+    assert f"version = {{{hsi_se.__version__}}}" in readme
+    assert "@software{hsi_se," in readme
+    for path in re.findall(r"`((?:hsi_se|configs|benchmarks)/[\w/.]+)`", readme):
+        assert (ROOT / path).exists(), path
 
 
 def test_a_mistyped_command_or_option_exits_with_2(call):

@@ -191,3 +191,23 @@ def test_the_catalogue_agrees_with_every_real_ground_truth():
                 assert set(np.unique(labels[labels > 0]).tolist()) == set(known.class_names)
                 checked += 1
     assert checked == 8
+
+
+@needs_real_scenes
+@pytest.mark.parametrize(
+    ("cube", "labels", "vegetation"),
+    [
+        ("Indian_pines_filled.mat", "Indian_pines_gt.mat", 14),  # woods
+        ("SalinasA_corrected.mat", "SalinasA_gt.mat", 14),  # lettuce of seven weeks
+    ],
+)
+def test_vegetation_is_no_redder_than_green_in_the_natural_colour_of_aviris(cube, labels, vegetation):
+    files = {"cube": cube, "labels": labels, "class_names": "indian-pines"}
+    if cube.startswith("Indian"):
+        files["cube_key"] = "indian_pines_corrected"
+    else:
+        files["class_names"] = "salinas-a"
+    scene = load_scene(SceneFiles(**files), REAL_SCENES)
+    red, green, _ = scene.natural_colour
+    spectrum = scene.cube[scene.labels == vegetation].mean(axis=0)
+    assert spectrum[red] < spectrum[green] < spectrum[43]

@@ -39,7 +39,7 @@ def save_map(class_map: ClassMap, path: Path, *, title: str) -> None:
     save_figure(figure, path)
 
 
-_SIDE_COLOURS = {
+SIDE_COLOURS = {
     Side.UNUSED: ("unlabelled", "#202020"),
     Side.TRAIN: ("training", "#f2b134"),
     Side.VALIDATION: ("validation", "#e4572e"),
@@ -51,12 +51,12 @@ _SIDE_COLOURS = {
 def save_split(sides: SideMap, path: Path, *, title: str) -> None:
     """Writes the partition map `(rows, cols)` as a PNG: who trains, validates, is tested, or is dropped."""
     figure, axes = make_map_figure(sides.shape[0], sides.shape[1], title=title)
-    colours = ListedColormap([colour for _, colour in _SIDE_COLOURS.values()])
+    colours = ListedColormap([colour for _, colour in SIDE_COLOURS.values()])
     axes.imshow(sides, cmap=colours, vmin=-0.5, vmax=len(Side) - 0.5, interpolation="nearest")
     counts = np.bincount(sides.ravel(), minlength=len(Side))
     handles = [
         Patch(facecolor=colour, edgecolor="0.4", linewidth=0.5, label=f"{name}: {counts[side]:,}")
-        for side, (name, colour) in _SIDE_COLOURS.items()
+        for side, (name, colour) in SIDE_COLOURS.items()
         if counts[side]
     ]
     figure.legend(handles=handles, loc="outside right upper", fontsize=8, frameon=False)

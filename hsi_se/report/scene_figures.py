@@ -43,14 +43,12 @@ def save_spectra(
     """
     bands = means.shape[1]
     positions = np.arange(1, bands + 1.0) if wavelengths_nm is None else wavelengths_nm
-    order = np.argsort(positions, kind="stable")
-    steps = np.diff(positions[order])
-    gaps = np.flatnonzero(steps > _GAP * np.median(steps)) + 1 if bands > 1 else np.array([], dtype=np.intp)
+    runs = split_at_gaps(positions)
     figure = Figure(figsize=(11, 5.5), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
     for mean, deviation, (label, name) in zip(means, deviations, names.items(), strict=True):
         colour = np.array(palette[label]) / 255
-        for number, run in enumerate(np.split(order, gaps)):
+        for number, run in enumerate(runs):
             low, high = mean[run] - deviation[run], mean[run] + deviation[run]
             axes.fill_between(positions[run], low, high, color=colour, alpha=0.15, linewidth=0)
             name_once = None if number else f"{label}  {name}"
@@ -61,3 +59,11 @@ def save_spectra(
     axes.tick_params(labelsize=8)
     figure.legend(loc="outside right upper", fontsize=7.5, frameon=False)
     save_figure(figure, path)
+
+
+def split_at_gaps(positions: Floats) -> list[NDArray[np.intp]]:
+    """Returns the bands in ascending order of wavelength `(bands,)`, parted where some were left out."""
+    order = np.argsort(positions, kind="stable")
+    steps = np.diff(positions[order])
+    gaps = np.flatnonzero(steps > _GAP * np.median(steps)) + 1 if len(steps) else np.array([], dtype=np.intp)
+    return np.split(order, gaps)

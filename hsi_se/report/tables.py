@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from hsi_se.evaluation.assessment import REPORTED_COVERAGES, Assessment
 from hsi_se.evaluation.metrics import Evaluation
@@ -118,9 +118,12 @@ def render_series(report: SeriesReport, series: SeriesFolder) -> str:
 
 
 def render_template(template: str, **values: object) -> str:
-    """Returns a template of this folder with its values filled in."""
+    """Returns a template with its values; in HTML and SVG, text is escaped."""
     environment = Environment(
-        loader=PackageLoader("hsi_se.report"), undefined=StrictUndefined, keep_trailing_newline=True
+        loader=PackageLoader("hsi_se.report"),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=select_autoescape(["html", "svg"]),
     )
     return environment.get_template(template).render(values)
 

@@ -7,7 +7,7 @@ Intelligence Group of the University of the Basque Country (EHU). Natural-colour
 import re
 from dataclasses import dataclass
 
-AVIRIS_NATURAL_COLOUR = (43, 21, 11)
+AVIRIS_NATURAL_COLOUR = (27, 17, 8)  # about 650, 550 and 470 nm; 43, often named so, is near infrared
 ROSIS_NATURAL_COLOUR = (55, 41, 12)
 _EHU = "https://www.ehu.eus/ccwintco/uploads"
 _HUGGING_FACE = "https://huggingface.co/datasets/danaroth/{}/resolve/main"

@@ -85,13 +85,14 @@ def inspect_cube(
         highest=float(high),
         num_not_finite=num_not_finite,
         num_nodata=int(empty.sum()),
-        picture=_stretch(channels, empty),
+        picture=stretch(channels, empty),
         class_means=means + (0 if origin is None else origin),
         class_deviations=np.sqrt(variances),
     )
 
 
-def _stretch(channels: Floats, empty: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def stretch(channels: Floats, empty: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Returns channels `(rows, cols, 3)` as the 8-bit picture of `CubeFacts`; `empty` is nodata."""
     picture = np.full(channels.shape, _NODATA_GREY, dtype=np.uint8)
     for channel in range(channels.shape[2]):
         values = channels[..., channel]

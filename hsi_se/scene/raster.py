@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hsi_se.errors import HsiError, SceneError
 
 NATURAL_COLOUR_NM = (640, 550, 460)
+_FALSE_COLOUR = (0.4, 0.2, 0.1)  # of the bands
 ROWS_PER_CHUNK = 32  # bounds what a pass over a file holds in memory
 _MOST_PER_BYTE = 1100  # deflate packs 1032 bytes into one at most
 _ALWAYS_ALLOWED = 2**24  # bytes: sparse and constant images may pack tighter than deflate
@@ -174,4 +175,10 @@ def pick_natural_colour(wavelengths_nm: Floats | None) -> tuple[int, int, int] |
     if (distances.min(axis=0) > 50).any():
         return None
     red, green, blue = distances.argmin(axis=0).tolist()
+    return red, green, blue
+
+
+def pick_false_colour(num_bands: int) -> tuple[int, int, int]:
+    """Returns three 0-based bands for a picture, where nothing says which are red, green and blue."""
+    red, green, blue = (int(share * num_bands) for share in _FALSE_COLOUR)
     return red, green, blue

@@ -1,0 +1,153 @@
+"""Line charts as SVG text that takes the page's colours; `page.css` names the classes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hsi_se.scene.raster import Floats
+
+WIDTH, HEIGHT = 420, 250
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 408, 12, 208
+_MOST_POINTS = 400  # of one line: more than the picture has columns
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """One curve, `x` and `y` `(n,)`, with dots at its points if there are few; NaN breaks it."""
+
+    name: str
+    x: Floats
+    y: Floats
+    is_reference: bool = False
+
+
+@dataclass(frozen=True)
+class Axis:
+    """From where to where, what it says, and how a number on it is written (a format spec, then a unit)."""
+
+    title: str
+    low: float
+    high: float
+    spec: str = "g"
+    unit: str = ""
+    factor: float = 1.0
+    is_whole: bool = False
+
+    def ticks(self) -> list[float]:
+        ticks = list_ticks(self.low, self.high)
+        return [tick for tick in ticks if tick == round(tick)] if self.is_whole else ticks
+
+    def text(self, value: float) -> str:
+        return f"{value * self.factor:{self.spec}}{self.unit}"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What `chart.svg` draws: everything in the units of its view box."""
+
+    title: str
+    summary: str
+    x_title: str
+    y_title: str
+    x_ticks: tuple[tuple[float, str], ...]
+    y_ticks: tuple[tuple[float, str], ...]
+    paths: tuple[tuple[str, str], ...]  # class and SVG path
+    dots: tuple[tuple[str, float, float], ...]
+    legend: tuple[tuple[str, str], ...]  # class and name
+    labels: tuple[tuple[float, float, str], ...] = ()
+    width: int = WIDTH
+    height: int = HEIGHT
+
+
+def draw_lines(title: str, lines: Sequence[Line], *, x: Axis, y: Axis) -> Chart:
+    """Returns a chart of some lines; a summary of their ends stands in for those who do not see it."""
+    paths: list[tuple[str, str]] = []
+    dots: list[tuple[str, float, float]] = []
+    legend, ends, place = [], [], 0
+    for line in lines:
+        style = "reference" if line.is_reference else f"series series-{(place := place + 1)}"
+        thin = slice(None, None, max(1, -(-len(line.x) // _MOST_POINTS)))
+        points = [
+            (_scale(u, x.low, x.high, _LEFT, _RIGHT), _scale(v, y.low, y.high, _BOTTOM, _TOP))
+            for u, v in zip(line.x[thin].tolist(), line.y[thin].tolist(), strict=True)
+            if not math.isnan(u) and not math.isnan(v)
+        ]
+        paths.append((style, "M" + "L".join(f"{u:.1f} {v:.1f}" for u, v in points) if points else ""))
+        if len(points) <= 30 and not line.is_reference:
+            dots += [(style, round(u, 1), round(v, 1)) for u, v in points]
+        legend.append((style, line.name))
+        known = line.y[~(line.y != line.y)]
+        if len(known) and not line.is_reference:
+            ends.append(f"{line.name} from {y.text(float(known[0]))} to {y.text(float(known[-1]))}")
+    return _lay_out(title, "; ".join(ends), paths, dots, x=x, y=y, legend=tuple(legend))
+
+
+@dataclass(frozen=True)
+class Spot:
+    """One dot with the interval that it lies in; `low` and `high` are NaN where there is none."""
+
+    name: str
+    x: float
+    y: float
+    low: float
+    high: float
+    is_reference: bool = False
+
+
+def draw_spots(title: str, spots: Sequence[Spot], *, x: Axis, y: Axis) -> Chart:
+    """Returns a chart of dots, each with its name beside it and an upright interval."""
+    paths, dots, labels = [], [], []
+    for spot in spots:
+        style = "series-2" if spot.is_reference else "series-1"
+        across = _scale(spot.x, x.low, x.high, _LEFT, _RIGHT)
+        up, low, high = (_scale(v, y.low, y.high, _BOTTOM, _TOP) for v in (spot.y, spot.low, spot.high))
+        dots.append((style, round(across, 1), round(up, 1)))
+        labels.append((round(across + 6, 1), round(up - 5, 1), spot.name))
+        if not math.isnan(spot.low):
+            paths.append((f"series {style}", f"M{across:.1f} {low:.1f}V{high:.1f}"))
+    what = "; ".join(f"{spot.name} {y.text(round(spot.y, 4))} at {x.text(spot.x)}" for spot in spots)
+    return _lay_out(title, what, paths, dots, x=x, y=y, labels=tuple(labels))
+
+
+def _lay_out(
+    title: str,
+    what: str,
+    paths: Sequence[tuple[str, str]],
+    dots: Sequence[tuple[str, float, float]],
+    *,
+    x: Axis,
+    y: Axis,
+    legend: tuple[tuple[str, str], ...] = (),
+    labels: tuple[tuple[float, float, str], ...] = (),
+) -> Chart:
+    return Chart(
+        title=title,
+        summary=f"{title}: {what}.",
+        x_title=x.title,
+        y_title=y.title,
+        x_ticks=tuple((round(_scale(t, x.low, x.high, _LEFT, _RIGHT), 1), x.text(t)) for t in x.ticks()),
+        y_ticks=tuple((round(_scale(t, y.low, y.high, _BOTTOM, _TOP), 1), y.text(t)) for t in y.ticks()),
+        paths=tuple(paths),
+        dots=tuple(dots),
+        legend=legend,
+        labels=labels,
+    )
+
+
+def list_ticks(low: float, high: float, *, most: int = 6) -> list[float]:
+    """Returns at most `most` round numbers (1, 2 or 5 times a power of ten apart) in [low, high]."""
+    span = high - low
+    if not span > 0:
+        return [low]
+    power = 10.0 ** math.floor(math.log10(span / most))
+    step = next(
+        power * part for part in (1, 2, 5, 10, 20) if math.floor(high / (power * part) + 1e-9)
+        - math.ceil(low / (power * part) - 1e-9) < most
+    )  # fmt: skip
+    first = math.ceil(low / step - 1e-9)
+    return [round(n * step, 12) for n in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _scale(value: float, low: float, high: float, start: float, end: float) -> float:
+    share = (value - low) / (high - low) if high > low else 0.5
+    return start + min(max(share, -0.02), 1.02) * (end - start)

@@ -1,0 +1,154 @@
+"""What the map explorer shows of every pixel, small enough to lie inside one HTML page.
+
+Axes: rows, cols, bands; C classes. A class is its place among the labels counted from 1; 0 is none.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsi_se.evaluation.assessment import Assessment
+from hsi_se.evaluation.confidence import Reliability, to_probabilities
+from hsi_se.records import Arrays
+from hsi_se.sampling.splits import Split
+from hsi_se.scene.inspection import stretch
+from hsi_se.scene.raster import Floats, pick_false_colour
+from hsi_se.scene.scene import Scene
+
+NUM_TOP = 3
+FULL = 65535  # a probability of 1, and the highest value of a band
+# Values of spectra that a page may hold: 2 bytes each and a third more as text, so at most 16 MB.
+_MOST_VALUES = 6_000_000
+
+Places = NDArray[np.uint16]
+
+
+@dataclass(frozen=True, eq=False)
+class Explorer:
+    """Arrays alone, so that a run folder can hold them.
+
+    Attributes:
+        truth, prediction: `(rows, cols)` classes.
+        sides: `(rows, cols)` uint8, as `Split.to_sides` numbers them.
+        top_classes: `(rows, cols, ≤ 3)` the likeliest classes, the likeliest first.
+        top_probabilities: of them, after temperature scaling, in 1/65535.
+        picture: `(rows, cols, 3)` 8-bit, as `scene.inspection.stretch` makes it.
+        picture_bands: `(3,)` 0-based red, green and blue of it.
+        is_natural_colour: `(1,)` whether those are red, green and blue.
+        spectra: `(⌈rows / k⌉, ⌈cols / k⌉, bands)` the spectra of every k-th row and col: a value is
+            `spectra_low + spectra_step × stored`, both `(bands,)`. Integers are kept exactly.
+        spectra_every: `(1,)` k.
+        class_means: `(C, bands)` the mean spectrum of a class's labelled pixels.
+        floor_producers: `(C,)` producer's accuracy of the location floor.
+        calibration, calibration_scaled: `(3, bins)` mean confidence, accuracy and pixels of each bin.
+        rejection: `(2, n)` coverage and accuracy.
+    """
+
+    truth: Places
+    prediction: Places
+    sides: NDArray[np.uint8]
+    top_classes: Places
+    top_probabilities: NDArray[np.uint16]
+    picture: NDArray[np.uint8]
+    picture_bands: NDArray[np.int32]
+    is_natural_colour: NDArray[np.bool_]
+    spectra: NDArray[np.uint16]
+    spectra_low: Floats
+    spectra_step: Floats
+    spectra_every: NDArray[np.int32]
+    class_means: Floats
+    floor_producers: Floats
+    calibration: Floats
+    calibration_scaled: Floats
+    rejection: Floats
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        return tuple(field.name for field in fields(cls))
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        return cls(**{name: arrays[name] for name in cls.names()})
+
+    def to_arrays(self) -> Arrays:
+        return {name: getattr(self, name) for name in self.names()}
+
+    @property
+    def every(self) -> int:
+        return int(self.spectra_every[0])
+
+
+def make_explorer(
+    scene: Scene, split: Split, *, logits: NDArray[np.float32], assessment: Assessment
+) -> Explorer:
+    """Returns what a page shows of a classified scene.
+
+    Args:
+        scene: with the labels that the split goes by (`Split.relabel`).
+        split: the pixels.
+        logits: `(rows, cols, C)` of every pixel of the scene.
+        assessment: of those logits.
+    """
+    num_top = min(NUM_TOP, scene.num_classes)
+    top_classes = np.zeros((*scene.shape, num_top), dtype=np.uint16)
+    top_probabilities = np.zeros((*scene.shape, num_top), dtype=np.uint16)
+    for row, row_logits in enumerate(logits):
+        order = np.argsort(-row_logits, axis=1, kind="stable")[:, :num_top]
+        chances = to_probabilities(row_logits, temperature=assessment.temperature)
+        top_classes[row] = order + 1
+        top_probabilities[row] = np.rint(FULL * np.take_along_axis(chances, order, axis=1))
+    top_classes[~scene.valid] = 0
+    top_probabilities[~scene.valid] = 0
+    bands = scene.natural_colour or pick_false_colour(scene.num_bands)
+    channels = np.stack([scene.cube[..., band] for band in bands], axis=-1).astype(np.float64)
+    every = _choose_step(scene)
+    spectra, low, step = _quantise(scene.cube[::every, ::every])
+    means = [scene.cube[scene.labels == label].mean(axis=0, dtype=np.float64) for label in scene.class_ids]
+    return Explorer(
+        truth=np.where(scene.labels > 0, np.searchsorted(scene.class_ids, scene.labels) + 1, 0).astype(
+            np.uint16
+        ),
+        prediction=top_classes[..., 0].copy(),
+        sides=split.to_sides(scene.shape),
+        top_classes=top_classes,
+        top_probabilities=top_probabilities,
+        picture=stretch(channels, ~scene.valid),
+        picture_bands=np.array(bands, dtype=np.int32),
+        is_natural_colour=np.array([scene.natural_colour is not None]),
+        spectra=spectra,
+        spectra_low=low,
+        spectra_step=step,
+        spectra_every=np.array([every], dtype=np.int32),
+        class_means=np.stack(means),
+        floor_producers=assessment.audit.location_floor.producers_accuracy,
+        calibration=_to_curve(assessment.calibration),
+        calibration_scaled=_to_curve(assessment.calibration_scaled),
+        rejection=np.stack([assessment.rejection.coverage, assessment.rejection.accuracy]),
+    )
+
+
+def _to_curve(reliability: Reliability) -> Floats:
+    return np.stack([reliability.mean_confidence, reliability.accuracy, reliability.count.astype(np.float64)])
+
+
+def _choose_step(scene: Scene) -> int:
+    """Every how many rows and cols a spectrum is kept."""
+    rows, cols = scene.shape
+    every = 1
+    while -(-rows // every) * -(-cols // every) * scene.num_bands > _MOST_VALUES:
+        every += 1
+    return every
+
+
+def _quantise(values: NDArray[Any]) -> tuple[NDArray[np.uint16], Floats, Floats]:
+    """Returns values `(…, bands)` as 16-bit numbers, and each band's lowest value and step."""
+    bands = values.shape[-1]
+    flat = values.reshape(-1, bands)
+    low, high = flat.min(axis=0).astype(np.float64), flat.max(axis=0).astype(np.float64)
+    if np.issubdtype(values.dtype, np.integer) and high.max() - low.min() <= FULL:
+        low, step = np.full(bands, low.min()), np.ones(bands)
+    else:
+        step = np.where(high > low, (high - low) / FULL, 1.0)
+    return np.rint((values - low) / step).astype(np.uint16), low, step

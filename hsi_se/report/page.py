@@ -1,0 +1,307 @@
+"""The page of one run: a single HTML file that needs no network, from what lies in the run folder."""
+
+import base64
+import io
+import json
+import shlex
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.image import imsave
+from numpy.typing import NDArray
+
+from hsi_se.config_file import dump_config
+from hsi_se.evaluation.metrics import Evaluation
+from hsi_se.explanation import Explanation, GateExplanation
+from hsi_se.records import Arrays, BundleFacts, RunFolder, RunRecord, replacing
+from hsi_se.report.charts import HEIGHT, WIDTH, Axis, Chart, Line, draw_lines
+from hsi_se.report.explorer import Explorer
+from hsi_se.report.figures import SIDE_COLOURS
+from hsi_se.report.scene_figures import split_at_gaps
+from hsi_se.report.tables import describe_leakage, list_class_rows, percent, pixels, render_template
+from hsi_se.sampling.disjoint import Side
+from hsi_se.sampling.leakage import Leakage
+from hsi_se.scene.palette import make_distinct_palette
+from hsi_se.scene.raster import Colour, Floats
+
+_LAYERS = ("picture", "prediction", "truth", "errors", "certainty", "split")
+_STEADY_COVERAGE = 0.02  # below it a single wrong pixel moves the accuracy too far to scale a picture by
+
+
+@dataclass(frozen=True)
+class PageClass:
+    """One class on the page: how it is called and coloured, and how many pixels are called so."""
+
+    label: int
+    name: str
+    colour: str
+    distinct: str
+    num_mapped: int
+
+
+@dataclass(frozen=True)
+class GatePicture:
+    """A gate's mean excitations as a picture: a row a class, a column a channel; `low` is dark."""
+
+    gate: GateExplanation
+    source: str
+    low: float
+    high: float
+    num_channels: int
+
+
+@dataclass(frozen=True, eq=False)
+class RunFiles:
+    """What a run folder holds for its page and its figures, read once."""
+
+    folder: RunFolder
+    record: RunRecord
+    facts: BundleFacts
+    report: Mapping[str, Any]
+    explorer: Explorer
+    explanation: Explanation | None = None
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> "RunFiles":
+        report = folder.read_report()
+        arrays = folder.read_explorer(needed=Explorer.names())
+        facts = folder.read_facts()
+        explanation = folder.read_explanation() if folder.explanation.is_file() else None
+        return cls(folder, folder.read_record(), facts, report, Explorer.from_arrays(arrays), explanation)
+
+    @property
+    def evaluation(self) -> Evaluation:
+        return Evaluation(
+            np.array(self.report["confusion_matrix"], dtype=np.int64),
+            self.facts.class_ids,
+            self.facts.class_names,
+        )
+
+    @property
+    def positions(self) -> Floats:
+        """`(bands,)` wavelengths, or the numbers of the bands where they are unknown."""
+        known = self.facts.wavelengths_nm
+        return np.arange(1.0, self.explorer.spectra.shape[2] + 1) if known is None else np.array(known)
+
+    def list_classes(self) -> list[PageClass]:
+        distinct = make_distinct_palette(self.facts.class_ids)
+        mapped = np.bincount(self.explorer.prediction.ravel(), minlength=len(self.facts.class_ids) + 1)
+        return [
+            PageClass(label, name, _hex(self.facts.palette[label]), _hex(distinct[label]), int(mapped[place]))
+            for place, (label, name) in enumerate(
+                zip(self.facts.class_ids, self.facts.class_names, strict=True), start=1
+            )
+        ]
+
+
+def write_page(folder: RunFolder) -> None:
+    """Writes `report.html` into an evaluated run.
+
+    Raises:
+        RunError: the run is not evaluated, or a file of it cannot be read.
+    """
+    text = render_page(RunFiles.read(folder))
+    with replacing(folder.page) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def render_page(run: RunFiles) -> str:
+    report, record, explorer, evaluation = run.report, run.record, run.explorer, run.evaluation
+    maps = {
+        name: getattr(explorer, name)
+        for name in ("truth", "prediction", "top_classes", "top_probabilities", "sides", "picture")
+    }
+    spectra = {"spectra": explorer.spectra}
+    classes = run.list_classes()
+    sides = [
+        {"name": name, "colour": colour, "count": int((explorer.sides == side).sum())}
+        for side, (name, colour) in SIDE_COLOURS.items()
+    ]
+    bands = ", ".join(_name_band(run, band) for band in explorer.picture_bands.tolist())
+    facts = {
+        "rows": explorer.truth.shape[0],
+        "cols": explorer.truth.shape[1],
+        "classes": [vars(each) for each in classes],
+        "sides": sides,
+        "layers": _LAYERS,
+        "test": int(Side.TEST),
+        "maps": _describe_arrays(maps),
+        "spectra": _describe_arrays(spectra),
+        "every": explorer.every,
+        "low": _to_json(explorer.spectra_low),
+        "step": _to_json(explorer.spectra_step),
+        "means": _to_json(explorer.class_means),
+        "positions": run.positions.tolist(),
+        "runs": [part.tolist() for part in split_at_gaps(run.positions)],
+        "unit": "band" if run.facts.wavelengths_nm is None else "nm",
+        "charts": {"width": WIDTH, "height": HEIGHT},
+    }
+    return render_template(
+        "report.html",
+        record=record,
+        report=report,
+        evaluation=evaluation,
+        headline=_list_headline(report),
+        classes=classes,
+        sides=[side for side in sides if side["count"]],
+        picture=("Natural colour" if explorer.is_natural_colour[0] else "False colour", bands),
+        every=explorer.every,
+        aspect=f"{explorer.truth.shape[1]} / {explorer.truth.shape[0]}",
+        rows=_list_rows(run),
+        shares=evaluation.confusion / np.maximum(evaluation.support, 1)[:, None],
+        leakage_sentence=describe_leakage(Leakage(**report["leakage"])),
+        training=_chart_training(record),
+        explanation=run.explanation,
+        gates=[] if run.explanation is None else [_draw_gate(gate) for gate in run.explanation.gates],
+        unsmoothed=report.get("unsmoothed"),
+        confidence=_chart_confidence(run),
+        config=dump_config(run.folder.read_config()),
+        command=reproduce(run),
+        percent=percent,
+        pixels=pixels,
+        facts=json.dumps(facts, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
+        maps=pack(maps),
+        spectra=pack(spectra),
+        width=WIDTH,
+        height=HEIGHT,
+    )
+
+
+def reproduce(run: RunFiles) -> str:
+    """Returns the commands that train and evaluate the same run again, into a new folder."""
+    again = f"{run.folder}-again"
+    data = [] if run.record.data is None else ["--data", run.record.data]
+    train = ["hsi-se", "train", str(run.folder.config), *data, "--run", again]
+    return f"{shlex.join(train)}\n{shlex.join(['hsi-se', 'eval', again])}"
+
+
+def pack(arrays: Arrays) -> str:
+    """Returns arrays of 8 and 16 bits as text: base64 of a zlib stream of their bytes, one after the other.
+
+    Of 16-bit numbers all high bytes come first, then all low ones, which deflates better.
+    """
+    return base64.b64encode(zlib.compress(b"".join(map(_to_bytes, arrays.values())), 9)).decode("ascii")
+
+
+def _to_bytes(array: NDArray[Any]) -> bytes:
+    if array.dtype.itemsize == 1:
+        return array.tobytes()
+    return array.astype(">u2").reshape(-1, 1).view(np.uint8).T.tobytes()
+
+
+def _describe_arrays(arrays: Arrays) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "shape": array.shape, "width": array.dtype.itemsize} for name, array in arrays.items()
+    ]
+
+
+def _list_headline(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What stands at the top in large type: a name, its value, and what it is."""
+    floor, baseline = report["location_floor"], report["spectral_baseline"]
+    leaking = report["leakage"]["test_patches_with_train_pixels"]
+    kappa = "–" if report["kappa"] is None else f"{report['kappa']:.4f}"
+    return [
+        ("OA", f"{percent(report['overall_accuracy'])} %", "of the test pixels are called by their class"),
+        ("AA", f"{percent(report['average_accuracy'])} %", "mean producer's accuracy of the classes"),
+        ("κ", kappa, "Cohen's kappa"),
+        ("location floor", f"{percent(floor['overall_accuracy'])} %", "OA from row and column alone"),
+        ("spectral baseline", f"{percent(baseline['overall_accuracy'])} %", "OA of a support vector machine"),
+        (
+            "test patches with training pixels",
+            f"{100 * leaking:.1f} %",
+            "how much of the test the training side has seen",
+        ),
+    ]
+
+
+def _list_rows(run: RunFiles) -> list[dict[str, Any]]:
+    """The per-class table: the accuracies, the floor's, and the pixels of each side."""
+    return [
+        {**vars(row), "floor": floor, "num_train": split["num_train"] + split["num_val"]}
+        for row, floor, split in zip(
+            list_class_rows(run.evaluation),
+            run.explorer.floor_producers.tolist(),
+            run.report["split_per_class"],
+            strict=True,
+        )
+    ]
+
+
+def _chart_training(record: RunRecord) -> list[Chart]:
+    if not record.history:
+        return []
+    epochs = np.array([epoch.epoch for epoch in record.history], dtype=float)
+    x = Axis("epoch", epochs[0], epochs[-1], is_whole=True)
+    loss = Line("training loss", epochs, np.array([epoch.loss for epoch in record.history]))
+    losses = [loss]
+    known = [epoch for epoch in record.history if epoch.validation_accuracy is not None]
+    if known:
+        when = np.array([epoch.epoch for epoch in known], dtype=float)
+        validation = np.array([epoch.validation_loss or np.nan for epoch in known])
+        losses.append(Line("validation loss", when, validation))
+    highest = max(float(np.nanmax(line.y)) for line in losses)
+    charts = [draw_lines("Loss", losses, x=x, y=Axis("loss", 0, 1.05 * highest))]
+    if known:
+        accuracy = Line("validation OA", when, np.array([epoch.validation_accuracy for epoch in known]))
+        low = max(0.0, float(accuracy.y.min()) - 0.05)
+        charts.append(
+            draw_lines("Validation accuracy", [accuracy], x=x, y=_percent_axis("validation OA", low))
+        )
+    return charts
+
+
+def _chart_confidence(run: RunFiles) -> list[Chart]:
+    ends = np.array([0.0, 1.0])
+    curves = [Line("as accurate as confident", ends, ends, is_reference=True)]
+    temperature = run.report["calibration"]["temperature"]
+    for name, (confidence, accuracy, count) in (
+        ("as trained", run.explorer.calibration),
+        (f"at temperature {temperature:.2f}", run.explorer.calibration_scaled),
+    ):
+        is_filled = count > 0
+        curves.append(Line(name, confidence[is_filled], accuracy[is_filled]))
+    reliability = draw_lines(
+        "Reliability", curves, x=_percent_axis("confidence"), y=_percent_axis("accuracy")
+    )
+    coverage, accuracy = run.explorer.rejection
+    overall = float(accuracy[-1])
+    lowest = min(0.99, overall, accuracy[coverage >= _STEADY_COVERAGE].min())
+    rejection = draw_lines(
+        "Accuracy when the least certain pixels are rejected",
+        [
+            Line("all test pixels", ends, np.full(2, overall), is_reference=True),
+            Line("pixels kept", coverage, accuracy),
+        ],
+        x=_percent_axis("test pixels kept, the most certain first"),
+        y=_percent_axis("accuracy", lowest - 0.06 * (1 - lowest)),
+    )
+    return [reliability, rejection]
+
+
+def _draw_gate(gate: GateExplanation) -> GatePicture:
+    values = np.array(gate.mean_excitation)  # (C, channels)
+    low, high = float(values.min()), float(values.max())
+    file = io.BytesIO()
+    imsave(file, values, vmin=low, vmax=max(high, low + 1e-6), cmap="viridis", format="png")
+    text = base64.b64encode(file.getvalue()).decode("ascii")
+    return GatePicture(gate, f"data:image/png;base64,{text}", low, high, values.shape[1])
+
+
+def _percent_axis(title: str, low: float = 0.0) -> Axis:
+    return Axis(title, low, 1.0, unit=" %", factor=100.0, spec=".6g")
+
+
+def _name_band(run: RunFiles, band: int) -> str:
+    return f"{band + 1}" if run.facts.wavelengths_nm is None else f"{run.facts.wavelengths_nm[band]:.0f} nm"
+
+
+def _to_json(values: Floats) -> list[Any]:
+    """Six digits of each: more than a picture shows."""
+    return [_to_json(row) for row in values] if values.ndim > 1 else [float(f"{v:.6g}") for v in values]
+
+
+def _hex(colour: Colour) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
