@@ -289,7 +289,7 @@ def test_threads_of_one_worker_do_not_mix_their_runs(finished, file, tmp_path):
     for thread in started:
         thread.join()
     weights = weights_of(AblationFolder(tmp_path))
-    assert len(weights) == 2 * 3
+    assert len(weights) == 2 * 4  # bundle, split, predictions and what the page explores
     assert weights.items() <= weights_of(finished).items()
 
 
