@@ -361,7 +361,7 @@ def test_a_cluster_that_loses_a_worker_midway_has_the_sequential_result_to_the_b
         assert workers[0].wait() == -signal.SIGKILL
     assert torn.read_report().failed == ()
     weights = weights_of(alone)
-    assert len(weights) == 6 * 3
+    assert len(weights) == 6 * 4
     assert weights_of(torn) == weights
     assert numbers_of(torn) == numbers_of(alone)
 
