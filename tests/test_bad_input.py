@@ -616,7 +616,7 @@ def trained_here(trained: Path, here: Path) -> str:
             ["--out", "taken"],
             "taken/map.png: exists and is of no finished map; name another folder with --out DIR",
         ),
-        (["--out", "cube.mat"], "cube.mat/.unfinished: Not a directory; "),
+        (["--out", "cube.mat"], "cube.mat: File exists; check the path"),
     ],
 )
 def test_a_map_that_cannot_be_made_is_refused(
