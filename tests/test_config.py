@@ -39,7 +39,8 @@ SCENE = "{synthetic: 0, rows: 24, cols: 25, bands: 16}"
 PCA = "{kind: pca, components: 15, whiten: false, fit_on: train}"
 TRAIN_SETTINGS = (
     "epochs, batch_size, learning_rate, weight_decay, schedule, label_smoothing, flips, shift, noise, "
-    "spectral_jitter, band_dropout, vary_by, precision, weight_averaging, norm_statistics, class_weights"
+    "spectral_jitter, band_dropout, vary_by, precision, weight_averaging, norm_statistics, class_weights, "
+    "checkpoint_every_s"
 )
 SECTIONS = "name, seed, scene, split, reduction, patch, model, train, prediction"
 POINTS = "conv3d_1, conv3d_2, conv3d_3, fold, conv2d"
@@ -137,6 +138,7 @@ def test_settings_left_out_take_their_documented_defaults(load: Load) -> None:
         "spectral_jitter": 0.0,
         "band_dropout": 0.0,
         "vary_by": "patch",
+        "checkpoint_every_s": 60.0,
         "precision": "float32",
         "weight_averaging": 0.0,
         "norm_statistics": "train",
@@ -629,6 +631,7 @@ def test_every_setting_takes_part_in_the_changes_above(load: Load) -> None:
         others = flatten(load(GOOD, change).model_dump())
         changed |= {key for key, value in written.items() if others.get(key, value) != value}
     have_one_value_here = {"name", "split.kind", "model.name"}
+    have_one_value_here |= {"train.checkpoint_every_s"}  # decides nothing of the result: see below
     have_one_value_here |= {"prediction.smoothing"}  # None, or a section of its own
     have_one_value_here |= {f"model.attention.fold.{key}" for key in ("kind", "axis")}
     assert changed == written.keys() - have_one_value_here
@@ -681,8 +684,9 @@ def test_nodata_may_be_nan(load: Load, value: str) -> None:
     assert config.scene.nodata == "nan"
 
 
-def test_digest_does_not_depend_on_the_name(load: Load) -> None:
-    assert load(GOOD, "name=another").digest == load().digest
+@pytest.mark.parametrize("change", ["name=another", "train.checkpoint_every_s=5"])
+def test_digest_does_not_depend_on_the_name_and_on_the_pace_of_checkpoints(load: Load, change: str) -> None:
+    assert load(GOOD, change).digest == load().digest
 
 
 def test_digest_does_not_depend_on_how_the_settings_are_spelt(load: Load) -> None:
