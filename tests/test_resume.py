@@ -388,10 +388,10 @@ def test_a_truncated_checkpoint_is_recognised_and_the_one_before_used(unfinished
 
 def test_a_single_changed_bit_is_recognised(unfinished):
     newest, previous = list_checkpoints(unfinished / "checkpoints")
+    previous.write_bytes(b"")  # first: of two of one step, the one written last is the newest
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
     newest.write_bytes(data)
-    previous.write_bytes(b"")
     with pytest.raises(
         RunError, match=rf"{previous}: is damaged.*no checkpoint is left, train again with --over"
     ):
