@@ -9,7 +9,9 @@ h rows and w cols of the features, rows and cols of patches. A patch covers span
 """
 
 import math
+import mmap
 from collections.abc import Iterator
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -43,7 +45,7 @@ def convolve_gated(
     # A column of locations touches `span` columns of patches; as many again wait for their block.
     num_slots = math.ceil((span - 1 + num_cols) / num_cols) * num_cols
     # The col in the patch comes first, and a column of locations writes to few pages of memory.
-    patches = features.new_empty(span, num_slots, rows, span, num_out)
+    patches = _allocate((span, num_slots, rows, span, num_out), like=features)
     scratch = features.new_empty(max(_SCRATCH, span * span * num_out))
     an_x, a_slot, a_row, a_y, _ = patches.stride()
     by_col = features.permute(3, 0, 1, 2).contiguous()  # (w, g, t, h)
@@ -112,6 +114,16 @@ def _mix_column(
         mixed = scratch[: count * span * cols * num_out].view(count, span * cols, num_out)
         torch.bmm(windows, by_row[row : row + count], out=mixed)
         yield row, top, 1, mixed.view(count, span, cols, num_out)
+
+
+def _allocate(shape: tuple[int, ...], *, like: Tensor) -> Tensor:
+    """Returns memory in pages of 2 MB where the system has them: patches are written all over it."""
+    if like.device.type != "cpu" or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return like.new_empty(shape)
+    memory = mmap.mmap(-1, math.prod(shape) * like.element_size(), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=like.dtype).view(shape)
 
 
 def _split_at_wrap(left: int, right: int, num_slots: int) -> list[tuple[int, int]]:
