@@ -18,6 +18,7 @@ def test_every_patch_is_convolved_with_its_own_gates(span, rows, cols, num_cols)
     features = torch.randn(4, 2, rows + span + 1, cols + span + 1, dtype=torch.float64)
     gates = torch.rand(rows, cols, 4, dtype=torch.float64)
     weight, bias = torch.randn(3, 4, 2, 3, 3, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+    spare = [torch.full((1000,), torch.nan, dtype=torch.float64)]  # too small for some
     found = [
         patches.clone().view(span, -1, rows, span, 3)
         for patches in convolve_gated(
@@ -26,6 +27,7 @@ def test_every_patch_is_convolved_with_its_own_gates(span, rows, cols, num_cols)
             weight=weight.flatten(3).permute(1, 2, 3, 0).flatten(1, 2),
             bias=bias,
             span=span,
+            spare=spare,
             num_cols=num_cols,
         )
     ]

@@ -22,7 +22,7 @@ from hsi_se.mapping.shared_features import fold_stages, gate_windows
 from hsi_se.models.hybridsn import HybridSN
 from hsi_se.models.inference import evaluation_mode
 
-TILE_BYTES = 256 * 2**20  # that the tiles in work may take together, beside the weights
+TILE_BYTES = 320 * 2**20  # that the tiles in work may take together, beside the weights
 _BATCH_BYTES = 24 * 2**20  # windows that are copied together: larger blocks go back to the system each time
 _FLOAT_BYTES = 4
 _MAX_WORKERS = 4  # tiles side by side: with more, each would be so small that it repeats too much
@@ -40,6 +40,7 @@ class DenseEngine:
         self.model = model
         self.patch_size = model.patch_size
         self._last = list(model.stages)[-1]
+        self._spare: list[Tensor] = []  # memory of tiles that are done
         blocks = {
             point: block for point, block in model.attention.items() if not isinstance(block, nn.Identity)
         }
@@ -140,8 +141,9 @@ class DenseEngine:
     def _count_bytes(self, rows: int, cols: int) -> int:
         """About what a tile takes at its peak."""
         locations = (rows + self.patch_size - 1) * (cols + self.patch_size - 1)
-        finishing = locations * self._shared_floats + rows * (self._row_floats + cols * self._pixel_floats)
-        return _FLOAT_BYTES * max(locations * self._location_floats, finishing)
+        finishing = locations * self._shared_floats + rows * cols * self._pixel_floats
+        kept = rows * self._row_floats  # from tile to tile
+        return _FLOAT_BYTES * (kept + max(locations * self._location_floats, finishing))
 
     def _predict_tile(self, padded: Tensor) -> Tensor:
         x = padded.permute(2, 0, 1).unsqueeze(1)  # (d=k, c=1, h, w)
@@ -204,7 +206,9 @@ class DenseEngine:
                 features, weight = features.flatten(0, 1).unsqueeze(1), weight.flatten(1, 2).unsqueeze(2)
         weight = weight.permute(1, 2, 3, 0).flatten(1, 2)  # (g, t·9, o)
         logits = []
-        for patches in convolve_gated(features, gates.flatten(2), weight=weight, bias=stage.bias, span=span):
+        for patches in convolve_gated(
+            features, gates.flatten(2), weight=weight, bias=stage.bias, span=span, spare=self._spare
+        ):
             some = self._finish_patches(patches, stage.bias)
             logits.append(some.view(-1, rows, some.shape[1]))  # (some cols, rows, classes)
         return torch.cat(logits).transpose(0, 1)

@@ -9,7 +9,9 @@ h rows and w cols of the features, rows and cols of patches. A patch covers span
 """
 
 import math
+import mmap
 from collections.abc import Iterator
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -19,7 +21,14 @@ _TOGETHER = 4  # locations near an end that are mixed together: one call in plac
 
 
 def convolve_gated(
-    features: Tensor, gates: Tensor, *, weight: Tensor, bias: Tensor, span: int, num_cols: int = 8
+    features: Tensor,
+    gates: Tensor,
+    *,
+    weight: Tensor,
+    bias: Tensor,
+    span: int,
+    spare: list[Tensor],
+    num_cols: int = 8,
 ) -> Iterator[Tensor]:
     """Yields what the patches hold, `num_cols` columns of them at a time.
 
@@ -32,6 +41,7 @@ def convolve_gated(
         weight: `(g, t·9, o)`, taps in the order t, row, col.
         bias: `(o,)`.
         span: rows and cols of the convolution's output for one patch.
+        spare: memory that is taken from here, and left here at the end for the next call.
         num_cols: columns of patches that are completed together.
 
     Yields:
@@ -43,7 +53,8 @@ def convolve_gated(
     # A column of locations touches `span` columns of patches; as many again wait for their block.
     num_slots = math.ceil((span - 1 + num_cols) / num_cols) * num_cols
     # The col in the patch comes first, and a column of locations writes to few pages of memory.
-    patches = features.new_empty(span, num_slots, rows, span, num_out)
+    memory = _take(spare, span * num_slots * rows * span * num_out, like=features)
+    patches = memory[: span * num_slots * rows * span * num_out].view(span, num_slots, rows, span, num_out)
     scratch = features.new_empty(max(_SCRATCH, span * span * num_out))
     an_x, a_slot, a_row, a_y, _ = patches.stride()
     by_col = features.permute(3, 0, 1, 2).contiguous()  # (w, g, t, h)
@@ -71,6 +82,7 @@ def convolve_gated(
             slot, count = first % num_slots, min(num_cols, cols - first)
             yield patches[:, slot : slot + count].flatten(1, 2)
             first += count
+    spare.append(memory)
 
 
 def _mix_column(
@@ -112,6 +124,23 @@ def _mix_column(
         mixed = scratch[: count * span * cols * num_out].view(count, span * cols, num_out)
         torch.bmm(windows, by_row[row : row + count], out=mixed)
         yield row, top, 1, mixed.view(count, span, cols, num_out)
+
+
+def _take(spare: list[Tensor], size: int, *, like: Tensor) -> Tensor:
+    """Returns memory for at least `size` elements, in pages of 2 MB where the system has them.
+
+    Patches are written all over it; and a page's first use costs more than all that is written to it later.
+    """
+    with suppress(IndexError):  # threads share the list
+        if len(found := spare.pop()) >= size:
+            return found
+        del found
+    if like.device.type != "cpu" or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return like.new_empty(size)
+    memory = mmap.mmap(-1, size * like.element_size(), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=like.dtype)
 
 
 def _split_at_wrap(left: int, right: int, num_slots: int) -> list[tuple[int, int]]:
