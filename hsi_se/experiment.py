@@ -97,7 +97,7 @@ def train(
     with join(torch_device) as world:
         if world.is_first:
             check_free(path, overwrite=overwrite)
-        setting = _prepare(config, data=data, device=torch_device)
+        setting = prepare(config, data=data, device=torch_device)
         start = _describe_start(setting, data=data)
         with ExitStack() as stack:
             folder = RunFolder(path)
@@ -141,7 +141,7 @@ def resume(
         if split.digest != start.split_digest:
             raise RunError(f"{folder.split}: was changed since the run began; train again with --overwrite")
         torch_device = pick_device(start.device_kind)
-        setting = _prepare(config, data=_find_data(start, data), device=torch_device, split=split)
+        setting = prepare(config, data=_find_data(start, data), device=torch_device, split=split)
         _check_edition(folder, start, found=setting.scene_digest)
         if world.is_first:
             if not folder.has_checkpoint:
@@ -153,7 +153,7 @@ def resume(
 
 
 @dataclass(frozen=True, eq=False)
-class _Setting:
+class Prepared:
     """What a training is given: the config, and the scene as its split and its reduction leave it."""
 
     config: Config
@@ -177,10 +177,10 @@ class _Setting:
         return PatchDataset(self.padded, pixels, patch_size=self.config.patch.size, targets=targets)
 
 
-def _prepare(
+def prepare(
     config: Config, *, data: str | Path | None, device: torch.device, split: Split | None = None
-) -> _Setting:
-    """Reads and reduces the scene; draws the split unless it is given."""
+) -> Prepared:
+    """Returns what a training is given: reads and reduces the scene; draws the split unless it is given."""
     scene = load_scene(config.scene, data)
     split = split or make_split(scene, config.split, seed=config.seed, data=data)
     scene_digest, scene = scene.digest, split.relabel(scene)
@@ -194,14 +194,14 @@ def _prepare(
     reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train, nodata=scene.nodata)
     components = reduction.apply(scene.cube, nodata=scene.nodata)
     padded = pad_cube(components, patch_size=config.patch.size, padding=config.patch.padding).to(device)
-    setting = _Setting(config, scene_digest, scene, split, reduction, components, padded, None, notes)
+    setting = Prepared(config, scene_digest, scene, split, reduction, components, padded, None, notes)
     if isinstance(config.model, Svm | RandomForest):
         return setting
     network = build_model(config.model, num_bands=reduction.num_components, **setting.sizes)
     return replace(setting, network=network.to(device))
 
 
-def _describe_start(setting: _Setting, *, data: str | Path | None) -> RunStart:
+def _describe_start(setting: Prepared, *, data: str | Path | None) -> RunStart:
     config, scene, split = setting.config, setting.scene, setting.split
     device = setting.padded.device
     class_ids = scene.class_ids.tolist()
@@ -227,7 +227,7 @@ def _describe_start(setting: _Setting, *, data: str | Path | None) -> RunStart:
 
 
 def _train_into(
-    folder: RunFolder, setting: _Setting, *, start: RunStart, observer: Observer, world: World
+    folder: RunFolder, setting: Prepared, *, start: RunStart, observer: Observer, world: World
 ) -> None:
     """Fits what the config names; the first process writes it and the record into the run folder."""
     config, scene, split, device = setting.config, setting.scene, setting.split, setting.padded.device

@@ -271,6 +271,8 @@ def small_disk(tmp_path) -> Iterator[Path]:
     try:
         subprocess.run(mount, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
+        if os.environ.get("CI"):  # may mount: there the test must run
+            raise
         pytest.skip("only who may mount can make a small disk; the test of the file size limit runs")
     yield disk
     subprocess.run(["umount", disk], check=True)
