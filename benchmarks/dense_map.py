@@ -133,6 +133,7 @@ def compare(case: Case, options: argparse.Namespace) -> dict[str, object]:
         dense = take_time(run_dense)
         by_patch = [seconds * num_pixels / sample for seconds in take_time(run_patches)]
         rounds.append((dense, by_patch))
+        print(f"  dense {dense[0]:.1f} s, patches {by_patch[0]:.1f} s", file=sys.stderr, flush=True)
     ratios = sorted(by_patch[0] / dense[0] for dense, by_patch in rounds)
     expected = results["patches"]
     before, peak = run_alone(measure_memory, case, options.threads)
@@ -214,6 +215,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="default %(default)s")
     parser.add_argument("--sample", type=int, default=2048, help="pixels of `patches`; default %(default)s")
+    parser.add_argument("--only", default="", metavar="NAME", help="rows whose name has this in it")
     parser.add_argument("--full", action="store_true", help="patches for every pixel")
     parser.add_argument("--memory", action="store_true", help="peak memory against the scene's height")
     parser.add_argument("--profile", action="store_true", help="where the time goes")
@@ -228,7 +230,7 @@ def main() -> int:
     if options.memory:
         results = compare_heights(options)
     else:
-        for case in CASES:
+        for case in [case for case in CASES if options.only in case.name]:
             result = compare(case, options)
             low, high = result["ratio_range"]
             print(

@@ -7,9 +7,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from hsi_se.bundled import load_bundle
     from hsi_se.cartography import map_scene
     from hsi_se.config_file import load_config
-    from hsi_se.experiment import evaluate, load_bundle, train
+    from hsi_se.experiment import evaluate, train
     from hsi_se.mapping.logits import predict_logits
     from hsi_se.models import build_model
     from hsi_se.models.insertion import insert_attention
@@ -34,7 +35,7 @@ _HOMES = {
     "build_model": "hsi_se.models",
     "evaluate": "hsi_se.experiment",
     "insert_attention": "hsi_se.models.insertion",
-    "load_bundle": "hsi_se.experiment",
+    "load_bundle": "hsi_se.bundled",
     "load_config": "hsi_se.config_file",
     "load_scene": "hsi_se.scene.readers",
     "make_split": "hsi_se.sampling.splits",

@@ -22,10 +22,11 @@ from torch import nn
 from hsi_se.ablation_file import Ablation, PlannedRun
 from hsi_se.ablation_record import AblationFolder, AblationPlan, AblationReport, FailedRun
 from hsi_se.ablation_summary import is_finished, summarize_ablation
+from hsi_se.bundled import pick_device
 from hsi_se.cluster import connect
 from hsi_se.config import Config
 from hsi_se.errors import ClusterError, ConfigError, HsiError, RunError
-from hsi_se.experiment import RUNS, assess_run, pick_device
+from hsi_se.experiment import RUNS, assess_run
 from hsi_se.records import RunFolder
 from hsi_se.report.ablation_figures import save_figures
 from hsi_se.report.ablation_page import write_ablation_page

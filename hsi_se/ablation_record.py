@@ -11,10 +11,11 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from hsi_se.durable import replacing
 from hsi_se.errors import RunError
 from hsi_se.evaluation.statistics import Summary
 from hsi_se.locking import hold
-from hsi_se.records import RunFolder, replacing
+from hsi_se.records import RunFolder
 
 
 class _Record(BaseModel):

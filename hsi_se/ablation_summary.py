@@ -31,7 +31,8 @@ from hsi_se.evaluation.statistics import (
     summarize,
     why_no_ranks,
 )
-from hsi_se.records import RunRecord, describe_splits
+from hsi_se.records import RunRecord
+from hsi_se.series_record import describe_splits
 
 SUMMARIZED = (
     "overall_accuracy",

@@ -13,17 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr, softmax
 
+from hsi_se.bundled import load_bundle, make_predictor
 from hsi_se.cluster import connect, predict_on_cluster
 from hsi_se.config import SceneFiles
 from hsi_se.config_file import load_config
 from hsi_se.config_model import Svm
 from hsi_se.errors import ConfigError, SceneError
-from hsi_se.experiment import load_bundle, make_predictor
+from hsi_se.map_folder import MapFolder
 from hsi_se.mapping.class_map import ClassMap
 from hsi_se.mapping.logits import ENGINES, Engine
 from hsi_se.mapping.tiles import TilePredictor, TileSource, read_finite_rows
 from hsi_se.mapping.writers import Classes, Layer, has_rasterio, is_north_up, write_envi_header, write_geotiff
-from hsi_se.records import MapFolder, ModelBundle, RunFolder
+from hsi_se.records import ModelBundle, RunFolder
 from hsi_se.report.figures import save_map
 from hsi_se.scene.catalogue import find_known_scene
 from hsi_se.scene.image import Image, describe_bands

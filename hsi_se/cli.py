@@ -160,7 +160,8 @@ def evaluate(
     ] = None,
 ) -> None:
     """Print the accuracies of RUN, or of a folder of seeds, beside the floor; write reports and maps."""
-    from hsi_se.records import RunFolder, SeriesFolder
+    from hsi_se.records import RunFolder
+    from hsi_se.series_record import SeriesFolder
 
     if scene is not None:
         from hsi_se.cross_scene import evaluate_on, parse_scene
@@ -287,9 +288,9 @@ def split(
     import json
 
     from hsi_se.config_file import load_config
+    from hsi_se.durable import replacing
     from hsi_se.experiment import RUNS
     from hsi_se.preview import audit_config
-    from hsi_se.records import replacing
     from hsi_se.report.figures import save_split
     from hsi_se.sampling.masks import write_partition
     from hsi_se.terminal import print_audit

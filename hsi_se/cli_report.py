@@ -20,7 +20,8 @@ def report(
 ) -> None:
     """Write RUN's report as one HTML file that needs no network: a map to explore, tables, curves."""
     from hsi_se.ablation_record import AblationFolder
-    from hsi_se.records import RunFolder, SeriesFolder
+    from hsi_se.records import RunFolder
+    from hsi_se.series_record import SeriesFolder
 
     seeds = SeriesFolder(run).list_runs()
     if seeds:

@@ -38,8 +38,8 @@ def inspect(
     ] = None,
 ) -> None:
     """Say what FILEs hold; draw a quick look and the spectra of the classes."""
+    from hsi_se.durable import replacing
     from hsi_se.errors import RunError
-    from hsi_se.records import replacing
     from hsi_se.survey import save_survey_figures, suggest_config, survey_files
 
     for path in files:

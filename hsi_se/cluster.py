@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hsi_se.bundled import make_predictor
 from hsi_se.errors import ClusterError
-from hsi_se.experiment import make_predictor
 from hsi_se.mapping.logits import Engine
 from hsi_se.mapping.tiles import Tile, TilePredictor, TileSource
 from hsi_se.records import ModelBundle

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from hsi_se.bundled import pick_device, predict_bundled
 from hsi_se.config import SceneFiles, SyntheticScene
 from hsi_se.config_file import load_config, parse_config
 from hsi_se.errors import SceneError
 from hsi_se.evaluation.metrics import Evaluation, evaluate_labels
-from hsi_se.experiment import pick_device, predict_bundled
 from hsi_se.records import ModelBundle, RunFolder
 from hsi_se.scene.image import describe_bands
 from hsi_se.scene.matching import compare_wavelengths

@@ -1,7 +1,6 @@
 """The assembly: one config in, one run folder out, and the evaluation of such a folder."""
 
 import datetime
-import functools
 import platform
 import time
 from contextlib import ExitStack
@@ -14,23 +13,18 @@ import torch
 from numpy.typing import NDArray
 
 import hsi_se
+from hsi_se.bundled import Classifier, pick_device, predict_bundled
 from hsi_se.config import Config
 from hsi_se.config_model import Network as NetworkSettings
 from hsi_se.config_model import RandomForest, Svm
 from hsi_se.errors import RunError, TrainingError
 from hsi_se.evaluation.assessment import Assessment, assess
 from hsi_se.evaluation.metrics import Evaluation
-from hsi_se.launcher import is_distributed, local_rank
 from hsi_se.lifecycle import Logged, begin_run, check_free, open_unfinished, until_finished
 from hsi_se.locking import hold
 from hsi_se.mapping.class_map import classify
-from hsi_se.mapping.logits import Engine, predict_logits
-from hsi_se.mapping.smoothing import smooth_logits
-from hsi_se.mapping.symmetries import average_symmetries
-from hsi_se.mapping.tiles import TilePredictor
 from hsi_se.measure import Meter
 from hsi_se.models import build_model
-from hsi_se.models.classical import CentrePixelClassifier, ForestOfTrees, SupportVectorMachine
 from hsi_se.models.cost import count_macs, count_parameters
 from hsi_se.models.network import Network
 from hsi_se.records import (
@@ -63,7 +57,6 @@ from hsi_se.training.history import Observer, Silent
 from hsi_se.training.interrupt import listening
 
 RUNS = Path("runs")
-Classifier = Network | CentrePixelClassifier  # both are modules from patches (n, 1, k, p, p) to logits
 
 
 def train(
@@ -429,98 +422,6 @@ def open_run(run: str | Path | RunFolder, *, data: str | Path | None = None) -> 
     scene = split.relabel(scene)
     components = bundle.reduction.apply(scene.cube, nodata=scene.nodata)
     return OpenedRun(folder, record, config, split, bundle, scene, components)
-
-
-def load_bundle(run: str | Path | RunFolder) -> ModelBundle:
-    """Returns what a run has learned: weights, reduction, classes; see `build_bundled_model`."""
-    return RunFolder.open(run).read_bundle()
-
-
-def build_bundled_model(bundle: ModelBundle) -> Classifier:
-    """Returns the trained classifier of a bundle, on the CPU."""
-    facts = bundle.facts
-    tensors = {name: torch.from_numpy(array) for name, array in bundle.weights.items()}
-    try:
-        match facts.model:
-            case Svm():
-                return SupportVectorMachine(tensors, patch_size=facts.patch_size)
-            case RandomForest():
-                return ForestOfTrees(tensors, patch_size=facts.patch_size)
-        model = build_model(
-            facts.model,
-            num_bands=bundle.reduction.num_components,
-            patch_size=facts.patch_size,
-            num_classes=len(facts.class_ids),
-        )
-        model.load_state_dict(tensors)
-    except (RuntimeError, TypeError, ValueError, MemoryError) as error:
-        problem = (str(error).splitlines() or [type(error).__name__])[:2][-1].strip()
-        raise RunError(f"bundle: the weights do not fit the architecture ({problem}); train again") from None
-    return model
-
-
-def predict_bundled(
-    bundle: ModelBundle,
-    components: NDArray[np.float32],
-    *,
-    missing: NDArray[np.bool_],
-    device: torch.device,
-    observer: Observer,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Returns the logits `(rows, cols, C)` that a scene is classified by, and those before smoothing.
-
-    Args:
-        bundle: what is applied; its `prediction` settings hold.
-        components: `(rows, cols, k)` the scene, reduced by the bundle.
-        missing: `(rows, cols)`, true where there is no data.
-        device: to work on.
-        observer: told of progress.
-    """
-    facts = bundle.facts
-    model = build_bundled_model(bundle).to(device)
-    observer.start("mapping", total=missing.size * facts.prediction.num_passes, unit="pixels")
-    predict = functools.partial(predict_logits, model, padding=facts.padding, on_batch=observer.advance)
-    plain = average_symmetries(predict, components, num_passes=facts.prediction.num_passes)
-    if facts.prediction.smoothing is None:
-        return plain, plain
-    scale = np.array(facts.guide_scale)
-    smoothed = smooth_logits(
-        plain, components=components, missing=missing, settings=facts.prediction.smoothing, scale=scale
-    )
-    return smoothed, plain
-
-
-def make_predictor(bundle: ModelBundle, *, engine: Engine, device: str = "auto") -> TilePredictor:
-    """Returns a bundle's classifier made ready for tiles, in evaluation mode for good."""
-    return TilePredictor(
-        build_bundled_model(bundle).eval().to(pick_device(device)),
-        engine=engine,
-        prediction=bundle.facts.prediction,
-        guide_scale=bundle.facts.guide_scale,
-    )
-
-
-def pick_device(name: str) -> torch.device:
-    """Returns the device to work on; `auto` is the GPU where there is one.
-
-    Raises:
-        TrainingError: `cuda` is asked for and not there, or the name is unknown.
-    """
-    choices = ("auto", "cpu", "cuda")
-    if name not in choices:
-        raise TrainingError(f"--device {name}: choose from {', '.join(choices)}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("--device cuda: this torch sees no GPU; write --device cpu")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and is_distributed():
-        if local_rank() >= torch.cuda.device_count():
-            raise TrainingError(
-                f"--nproc-per-node: this machine has {torch.cuda.device_count()} GPUs, one for a process; "
-                "start fewer"
-            )
-        return torch.device(name, local_rank())
-    return torch.device(name)
 
 
 def default_run(config: Config, *, suffix: str = "") -> Path:

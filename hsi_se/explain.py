@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from hsi_se.attention.cbam import Cbam
 from hsi_se.attention.channel_gate import ChannelGate
+from hsi_se.bundled import build_bundled_model, pick_device
 from hsi_se.config_model import HybridSN
 from hsi_se.errors import RunError
 from hsi_se.evaluation.metrics import number_or_none
-from hsi_se.experiment import OpenedRun, build_bundled_model, open_run, pick_device
+from hsi_se.experiment import OpenedRun, open_run
 from hsi_se.explanation import ClassPixels, Explanation, GateExplanation, Spectrum
 from hsi_se.models.cnn3d import Cnn3d
 from hsi_se.models.inference import predict_patches

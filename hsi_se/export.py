@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hsi_se.bundled import build_bundled_model, load_bundle
+from hsi_se.durable import replacing
 from hsi_se.errors import ConfigError, RunError
-from hsi_se.experiment import build_bundled_model, load_bundle
 from hsi_se.models.network import Network
-from hsi_se.records import ModelBundle, RunFolder, replacing
+from hsi_se.records import ModelBundle, RunFolder
 
 Format = Literal["onnx", "torch"]
 FORMATS: tuple[Format, ...] = get_args(Format)

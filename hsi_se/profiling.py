@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from hsi_se.bundled import pick_device
 from hsi_se.config import Config
 from hsi_se.config_model import Network as NetworkSettings
 from hsi_se.errors import ConfigError
-from hsi_se.experiment import pick_device, prepare
+from hsi_se.experiment import prepare
 from hsi_se.training.profile import StepProfile, profile_steps
 
 

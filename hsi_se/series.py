@@ -9,10 +9,11 @@ from hsi_se.errors import ConfigError, RunError
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.experiment import assess_run, default_run, resume, train
 from hsi_se.launcher import is_distributed
-from hsi_se.records import RunFolder, SeriesFolder, SeriesReport, summarize_series
+from hsi_se.records import RunFolder
 from hsi_se.report.tables import render_series
 from hsi_se.sampling.splits import count_training_side, make_split
 from hsi_se.scene.readers import load_ground_truth
+from hsi_se.series_record import SeriesFolder, SeriesReport, summarize_series
 from hsi_se.training.history import Observer, Silent
 
 

@@ -16,7 +16,6 @@ from rich.table import Table
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.audit import SplitAudit
 from hsi_se.launcher import is_first
-from hsi_se.records import SeriesReport
 from hsi_se.report.tables import (
     describe_leakage,
     describe_summary,
@@ -25,6 +24,7 @@ from hsi_se.report.tables import (
     list_series_rows,
     percent,
 )
+from hsi_se.series_record import SeriesReport
 from hsi_se.training.history import EpochRecord, Observer, Silent
 
 if TYPE_CHECKING:

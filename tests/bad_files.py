@@ -276,9 +276,9 @@ class OutOfTimeError(BaseException):
 
 def open_bad(kind: str, content: bytes, folder: Path) -> None:
     """Does with a file what the commands do; whatever is wrong with it is raised."""
+    from hsi_se.bundled import build_bundled_model
     from hsi_se.config import SceneFiles
     from hsi_se.config_file import load_config
-    from hsi_se.experiment import build_bundled_model
     from hsi_se.records import RunFolder
     from hsi_se.scene.readers import load_scene
 

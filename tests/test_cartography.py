@@ -22,14 +22,15 @@ import torch
 from rasterio.transform import Affine
 
 import hsi_se
+from hsi_se.bundled import build_bundled_model, make_predictor
 from hsi_se.cartography import list_tiles, open_target, predict_tiles, write_map
 from hsi_se.config_file import load_config
 from hsi_se.errors import ConfigError, RunError, SceneError
-from hsi_se.experiment import build_bundled_model, make_predictor
+from hsi_se.map_folder import MapFolder
 from hsi_se.mapping import writers
 from hsi_se.mapping.logits import predict_logits
 from hsi_se.mapping.tiles import TileSource
-from hsi_se.records import MapFolder, RunFolder
+from hsi_se.records import RunFolder
 from hsi_se.sampling.patches import pad_cube
 from hsi_se.scene.raster import Georeference
 from hsi_se.scene.readers import open_scene_image

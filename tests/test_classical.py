@@ -8,10 +8,10 @@ import torch
 from sklearn.ensemble import RandomForestClassifier
 
 import hsi_se
+from hsi_se.bundled import build_bundled_model
 from hsi_se.config_file import load_config
 from hsi_se.config_model import RandomForest, Svm
 from hsi_se.errors import TrainingError
-from hsi_se.experiment import build_bundled_model
 from hsi_se.models.classical import ForestOfTrees, SupportVectorMachine
 from hsi_se.training.classical import fit_classical
 from hsi_se.training.spectral import fit_svm

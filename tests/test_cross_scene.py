@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import hsi_se
+from hsi_se.bundled import build_bundled_model
 from hsi_se.config import SceneFiles
 from hsi_se.config_file import load_config
 from hsi_se.cross_scene import evaluate_on, parse_scene
 from hsi_se.errors import HsiError
-from hsi_se.experiment import build_bundled_model
 from hsi_se.mapping.patchwise import predict_logits
 from hsi_se.scene.readers import load_scene
 from hsi_se.scene.synthetic import make_synthetic_scene

@@ -13,9 +13,9 @@ import scipy.io
 import torch
 
 import hsi_se
+from hsi_se.bundled import build_bundled_model
 from hsi_se.config_file import load_config
 from hsi_se.errors import RunError, SceneError, TrainingError
-from hsi_se.experiment import build_bundled_model
 from hsi_se.mapping.class_map import classify
 from hsi_se.mapping.patchwise import predict_logits
 from hsi_se.records import RunFacts, RunFolder
@@ -99,7 +99,7 @@ def test_evaluating_again_writes_the_same_report(run, evaluation):
 
 IN_A_NEW_PROCESS = """
 import sys, torch, hsi_se
-from hsi_se.experiment import build_bundled_model
+from hsi_se.bundled import build_bundled_model
 from hsi_se.mapping.patchwise import predict_logits
 {cut}
 torch.manual_seed(0)

@@ -8,8 +8,9 @@ import torch
 
 import hsi_se
 from hsi_se import explain as explaining
+from hsi_se.bundled import build_bundled_model
 from hsi_se.config_file import load_config
-from hsi_se.experiment import build_bundled_model, open_run
+from hsi_se.experiment import open_run
 from hsi_se.records import RunFolder
 from hsi_se.sampling.patches import PatchDataset, pad_cube
 from tests.conftest import ROOT, TINY

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import hsi_se
+from hsi_se.bundled import build_bundled_model
 from hsi_se.config_file import load_config
 from hsi_se.evaluation.confidence import to_probabilities
-from hsi_se.experiment import assess_run, build_bundled_model
+from hsi_se.experiment import assess_run
 from hsi_se.explanation import ClassPixels, Explanation, GateExplanation
 from hsi_se.mapping.logits import predict_logits
 from hsi_se.records import RunFolder

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import hsi_se
+from hsi_se.bundled import build_bundled_model
 from hsi_se.config_file import load_config
 from hsi_se.errors import ConfigError
-from hsi_se.experiment import build_bundled_model
 from hsi_se.export import FACTS_FILE, export
 from hsi_se.models.inference import evaluation_mode
 from tests.conftest import ROOT, TINY

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 import hsi_se
+from hsi_se.bundled import make_predictor
 from hsi_se.cartography import list_tiles
 from hsi_se.config import PredictionSettings, Smoothing
 from hsi_se.config_file import load_config
 from hsi_se.errors import ConfigError
 from hsi_se.evaluation.audit import audit_split
-from hsi_se.experiment import make_predictor
 from hsi_se.mapping.smoothing import smooth_logits
 from hsi_se.mapping.symmetries import average_symmetries
 from hsi_se.mapping.tiles import TileSource

@@ -11,7 +11,8 @@ from hsi_se import series
 from hsi_se.config import parse_seeds
 from hsi_se.config_file import load_config
 from hsi_se.errors import ConfigError, RunError
-from hsi_se.records import RunFolder, SeriesFolder
+from hsi_se.records import RunFolder
+from hsi_se.series_record import SeriesFolder
 from hsi_se.training.history import Silent
 from tests.conftest import ROOT, TINY
 

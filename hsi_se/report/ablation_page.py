@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from hsi_se.ablation_record import AblationFolder, AblationRun, SceneReport, SummaryRecord, VariantReport
-from hsi_se.records import RunFolder, replacing
+from hsi_se.durable import replacing
+from hsi_se.records import RunFolder
 from hsi_se.report.charts import Axis, Chart, Spot, draw_spots, list_ticks
 from hsi_se.report.tables import render_template
 

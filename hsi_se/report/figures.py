@@ -8,9 +8,9 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from hsi_se.durable import replacing
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.mapping.class_map import ClassMap
-from hsi_se.records import replacing
 from hsi_se.sampling.disjoint import Side, SideMap
 from hsi_se.scene.scene import UNLABELLED
 

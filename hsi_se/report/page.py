@@ -14,9 +14,10 @@ from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from hsi_se.config_file import dump_config
+from hsi_se.durable import replacing
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.explanation import Explanation, GateExplanation
-from hsi_se.records import Arrays, BundleFacts, RunFolder, RunRecord, replacing
+from hsi_se.records import Arrays, BundleFacts, RunFolder, RunRecord
 from hsi_se.report.charts import HEIGHT, WIDTH, Axis, Chart, Line, draw_lines
 from hsi_se.report.explorer import Explorer
 from hsi_se.report.figures import SIDE_COLOURS

@@ -12,8 +12,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from hsi_se.durable import replacing
 from hsi_se.errors import RunError
-from hsi_se.records import replacing
 from hsi_se.report.page import RunFiles
 
 FORMATS = ("pdf", "svg", "png")

@@ -8,8 +8,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from hsi_se.evaluation.assessment import REPORTED_COVERAGES, Assessment
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.evaluation.statistics import Summary
-from hsi_se.records import RunFolder, RunRecord, SeriesFolder, SeriesReport
+from hsi_se.records import RunFolder, RunRecord
 from hsi_se.sampling.leakage import Leakage
+from hsi_se.series_record import SeriesFolder, SeriesReport
 
 
 @dataclass(frozen=True)

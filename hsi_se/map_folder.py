@@ -1,0 +1,78 @@
+"""The folder of a map: the names of its files, the draft they are made in, and how they are published."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hsi_se.errors import RunError
+from hsi_se.locking import hold
+
+
+class MapFolder:
+    """A folder with the map of a scene in every format that it could be written in."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.facts = self.path / "map.json"
+        self.image = self.path / "map.img"
+        self.header = self.path / "map.hdr"
+        self.geotiff = self.path / "map.tif"
+        self.geotiff_facts = self.path / "map.tif.aux.xml"
+        self.figure = self.path / "map.png"
+        self.probabilities = self.path / "probabilities.img"
+        self.entropy = self.path / "entropy.img"
+        self.journal = self.path / "journal"  # of a draft alone
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def list_files(self) -> list[Path]:
+        """Every file that a map may have, in the order of their appearance: a header comes after its data."""
+        floats = [
+            layer.with_suffix(ending)
+            for layer in (self.probabilities, self.entropy)
+            for ending in (".img", ".hdr", ".tif")
+        ]
+        labels = [self.image, self.header, self.geotiff, self.geotiff_facts, self.figure]
+        return [*floats, *labels, self.facts]
+
+    def log(self, line: str) -> None:
+        """Adds a line to the journal; it is on the disk afterwards."""
+        with self.journal.open("a", encoding="utf-8") as stream:
+            stream.write(f"{line}\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    @contextmanager
+    def open_draft(self) -> Iterator["MapFolder"]:
+        """Yields the hidden folder in which the map is made, so that a later start finds what is done.
+
+        Raises:
+            RunError: another process makes a map here, or a file that no map wrote is in the way.
+        """
+        with hold(self.path, "making a map"):
+            draft = MapFolder(self.path / ".unfinished")
+            if not self.facts.is_file() and not draft.path.is_dir():
+                for path in self.list_files():
+                    if path.exists():
+                        raise RunError(
+                            f"{path}: exists and is of no finished map; name another folder with --out DIR"
+                        )
+            draft.path.mkdir(exist_ok=True)
+            yield draft
+
+    def publish(self, draft: "MapFolder") -> list[Path]:
+        """Moves the files of a finished draft here, in place of all of an earlier map; returns them."""
+        self.facts.unlink(missing_ok=True)
+        for path in reversed(self.list_files()):
+            path.unlink(missing_ok=True)
+        written = []
+        for path in self.list_files():
+            made = draft.path / path.name
+            if made.exists():
+                made.rename(path)
+                written.append(path)
+        shutil.rmtree(draft.path)
+        return written
