@@ -309,6 +309,9 @@ class Smoothing(Settings):
     components: PositiveInt = Field(
         default=6, description="how many of the first components guide the filter"
     )
+    passes: PositiveInt = Field(
+        default=1, le=10, description="how often the filter runs, each time on what the time before has left"
+    )
 
     @property
     def radius(self) -> int:
@@ -328,7 +331,7 @@ class PredictionSettings(Settings):
     @property
     def reach(self) -> int:
         """Pixels beyond its own patch that decide a pixel's class."""
-        return 0 if self.smoothing is None else self.smoothing.radius
+        return 0 if self.smoothing is None else self.smoothing.passes * self.smoothing.radius
 
     @property
     def num_passes(self) -> int:

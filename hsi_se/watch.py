@@ -85,7 +85,7 @@ def follow(path: str | Path, *, console: Console, sleep: Callable[[float], None]
     if not path.is_dir():
         raise RunError(f"{path}: no such folder; `hsi-se train` and `ablate` work in one, --run DIR names it")
     runs = list_progress(path)
-    if not runs:
+    if not runs and not AblationFolder(path).plan.is_file():
         raise RunError(
             f"{path}: nothing trains in here ({RunFolder(path).progress.name} is missing); "
             "name the folder that `hsi-se train` or `ablate` works in"
@@ -107,7 +107,7 @@ def _watch(path: Path, runs: list[Progress], sleep: Callable[[float], None]) -> 
     quiet_s = 0.0
     while True:
         yield runs
-        if not runs:
+        if not runs and not AblationFolder(path).plan.is_file():  # an ablation's first run may be to come
             return
         if all(run.is_finished for run in runs) and (_is_complete(path) or quiet_s >= _PATIENCE_S):
             return

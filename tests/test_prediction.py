@@ -22,7 +22,7 @@ from hsi_se.scene.readers import load_scene, open_scene_image
 from tests.conftest import ROOT, TINY
 
 DEMO = ROOT / "configs" / "demo.yaml"
-SMOOTHING = "prediction={symmetries: true, smoothing: {spatial: 1.2, range: 0.5}}"
+SMOOTHING = "prediction={symmetries: true, smoothing: {spatial: 0.6, range: 0.5, passes: 2}}"
 
 
 def smooth(logits, cube, missing=None, *, scale=None, **options) -> np.ndarray:
@@ -39,29 +39,33 @@ def smooth(logits, cube, missing=None, *, scale=None, **options) -> np.ndarray:
     spatial=st.sampled_from([0.4, 1.0, 2.3]),
     spread=st.sampled_from([0.2, 1.0, 50.0]),
     num_guides=st.integers(1, 5),
+    passes=st.integers(1, 3),
 )
 def test_smoothing_is_the_weighted_mean_that_a_loop_over_pixels_finds(
-    seed, rows, cols, spatial, spread, num_guides
+    seed, rows, cols, spatial, spread, num_guides, passes
 ):
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(rows, cols, 3)).astype(np.float32)
     components = rng.normal(size=(rows, cols, 4)).astype(np.float32)
     missing = rng.random((rows, cols)) < 0.2
     scale = rng.uniform(0.5, 2, 4)
-    found = smooth(
-        logits, components, missing, scale=scale, spatial=spatial, range=spread, components=num_guides
-    )
+    logits[missing] = np.nan
+    options = {"spatial": spatial, "range": spread, "components": num_guides, "passes": passes}
+    found = smooth(logits, components, missing, scale=scale, **options)
     shares, radius = softmax(logits, axis=2), int(np.ceil(2 * spatial))
-    for row, col in np.argwhere(~missing):
-        total, weights = np.zeros(3), 0.0
-        for other_row, other_col in np.argwhere(~missing):
-            if max(abs(row - other_row), abs(col - other_col)) > radius:
-                continue
-            steps = ((components[row, col] - components[other_row, other_col]) / scale)[:num_guides]
-            apart = (row - other_row) ** 2 + (col - other_col) ** 2
-            weight = np.exp(-apart / (2 * spatial**2) - (steps**2).mean() / (2 * spread**2))
-            total, weights = total + weight * shares[other_row, other_col], weights + weight
-        np.testing.assert_allclose(np.exp(found[row, col]), total / weights, rtol=2e-4, atol=1e-6)
+    for _ in range(passes):
+        before = shares.copy()
+        for row, col in np.argwhere(~missing):
+            total, weights = np.zeros(3), 0.0
+            for other_row, other_col in np.argwhere(~missing):
+                if max(abs(row - other_row), abs(col - other_col)) > radius:
+                    continue
+                steps = ((components[row, col] - components[other_row, other_col]) / scale)[:num_guides]
+                apart = (row - other_row) ** 2 + (col - other_col) ** 2
+                weight = np.exp(-apart / (2 * spatial**2) - (steps**2).mean() / (2 * spread**2))
+                total, weights = total + weight * before[other_row, other_col], weights + weight
+            shares[row, col] = total / weights
+    np.testing.assert_allclose(np.exp(found[~missing]), shares[~missing], rtol=2e-4, atol=1e-6)
     np.testing.assert_array_equal(found[missing], logits[missing])
 
 
@@ -146,11 +150,11 @@ def test_tiles_of_any_height_give_the_smoothed_scene(run, height):
 def test_what_smoothing_reaches_counts_as_the_patch_in_audit_and_buffer():
     settings = (*TINY, SMOOTHING, "split={kind: blocks, train: 0.3, block_size: 6}")
     config = load_config(DEMO, settings)
-    assert config.prediction.reach == 3
-    assert (config.window_size, config.split.buffer) == (15, 12)
+    assert config.prediction.reach == 4
+    assert (config.window_size, config.split.buffer) == (17, 13)
     scene = load_scene(config.scene)
     split = hsi_se.make_split(scene, load_config(DEMO, TINY).split, seed=0)
-    assert audit_split(split.relabel(scene), split, config).leakage.patch_size == 15
+    assert audit_split(split.relabel(scene), split, config).leakage.patch_size == 17
 
 
 @pytest.mark.parametrize(
@@ -158,6 +162,7 @@ def test_what_smoothing_reaches_counts_as_the_patch_in_audit_and_buffer():
     [
         ("prediction.smoothing={spatial: 0}", "prediction.smoothing.spatial"),
         ("prediction.smoothing={spatial: 21}", "prediction.smoothing.spatial"),
+        ("prediction.smoothing={passes: 0}", "prediction.smoothing.passes"),
         ("prediction.smoothing={rnage: 1}", "did you mean 'range'"),
         ("prediction={smooth: {}}", "did you mean 'smoothing'"),
     ],

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from io import StringIO
 
@@ -13,9 +14,13 @@ import pytest
 from rich.console import Console
 
 import hsi_se
+from hsi_se.ablation import run_ablation
+from hsi_se.ablation_file import load_ablation
+from hsi_se.ablation_record import AblationFolder
 from hsi_se.records import RunFolder
 from hsi_se.watch import draw, draw_curve, follow, list_progress
 from tests.conftest import ROOT, TINY
+from tests.test_ablation import FILE, Log
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +62,34 @@ def test_lines_follow_the_epochs_until_the_record_appears(finished, unfinished):
     assert re.fullmatch(pattern.format(1, first.loss, r"0:00:\d\d left"), lines[0])
     assert re.fullmatch(pattern.format(2, second.loss, "0:00:00 left"), lines[1])
     assert re.fullmatch(pattern.format(2, second.loss, "finished"), lines[2])
+
+
+def test_an_ablation_is_followed_run_by_run_until_its_report_misses_none(tmp_path):
+    file, out = tmp_path / "tiny.yaml", tmp_path / "out"
+    file.write_text(FILE)
+    ablation, failures = load_ablation(file), []
+
+    def work() -> None:
+        try:
+            run_ablation(ablation, out=out, device="cpu", watcher=Log())
+        except BaseException as error:  # which a thread would keep to itself
+            failures.append(error)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    latest = time.monotonic() + 120
+    while not AblationFolder(out).plan.is_file():
+        assert worker.is_alive(), failures
+        assert time.monotonic() < latest
+        time.sleep(0.01)
+    console = off_terminal()
+    follow(out, console=console)
+    worker.join()
+    assert failures == []
+    assert AblationFolder(out).read_report().num_missing == 0
+    lines = console.file.getvalue().splitlines()
+    ends = [line.split()[0] for line in lines if line.endswith("finished")]
+    assert sorted(ends) == [f"runs/{variant}/seed-{seed}" for variant in ("none", "se") for seed in (0, 1)]
 
 
 def test_a_run_that_fails_while_watched_is_said_to_be_gone(unfinished):

@@ -2,18 +2,21 @@
 
 Kang, Li, Benediktsson: Spectral-Spatial Hyperspectral Image Classification With Edge-Preserving
 Filtering, IEEE TGRS 52(5), 2014: the joint bilateral filter. Departures: probabilities are filtered
-and not the classes picked from them, several components guide the filter and not the first one, and
-neighbours outside the scene or without data have no weight.
+and not the classes picked from them, several components guide the filter and not the first one,
+neighbours outside the scene or without data have no weight, and the filter may run more than once.
 Axes: rows, cols of pixels; k components; C classes.
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from hsi_se.config import Smoothing
+
+Window = tuple[slice, slice]
 
 
 def smooth_logits(
@@ -28,7 +31,7 @@ def smooth_logits(
 
     The probability at p is Σ_q w(p, q) P(q) / Σ_q w(p, q) over the window of `settings.radius` around p,
     w = exp(-|p - q|² / 2 spatial² - d² / 2 range²), with d² the mean over the guiding components of the
-    squared difference, each in units of `scale`.
+    squared difference, each in units of `scale`. With more than one pass, P is what the pass before has left.
 
     Args:
         logits: `(rows, cols, C)`.
@@ -41,20 +44,28 @@ def smooth_logits(
     factor = 1 / (scale[:num_guides] * settings.range * math.sqrt(2 * num_guides))
     guide = torch.from_numpy((components[..., :num_guides] * factor).astype(np.float32))  # (rows, cols, g)
     weightless = torch.from_numpy(missing)
-    shares = torch.from_numpy(logits).softmax(2).masked_fill(weightless[..., None], 0)
-    total, weights = torch.zeros_like(shares), torch.zeros(missing.shape)
-    steps = range(-settings.radius, settings.radius + 1)
-    for row, here_rows, there_rows in ((step, *_overlap(step, missing.shape[0])) for step in steps):
-        for col, here_cols, there_cols in ((step, *_overlap(step, missing.shape[1])) for step in steps):
-            here, there = (here_rows, here_cols), (there_rows, there_cols)
+    shares = torch.from_numpy(logits).softmax(2).masked_fill_(weightless[..., None], 0)
+    smallest = torch.finfo(torch.float32).tiny
+    for _ in range(settings.passes):
+        total, weights = torch.zeros_like(shares), torch.zeros(missing.shape)
+        for here, there, off_square in _list_steps(settings.radius, missing.shape):
             distance = (guide[here] - guide[there]).square_().sum(2)
-            distance += (row**2 + col**2) / (2 * settings.spatial**2)
+            distance += off_square / (2 * settings.spatial**2)
             weight = distance.neg_().exp_().masked_fill_(weightless[there], 0)
             total[here] += weight[..., None] * shares[there]
             weights[here] += weight
-    smallest = torch.finfo(torch.float32).tiny
-    smoothed = total.clamp_(min=smallest).log_() - weights.clamp_(min=smallest).log_()[..., None]
+        shares = total.div_(weights.clamp_(min=smallest)[..., None])
+    smoothed = shares.clamp_(min=smallest).log_()
     return np.where(missing[..., None], logits, smoothed.numpy())
+
+
+def _list_steps(radius: int, shape: tuple[int, ...]) -> Iterator[tuple[Window, Window, int]]:
+    """Yields, for each step of a window, the pixels whose neighbour lies in the scene, these neighbours, and
+    the step's squared length."""
+    steps = range(-radius, radius + 1)
+    for row, here_rows, there_rows in ((step, *_overlap(step, shape[0])) for step in steps):
+        for col, here_cols, there_cols in ((step, *_overlap(step, shape[1])) for step in steps):
+            yield (here_rows, here_cols), (there_rows, there_cols), row**2 + col**2
 
 
 def _overlap(step: int, length: int) -> tuple[slice, slice]:
