@@ -3,6 +3,7 @@
 Axes: rows, cols of patches; h = rows + span - 1, w = cols + span - 1 of the features they cover.
 """
 
+import math
 from typing import cast
 
 import scipy.fft
@@ -66,7 +67,8 @@ class DenseHead:
         hidden = self.bias.expand(patches.shape[1], -1).clone()  # which is the bias itself for one patch
         if offset is not None:
             hidden += offset
-        size = _TOGETHER if self._is_packed else len(hidden)
+        num_products = max(1, round(len(hidden) / _TOGETHER)) if self._is_packed else 1
+        size = math.ceil(len(hidden) / num_products)  # all alike: a small one at the end would be slow
         sums = list(torch.split(hidden, size))
         gated = patches.new_empty(size, patches.shape[2])  # which stays in the cache until it is multiplied
         for some, weight in zip(patches, self._weights, strict=True):
