@@ -35,7 +35,7 @@ def save_map(class_map: ClassMap, path: Path, *, title: str) -> None:
         )
         for label, name in names.items()
     ]
-    figure.legend(handles=handles, loc="outside right upper", fontsize=7.5, frameon=False)
+    put_legend(axes, handles, size=7.5)
     save_figure(figure, path)
 
 
@@ -59,7 +59,7 @@ def save_split(sides: SideMap, path: Path, *, title: str) -> None:
         for side, (name, colour) in SIDE_COLOURS.items()
         if counts[side]
     ]
-    figure.legend(handles=handles, loc="outside right upper", fontsize=8, frameon=False)
+    put_legend(axes, handles, size=8)
     save_figure(figure, path)
 
 
@@ -105,6 +105,18 @@ def make_map_figure(rows: int, cols: int, *, title: str) -> tuple[Figure, Axes]:
     axes.set_ylabel("row", fontsize=8)
     axes.tick_params(labelsize=7)
     return figure, axes
+
+
+def put_legend(axes: Axes, handles: list[Patch], *, size: float) -> None:
+    """Beside the map, from its upper edge down: a long title may stand above it."""
+    axes.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(1.02, 1.0),
+        borderaxespad=0.0,
+        fontsize=size,
+        frameon=False,
+    )
 
 
 def save_figure(figure: Figure, path: Path) -> None:
