@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -56,6 +56,7 @@ class AblationRun(_Record):
     folder: str  # relative to the ablation's
     config_digest: str
     split_digest: str
+    precision: Literal["float32", "bfloat16"]
     num_test: int
     overall_accuracy: float
     average_accuracy: float

@@ -88,6 +88,7 @@ def _read_run(planned: PlannedRun, folder: AblationFolder) -> tuple[AblationRun,
             folder=run.path.relative_to(folder.path).as_posix(),
             config_digest=record.config_digest,
             split_digest=record.split_digest,
+            precision=record.precision,
             num_test=report["num_test"],
             overall_accuracy=report["overall_accuracy"],
             average_accuracy=report["average_accuracy"],
@@ -273,6 +274,7 @@ def _rank(scenes: Sequence[SceneReport]) -> tuple[FriedmanRecord | None, str]:
 
 
 def _list_caveats(baseline: str, groups: Iterable[Sequence[AblationRun]]) -> list[str]:
+    groups = list(groups)
     pairs = [sum(run.difference is not None for run in runs) for runs in groups]
     pairs = [count for count in pairs if count]
     caveats = []
@@ -300,4 +302,9 @@ def _list_caveats(baseline: str, groups: Iterable[Sequence[AblationRun]]) -> lis
             "McNemar's test is between two trained networks on the same test pixels. It takes these for "
             "independent, which neighbours are not, and says nothing about another seed.",
         ]
+    if len({run.precision for runs in groups for run in runs}) > 1:
+        caveats.append(
+            "Some runs were trained with bfloat16 products and some with float32, as train.precision: auto "
+            "chose on their devices: their differences, and their times, are also those of rounding."
+        )
     return caveats

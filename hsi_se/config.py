@@ -261,8 +261,10 @@ class TrainSettings(Settings):
         description="whether flips, jitter, noise and band dropout are drawn for each patch, or once a "
         "batch for the whole scene, so that patches that overlap can share their work",
     )
-    precision: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="of products in the training step; weights and evaluation stay float32"
+    precision: Literal["float32", "bfloat16", "auto"] = Field(
+        default="float32",
+        description="of products in the training step; weights and evaluation stay float32; auto is bfloat16 "
+        "where the device computes with it",
     )
     weight_averaging: float = Field(
         default=0.0, ge=0, lt=1, description="decay a step of the moving average that is kept; 0 keeps none"

@@ -55,6 +55,7 @@ from hsi_se.training.distributed import World, join, together
 from hsi_se.training.fit import FitResult, fit
 from hsi_se.training.history import Observer, Silent
 from hsi_se.training.interrupt import listening
+from hsi_se.training.precision import choose_precision, warn_of_emulation
 
 RUNS = Path("runs")
 
@@ -137,6 +138,8 @@ def resume(
         setting = prepare(config, data=_find_data(start, data), device=torch_device, split=split)
         _check_edition(folder, start, found=setting.scene_digest)
         if world.is_first:
+            for note in warn_of_emulation(start.precision, torch_device):
+                observer.note(note)
             if not folder.has_checkpoint:
                 observer.note(f"{folder}: has no checkpoint yet, begins anew")
             stack.enter_context(until_finished(folder))
@@ -180,10 +183,12 @@ def prepare(
     notes = scene.notes + split.notes
     if not isinstance(config.model, NetworkSettings):
         notes += (f"model.name = {config.model.name}: is fitted at once; the train section has no effect",)
-    elif config.train.norm_statistics == "scene":
-        notes += (
-            "batch norm goes by patches of the whole scene, test pixels included, without their labels",
-        )
+    else:
+        if config.train.norm_statistics == "scene":
+            notes += (
+                "batch norm goes by patches of the whole scene, test pixels included, without their labels",
+            )
+        notes += warn_of_emulation(config.train.precision, device)
     reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train, nodata=scene.nodata)
     components = reduction.apply(scene.cube, nodata=scene.nodata)
     padded = pad_cube(components, patch_size=config.patch.size, padding=config.patch.padding).to(device)
@@ -207,6 +212,7 @@ def _describe_start(setting: Prepared, *, data: str | Path | None) -> RunStart:
         split_digest=split.digest,
         data=None if data is None else str(Path(data).resolve()),
         device=_describe_device(device),
+        precision=choose_precision(config.train.precision, device),
         notes=setting.notes,
         num_train=len(split.train),
         num_val=len(split.val),
@@ -224,8 +230,11 @@ def _train_into(
 ) -> None:
     """Fits what the config names; the first process writes it and the record into the run folder."""
     config, scene, split, device = setting.config, setting.scene, setting.split, setting.padded.device
-    if not world.agree(start.config_digest[:32] + split.digest[:32]):
-        raise RunError(f"{folder}: the processes of this training have different settings or scenes")
+    if not world.agree(start.config_digest[:24] + split.digest[:24] + start.precision):
+        raise RunError(
+            f"{folder}: the processes of this training have different settings, scenes or, with "
+            "train.precision: auto, processors"
+        )
     meter = Meter(device)
     model: Classifier
     if setting.network is None:
@@ -248,7 +257,7 @@ def _train_into(
                 train=setting.make_patches(split.train),
                 val=setting.make_patches(split.val),
                 num_classes=scene.num_classes,
-                settings=config.train,
+                settings=config.train.model_copy(update={"precision": start.precision}),
                 seed=config.seed,
                 observer=observer,
                 keeper=Checkpoints(

@@ -58,6 +58,7 @@ class RunFacts(BaseModel):
     split_digest: str
     data: str | None
     device: str
+    precision: Literal["float32", "bfloat16"]  # of the training step's products
     notes: tuple[str, ...]
     num_train: int
     num_val: int

@@ -27,6 +27,7 @@ def make_run(variant: str, seed: int, accuracy: float, difference: float | None)
         folder=f"runs/{variant}/seed-{seed}",
         config_digest="c",
         split_digest="s",
+        precision="float32",
         num_test=1000,
         overall_accuracy=accuracy,
         average_accuracy=accuracy - 0.01,

@@ -11,7 +11,7 @@ from scipy import stats
 
 from hsi_se.ablation_file import Ablation
 from hsi_se.ablation_record import AblationFolder, AblationReport, AblationRun, FailedRun, McNemarRecord
-from hsi_se.ablation_summary import assemble, compare_runs, points
+from hsi_se.ablation_summary import _list_caveats, assemble, compare_runs, points
 from hsi_se.errors import RunError
 from hsi_se.records import RunRecord, Versions
 from hsi_se.report.ablation_figures import save_figures
@@ -26,6 +26,7 @@ def make_run(variant: str, seed: int, accuracy: float, **changes: object) -> Abl
         folder=f"runs/{variant}/seed-{seed}",
         config_digest=variant,
         split_digest=str(seed),
+        precision="float32",
         num_test=1000,
         overall_accuracy=accuracy,
         average_accuracy=accuracy,
@@ -47,8 +48,8 @@ def make_run(variant: str, seed: int, accuracy: float, **changes: object) -> Abl
 def make_record(scene: str) -> RunRecord:
     return RunRecord(
         name="x", seed=0, config_digest="", scene=scene, scene_digest="", split_digest="", data=None,
-        device="cpu", notes=("a note of the split",), num_train=9, num_val=0, num_parameters=1234567,
-        macs_per_patch=25_182_992, best_epoch=1, history=(), training_s=1.0,
+        device="cpu", precision="float32", notes=("a note of the split",), num_train=9, num_val=0,
+        num_parameters=1234567, macs_per_patch=25_182_992, best_epoch=1, history=(), training_s=1.0,
         versions=Versions(hsi_se="", torch="", numpy="", sklearn="", python=""),
     )  # fmt: skip
 
@@ -315,3 +316,12 @@ def test_the_record_reads_back_as_it_was_written(report, tmp_path):
     folder.report.write_text("{}")
     with pytest.raises(RunError, match="not what this version writes"):
         folder.read_report()
+
+
+def test_runs_of_two_precisions_are_named_as_a_caveat():
+    table = {"none": [0.5, 0.6], "se": [0.6, 0.7]}
+    assert not any("bfloat16" in caveat for caveat in answer(table).caveats)
+    found = _list_caveats(
+        "none", [[make_run("none", 0, 0.5), make_run("none", 1, 0.5, precision="bfloat16")]]
+    )
+    assert "bfloat16" in found[-1]

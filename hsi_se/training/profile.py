@@ -103,7 +103,7 @@ def profile_steps(
     return StepProfile(
         stages=stages,
         step_s=statistics.median(clock.steps[1:]),
-        product_rate=measure_product_rate(train.device, settings.precision),
+        product_rate=measure_product_rate(train.device, step.precision),
         batch_size=len(index),
         cost=cost,
         obstacle=step.obstacle,

@@ -12,6 +12,7 @@ from hsi_se.models.cost import StageCost, count_stage_costs
 from hsi_se.models.network import Network
 from hsi_se.sampling.patches import PatchDataset
 from hsi_se.training.augment import draw_area, draw_patches
+from hsi_se.training.precision import choose_precision
 from hsi_se.training.shared_step import (
     Watch,
     can_share,
@@ -45,6 +46,7 @@ class Stepper:
     """Draws a batch's variation and gives its logits, by whichever way costs fewer multiply-accumulates.
 
     Attributes:
+        precision: of its products.
         obstacle: why patches cannot share, in words; empty where they can.
         costs: of the batches so far that could share.
         watch: told of what each part of the forward pass gives, by its name.
@@ -52,6 +54,7 @@ class Stepper:
 
     def __init__(self, model: torch.nn.Module, *, train: PatchDataset, settings: TrainSettings) -> None:
         self._model, self._train, self._settings = model, train, settings
+        self.precision = choose_precision(settings.precision, train.device)
         self.obstacle = _explain_obstacle(model, settings)
         self.costs: list[BatchCost] = []
         self.watch: Watch | None = None
@@ -86,7 +89,7 @@ class Stepper:
             return finish_forward(model, patches, model.stages, watch=self.watch)
 
     def _autocast(self) -> torch.autocast:
-        is_mixed = self._settings.precision == "bfloat16"
+        is_mixed = self.precision == "bfloat16"
         return torch.autocast(self._train.device.type, torch.bfloat16, enabled=is_mixed)
 
     @cached_property
