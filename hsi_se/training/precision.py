@@ -22,7 +22,7 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether a device multiplies bfloat16 itself; emulation takes ten times as long as float32 and more."""
     if device.type == "cuda":
         with torch.cuda.device(device):
-            return torch.cuda.is_bf16_supported(including_emulation=False)
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     list_capabilities: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
     return any(list_capabilities().get(name) for name in _CPU_PRODUCTS)  # none before torch 2.12
 
