@@ -52,8 +52,10 @@ def test_gradients_and_statistics_are_those_of_one_process_with_the_whole_batch(
         scale = max(float(value.norm()) for name, value in expected.items() if name[0].isdigit())
         for name, value in expected.items():
             assert torch.equal(first[name], second[name]), name
-            # A convolution's bias has no gradient in front of batch norm: rounding is all there is.
-            size = max(float(value.double().norm()), 1e-2 * scale)
+            # A convolution's bias has no gradient in front of batch norm: what is there is the rounding of a
+            # sum over every location, which how a processor adds decides.
+            least = 1.0 if name.endswith("conv.bias") else 1e-2
+            size = max(float(value.double().norm()), least * scale)
             assert float((first[name] - value).double().norm()) <= tolerance * size, name
 
 
