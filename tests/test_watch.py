@@ -169,7 +169,14 @@ def test_where_nothing_trains_is_one_line(call, tmp_path, make, message):
 
 def test_control_c_leaves_quietly(unfinished):
     command = [sys.executable, "-m", "hsi_se", "watch", str(unfinished.path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts what it puts into the background with SIGINT ignored, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert "epoch 1 of 2" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
