@@ -151,15 +151,20 @@ def write_map(
     name = record.scene if scene is None else Path(scene).stem
     client = None if scheduler is None else connect(scheduler)
     result = MapFolder(out if out is not None else folder.path / ("map" if scene is None else f"map-{name}"))
-    predictor = make_predictor(bundle, engine=engine, device=device)
+    # With a cluster the one here works on no tile: it knows how many rows a tile has.
+    predictor = make_predictor(bundle, engine=engine, device=device if client is None else "cpu")
     rows, cols, _ = target.image.shape
+    digest = _digest(bundle, target, engine, probabilities, tile_rows)
     with result.open_draft() as unfinished:
+        if unfinished.list_published() and MapDraft.read_journal(unfinished)[0].get("digest") == digest:
+            observer.note("the map was complete, and only its files are moved into place")
+            return result.publish(unfinished)
         draft = MapDraft.open(
             unfinished,
             bundle,
             shape=(rows, cols),
             has_probabilities=probabilities,
-            digest=_digest(bundle, target, engine, probabilities, tile_rows),
+            digest=digest,
             tile_rows=tile_rows or predictor.choose_tile_rows(cols),
         )
         for note in target.notes:
@@ -179,6 +184,7 @@ def write_map(
                 make_source(bundle, target.image),
                 todo,
                 engine=engine,
+                device=device,
                 client=client,
                 observer=observer,
             )
@@ -383,11 +389,7 @@ class MapDraft:
                 Layer(folder.probabilities, (*shape, len(names)), "float32", _NO_SHARE, names),
                 Layer(folder.entropy, (*shape, 1), "float32", _NO_SHARE, ("entropy in nats",)),
             ]
-        try:
-            head, *lines = folder.journal.read_text(encoding="utf-8").splitlines()
-            earlier = json.loads(head)
-        except (FileNotFoundError, ValueError):
-            earlier, lines = {}, []
+        earlier, lines = cls.read_journal(folder)
         if earlier.get("digest") == digest and all(layer.path.is_file() for layer in layers):
             tiles = list_tiles(shape[0], earlier["tile_rows"])
             return cls(folder, layers, tiles, done=set(lines))
@@ -398,6 +400,15 @@ class MapDraft:
             layer.create()
         folder.log(json.dumps({"digest": digest, "tile_rows": tile_rows}))
         return cls(folder, layers, list_tiles(shape[0], tile_rows), set())
+
+    @staticmethod
+    def read_journal(folder: MapFolder) -> tuple[dict[str, Any], list[str]]:
+        """Returns what a draft says that it is of, and its other lines; nothing of what is no journal."""
+        try:
+            head, *lines = folder.journal.read_text(encoding="utf-8").splitlines()
+            return dict(json.loads(head)), lines
+        except (FileNotFoundError, TypeError, ValueError):
+            return {}, []
 
     def list_todo(self) -> list[range]:
         return [tile for tile in self._tiles if str(tile) not in self._done]
@@ -414,9 +425,11 @@ class MapDraft:
         for layer, rows in zip(self._layers, values, strict=True):
             layer.write(tile.start, rows)
         self.folder.log(str(tile))
+        self._done.add(str(tile))
 
     def finish(self, bundle: ModelBundle, target: Target, *, title: str, engine: str) -> tuple[str, ...]:
         """Writes what stands beside the layers; returns what could not be written, one sentence each."""
+        assert not self.list_todo(), "a map is finished when all its tiles are"
         georeference = target.image.raster.georeference
         classes = Classes(bundle.class_names, bundle.facts.palette)
         for layer, about in zip(self._layers, (classes, None, None), strict=False):

@@ -27,6 +27,7 @@ def predict_on_cluster(
     tiles: Sequence[range],
     *,
     engine: Engine,
+    device: str,
     client: Any,
     observer: Observer,
 ) -> Iterator[tuple[range, NDArray[np.float32], NDArray[np.bool_]]]:
@@ -39,6 +40,7 @@ def predict_on_cluster(
         source: of the tiles.
         tiles: rows of the scene.
         engine: `dense` or `patches`.
+        device: of each worker: `auto`, `cpu` or `cuda`.
         client: from `connect`; it is closed afterwards.
         observer: told of progress.
 
@@ -58,11 +60,11 @@ def predict_on_cluster(
             tile = next(waiting, None)
             if tile is not None:
                 read = source.read(tile)
-                future = client.submit(_predict, shared, engine, read, pure=False)
+                future = client.submit(_predict, shared, engine, device, read, pure=False)
                 at_work[future] = tile, read.missing[read.inner]
                 done.add(future)
 
-        for _ in range(_TILES_A_WORKER * num_workers):
+        for _ in range(_TILES_A_WORKER * max(1, num_workers)):  # a worker that is lost now may come back
             send()
         for future in done:
             tile, missing = at_work.pop(future)
@@ -115,10 +117,10 @@ def _hold(bundle: ModelBundle) -> ModelBundle:
 
 
 @functools.lru_cache(maxsize=1)
-def _prepare(bundle: ModelBundle, engine: Engine) -> TilePredictor:
+def _prepare(bundle: ModelBundle, engine: Engine, device: str) -> TilePredictor:
     """Made once a worker. In evaluation mode for good, as its tiles may run side by side."""
-    return make_predictor(bundle, engine=engine)
+    return make_predictor(bundle, engine=engine, device=device)
 
 
-def _predict(bundle: ModelBundle, engine: Engine, tile: Tile) -> NDArray[np.float32]:
-    return _prepare(bundle, engine).predict(tile)
+def _predict(bundle: ModelBundle, engine: Engine, device: str, tile: Tile) -> NDArray[np.float32]:
+    return _prepare(bundle, engine, device).predict(tile)

@@ -25,6 +25,10 @@ class TrainingError(HsiError):
     """The settings do not train: the loss is no longer a number, or the device is not there."""
 
 
+class DivergedError(TrainingError):
+    """The loss or a weight is no longer a number: nothing of the training is worth going on with."""
+
+
 class ClusterError(HsiError):
     """The machines that should share the work cannot be reached, or do not finish it."""
 

@@ -1,6 +1,7 @@
 """The assembly: one config in, one run folder out, and the evaluation of such a folder."""
 
 import datetime
+import hashlib
 import platform
 import time
 from contextlib import ExitStack
@@ -230,7 +231,8 @@ def _train_into(
 ) -> None:
     """Fits what the config names; the first process writes it and the record into the run folder."""
     config, scene, split, device = setting.config, setting.scene, setting.split, setting.padded.device
-    if not world.agree(start.config_digest[:24] + split.digest[:24] + start.precision):
+    same = f"{start.config_digest}{split.digest}{start.scene_digest}{start.precision}"
+    if not world.agree(hashlib.sha256(same.encode()).hexdigest()):
         raise RunError(
             f"{folder}: the processes of this training have different settings, scenes or, with "
             "train.precision: auto, processors"

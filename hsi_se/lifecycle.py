@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hsi_se.config import Config
-from hsi_se.durable import DISK_IS_FULL
-from hsi_se.errors import ClusterError, Interrupted, RunError, TrainingError
+from hsi_se.durable import DISK_IS_FULL, sync_folder
+from hsi_se.errors import ClusterError, DivergedError, Interrupted, RunError
 from hsi_se.locking import hold
 from hsi_se.records import RunFolder, RunStart
 from hsi_se.sampling.splits import Split
@@ -62,6 +62,7 @@ def begin_run(
             draft.write_start(start, config=config, split=split)
             _clear(path)
             draft.path.rename(path)
+            sync_folder(path.absolute().parent)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
@@ -109,6 +110,7 @@ def until_finished(folder: RunFolder, *, new_parents: Sequence[Path] = ()) -> It
     """Lets a run be trained in the block; what is left of one that fails can be resumed, or is nothing.
 
     It is nothing where the training is to blame: it diverges, or fails by itself before anything is saved.
+    What is saved stays whatever else goes wrong, a mistake in resuming it among that.
     A finished run that it was to replace is back then.
     """
     path = folder.path
@@ -117,7 +119,7 @@ def until_finished(folder: RunFolder, *, new_parents: Sequence[Path] = ()) -> It
         yield
     except BaseException as error:
         is_lost = not folder.has_checkpoint and not isinstance(error, from_outside)
-        if is_lost or isinstance(error, TrainingError):
+        if is_lost or isinstance(error, DivergedError):
             shutil.rmtree(path)
             if _replaced(path).exists():
                 _replaced(path).rename(path)

@@ -38,7 +38,8 @@ def hold(path: Path, what: str) -> Iterator[None]:
             try:
                 yield
             finally:
-                lock.unlink(missing_ok=True)
+                if _is_at(stream, lock):  # and not another's, if somebody has removed this one
+                    lock.unlink(missing_ok=True)
             return
 
 

@@ -1,13 +1,17 @@
 """The folder of a map: the names of its files, the draft they are made in, and how they are published."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from hsi_se.durable import sync_folder
 from hsi_se.errors import RunError
 from hsi_se.locking import hold
+
+_PUBLISHED = "published "  # in a journal, before names
 
 
 class MapFolder:
@@ -64,15 +68,27 @@ class MapFolder:
             yield draft
 
     def publish(self, draft: "MapFolder") -> list[Path]:
-        """Moves the files of a finished draft here, in place of all of an earlier map; returns them."""
+        """Moves the files of a finished draft here, in place of all of an earlier map; returns them.
+
+        The draft's journal names them first, so that a later start can finish the moves.
+        """
+        made = draft.list_published() or [path.name for path in draft.list_files() if path.exists()]
+        draft.log(_PUBLISHED + json.dumps(made))
         self.facts.unlink(missing_ok=True)
-        for path in reversed(self.list_files()):
-            path.unlink(missing_ok=True)
-        written = []
         for path in self.list_files():
-            made = draft.path / path.name
-            if made.exists():
-                made.rename(path)
-                written.append(path)
+            if path.name not in made:
+                path.unlink(missing_ok=True)
+        for name in made:
+            if (draft.path / name).exists():
+                (draft.path / name).replace(self.path / name)
+        sync_folder(self.path)
         shutil.rmtree(draft.path)
-        return written
+        return [self.path / name for name in made]
+
+    def list_published(self) -> list[str]:
+        """Returns the names of the files that a draft was about to give away; none before it is complete."""
+        with suppress(FileNotFoundError, ValueError):
+            last = self.journal.read_text(encoding="utf-8").splitlines()[-1:]
+            if last and last[0].startswith(_PUBLISHED):
+                return [str(name) for name in json.loads(last[0].removeprefix(_PUBLISHED))]
+        return []

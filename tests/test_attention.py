@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
+from hsi_se.attention.nonlocal_block import NonLocal
 from hsi_se.attention.squeeze_excite import SqueezeExcite
 
 SHAPES = {"2d": (3, 12, 5, 4), "3d": (3, 12, 7, 5, 4)}
@@ -85,3 +87,17 @@ def test_excitation_lies_between_zero_and_one():
     gates = block.excitation(10 * torch.randn(SHAPES["3d"]))
     assert gates.shape == (3, 12)
     assert ((gates > 0) & (gates < 1)).all()
+
+
+@pytest.mark.parametrize(("shape", "sub_sample"), [((2, 6, 4, 5), False), ((2, 6, 3, 4, 5), True)])
+def test_non_local_is_the_softmax_of_every_pair_of_places(shape, sub_sample):
+    torch.manual_seed(0)
+    block = NonLocal(shape[1], is_3d=len(shape) == 5, sub_sample=sub_sample).double().eval()
+    nn.init.ones_(block.norm.weight)
+    x = torch.randn(shape, dtype=torch.float64)
+    q, k, v = (conv(x) for conv in (block.theta, block.phi, block.g))
+    if sub_sample:
+        k, v = (F.max_pool3d(each, (1, 2, 2), ceil_mode=True) for each in (k, v))
+    weights = torch.einsum("ncq,ncs->nqs", q.flatten(2), k.flatten(2)).softmax(2)
+    gathered = torch.einsum("nqs,ncs->ncq", weights, v.flatten(2)).view(q.shape)
+    torch.testing.assert_close(block(x), x + block.norm(block.out(gathered)))

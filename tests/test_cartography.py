@@ -471,6 +471,34 @@ def test_a_second_process_on_the_same_map_is_refused_and_the_first_loses_nothing
     assert not list(out.glob(".*"))
 
 
+@pytest.mark.parametrize("num_moved", range(5))
+def test_a_map_that_is_killed_while_its_files_move_is_not_made_again(
+    run, result, tmp_path, monkeypatch, num_moved
+):
+    out = tmp_path / "out"
+    map_again(run, out)  # another map is there, with other files than the new one
+    moved, replace = [], Path.replace
+
+    def stop(path: Path, target: Path) -> Path:
+        if target.parent == out:
+            if len(moved) == num_moved:
+                raise KeyboardInterrupt
+            moved.append(path.name)
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            map_again(run, out, probabilities=True)
+    assert not (out / "map.json").exists(), "it looks finished"
+    again, notes = map_again(run, out, probabilities=True)
+    assert notes.notes == ["the map was complete, and only its files are moved into place"]
+    assert not list(out.glob(".*"))
+    assert {path.name for path in out.iterdir()} == {path.name for path in result.path.iterdir()}
+    for path in (again.image, again.entropy, again.geotiff):
+        assert path.read_bytes() == (result.path / path.name).read_bytes()
+
+
 def test_another_setting_starts_over(run, result, tmp_path):
     out = tmp_path / "out"
     kill_halfway(run, out)

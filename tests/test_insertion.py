@@ -29,6 +29,20 @@ class Residual(nn.Module):
         return (x + self.bn(self.conv(x))).relu()
 
 
+class Around(nn.Sequential):
+    """Names the children that it runs, so that a new one is not among them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self[1](self[0](x))
+
+
+class Inside(nn.Sequential):
+    """Runs all its children, and a new one with them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
 def make_network() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
@@ -63,6 +77,19 @@ def test_block_after_a_sequential_acts_once_on_its_output():
     block = gated.get_submodule("layer.attention")
     expected = plain.head(block(plain.layer(plain.stem(IMAGE))).mean((2, 3)))
     torch.testing.assert_close(gated(IMAGE), expected)
+
+
+@pytest.mark.parametrize("kind", [Around, Inside])
+def test_a_container_with_a_forward_of_its_own_gets_its_block_once(kind):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 16, 1), kind(nn.Conv2d(16, 16, 1), nn.ReLU())).eval()
+    before = network(IMAGE)
+    features = network[0](IMAGE)
+    inside = network[1][1](network[1][0](features))
+    hsi_se.insert_attention(network, {"1": SE}, example=IMAGE)
+    block = network.get_submodule("1.attention")
+    expected = features + block(inside) if kind is Inside else block(before)
+    torch.testing.assert_close(network(IMAGE), expected)
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])

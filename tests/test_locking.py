@@ -86,3 +86,12 @@ def test_a_file_system_without_locks_can_be_written_to(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", flock)
     with hold(tmp_path, "training"):
         pass
+
+
+def test_the_lock_of_another_holder_is_not_taken_away_with_ones_own(tmp_path):
+    with hold(tmp_path, "training"):
+        (tmp_path / ".lock").unlink()  # as the end of a run does, before its holder lets go
+        other = start_holder(tmp_path)
+    with pytest.raises(RunError, match="another process is training"):
+        hold(tmp_path, "training").__enter__()
+    other.communicate("\n")

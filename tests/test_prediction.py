@@ -170,3 +170,18 @@ def test_what_smoothing_reaches_counts_as_the_patch_in_audit_and_buffer():
 def test_a_wrong_setting_is_named(setting, message):
     with pytest.raises(ConfigError, match=message):
         load_config(DEMO, (*TINY, setting))
+
+
+def test_a_component_that_never_varies_guides_nothing():
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((6, 7, 3)).astype(np.float32)
+    components = rng.standard_normal((6, 7, 2)).astype(np.float32)
+    missing, settings = np.zeros((6, 7), bool), Smoothing(spatial=1, range=0.3, components=2)
+    scale = np.array([1.0, 0.0])
+    flat = components.copy()
+    flat[..., 1] = 0
+    found, expected = (
+        smooth_logits(logits, components=each, missing=missing, settings=settings, scale=unit)
+        for each, unit in ((components, scale), (flat, np.ones(2)))
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

@@ -1,5 +1,6 @@
 """A training that is killed, starved or told to stop goes on to the weights of one that never was."""
 
+import errno
 import hashlib
 import itertools
 import json
@@ -19,11 +20,13 @@ import torch
 import hsi_se
 from hsi_se import durable, experiment, series
 from hsi_se.config_file import load_config
-from hsi_se.errors import Interrupted, RunError
+from hsi_se.errors import DivergedError, Interrupted, RunError, TrainingError
 from hsi_se.records import RunFolder
 from hsi_se.training import checkpoint
+from hsi_se.training import fit as fit_module
 from hsi_se.training import step as step_module
 from hsi_se.training.checkpoint import Checkpoints, list_checkpoints, read_checkpoint
+from hsi_se.training.distributed import World
 from hsi_se.training.interrupt import Stop, listening
 from hsi_se.training.state import TrainingState
 from tests.conftest import ROOT, TINY
@@ -388,6 +391,67 @@ def test_a_truncated_checkpoint_is_recognised_and_the_one_before_used(unfinished
         f"{newest}: is damaged, cut short, or no checkpoint (its digest is another); the one before is used"
     ]
     assert same_weights(unfinished, whole)
+
+
+def test_a_damaged_checkpoint_is_none_of_the_two_that_are_kept(unfinished):
+    newest, previous = list_checkpoints(unfinished / "checkpoints")
+    newest.write_bytes(b"")
+    kept = []
+
+    class Impatient(Notes):
+        steps = 0
+
+        def advance(self, _count: int) -> None:
+            self.steps += 1
+            kept.append(list_checkpoints(unfinished / "checkpoints"))
+            if self.steps == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        experiment.resume(unfinished, observer=Impatient())
+    assert previous in kept[0]
+    assert newest not in kept[0]
+    whole = list_checkpoints(unfinished / "checkpoints")
+    assert len(whole) == 2
+    assert all(read_checkpoint(path) for path in whole)
+
+
+def test_a_checkpoint_that_the_disk_does_not_give_back_is_named_and_the_one_before_used(
+    unfinished, whole, monkeypatch
+):
+    newest, _ = list_checkpoints(unfinished / "checkpoints")
+    read_bytes = Path.read_bytes
+
+    def fail(path: Path) -> bytes:
+        if path == newest:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    observer = Notes()
+    experiment.resume(unfinished, observer=observer)
+    assert observer.notes == [f"{newest}: cannot be read (Input/output error); the one before is used"]
+    assert same_weights(unfinished, whole)
+
+
+def test_a_mistake_in_resuming_costs_no_checkpoint(unfinished, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise TrainingError("--nproc-per-node: 3 processes share batches of 2 patches; start fewer")
+
+    before = list_checkpoints(unfinished / "checkpoints")
+    with monkeypatch.context() as patch:
+        patch.setattr(World, "check_batches", refuse)
+        with pytest.raises(TrainingError, match="3 processes"):
+            experiment.resume(unfinished)
+    assert list_checkpoints(unfinished / "checkpoints") == before
+    assert not (unfinished / ".lock").exists()
+
+
+def test_a_training_that_diverges_leaves_nothing(unfinished, monkeypatch):
+    monkeypatch.setattr(fit_module, "_has_finite_weights", lambda _: False)
+    with pytest.raises(DivergedError):
+        experiment.resume(unfinished)
+    assert not unfinished.exists()
 
 
 def test_a_single_changed_bit_is_recognised(unfinished):

@@ -20,7 +20,7 @@ from hsi_se.training.augment import draw_area
 from hsi_se.training.shared_step import share_forward
 from hsi_se.training.step import Stepper
 from hsi_se.training.weighted_norm import normalize
-from hsi_se.training.windows import average_windows, count_coverage, gather_windows
+from hsi_se.training.windows import average_windows, count_coverage, gather_windows, index_windows
 
 NUM_CLASSES, NUM_BANDS = 4, 14
 CUBE = np.random.default_rng(0).normal(1.0, 2.0, size=(13, 17, NUM_BANDS))
@@ -189,6 +189,24 @@ def test_gathers_and_window_means_have_the_gradients_that_differences_give():
         lambda f, g: gather_windows(f, CORNERS, size=2, gates=g), (features, gates)
     )
     assert torch.autograd.gradcheck(lambda f: average_windows(f, CORNERS, size=2), (features,))
+
+
+def test_windows_by_index_are_those_that_are_copied():
+    features = torch.randn(5, 6, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.equal(index_windows(features, CORNERS, size=2), gather_windows(features, CORNERS, size=2))
+    assert torch.autograd.gradcheck(lambda f: index_windows(f, CORNERS, size=2), (features,))
+
+
+def test_a_gpu_goes_patch_by_patch():
+    settings = TrainSettings(epochs=1, vary_by="batch")
+    obstacles = {
+        kind: step_module._explain_obstacle(
+            make_network(next(iter(NETWORKS))), settings, device=torch.device(kind)
+        )
+        for kind in ("cpu", "cuda")
+    }
+    assert obstacles["cpu"] == ""
+    assert "a GPU would be busy launching" in obstacles["cuda"]
 
 
 def test_coverage_is_counted_as_by_hand():

@@ -304,3 +304,15 @@ def test_a_loss_that_is_no_number_stops_training_and_names_the_learning_rate():
 def test_a_divergence_in_the_very_last_step_is_noticed():
     with pytest.raises(TrainingError, match="after epoch 1"):
         run_fit(make_model(norm="none"), learning_rate=1e38, num_val=0, epochs=1, batch_size=40)
+
+
+def test_a_gpu_is_not_allowed_to_shorten_float32():
+    """What cuDNN may do is asked where the network runs, in training and in evaluation."""
+    seen, model = [], make_model()
+    model.register_forward_hook(
+        lambda module, *_: seen.append((module.training, torch.backends.cudnn.allow_tf32))
+    )
+    before = torch.backends.cudnn.allow_tf32
+    run_fit(model, epochs=1)
+    assert set(seen) == {(True, False), (False, False)}
+    assert torch.backends.cudnn.allow_tf32 == before

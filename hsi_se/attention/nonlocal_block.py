@@ -44,9 +44,9 @@ class NonLocal(nn.Module):
         queries, keys, values = self.theta(x), self.phi(x), self.g(x)
         if self.sub_sample:
             keys, values = _halve(keys), _halve(values)
-        likeness = queries.flatten(2).transpose(1, 2) @ keys.flatten(2)  # (n, q, s)
-        gathered = values.flatten(2) @ likeness.softmax(2).transpose(1, 2)  # (n, c/r, q)
-        update: Tensor = self.norm(self.out(gathered.view_as(queries)))
+        q, k, v = (each.flatten(2).transpose(1, 2)[:, None] for each in (queries, keys, values))
+        gathered = F.scaled_dot_product_attention(q, k, v, scale=1.0)[:, 0]  # (n, q, c/r)
+        update: Tensor = self.norm(self.out(gathered.transpose(1, 2).reshape(queries.shape)))
         return x + update
 
 

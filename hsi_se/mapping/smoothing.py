@@ -41,7 +41,8 @@ def smooth_logits(
         scale: `(k,)` standard deviation of each component over the training's scene.
     """
     num_guides = min(settings.components, components.shape[2])
-    factor = 1 / (scale[:num_guides] * settings.range * math.sqrt(2 * num_guides))
+    unit = scale[:num_guides] * settings.range * math.sqrt(2 * num_guides)
+    factor = np.divide(1, unit, out=np.zeros_like(unit), where=unit > 0)  # what is constant guides nothing
     guide = torch.from_numpy((components[..., :num_guides] * factor).astype(np.float32))  # (rows, cols, g)
     weightless = torch.from_numpy(missing)
     shares = torch.from_numpy(logits).softmax(2).masked_fill_(weightless[..., None], 0)

@@ -10,6 +10,19 @@ from hsi_se.sampling.patches import PatchDataset
 
 
 @contextmanager
+def full_float32() -> Iterator[None]:
+    """Inside, cuDNN multiplies all of a float32; by default new GPUs drop 13 of its 23 bits (TF32)."""
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(
+        enabled=cudnn.enabled,
+        benchmark=cudnn.benchmark,
+        deterministic=cudnn.deterministic,
+        allow_tf32=False,
+    ):
+        yield
+
+
+@contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Inside, dropout passes everything, batch norm uses its running statistics, and no gradient flows.
 
@@ -18,7 +31,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), full_float32():
             yield
     finally:
         for module, is_training in modes.items():
@@ -42,7 +55,7 @@ def predict_patches(
     """
     logits = []
     with evaluation_mode(model):
-        for index in torch.split(torch.arange(len(patches), device=patches.device), batch_size):
+        for index in torch.split(torch.arange(len(patches)), batch_size):
             logits.append(model(patches.gather(index)))
             if on_batch is not None:
                 on_batch(len(index))

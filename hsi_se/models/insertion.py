@@ -25,7 +25,7 @@ def insert_attention(
     with `strict=False`. The network can still be deep-copied, pickled and exported.
 
     Args:
-        network: it runs once, in evaluation mode and without gradients, and is left in its mode.
+        network: it runs twice, in evaluation mode and without gradients, and is left in its mode.
         blocks: settings by the submodule's dotted name, such as `{"layer3.1.bn2": SqueezeExcite(kind="se")}`.
         example: an input of the network, on its device.
 
@@ -42,7 +42,21 @@ def insert_attention(
             raise ConfigError(
                 f"insert_attention: {name} has something called attention already; name another"
             )
-    outputs: dict[str, list[object]] = {name: [] for name in blocks}
+    outputs = _record_outputs(network, {name: modules[name] for name in blocks}, example)
+    built = {name: _build_after(name, block, outputs[name]) for name, block in blocks.items()}
+    for name, module in built.items():
+        modules[name].add_module("attention", module.to(example.device).train(modules[name].training))
+    for name, outputs_of_block in _record_outputs(network, built, example).items():
+        if not outputs_of_block:  # a container that runs its children runs the new one too, at the end
+            modules[name].register_forward_hook(_attend)
+    return network
+
+
+def _record_outputs(
+    network: nn.Module, modules: Mapping[str, nn.Module], example: Tensor
+) -> dict[str, list[object]]:
+    """What each module returns, call by call, in one pass of the network."""
+    outputs: dict[str, list[object]] = {name: [] for name in modules}
 
     def record(name: str) -> RemovableHandle:
         def keep(_: nn.Module, __: object, output: object) -> None:
@@ -51,20 +65,14 @@ def insert_attention(
         handle: RemovableHandle = modules[name].register_forward_hook(keep)
         return handle
 
-    handles = [record(name) for name in blocks]
+    handles = [record(name) for name in modules]
     try:
         with evaluation_mode(network):
             network(example)
     finally:
         for handle in handles:
             handle.remove()
-    built = {name: _build_after(name, block, outputs[name]) for name, block in blocks.items()}
-    for name, module in built.items():
-        host = modules[name]
-        host.add_module("attention", module.to(example.device).train(host.training))
-        if not isinstance(host, nn.Sequential):  # which runs its children, and the new one is the last
-            host.register_forward_hook(_attend)
-    return network
+    return outputs
 
 
 def _build_after(name: str, block: AttentionSettings, outputs: list[object]) -> nn.Module:

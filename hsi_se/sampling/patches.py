@@ -44,7 +44,9 @@ class PatchDataset:
         self.patch_size = patch_size
         self.padded = padded
         self.device = padded.device
-        self._pixels = torch.from_numpy(pixels).to(self.device)  # (n, 2): in `padded`, the corners
+        self._pixels = torch.from_numpy(
+            pixels
+        )  # (n, 2): in `padded`, the corners; on the CPU, as all indices
         self.targets = torch.from_numpy(np.zeros(len(pixels), np.int64) if targets is None else targets)
         self.targets = self.targets.to(self.device)
         self._flat = padded.view(-1, padded.shape[2])  # (pixels, k)
@@ -60,11 +62,11 @@ class PatchDataset:
         return self.padded[row : row + size, col : col + size].permute(2, 0, 1)
 
     def find_corners(self, index: Tensor, *, shifts: Tensor | None = None) -> Tensor:
-        """Returns the upper left pixels `(n, 2)` of the patches at `index` in `padded`; see `gather`."""
+        """Returns the upper left pixels `(n, 2)` of patches in `padded`, on the CPU; see `gather`."""
         corners = self._pixels[index]
         if shifts is not None:
             last = [length - self.patch_size for length in self.padded.shape[:2]]
-            corners = (corners + shifts).clamp(min=0).minimum(corners.new_tensor(last))
+            corners = (corners + shifts).clamp(min=0).minimum(torch.tensor(last))
         return corners
 
     def gather(
@@ -73,14 +75,17 @@ class PatchDataset:
         """Returns the patches `(n, 1, k, p, p)` at positions `index` `(n,)` of the dataset.
 
         Args:
-            index: int64 positions in 0..len-1.
+            index: int64 positions in 0..len-1, on the CPU as the next two.
             symmetries: `(n,)` int64 in 0..7: which flip or transpose each patch is turned by; 0 is none.
             shifts: `(n, 2)` int64 rows and cols by which each patch is moved, as far as the scene goes.
         """
         size = self.patch_size
-        offsets = self._offsets[0] if symmetries is None else self._offsets[symmetries]  # (p²) or (n, p²)
         rows, cols = self.find_corners(index, shifts=shifts).unbind(1)
-        windows = (rows * self.padded.shape[1] + cols)[:, None] + offsets  # (n, p²)
+        first = (rows * self.padded.shape[1] + cols).to(self.device, non_blocking=True)
+        offsets = self._offsets[0]  # (p²) or (n, p²)
+        if symmetries is not None:
+            offsets = self._offsets[symmetries.to(self.device, non_blocking=True)]
+        windows = first[:, None] + offsets  # (n, p²)
         pixels = self._flat.index_select(0, windows.flatten())  # (n·p², k)
         return pixels.view(len(index), size, size, -1).permute(0, 3, 1, 2).unsqueeze(1)  # (n, 1, k, p, p)
 

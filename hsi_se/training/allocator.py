@@ -4,7 +4,7 @@ import ctypes
 import platform
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-_NEVER = 2**31 - 1  # bytes
+_NEVER, _HALF_ARENA = 2**31 - 1, 2**25  # bytes
 
 
 def keep_freed_memory() -> bool:
@@ -16,4 +16,7 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     malloc = ctypes.CDLL(None)
-    return all(bool(malloc.mallopt(option, _NEVER)) for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD))
+    keeps = [malloc.mallopt(_M_TRIM_THRESHOLD, _NEVER)]
+    # Older ones take no larger threshold than half of an arena.
+    keeps += [malloc.mallopt(_M_MMAP_THRESHOLD, _NEVER) or malloc.mallopt(_M_MMAP_THRESHOLD, _HALF_ARENA)]
+    return all(keeps)

@@ -32,11 +32,11 @@ def draw_patches(
     count = (len(index),)
     symmetries = shifts = None
     if settings.flips:
-        symmetries = torch.randint(NUM_SYMMETRIES, count, generator=generator).to(train.device)
+        symmetries = torch.randint(NUM_SYMMETRIES, count, generator=generator)
     if settings.shift:
         reach = settings.shift
-        shifts = torch.randint(-reach, reach + 1, (*count, 2), generator=generator).to(train.device)
-    patches = train.gather(index.to(train.device), symmetries=symmetries, shifts=shifts)
+        shifts = torch.randint(-reach, reach + 1, (*count, 2), generator=generator)
+    patches = train.gather(index, symmetries=symmetries, shifts=shifts)
     return _vary_values(patches.squeeze(1), settings).unsqueeze(1)
 
 
@@ -55,14 +55,14 @@ def draw_area(
         symmetry = int(torch.randint(NUM_SYMMETRIES, (), generator=generator))
     if settings.shift:
         reach = settings.shift
-        shifts = torch.randint(-reach, reach + 1, (len(index), 2), generator=generator).to(train.device)
-    corners = train.find_corners(index.to(train.device), shifts=shifts)
+        shifts = torch.randint(-reach, reach + 1, (len(index), 2), generator=generator)
+    corners = train.find_corners(index, shifts=shifts)
     area = train.padded
     for axis in (0, 1):
-        first = corners[:, axis, None] + torch.arange(size, device=train.device)  # (n, p)
-        is_covered = torch.zeros(area.shape[axis], dtype=torch.bool, device=train.device)
+        first = corners[:, axis, None] + torch.arange(size)  # (n, p)
+        is_covered = torch.zeros(area.shape[axis], dtype=torch.bool)
         is_covered[first.flatten()] = True
-        area = area.index_select(axis, is_covered.nonzero()[:, 0])
+        area = area.index_select(axis, is_covered.nonzero()[:, 0].to(train.device, non_blocking=True))
         corners[:, axis] = (is_covered.cumsum(0) - 1)[corners[:, axis]]
     if symmetry >= len(_FLIPPED_AXES):
         area, corners = area.transpose(0, 1), corners.flip(1)

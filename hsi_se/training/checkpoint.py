@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 import hsi_se
-from hsi_se.durable import write_durably
+from hsi_se.durable import sync_folder, write_durably
 from hsi_se.errors import Interrupted, RunError
 from hsi_se.training.distributed import World
 from hsi_se.training.history import EpochRecord
@@ -88,7 +88,6 @@ class Checkpoints:
         self._remedy, self._stop, self._note, self._rewind = remedy, stop, note, rewind
         self._cost_s = _FIRST_COST_S
         self._last = time.perf_counter()
-        self.spent_s = 0.0
 
     def restore(self, state: TrainingState) -> None:
         """Brings a new training to where the newest whole checkpoint is; without any it begins anew.
@@ -97,6 +96,7 @@ class Checkpoints:
             RunError: there are checkpoints, and none of them can be used.
         """
         paths = list_checkpoints(self._folder)
+        damaged = []
         for path in paths:
             try:
                 saved = read_checkpoint(path)
@@ -104,11 +104,15 @@ class Checkpoints:
                 if path == paths[-1]:
                     raise RunError(f"{error}; no checkpoint is left, train again with --overwrite") from None
                 self._note(f"{error}; the one before is used")
+                damaged.append(path)
                 continue
             self._load(state, saved, path)
             break
         if not self._world.agree(str(state.steps)):
             raise RunError(f"{self._folder}: not every process finds the same checkpoints; share the folder")
+        if self._world.is_first:
+            for path in damaged:  # it would count as one of those that are kept
+                path.unlink(missing_ok=True)
         self._rewind(state.history)
 
     def _load(self, state: TrainingState, saved: Tree, path: Path) -> None:
@@ -153,7 +157,9 @@ class Checkpoints:
         if not self._world.is_first:
             return
         start = time.perf_counter()
-        self._folder.mkdir(exist_ok=True)
+        if not self._folder.exists():
+            self._folder.mkdir()
+            sync_folder(self._folder.parent)
         training = state.save()
         content = {"format": _FORMAT, "hsi_se": hsi_se.__version__, "run": self._run, **_surroundings()}
         data = _to_bytes({**content, "training": training})
@@ -163,7 +169,6 @@ class Checkpoints:
             path.unlink()
         self._last = time.perf_counter()
         self._cost_s = self._last - start
-        self.spent_s += self._cost_s
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -176,7 +181,7 @@ def read_checkpoint(path: Path) -> Tree:
     """Returns what was saved, tensors on the CPU.
 
     Raises:
-        RunError: it is damaged, or was never a checkpoint.
+        RunError: it is damaged, cannot be read, or was never a checkpoint.
     """
     match = _NAME.fullmatch(path.name)
     try:
@@ -188,6 +193,8 @@ def read_checkpoint(path: Path) -> Tree:
         # Tensors of their own, laid out as new ones are: the same arithmetic on them gives the same bits.
         tensors = {name: value.clone() for name, value in load(data).items()}
         restored = _put_tensors(tree, tensors)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from None
     except (SafetensorError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: is no checkpoint ({_shorten(error)})") from None
     if not isinstance(restored, dict):

@@ -196,7 +196,7 @@ class _SharedNorm(_BatchNorm):
             return super().forward(x)
         others = [axis for axis in range(x.ndim) if axis != 1]
         values = x.float() if x.dtype == torch.bfloat16 else x
-        count = values.new_tensor([values.numel() // values.shape[1]])
+        count = values.new_full((1,), values.numel() // values.shape[1])
         sums = _sum(torch.cat([values.sum(others), count]))  # (c + 1,)
         mean, count = sums[:-1] / sums[-1], sums[-1]
         centred = values - _along_channels(mean, x.ndim)

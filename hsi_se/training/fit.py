@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hsi_se.config import TrainSettings
-from hsi_se.errors import TrainingError
-from hsi_se.models.inference import predict_patches
+from hsi_se.errors import DivergedError
+from hsi_se.models.inference import full_float32, predict_patches
 from hsi_se.sampling.patches import PatchDataset
 from hsi_se.training.allocator import keep_freed_memory
 from hsi_se.training.checkpoint import Forgetful, Keeper
@@ -62,7 +62,8 @@ def fit(
         world: the processes that share each batch; each is given all the patches.
 
     Raises:
-        TrainingError: the loss is no longer a finite number.
+        DivergedError: the loss is no longer a finite number.
+        TrainingError: there are more processes than patches in a batch.
     """
     world, keeper = world or World(), keeper or Forgetful()
     state = TrainingState(model, settings, num_patches=len(train), seed=seed)
@@ -71,7 +72,7 @@ def fit(
         keep_freed_memory()
     weight = _class_weights(train.targets, num_classes, settings.class_weights)
     cuda = [train.device] if train.device.type == "cuda" else []
-    with torch.random.fork_rng(cuda):
+    with torch.random.fork_rng(cuda), full_float32():
         torch.manual_seed(seed)
         keeper.restore(state)
         network = world.wrap(model)
@@ -84,7 +85,7 @@ def fit(
             for index in state.batches():
                 share = world.take_share(len(index))
                 logits = step(index, generator=state.generator, share=share)
-                targets = train.targets[index.to(train.device)]
+                targets = train.targets[index.to(train.device, non_blocking=True)]
                 loss = F.cross_entropy(
                     logits.float(), targets[share], weight=weight, label_smoothing=settings.label_smoothing
                 )
@@ -101,7 +102,7 @@ def fit(
             mean_loss = float(state.total_loss) / len(train)
             rate = len(train) / state.epoch_s
             if not math.isfinite(mean_loss) or not _has_finite_weights(model):
-                raise TrainingError(
+                raise DivergedError(
                     f"train.learning_rate = {settings.learning_rate:g}: the loss or a weight is no finite "
                     f"number after epoch {state.epoch}; "
                     "lower the learning rate, or check the scale of the cube"
@@ -127,7 +128,7 @@ def fit(
 
 def _has_finite_weights(model: nn.Module) -> bool:
     """Batch norm's running statistics count too."""
-    return all(bool(value.isfinite().all()) for value in model.state_dict().values())
+    return bool(torch.stack([value.isfinite().all() for value in model.state_dict().values()]).all())
 
 
 def _class_weights(targets: Tensor, num_classes: int, kind: str) -> Tensor | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hsi_se.config import TrainSettings
+from hsi_se.models.inference import full_float32
 from hsi_se.models.network import Network
 from hsi_se.sampling.patches import PatchDataset
 from hsi_se.training.allocator import keep_freed_memory
@@ -76,18 +77,19 @@ def profile_steps(
     clock = _Clock(train.device)
     model.train()
     step.watch = clock.mark
-    for _ in range(num_steps + 1):
-        index = torch.randperm(len(train), generator=generator)[: settings.batch_size]
-        clock.start()
-        logits = step(index, generator=generator)
-        loss = F.cross_entropy(logits.float(), train.targets[index.to(train.device)])
-        clock.mark(LOSS, loss)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        clock.finish_backward()
-        optimizer.step()
-        clock.lap(OPTIMIZER)
-    cost = step.costs[-1] if step.costs else None
+    with full_float32():
+        for _ in range(num_steps + 1):
+            index = torch.randperm(len(train), generator=generator)[: settings.batch_size]
+            clock.start()
+            logits = step(index, generator=generator)
+            loss = F.cross_entropy(logits.float(), train.targets[index.to(train.device)])
+            clock.mark(LOSS, loss)
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            clock.finish_backward()
+            optimizer.step()
+            clock.lap(OPTIMIZER)
+    cost = step.cost
     counted = step.count_macs(len(index), cost.area if cost is not None and cost.is_shared else None)
     first = next(iter(model.stages))
     stages = tuple(

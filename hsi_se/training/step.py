@@ -48,15 +48,15 @@ class Stepper:
     Attributes:
         precision: of its products.
         obstacle: why patches cannot share, in words; empty where they can.
-        costs: of the batches so far that could share.
+        cost: of the last batch that could share.
         watch: told of what each part of the forward pass gives, by its name.
     """
 
     def __init__(self, model: torch.nn.Module, *, train: PatchDataset, settings: TrainSettings) -> None:
         self._model, self._train, self._settings = model, train, settings
         self.precision = choose_precision(settings.precision, train.device)
-        self.obstacle = _explain_obstacle(model, settings)
-        self.costs: list[BatchCost] = []
+        self.obstacle = _explain_obstacle(model, settings, device=train.device)
+        self.cost: BatchCost | None = None
         self.watch: Watch | None = None
 
     def __call__(self, index: Tensor, *, generator: torch.Generator, share: slice = slice(None)) -> Tensor:
@@ -70,9 +70,8 @@ class Stepper:
             return self._forward(patches[share])
         area, corners = draw_area(self._train, index, settings=settings, generator=generator)
         if not self.obstacle:
-            cost = self.estimate(len(index), area.shape[:2])
-            self.costs.append(cost)
-            if cost.is_shared:
+            self.cost = self.estimate(len(index), area.shape[:2])
+            if self.cost.is_shared:
                 if self.watch is not None:
                     self.watch(DRAWN, area)
                 with self._autocast():
@@ -120,7 +119,9 @@ class Stepper:
         )
 
 
-def _explain_obstacle(model: torch.nn.Module, settings: TrainSettings) -> str:
+def _explain_obstacle(model: torch.nn.Module, settings: TrainSettings, *, device: torch.device) -> str:
+    if device.type != "cpu":
+        return "sharing is for processors: a GPU would be busy launching what is done for each patch"
     if not can_share(model):
         return "only HybridSN and cnn3d keep what patches share apart from what they do not"
     varied = settings.list_variations()

@@ -17,7 +17,19 @@ def gather_windows(features: Tensor, corners: Corners, *, size: int, gates: Tens
 
     Backwards, a location gets the sum over the patches that cover it.
     """
+    if features.device.type != "cpu" and gates is None:  # one launch, where a copy of each would be many
+        return index_windows(features, corners, size=size)
     return cast(Tensor, _GatherWindows.apply(features, corners, size, gates))  # type: ignore[no-untyped-call]
+
+
+def index_windows(features: Tensor, corners: Corners, *, size: int) -> Tensor:
+    """As `gather_windows` without gates, by an index for each location of each patch."""
+    rows, cols = torch.tensor(corners).T
+    steps = torch.arange(size)
+    rows, cols = rows[:, None] + steps, cols[:, None] + steps  # (n, s)
+    places = rows[:, :, None] * features.shape[1] + cols[:, None]  # (n, s, s)
+    flat = features.flatten(0, 1).index_select(0, places.flatten().to(features.device))
+    return flat.view(len(corners), size, size, -1)
 
 
 def average_windows(features: Tensor, corners: Corners, *, size: int) -> Tensor:
