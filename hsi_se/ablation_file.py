@@ -77,7 +77,9 @@ class AblationSettings(Settings):
         return self
 
     def list_variants(self) -> dict[str, Overrides]:
-        return self.variants | ({} if self.grid is None else self.grid.expand())
+        """Returns the variants that are named, then those of the grid that have other names."""
+        grid = {} if self.grid is None else self.grid.expand()
+        return self.variants | {name: changes for name, changes in grid.items() if name not in self.variants}
 
 
 @dataclass(frozen=True, eq=False)

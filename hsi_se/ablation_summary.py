@@ -210,9 +210,11 @@ def _describe(test: PairedTest, p_holm: float) -> Comparison:
     values = f"{points(difference.mean)} points"
     if difference.n > 1:
         values += f", 95 % interval {points(difference.low)} to {points(difference.high)}"
-    if is_shown:
-        sentence = f"{'better' if difference.mean > 0 else 'worse'}: {values}, n={difference.n}, "
-        sentence += f"p = {p_holm:.2g} after Holm"
+    if is_shown:  # by ranks, of which the sign test's mean may know nothing
+        verdict = "better" if test.rank_biserial > 0 else "worse"
+        if test.rank_biserial * difference.mean < 0:
+            verdict += f" for most seeds, though {'lower' if difference.mean < 0 else 'higher'} in the mean"
+        sentence = f"{verdict}: {values}, n={difference.n}, p = {p_holm:.2g} after Holm"
     else:
         sentence = f"no difference shown: {values}, n={difference.n}"
         if difference.low > 0 or difference.high < 0:

@@ -356,6 +356,8 @@ def info(
 
     if (config is None) == (points is None):
         raise ConfigError("info: give a CONFIG, or --points NAME without one")
+    if points is not None and (overrides or compare or data is not None):
+        raise ConfigError("--points: --set, --data and --compare-attention have no effect beside it")
     settings = None if config is None else load_config(config, overrides or [])
 
     from hsi_se import preview, terminal

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hsi_se.errors import ConfigError
+
 if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
@@ -58,6 +60,9 @@ def ablate(
     from hsi_se import ablation as runner
 
     if dry_run:
+        for option, value in (("--workers", workers), ("--scheduler", scheduler)):
+            if value is not None:
+                raise ConfigError(f"{option}: has no effect with --dry-run; leave one of them out")
         from hsi_se.ablation_plan import plan_ablation
 
         print_plan(plan_ablation(ablation, out=out, data=data))
@@ -129,7 +134,7 @@ def watch(ablation: "Ablation") -> Iterator["Watcher"]:
     """Yields who shows the state of every run: a live table on a terminal, lines off it."""
     from rich.console import Console
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
     if not console.is_terminal:
         yield Lines(ablation)
         return
@@ -197,7 +202,9 @@ class Lines:
         if not self.spent or not num_left:
             return ""
         seconds = num_left * (time.monotonic() - self.start) / len(self.spent)
-        return f"{time.strftime('%H:%M:%S', time.gmtime(seconds))} left"
+        from hsi_se.report.tables import clock
+
+        return f"{clock(seconds)} left"
 
 
 class Board(Lines):
@@ -214,8 +221,10 @@ class Board(Lines):
     def render(self) -> "Table":
         from rich.table import Table
 
+        from hsi_se.report.tables import clock
+
         signs = "  ".join(f"{sign} {state or 'waiting'}" for state, sign in _SIGNS.items())
-        elapsed = time.strftime("%H:%M:%S", time.gmtime(time.monotonic() - self.start))
+        elapsed = clock(time.monotonic() - self.start)
         table = Table(
             title=f"{self.ablation.name}: {len(self.accuracies)} of {len(self.ablation.runs)} runs, "
             f"{elapsed}, {self.describe_time() or 'time left unknown'}",
@@ -244,10 +253,11 @@ def print_plan(rows: "list[PlannedVariant]") -> None:
 
     from rich.table import Table
 
+    from hsi_se.report.tables import clock
     from hsi_se.terminal import make_console
 
     def describe_time(seconds: float | None) -> str:
-        return "–" if seconds is None else time.strftime("%H:%M:%S", time.gmtime(seconds))
+        return "–" if seconds is None else clock(seconds)
 
     has_scenes = any(row.scene for row in rows)
     num_runs = sum(len(row.seeds) for row in rows)

@@ -67,4 +67,4 @@ def watch(
     from hsi_se.watch import follow
 
     with suppress(KeyboardInterrupt):  # whoever watches may leave; the training goes on
-        follow(run, console=Console())
+        follow(run, console=Console(markup=False, emoji=False))

@@ -194,8 +194,9 @@ class MasksSplit(Settings):
             raise mistake("give train: FILE and test: FILE, or partition: FILE alone")
         if self.partition is None and self.partition_key is not None:
             raise mistake("has no effect without partition: FILE; leave it out", key="partition_key")
-        for key in ("train_key", "test_key"):
-            if self.partition is not None and getattr(self, key) is not None:
+        for key in ("train_key", "test_key", "validation", "seed"):
+            default = type(self).model_fields[key].default
+            if self.partition is not None and getattr(self, key) != default:
                 raise mistake("has no effect beside partition: FILE; leave it out", key=key)
         return self
 
@@ -417,8 +418,11 @@ def parse_seeds(text: str) -> list[int]:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ConfigError(f"--seeds {text}: write 0-9, or 0,3,5")
-        span = range(int(first), int(last if dash else first) + 1)
-        if not span or len(span) > 1000:
-            raise ConfigError(f"--seeds {text}: {part.strip()} names {len(span)} seeds; write 0-9, or 0,3,5")
-        seeds += [seed for seed in span if seed not in seeds]
+        low, high = int(first), int(last if dash else first)
+        if high >= 2**63:
+            raise ConfigError(f"--seeds {text}: a seed is less than 2⁶³; write 0-9, or 0,3,5")
+        if not 0 <= high - low < 1000:
+            num_seeds = max(0, high - low + 1)
+            raise ConfigError(f"--seeds {text}: {part.strip()} names {num_seeds} seeds; write 0-9, or 0,3,5")
+        seeds += [seed for seed in range(low, high + 1) if seed not in seeds]
     return seeds

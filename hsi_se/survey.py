@@ -16,7 +16,7 @@ from hsi_se.config import (
 )
 from hsi_se.config_file import dump_config, parse_config
 from hsi_se.config_model import HybridSN, SqueezeExcite
-from hsi_se.errors import SceneError
+from hsi_se.errors import ConfigError, SceneError
 from hsi_se.report.scene_figures import save_quick_look, save_spectra
 from hsi_se.sampling.splits import make_split
 from hsi_se.scene.catalogue import KnownScene, guess_known_scene
@@ -83,6 +83,9 @@ def survey_files(
     Raises:
         HsiError: a file cannot be read, or a setting is wrong.
     """
+    for override in overrides:
+        if not override.startswith("scene."):
+            raise ConfigError(f"--set {override}: inspect looks at the files named; write scene.key=value")
     draft = parse_config(_DRAFT, overrides, path=Path("inspect"))
     assert isinstance(draft.scene, SceneFiles)
     byte_order = draft.scene.byte_order

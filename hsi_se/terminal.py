@@ -17,8 +17,10 @@ from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.audit import SplitAudit
 from hsi_se.launcher import is_first
 from hsi_se.report.tables import (
+    clock,
     describe_leakage,
     describe_summary,
+    kappa_text,
     list_accuracy_rows,
     list_class_rows,
     list_series_rows,
@@ -43,7 +45,7 @@ def show_progress() -> Iterator[Observer]:
     if not is_first():  # of several processes, one speaks
         yield Silent()
         return
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
     if not console.is_terminal:
         yield PlainLines()
         return
@@ -110,10 +112,10 @@ class PlainLines:
     def _print(self, state: str) -> None:
         self._last = time.monotonic()
         rate = self._done / max(self._last - self._start, 1e-9)
-        left = time.gmtime((self._total - self._done) / max(rate, 1e-9))
+        left = clock((self._total - self._done) / max(rate, 1e-9))
         print(
             f"{self._task}  {100 * self._done / self._total:3.0f} %  {rate:,.0f} {self._unit}/s  "
-            f"{time.strftime('%H:%M:%S', left)} left  {state}".rstrip(),
+            f"{left} left  {state}".rstrip(),
             file=sys.stderr,
             flush=True,
         )
@@ -130,8 +132,8 @@ def _describe(record: EpochRecord) -> str:
 
 
 def make_console(*, width: int = 110) -> Console:
-    """As wide as the terminal; off one, as wide as the tables need."""
-    return Console(width=None if sys.stdout.isatty() else width)
+    """As wide as the terminal; off one, as wide as the tables need. Names are no markup: [x] and :x: stay."""
+    return Console(width=None if sys.stdout.isatty() else width, markup=False, emoji=False)
 
 
 def print_assessment(assessment: Assessment) -> None:
@@ -150,7 +152,7 @@ def print_assessment(assessment: Assessment) -> None:
         numbers = method.evaluation
         print(
             f"{method.name + ':':<18} OA {percent(numbers.overall_accuracy):>6} %   "
-            f"AA {percent(numbers.average_accuracy):>6} %   κ {numbers.kappa:.4f}"
+            f"AA {percent(numbers.average_accuracy):>6} %   κ {kappa_text(numbers.kappa)}"
         )
     print(describe_leakage(assessment.audit.leakage))
     print(
@@ -176,7 +178,7 @@ def print_cross_scene(found: "CrossScene") -> None:
         print(f"note: {note}")
     print(
         f"cross-scene:  OA {percent(evaluation.overall_accuracy)} %   "
-        f"AA {percent(evaluation.average_accuracy)} %   κ {evaluation.kappa:.4f}"
+        f"AA {percent(evaluation.average_accuracy)} %   κ {kappa_text(evaluation.kappa)}"
     )
     print(
         "No split is involved: every labelled pixel counts. Where the two scenes share ground, pixels that "
@@ -200,7 +202,7 @@ def print_audit(audit: SplitAudit) -> None:
     floor = audit.location_floor
     print(
         f"location floor: OA {percent(floor.overall_accuracy)} %   AA {percent(floor.average_accuracy)} %   "
-        f"κ {floor.kappa:.4f}"
+        f"κ {kappa_text(floor.kappa)}"
     )
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from hsi_se.ablation_record import AblationFolder
 from hsi_se.errors import RunError
 from hsi_se.records import RunFolder, RunStart
+from hsi_se.report.tables import clock
 from hsi_se.training.history import EpochRecord
 
 POLL_S = 0.5
@@ -49,7 +50,7 @@ class Progress:
             text += f"  validation OA {100 * last.validation_accuracy:.1f} %"
         if self.is_finished:
             return f"{text}  finished"
-        return text if self.left_s is None else f"{text}  {_clock(self.left_s)} left"
+        return text if self.left_s is None else f"{text}  {clock(self.left_s)} left"
 
 
 def list_progress(path: Path) -> list[Progress]:
@@ -160,7 +161,7 @@ def draw(runs: Sequence[Progress], *, path: Path, width: int) -> RenderableType:
     )
     parts.append(Text(f"{_bar(done, 30)}  {run.describe()}"))
     if run.quiet_s > 60 and not run.is_finished:
-        parts.append(Text(f"nothing written for {_clock(run.quiet_s)}", style="yellow"))
+        parts.append(Text(f"nothing written for {clock(run.quiet_s)}", style="yellow"))
     if run.epochs:
         parts.append(_draw_curves(run, width=width))
         parts.append(_draw_classes(run))
@@ -225,11 +226,6 @@ def _draw_classes(run: Progress) -> RenderableType:
 def _bar(share: float, width: int) -> str:
     filled = round(width * min(max(share, 0.0), 1.0))
     return "█" * filled + "░" * (width - filled)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def _below(folder: RunFolder, path: Path) -> tuple[str, ...]:

@@ -193,3 +193,12 @@ def test_a_mistake_in_the_base_is_placed_in_the_base(load, tmp_path):
 def test_a_mistake_in_set_is_named_as_such(load):
     with pytest.raises(ConfigError, match=r"^--set train.epochs=x: train.epochs = 'x'"):
         load(HEAD + PAIR, "train.epochs=x")
+
+
+def test_a_variant_of_the_users_wins_over_the_grids_of_the_same_name(load):
+    found = load(
+        HEAD + "variants: {none: {train.epochs: 5}}\ngrid: {points: [fold], kinds: [se], up_to: 1}\n"
+    )
+    assert next(iter(found.variants)) == "none"
+    assert found.variants["none"] == {"train.epochs": 5}
+    assert len(found.variants) == 2

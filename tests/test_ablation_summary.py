@@ -325,3 +325,13 @@ def test_runs_of_two_precisions_are_named_as_a_caveat():
         "none", [[make_run("none", 0, 0.5), make_run("none", 1, 0.5, precision="bfloat16")]]
     )
     assert "bfloat16" in found[-1]
+
+
+def test_what_ranks_and_the_mean_see_differently_is_said():
+    """Thirteen seeds a little better, one much worse."""
+    base = np.full(14, 0.9)
+    gains = np.array([0.001 * n for n in range(1, 14)] + [-0.5])
+    sentence = compare(answer({"none": base, "se": base + gains}), "se").sentence
+    assert sentence.startswith("better for most seeds, though lower in the mean: −2.92 points")
+    sentence = compare(answer({"none": base, "se": base - gains}), "se").sentence
+    assert sentence.startswith("worse for most seeds, though higher in the mean: +2.92 points")

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import scipy.io
 import typer.main
@@ -13,6 +14,7 @@ import hsi_se
 from hsi_se.cli import app
 from hsi_se.config import Config
 from hsi_se.config_model import Ssrn, list_blocks
+from hsi_se.report.tables import clock
 from hsi_se.scene.synthetic import make_synthetic_scene
 from tests.conftest import ROOT, TINY
 
@@ -241,3 +243,75 @@ def test_a_path_that_cannot_be_written_is_one_line(call, tmp_path):
     code, _, err = call("split", DEMO, *TINY_OPTIONS, "--png", tmp_path / "file" / "split.png")
     assert code == 2
     assert re.fullmatch(r"hsi-se: .*file.*: .*; check the path, its rights and the room on the disk\n", err)
+
+
+@pytest.mark.parametrize(
+    "name", ["corn [no-till]", "soy [/x]", ":corn:", "wheat $5^$ or", "$a_x$", "oats | barley"]
+)
+def test_a_class_may_be_called_what_it_likes(call, tmp_path, name):
+    """Brackets and colons are markup to rich, dollars mathematics to matplotlib, bars cells to Markdown."""
+    scene = make_synthetic_scene(seed=0, rows=24, cols=24, bands=16)
+    np.save(tmp_path / "cube.npy", scene.cube)
+    np.save(tmp_path / "labels.npy", scene.labels)
+    names = [name, *(f"class {label}" for label in scene.class_ids[1:])]
+    files = {"cube": f"{tmp_path}/cube.npy", "labels": f"{tmp_path}/labels.npy", "class_names": names}
+    changes = [f"scene={json.dumps(files)}", *TINY[1:], "train.epochs=1", "model.width=0.25"]
+    options = [part for change in changes for part in ("--set", change)]
+    run = tmp_path / "run"
+    assert call("train", ROOT / "configs" / "demo.yaml", *options, "--run", run)[0] == 0
+    code, out, err = call("eval", run)
+    assert code == 0, err
+    assert name in out
+    assert call("report", run, "--figures", "svg")[0] == 0
+    text = (run / "report.md").read_text()
+    assert name.replace("|", "\\|") in text
+    rows = [line for line in text.splitlines() if line.startswith("| 1 |")]
+    assert len({line.replace("\\|", "").count("|") for line in rows}) <= 3  # one for each table
+
+
+def test_a_day_and_more_is_told_in_hours():
+    told = ["0:00:00", "0:01:00", "1:02:05", "60:00:00"]
+    assert [clock(seconds) for seconds in (0, 59.6, 3725, 216_000)] == told
+
+
+@pytest.mark.parametrize("more", [["--set", "nonsense=3"], ["--compare-attention"], ["--data", "nowhere"]])
+def test_points_stand_alone(call, more):
+    code, _, err = call("info", "--points", "ssrn", *more)
+    assert code == 2
+    assert err == "hsi-se: --points: --set, --data and --compare-attention have no effect beside it\n"
+
+
+@pytest.mark.parametrize("more", [["--workers", 2], ["--scheduler", "tcp://127.0.0.1:1"]])
+def test_a_dry_run_takes_no_workers(call, more):
+    code, _, err = call("ablate", ROOT / "configs" / "ablations" / "placement.yaml", "--dry-run", *more)
+    assert code == 2
+    assert err == f"hsi-se: {more[0]}: has no effect with --dry-run; leave one of them out\n"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "problem"),
+    [
+        ("0-99999999999999999999", "a seed is less than 2⁶³"),
+        ("9223372036854775808", "a seed is less than 2⁶³"),
+        ("0-1000", "0-1000 names 1001 seeds"),
+        ("9-0", "9-0 names 0 seeds"),
+    ],
+)
+def test_seeds_out_of_bounds_are_refused(call, seeds, problem):
+    code, _, err = call("train", ROOT / "configs" / "demo.yaml", "--seeds", seeds)
+    assert code == 2
+    assert err == f"hsi-se: --seeds {seeds}: {problem}; write 0-9, or 0,3,5\n"
+
+
+def test_a_class_of_one_pixel_asks_for_counts_by_label(call, tmp_path):
+    labels = make_synthetic_scene(seed=0, rows=24, cols=24, bands=16).labels.copy()
+    first = labels == 1
+    labels[first] = 0
+    labels[tuple(np.argwhere(first)[0])] = 1
+    np.save(tmp_path / "labels.npy", labels)
+    np.save(tmp_path / "cube.npy", np.ones((24, 24, 16), np.float32))
+    scene = f"scene={{cube: {tmp_path}/cube.npy, labels: {tmp_path}/labels.npy}}"
+    split = "split={kind: random, train: {per_class: 1}}"
+    code, _, err = call("split", ROOT / "configs" / "demo.yaml", "--set", scene, "--set", split)
+    assert code == 2
+    assert err.endswith("none would be left to test; give counts by label, {per_class: {1: 15, …}}\n")

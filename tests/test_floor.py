@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -13,6 +14,7 @@ from hsi_se.evaluation.floor import evaluate_location_floor, evaluate_spectral_b
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.readers import load_ground_truth
 from hsi_se.scene.scene import GroundTruth
+from hsi_se.training import spectral
 from tests.conftest import REAL_SCENES, needs_real_scenes
 
 
@@ -132,3 +134,30 @@ def test_a_training_side_of_one_class_calls_everything_it():
     )
     baseline = evaluate_spectral_baseline(truth, split, np.zeros((2, 6, 3), np.float32), seed=0)
     assert baseline.evaluation.confusion.tolist() == [[1, 0], [6, 0]]
+
+
+def test_tuning_sees_every_class_of_a_large_training_side():
+    """Eight pixels of 20,008: drawn without regard to class, they are missing as often as not."""
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2], [10_000, 10_000, 8])
+    x = (rng.standard_normal((len(y), 2)) + 4 * y[:, None]).astype(np.float32)
+    seen = []
+
+    class Search(GridSearchCV):
+        def fit(self, x, y):
+            seen.append(np.bincount(y, minlength=3).tolist())
+            return super().fit(x, y)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spectral, "GridSearchCV", Search)
+        spectral.fit_svm(x, y, seed=0, gamma=0.5)
+    assert seen == [[1000, 1000, 3]]
+
+
+@pytest.mark.parametrize("counts", [(10, 1), (3000, 1), (5, 2, 1)])
+def test_one_class_alone_with_a_pixel_for_each_fold_is_no_ground_for_tuning(counts):
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(len(counts)), counts)
+    x = rng.standard_normal((len(y), 4)).astype(np.float32)
+    machine = spectral.fit_svm(x, y, seed=0).named_steps["svc"]
+    assert (machine.C, machine.gamma) == (100.0, 0.25)

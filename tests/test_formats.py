@@ -17,7 +17,7 @@ from hsi_se import load_scene
 from hsi_se.config import SceneFiles
 from hsi_se.errors import SceneError
 from hsi_se.scene.formats import open_file
-from hsi_se.scene.raster import pick_natural_colour
+from hsi_se.scene.raster import pick_natural_colour, to_nanometres
 from hsi_se.scene.readers import open_scene_image
 from tests.conftest import REAL_SCENES, needs_real_scenes
 
@@ -215,6 +215,46 @@ def test_a_reflectance_scale_factor_divides(tmp_path):
     assert scene.cube.dtype == np.float32
 
 
+@pytest.mark.parametrize("with_offset", [False, True])
+def test_gain_and_offset_of_each_band_are_applied_as_gdal_does(tmp_path, with_offset):
+    cube, labels = np.arange(24, dtype=np.int16).reshape(3, 4, 2), np.ones((3, 4), np.uint8)
+    gain, offset = [0.5, 0.25], [1.0, -2.0] if with_offset else [0.0, 0.0]
+    metadata = {"data gain values": gain, **({"data offset values": offset} if with_offset else {})}
+    paths = write_envi(tmp_path, cube, labels, **metadata)
+    np.testing.assert_allclose(load(paths).cube, cube * np.array(gain) + np.array(offset))
+    with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
+        image = rasterio.open(paths[0].with_suffix(".img"))
+    with image:
+        assert (list(image.scales), list(image.offsets)) == (gain, offset)
+
+
+def test_gains_that_are_not_one_a_band_are_left_alone_and_named(tmp_path):
+    cube, labels = np.arange(24, dtype=np.int16).reshape(3, 4, 2), np.ones((3, 4), np.uint8)
+    scene = load(write_envi(tmp_path, cube, labels, **{"data gain values": [0.5, 0.5, 0.5]}))
+    assert np.array_equal(scene.cube, cube)
+    assert "gain or offset values are not one for each band" in scene.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("unit", "values", "expected"),
+    [
+        ("Angstroms", [4000, 5000], [400, 500]), ("Millimeters", [0.0004, 0.0005], [400, 500]),
+        ("Meters", [4e-7, 5e-7], [400, 500]), ("Unknown", [0.4, 0.5], [400, 500]),
+        (None, [400, 500], [400, 500]), ("Micrometers", [0.4, 0.5], [400, 500]),
+        ("Wavenumber", [1000, 2000], None), ("Index", [101, 102], None),
+    ],
+)  # fmt: skip
+def test_wavelengths_are_lengths_or_are_not_used(unit, values, expected):
+    found, notes = to_nanometres(values, unit=unit, bands=2)
+    if expected is None:
+        assert found is None
+        assert notes == (
+            f"the file's wavelengths are in {unit.lower()}, which is no length here; they are not used",
+        )
+    else:
+        np.testing.assert_allclose(found, expected)
+
+
 def test_the_configs_scale_wins_over_the_files(tmp_path):
     paths = write_envi(tmp_path, CUBE, LABELS, **{"reflectance scale factor": 10000})
     np.testing.assert_array_equal(load(paths, scale=1).cube, CUBE)
@@ -361,6 +401,20 @@ def test_another_value_may_stand_for_unlabelled(tmp_path):
     scene = load(write_npy(tmp_path, CUBE, stored), unlabelled=255)
     np.testing.assert_array_equal(scene.labels, LABELS)
     assert scene.notes == ()
+
+
+def test_another_value_may_stand_for_unlabelled_in_a_table_too(tmp_path):
+    cube = np.arange(2 * 3 * 2, dtype=np.float32).reshape(2, 3, 2)
+    np.save(tmp_path / "cube.npy", cube)
+    rows = ["row,col,label", "0,0,255", "0,1,0", "0,2,1", "1,0,2", "1,0,2"]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    paths = tmp_path / "cube.npy", tmp_path / "labels.csv"
+    scene = load(paths, unlabelled=255)
+    assert scene.labels.tolist() == [[0, 1, 2], [3, 0, 0]]
+    assert "0 is a class here" in scene.notes[0]
+    (tmp_path / "labels.csv").write_text("\n".join([*rows, "0,1,1"]))
+    with pytest.raises(SceneError, match=r"labels\.csv:7: label 1 for row 0, col 1"):
+        load(paths, unlabelled=255)
 
 
 def test_where_zero_is_a_class_every_label_is_raised_by_one_and_said(tmp_path):

@@ -218,3 +218,11 @@ def test_a_ranking_needs_scenes_and_says_how_many():
     assert "1 here, and 8 variants need at least 5" in why_no_ranks(1, 8)
     assert "two" in why_no_ranks(9, 2)
     assert why_no_ranks(5, 8) == ""
+
+
+@given(st.integers(1, 40), st.lists(st.integers(100, 900), min_size=2, max_size=8))
+def test_a_gain_of_as_many_pixels_in_every_seed_has_no_spread(gain, correct):
+    """But for the rounding of fractions, which must not pass for one."""
+    found = compare_pairs([(n + gain) / 1000 - n / 1000 for n in correct])
+    assert math.isnan(found.effect_size)
+    assert compare_pairs([1e-17] * 6).p == 1

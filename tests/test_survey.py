@@ -189,3 +189,26 @@ def test_labels_of_a_known_size_take_the_known_names():
     assert survey.truth is not None
     assert survey.truth.class_names[14] == "Lettuce_romaine_7wk"
     assert survey.scene.class_names == "salinas-a"
+
+
+def test_a_scene_whose_first_rows_are_empty_is_inspected(inspect, tmp_path):
+    """As of a flight line that lies askew in its raster."""
+    cube = np.random.default_rng(0).random((70, 6, 5)).astype(np.float32)
+    cube[:40] = -9999
+    labels = np.zeros((70, 6), np.uint8)
+    labels[50:] = 1
+    labels[60:] = 2
+    np.save(tmp_path / "cube.npy", cube)
+    np.save(tmp_path / "labels.npy", labels)
+    code, out, err = inspect(
+        "inspect", tmp_path / "cube.npy", tmp_path / "labels.npy", "--set", "scene.nodata=-9999"
+    )
+    assert (code, err) == (0, "")
+    assert "240" in out
+
+
+@pytest.mark.parametrize("override", ["scene=indian-pines", "patch.size=99", "train.epochs=7"])
+def test_inspect_takes_settings_of_the_scene_alone(inspect, files, override):
+    code, _, err = inspect("inspect", *files, "--set", override)
+    assert code == 2
+    assert err == f"hsi-se: --set {override}: inspect looks at the files named; write scene.key=value\n"

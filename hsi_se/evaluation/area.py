@@ -84,7 +84,8 @@ def estimate_area(
     Valid only where the test pixels are a probability sample of the pixels in `mapped_pixels`: drawn at
     random within each map class, or from all, the classes then being post-strata. The labelled pixels
     of a benchmark scene are no such sample of the scene, for they lie where somebody chose to label; a
-    random draw from them stands for the labelled area alone, so count only the map's labelled pixels.
+    random draw from them stands for the labelled area alone, whose classes are known. Over a whole map the
+    estimate then takes the unlabelled pixels to err as the labelled ones do, which the reports say.
     Test pixels close together err together; the intervals know nothing of that.
 
     A class that the map holds but that only one test pixel is called leaves its share of every variance

@@ -86,11 +86,10 @@ def compare_pairs(differences: Numbers) -> PairedTest:
     Differences of zero are dropped, equal ones share their mean rank, and p comes from all 2ⁿ ways to
     sign these very ranks, so that it is exact with ties too.
     """
-    numbers = np.asarray(differences, dtype=np.float64)
+    numbers = np.asarray(differences, dtype=np.float64).round(12)  # equal differences of fractions are equal
     summary = summarize(numbers)
     nonzero = numbers[np.abs(numbers) > 0]
-    # Doubled, so that mean ranks are whole; rounded, so that equal differences of fractions are equal.
-    ranks = (2 * rankdata(np.abs(nonzero).round(12))).astype(np.int64)
+    ranks = (2 * rankdata(np.abs(nonzero))).astype(np.int64)  # doubled, so that mean ranks are whole
     positive, negative = int(ranks[nonzero > 0].sum()), int(ranks[nonzero < 0].sum())
     chance = np.ones(1)  # of each doubled rank sum, under random signs
     for rank in ranks:
@@ -102,7 +101,7 @@ def compare_pairs(differences: Numbers) -> PairedTest:
         difference=summary,
         rank_sum=smaller / 2,
         p=min(1.0, 2 * float(chance[: smaller + 1].sum())),
-        effect_size=summary.mean / summary.std if summary.std > 0 else float("nan"),
+        effect_size=summary.mean / summary.std if len(np.unique(numbers)) > 1 else float("nan"),
         rank_biserial=(positive - negative) / (positive + negative) if len(ranks) else float("nan"),
     )
 

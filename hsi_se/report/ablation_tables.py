@@ -177,7 +177,7 @@ def _render_scene(report: AblationReport, scene: SceneReport) -> str:
             difference = points(found.difference.mean) + (
                 f" ({low}, {high})" if found.difference.low is not None else ""
             )
-            p = f"{found.p_holm:.3f}"
+            p = "<0.001" if found.p_holm < 5e-4 else f"{found.p_holm:.3f}"
         cells = (name, n, oa, aa, kappa, difference, p, parameters, macs)
         lines.append("    " + " & ".join(map(escape_latex, cells)) + r" \\")
     return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}", ""])

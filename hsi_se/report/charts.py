@@ -13,7 +13,7 @@ _MOST_POINTS = 400  # of one line: more than the picture has columns
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """One curve, `x` and `y` `(n,)`, with dots at its points if there are few; NaN breaks it."""
+    """One curve, `x` and `y` `(n,)`, with dots at its points if there are few; a NaN is left out."""
 
     name: str
     x: Floats
@@ -66,7 +66,8 @@ def draw_lines(title: str, lines: Sequence[Line], *, x: Axis, y: Axis) -> Chart:
     legend, ends, place = [], [], 0
     for line in lines:
         style = "reference" if line.is_reference else f"series series-{(place := place + 1)}"
-        thin = slice(None, None, max(1, -(-len(line.x) // _MOST_POINTS)))
+        # Counted from the end, which is what a curve comes to.
+        thin = slice((len(line.x) - 1) % (step := max(1, -(-len(line.x) // _MOST_POINTS))), None, step)
         points = [
             (_scale(u, x.low, x.high, _LEFT, _RIGHT), _scale(v, y.low, y.high, _BOTTOM, _TOP))
             for u, v in zip(line.x[thin].tolist(), line.y[thin].tolist(), strict=True)

@@ -7,10 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 
 from hsi_se.durable import replacing
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.mapping.class_map import ClassMap
+from hsi_se.report.tables import kappa_text
 from hsi_se.sampling.disjoint import Side, SideMap
 from hsi_se.scene.scene import UNLABELLED
 
@@ -85,7 +87,7 @@ def save_confusion(evaluation: Evaluation, path: Path) -> None:
     axes.set_ylabel("truth")
     axes.set_title(
         f"OA {100 * evaluation.overall_accuracy:.2f} %   AA {100 * evaluation.average_accuracy:.2f} %   "
-        f"κ {evaluation.kappa:.4f}",
+        f"κ {kappa_text(evaluation.kappa)}",
         fontsize=10,
     )
     bar = figure.colorbar(image, ax=axes, shrink=0.7)
@@ -119,6 +121,18 @@ def put_legend(axes: Axes, handles: list[Patch], *, size: float) -> None:
     )
 
 
+def keep_dollars(figure: Figure) -> None:
+    """Names may hold dollars, between which matplotlib sets mathematics; ticks of powers need that."""
+    axes = [axis for each in figure.axes for axis in (each.xaxis, each.yaxis)]
+    powers = {
+        tick for axis in axes if axis.get_scale() == "log" for tick in axis.get_ticklabels(which="both")
+    }
+    for text in figure.findobj(Text):
+        if text not in powers:
+            text.set_parse_math(False)
+
+
 def save_figure(figure: Figure, path: Path) -> None:
+    keep_dollars(figure)
     with replacing(path) as draft:
         figure.savefig(draft, bbox_inches="tight", pad_inches=0.15)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hsi_se.durable import replacing
 from hsi_se.errors import RunError
+from hsi_se.report.figures import keep_dollars
 from hsi_se.report.page import RunFiles
 
 FORMATS = ("pdf", "svg", "png")
@@ -56,6 +57,7 @@ def write_figures(run: RunFiles, *, file_format: str) -> list[Path]:
         path = run.folder.paper_figures / f"{name}.{file_format}"
         with matplotlib.rc_context(_STYLE):
             figure = draw(run)
+            keep_dollars(figure)
             with replacing(path) as draft:  # without a date, so that the same run gives the same bytes
                 metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[file_format]
                 figure.savefig(draft, dpi=_DPI, metadata=metadata)

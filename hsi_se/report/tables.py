@@ -64,6 +64,17 @@ def percent(fraction: float) -> str:
     return "–" if math.isnan(fraction) else f"{100 * fraction:.2f}"
 
 
+def clock(seconds: float) -> str:
+    """`3725` as `1:02:05`; hours go on beyond a day."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def kappa_text(kappa: float) -> str:
+    """`0.98765` as `0.9877`; a dash where one class alone leaves nothing to agree on."""
+    return "–" if math.isnan(kappa) else f"{kappa:.4f}"
+
+
 def pixels(count: float) -> str:
     """A number of pixels that need not be whole; a dash for what cannot be computed."""
     return "–" if math.isnan(count) else f"{count:,.0f}"
@@ -126,6 +137,7 @@ def render_template(template: str, **values: object) -> str:
         keep_trailing_newline=True,
         autoescape=select_autoescape(["html", "svg"]),
     )
+    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|")  # of a Markdown table
     return environment.get_template(template).render(values)
 
 
@@ -145,5 +157,6 @@ def render_report(assessment: Assessment, record: RunRecord, run: RunFolder) -> 
         leakage_sentence=describe_leakage(assessment.audit.leakage),
         coverages=REPORTED_COVERAGES,
         percent=percent,
+        kappa_text=kappa_text,
         pixels=pixels,
     )

@@ -189,9 +189,10 @@ def _count_train(size: int, settings: RandomSplit, *, name: str, label: int) -> 
     if isinstance(count, dict):  # who counts label by label may leave a class out, on either side
         setting, count, most = f"{setting}.{label}", count.get(label, 0), size
     if count > most:
+        remedy = f"write at most {most}" if most else "give counts by label, {per_class: {1: 15, …}}"
         raise SplitError(
             f"{setting} = {count}: class {label} ({name}) has {size} labelled pixels, so none would be left "
-            f"to test; write at most {max(most, 1)}"
+            f"to test; {remedy}"
         )
     return count
 

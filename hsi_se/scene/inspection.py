@@ -70,7 +70,9 @@ def inspect_cube(
         channels[part] = cube[..., list(natural_colour)]
         whole = finite.all(axis=1)
         pixels, pixel_labels = pixels[whole], labels[part][~empty[part]][whole]
-        if origin is None and len(pixels):
+        if not len(pixels):
+            continue
+        if origin is None:
             origin = pixels.mean(axis=0)
         for place, label in enumerate(ids):
             spectra = pixels[pixel_labels == label] - origin

@@ -55,14 +55,15 @@ def read_label_map(
     Raises:
         SceneError: there is no such map, or a label is no whole number from 0 up.
     """
+    raster = None
     if is_table(path):
-        return LabelMap(_read_table(path, shape=shape))
-    raster = pick_raster(
-        open_file(path, byte_order=byte_order), path, is_map=True, key=key, setting=setting, shape=shape
-    )
-    values = raster.read_rows(0, raster.shape[0])[..., 0].astype(np.float64)
+        values = _read_table(path, shape=shape, unlabelled=unlabelled).astype(np.float64)
+    else:
+        contents = open_file(path, byte_order=byte_order)
+        raster = pick_raster(contents, path, is_map=True, key=key, setting=setting, shape=shape)
+        values = raster.read_rows(0, raster.shape[0])[..., 0].astype(np.float64)
     is_unlabelled = values == unlabelled
-    if raster.nodata is not None:
+    if raster is not None and raster.nodata is not None:
         is_unlabelled |= np.isnan(values) if np.isnan(raster.nodata) else values == raster.nodata
     shift = int(unlabelled != UNLABELLED and bool((values[~is_unlabelled] == UNLABELLED).any()))
     labels = np.nan_to_num(values, nan=-1).clip(-1, _HIGHEST).astype(np.int32)
@@ -83,6 +84,8 @@ def read_label_map(
             label + shift: fact for label, fact in facts.items() if label != unlabelled and label + shift > 0
         }
 
+    if raster is None:
+        return LabelMap(labels, notes=notes)
     return LabelMap(
         labels, raise_labels(raster.class_names), raise_labels(raster.palette), raster.georeference, notes
     )
@@ -151,11 +154,13 @@ def _split(line: str) -> list[str]:
     return [part.strip() for part in line.split(delimiter)]
 
 
-def _read_table(path: Path, *, shape: tuple[int, int] | None) -> Labels:
+def _read_table(path: Path, *, shape: tuple[int, int] | None, unlabelled: int) -> Labels:
+    """The labels as they are stored; pixels that the table leaves out are unlabelled."""
     if shape is None:
         raise SceneError(f"{path}: a table of labels has no size of its own; give the scene's cube beside it")
     order = _COLUMNS
-    labels = np.zeros(shape, dtype=np.int32)
+    labels = np.full(shape, unlabelled, dtype=np.int32)
+    is_given = np.zeros(shape, dtype=bool)
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
         for number, line in enumerate(stream, start=1):
             fields = _split(line)
@@ -176,10 +181,10 @@ def _read_table(path: Path, *, shape: tuple[int, int] | None) -> Labels:
                     f"{path}:{number}: row {row}, col {col} lies outside the cube of {shape[0]} × {shape[1]} "
                     "pixels; count both from 0"
                 )
-            if not 0 <= label <= _HIGHEST or labels[row, col] not in (0, label):
+            if not 0 <= label <= _HIGHEST or (is_given[row, col] and labels[row, col] != label):
                 raise SceneError(
                     f"{path}:{number}: label {label} for row {row}, col {col}: "
                     "give one whole number from 0 up a pixel"
                 )
-            labels[row, col] = label
+            labels[row, col], is_given[row, col] = label, True
     return labels

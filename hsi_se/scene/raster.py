@@ -19,6 +19,10 @@ ROWS_PER_CHUNK = 32  # bounds what a pass over a file holds in memory
 _MOST_PER_BYTE = 1100  # deflate packs 1032 bytes into one at most
 _ALWAYS_ALLOWED = 2**24  # bytes: sparse and constant images may pack tighter than deflate
 _IN_WORDS = re.compile(r"(\d[\d.]*)\s*(nm|nano\w*|um|µm|micro\w*)\b", re.IGNORECASE)
+_NANOMETRES = {  # of a unit by how it begins, the longer beginnings first
+    "nano": 1.0, "nm": 1.0, "micro": 1e3, "um": 1e3, "µm": 1e3, "μm": 1e3, "milli": 1e6, "mm": 1e6,
+    "ang": 0.1, "ång": 0.1, "å": 0.1, "meter": 1e9, "metre": 1e9,
+}  # fmt: skip
 _LONGEST_MICROMETRES = 100.0  # above it, a wavelength without a unit is in nanometres
 
 Floats = NDArray[np.float64]
@@ -139,7 +143,7 @@ def to_nanometres(
 ) -> tuple[Floats | None, tuple[str, ...]]:
     """Returns band centres in nanometres, or None with a note that says why they cannot be used.
 
-    Without a unit that is known, values of which none reaches 100 are taken for micrometres.
+    Without a unit, values of which none reaches 100 are taken for micrometres.
     """
     try:
         wavelengths = np.array([float(value) for value in values])
@@ -150,10 +154,12 @@ def to_nanometres(
     if not (np.isfinite(wavelengths).all() and (wavelengths > 0).all()):
         return None, ("the file's wavelengths are not all positive, and are not used",)
     name = (unit or "").strip().casefold()
-    is_micrometres = name.startswith(("micro", "um", "µm", "μm"))
-    if not is_micrometres and not name.startswith(("nano", "nm")):
-        is_micrometres = bool(wavelengths.max() < _LONGEST_MICROMETRES)
-    return wavelengths * (1000.0 if is_micrometres else 1.0), ()
+    factor = next((factor for start, factor in _NANOMETRES.items() if name.startswith(start)), None)
+    if factor is None and name not in ("", "unknown"):
+        return None, (f"the file's wavelengths are in {name}, which is no length here; they are not used",)
+    if factor is None:
+        factor = 1000.0 if wavelengths.max() < _LONGEST_MICROMETRES else 1.0
+    return wavelengths * factor, ()
 
 
 def find_wavelengths_in(names: Sequence[str | None]) -> tuple[list[str], str | None]:

@@ -43,11 +43,16 @@ def fit_svm(
 def _tune(
     x: NDArray[np.float32], y: NDArray[np.integer], *, seed: int, c: float | None, gamma: float | None
 ) -> tuple[float, float]:
-    """C and gamma by cross-validation; the middle of the grid where no class has a pixel for each fold."""
+    """C and gamma by cross-validation; the middle of the grid where two classes do not reach every fold."""
     num_components = x.shape[1]
-    if np.unique(y, return_counts=True)[1].max() < _FOLDS:
+    classes, counts = np.unique(y, return_counts=True)
+    if (counts >= _FOLDS).sum() < 2:
         return c or _GRID_C[len(_GRID_C) // 2], gamma or 1 / num_components
-    tuned_on = np.random.default_rng(seed).permutation(len(x))[:_MAX_TUNING_PIXELS]
+    tuned_on = np.random.default_rng(seed).permutation(len(x))
+    if len(x) > _MAX_TUNING_PIXELS:
+        of_class = [tuned_on[y[tuned_on] == label] for label in classes]
+        share = _MAX_TUNING_PIXELS / len(x)
+        tuned_on = np.concatenate([some[: max(_FOLDS, round(share * len(some)))] for some in of_class])
     grid = {
         "svc__C": [c] if c else list(_GRID_C),
         "svc__gamma": [gamma] if gamma else [factor / num_components for factor in _GRID_GAMMA],

@@ -76,7 +76,9 @@ def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | No
     check_declared(data_path, shape=shape, itemsize=dtype.itemsize, stored=stored, is_packed=False)
 
     with blaming(header_path, "no ENVI header that can be read", remedy=remedy):
-        raster = _make_raster(data_path, header, shape, dtype, offset=layout.offset, interleave=interleave)
+        raster = _make_raster(
+            data_path, header, shape, dtype, header_bytes=layout.offset, interleave=interleave
+        )
     return FileContents(
         f"ENVI {interleave.upper()}", {"": raster}, f"image {'×'.join(map(str, shape))} {dtype}"
     )
@@ -88,7 +90,7 @@ def _make_raster(
     shape: tuple[int, int, int],
     dtype: np.dtype[Any],
     *,
-    offset: int,
+    header_bytes: int,
     interleave: str,
 ) -> Raster:
     rows, cols, bands = shape
@@ -105,7 +107,10 @@ def _make_raster(
             skip = first * cols * (1 if interleave == "bsq" else bands)
             runs = [
                 np.fromfile(
-                    data_path, dtype, count=length, offset=offset + (run * stride + skip) * dtype.itemsize
+                    data_path,
+                    dtype,
+                    count=length,
+                    offset=header_bytes + (run * stride + skip) * dtype.itemsize,
                 )
                 for run in range(num_runs)
             ]
@@ -114,7 +119,7 @@ def _make_raster(
                 for axis, size in enumerate(stored_shape)
             ]
             return np.concatenate(runs).reshape(part).transpose(axes)
-        mapped = np.memmap(data_path, dtype=dtype, mode="r", offset=offset, shape=stored_shape)
+        mapped = np.memmap(data_path, dtype=dtype, mode="r", offset=header_bytes, shape=stored_shape)
         return mapped.transpose(axes)[first:last]
 
     notes: tuple[str, ...] = ()
@@ -125,6 +130,23 @@ def _make_raster(
     if values:
         wavelengths_nm, notes = to_nanometres(values, unit=unit, bands=bands)
     scale = float(header.get("reflectance scale factor", 1))
+    gain = np.full(bands, 1 / scale) if scale not in (0, 1) and math.isfinite(scale) else None
+    offset: Floats | None = None
+    of_bands = [
+        np.array([float(value) for value in _as_list(header.get(key, []))])
+        for key in ("data gain values", "data offset values")
+    ]
+    if any(map(len, of_bands)):
+        if gain is None and all(
+            len(values) in (0, bands) and np.isfinite(values).all() for values in of_bands
+        ):
+            gain = of_bands[0] if len(of_bands[0]) else np.ones(bands)
+            offset = of_bands[1] if len(of_bands[1]) else None
+        else:
+            notes += (
+                "the file's data gain or offset values are not one for each band, or stand beside a "
+                "reflectance scale factor; they are not used",
+            )
     bad = [float(flag) for flag in _as_list(header.get("bbl", []))]
     if bad and len(bad) != bands:
         notes += (f"the file's bad band list has {len(bad)} entries for {bands} bands; it is not used",)
@@ -137,7 +159,8 @@ def _make_raster(
         rows_of=read,
         wavelengths_nm=wavelengths_nm,
         nodata=float(header["data ignore value"]) if "data ignore value" in header else None,
-        gain=np.full(bands, 1 / scale) if scale not in (0, 1) and math.isfinite(scale) else None,
+        gain=gain,
+        offset=offset,
         bad_bands={band: "marked bad in the file" for band, flag in enumerate(bad) if flag == 0},
         georeference=_find_georeference(header),
         class_names=labels,
