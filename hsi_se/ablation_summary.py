@@ -254,12 +254,21 @@ def _describe_scene(scene: str, variants: tuple[VariantReport, ...], record: Run
     return SceneReport(name=name, num_splits=num_splits, variants=variants, notes=tuple(notes))
 
 
+def _average_shared_seeds(variants: Sequence[VariantReport]) -> list[float | None]:
+    """Each variant's mean OA over the seeds that all of them have, None without any."""
+    shared = set.intersection(*({run.seed for run in variant.runs} for variant in variants))
+    of_variants = [
+        [run.overall_accuracy for run in variant.runs if run.seed in shared] for variant in variants
+    ]
+    return [float(np.mean(values)) if values else None for values in of_variants]
+
+
 def _rank(scenes: Sequence[SceneReport]) -> tuple[FriedmanRecord | None, str]:
     names = [variant.name for variant in scenes[0].variants]
     reason = why_no_ranks(len(scenes), len(names))
-    means = [[variant.summaries["overall_accuracy"].mean for variant in scene.variants] for scene in scenes]
+    means = [_average_shared_seeds(scene.variants) for scene in scenes]
     if not reason and any(mean is None for row in means for mean in row):
-        reason = "a variant has no finished run on some scene"
+        reason = "on some scene no seed has a finished run of every variant"
     if reason:
         return None, reason
     test = rank_over_scenes(np.array(means, dtype=np.float64))

@@ -335,3 +335,12 @@ def test_what_ranks_and_the_mean_see_differently_is_said():
     assert sentence.startswith("better for most seeds, though lower in the mean: −2.92 points")
     sentence = compare(answer({"none": base, "se": base - gains}), "se").sentence
     assert sentence.startswith("worse for most seeds, though higher in the mean: +2.92 points")
+
+
+def test_scenes_rank_variants_by_the_seeds_that_all_of_them_have():
+    """Seed 1 is a hard split everywhere; who has not run it yet is no better for that."""
+    tables = {
+        f"scene {place}": {"none": [0.90, 0.50], "a": [0.91, 0.51], "b": [0.89, None]} for place in range(5)
+    }
+    ranks = answer(tables).friedman.average_ranks
+    assert ranks == {"none": 2, "a": 1, "b": 3}
