@@ -132,6 +132,9 @@ def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
     settings, document = parse_settings(AblationSettings, read_text(path), path=path)
     base = _find_base(settings.base, path, document)
     source = _Source(path, document)
+    for override in overrides:
+        if override.partition("=")[0].strip() == "seed":
+            raise ConfigError(f"--set {override}: has no effect; write seeds: in {path}")
     shared = [*source.overrides(settings.set, "set"), *(Override.parse(text) for text in overrides)]
     given = settings.list_variants()
     runs: list[PlannedRun] = []

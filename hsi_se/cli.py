@@ -5,7 +5,7 @@ Whatever needs torch is imported inside the command that needs it, so that `--he
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,7 +47,7 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
 RunOption = Annotated[
     Path | None,
-    typer.Option("--run", metavar="DIR", help="The run folder to write. [default: runs/DATE-NAME-DIGEST]"),
+    typer.Option("--run", metavar="DIR", help="The run folder. Unless given: runs/DATE-NAME-DIGEST."),
 ]
 
 
@@ -198,7 +198,7 @@ def map_scene(
     scene: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE|NAME", help="Another scene: a file, or a known scene. [default: RUN's own]"
+            metavar="FILE|NAME", help="Another scene: a file, or a known scene. Unless given: RUN's own."
         ),
     ] = None,
     overrides: Annotated[
@@ -207,7 +207,7 @@ def map_scene(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The folder to write. [default: RUN/map, or RUN/map-NAME]"),
+        typer.Option(metavar="DIR", help="The folder to write. Unless given: RUN/map, or RUN/map-NAME."),
     ] = None,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write each class's probability, and the entropy.")
@@ -251,7 +251,8 @@ def export(
     run: RunPath,
     file_format: Annotated[str, typer.Option("--format", help="onnx or torch.")],
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="[default: RUN/model.onnx or RUN/model.pt2]")
+        Path | None,
+        typer.Option(metavar="FILE", help="The file. Unless given: RUN/model.onnx or RUN/model.pt2."),
     ] = None,
 ) -> None:
     """Write RUN's network, its reduction inside, as one file that other runtimes read."""
@@ -271,7 +272,7 @@ def split(
     data: DataFolder = None,
     png: Annotated[
         Path | None,
-        typer.Option("--png", metavar="FILE", help="The picture. [default: in runs/]"),
+        typer.Option("--png", metavar="FILE", help="The picture. Unless given: in runs/."),
     ] = None,
     json_file: Annotated[
         Path | None,
@@ -306,6 +307,8 @@ def split(
             draft.write_text(
                 json.dumps(audit.values(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )
+    if png is not None and (png.is_dir() or png.suffix.casefold() not in _PICTURES):
+        raise ConfigError(f"--png {png}: name a file that ends in {', '.join(_PICTURES)}")
     picture = png or RUNS / f"{settings.name or 'config'}-split-{audit.split.digest[:8]}.png"
     save_split(sides, picture, title=f"{truth.name}: {settings.split.kind} split")
     print_audit(audit)
@@ -333,6 +336,7 @@ def gap(
     with show_progress() as observer:
         found = series.measure_gap(settings, data=data, run=run, device=device, observer=observer)
     print_gap(found)
+    print(f"runs:   {found.folder}")
 
 
 @app.command()
@@ -382,10 +386,28 @@ def schema() -> None:
     print(json.dumps(Config.model_json_schema(), indent=2))
 
 
+_PICTURES = (".png", ".pdf", ".svg")
+# Of every mistake in the words of a command; typer has no public name for it.
+_UsageError: Any = typer.BadParameter.__base__
+_INTERRUPTED = 130
+
+
 def main() -> None:
     """Runs the command line. Exit codes: 0 done, 2 the user's mistake, 1 ours, 130 or 143 interrupted."""
     try:
-        app()
+        code = app(prog_name="hsi-se", standalone_mode=False)
+        if code == _INTERRUPTED:  # a Ctrl-C that typer has taken
+            raise KeyboardInterrupt
+        sys.exit(code or 0)
+    except _UsageError as error:
+        context = getattr(error, "ctx", None)
+        if context is not None and len(sys.argv) == 1:
+            print(context.get_help(), file=sys.stderr)
+        else:
+            command = "hsi-se" if context is None else context.command_path
+            message = " ".join(error.format_message().split()).rstrip(".")
+            print(f"{command}: {message}; see `{command} --help`", file=sys.stderr)
+        sys.exit(2)
     except HsiError as error:
         if is_first():  # of several processes, one speaks
             print("hsi-se:", *str(error).splitlines(), file=sys.stderr)
@@ -407,5 +429,5 @@ def main() -> None:
             print(f"hsi-se: {stop}", file=sys.stderr)
         sys.exit(stop.exit_code)
     except KeyboardInterrupt:
-        print("hsi-se: interrupted; what was finished is kept, the run at work is not", file=sys.stderr)
-        sys.exit(130)
+        print("hsi-se: interrupted; the same command goes on with what is finished", file=sys.stderr)
+        sys.exit(_INTERRUPTED)

@@ -34,7 +34,7 @@ def ablate(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The folder to write. [default: runs/ablation-NAME-DIGEST]"),
+        typer.Option(metavar="DIR", help="The folder to write. Unless given: runs/ablation-NAME-DIGEST."),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(metavar="N", help="Start a Dask cluster of N processes on this machine.")

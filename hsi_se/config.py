@@ -89,6 +89,17 @@ class SceneFiles(Settings):
     )
     name: str | None = None
 
+    @model_validator(mode="after")
+    def _classes_are_told_apart(self) -> Self:
+        names = self.class_names if isinstance(self.class_names, tuple) else ()
+        for name in names:
+            if not name or names.count(name) > 1:
+                raise mistake(
+                    f"{name!r} is no class's name, or more than one's; give each one of its own",
+                    key="class_names",
+                )
+        return self
+
     def list_dropped_bands(self) -> list[int]:
         """Returns the bands of `drop_bands`, 0-based."""
         ends = [(part.partition("-")[0], part.rpartition("-")[2]) for part in self.drop_bands]

@@ -79,7 +79,9 @@ def read_text(path: str | Path) -> str:
         return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file; check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is no text in UTF-8 ({error.reason}); save it as UTF-8") from None
+    except OSError as error:
         raise ConfigError(f"{path}: cannot be read as text ({error}); give a YAML config file") from None
 
 

@@ -18,7 +18,7 @@ from hsi_se.bundled import Classifier, pick_device, predict_bundled
 from hsi_se.config import Config
 from hsi_se.config_model import Network as NetworkSettings
 from hsi_se.config_model import RandomForest, Svm
-from hsi_se.errors import RunError, TrainingError
+from hsi_se.errors import RunError, SceneError, TrainingError
 from hsi_se.evaluation.assessment import Assessment, assess
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.lifecycle import Logged, begin_run, check_free, open_unfinished, until_finished
@@ -181,6 +181,8 @@ def prepare(
     scene = load_scene(config.scene, data)
     split = split or make_split(scene, config.split, seed=config.seed, data=data)
     scene_digest, scene = scene.digest, split.relabel(scene)
+    if scene.num_classes < 2:
+        raise SceneError(f"scene {scene.name}: has one class, and a classifier needs two; check its labels")
     notes = scene.notes + split.notes
     if not isinstance(config.model, NetworkSettings):
         notes += (f"model.name = {config.model.name}: is fitted at once; the train section has no effect",)

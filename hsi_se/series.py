@@ -69,6 +69,7 @@ class Gap:
 
     random: Assessment
     blocks: Assessment
+    folder: Path  # with a run of each
 
     @property
     def optimism(self) -> float:
@@ -114,7 +115,7 @@ def measure_gap(
         observer.note(f"{kind} split")
         train_unless_finished(variant, path, data=data, device=device, observer=observer)
         found.append(assess_run(path, data=data, device=device, observer=observer))
-    return Gap(*found)
+    return Gap(found[0], found[1], folder=parent)
 
 
 def _refuse_torchrun(what: str) -> None:

@@ -93,6 +93,8 @@ def survey_files(
         (path, None if is_table(path) else open_file(path, byte_order=byte_order)) for path in paths
     )
     cubes = [path for path, held in files if held and not all(_list_maps(held))]
+    if len(cubes) > 1:
+        raise SceneError(f"{' and '.join(map(str, cubes))} are cubes all; inspect them one by one")
     maps = [path for path, held in files if held is None or any(_list_maps(held))]
     maps.sort(key=lambda path: path in cubes)  # a file that holds nothing else goes first
     if not cubes and not maps:
@@ -108,6 +110,11 @@ def survey_files(
         size = label_map.labels.shape
     likely = guess_known_scene(*size, bands=None if image is None else image.shape[2])
     truth = None
+    if image is not None and label_map is not None and label_map.labels.shape != size:
+        raise SceneError(
+            f"the cube {cube_path} is {size[0]} × {size[1]} pixels and the labels {labels_path} are "
+            f"{' × '.join(map(str, label_map.labels.shape))}; give two files of one scene (rows × cols)"
+        )
     if label_map is not None:
         ids = set(np.unique(label_map.labels).tolist()) - {0}
         of_this_size = guess_known_scene(*size)

@@ -411,7 +411,7 @@ def test_cube_with_a_value_that_is_not_finite_is_refused_with_how_many_and_where
     _save("cube.mat", cube=cube.astype(kind))
     assert refuse(*_train(FILES)) == (
         "scene cube: 3 values of the cube are NaN or infinite, the first at row 2, col 3, band 4; "
-        "replace them or cut the scene"
+        "if they mean no data, set scene.nodata (nan, say), else replace them"
     )
 
 

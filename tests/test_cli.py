@@ -315,3 +315,98 @@ def test_a_class_of_one_pixel_asks_for_counts_by_label(call, tmp_path):
     code, _, err = call("split", ROOT / "configs" / "demo.yaml", "--set", scene, "--set", split)
     assert code == 2
     assert err.endswith("none would be left to test; give counts by label, {per_class: {1: 15, …}}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command", "problem"),
+    [
+        (["train", "--foo"], "hsi-se train", "No such option: --foo"),
+        (["train", DEMO, "extra"], "hsi-se train", "Got unexpected extra argument"),
+        (["map"], "hsi-se map", "Missing argument 'RUN'"),
+        (["export", "run"], "hsi-se export", "Missing option '--format'"),
+        (["scene", "show"], "hsi-se scene show", "Missing argument 'NAME'"),
+        (["trian"], "hsi-se", "No such command 'trian'"),
+    ],
+)
+def test_a_mistake_in_a_commands_words_is_one_line(call, arguments, command, problem):
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"{command}: {problem}")
+    assert err.endswith(f"; see `{command} --help`\n")
+    assert len(err.splitlines()) == 1
+
+
+def test_without_words_the_commands_are_listed(call):
+    code, out, err = call()
+    assert code == 2
+    for command in ("train", "eval", "map", "ablate", "report"):
+        assert command in out + err
+
+
+def test_an_interrupted_map_says_how_to_go_on(call, monkeypatch, tmp_path):
+    options = [*TINY_OPTIONS, "--set", "train.epochs=1", "--device", "cpu"]
+    assert call("train", DEMO, *options, "--run", tmp_path / "run")[0] == 0
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hsi_se.cartography.predict_tiles", interrupt)
+    code, _, err = call("map", tmp_path / "run")
+    assert code == 130
+    assert err.splitlines()[-1] == "hsi-se: interrupted; the same command goes on with what is finished"
+
+
+@pytest.mark.parametrize("name", ["foo.xyz", "folder"])
+def test_a_picture_of_no_known_kind_is_refused(call, tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    code, _, err = call("split", DEMO, "--png", tmp_path / name)
+    assert code == 2
+    assert err == f"hsi-se: --png {tmp_path / name}: name a file that ends in .png, .pdf, .svg\n"
+
+
+def test_options_say_what_holds_without_them(call):
+    """Typer takes brackets for markup, and swallows them."""
+    for command, words in (("export", "RUN/model.onnx"), ("map", "RUN/map"), ("train", "runs/DATE")):
+        assert words in "".join(call(command, "--help")[1].split("│")).replace("\n", " "), command
+
+
+def write_files(folder, cube, labels) -> str:
+    np.save(folder / "cube.npy", cube)
+    np.save(folder / "labels.npy", labels)
+    return f"scene={{cube: {folder}/cube.npy, labels: {folder}/labels.npy}}"
+
+
+@pytest.mark.parametrize(
+    ("cube", "labels", "problem"),
+    [
+        (0, None, "pixels hold the same spectrum; check the file, scene.nodata and scene.scale"),
+        (None, 1, "has one class, and a classifier needs two; check its labels"),
+    ],
+)
+def test_a_scene_with_nothing_to_learn_is_refused(call, tmp_path, cube, labels, problem):
+    scene = make_synthetic_scene(seed=0, rows=24, cols=24, bands=16)
+    stored = scene.cube if cube is None else np.full_like(scene.cube, cube)
+    truth = scene.labels if labels is None else np.full_like(scene.labels, labels)
+    changes = [write_files(tmp_path, stored, truth), *TINY[1:]]
+    options = [part for change in changes for part in ("--set", change)]
+    code, _, err = call("train", DEMO, *options, "--run", tmp_path / "run")
+    assert code == 2
+    assert problem in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_classes_that_nothing_trains_are_named(call, tmp_path):
+    code, out, _ = call(
+        "split", DEMO, "--set", "split.train={per_class: {1: 20}}", "--png", tmp_path / "a.png"
+    )
+    assert code == 0
+    assert (
+        "split.train.per_class names no training pixel, so all of them will be called something else" in out
+    )
+
+
+def test_an_ablation_takes_its_seeds_from_its_file(call):
+    path = ROOT / "configs" / "ablations" / "placement.yaml"
+    code, _, err = call("ablate", path, "--dry-run", "--set", "seed=3")
+    assert code == 2
+    assert err == f"hsi-se: --set seed=3: has no effect; write seeds: in {path}\n"

@@ -542,7 +542,7 @@ def test_folder_is_no_config(tmp_path: Path) -> None:
 
 def test_binary_file_is_no_config(path: Path) -> None:
     path.write_bytes(b"\x89PNG\r\n\xff\xfe")
-    with pytest.raises(ConfigError, match=r"cannot be read as text \(.*\); give a YAML config file"):
+    with pytest.raises(ConfigError, match=r"is no text in UTF-8 \(.*\); save it as UTF-8"):
         load_config(path)
 
 
@@ -714,7 +714,7 @@ _scenes = st.one_of(
             "cube_key": _texts,
             "labels_key": _texts,
             "name": _texts,
-            "class_names": st.one_of(_texts, st.lists(_texts)),
+            "class_names": st.one_of(_texts, st.lists(_texts.filter(bool), unique=True)),
             "palette": st.lists(st.tuples(*[st.integers(0, 255)] * 3)),
             "unlabelled": st.integers(-9999, 9999),
             "drop_bands": st.lists(st.one_of(st.integers(1, 999), st.just("3-17"))),
@@ -850,3 +850,9 @@ def test_json_schema_lists_every_section_and_closes_it_to_others() -> None:
     assert schema["required"] == ["scene", "split", "reduction", "patch", "model", "train"]
     for section in (schema, *schema["$defs"].values()):
         assert section["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("names", ["[a, a, b]", "['', b, c]"])
+def test_classes_have_names_of_their_own(refuse: Callable[..., str], names: str) -> None:
+    scene = f"scene={{cube: a.npy, labels: b.npy, class_names: {names}}}"
+    assert "is no class's name, or more than one's; give each one of its own" in refuse(GOOD, scene)

@@ -448,7 +448,7 @@ def test_a_mistake_in_resuming_costs_no_checkpoint(unfinished, monkeypatch):
 
 
 def test_a_training_that_diverges_leaves_nothing(unfinished, monkeypatch):
-    monkeypatch.setattr(fit_module, "_has_finite_weights", lambda _: False)
+    monkeypatch.setattr(fit_module, "_is_finite", lambda *_: False)
     with pytest.raises(DivergedError):
         experiment.resume(unfinished)
     assert not unfinished.exists()

@@ -212,3 +212,15 @@ def test_inspect_takes_settings_of_the_scene_alone(inspect, files, override):
     code, _, err = inspect("inspect", *files, "--set", override)
     assert code == 2
     assert err == f"hsi-se: --set {override}: inspect looks at the files named; write scene.key=value\n"
+
+
+def test_files_of_two_scenes_are_refused(inspect, files, tmp_path):
+    np.save(tmp_path / "small.npy", np.ones((7, 9), np.uint8))
+    code, _, err = inspect("inspect", files[0], tmp_path / "small.npy")
+    assert code == 2
+    assert "is 40 × 26 pixels and the labels" in err
+    assert "are 7 × 9; give two files of one scene (rows × cols)" in err
+    np.save(tmp_path / "other.npy", np.ones((40, 26, 3), np.float32))
+    code, _, err = inspect("inspect", files[0], tmp_path / "other.npy")
+    assert code == 2
+    assert "are cubes all; inspect them one by one" in err

@@ -11,7 +11,7 @@ from torch import nn
 from hsi_se import build_model
 from hsi_se.config import TrainSettings
 from hsi_se.config_model import HybridSN
-from hsi_se.errors import TrainingError
+from hsi_se.errors import DivergedError, TrainingError
 from hsi_se.models.inference import evaluation_mode, predict_patches
 from hsi_se.sampling.patches import PatchDataset, pad_cube
 from hsi_se.training.checkpoint import Keeper
@@ -316,3 +316,26 @@ def test_a_gpu_is_not_allowed_to_shorten_float32():
     run_fit(model, epochs=1)
     assert set(seen) == {(True, False), (False, False)}
     assert torch.backends.cudnn.allow_tf32 == before
+
+
+@pytest.mark.parametrize("num_val", [0, 20])
+def test_weights_that_are_numbers_but_give_none_have_diverged(num_val):
+    """As with norm: none, whose weights can grow until their products overflow."""
+
+    class Growing(Silent):
+        def advance(self, _count: int) -> None:
+            with torch.no_grad():
+                for weight in model.parameters():
+                    weight.fill_(1e30)
+
+    model = make_model(norm="none")
+    with pytest.raises(DivergedError, match="the loss or a weight is no finite number after epoch 1"):
+        fit(
+            model,
+            train=make_patches(16),
+            val=make_patches(num_val, seed=1),
+            num_classes=NUM_CLASSES,
+            settings=TrainSettings(epochs=1, batch_size=16),
+            seed=0,
+            observer=Growing(),
+        )

@@ -125,8 +125,10 @@ def _draw_training(run: RunFiles) -> Figure:
     epochs = [epoch.epoch for epoch in history]
     figure = _make(2.3)
     axes = figure.add_subplot()
-    axes.plot(epochs, [epoch.loss for epoch in history], color=_FIRST, label="training loss")
+    dot = "o" if len(epochs) == 1 else None
+    axes.plot(epochs, [epoch.loss for epoch in history], color=_FIRST, marker=dot, label="training loss")
     axes.set_ylim(bottom=0)
+    axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -135,7 +137,7 @@ def _draw_training(run: RunFiles) -> Figure:
         right = axes.twinx()
         when = np.array([epoch.epoch for epoch in known])
         accuracy = np.array([epoch.validation_accuracy for epoch in known], dtype=float)
-        right.plot(when, accuracy, color=_SECOND, linestyle="--", label="validation OA")
+        right.plot(when, accuracy, color=_SECOND, linestyle="--", marker=dot, label="validation OA")
         right.set_ylabel("validation OA")
         right.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     figure.legend(loc="outside upper center", ncols=2)
@@ -183,4 +185,4 @@ def _finish(axes: Axes, x: str, y: str) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.grid()
-    axes.legend(loc="best")
+    axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none")

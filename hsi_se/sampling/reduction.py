@@ -81,9 +81,15 @@ def fit_reduction(
 
     Raises:
         ConfigError: more components than bands or than the fit has pixels for.
+        SceneError: every band holds one value over the training pixels.
     """
     num_bands = cube.shape[2]
     train = cube[train_pixels[:, 0], train_pixels[:, 1]].astype(np.float64)
+    if len(train) > 1 and (train == train[0]).all():
+        raise SceneError(
+            f"the cube: all {len(train):,} training pixels hold the same spectrum; check the file, "
+            "scene.nodata and scene.scale"
+        )
     if isinstance(settings, NoReduction):
         identity = np.eye(num_bands)
         if not settings.standardize:

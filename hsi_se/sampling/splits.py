@@ -147,6 +147,7 @@ def _divide_at_random(
 ) -> tuple[SideMap, tuple[str, ...]]:
     sides = np.where(truth.labels > 0, Side.TEST, Side.UNUSED).astype(np.uint8)
     rescued: list[str] = []
+    untrained: list[str] = []
     untested: list[str] = []
     if isinstance(settings.train, PerClass):
         _check_labels(truth, settings.train)
@@ -155,6 +156,8 @@ def _divide_at_random(
         num_train = _count_train(len(pixels), settings, name=truth.class_names[label], label=label)
         if isinstance(settings.train, float) and round(settings.train * len(pixels)) < 1:
             rescued.append(truth.class_names[label])
+        if not num_train:
+            untrained.append(truth.class_names[label])
         if num_train == len(pixels):
             untested.append(truth.class_names[label])
         train = pixels[:num_train]
@@ -165,6 +168,11 @@ def _divide_at_random(
         notes.append(
             f"{', '.join(rescued)}: too few pixels for split.train = {settings.train}, "
             "so one trains all the same"
+        )
+    if untrained:
+        notes.append(
+            f"{', '.join(untrained)}: split.train.per_class names no training pixel, so all of them will be "
+            "called something else"
         )
     if untested:
         notes.append(f"{', '.join(untested)}: every pixel trains, so none is left to test")

@@ -109,7 +109,7 @@ class Scene(GroundTruth):
                 raise SceneError(
                     f"scene {self.name}: {len(wrong)} values of the cube are NaN or "
                     f"infinite, the first at row {row}, col {col}, band {band}; "
-                    "replace them or cut the scene"
+                    "if they mean no data, set scene.nodata (nan, say), else replace them"
                 )
 
     def _chunks(self) -> Iterator[tuple[int, NDArray[np.generic]]]:

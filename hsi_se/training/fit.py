@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from hsi_se.config import TrainSettings
 from hsi_se.errors import DivergedError
-from hsi_se.models.inference import full_float32, predict_patches
+from hsi_se.models.inference import evaluation_mode, full_float32, predict_patches
 from hsi_se.sampling.patches import PatchDataset
 from hsi_se.training.allocator import keep_freed_memory
 from hsi_se.training.checkpoint import Forgetful, Keeper
@@ -101,13 +101,14 @@ def fit(
 
             mean_loss = float(state.total_loss) / len(train)
             rate = len(train) / state.epoch_s
-            if not math.isfinite(mean_loss) or not _has_finite_weights(model):
+            is_sound = math.isfinite(mean_loss) and _is_finite(model, train)
+            val_accuracy, val_loss, val_per_class = _validate(state.judged, val, num_classes)
+            if not is_sound or (val_loss is not None and not math.isfinite(val_loss)):
                 raise DivergedError(
                     f"train.learning_rate = {settings.learning_rate:g}: the loss or a weight is no finite "
                     f"number after epoch {state.epoch}; "
                     "lower the learning rate, or check the scale of the cube"
                 )
-            val_accuracy, val_loss, val_per_class = _validate(state.judged, val, num_classes)
             record = EpochRecord(
                 epoch=state.epoch,
                 loss=mean_loss,
@@ -126,9 +127,12 @@ def fit(
     return FitResult(state.best_epoch, tuple(state.history), training_s=state.elapsed_s)
 
 
-def _has_finite_weights(model: nn.Module) -> bool:
-    """Batch norm's running statistics count too."""
-    return bool(torch.stack([value.isfinite().all() for value in model.state_dict().values()]).all())
+def _is_finite(model: nn.Module, train: PatchDataset) -> bool:
+    """Whether weights, running statistics and what becomes of some training patches are numbers."""
+    with evaluation_mode(model):
+        patches = torch.stack([train[place] for place in range(min(len(train), 16))])
+        values = [*model.state_dict().values(), model(patches.unsqueeze(1))]
+        return bool(torch.stack([value.isfinite().all() for value in values]).all())
 
 
 def _class_weights(targets: Tensor, num_classes: int, kind: str) -> Tensor | None:
