@@ -48,6 +48,7 @@ def read_run(run: RunFolder) -> dict[str, Any]:
         "best_epoch": record.best_epoch,
         "training_s": round(record.training_s, 1),
         "device": record.device,
+        "precision": record.precision,
         "config_digest": record.config_digest[:16],
         "split_digest": record.split_digest[:16],
     }

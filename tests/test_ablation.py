@@ -173,7 +173,7 @@ def test_a_dry_run_lists_every_variant_with_its_size_and_time_and_writes_nothing
     assert "fold: {kind: se}" in rows["se"][2]
     parameters = [int(rows[name][5].replace(",", "")) for name in ("none", "se")]
     assert parameters[0] < parameters[1]
-    assert re.fullmatch(r"00:00:0\d", rows["se"][7].strip())
+    assert re.fullmatch(r"0:00:0\d", rows["se"][7].strip())
     assert "4 runs" in rows
     assert "folder: runs/ablation-tiny-" in out
     assert not list(tmp_path.iterdir())
