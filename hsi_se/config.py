@@ -205,9 +205,8 @@ class MasksSplit(Settings):
             raise mistake("give train: FILE and test: FILE, or partition: FILE alone")
         if self.partition is None and self.partition_key is not None:
             raise mistake("has no effect without partition: FILE; leave it out", key="partition_key")
-        for key in ("train_key", "test_key", "validation", "seed"):
-            default = type(self).model_fields[key].default
-            if self.partition is not None and getattr(self, key) != default:
+        for key in ("train_key", "test_key"):
+            if self.partition is not None and getattr(self, key) is not None:
                 raise mistake("has no effect beside partition: FILE; leave it out", key=key)
         return self
 
