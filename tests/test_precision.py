@@ -12,7 +12,7 @@ from hsi_se.config_file import load_config
 from hsi_se.records import RunFolder
 from hsi_se.training.precision import choose_precision, has_bfloat16
 from tests.conftest import TINY
-from tests.test_resume import DEMO, OPTIONS, Notes, same_weights
+from tests.test_resume import DEMO, OPTIONS, Impatient, Notes, same_weights
 from tests.test_training import are_equal, make_model, run_fit, state_of
 
 CPU = torch.device("cpu")
@@ -88,16 +88,8 @@ def test_a_run_goes_on_as_it_began_on_another_processor(monkeypatch, tmp_path):
     be_processor(monkeypatch, avx512_bf16=True)
     whole = hsi_se.train(config, run=tmp_path / "whole", device="cpu")
 
-    class Impatient(Notes):
-        steps = 0
-
-        def advance(self, _count: int) -> None:
-            self.steps += 1
-            if self.steps == 5:
-                raise KeyboardInterrupt
-
     with pytest.raises(hsi_se.errors.Interrupted):
-        hsi_se.train(config, run=tmp_path / "run", device="cpu", observer=Impatient())
+        hsi_se.train(config, run=tmp_path / "run", device="cpu", observer=Impatient(in_step=5))
     copy = RunFolder(shutil.copytree(tmp_path / "run", tmp_path / "copy"))
     be_processor(monkeypatch)
     notes = Notes()

@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -64,6 +64,20 @@ class Notes:
         self.notes.append(text)
 
 
+class Impatient(Notes):
+    """Ends the training in a step, as Ctrl-C would."""
+
+    def __init__(self, *, in_step: int, look: Callable[[], None] = lambda: None) -> None:
+        super().__init__()
+        self._left, self._look = in_step, look
+
+    def advance(self, _count: int) -> None:
+        self._look()
+        self._left -= 1
+        if not self._left:
+            raise KeyboardInterrupt
+
+
 def train(*more: object, run: Path, config: Path = DEMO, **limits: int) -> Command:
     log = run.with_name(f"{run.name}.log")
     return Command("train", config, *OPTIONS, *more, "--run", run, "--device", "cpu", log=log, **limits)
@@ -92,19 +106,10 @@ def whole(tmp_path_factory, _one_thread) -> RunFolder:
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory, _one_thread) -> Path:
     """A run that was ended in its 13th step, with two checkpoints."""
-
-    class Impatient(Notes):
-        steps = 0
-
-        def advance(self, _count: int) -> None:
-            self.steps += 1
-            if self.steps == 13:
-                raise KeyboardInterrupt
-
     run = tmp_path_factory.mktemp("killed") / "run"
     config = load_config(DEMO, OPTIONS[1::2])
     with pytest.raises(Interrupted, match=f"interrupted; go on with `hsi-se train --resume {run}`"):
-        hsi_se.train(config, run=run, device="cpu", observer=Impatient())
+        hsi_se.train(config, run=run, device="cpu", observer=Impatient(in_step=13))
     assert len(list_checkpoints(run / "checkpoints")) == 2
     return run
 
@@ -398,17 +403,11 @@ def test_a_damaged_checkpoint_is_none_of_the_two_that_are_kept(unfinished):
     newest.write_bytes(b"")
     kept = []
 
-    class Impatient(Notes):
-        steps = 0
-
-        def advance(self, _count: int) -> None:
-            self.steps += 1
-            kept.append(list_checkpoints(unfinished / "checkpoints"))
-            if self.steps == 2:
-                raise KeyboardInterrupt
+    def look() -> None:
+        kept.append(list_checkpoints(unfinished / "checkpoints"))
 
     with pytest.raises(Interrupted):
-        experiment.resume(unfinished, observer=Impatient())
+        experiment.resume(unfinished, observer=Impatient(in_step=2, look=look))
     assert previous in kept[0]
     assert newest not in kept[0]
     whole = list_checkpoints(unfinished / "checkpoints")

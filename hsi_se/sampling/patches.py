@@ -44,9 +44,7 @@ class PatchDataset:
         self.patch_size = patch_size
         self.padded = padded
         self.device = padded.device
-        self._pixels = torch.from_numpy(
-            pixels
-        )  # (n, 2): in `padded`, the corners; on the CPU, as all indices
+        self._pixels = torch.from_numpy(pixels)  # (n, 2): in `padded`, the corners; on the CPU
         self.targets = torch.from_numpy(np.zeros(len(pixels), np.int64) if targets is None else targets)
         self.targets = self.targets.to(self.device)
         self._flat = padded.view(-1, padded.shape[2])  # (pixels, k)

@@ -24,9 +24,7 @@ def has_bfloat16(device: torch.device) -> bool:
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     list_capabilities: Callable[[], Mapping[str, Any]] | None = getattr(torch.cpu, "get_capabilities", None)
-    if (
-        list_capabilities is None
-    ):  # before torch 2.12; oneDNN takes AVX-512 alone for enough, where it is no loss
+    if list_capabilities is None:  # before torch 2.12; to oneDNN AVX-512 alone is enough, where it is no loss
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return any(list_capabilities().get(name) for name in _CPU_PRODUCTS)
 
