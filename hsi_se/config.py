@@ -277,6 +277,11 @@ class TrainSettings(Settings):
         description="of products in the training step; weights and evaluation stay float32; auto is bfloat16 "
         "where the device computes with it",
     )
+    compile: bool = Field(
+        default=False,
+        description="torch.compile the step, a minute or two before the first; a GPU then replays it as CUDA "
+        "graphs, a processor gains nothing",
+    )
     weight_averaging: float = Field(
         default=0.0, ge=0, lt=1, description="decay a step of the moving average that is kept; 0 keeps none"
     )

@@ -18,6 +18,10 @@ def profile_training(config: Config, *, data: str | Path | None = None, device: 
     """
     if not isinstance(config.model, NetworkSettings):
         raise ConfigError(f"model.name = {config.model.name}: is fitted at once; leave --profile out")
+    if config.train.compile:
+        raise ConfigError(
+            "train.compile = true: a compiled step has no stages to time; add --set train.compile=false"
+        )
     given = prepare(config, data=data, device=pick_device(device))
     assert given.network is not None
     train = given.make_patches(given.split.train)

@@ -12,6 +12,7 @@ from hsi_se.models.cost import StageCost, count_stage_costs
 from hsi_se.models.network import Network
 from hsi_se.sampling.patches import PatchDataset
 from hsi_se.training.augment import draw_area, draw_patches
+from hsi_se.training.compiled import compile_network
 from hsi_se.training.precision import choose_precision
 from hsi_se.training.shared_step import (
     Watch,
@@ -54,6 +55,7 @@ class Stepper:
 
     def __init__(self, model: torch.nn.Module, *, train: PatchDataset, settings: TrainSettings) -> None:
         self._model, self._train, self._settings = model, train, settings
+        self._network = compile_network(model, train.device) if settings.compile else model
         self.precision = choose_precision(settings.precision, train.device)
         self.obstacle = _explain_obstacle(model, settings, device=train.device)
         self.cost: BatchCost | None = None
@@ -82,7 +84,7 @@ class Stepper:
     def _forward(self, patches: Tensor) -> Tensor:
         with self._autocast():
             if self.watch is None:
-                return cast(Tensor, self._model(patches))
+                return self._network(patches)
             self.watch(DRAWN, patches)
             model = cast(Network, self._model)
             return finish_forward(model, patches, model.stages, watch=self.watch)
@@ -120,6 +122,8 @@ class Stepper:
 
 
 def _explain_obstacle(model: torch.nn.Module, settings: TrainSettings, *, device: torch.device) -> str:
+    if settings.compile:
+        return "train.compile makes one program of a patch's way; sharing is another"
     if device.type != "cpu":
         return "sharing is for processors: a GPU would be busy launching what is done for each patch"
     if not can_share(model):
