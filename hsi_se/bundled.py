@@ -13,11 +13,13 @@ from hsi_se.launcher import is_distributed, local_rank
 from hsi_se.mapping.logits import Engine, predict_logits
 from hsi_se.mapping.smoothing import smooth_logits
 from hsi_se.mapping.symmetries import average_symmetries
-from hsi_se.mapping.tiles import TilePredictor
+from hsi_se.mapping.tiles import TilePredictor, TileSource
 from hsi_se.models import build_model
 from hsi_se.models.classical import CentrePixelClassifier, ForestOfTrees, SupportVectorMachine
 from hsi_se.models.network import Network
 from hsi_se.records import ModelBundle, RunFolder
+from hsi_se.scene.image import Image, Mask
+from hsi_se.scene.scene import UNLABELLED
 from hsi_se.training.history import Observer
 
 Classifier = Network | CentrePixelClassifier  # both are modules from patches (n, 1, k, p, p) to logits
@@ -90,6 +92,17 @@ def make_predictor(bundle: ModelBundle, *, engine: Engine, device: str = "auto")
         prediction=bundle.facts.prediction,
         guide_scale=bundle.facts.guide_scale,
     )
+
+
+def make_source(bundle: ModelBundle, image: Image) -> TileSource:
+    """Returns the tiles of an image as a bundle's classifier takes them."""
+    facts = bundle.facts
+    return TileSource(image, bundle.reduction, facts.patch_size, facts.padding, facts.prediction.reach)
+
+
+def pick_classes(bundle: ModelBundle, logits: NDArray[np.float32], missing: Mask) -> NDArray[np.int32]:
+    """Returns the ids `(rows, cols)` of the largest logits `(rows, cols, C)`; 0 where `missing` is true."""
+    return np.where(missing, UNLABELLED, bundle.class_ids[logits.argmax(axis=2)])
 
 
 def pick_device(name: str) -> torch.device:

@@ -28,6 +28,7 @@ from hsi_se.measure import Meter
 from hsi_se.models import build_model
 from hsi_se.models.cost import count_macs, count_parameters
 from hsi_se.models.network import Network
+from hsi_se.opened_run import check_edition, find_data, open_run
 from hsi_se.records import (
     BundleFacts,
     MappingCost,
@@ -136,8 +137,8 @@ def resume(
         if split.digest != start.split_digest:
             raise RunError(f"{folder.split}: was changed since the run began; train again with --overwrite")
         torch_device = pick_device(start.device_kind)
-        setting = prepare(config, data=_find_data(start, data), device=torch_device, split=split)
-        _check_edition(folder, start, found=setting.scene_digest)
+        setting = prepare(config, data=find_data(start, data), device=torch_device, split=split)
+        check_edition(folder, start, found=setting.scene_digest)
         if world.is_first:
             for note in warn_of_emulation(start.precision, torch_device):
                 observer.note(note)
@@ -391,50 +392,6 @@ def assess_run(
     folder.write_explorer(explorer.to_arrays())
     write_page(folder)
     return assessment
-
-
-def _find_data(facts: RunFacts, data: str | Path | None) -> str | Path | None:
-    """The folder with the scene: the one given, or where training found it if that is still there."""
-    if data is None and facts.data is not None and Path(facts.data).is_dir():
-        return facts.data
-    return data
-
-
-def _check_edition(folder: RunFolder, facts: RunFacts, *, found: str) -> None:
-    if found != facts.scene_digest:
-        raise RunError(
-            f"{folder}: was trained on another edition of {facts.scene} (digest {facts.scene_digest[:8]}, "
-            f"found {found[:8]}); name the folder of the first with --data"
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class OpenedRun:
-    """A run and the scene it was trained on: labels as the split has them, and what the network saw."""
-
-    folder: RunFolder
-    record: RunRecord
-    config: Config
-    split: Split
-    bundle: ModelBundle
-    scene: Scene
-    components: NDArray[np.float32]
-
-
-def open_run(run: str | Path | RunFolder, *, data: str | Path | None = None) -> OpenedRun:
-    """Returns a run with its scene; `data` is where to look for it, by default where training found it.
-
-    Raises:
-        HsiError: the folder holds no run, or the scene is not the one it was trained on.
-    """
-    folder = RunFolder.open(run)
-    record, config, split = folder.read_record(), folder.read_config(), folder.read_split()
-    bundle = folder.read_bundle()
-    scene = load_scene(config.scene, _find_data(record, data))
-    _check_edition(folder, record, found=scene.digest)
-    scene = split.relabel(scene)
-    components = bundle.reduction.apply(scene.cube, nodata=scene.nodata)
-    return OpenedRun(folder, record, config, split, bundle, scene, components)
 
 
 def default_run(config: Config, *, suffix: str = "") -> Path:

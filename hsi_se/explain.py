@@ -13,18 +13,17 @@ from hsi_se.bundled import build_bundled_model, pick_device
 from hsi_se.config_model import HybridSN
 from hsi_se.errors import RunError
 from hsi_se.evaluation.metrics import number_or_none
-from hsi_se.experiment import OpenedRun, open_run
 from hsi_se.explanation import ClassPixels, Explanation, GateExplanation, Spectrum
 from hsi_se.models.cnn3d import Cnn3d
 from hsi_se.models.inference import predict_patches
-from hsi_se.models.network import Network
+from hsi_se.opened_run import OpenedRun, open_run
 from hsi_se.records import ModelBundle, RunFolder
 from hsi_se.report.explanation_figure import save_explanation
 from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
+from hsi_se.scene.raster import Floats
 from hsi_se.training.history import Observer, Silent
 
-Floats = NDArray[np.float64]
-_PLAIN_BLOCKS = "hsi_se.attention."
+_BLOCKS = "hsi_se.attention."
 
 
 class ClassMeans:
@@ -130,7 +129,7 @@ def list_other_blocks(model: nn.Module) -> list[str]:
     return [
         f"{name.removeprefix('attention.').removeprefix('stages.')}: {type(module).__name__}"
         for name, module in model.named_modules()
-        if type(module).__module__.startswith(_PLAIN_BLOCKS) and not isinstance(module, ChannelGate | Cbam)
+        if type(module).__module__.startswith(_BLOCKS) and not isinstance(module, ChannelGate | Cbam)
     ]
 
 
@@ -195,7 +194,7 @@ def _describe(
         axis="band" if is_band else "feature",
         between_class_std=means.between_class_std,
         between_class_share=means.between_class_share,
-        mean_excitation=_rows(means.means),
+        mean_excitation=tuple(map(tuple, means.means.tolist())),
         spectrum=spectrum,
         no_spectrum="" if isinstance(profile, np.ndarray) else profile,
     )
@@ -216,7 +215,6 @@ def to_depths(
     if isinstance(settings, HybridSN) and point == "fold":
         if settings.order == "2d-3d":
             return means
-        assert isinstance(model, Network)
         depth = bundle.reduction.num_components - 12
         return np.asarray(means.reshape(len(means), -1, depth).mean(axis=1))
     if is_band:
@@ -239,7 +237,3 @@ def to_bands(profile: Floats, components: Floats) -> Floats:
     loadings = components**2
     totals = loadings.sum(axis=0)
     return np.asarray(of_components @ loadings / np.where(totals > 0, totals, np.nan))
-
-
-def _rows(values: Floats) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(row) for row in values.tolist())

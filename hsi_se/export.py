@@ -7,7 +7,7 @@ import json
 import logging
 import warnings
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +19,6 @@ from hsi_se.errors import ConfigError, RunError
 from hsi_se.models.network import Network
 from hsi_se.records import ModelBundle, RunFolder
 
-Format = Literal["onnx", "torch"]
-FORMATS: tuple[Format, ...] = get_args(Format)
 _ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
 FACTS_FILE = "hsi_se.json"  # inside a .pt2
 
@@ -61,8 +59,8 @@ def export(run: str | Path | RunFolder, *, file_format: str, out: str | Path | N
     Raises:
         HsiError: the format is unknown, the model is no network, or a library is not installed.
     """
-    if file_format not in FORMATS:
-        raise ConfigError(f"--format {file_format}: choose from {', '.join(FORMATS)}")
+    if file_format not in _ENDINGS:
+        raise ConfigError(f"--format {file_format}: choose from {', '.join(_ENDINGS)}")
     folder = RunFolder.open(run)
     path = Path(out) if out is not None else folder.path / f"model{_ENDINGS[file_format]}"
     if path.suffix != _ENDINGS[file_format]:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from hsi_se.durable import sync_folder
 from hsi_se.errors import RunError
@@ -54,7 +55,8 @@ class MapFolder:
         """Yields the hidden folder in which the map is made, so that a later start finds what is done.
 
         Raises:
-            RunError: another process makes a map here, or a file that no map wrote is in the way.
+            RunError: another process makes a map here, a file that no map wrote is in the way, or the disk
+                takes no more; what is done stays.
         """
         with hold(self.path, "making a map"):
             draft = MapFolder(self.path / ".unfinished")
@@ -65,15 +67,28 @@ class MapFolder:
                             f"{path}: exists and is of no finished map; name another folder with --out DIR"
                         )
             draft.path.mkdir(exist_ok=True)
-            yield draft
+            try:
+                yield draft
+            except OSError as error:
+                if error.errno is None:  # of a network, not of a file
+                    raise
+                raise RunError(
+                    f"{error.filename or draft.path}: {error.strerror}; check its rights and the room on the "
+                    "disk, and the same command goes on with what is done"
+                ) from None
 
     def publish(self, draft: "MapFolder") -> list[Path]:
         """Moves the files of a finished draft here, in place of all of an earlier map; returns them.
 
         The draft's journal names them first, so that a later start can finish the moves.
         """
-        made = draft.list_published() or [path.name for path in draft.list_files() if path.exists()]
-        draft.log(_PUBLISHED + json.dumps(made))
+        made = draft.list_published()
+        if not made:
+            made = [path.name for path in draft.list_files() if path.exists()]
+            for name in made:
+                with (draft.path / name).open("rb") as stream:
+                    os.fsync(stream.fileno())
+            draft.log(_PUBLISHED + json.dumps(made))
         self.facts.unlink(missing_ok=True)
         for path in self.list_files():
             if path.name not in made:
@@ -85,10 +100,18 @@ class MapFolder:
         shutil.rmtree(draft.path)
         return [self.path / name for name in made]
 
+    def read_journal(self) -> tuple[dict[str, Any], list[str]]:
+        """Returns what a draft says that it is of, and its other lines; nothing of what is no journal."""
+        try:
+            head, *lines = self.journal.read_text(encoding="utf-8").splitlines()
+            return dict(json.loads(head)), lines
+        except (FileNotFoundError, TypeError, ValueError):
+            return {}, []
+
     def list_published(self) -> list[str]:
         """Returns the names of the files that a draft was about to give away; none before it is complete."""
-        with suppress(FileNotFoundError, ValueError):
-            last = self.journal.read_text(encoding="utf-8").splitlines()[-1:]
-            if last and last[0].startswith(_PUBLISHED):
-                return [str(name) for name in json.loads(last[0].removeprefix(_PUBLISHED))]
+        _, lines = self.read_journal()
+        with suppress(ValueError):
+            if lines and lines[-1].startswith(_PUBLISHED):
+                return [str(name) for name in json.loads(lines[-1].removeprefix(_PUBLISHED))]
         return []

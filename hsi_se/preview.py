@@ -112,7 +112,7 @@ def _find_sizes(config: Config, data: str | Path | None) -> tuple[str, int, int]
     """The scene's name, and the components and classes of its patches."""
     known = find_known_scene(config.scene) if isinstance(config.scene, str) else None
     if known is not None:
-        name, num_bands, num_classes = known.title, known.bands, len(known.class_names)
+        name, num_bands, num_classes = known.title, known.shape[2], len(known.class_names)
     else:
         scene = load_scene(config.scene, data)
         name, num_bands, num_classes = scene.name, scene.num_bands, scene.num_classes

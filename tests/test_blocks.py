@@ -17,6 +17,7 @@ from hsi_se.attention.gather_excite import GatherExcite
 from hsi_se.attention.nonlocal_block import NonLocal
 from hsi_se.attention.placement import build_attention
 from hsi_se.attention.simam import SimAm
+from hsi_se.attention.squeeze_excite import SqueezeExcite
 from hsi_se.attention.strip_pooling import StripPooling
 from hsi_se.config_model import AttentionSettings, list_blocks
 from hsi_se.models import initialize
@@ -198,6 +199,48 @@ def test_every_option_changes_the_output_or_the_parameters(kind, option):
     assert names[0] != names[1] or not torch.allclose(plain(x), changed(x))
 
 
+@pytest.mark.parametrize("axis", ["feature", "band"])
+@pytest.mark.parametrize("squeeze", ["mean", "max"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_squeeze_excite_gates_features_or_bands_at_a_3d_point(axis, squeeze, bias):
+    x = torch.randn(3, *DEEP)
+    channels = {"feature": 12, "band": 7}[axis]
+    block = SqueezeExcite(channels, reduction=3, squeeze=squeeze, bias=bias, axis=axis)
+
+    moved = x if axis == "feature" else x.transpose(1, 2)  # the gated axis first
+    rows = moved.flatten(2)
+    z = rows.mean(2) if squeeze == "mean" else rows.max(2).values
+    one = F.relu(F.linear(z, block.reduce.weight, block.reduce.bias))
+    gate = 1 / (1 + torch.exp(-F.linear(one, block.expand.weight, block.expand.bias)))
+    expected = moved * gate[:, :, None, None, None]
+    expected = expected if axis == "feature" else expected.transpose(1, 2)
+
+    torch.testing.assert_close(block(x), expected)
+
+
+@pytest.mark.parametrize("shape", [FLAT, DEEP])
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_and_convolutional_forms_are_twins(shape, bias):
+    x = torch.randn(3, *shape)
+    linear = SqueezeExcite(12, reduction=4, bias=bias, form="linear")
+    conv = SqueezeExcite(12, reduction=4, bias=bias, form="conv")
+    conv.load_state_dict(
+        {
+            name: value[:, :, None, None] if value.ndim == 2 else value
+            for name, value in linear.state_dict().items()
+        }
+    )
+    assert (conv(x) - linear(x)).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("channels", "reduction", "hidden"),
+    [(576, 16, 36), (64, 16, 4), (8, 16, 1), (8, 1000, 1), (24, 16, 2), (30, 16, 2), (64, 1, 64)],
+)
+def test_hidden_width_is_the_rounded_quotient_and_never_zero(channels, reduction, hidden):
+    assert SqueezeExcite(channels, reduction=reduction).reduce.weight.shape == (hidden, channels)
+
+
 @pytest.mark.parametrize("is_3d", [False, True])
 @pytest.mark.parametrize("sub_sample", [False, True])
 def test_a_new_non_local_block_is_the_identity(is_3d, sub_sample):
@@ -216,6 +259,18 @@ def test_sub_sampled_keys_are_the_2_by_2_maxima():
     keys, values = keys.amax((3, 5)).flatten(2), values.amax((3, 5)).flatten(2)  # (n, c/2, 6)
     weights = torch.softmax(block.theta(x).flatten(2).transpose(1, 2) @ keys, 2)
     gathered = (weights @ values.transpose(1, 2)).transpose(1, 2).reshape(2, 6, 5, 4)
+    torch.testing.assert_close(block(x), x + block.norm(block.out(gathered)))
+
+
+def test_sub_sampling_at_a_3d_point_keeps_the_spectral_depth():
+    block = make("nonlocal", DEEP, sub_sample=True).eval()
+    x = torch.randn(2, *DEEP)
+    keys, values = (
+        torch.stack([F.max_pool2d(each[:, :, d], 2, ceil_mode=True) for d in range(7)], 2).flatten(2)
+        for each in (block.phi(x), block.g(x))
+    )
+    weights = torch.einsum("ncq,ncs->nqs", block.theta(x).flatten(2), keys).softmax(2)
+    gathered = torch.einsum("nqs,ncs->ncq", weights, values).reshape(2, 6, *DEEP[1:])
     torch.testing.assert_close(block(x), x + block.norm(block.out(gathered)))
 
 
@@ -254,20 +309,19 @@ def test_ecas_kernel_is_the_papers(channels, size):
     assert EfficientChannel(channels).conv.weight.shape == (1, 1, size)
 
 
-def test_eca_of_zero_weights_and_cbam_of_zero_weights_halve_their_input_once_and_twice():
-    x = torch.randn(2, *FLAT)
-    for block, factor in ((EfficientChannel(12), 0.5), (Cbam(12), 0.25), (Cbam(12, spatial_kernel=0), 0.5)):
-        for parameter in block.parameters():
-            nn.init.zeros_(parameter)
-        torch.testing.assert_close(block(x), factor * x)
-
-
-def test_coordinate_attention_of_zero_weights_quarters_its_input():
-    block = Coordinate(12).eval()
+@pytest.mark.parametrize(
+    ("block", "num_gates"),
+    [
+        (SqueezeExcite(12), 1), (EfficientChannel(12), 1), (Cbam(12), 2), (Cbam(12, spatial_kernel=0), 1),
+        (Coordinate(12).eval(), 2), (StripPooling(12), 1),
+    ],
+    ids=lambda part: type(part).__name__,
+)  # fmt: skip
+def test_zero_weights_halve_the_input_once_a_gate(block, num_gates):
     for parameter in block.parameters():
         nn.init.zeros_(parameter)
     x = torch.randn(2, *FLAT)
-    torch.testing.assert_close(block(x), x / 4)
+    torch.testing.assert_close(block(x), x / 2**num_gates)
 
 
 def test_gather_excite_takes_the_mean_of_the_neighbourhood():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -23,12 +24,13 @@ from rasterio.transform import Affine
 
 import hsi_se
 from hsi_se.bundled import build_bundled_model, make_predictor
-from hsi_se.cartography import list_tiles, open_target, predict_tiles, write_map
+from hsi_se.cartography import predict_tiles, write_map
 from hsi_se.config_file import load_config
 from hsi_se.errors import ConfigError, RunError, SceneError
 from hsi_se.map_folder import MapFolder
+from hsi_se.map_target import open_target
 from hsi_se.mapping import writers
-from hsi_se.mapping.logits import predict_logits
+from hsi_se.mapping.logits import list_tiles, predict_logits
 from hsi_se.mapping.tiles import TileSource
 from hsi_se.records import RunFolder
 from hsi_se.sampling.patches import pad_cube
@@ -313,8 +315,8 @@ def test_a_rotated_scene_is_placed_by_the_geotiff_alone(run, tmp_path):
 
 def test_without_rasterio_there_is_no_geotiff_and_a_word_how_to_get_it(run, tmp_path, monkeypatch):
     image = open_scene_image(run.read_config().scene)  # which needs rasterio itself
-    monkeypatch.setattr("hsi_se.cartography.open_scene_image", lambda *_, **__: image)
-    monkeypatch.setattr("hsi_se.cartography.has_rasterio", lambda: False)
+    monkeypatch.setattr("hsi_se.map_target.open_scene_image", lambda *_, **__: image)
+    monkeypatch.setattr("hsi_se.map_draft.has_rasterio", lambda: False)
     monkeypatch.setattr(writers, "has_rasterio", lambda: False)
     result, notes = map_again(run, tmp_path / "out")
     assert any("pip install 'hsi-se[geo]'" in note for note in notes.notes)
@@ -379,6 +381,27 @@ def test_a_scene_in_another_unit_is_mapped_once_its_scale_is_given(run, tmp_path
     result, _ = map_again(run, tmp_path / "out", scene=path, overrides=["scene.scale=100"])
     with rasterio.open(result.geotiff) as file:
         np.testing.assert_array_equal(file.read(1)[3:], to_labels(expected)[3:])
+
+
+def test_another_file_or_scale_of_the_runs_own_scene_is_compared_too(run, tmp_path):
+    path = write_scene(tmp_path / "other.tif", factor=1e-4)
+    for override in (f"scene.cube={path}", "scene.scale=10000"):
+        with pytest.raises(SceneError, match="bring them to one scale"):
+            write_map(run, overrides=[override], out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_nodata_is_masked_in_any_order_of_the_values_in_the_file(run, tmp_path, expected, order):
+    """MATLAB's, and so `scipy.io.loadmat`'s, runs down the columns."""
+    cube = np.array(hsi_se.load_scene(run.read_config().scene).cube, order=order)
+    cube[:2, :3] = NODATA
+    cube[12, 9] = np.nan
+    np.save(tmp_path / "cube.npy", cube)
+    result, _ = map_again(
+        run, tmp_path / "out", scene=tmp_path / "cube.npy", overrides=[f"scene.nodata={NODATA}"]
+    )
+    labels = np.fromfile(result.image, np.uint8).reshape(SIZE)
+    assert np.argwhere(labels == 0).tolist() == [*np.argwhere(to_labels(expected) == 0).tolist(), [12, 9]]
 
 
 def test_values_that_are_not_finite_stay_nodata(run):
@@ -497,6 +520,92 @@ def test_a_map_that_is_killed_while_its_files_move_is_not_made_again(
     assert {path.name for path in out.iterdir()} == {path.name for path in result.path.iterdir()}
     for path in (again.image, again.entropy, again.geotiff):
         assert path.read_bytes() == (result.path / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("max_bytes", [100, 1000, 2000, 10_000])
+def test_a_full_disk_is_one_line_and_the_map_goes_on_later(run, result, tmp_path, max_bytes):
+    """It fills up at a layer, at a GeoTIFF, at the picture."""
+    out, limits = tmp_path / "out", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, limits[1]))
+    try:
+        with pytest.raises(RunError) as caught:
+            map_again(run, out, probabilities=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(caught.value).startswith(f"{out}/.unfinished")
+    assert str(caught.value).endswith(
+        "; check its rights and the room on the disk, and the same command goes on with what is done"
+    )
+    again, notes = map_again(run, out, probabilities=True)
+    assert notes.total == (0 if max_bytes >= 2000 else SIZE[0] * SIZE[1])
+    assert {path.name: path.read_bytes() for path in out.glob("*.tif")} == {
+        path.name: path.read_bytes() for path in result.path.glob("*.tif")
+    }
+    assert again.image.read_bytes() == result.image.read_bytes()
+
+
+def test_a_geotiff_that_is_cut_short_as_it_is_closed_is_not_published(run, tmp_path, monkeypatch):
+    """GDAL says nothing then."""
+
+    class Truncated(rasterio.io.DatasetWriter):
+        def __exit__(self, *error: object) -> None:
+            super().__exit__(*error)
+            os.truncate(self.name, Path(self.name).stat().st_size - 100)
+
+    monkeypatch.setattr("rasterio.get_writer_for_path", lambda *_, **__: Truncated)
+    monkeypatch.setattr("rasterio.get_writer_for_driver", lambda *_, **__: Truncated)
+    with pytest.raises(RunError, match=r"map.tif: GDAL could not write it; "):
+        map_again(run, tmp_path / "out")
+    assert not (tmp_path / "out" / "map.json").exists()
+
+
+def test_half_a_geotiff_of_a_killed_map_is_written_again(run, result, tmp_path, monkeypatch):
+    def stop(_: object, path: Path, *__: object, **___: object) -> None:
+        path.write_bytes(result.geotiff.read_bytes()[:200])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hsi_se.map_draft.write_geotiff", stop)
+        with pytest.raises(KeyboardInterrupt):
+            map_again(run, tmp_path / "out")
+    again, _ = map_again(run, tmp_path / "out")
+    assert again.geotiff.read_bytes() == result.geotiff.read_bytes()
+
+
+def test_a_map_is_on_the_disk_before_it_takes_another_ones_place(run, tmp_path, monkeypatch):
+    synced, sync, replace_ = [], os.fsync, Path.replace
+
+    def note(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        sync(descriptor)
+
+    def check(path: Path, target: Path) -> Path:
+        if target.parent == tmp_path / "out":
+            moved.append(path.name)
+            assert path.name in synced[synced.index("journal") :]
+        return replace_(path, target)
+
+    moved: list[str] = []
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(Path, "replace", check)
+    map_again(run, tmp_path / "out")
+    assert moved == ["map.img", "map.hdr", "map.tif", "map.tif.aux.xml", "map.png", "map.json"]
+
+
+def test_a_scene_of_the_same_values_at_another_place_is_mapped_anew(run, tmp_path, monkeypatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    path = write_scene(tmp_path / "scene.tif")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            map_again(run, tmp_path / "out", scene=path)
+    moved = TRANSFORM @ Affine.translation(10, 0)
+    write_scene(path, place={"crs": "EPSG:32633", "transform": moved})
+    again, _ = map_again(run, tmp_path / "out", scene=path)
+    with rasterio.open(again.geotiff) as file:
+        assert file.transform == moved
 
 
 def test_another_setting_starts_over(run, result, tmp_path):

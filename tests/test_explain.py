@@ -10,9 +10,11 @@ import hsi_se
 from hsi_se import explain as explaining
 from hsi_se.bundled import build_bundled_model
 from hsi_se.config_file import load_config
-from hsi_se.experiment import open_run
+from hsi_se.opened_run import open_run
 from hsi_se.records import RunFolder
+from hsi_se.report.figures import style_class_line
 from hsi_se.sampling.patches import PatchDataset, pad_cube
+from hsi_se.scene.palette import make_palette
 from tests.conftest import ROOT, TINY
 
 BLOCKS = "{conv3d_1: {kind: se, axis: band}, conv3d_3: {kind: eca}, fold: {kind: se}, conv2d: {kind: cbam}}"
@@ -129,6 +131,25 @@ def test_json_and_png_lie_beside_the_run(run, explanation):
     assert run.read_explanation() == explanation
     assert json.loads(run.explanation.read_text())["pixels"] == "test"
     assert run.explanation_figure.read_bytes().startswith(b"\x89PNG")
+
+
+def luminance(colour: np.ndarray) -> float:
+    """Of sRGB, as WCAG 2.2 defines it."""
+    linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+def test_lines_of_every_class_are_seen_on_white_and_neighbours_differ_in_their_dashes():
+    palette = make_palette(range(1, 40))
+    dashes = []
+    for place, label in enumerate(range(1, 40)):
+        colour, dash = style_class_line(place, palette[label])
+        assert 1.05 / (luminance(colour) + 0.05) >= 2.9
+        given = np.array(palette[label])
+        assert colour.argmax() in np.flatnonzero(given == given.max()), "the hue stays"
+        dashes.append(dash)
+    assert all(len({*dashes[place : place + 4]}) == 4 for place in range(36))
+    assert style_class_line(0, (0, 0, 255))[0] == pytest.approx([0, 0, 1]), "what is dark stays as it is"
 
 
 def test_the_command_prints_a_row_for_every_gate(call, run):

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 import hsi_se
 from hsi_se.attention.squeeze_excite import SqueezeExcite
-from hsi_se.config_model import Cbam, NonLocal, StripPooling
+from hsi_se.config_model import Cbam, NonLocal, SeResNet, StripPooling
 from hsi_se.config_model import SqueezeExcite as Se
 from hsi_se.errors import ConfigError
-from hsi_se.models.se_resnet import se_resnet18
 
 IMAGE = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 SE = Se(kind="se")
@@ -145,10 +144,11 @@ def test_the_dry_run_moves_no_running_statistics():
 
 
 def test_a_gate_after_every_block_of_a_resnet_of_ours():
-    network = se_resnet18(in_channels=3, num_classes=10, attention={}).eval()
+    sizes = {"num_bands": 3, "patch_size": 32, "num_classes": 10}
+    network = hsi_se.build_model(SeResNet(name="se_resnet", attention={}), **sizes)
     blocks = {f"stages.layer{stage}.{block}.branch.1.norm": SE for stage in (1, 2, 3, 4) for block in (0, 1)}
     gated = hsi_se.insert_attention(copy.deepcopy(network), blocks, example=IMAGE)
-    own = se_resnet18(in_channels=3, num_classes=10).eval()
+    own = hsi_se.build_model(SeResNet(name="se_resnet"), **sizes)
     assert sum(p.numel() for p in gated.parameters()) == sum(p.numel() for p in own.parameters())
 
 

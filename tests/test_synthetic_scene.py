@@ -8,7 +8,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from hsi_se.errors import SceneError
 from hsi_se.scene.scene import UNLABELLED, Scene
 from hsi_se.scene.synthetic import make_synthetic_scene
 
@@ -165,10 +164,3 @@ def test_seven_by_seven_mean_lifts_the_svm_above_ninety_three_percent() -> None:
     scene = make_synthetic_scene(seed=0)
     labelled = scene.labels != UNLABELLED
     assert _svm_accuracy(_window_mean(scene.cube, 7)[labelled], scene.labels[labelled]) > 0.93
-
-
-@pytest.mark.parametrize("setting", [{"rows": 23}, {"cols": 10}, {"bands": 15}])
-def test_too_small_a_scene_is_refused_by_name(setting: dict[str, int]) -> None:
-    ((name, value),) = setting.items()
-    with pytest.raises(SceneError, match=f"{name} = {value}; give at least"):
-        make_synthetic_scene(**setting)

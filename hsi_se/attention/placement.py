@@ -13,45 +13,31 @@ from hsi_se.attention.squeeze_excite import SqueezeExcite
 from hsi_se.attention.strip_pooling import StripPooling
 
 
-def build_attention(settings: config.AttentionSettings, *, shape: tuple[int, ...]) -> nn.Module:
-    """Returns the block for a point whose features have `shape`: (c, d, h, w) or (c, h, w).
+def build_attention(settings: config.AttentionSettings | None, *, shape: tuple[int, ...]) -> nn.Module:
+    """Returns the block for a point whose features have `shape`, (c, d, h, w) or (c, h, w), or an empty slot.
 
-    The config has already proved that the block is legal at the point.
+    The config has already proved that the block is legal at the point; its options are the block's own.
     """
+    if settings is None:
+        return nn.Identity()
     channels, is_3d = shape[0], len(shape) == 4
+    options = settings.model_dump(exclude={"kind"})
     match settings:
         case config.SqueezeExcite():
-            return SqueezeExcite(
-                channels if settings.axis == "feature" else shape[1],
-                reduction=settings.reduction,
-                bias=settings.bias,
-                form=settings.form,
-                squeeze=settings.squeeze,
-                axis=settings.axis,
-            )
+            return SqueezeExcite(channels if settings.axis == "feature" else shape[1], **options)
         case config.EfficientChannel():
-            return EfficientChannel(
-                channels if settings.axis == "feature" else shape[1],
-                kernel_size=settings.kernel_size,
-                axis=settings.axis,
-            )
+            return EfficientChannel(channels if settings.axis == "feature" else shape[1], **options)
         case config.Cbam():
-            default = 0 if is_3d else 7
-            return Cbam(
-                channels,
-                reduction=settings.reduction,
-                bias=settings.bias,
-                spatial_kernel=default if settings.spatial_kernel is None else settings.spatial_kernel,
-            )
+            if settings.spatial_kernel is None:
+                options["spatial_kernel"] = 0 if is_3d else 7
+            return Cbam(channels, **options)
         case config.NonLocal():
-            return NonLocal(
-                channels, is_3d=is_3d, reduction=settings.reduction, sub_sample=settings.sub_sample
-            )
+            return NonLocal(channels, is_3d=is_3d, **options)
         case config.StripPooling():
-            return StripPooling(channels, kernel_size=settings.kernel_size)
+            return StripPooling(channels, **options)
         case config.Coordinate():
-            return Coordinate(channels, reduction=settings.reduction)
+            return Coordinate(channels, **options)
         case config.GatherExcite():
-            return GatherExcite(extent=settings.extent)
+            return GatherExcite(**options)
         case config.SimAm():
-            return SimAm(regularization=settings.regularization)
+            return SimAm(**options)

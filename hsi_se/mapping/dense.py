@@ -48,11 +48,9 @@ class DenseEngine:
             self._stages = fold_stages(model)
             self._head = DenseHead(model, is_shared=not blocks)
         early = {point: block for point, block in blocks.items() if point != self._last}
-        if not blocks:
+        if not blocks and self._head.can_share:
             self._shared, self._finish = self._last, self._share_head
-            if not self._head.can_share:
-                self._finish = self._gate_head
-        elif not early and isinstance(blocks[self._last], ChannelGate):
+        elif not early and isinstance(model.attention[self._last], ChannelGate | nn.Identity):
             self._shared, self._finish = self._last, self._gate_head
         elif (
             model.order == "3d-2d"
@@ -109,7 +107,7 @@ class DenseEngine:
 
         widths = {
             math.ceil(cols / n)
-            for n in range(num_workers, 1 + math.ceil(cols / 16) * num_workers, num_workers)
+            for n in range(num_workers, 1 + math.ceil(cols / _NARROWEST) * num_workers, num_workers)
         }
         return fit(min(widths, key=repeated))
 

@@ -1,5 +1,6 @@
 """Logits for every pixel of a reduced scene, by either engine."""
 
+import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -50,13 +51,16 @@ def predict_logits(
     rows, cols = cube.shape[:2]
     device = next(model.parameters()).device
     padded = pad_cube(cube, patch_size=model.patch_size, padding=padding)
-    height = tile_rows or dense.choose_tile_rows(cols)
-    height = -(-rows // -(-rows // height))  # tiles of equal height
-    tiles = []
-    for first in range(0, rows, height):
-        last = min(first + height, rows)
-        tile = dense.predict_rows(padded[first : last + model.patch_size - 1].to(device))
-        tiles.append(tile.cpu().numpy())
+    logits = []
+    for tile in list_tiles(rows, tile_rows or dense.choose_tile_rows(cols)):
+        some = dense.predict_rows(padded[tile.start : tile.stop + model.patch_size - 1].to(device))
+        logits.append(some.cpu().numpy())
         if on_batch is not None:
-            on_batch((last - first) * cols)
-    return np.concatenate(tiles)
+            on_batch(len(tile) * cols)
+    return np.concatenate(logits)
+
+
+def list_tiles(rows: int, height: int) -> list[range]:
+    """Returns the tiles of a scene, of equal height as far as the rows allow."""
+    height = math.ceil(rows / math.ceil(rows / height))
+    return [range(first, min(first + height, rows)) for first in range(0, rows, height)]

@@ -7,6 +7,7 @@ neighbours outside the scene or without data have no weight, and the filter may 
 Axes: rows, cols of pixels; k components; C classes.
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -63,14 +64,13 @@ def smooth_logits(
 def _list_steps(radius: int, shape: tuple[int, ...]) -> Iterator[tuple[Window, Window, int]]:
     """Yields, for each step of a window, the pixels whose neighbour lies in the scene, these neighbours, and
     the step's squared length."""
-    steps = range(-radius, radius + 1)
-    for row, here_rows, there_rows in ((step, *_overlap(step, shape[0])) for step in steps):
-        for col, here_cols, there_cols in ((step, *_overlap(step, shape[1])) for step in steps):
-            yield (here_rows, here_cols), (there_rows, there_cols), row**2 + col**2
+    for row, col in itertools.product(range(-radius, radius + 1), repeat=2):
+        here_rows, there_rows = _overlap(row, shape[0])
+        here_cols, there_cols = _overlap(col, shape[1])
+        yield (here_rows, here_cols), (there_rows, there_cols), row**2 + col**2
 
 
 def _overlap(step: int, length: int) -> tuple[slice, slice]:
     """The places whose neighbour at `step` lies in `range(length)`, and these neighbours."""
-    return slice(max(0, -step), max(0, length - max(0, step))), slice(
-        max(0, step), max(0, length + min(0, step))
-    )
+    here = slice(max(0, -step), max(0, length - max(0, step)))
+    return here, slice(max(0, step), max(0, length + min(0, step)))

@@ -25,6 +25,8 @@ from hsi_se.models.network import Network
 from hsi_se.sampling.reduction import Reduction
 from hsi_se.scene.image import Image, Mask
 
+Prediction = tuple[range, NDArray[np.float32], Mask]  # rows, their logits, where there is no data
+
 _PATCHWISE_ROWS = 16  # patches take so long that what is read twice does not matter
 
 

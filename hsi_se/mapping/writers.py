@@ -3,6 +3,7 @@
 A layer is stored band-interleaved by line, little-endian, so that a tile of rows is one stretch of the file.
 """
 
+import errno
 import importlib.util
 import os
 import re
@@ -65,19 +66,15 @@ class Layer:
             stream.flush()
             os.fsync(stream.fileno())
 
-    def read(self, first: int, last: int) -> NDArray[Any]:
-        """Returns rows `first..last-1`, `(rows, cols, bands)`."""
+    def blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        """The first row of each block of rows, and the block `(some rows, cols, bands)`."""
         rows, cols, bands = self.shape
         dtype = np.dtype(self.dtype).newbyteorder("<")
-        count = (min(last, rows) - first) * cols * bands
-        offset = first * cols * bands * dtype.itemsize
-        values = np.fromfile(self.path, dtype=dtype, count=count, offset=offset)
-        return values.reshape(-1, bands, cols).transpose(0, 2, 1).astype(self.dtype)
-
-    def blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
-        """The first row of each block of rows, and the block."""
-        for first in range(0, self.shape[0], _ROWS_PER_BLOCK):
-            yield first, self.read(first, first + _ROWS_PER_BLOCK)
+        for first in range(0, rows, _ROWS_PER_BLOCK):
+            count = min(_ROWS_PER_BLOCK, rows - first) * cols * bands
+            offset = first * cols * bands * dtype.itemsize
+            values = np.fromfile(self.path, dtype=dtype, count=count, offset=offset)
+            yield first, values.reshape(-1, bands, cols).transpose(0, 2, 1).astype(self.dtype)
 
 
 @dataclass(frozen=True)
@@ -154,40 +151,53 @@ def write_geotiff(
 
     A classification gets a colour table, and beside it `.aux.xml` with the names, which the format itself
     has no room for.
+
+    Raises:
+        OSError: the file does not read back as it should.
     """
     import rasterio
     from affine import Affine
     from rasterio.windows import Window
 
     rows, cols, bands = layer.shape
-    place: dict[str, Any] = {}
+    profile: dict[str, Any] = {
+        "driver": "GTiff",
+        "height": rows,
+        "width": cols,
+        "count": bands,
+        "dtype": layer.dtype,
+        "nodata": layer.nodata,
+        "compress": "deflate",
+        "interleave": "band",
+        "bigtiff": "if_safer",
+        "blockysize": _ROWS_PER_BLOCK,  # so that each strip is written once, whole
+    }
     if georeference is not None and georeference.transform is not None:
-        place["transform"] = Affine(*georeference.transform)
+        profile["transform"] = Affine(*georeference.transform)
     if georeference is not None and georeference.crs is not None:
-        place["crs"] = georeference.crs
+        profile["crs"] = georeference.crs
+    path.unlink(missing_ok=True)  # GDAL would look into what a killed process has left
     with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=8, GDAL_PAM_ENABLED=False):
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        with rasterio.open(
-            path,
-            "w",
-            driver="GTiff",
-            height=rows,
-            width=cols,
-            count=bands,
-            dtype=layer.dtype,
-            nodata=layer.nodata,
-            compress="deflate",
-            interleave="band",
-            bigtiff="if_safer",
-            blockysize=_ROWS_PER_BLOCK,  # so that each strip is written once, whole
-            **place,
-        ) as image:
-            for band, name in enumerate(layer.band_names, start=1):
-                image.set_band_description(band, name)
-            if classes is not None:
-                image.write_colormap(1, dict(enumerate(colour for _, colour in classes.list_all())))
-            for first, block in layer.blocks():
-                image.write(np.moveaxis(block, 2, 0), window=Window(0, first, cols, len(block)))
+        try:
+            with rasterio.open(path, "w", **profile) as image:
+                for band, name in enumerate(layer.band_names, start=1):
+                    image.set_band_description(band, name)
+                if classes is not None:
+                    image.write_colormap(1, dict(enumerate(colour for _, colour in classes.list_all())))
+                for first, block in layer.blocks():
+                    image.write(np.moveaxis(block, 2, 0), window=Window(0, first, cols, len(block)))
+            with rasterio.open(path) as image:  # since what fails when a file is closed is not told
+                is_whole = all(
+                    np.array_equal(
+                        image.read(window=Window(0, first, cols, len(block))), np.moveaxis(block, 2, 0)
+                    )
+                    for first, block in layer.blocks()
+                )
+        except rasterio.errors.RasterioIOError:
+            is_whole = False
+    if not is_whole:
+        raise OSError(errno.EIO, "GDAL could not write it", str(path))
     if classes is not None:
         _write_names(classes, path.with_name(f"{path.name}.aux.xml"))
 

@@ -43,69 +43,20 @@ def build_model(
 
 
 def _build(settings: config.ModelSettings, *, num_bands: int, patch_size: int, num_classes: int) -> Network:
+    sizes = {"num_bands": num_bands, "patch_size": patch_size, "num_classes": num_classes}
     match settings:
         case config.HybridSN():
-            return HybridSN(
-                num_bands=num_bands,
-                patch_size=patch_size,
-                num_classes=num_classes,
-                order=settings.order,
-                width=settings.width,
-                norm=settings.norm,
-                pool=settings.pool,
-                dropout=settings.dropout,
-                dense_relu=settings.dense_relu,
-                attention=settings.attention,
-            )
+            return HybridSN(settings, **sizes)
         case config.SeResNet():
-            return SeResNet(
-                depth=settings.depth,
-                in_channels=num_bands,
-                num_classes=num_classes,
-                stem=settings.stem,
-                gate=settings.gate,
-                attention=settings.attention,
-                dropout=settings.dropout,
-                patch_size=patch_size,
-            )
+            return SeResNet(settings, **sizes)
         case config.Res2Net():
-            return Res2Net(
-                depth=settings.depth,
-                in_channels=num_bands,
-                num_classes=num_classes,
-                scale=settings.scale,
-                base_width=settings.base_width,
-                stem=settings.stem,
-                attention=settings.attention,
-                dropout=settings.dropout,
-                patch_size=patch_size,
-            )
+            return Res2Net(settings, **sizes)
         case config.SeInception():
-            return SeInception(
-                in_channels=num_bands,
-                num_classes=num_classes,
-                stem=settings.stem,
-                attention=settings.attention,
-                dropout=settings.dropout,
-                patch_size=patch_size,
-            )
+            return SeInception(settings, **sizes)
         case config.Ssrn():
-            return Ssrn(
-                num_bands=num_bands,
-                patch_size=patch_size,
-                num_classes=num_classes,
-                features=settings.features,
-                dropout=settings.dropout,
-                attention=settings.attention,
-            )
+            return Ssrn(settings, **sizes)
         case config.Cnn3d():
-            return Cnn3d(
-                num_bands=num_bands,
-                patch_size=patch_size,
-                num_classes=num_classes,
-                dropout=settings.dropout,
-                attention=settings.attention,
-            )
+            return Cnn3d(settings, **sizes)
         case config.Svm() | config.RandomForest():
             raise ConfigError(
                 f"model.name = {settings.name}: is fitted, not built, and its size depends on the training "

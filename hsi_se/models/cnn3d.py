@@ -2,33 +2,17 @@
 
 from torch import nn
 
+from hsi_se import config_model as config
 from hsi_se.models.hybridsn import make_conv3d, stage_shapes
-from hsi_se.models.network import Attention, Network, fill_slots, make_head
+from hsi_se.models.network import Network, fill_slots, make_head
 
 
 class Cnn3d(Network):
-    """HybridSN's three 3-D convolutions, the mean of every feature, and one dense layer.
+    """HybridSN's three 3-D convolutions, the mean of every feature, and one dense layer."""
 
-    Args:
-        num_bands: components of the input, k.
-        patch_size: p.
-        num_classes: C.
-        dropout: before the dense layer.
-        attention: the block after each named stage.
-    """
-
-    def __init__(
-        self,
-        *,
-        num_bands: int,
-        patch_size: int,
-        num_classes: int,
-        dropout: float = 0.4,
-        attention: Attention | None = None,
-    ) -> None:
+    def __init__(self, settings: config.Cnn3d, *, num_bands: int, patch_size: int, num_classes: int) -> None:
         super().__init__(num_bands=num_bands, patch_size=patch_size)
         shapes = stage_shapes("3d-2d", num_bands=num_bands, patch_size=patch_size)
-        shapes = {point: shape for point, shape in shapes.items() if point.startswith("conv3d")}
         self.stages = nn.ModuleDict(
             {
                 "conv3d_1": make_conv3d(1, 8, depth=7),
@@ -36,5 +20,5 @@ class Cnn3d(Network):
                 "conv3d_3": make_conv3d(16, 32, depth=3),
             }
         )
-        self.attention = fill_slots(attention or {}, shapes)
-        self.head = make_head(32, num_classes, dropout=dropout, is_3d=True)
+        self.attention = fill_slots(settings.attention, {point: shapes[point] for point in self.stages})
+        self.head = make_head(32, num_classes, dropout=settings.dropout, is_3d=True)

@@ -16,6 +16,8 @@ from hsi_se.models.classical import CentrePixelClassifier
 from hsi_se.models.inference import evaluation_mode
 from hsi_se.models.network import Network
 
+_TIMED_PATCHES, _TIMED_PASSES = 32, 5
+
 
 @dataclass(frozen=True)
 class StageCost:
@@ -47,10 +49,7 @@ def count_macs(model: Network | CentrePixelClassifier) -> int:
     """Multiply-accumulates of one patch in convolutions, products and dense layers; a forest has none."""
     if isinstance(model, CentrePixelClassifier):
         return model.macs
-    patch = torch.zeros(1, 1, model.num_bands, model.patch_size, model.patch_size)
-    with evaluation_mode(model), FlopCounterMode(display=False) as counter:
-        model(patch.to(next(model.parameters()).device))
-    return int(counter.get_total_flops()) // 2
+    return sum(row.macs for row in count_stage_costs(model))
 
 
 def count_stage_costs(model: Network) -> list[StageCost]:
@@ -137,16 +136,11 @@ class BlockCost:
 
 
 def compare_blocks(
-    settings: config.NetworkSettings,
-    *,
-    num_bands: int,
-    patch_size: int,
-    num_classes: int,
-    batch_size: int = 32,
+    settings: config.NetworkSettings, *, num_bands: int, patch_size: int, num_classes: int
 ) -> Iterator[BlockCost]:
     """Yields the cost of every kind of block at every point of a network, each alone."""
     sizes = {"num_bands": num_bands, "patch_size": patch_size, "num_classes": num_classes}
-    patches = torch.randn(batch_size, 1, num_bands, patch_size, patch_size)
+    patches = torch.randn(_TIMED_PATCHES, 1, num_bands, patch_size, patch_size)
     bare = build_model(settings.model_copy(update={"attention": {}}), **sizes)
     parameters, macs = count_parameters(bare), count_macs(bare)
     for point, block in itertools.product(settings.points, config.list_blocks()):
@@ -160,11 +154,11 @@ def compare_blocks(
             block.kind,
             num_parameters=count_parameters(model) - parameters,
             macs=count_macs(model) - macs,
-            forward_us=1e6 * _time_blocks(model, patches) / batch_size,
+            forward_us=1e6 * _time_blocks(model, patches) / _TIMED_PATCHES,
         )
 
 
-def _time_blocks(model: Network, patches: Tensor, *, repeats: int = 5) -> float:
+def _time_blocks(model: Network, patches: Tensor) -> float:
     """The median seconds that a pass of `patches` spends in the attention blocks."""
     starts: list[float] = []
     spent = 0.0
@@ -182,7 +176,7 @@ def _time_blocks(model: Network, patches: Tensor, *, repeats: int = 5) -> float:
             module.register_forward_hook(stop)
     passes = []
     with evaluation_mode(model):
-        for _ in range(repeats + 1):
+        for _ in range(_TIMED_PASSES + 1):
             spent = 0.0
             model(patches)
             passes.append(spent)

@@ -8,12 +8,12 @@ Axes: n patches, c features, d spectral depth, h rows, w cols.
 import itertools
 import math
 from collections import OrderedDict
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from hsi_se.models.network import Attention, Network, fill_slots
+from hsi_se import config_model as config
+from hsi_se.models.network import Network, fill_slots
 
 
 class HybridSN(Network):
@@ -24,67 +24,44 @@ class HybridSN(Network):
     conv3d_3, where the 2-D features become the spectral depth of the 3-D convolutions.
 
     Departures from the paper: batch normalisation between each convolution and its ReLU, and a
-    network that ends in logits instead of a softmax; `norm="none"` restores the first.
+    network that ends in logits instead of a softmax; `norm: none` restores the first.
 
-    Args:
-        num_bands: components of the input, k.
-        patch_size: p.
-        num_classes: C.
+    Attributes:
         order: which convolutions come first.
-        width: factor on the number of features of every convolution and hidden dense layer.
-        norm: what stands between a convolution and its ReLU.
-        pool: whether the dense layers see every place of the last map, as in the paper, or the places' mean.
-        dropout: probability after each of the two hidden dense layers.
-        dense_relu: whether these have a ReLU, as in the paper.
-        attention: the block after each named stage; a stage without one has an empty slot.
-
-    Shape: `(n, 1, k, p, p)` to `(n, C)`.
+        shapes: of each stage's output, without the batch.
+        pool: before the dense layers; empty where they see every place of the last map, as in the paper.
     """
 
     def __init__(
-        self,
-        *,
-        num_bands: int,
-        patch_size: int,
-        num_classes: int,
-        order: Literal["3d-2d", "2d-3d"] = "3d-2d",
-        width: float = 1.0,
-        norm: Literal["batch", "none"] = "batch",
-        pool: Literal["none", "mean"] = "none",
-        dropout: float = 0.4,
-        dense_relu: bool = True,
-        attention: Attention | None = None,
+        self, settings: config.HybridSN, *, num_bands: int, patch_size: int, num_classes: int
     ) -> None:
         super().__init__(num_bands=num_bands, patch_size=patch_size)
-        self.order = order
-        shapes = stage_shapes(order, num_bands=num_bands, patch_size=patch_size, width=width)
-        self.shapes = shapes  # of each stage's output, without the batch
-        num_features = {point: shape[0] for point, shape in shapes.items()}
+        self.order = settings.order
+        self.shapes = stage_shapes(
+            settings.order, num_bands=num_bands, patch_size=patch_size, width=settings.width
+        )
+        num_features = {point: shape[0] for point, shape in self.shapes.items()}
+        first, second, third = (num_features[f"conv3d_{number}"] for number in (1, 2, 3))
+        norm, is_3d_first = settings.norm, settings.order == "3d-2d"
         stages = {
-            "conv3d_1": make_conv3d(
-                1, num_features["conv3d_1"], depth=7, norm=norm, is_unfolding=order == "2d-3d"
-            ),
-            "conv3d_2": make_conv3d(num_features["conv3d_1"], num_features["conv3d_2"], depth=5, norm=norm),
-            "conv3d_3": make_conv3d(num_features["conv3d_2"], num_features["conv3d_3"], depth=3, norm=norm),
+            "conv3d_1": make_conv3d(1, first, depth=7, norm=norm, is_unfolding=not is_3d_first),
+            "conv3d_2": make_conv3d(first, second, depth=5, norm=norm),
+            "conv3d_3": make_conv3d(second, third, depth=3, norm=norm),
             "fold": Fold(1, 2),
             "conv2d": _conv2d(num_features["fold"], num_features["conv2d"], norm=norm),
         }
-        self.stages = nn.ModuleDict({point: stages[point] for point in shapes})
-        self.attention = fill_slots(attention or {}, shapes)
-        *last, _, _ = list(shapes.values())[-1]  # (c,) or (c, d) of the last stage
+        self.stages = nn.ModuleDict({point: stages[point] for point in self.shapes})
+        self.attention = fill_slots(settings.attention, self.shapes)
+        *last, rows, cols = list(self.shapes.values())[-1]  # (c, h, w) or (c, d, h, w)
         self.pool: nn.Module = nn.Identity()
-        num_places = (patch_size - 8) ** 2
-        if pool == "mean":
-            num_places = 1
-            self.pool = nn.AdaptiveAvgPool2d(1) if order == "3d-2d" else nn.AdaptiveAvgPool3d((None, 1, 1))
-        sizes = (math.prod(last) * num_places, _scale(256, width), _scale(128, width))
+        if settings.pool == "mean":
+            rows = cols = 1
+            self.pool = nn.AdaptiveAvgPool2d(1) if is_3d_first else nn.AdaptiveAvgPool3d((None, 1, 1))
+        sizes = math.prod((*last, rows, cols)), _scale(256, settings.width), _scale(128, settings.width)
         hidden: list[nn.Module] = []
         for num_in, num_out in itertools.pairwise(sizes):
-            hidden += [
-                nn.Linear(num_in, num_out),
-                nn.ReLU() if dense_relu else nn.Identity(),
-                nn.Dropout(dropout),
-            ]
+            relu = nn.ReLU() if settings.dense_relu else nn.Identity()
+            hidden += [nn.Linear(num_in, num_out), relu, nn.Dropout(settings.dropout)]
         self.head = nn.Sequential(*hidden, nn.Linear(sizes[-1], num_classes))
 
     def classify(self, x: Tensor) -> Tensor:

@@ -2,10 +2,10 @@
 
 import difflib
 from collections.abc import Mapping
+from functools import partial
 from typing import TypeVar
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from hsi_se.attention.placement import build_attention
 from hsi_se.config_model import AttentionSettings
@@ -58,14 +58,10 @@ def _record_outputs(
     """What each module returns, call by call, in one pass of the network."""
     outputs: dict[str, list[object]] = {name: [] for name in modules}
 
-    def record(name: str) -> RemovableHandle:
-        def keep(_: nn.Module, __: object, output: object) -> None:
-            outputs[name].append(output)
+    def record(name: str, _: nn.Module, __: object, output: object) -> None:
+        outputs[name].append(output)
 
-        handle: RemovableHandle = modules[name].register_forward_hook(keep)
-        return handle
-
-    handles = [record(name) for name in modules]
+    handles = [module.register_forward_hook(partial(record, name)) for name, module in modules.items()]
     try:
         with evaluation_mode(network):
             network(example)

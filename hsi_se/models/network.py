@@ -1,18 +1,18 @@
 """What the networks of this folder share; n patches, k components, p × p pixels."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from hsi_se.attention.placement import build_attention
-from hsi_se.config_model import AttentionSettings
-
-Attention = Mapping[str, AttentionSettings]
+from hsi_se.config_model import Attention
 
 
 class Network(nn.Module):
     """Named stages in order, an attention slot after each, and a head that ends in logits.
+
+    Each kind is built from its section of the config, which says what every option does.
 
     Attributes:
         num_bands: components of the input, k.
@@ -46,15 +46,13 @@ class Network(nn.Module):
 
 def fill_slots(attention: Attention, shapes: Mapping[str, tuple[int, ...]]) -> nn.ModuleDict:
     """Returns the slot behind each stage, whose features have these shapes without the batch."""
-    slots = {
-        point: build_attention(attention[point], shape=shape) if point in attention else nn.Identity()
-        for point, shape in shapes.items()
-    }
-    return nn.ModuleDict(slots)
+    return nn.ModuleDict(
+        {point: build_attention(attention.get(point), shape=shape) for point, shape in shapes.items()}
+    )
 
 
-class ComponentsAsChannels(nn.Module):
-    """The first step of a 2-D network: `(n, 1, k, p, p)` to `(n, k, p, p)`, and images as they are."""
+class _ComponentsAsChannels(nn.Module):
+    """Patches `(n, 1, k, p, p)` to `(n, k, p, p)`, and images as they are."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.squeeze(1) if x.ndim == 5 else x
@@ -67,17 +65,22 @@ def make_conv2d(num_in: int, num_out: int, size: int, *, stride: int = 1, relu: 
     return nn.Sequential(OrderedDict([*stages, ("relu", nn.ReLU())] if relu else stages))
 
 
+def make_stem(num_bands: int, num_out: int, *, kind: str) -> nn.Sequential:
+    """The first stage of a 2-D network, which takes patches as well as images.
+
+    `imagenet`, a 7 × 7 convolution and a pool, quarters its input; `small`, a 3 × 3 one, keeps its size, as
+    patches need.
+    """
+    if kind == "small":
+        return nn.Sequential(_ComponentsAsChannels(), make_conv2d(num_bands, num_out, 3))
+    return nn.Sequential(
+        _ComponentsAsChannels(),
+        make_conv2d(num_bands, num_out, 7, stride=2),
+        nn.MaxPool2d(3, stride=2, padding=1),
+    )
+
+
 def make_head(num_features: int, num_classes: int, *, dropout: float, is_3d: bool = False) -> nn.Sequential:
     """The mean of every feature, dropout, and one dense layer."""
     pool = nn.AdaptiveAvgPool3d(1) if is_3d else nn.AdaptiveAvgPool2d(1)
     return nn.Sequential(pool, nn.Flatten(), nn.Dropout(dropout), nn.Linear(num_features, num_classes))
-
-
-class RepeatedBlocks(nn.Sequential):
-    """Blocks of one kind in a row."""
-
-    def __init__(self, blocks: Iterable[nn.Module]) -> None:
-        super().__init__(*blocks)
-
-    def extra_repr(self) -> str:
-        return f"{len(self)} × {self[0].extra_repr()}"

@@ -4,18 +4,24 @@ He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, https://arxiv
 Axes: n images, c channels, h rows, w cols.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from abc import ABC, abstractmethod
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from hsi_se import config_model as config
 from hsi_se.attention.placement import build_attention
-from hsi_se.config_model import AttentionSettings
-from hsi_se.models.network import ComponentsAsChannels, Network, RepeatedBlocks, make_conv2d, make_head
+from hsi_se.models.network import Network, make_conv2d, make_head, make_stem
 
-Gate = Literal["standard", "pre", "post", "identity"]
-Stem = Literal["small", "imagenet"]
 WIDTHS = {"layer1": 64, "layer2": 128, "layer3": 256, "layer4": 512}
+DEPTHS = {  # blocks in each of the four stages
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+EXPANSION = 4  # of a bottleneck's channels
 
 
 class ResidualBlock(nn.Module):
@@ -34,21 +40,19 @@ class ResidualBlock(nn.Module):
         num_in: int,
         num_out: int,
         stride: int,
-        attention: AttentionSettings | None,
-        gate: Gate = "standard",
+        attention: config.AttentionSettings | None,
+        gate: Literal["standard", "pre", "post", "identity"] = "standard",
         title: str = "",
     ) -> None:
         super().__init__()
         self.branch = branch
+        self.num_out = num_out
         is_projected = stride > 1 or num_in != num_out
         self.shortcut = (
             make_conv2d(num_in, num_out, 1, stride=stride, relu=False) if is_projected else nn.Identity()
         )
         self.gate = gate
-        channels = num_in if gate == "pre" else num_out
-        self.attention = (
-            build_attention(attention, shape=(channels, 1, 1)) if attention is not None else nn.Identity()
-        )
+        self.attention = build_attention(attention, shape=(num_in if gate == "pre" else num_out, 1, 1))
         self.title = title if attention is None else f"{title} with {attention.kind} {gate}"
 
     def extra_repr(self) -> str:
@@ -68,55 +72,41 @@ class ResidualBlock(nn.Module):
         return total.relu()  # type: ignore[no-any-return]
 
 
-class ResidualNetwork(Network):
-    """Stages `stem`, `layer1` … `layer4`, and a head.
+class ResidualNetwork(Network, ABC):
+    """Stages `stem`, `layer1` … `layer4`, and a head; each kind says of what blocks the layers are made.
 
-    Args:
-        in_channels: of the input; the components of a patch, k.
-        num_classes: C.
-        stem: `imagenet`, a 7 × 7 convolution and a pool that quarter the input, or `small`, a 3 × 3 one
-            that keeps its size, as patches need.
-        depths: blocks in each of the four stages.
-        make_block: a block from `(point, number in the stage, channels in, stride)`.
-        num_out: channels after each stage.
-        dropout: before the dense layer.
-        patch_size: rows and cols of the input.
+    Attention sits inside the blocks, and the slots after the stages are empty.
 
-    Shape: `(n, 1, k, p, p)` or `(n, in_channels, h, w)` to `(n, C)`.
+    Shape: `(n, 1, k, p, p)` or images `(n, k, h, w)` to `(n, C)`.
     """
 
     def __init__(
         self,
+        settings: config.SeResNet | config.Res2Net,
         *,
-        in_channels: int,
-        num_classes: int,
-        stem: Stem,
-        depths: Sequence[int],
-        make_block: Callable[[str, int, int, int], nn.Module],
-        num_out: Sequence[int],
-        dropout: float,
+        num_bands: int,
         patch_size: int,
+        num_classes: int,
     ) -> None:
-        super().__init__(num_bands=in_channels, patch_size=patch_size)
-        self.stages = nn.ModuleDict({"stem": _make_stem(in_channels, stem)})
+        super().__init__(num_bands=num_bands, patch_size=patch_size)
         channels = WIDTHS["layer1"]
-        for point, depth, out in zip(WIDTHS, depths, num_out, strict=True):
+        self.stages = nn.ModuleDict({"stem": make_stem(num_bands, channels, kind=settings.stem)})
+        for point, depth in zip(WIDTHS, DEPTHS[settings.depth], strict=True):
             blocks = []
             for number in range(depth):
                 stride = 2 if number == 0 and point != "layer1" else 1
-                blocks.append(make_block(point, number, channels, stride))
-                channels = out
-            self.stages[point] = RepeatedBlocks(blocks)
-        self.attention = nn.ModuleDict({point: nn.Identity() for point in self.stages})  # in the blocks
-        self.head = make_head(channels, num_classes, dropout=dropout)
+                blocks.append(self.make_block(settings, point, num_in=channels, stride=stride))
+                channels = blocks[-1].num_out
+            self.stages[point] = _RepeatedBlocks(*blocks)
+        self.attention = nn.ModuleDict({point: nn.Identity() for point in self.stages})
+        self.head = make_head(channels, num_classes, dropout=settings.dropout)
+
+    @staticmethod
+    @abstractmethod
+    def make_block(settings: Any, point: str, *, num_in: int, stride: int) -> ResidualBlock:
+        """A block of the stage `point`."""
 
 
-def _make_stem(in_channels: int, stem: Stem) -> nn.Sequential:
-    channels = WIDTHS["layer1"]
-    if stem == "small":
-        return nn.Sequential(ComponentsAsChannels(), make_conv2d(in_channels, channels, 3))
-    return nn.Sequential(
-        ComponentsAsChannels(),
-        make_conv2d(in_channels, channels, 7, stride=2),
-        nn.MaxPool2d(3, stride=2, padding=1),
-    )
+class _RepeatedBlocks(nn.Sequential):
+    def extra_repr(self) -> str:
+        return f"{len(self)} × {self[0].extra_repr()}"

@@ -9,15 +9,8 @@ Axes: n images, c channels, h rows, w cols.
 import torch
 from torch import Tensor, nn
 
-from hsi_se.models.network import (
-    Attention,
-    ComponentsAsChannels,
-    Network,
-    fill_slots,
-    make_conv2d,
-    make_head,
-)
-from hsi_se.models.residual import Stem
+from hsi_se import config_model as config
+from hsi_se.models.network import Network, fill_slots, make_conv2d, make_head, make_stem
 
 # Features of 1×1; of 1×1 and 3×3; of 1×1 and 5×5; of 1×1 after the pool.
 _WIDTHS = {
@@ -60,51 +53,29 @@ class Inception(nn.Module):
 class SeInception(Network):
     """GoogLeNet's nine modules with batch norm and without the side classifiers; a slot after each.
 
-    Args:
-        in_channels: of the input; the components of a patch, k.
-        num_classes: C.
-        stem: `imagenet`, as in the paper, divides the input's sides by 8; `small` is one 3 × 3 convolution.
-        attention: by module, `inception_3a` … `inception_5b`.
-        dropout: before the dense layer; 0.4 in the paper.
-        patch_size: rows and cols of the input.
+    The `imagenet` stem, as in the paper, divides the input's sides by 8; `small` is one 3 × 3 convolution.
 
-    Shape: `(n, 1, k, p, p)` or `(n, in_channels, h, w)` to `(n, C)`.
+    Shape: `(n, 1, k, p, p)` or images `(n, k, h, w)` to `(n, C)`.
     """
 
     def __init__(
-        self,
-        *,
-        in_channels: int,
-        num_classes: int,
-        stem: Stem = "small",
-        attention: Attention | None = None,
-        dropout: float = 0.0,
-        patch_size: int = 224,
+        self, settings: config.SeInception, *, num_bands: int, patch_size: int, num_classes: int
     ) -> None:
-        super().__init__(num_bands=in_channels, patch_size=patch_size)
-        stages: dict[str, nn.Module] = {"stem": _make_stem(in_channels, stem)}
-        shapes: dict[str, tuple[int, ...]] = {"stem": (192, 1, 1)}
+        super().__init__(num_bands=num_bands, patch_size=patch_size)
         channels = 192
+        if settings.stem == "small":
+            stem = make_stem(num_bands, channels, kind="small")
+        else:
+            stem = make_stem(num_bands, 64, kind="imagenet")
+            pool = nn.MaxPool2d(3, stride=2, padding=1)
+            stem.extend([make_conv2d(64, 64, 1), make_conv2d(64, channels, 3), pool])
+        self.stages = nn.ModuleDict({"stem": stem})
+        num_features = {"stem": channels}
         for point, widths in _WIDTHS.items():
             module = Inception(channels, widths)
-            is_pooled = point in _POOLED_BEFORE
             pool = nn.MaxPool2d(3, stride=2, padding=1)
-            stages[point] = nn.Sequential(pool, module) if is_pooled else module
-            channels = module.num_out
-            shapes[point] = (channels, 1, 1)
-        self.stages = nn.ModuleDict(stages)
-        self.attention = fill_slots(attention or {}, shapes)
-        self.head = make_head(channels, num_classes, dropout=dropout)
-
-
-def _make_stem(in_channels: int, stem: Stem) -> nn.Sequential:
-    if stem == "small":
-        return nn.Sequential(ComponentsAsChannels(), make_conv2d(in_channels, 192, 3))
-    return nn.Sequential(
-        ComponentsAsChannels(),
-        make_conv2d(in_channels, 64, 7, stride=2),
-        nn.MaxPool2d(3, stride=2, padding=1),
-        make_conv2d(64, 64, 1),
-        make_conv2d(64, 192, 3),
-        nn.MaxPool2d(3, stride=2, padding=1),
-    )
+            self.stages[point] = nn.Sequential(pool, module) if point in _POOLED_BEFORE else module
+            num_features[point] = channels = module.num_out
+        shapes = {point: (features, 1, 1) for point, features in num_features.items()}
+        self.attention = fill_slots(settings.attention, shapes)
+        self.head = make_head(channels, num_classes, dropout=settings.dropout)

@@ -5,9 +5,13 @@ https://doi.org/10.1109/TGRS.2017.2755542.
 Axes: n patches, c features, d spectral depth, h rows, w cols.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 from torch import Tensor, nn
 
-from hsi_se.models.network import Attention, Network, fill_slots, make_head
+from hsi_se import config_model as config
+from hsi_se.models.network import Network, fill_slots, make_head
 
 _NUM_COLLAPSED = 128  # features once the spectral depth is gone
 
@@ -17,37 +21,11 @@ class Ssrn(Network):
 
     Departure from the paper: once its depth is 1, the 3-D features are convolved as 2-D ones, which is
     the same arithmetic.
-
-    Args:
-        num_bands: components of the input, k.
-        patch_size: p.
-        num_classes: C.
-        features: of every residual block.
-        dropout: before the dense layer.
-        attention: the block after each named stage.
     """
 
-    def __init__(
-        self,
-        *,
-        num_bands: int,
-        patch_size: int,
-        num_classes: int,
-        features: int = 24,
-        dropout: float = 0.5,
-        attention: Attention | None = None,
-    ) -> None:
+    def __init__(self, settings: config.Ssrn, *, num_bands: int, patch_size: int, num_classes: int) -> None:
         super().__init__(num_bands=num_bands, patch_size=patch_size)
-        depth = (num_bands - 7) // 2 + 1
-        p = patch_size
-        shapes: dict[str, tuple[int, ...]] = {
-            "spectral_stem": (features, depth, p, p),
-            "spectral_1": (features, depth, p, p),
-            "spectral_2": (features, depth, p, p),
-            "spatial_stem": (features, p - 2, p - 2),
-            "spatial_1": (features, p - 2, p - 2),
-            "spatial_2": (features, p - 2, p - 2),
-        }
+        features, depth = settings.features, (num_bands - 7) // 2 + 1
         self.stages = nn.ModuleDict(
             {
                 "spectral_stem": nn.Sequential(
@@ -68,8 +46,10 @@ class Ssrn(Network):
                 "spatial_2": _Residual(features, is_spectral=False),
             }
         )
-        self.attention = fill_slots(attention or {}, shapes)
-        self.head = make_head(features, num_classes, dropout=dropout)
+        deep, flat = (features, depth, patch_size, patch_size), (features, patch_size - 2, patch_size - 2)
+        shapes = {point: deep if point in settings.points_3d else flat for point in self.stages}
+        self.attention = fill_slots(settings.attention, shapes)
+        self.head = make_head(features, num_classes, dropout=settings.dropout)
 
 
 class _Residual(nn.Module):
@@ -77,13 +57,11 @@ class _Residual(nn.Module):
 
     def __init__(self, features: int, *, is_spectral: bool) -> None:
         super().__init__()
+        make_conv: Callable[[], nn.Module] = partial(nn.Conv2d, features, features, 3, padding=1)
         if is_spectral:
-            convs = [nn.Conv3d(features, features, (7, 1, 1), padding=(3, 0, 0)) for _ in range(2)]
-            norms: list[nn.Module] = [nn.BatchNorm3d(features) for _ in range(2)]
-        else:
-            convs = [nn.Conv2d(features, features, 3, padding=1) for _ in range(2)]  # type: ignore[misc]
-            norms = [nn.BatchNorm2d(features) for _ in range(2)]
-        self.branch = nn.Sequential(convs[0], norms[0], nn.ReLU(), convs[1], norms[1])
+            make_conv = partial(nn.Conv3d, features, features, (7, 1, 1), padding=(3, 0, 0))
+        norm = nn.BatchNorm3d if is_spectral else nn.BatchNorm2d
+        self.branch = nn.Sequential(make_conv(), norm(features), nn.ReLU(), make_conv(), norm(features))
 
     def forward(self, x: Tensor) -> Tensor:
         return (x + self.branch(x)).relu()  # type: ignore[no-any-return]

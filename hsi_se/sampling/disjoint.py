@@ -157,13 +157,6 @@ class _Blocks:
             has_hope |= (num_inside > 0) & (num_inside + self.count(near) < self.sizes)
         return has_hope
 
-    def find_testable(self, block: int, label: int) -> NDArray[np.int64]:
-        """`(m,)` the pixels of a class that could be tested if the block trained."""
-        is_testable = self.classes == label
-        is_testable[self.members[block]] = False
-        is_testable[self.near[block]] = False
-        return np.flatnonzero(is_testable)
-
     def count(self, pixels: NDArray[np.int64] | NDArray[np.bool_]) -> NDArray[np.int64]:
         """`(C,)` pixels of each class among some, given by position or by mask."""
         return np.bincount(self.classes[pixels], minlength=len(self.sizes))
@@ -229,10 +222,11 @@ class _Search:
         """Gives a class a training block and a test pixel; returns the blocks that changed sides."""
         blocks = self.blocks
         train = int(rng.choice(blocks.block_of[blocks.classes == label]))
-        testable = blocks.find_testable(train, label)
-        if not len(testable):
+        is_testable = blocks.classes == label  # if that block trains
+        is_testable[blocks.members[train]] = is_testable[blocks.near[train]] = False
+        if not is_testable.any():
             return []
-        test = rng.choice(testable)
+        test = rng.choice(np.flatnonzero(is_testable))
         changed = [
             int(block)
             for block in np.flatnonzero(self.is_train_block)

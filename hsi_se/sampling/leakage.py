@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hsi_se.sampling.splits import Pixels, Split
+from hsi_se.sampling.splits import Split
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ def audit_leakage(
     split: Split, *, shape: tuple[int, int], patch_size: int, reduction_saw_test: bool
 ) -> Leakage:
     """Returns the audit of a split of a scene of `shape` (rows, cols); patches end at its edge."""
-    is_train = mark_pixels(split.training_side, shape=shape)
+    is_train = np.zeros(shape, dtype=bool)
+    is_train[split.training_side[:, 0], split.training_side[:, 1]] = True
     rows, cols = split.test[:, 0], split.test[:, 1]
     counts = _count_in_windows(is_train, patch_size)[rows, cols]
     distance = ndimage.distance_transform_cdt(~is_train, metric="chessboard")[rows, cols]
@@ -48,13 +49,6 @@ def audit_leakage(
         min_distance=int(distance.min()),
         reduction_saw_test=reduction_saw_test,
     )
-
-
-def mark_pixels(pixels: Pixels, *, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Returns `(rows, cols)`, true at the pixels."""
-    mask = np.zeros(shape, dtype=bool)
-    mask[pixels[:, 0], pixels[:, 1]] = True
-    return mask
 
 
 def _count_in_windows(mask: NDArray[np.bool_], patch_size: int) -> NDArray[np.int64]:

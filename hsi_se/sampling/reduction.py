@@ -9,8 +9,7 @@ from sklearn.decomposition import PCA
 from hsi_se.config import NoReduction, PcaReduction
 from hsi_se.errors import ConfigError, SceneError
 from hsi_se.sampling.splits import Pixels
-
-_ROWS_PER_CHUNK = 32  # bounds the float64 copies
+from hsi_se.scene.raster import chunk_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +50,7 @@ class Reduction:
                 "give a scene with the same bands"
             )
         components = np.empty((*cube.shape[:2], self.num_components), dtype=np.float32)
-        for start in range(0, len(cube), _ROWS_PER_CHUNK):
-            rows = slice(start, start + _ROWS_PER_CHUNK)
+        for rows in chunk_rows(len(cube)):  # float64 copies of a few rows at a time
             components[rows] = (cube[rows].astype(np.float64) - self.mean) @ (self.components.T / self.scale)
         if nodata is not None:
             components[nodata] = 0

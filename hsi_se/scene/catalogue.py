@@ -10,9 +10,25 @@ from dataclasses import dataclass
 AVIRIS_NATURAL_COLOUR = (27, 17, 8)  # about 650, 550 and 470 nm; 43, often named so, is near infrared
 ROSIS_NATURAL_COLOUR = (55, 41, 12)
 _EHU = "https://www.ehu.eus/ccwintco/uploads"
-_HUGGING_FACE = "https://huggingface.co/datasets/danaroth/{}/resolve/main"
 _WHU = "http://rsidea.whu.edu.cn (WHU-Hi data sharing)"
 _GITHUB = "https://github.com/gokriznastic/HybridSN/raw/master/data"
+# Of each file its folder at EHU, bytes (0: unknown) and SHA-256.
+_PUBLISHED = """\
+Indian_pines_corrected.mat 6/67 5953527 ec2f8808710919d566f70f0d4aa885aae1ddfd42b734aba71c5e12ca65450939
+Indian_pines_gt.mat c/c4 1125 65c4687a8ab04f6da4789799bc3bc4f6e88bccac3ed6a2e6ae367e5e6b9e429c
+PaviaU.mat e/ee 34806917 28447fa87f7a5797845e9a189c0da85e23b1d06a4ba7361e5ff44efbf834d2fb
+PaviaU_gt.mat 5/50 11005 23f6a426928f9b32984adffe659e29f554f9fb6c93b5a107528d308d5087a829
+Pavia.mat e/e3 0 b60341da323fd271cd97dd6d7a69514d385ccd7fdfc5a60c4ff5994b047f152e
+Pavia_gt.mat 5/53 34887 7eb54ab81b404dd3ae572e6d0ec211595029e5a847bec2cfb8f9e72d07066b69
+Salinas_corrected.mat a/a3 26552770 5ec1c0d22f56d18ecd336f8e35735863c0f160682e04e0c18ef3f89a3334d87d
+Salinas_gt.mat f/fa 4277 ecfab4d31ef5553f097943235d8ea502038eb4a2067b2ad10b33e37c949955e2
+SalinasA_corrected.mat d/df 1539086 d75684ed3ab71a1024cee0f9db9061f50a3523a92ff5edfbbb1eed976b9f1721
+SalinasA_gt.mat a/aa 587 17814c1d3296c0e29b27f320f2c4174d2a68adb87e376abe78f02923e2c2e454
+KSC.mat 2/26 56824624 b1ad011cfdb65c853e4f9f6108ca4774467d87f90a5c23b74ff3a2984a3b4786
+KSC_gt.mat a/a6 3240 a1d6ab9293691006bd4d9742d1a1e1c141b1aaa5fbc5fa128b33c1d09038510b
+Botswana.mat 7/72 78911133 f1603903c844cdc2980550b0180688e8e1a72d4292595d1120e1dec2a80a91c7
+Botswana_gt.mat 5/58 4039 668394905e10e629c16584bfd02b0f533b96d6ba18a63274a94ff3a77126a887
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +51,10 @@ class KnownFile:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownScene:
-    """One scene: `rows × cols × bands`, its two files, and `class_names` by label.
+    """One scene: its two files, and `class_names` by label.
 
     Attributes:
+        shape: `(rows, cols, bands)`.
         sensor: that took it.
         gsd_m: ground sampling distance, metres.
         wavelengths_nm: where the spectrum starts and ends.
@@ -50,9 +67,7 @@ class KnownScene:
     aliases: tuple[str, ...]
     cube: KnownFile
     labels: KnownFile
-    rows: int
-    cols: int
-    bands: int
+    shape: tuple[int, int, int]
     class_names: dict[int, str]
     sensor: str
     gsd_m: float
@@ -66,19 +81,21 @@ def _from_one(names: str) -> dict[int, str]:
     return dict(enumerate(names.split(", "), start=1))
 
 
-def _public(
-    name: str,
-    key: str,
-    folder: str,
-    *,
-    mirrors: tuple[str, ...] = (),
-    num_bytes: int | None,
-    sha256: str,
-    also: tuple[str, ...] = (),
-) -> KnownFile:
-    """A file that EHU publishes in `folder`, and others in theirs."""
-    sources = (f"{_EHU}/{folder}/{name}", *(f"{mirror}/{name}" for mirror in mirrors))
-    return KnownFile(names=(name, *also), keys=(key,), sources=sources, num_bytes=num_bytes, sha256=sha256)
+def _public(name: str, key: str, *mirrors: str, also: tuple[str, ...] = ()) -> KnownFile:
+    """A file that EHU publishes, and others in their folders."""
+    rows = (line.split() for line in _PUBLISHED.splitlines())
+    folder, num_bytes, sha256 = next(facts for published, *facts in rows if published == name)
+    return KnownFile(
+        names=(name, *also),
+        keys=(key,),
+        sources=tuple(f"{base}/{name}" for base in (f"{_EHU}/{folder}", *mirrors)),
+        num_bytes=int(num_bytes) or None,
+        sha256=sha256,
+    )
+
+
+def _hugging_face(folder: str) -> str:
+    return f"https://huggingface.co/datasets/danaroth/{folder}/resolve/main"
 
 
 def _asked_for(name: str, *keys: str) -> KnownFile:
@@ -99,24 +116,10 @@ KNOWN_SCENES = (
         title="Indian Pines (AVIRIS, 1992)",
         aliases=("IP", "IN"),
         cube=_public(
-            "Indian_pines_corrected.mat",
-            "indian_pines_corrected",
-            "6/67",
-            mirrors=(_HUGGING_FACE.format("indian_pines"), _GITHUB),
-            num_bytes=5953527,
-            sha256="ec2f8808710919d566f70f0d4aa885aae1ddfd42b734aba71c5e12ca65450939",
+            "Indian_pines_corrected.mat", "indian_pines_corrected", _hugging_face("indian_pines"), _GITHUB
         ),
-        labels=_public(
-            "Indian_pines_gt.mat",
-            "indian_pines_gt",
-            "c/c4",
-            mirrors=(_HUGGING_FACE.format("indian_pines"), _GITHUB),
-            num_bytes=1125,
-            sha256="65c4687a8ab04f6da4789799bc3bc4f6e88bccac3ed6a2e6ae367e5e6b9e429c",
-        ),
-        rows=145,
-        cols=145,
-        bands=200,
+        labels=_public("Indian_pines_gt.mat", "indian_pines_gt", _hugging_face("indian_pines"), _GITHUB),
+        shape=(145, 145, 200),
         sensor="AVIRIS",
         gsd_m=20.0,
         wavelengths_nm=(400, 2500),
@@ -131,25 +134,9 @@ KNOWN_SCENES = (
         name="pavia-university",
         title="Pavia University (ROSIS, 2001)",
         aliases=("PU", "UP", "PaviaU"),
-        cube=_public(
-            "PaviaU.mat",
-            "paviaU",
-            "e/ee",
-            mirrors=(_HUGGING_FACE.format("pavia"), _GITHUB),
-            num_bytes=34806917,
-            sha256="28447fa87f7a5797845e9a189c0da85e23b1d06a4ba7361e5ff44efbf834d2fb",
-        ),
-        labels=_public(
-            "PaviaU_gt.mat",
-            "paviaU_gt",
-            "5/50",
-            mirrors=(_HUGGING_FACE.format("pavia"), _GITHUB),
-            num_bytes=11005,
-            sha256="23f6a426928f9b32984adffe659e29f554f9fb6c93b5a107528d308d5087a829",
-        ),
-        rows=610,
-        cols=340,
-        bands=103,
+        cube=_public("PaviaU.mat", "paviaU", _hugging_face("pavia"), _GITHUB),
+        labels=_public("PaviaU_gt.mat", "paviaU_gt", _hugging_face("pavia"), _GITHUB),
+        shape=(610, 340, 103),
         sensor="ROSIS",
         gsd_m=1.3,
         wavelengths_nm=(430, 860),
@@ -163,26 +150,9 @@ KNOWN_SCENES = (
         name="pavia-centre",
         title="Pavia Centre (ROSIS, 2001)",
         aliases=("PC", "PaviaC", "Pavia"),
-        cube=_public(
-            "Pavia.mat",
-            "pavia",
-            "e/e3",
-            mirrors=(_HUGGING_FACE.format("pavia"),),
-            num_bytes=None,
-            sha256="b60341da323fd271cd97dd6d7a69514d385ccd7fdfc5a60c4ff5994b047f152e",
-        ),
-        labels=_public(
-            "Pavia_gt.mat",
-            "pavia_gt",
-            "5/53",
-            mirrors=(_HUGGING_FACE.format("pavia"),),
-            num_bytes=34887,
-            also=("PaviaC_gt.mat",),
-            sha256="7eb54ab81b404dd3ae572e6d0ec211595029e5a847bec2cfb8f9e72d07066b69",
-        ),
-        rows=1096,
-        cols=715,
-        bands=102,
+        cube=_public("Pavia.mat", "pavia", _hugging_face("pavia")),
+        labels=_public("Pavia_gt.mat", "pavia_gt", _hugging_face("pavia"), also=("PaviaC_gt.mat",)),
+        shape=(1096, 715, 102),
         sensor="ROSIS",
         gsd_m=1.3,
         wavelengths_nm=(430, 860),
@@ -195,25 +165,9 @@ KNOWN_SCENES = (
         name="salinas",
         title="Salinas (AVIRIS, 1998)",
         aliases=("SA", "SV"),
-        cube=_public(
-            "Salinas_corrected.mat",
-            "salinas_corrected",
-            "a/a3",
-            mirrors=(_HUGGING_FACE.format("salinas"), _GITHUB),
-            num_bytes=26552770,
-            sha256="5ec1c0d22f56d18ecd336f8e35735863c0f160682e04e0c18ef3f89a3334d87d",
-        ),
-        labels=_public(
-            "Salinas_gt.mat",
-            "salinas_gt",
-            "f/fa",
-            mirrors=(_HUGGING_FACE.format("salinas"), _GITHUB),
-            num_bytes=4277,
-            sha256="ecfab4d31ef5553f097943235d8ea502038eb4a2067b2ad10b33e37c949955e2",
-        ),
-        rows=512,
-        cols=217,
-        bands=204,
+        cube=_public("Salinas_corrected.mat", "salinas_corrected", _hugging_face("salinas"), _GITHUB),
+        labels=_public("Salinas_gt.mat", "salinas_gt", _hugging_face("salinas"), _GITHUB),
+        shape=(512, 217, 204),
         sensor="AVIRIS",
         gsd_m=3.7,
         wavelengths_nm=(400, 2500),
@@ -224,25 +178,9 @@ KNOWN_SCENES = (
         name="salinas-a",
         title="SalinasA (AVIRIS, 1998)",
         aliases=("SalinasA",),
-        cube=_public(
-            "SalinasA_corrected.mat",
-            "salinasA_corrected",
-            "d/df",
-            mirrors=(_HUGGING_FACE.format("salinas"),),
-            num_bytes=1539086,
-            sha256="d75684ed3ab71a1024cee0f9db9061f50a3523a92ff5edfbbb1eed976b9f1721",
-        ),
-        labels=_public(
-            "SalinasA_gt.mat",
-            "salinasA_gt",
-            "a/aa",
-            mirrors=(_HUGGING_FACE.format("salinas"),),
-            num_bytes=587,
-            sha256="17814c1d3296c0e29b27f320f2c4174d2a68adb87e376abe78f02923e2c2e454",
-        ),
-        rows=83,
-        cols=86,
-        bands=204,
+        cube=_public("SalinasA_corrected.mat", "salinasA_corrected", _hugging_face("salinas")),
+        labels=_public("SalinasA_gt.mat", "salinasA_gt", _hugging_face("salinas")),
+        shape=(83, 86, 204),
         sensor="AVIRIS",
         gsd_m=3.7,
         wavelengths_nm=(400, 2500),
@@ -253,23 +191,9 @@ KNOWN_SCENES = (
         name="ksc",
         title="Kennedy Space Center (AVIRIS, 1996)",
         aliases=("KSC",),
-        cube=_public(
-            "KSC.mat",
-            "KSC",
-            "2/26",
-            num_bytes=56824624,
-            sha256="b1ad011cfdb65c853e4f9f6108ca4774467d87f90a5c23b74ff3a2984a3b4786",
-        ),
-        labels=_public(
-            "KSC_gt.mat",
-            "KSC_gt",
-            "a/a6",
-            num_bytes=3240,
-            sha256="a1d6ab9293691006bd4d9742d1a1e1c141b1aaa5fbc5fa128b33c1d09038510b",
-        ),
-        rows=512,
-        cols=614,
-        bands=176,
+        cube=_public("KSC.mat", "KSC"),
+        labels=_public("KSC_gt.mat", "KSC_gt"),
+        shape=(512, 614, 176),
         sensor="AVIRIS",
         gsd_m=18.0,
         wavelengths_nm=(400, 2500),
@@ -283,23 +207,9 @@ KNOWN_SCENES = (
         name="botswana",
         title="Botswana (Hyperion, 2001)",
         aliases=("BO",),
-        cube=_public(
-            "Botswana.mat",
-            "Botswana",
-            "7/72",
-            num_bytes=78911133,
-            sha256="f1603903c844cdc2980550b0180688e8e1a72d4292595d1120e1dec2a80a91c7",
-        ),
-        labels=_public(
-            "Botswana_gt.mat",
-            "Botswana_gt",
-            "5/58",
-            num_bytes=4039,
-            sha256="668394905e10e629c16584bfd02b0f533b96d6ba18a63274a94ff3a77126a887",
-        ),
-        rows=1476,
-        cols=256,
-        bands=145,
+        cube=_public("Botswana.mat", "Botswana"),
+        labels=_public("Botswana_gt.mat", "Botswana_gt"),
+        shape=(1476, 256, 145),
         sensor="Hyperion",
         gsd_m=30.0,
         wavelengths_nm=(400, 2500),
@@ -315,9 +225,7 @@ KNOWN_SCENES = (
         aliases=("HU", "Houston", "Houston13"),
         cube=_asked_for("2013_IEEE_GRSS_DF_Contest_CASI.tif", ""),
         labels=_asked_for("houston_gt.mat", "houston_gt_tr", "houston_gt_te"),
-        rows=349,
-        cols=1905,
-        bands=144,
+        shape=(349, 1905, 144),
         sensor="ITRES CASI-1500",
         gsd_m=2.5,
         wavelengths_nm=(380, 1050),
@@ -334,9 +242,7 @@ KNOWN_SCENES = (
         aliases=("LK", "LongKou"),
         cube=_asked_for("WHU_Hi_LongKou.mat", "WHU_Hi_LongKou"),
         labels=_asked_for("WHU_Hi_LongKou_gt.mat", "WHU_Hi_LongKou_gt"),
-        rows=550,
-        cols=400,
-        bands=270,
+        shape=(550, 400, 270),
         sensor="Headwall Nano-Hyperspec",
         gsd_m=0.463,
         wavelengths_nm=(400, 1000),
@@ -352,9 +258,7 @@ KNOWN_SCENES = (
         aliases=("HC", "HanChuan"),
         cube=_asked_for("WHU_Hi_HanChuan.mat", "WHU_Hi_HanChuan"),
         labels=_asked_for("WHU_Hi_HanChuan_gt.mat", "WHU_Hi_HanChuan_gt"),
-        rows=1217,
-        cols=303,
-        bands=274,
+        shape=(1217, 303, 274),
         sensor="Headwall Nano-Hyperspec",
         gsd_m=0.109,
         wavelengths_nm=(400, 1000),
@@ -370,9 +274,7 @@ KNOWN_SCENES = (
         aliases=("HH", "HongHu"),
         cube=_asked_for("WHU_Hi_HongHu.mat", "WHU_Hi_HongHu"),
         labels=_asked_for("WHU_Hi_HongHu_gt.mat", "WHU_Hi_HongHu_gt"),
-        rows=940,
-        cols=475,
-        bands=270,
+        shape=(940, 475, 270),
         sensor="Headwall Nano-Hyperspec",
         gsd_m=0.043,
         wavelengths_nm=(400, 1000),
@@ -399,7 +301,7 @@ def find_known_scene(name: str) -> KnownScene | None:
 def guess_known_scene(rows: int, cols: int, *, bands: int | None = None) -> KnownScene | None:
     """The known scene of this size, if there is one; `bands` are compared where they are given."""
     for scene in KNOWN_SCENES:
-        if (scene.rows, scene.cols) == (rows, cols) and bands in (None, scene.bands):
+        if scene.shape[:2] == (rows, cols) and bands in (None, scene.shape[2]):
             return scene
     return None
 

@@ -1,6 +1,6 @@
 """A raster as a scene shows it: its bad bands left out, its values scaled, its nodata apart."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.raster import ROWS_PER_CHUNK, Floats, Raster
+from hsi_se.scene.raster import Floats, Raster, chunk_rows
 
 Mask = NDArray[np.bool_]
 
@@ -64,13 +64,13 @@ class Image:
             return self.read_rows(0, self.shape[0])
         cube: NDArray[Any] | None = None
         empty = np.zeros(self.shape[:2], dtype=bool)
-        for first, last in _chunks(self.shape[0]):
-            rows, mask = self.read_rows(first, last)
+        for part in chunk_rows(self.shape[0]):
+            rows, mask = self.read_rows(part.start, part.stop)
             if cube is None:  # a file may store less than the type it declares
                 cube = np.empty(self.shape, rows.dtype)
-            cube[first:last] = rows
+            cube[part] = rows
             if mask is not None:
-                empty[first:last] = mask
+                empty[part] = mask
         assert cube is not None
         return cube, None if self.nodata is None else empty
 
@@ -78,7 +78,7 @@ class Image:
         """Returns where the image holds nodata `(rows, cols)`, or None where nothing means that."""
         if self.nodata is None:
             return None
-        masks = [self.read_rows(first, last)[1] for first, last in _chunks(self.shape[0])]
+        masks = [self.read_rows(part.start, part.stop)[1] for part in chunk_rows(self.shape[0])]
         return np.concatenate([mask for mask in masks if mask is not None])
 
 
@@ -125,11 +125,6 @@ def make_image(
         raise SceneError(f"{raster.path}: all {num_bands} bands are bad or dropped; keep at least one")
     if wavelengths_nm is None:
         wavelengths_nm = raster.wavelengths_nm
-    elif len(wavelengths_nm) != num_bands:
-        raise SceneError(
-            f"{raster.path}: scene.wavelengths lists {len(wavelengths_nm)} for {num_bands} bands; "
-            "give one for each band of the file"
-        )
     gain, offset = raster.gain, raster.offset
     if scale is not None:
         gain, offset = (None if scale == 1 else np.full(num_bands, 1 / scale)), None
@@ -150,21 +145,23 @@ def describe_bands(bands: Collection[int], *, wavelengths_nm: Floats | None = No
     starts = [band for band in numbers if band - 1 not in bands]
     ends = [band for band in numbers if band + 1 not in bands]
     runs = list(zip(starts, ends, strict=True))
-    text = ", ".join(f"{first + 1}-{last + 1}" if last > first else f"{first + 1}" for first, last in runs)
+    text = ", ".join(_describe_span(first + 1, last + 1) for first, last in runs)
     if wavelengths_nm is None or not runs:
         return text
-    spans = [
-        (round(float(wavelengths_nm[first])), round(float(wavelengths_nm[last]))) for first, last in runs
-    ]
-    return f"{text} ({', '.join(f'{low}-{high} nm' if low != high else f'{low} nm' for low, high in spans)})"
+    nm = [round(float(wavelength)) for wavelength in wavelengths_nm]
+    return f"{text} ({', '.join(f'{_describe_span(nm[first], nm[last])} nm' for first, last in runs)})"
+
+
+def _describe_span(low: int, high: int) -> str:
+    return f"{low}" if low == high else f"{low}-{high}"
 
 
 def _find_empty_bands(raster: Raster, nodata: float | None) -> dict[int, str]:
     if nodata is None:
         return {}
     is_empty = np.ones(raster.shape[2], dtype=bool)
-    for first, last in _chunks(raster.shape[0]):
-        is_empty &= _equals(raster.read_rows(first, last), nodata).all(axis=(0, 1))
+    for part in chunk_rows(raster.shape[0]):
+        is_empty &= _equals(raster.read_rows(part.start, part.stop), nodata).all(axis=(0, 1))
     return dict.fromkeys(np.flatnonzero(is_empty).tolist(), "nodata in every pixel")
 
 
@@ -175,7 +172,3 @@ def _equals(values: NDArray[Any], nodata: float) -> Mask:
         with np.errstate(over="ignore"):
             return np.asarray(values == values.dtype.type(nodata))
     return np.asarray(values == nodata)
-
-
-def _chunks(rows: int) -> Iterator[tuple[int, int]]:
-    return ((first, min(first + ROWS_PER_CHUNK, rows)) for first in range(0, rows, ROWS_PER_CHUNK))

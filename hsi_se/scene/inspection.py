@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from hsi_se.scene.image import Image
 from hsi_se.scene.labels import Labels
-from hsi_se.scene.raster import ROWS_PER_CHUNK, Floats
+from hsi_se.scene.raster import Floats, chunk_rows
 
 _STRETCH = (2, 98)  # percentiles that become black and white
 _NODATA_GREY = 128
@@ -57,8 +57,7 @@ def inspect_cube(
     counts = np.zeros((len(ids), 1))
     sums, squares = np.zeros((len(ids), bands)), np.zeros((len(ids), bands))
     origin: Floats | None = None  # near the mean, so that the squares stay small
-    for first in range(0, rows, ROWS_PER_CHUNK):
-        part = slice(first, min(first + ROWS_PER_CHUNK, rows))
+    for part in chunk_rows(rows):
         cube, mask = image.read_rows(part.start, part.stop)
         if mask is not None:
             empty[part] = mask

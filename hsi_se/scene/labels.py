@@ -141,9 +141,7 @@ def is_table(path: Path) -> bool:
     with path.open("rb") as stream:
         head = stream.read(_SNIFFED)
     try:
-        first_line = head.decode("utf-8-sig", errors="strict" if len(head) < _SNIFFED else "ignore").split(
-            "\n"
-        )[0]
+        first_line = head.partition(b"\n")[0].decode("utf-8-sig")
     except UnicodeDecodeError:
         return False
     return "\0" not in first_line and len(_split(first_line)) == len(_COLUMNS)

@@ -1,5 +1,6 @@
 """An image in a file, read row by row: what every format becomes. Axes: rows, cols, bands."""
 
+import importlib
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from hsi_se.errors import HsiError, SceneError
 
 NATURAL_COLOUR_NM = (640, 550, 460)
 _FALSE_COLOUR = (0.4, 0.2, 0.1)  # of the bands
-ROWS_PER_CHUNK = 32  # bounds what a pass over a file holds in memory
+ROWS_PER_CHUNK = 32
 _MOST_PER_BYTE = 1100  # deflate packs 1032 bytes into one at most
 _ALWAYS_ALLOWED = 2**24  # bytes: sparse and constant images may pack tighter than deflate
 _IN_WORDS = re.compile(r"(\d[\d.]*)\s*(nm|nano\w*|um|µm|micro\w*)\b", re.IGNORECASE)
@@ -100,6 +101,28 @@ class FileContents:
     format: str
     rasters: Mapping[str, Raster]
     listing: str
+
+
+def chunk_rows(rows: int) -> Iterator[slice]:
+    """Yields the parts in which a file of so many rows is read: what a pass over it holds in memory."""
+    return (slice(first, min(first + ROWS_PER_CHUNK, rows)) for first in range(0, rows, ROWS_PER_CHUNK))
+
+
+def describe_array(key: str, shape: Sequence[int], dtype: object) -> str:
+    """Returns how a listing names an array: `labels 145×145 uint8`."""
+    return f"{key} {'×'.join(map(str, shape))} {dtype}".strip()
+
+
+def import_extra(name: str, *, path: Path) -> Any:
+    """Returns a library that only some files need, of the extra `[geo]`.
+
+    Raises:
+        SceneError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise SceneError(f"{path}: reading it needs {name}; pip install 'hsi-se[geo]'") from None
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Files on disk become a `Scene`: known scenes by name, the user's own by path, the demo by its seed."""
 
 import difflib
-import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from hsi_se.scene.scene import UNLABELLED, GroundTruth, Scene
 from hsi_se.scene.synthetic import make_synthetic_scene
 
 DEFAULT_DATA_DIR = Path("datasets")
-_MAX_DEPTH = 2  # folders below the data folder that are searched
+_DEPTHS = ("*", "*/*", "*/*/*")  # below the data folder where files are looked for
 _MAX_WAVELENGTH_FILE = 2**20  # bytes
 
 SceneSettings = str | SceneFiles | SyntheticScene
@@ -220,13 +219,12 @@ class SceneSource:
         known = self.known
         if known is None and isinstance(self.files.class_names, str):
             known = find_known_scene(self.files.class_names)
-        if known is not None and known.natural_colour is not None and known.bands == len(image.bands):
+        if known is not None and known.natural_colour is not None and known.shape[2] == len(image.bands):
             return known.natural_colour
-        found = pick_natural_colour(image.wavelengths_nm)
-        if found is None and image.raster.natural_colour is not None:
-            places = {band: place for place, band in enumerate(image.bands.tolist())}
-            red, green, blue = (places.get(band) for band in image.raster.natural_colour)
-            found = (red, green, blue) if red is not None and green is not None and blue is not None else None
+        found, displayed = pick_natural_colour(image.wavelengths_nm), image.raster.natural_colour
+        if found is None and displayed is not None and np.isin(displayed, image.bands).all():
+            red, green, blue = np.searchsorted(image.bands, displayed).tolist()
+            found = red, green, blue
         return found
 
 
@@ -258,14 +256,12 @@ def _list_ids(labels: Labels) -> list[int]:
 
 
 def _describe_dropped(image: Image) -> tuple[str, ...]:
-    reasons = dict.fromkeys(image.dropped.values())
-    wavelengths_nm = image.raster.wavelengths_nm
-    return tuple(
-        f"bands {describe_bands(bands, wavelengths_nm=wavelengths_nm)} of {image.raster.path.name} "
-        f"are left out: {reason}"
-        for reason in reasons
-        for bands in [{band for band, why in image.dropped.items() if why == reason}]
-    )
+    notes = []
+    for reason in dict.fromkeys(image.dropped.values()):
+        bands = {band for band, why in image.dropped.items() if why == reason}
+        text = describe_bands(bands, wavelengths_nm=image.raster.wavelengths_nm)
+        notes.append(f"bands {text} of {image.raster.path.name} are left out: {reason}")
+    return tuple(notes)
 
 
 def list_roots(data: str | Path | None) -> list[Path]:
@@ -333,21 +329,10 @@ def find_file(name: str | Path, roots: Sequence[Path], *, setting: str, also: Se
             return asked
         if not asked.is_absolute():
             tail = tuple(part.casefold() for part in asked.parts)
-            for root in roots:
-                for path in _walk(root):
-                    if tuple(part.casefold() for part in path.parts[-len(tail) :]) == tail:
-                        return path
+            for path in (path for root in roots for depth in _DEPTHS for path in sorted(root.glob(depth))):
+                if tuple(part.casefold() for part in path.parts[-len(tail) :]) == tail and path.is_file():
+                    return path
     searched = "" if Path(name).is_absolute() else f" nor below {', '.join(str(root) for root in roots)}"
     raise SceneError(
         f"{setting}: no file {name} here{searched}; put it there, or name its folder with --data DIR"
     )
-
-
-def _walk(root: Path) -> list[Path]:
-    files: list[Path] = []
-    for folder, subfolders, names in os.walk(root):
-        subfolders.sort()
-        if len(Path(folder).relative_to(root).parts) >= _MAX_DEPTH:
-            subfolders.clear()
-        files.extend(Path(folder) / name for name in sorted(names))
-    return files

@@ -1,7 +1,7 @@
 """A label map (rows, cols) and a cube (rows, cols, bands), and what the two mean."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.raster import ROWS_PER_CHUNK, Colour, Georeference
+from hsi_se.scene.raster import Colour, Georeference, chunk_rows
 
 UNLABELLED = 0
 
@@ -101,23 +101,17 @@ class Scene(GroundTruth):
                 f"{_size(self.labels)}; give two files of one scene (rows × cols)"
             )
         if np.issubdtype(self.cube.dtype, np.inexact):
-            wrong = np.concatenate(
-                [np.argwhere(~np.isfinite(rows)) + np.array((first, 0, 0)) for first, rows in self._chunks()]
-            )
-            if len(wrong):
-                row, col, band = wrong[0]
+            wrong = [
+                np.argwhere(~np.isfinite(self.cube[part])) + np.array((part.start, 0, 0))
+                for part in chunk_rows(len(self.cube))
+            ]
+            if num_wrong := sum(map(len, wrong)):
+                row, col, band = np.concatenate(wrong)[0]
                 raise SceneError(
-                    f"scene {self.name}: {len(wrong)} values of the cube are NaN or "
+                    f"scene {self.name}: {num_wrong} values of the cube are NaN or "
                     f"infinite, the first at row {row}, col {col}, band {band}; "
                     "if they mean no data, set scene.nodata (nan, say), else replace them"
                 )
-
-    def _chunks(self) -> Iterator[tuple[int, NDArray[np.generic]]]:
-        """The first row of each block of rows, and the block: a mapped cube is never in memory whole."""
-        return (
-            (first, self.cube[first : first + ROWS_PER_CHUNK])
-            for first in range(0, len(self.cube), ROWS_PER_CHUNK)
-        )
 
     @property
     def num_bands(self) -> int:
@@ -128,8 +122,8 @@ class Scene(GroundTruth):
         """SHA-256 over shapes, dtypes and bytes of the cube, the labels and a nodata mask, if any."""
         digest = hashlib.sha256()
         digest.update(f"{self.cube.shape}{self.cube.dtype.str}".encode())
-        for _, rows in self._chunks():
-            digest.update(np.ascontiguousarray(rows).data)
+        for part in chunk_rows(len(self.cube)):
+            digest.update(np.ascontiguousarray(self.cube[part]).data)
         for array in (self.labels, self.nodata):
             if array is not None:
                 digest.update(f"{array.shape}{array.dtype.str}".encode())

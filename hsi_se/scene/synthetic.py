@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter
 
-from hsi_se.errors import SceneError
+from hsi_se.scene.raster import NATURAL_COLOUR_NM, Floats
 from hsi_se.scene.scene import UNLABELLED, Scene
 
-Floats = NDArray[np.float64]
 Feature = tuple[float, float, float]  # centre (nm), standard deviation (nm), depth as a fraction
 
 # Reflectance at these knots draws a material's continuum; 690, 730 and 770 nm hold the red edge.
@@ -57,8 +56,6 @@ CLASSES = {
 RARE = len(CLASSES)
 TRACK_COVER = {"gravel": 0.7, "soil": 0.3}
 
-MIN_SIZE = 24  # rows and cols: below it, two fields a class leave no field an interior
-MIN_BANDS = 16  # 140 nm apart: coarser bands would step over the red edge and both red and blue
 FIELD_SIZE = 230  # pixels: two or three fields a class in the default scene, 15 pixels across
 MIN_FIELDS_PER_CLASS = 2  # so that a class is more than one field's soil and light
 UNLABELLED_FIELDS = 0.1  # the share of fields that nobody surveyed
@@ -78,14 +75,8 @@ LOST_SIGNAL = ((1400, 40, 0.75), (1900, 50, 0.80), (400, 60, 0.60), (2500, 120, 
 COUNTS_PER_REFLECTANCE = 10_000  # as published scenes store it
 
 
-def make_synthetic_scene(
-    *,
-    seed: int = 0,
-    rows: int = 72,
-    cols: int = 72,
-    bands: int = 64,
-) -> Scene:
-    """A farmland scene in which a pixel's neighbourhood says more than its own spectrum.
+def make_synthetic_scene(*, seed: int = 0, rows: int = 72, cols: int = 72, bands: int = 64) -> Scene:
+    """Returns a farmland scene in which a pixel's neighbourhood says more than its own spectrum.
 
     The ground is cut into straight-edged fields, some apart by a track, each of one class or
     unsurveyed; a patch of about 20 pixels of a rare class lies inside the largest. Each pixel mixes
@@ -94,18 +85,14 @@ def make_synthetic_scene(
     varies by field and by pixel. Noise varies by band: it is highest at both ends of the spectrum
     and where water vapour dims the sun. The same arguments give the same scene.
 
-    Returns:
-        uint16 reflectance × 10,000 in evenly spaced bands from 400 to 2500 nm. Class ids run from 1
-        to 9, every class is present, and the last one is the rare one.
+    Values are uint16 reflectance × 10,000 in evenly spaced bands from 400 to 2500 nm. Class ids run
+    from 1 to 9, every class is present, and the last one is the rare one.
 
-    Raises:
-        SceneError: fewer than 24 rows or cols, or fewer than 16 bands.
+    Args:
+        seed: decides everything that is drawn.
+        rows, cols: 24 or more: below it, two fields a class leave no field an interior.
+        bands: 16 or more, 140 nm apart: coarser ones would step over the red edge and both red and blue.
     """
-    for what, size, least in (
-        ("rows", rows, MIN_SIZE), ("cols", cols, MIN_SIZE), ("bands", bands, MIN_BANDS),
-    ):  # fmt: skip
-        if size < least:
-            raise SceneError(f"synthetic scene: {what} = {size}; give at least {least}")
     rng = np.random.default_rng(seed)
     wavelengths_nm = np.linspace(400.0, 2500.0, bands)
     field_map, class_of_field = _lay_out_fields(rng, rows=rows, cols=cols)
@@ -121,7 +108,7 @@ def make_synthetic_scene(
     reflectance += noise * rng.standard_normal(reflectance.shape)
     counts = np.clip(np.rint(reflectance * COUNTS_PER_REFLECTANCE), 0, np.iinfo(np.uint16).max)
 
-    red, green, blue = (int(np.abs(wavelengths_nm - nm).argmin()) for nm in (640, 550, 460))
+    red, green, blue = (int(np.abs(wavelengths_nm - nm).argmin()) for nm in NATURAL_COLOUR_NM)
     return Scene(
         name=f"synthetic farmland, seed {seed}",
         cube=counts.astype(np.uint16),
@@ -140,10 +127,8 @@ def _lay_out_fields(
     Field 0 is all the tracks, unlabelled; the last field is the rare class's patch.
     """
     common = np.arange(1, RARE, dtype=np.int32)
-    num_labelled = max(
-        MIN_FIELDS_PER_CLASS * len(common),
-        round(rows * cols / FIELD_SIZE * (1 - UNLABELLED_FIELDS)),
-    )
+    wanted = round(rows * cols / FIELD_SIZE * (1 - UNLABELLED_FIELDS))
+    num_labelled = max(MIN_FIELDS_PER_CLASS * len(common), wanted)
     num_unlabelled = max(1, round(num_labelled * UNLABELLED_FIELDS))
     pieces = _cut(rng, np.argwhere(np.ones((rows, cols))), num_labelled + num_unlabelled)
     classes = np.resize(common, num_labelled + num_unlabelled)
@@ -163,11 +148,7 @@ def _lay_out_fields(
     return field_map, np.concatenate(([UNLABELLED], classes, [RARE])).astype(np.int32)
 
 
-def _cut(
-    rng: np.random.Generator,
-    ground: NDArray[np.intp],
-    num_fields: int,
-) -> list[NDArray[np.intp]]:
+def _cut(rng: np.random.Generator, ground: NDArray[np.intp], num_fields: int) -> list[NDArray[np.intp]]:
     """The (row, col) pixels of each field: the largest is cut across until there are enough."""
     tilt = rng.uniform(-TILT, TILT)
     fields = [ground]

@@ -4,6 +4,7 @@ import math
 import re
 import tempfile
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hsi_se.scene.raster import (
     Raster,
     blaming,
     check_declared,
+    describe_array,
     find_wavelengths_in,
     to_nanometres,
 )
@@ -79,9 +81,7 @@ def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | No
         raster = _make_raster(
             data_path, header, shape, dtype, header_bytes=layout.offset, interleave=interleave
         )
-    return FileContents(
-        f"ENVI {interleave.upper()}", {"": raster}, f"image {'×'.join(map(str, shape))} {dtype}"
-    )
+    return FileContents(f"ENVI {interleave.upper()}", {"": raster}, describe_array("image", shape, dtype))
 
 
 def _make_raster(
@@ -99,59 +99,45 @@ def _make_raster(
         "bil": ((rows, bands, cols), (0, 2, 1)),
         "bip": ((rows, cols, bands), (0, 1, 2)),
     }[interleave]
+    num_planes, row_size = (bands, cols) if interleave == "bsq" else (1, cols * bands)
 
     def read(first: int, last: int) -> NDArray[Any]:
-        if (first, last) != (0, rows):  # read, as the kernel may map far more of a file than is touched
-            num_runs, stride = (bands, rows * cols) if interleave == "bsq" else (1, 0)
-            length = (last - first) * cols * (1 if interleave == "bsq" else bands)
-            skip = first * cols * (1 if interleave == "bsq" else bands)
-            runs = [
-                np.fromfile(
-                    data_path,
-                    dtype,
-                    count=length,
-                    offset=header_bytes + (run * stride + skip) * dtype.itemsize,
-                )
-                for run in range(num_runs)
-            ]
-            part = [
-                last - first if size == rows and axis == axes[0] else size
-                for axis, size in enumerate(stored_shape)
-            ]
-            return np.concatenate(runs).reshape(part).transpose(axes)
-        mapped = np.memmap(data_path, dtype=dtype, mode="r", offset=header_bytes, shape=stored_shape)
-        return mapped.transpose(axes)[first:last]
+        if (first, last) == (0, rows):
+            mapped = np.memmap(data_path, dtype=dtype, mode="r", offset=header_bytes, shape=stored_shape)
+            return mapped.transpose(axes)
+        # Read, as the kernel may map far more of a file than is touched.
+        count = (last - first) * row_size
+        starts = [(plane * rows + first) * row_size * dtype.itemsize for plane in range(num_planes)]
+        planes = [np.fromfile(data_path, dtype, count, offset=header_bytes + start) for start in starts]
+        part = [last - first if axis == axes[0] else size for axis, size in enumerate(stored_shape)]
+        return np.concatenate(planes).reshape(part).transpose(axes)
 
     notes: tuple[str, ...] = ()
     wavelengths_nm: Floats | None = None
-    values, unit = _as_list(header.get("wavelength", [])), header.get("wavelength units")
+    values, unit = _list(header, "wavelength"), header.get("wavelength units")
     if not values:
-        values, unit = find_wavelengths_in(_as_list(header.get("band names", [])))
+        values, unit = find_wavelengths_in(_list(header, "band names"))
     if values:
         wavelengths_nm, notes = to_nanometres(values, unit=unit, bands=bands)
     scale = float(header.get("reflectance scale factor", 1))
     gain = np.full(bands, 1 / scale) if scale not in (0, 1) and math.isfinite(scale) else None
     offset: Floats | None = None
-    of_bands = [
-        np.array([float(value) for value in _as_list(header.get(key, []))])
-        for key in ("data gain values", "data offset values")
-    ]
-    if any(map(len, of_bands)):
-        if gain is None and all(
-            len(values) in (0, bands) and np.isfinite(values).all() for values in of_bands
-        ):
-            gain = of_bands[0] if len(of_bands[0]) else np.ones(bands)
-            offset = of_bands[1] if len(of_bands[1]) else None
+    gains, offsets = (_list_numbers(header, f"data {what} values") for what in ("gain", "offset"))
+    if gains or offsets:
+        is_one_a_band = {len(gains), len(offsets)} <= {0, bands} and np.isfinite(gains + offsets).all()
+        if gain is None and is_one_a_band:
+            gain = np.array(gains) if gains else np.ones(bands)
+            offset = np.array(offsets) if offsets else None
         else:
             notes += (
                 "the file's data gain or offset values are not one for each band, or stand beside a "
                 "reflectance scale factor; they are not used",
             )
-    bad = [float(flag) for flag in _as_list(header.get("bbl", []))]
+    bad = _list_numbers(header, "bbl")
     if bad and len(bad) != bands:
         notes += (f"the file's bad band list has {len(bad)} entries for {bands} bands; it is not used",)
         bad = []
-    labels = _find_class_names(header)
+    class_names = {label: name for label, name in enumerate(_list(header, "class names")) if name}
     return Raster(
         path=data_path,
         shape=shape,
@@ -163,8 +149,8 @@ def _make_raster(
         offset=offset,
         bad_bands={band: "marked bad in the file" for band, flag in enumerate(bad) if flag == 0},
         georeference=_find_georeference(header),
-        class_names=labels,
-        palette=_find_palette(header, labels),
+        class_names=class_names,
+        palette=_find_palette(header, class_names),
         natural_colour=_find_display_bands(header, bands),
         notes=notes,
     )
@@ -203,35 +189,35 @@ def _find_data(header_path: Path, interleave: str) -> Path:
     return found
 
 
-def _as_list(value: Any) -> list[str]:
+def _list(header: Header, key: str) -> list[str]:
+    value: str | list[str] = header.get(key, [])
     return value if isinstance(value, list) else [value]
 
 
+def _list_numbers(header: Header, key: str) -> list[float]:
+    return [float(value) for value in _list(header, key)]
+
+
 def _find_display_bands(header: Header, bands: int) -> tuple[int, int, int] | None:
-    chosen = [int(float(band)) - 1 for band in _as_list(header.get("default bands", []))]
-    if len(chosen) != 3 or not all(0 <= band < bands for band in chosen):
-        return None
-    red, green, blue = chosen
-    return red, green, blue
+    match [int(band) - 1 for band in _list_numbers(header, "default bands")]:
+        case [red, green, blue] if all(0 <= band < bands for band in (red, green, blue)):
+            return red, green, blue
+    return None
 
 
-def _find_class_names(header: Header) -> dict[int, str]:
-    return {label: name for label, name in enumerate(_as_list(header.get("class names", []))) if name}
-
-
-def _find_palette(header: Header, labels: dict[int, str]) -> dict[int, Colour]:
-    values = [int(float(value)) for value in _as_list(header.get("class lookup", []))]
-    palette = {}
-    for label in labels:
-        colour = values[3 * label : 3 * label + 3]
-        if len(colour) == 3 and all(0 <= value <= 255 for value in colour):
-            palette[label] = (colour[0], colour[1], colour[2])
-    return palette
+def _find_palette(header: Header, labels: Collection[int]) -> dict[int, Colour]:
+    values = [int(value) for value in _list_numbers(header, "class lookup")]
+    colours = zip(values[0::3], values[1::3], values[2::3], strict=False)
+    return {
+        label: colour
+        for label, colour in enumerate(colours)
+        if label in labels and all(0 <= value <= 255 for value in colour)
+    }
 
 
 def _find_georeference(header: Header) -> Georeference | None:
     """`map info` names the centre of no pixel but the upper left corner of one, counted from 1."""
-    info = _as_list(header.get("map info", []))
+    info = _list(header, "map info")
     if len(info) < 7:
         return None
     ref_col, ref_row, easting, northing, width, height = (float(value) for value in info[1:7])
@@ -239,8 +225,7 @@ def _find_georeference(header: Header) -> Georeference | None:
     cos, sin = math.cos(math.radians(-turn)), math.sin(math.radians(-turn))
     a, b, d, e = cos * width, -sin * width, -sin * height, -cos * height
     corner = (easting - (ref_col - 1) * width, northing + (ref_row - 1) * height)
-    wkt = header.get("coordinate system string")
-    crs = ",".join(wkt) if isinstance(wkt, list) else wkt
+    crs = ",".join(_list(header, "coordinate system string"))
     return Georeference(crs or _name_crs(info), (a, b, corner[0], d, e, corner[1]))
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.extras import import_extra
 from hsi_se.scene.raster import (
     FileContents,
     Floats,
@@ -19,7 +18,9 @@ from hsi_se.scene.raster import (
     Raster,
     blaming,
     check_declared,
+    describe_array,
     find_wavelengths_in,
+    import_extra,
     to_nanometres,
 )
 
@@ -64,8 +65,7 @@ def open_geotiff(path: Path) -> FileContents:
             palette=_find_palette(image),
             notes=notes,
         )
-    listing = f"image {'×'.join(map(str, shape))} {dtype}"
-    return FileContents("GeoTIFF", {"": raster}, listing)
+    return FileContents("GeoTIFF", {"": raster}, describe_array("image", shape, dtype))
 
 
 @contextmanager

@@ -7,8 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.extras import import_extra
-from hsi_se.scene.raster import FileContents, Raster, blaming, check_declared
+from hsi_se.scene.raster import (
+    FileContents,
+    Raster,
+    blaming,
+    check_declared,
+    describe_array,
+    import_extra,
+)
 
 
 def open_hdf5(path: Path) -> FileContents:
@@ -32,8 +38,8 @@ def open_hdf5(path: Path) -> FileContents:
             if not isinstance(item, h5py.Dataset):
                 entries.append(f"{key} group")
                 continue
-            shape = tuple(reversed(item.shape or ())) if is_matlab else tuple(item.shape or ())
-            entries.append(f"{key} {'×'.join(map(str, shape))} {item.dtype}")
+            shape = (item.shape or ())[:: -1 if is_matlab else 1]
+            entries.append(describe_array(key, shape, item.dtype))
             is_text = item.attrs.get("MATLAB_class") == b"char"
             if item.dtype.kind not in "iufb" or len(shape) not in (2, 3) or is_text or 0 in shape:
                 continue

@@ -9,7 +9,7 @@ import scipy.io
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.raster import FileContents, Raster, blaming, check_declared
+from hsi_se.scene.raster import FileContents, Raster, blaming, check_declared, describe_array
 
 # What MATLAB calls a type; nothing else is ever parsed, as a struct or a cell may nest without end.
 NUMERIC_CLASSES: dict[str, np.dtype[Any]] = {
@@ -32,13 +32,16 @@ def open_matlab(path: Path) -> FileContents:
     for key, shape, kind in contents:
         if kind in NUMERIC_CLASSES and len(shape) in (2, 3):
             rows, cols, bands = (*shape, 1)[:3]
-            dtype = NUMERIC_CLASSES[kind]
             # MATLAB stores whole numbers of a wide type in as few bytes as they need.
             check_declared(path, shape=shape, itemsize=1, stored=path.stat().st_size, is_packed=True)
-            rows_of = _make_reader(path, key)
-            rasters[key] = Raster(path=path, key=key, shape=(rows, cols, bands), dtype=dtype, rows_of=rows_of)
-    listing = ", ".join(f"{key} {'×'.join(map(str, shape))} {kind}" for key, shape, kind in contents)
-    return FileContents("MATLAB v5", rasters, listing)
+            rasters[key] = Raster(
+                path=path,
+                key=key,
+                shape=(rows, cols, bands),
+                dtype=NUMERIC_CLASSES[kind],
+                rows_of=_make_reader(path, key),
+            )
+    return FileContents("MATLAB v5", rasters, ", ".join(describe_array(*entry) for entry in contents))
 
 
 def _make_reader(path: Path, key: str) -> Any:

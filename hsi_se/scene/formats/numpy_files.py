@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.raster import FileContents, Raster, blaming, check_declared
+from hsi_se.scene.raster import FileContents, Raster, blaming, check_declared, describe_array
 
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -29,7 +29,7 @@ def open_numpy(path: Path) -> FileContents:
                 shape, dtype = _read_header(stream)
                 stored = path.stat().st_size - stream.tell()
             raster = _make_raster(path, "", shape, dtype, stored)
-            return FileContents(".npy", {"": raster} if raster else {}, _describe("", shape, dtype))
+            return FileContents(".npy", {"": raster} if raster else {}, describe_array("", shape, dtype))
         rasters: dict[str, Raster] = {}
         entries = []
         with zipfile.ZipFile(path) as archive:
@@ -48,7 +48,7 @@ def open_numpy(path: Path) -> FileContents:
                     )
                 raster = _make_raster(path, key, shape, dtype, member.file_size)
                 rasters |= {key: raster} if raster else {}
-                entries.append(_describe(key, shape, dtype))
+                entries.append(describe_array(key, shape, dtype))
         return FileContents(".npz", rasters, ", ".join(entries))
 
 
@@ -58,10 +58,6 @@ def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
         raise ValueError(f"format version {version}")
     shape, _, dtype = _HEADERS[version](stream)
     return shape, dtype
-
-
-def _describe(key: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
-    return f"{key} {'×'.join(map(str, shape))} {dtype}".strip()
 
 
 def _make_raster(
@@ -77,8 +73,7 @@ def _make_raster(
     @cache
     def read_member() -> NDArray[Any]:
         with np.load(path, allow_pickle=False) as arrays:
-            array: NDArray[Any] = arrays[key]
-        return array
+            return np.asarray(arrays[key])
 
     def read() -> NDArray[Any]:  # a file is mapped anew each time, so that pages read before are let go
         array = read_member() if key else np.load(path, mmap_mode="r", allow_pickle=False)
