@@ -19,9 +19,14 @@ from hsi_se.ablation_record import (
     VariantReport,
 )
 from hsi_se.errors import RunError
+from hsi_se.evaluation.metrics import number_or_none
 from hsi_se.evaluation.statistics import (
+    AMOUNT,
     LEVEL,
+    SHARE,
+    SIGNED,
     PairedTest,
+    Range,
     adjust_holm,
     compare_correct,
     compare_pairs,
@@ -34,17 +39,17 @@ from hsi_se.evaluation.statistics import (
 from hsi_se.records import RunRecord
 from hsi_se.series_record import describe_splits
 
-SUMMARIZED = (
-    "overall_accuracy",
-    "average_accuracy",
-    "kappa",
-    "location_floor",
-    "spectral_baseline",
-    "training_us_per_pixel",
-    "training_peak_bytes",
-    "mapping_us_per_pixel",
-    "mapping_peak_bytes",
-)
+SUMMARIZED: Mapping[str, Range] = {
+    "overall_accuracy": SHARE,
+    "average_accuracy": SHARE,
+    "kappa": SIGNED,
+    "location_floor": SHARE,
+    "spectral_baseline": SHARE,
+    "training_us_per_pixel": AMOUNT,
+    "training_peak_bytes": AMOUNT,
+    "mapping_us_per_pixel": AMOUNT,
+    "mapping_peak_bytes": AMOUNT,
+}
 
 Key = tuple[str, str, int]  # scene, variant, seed
 Correct = NDArray[np.bool_]
@@ -188,7 +193,8 @@ def assemble(
 
 def _summarize(runs: Iterable[AblationRun], name: str) -> SummaryRecord:
     values = [getattr(run, name) for run in runs]
-    return SummaryRecord.of(summarize([np.nan if value is None else value for value in values]))
+    numbers = [np.nan if value is None else value for value in values]
+    return SummaryRecord.of(summarize(numbers, within=SUMMARIZED[name]))
 
 
 def _compare(
@@ -199,7 +205,7 @@ def _compare(
     for key, runs in of_variant.items():
         differences = [run.difference for run in runs if run.difference is not None]
         if differences:
-            tests[key] = compare_pairs(differences)
+            tests[key] = compare_pairs(differences, within=SIGNED)
     adjusted = adjust_holm([test.p for test in tests.values()])
     return {key: _describe(test, float(p)) for (key, test), p in zip(tests.items(), adjusted, strict=True)}
 
@@ -224,8 +230,8 @@ def _describe(test: PairedTest, p_holm: float) -> Comparison:
         rank_sum=test.rank_sum,
         p=test.p,
         p_holm=p_holm,
-        effect_size=None if np.isnan(test.effect_size) else test.effect_size,
-        rank_biserial=None if np.isnan(test.rank_biserial) else test.rank_biserial,
+        effect_size=number_or_none(test.effect_size),
+        rank_biserial=number_or_none(test.rank_biserial),
         is_shown=is_shown,
         sentence=sentence,
     )
@@ -233,9 +239,14 @@ def _describe(test: PairedTest, p_holm: float) -> Comparison:
 
 def points(fraction: float | None) -> str:
     """A difference of fractions as `+0.05` or `−0.11`, in points; a dash where there is none."""
-    if fraction is None:
+    return signed(None if fraction is None else 100 * fraction)
+
+
+def signed(value: float | None) -> str:
+    """`+0.05` or `−0.11`; a dash where there is none."""
+    if value is None:
         return "–"
-    text = f"{100 * fraction:+.2f}"
+    text = f"{value:+.2f}"
     return ("+0.00" if text == "-0.00" else text).replace("-", "−")
 
 
@@ -307,8 +318,8 @@ def _list_caveats(baseline: str, groups: Iterable[Sequence[AblationRun]]) -> lis
             )
     if pairs:
         caveats += [
-            "Intervals are Student's of the mean difference, one at a time; p is of the exact two-sided "
-            f"Wilcoxon signed-rank test over the seeds, adjusted by Holm over {len(pairs)} "
+            "Intervals are Student's of a mean, one at a time, cut to where it can lie; p is of the exact "
+            f"two-sided Wilcoxon signed-rank test over the seeds, adjusted by Holm over {len(pairs)} "
             f"comparison{'s' if len(pairs) > 1 else ''}.",
             "McNemar's test is between two trained networks on the same test pixels. It takes these for "
             "independent, which neighbours are not, and says nothing about another seed.",

@@ -14,7 +14,7 @@ from hsi_se.ablation_record import AblationFolder, AblationReport, AblationRun, 
 from hsi_se.ablation_summary import _list_caveats, assemble, compare_runs, points
 from hsi_se.errors import RunError
 from hsi_se.records import RunRecord, Versions
-from hsi_se.report.ablation_figures import save_figures
+from hsi_se.report.ablation_figures import list_figures, save_figures
 from hsi_se.report.ablation_tables import escape_latex, render_csv, render_latex, render_markdown
 
 Table = dict[str, Sequence[float | None]]  # the OA of each seed by variant; None where the run is missing
@@ -307,6 +307,43 @@ def test_the_figures_are_those_the_report_allows(report, tmp_path):
     nothing = answer({"none": [None], "se": [None]})
     save_figures(nothing, folder)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"none": [0.9, 0.8], "se": [0.85, 0.86]},
+        {"none": [0.9, 0.8], "se": [None, None]},
+        {"none": [None, None], "se": [None, None]},
+        {str(n): {"none": [0.8 + n / 100], "a": [0.9], "b": [0.7]} for n in range(6)},
+    ],
+    ids=["pairs", "no pairs", "nothing", "ranks"],
+)
+def test_the_markdown_links_the_figures_that_are_drawn(table, tmp_path):
+    report, folder = answer(table), AblationFolder(tmp_path)
+    links = re.findall(r"!\[.+\]\((.+)\)", render_markdown(report, folder))
+    save_figures(report, folder)
+    assert sorted(links) == sorted(path.name for path in tmp_path.iterdir())
+
+
+def test_intervals_end_where_their_numbers_do_in_record_tables_and_figures(tmp_path):
+    report, folder = answer({"none": [0.5, 0.99], "se": [0.95, 0.6]}), AblationFolder(tmp_path)
+    for variant in report.scenes[0].variants:
+        summaries = variant.summaries
+        assert (summaries["overall_accuracy"].low, summaries["overall_accuracy"].high) == (0, 1)
+        assert (summaries["kappa"].low, summaries["kappa"].high) == (-1, 1)
+    found = compare(report, "se")
+    assert (found.difference.low, found.difference.high) == (-1, 1)
+    assert "95 % interval −100.00 to +100.00" in found.sentence
+    assert "| −100.00 to +100.00 |" in render_markdown(report, folder)
+    assert "(−100.00, +100.00)".replace("−", "$-$") in render_latex(report)
+    num_bars = 0
+    for _, _, draw in list_figures(report, folder):
+        for axes in draw().axes:
+            ends = [y for bars in axes.collections for segment in bars.get_segments() for _, y in segment]
+            assert not ends or (min(ends), max(ends)) == pytest.approx((0, 100), abs=1e-9)
+            num_bars += len(ends) > 0
+    assert num_bars == 2  # of the seeds, and against cost
 
 
 def test_the_record_reads_back_as_it_was_written(report, tmp_path):

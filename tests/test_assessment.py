@@ -77,6 +77,29 @@ def test_the_values_are_json_without_nan_and_count_every_pixel(small_scene):
         assert {"overall_accuracy", "average_accuracy", "kappa"} <= set(values[method])
 
 
+def test_the_record_says_what_an_adjusted_area_cannot_know_right_before_the_areas(small_scene):
+    values = assess_with(small_scene, random_split(small_scene), accuracy=0.9).values()
+    names = list(values)
+    assert names.index("area_caveat") + 1 == names.index("area")
+    for part in ("probability sample", "somebody chose the fields", "unlabelled pixels to err as labelled"):
+        assert part in values["area_caveat"]
+
+
+def test_without_validation_pixels_the_record_says_that_certainty_is_not_calibrated(small_scene):
+    split = make_split(small_scene, RandomSplit(kind="random", train=0.2, validation=0), seed=0)
+    assessment = assess_with(small_scene, split, accuracy=0.7)
+    found = assessment.values()["calibration"]
+    assert (found["is_scaled"], found["temperature"]) == (False, 1)
+    assert found["about"] == assessment.about_certainty
+    assert found["about"].startswith("The certainty is not calibrated: there are no validation pixels")
+    assert f"{100 * assessment.calibration.ece:.2f} %" in found["about"]
+
+    split = make_split(small_scene, RandomSplit(kind="random", train=0.4, validation=0.5), seed=0)
+    found = assess_with(small_scene, split, accuracy=0.7).values()["calibration"]
+    assert found["is_scaled"]
+    assert f"fitted on {len(split.val)} validation pixels" in found["about"]
+
+
 def test_confidence_is_measured_on_test_pixels_and_temperature_fitted_on_validation(small_scene):
     split = make_split(small_scene, RandomSplit(kind="random", train=0.4, validation=0.5), seed=0)
     assessment = assess_with(small_scene, split, accuracy=0.7)

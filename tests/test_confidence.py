@@ -10,6 +10,7 @@ from scipy.special import softmax
 from sklearn.metrics import log_loss
 
 from hsi_se.evaluation.confidence import (
+    describe_calibration,
     fit_temperature,
     measure_calibration,
     measure_rejection,
@@ -158,6 +159,26 @@ def test_the_accuracy_at_a_coverage_keeps_at_least_so_many(coverage, accuracy):
 def test_a_coverage_outside_its_range_is_refused(coverage):
     with pytest.raises(ValueError, match=r"coverage = .*: a share of the pixels must lie in \(0, 1\]"):
         measure_rejection(np.array([0.5]), np.array([True])).accuracy_at(coverage)
+
+
+def test_validation_pixels_that_are_all_right_calibrate_nothing_and_it_is_said():
+    text = describe_calibration(0.13, 0.13, temperature=1.0, num_val=21)
+    assert text.startswith("The certainty is not calibrated: the 21 validation pixels fix no temperature")
+    assert "13.00 %" in text
+    assert "1.50 % after temperature scaling (T = 0.60" in describe_calibration(
+        0.13, 0.015, temperature=0.6, num_val=21
+    )
+
+
+def test_a_picture_of_rejection_begins_where_one_pixel_moves_little():
+    is_correct = np.arange(1000) > 0  # the most certain pixel alone is wrong
+    rejection = measure_rejection(np.linspace(1, 0.5, 1000), is_correct)
+    assert rejection.accuracy[0] == 0
+    shown = rejection.steady
+    assert (shown.coverage[0], shown.coverage[-1]) == pytest.approx((0.02, 1))
+    assert shown.accuracy.min() >= 0.95
+    few = measure_rejection(np.array([0.9, 0.5]), np.array([False, True]))
+    assert few.steady.coverage.tolist() == few.coverage.tolist()
 
 
 @settings(deadline=None)

@@ -151,6 +151,30 @@ def test_the_top_line_and_the_sentence_below_say_what_the_report_says(reader, ru
     assert len(set(tops)) == 1, "one line"
 
 
+@pytest.fixture(scope="module")
+def uncalibrated(tmp_path_factory) -> RunFolder:
+    config = load_config(ROOT / "configs" / "demo.yaml", [*TINY, "split.validation=0"])
+    folder = hsi_se.train(config, run=tmp_path_factory.mktemp("runs") / "uncalibrated", device="cpu")
+    hsi_se.evaluate(folder)
+    return folder
+
+
+def test_without_validation_pixels_no_report_passes_certainty_off_as_calibrated(run, uncalibrated):
+    for folder, is_scaled in ((run, True), (uncalibrated, False)):
+        texts = [folder.page.read_text(), folder.report_text.read_text()]
+        found = folder.read_report()["calibration"]
+        assert found["is_scaled"] == is_scaled == RunFiles.read(folder).is_scaled
+        for text in texts:
+            assert found["about"] in text
+            assert ("The certainty is not calibrated" in text) != is_scaled
+            assert ("after temperature scaling" in text) == is_scaled
+        assert ("Softmax of the predicted class, not calibrated" in texts[0]) != is_scaled
+        assert ("Not calibrated: an order, no probabilities." in texts[0]) != is_scaled
+        names = [name for name, _, _ in RunFiles.read(folder).list_reliability()]
+        assert names[0] == ("as trained" if is_scaled else "as trained, not calibrated")
+        assert len(names) == (2 if is_scaled else 1)
+
+
 def test_hovering_a_pixel_shows_its_truth_prediction_and_probabilities(reader, files, scene):
     row, col = find_wrong(files)
     reader.hover(row, col)

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from hsi_se.evaluation.statistics import (
+    SHARE,
+    SIGNED,
     adjust_holm,
     compare_correct,
     compare_pairs,
@@ -67,6 +69,24 @@ def test_the_interval_holds_the_mean_in_95_of_100_series():
     assert held == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / 4000))
 
 
+def test_an_interval_of_shares_ends_where_shares_do():
+    whole, cut = summarize([0.9, 0.99]), summarize([0.9, 0.99], within=SHARE)
+    assert (whole.low, whole.high) == pytest.approx((0.3732, 1.5168), abs=1e-4)
+    assert (cut.low, cut.high) == (whole.low, 1)
+    assert (cut.n, cut.mean, cut.std) == (whole.n, whole.mean, whole.std)
+    assert summarize([-0.2, 0.3], within=SIGNED).low == -1  # κ may be negative
+
+
+def test_what_is_cut_off_never_holds_the_mean():
+    series = np.random.default_rng(0).beta(8, 1, size=(2000, 3))
+    num_cut = 0
+    for values in series:
+        whole, cut = summarize(values), summarize(values, within=SHARE)
+        assert (whole.low <= 8 / 9 <= whole.high) == (cut.low <= 8 / 9 <= cut.high)
+        num_cut += cut.high < whole.high
+    assert num_cut > 1000
+
+
 # ------------------------------------------------------------------------------------- two variants
 
 # Heights of maize, crossed minus self-fertilised, in eighths of an inch (Darwin 1876; Fisher 1935).
@@ -110,6 +130,13 @@ def test_with_ties_and_zeros_p_is_the_share_of_all_signings_as_extreme(values):
 def test_differences_that_are_equal_but_for_rounding_are_ties():
     tied = compare_pairs([0.97 - 0.96, 0.96 - 0.95, 0.5 - 0.51, 0.2])
     assert tied.rank_sum == 2
+
+
+def test_the_interval_of_a_difference_of_shares_stays_within_one_of_nothing_and_all():
+    found = compare_pairs([0.05, 0.45], within=SIGNED)
+    assert (found.difference.low, found.difference.high) == (-1, 1)
+    assert found.p == compare_pairs([0.05, 0.45]).p
+    assert compare_pairs([1, 9]).difference.high > 9
 
 
 def test_below_six_pairs_nothing_reaches_five_per_cent():

@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 
 from hsi_se.evaluation.metrics import Fractions
 
+AREA_CAVEAT = (
+    "Valid only if the test pixels are a probability sample of the map. Labelled pixels of a benchmark scene "
+    "are not: somebody chose the fields. Over the whole map the estimate takes unlabelled pixels to err as "
+    "labelled ones do, and its intervals do not know how far they differ."
+)
 _NORMAL_95 = 1.96  # as the paper rounds it
 
 Quantity = TypeVar("Quantity", float, Fractions)

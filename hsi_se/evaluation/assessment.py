@@ -7,12 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.config import Config
-from hsi_se.evaluation.area import AreaEstimate, estimate_area
+from hsi_se.evaluation.area import AREA_CAVEAT, AreaEstimate, estimate_area
 from hsi_se.evaluation.audit import SplitAudit, accuracies, audit_split
 from hsi_se.evaluation.confidence import (
     Rejection,
     Reliability,
+    describe_calibration,
     fit_temperature,
+    is_scaled,
     measure_calibration,
     measure_rejection,
     to_probabilities,
@@ -78,6 +80,16 @@ class Assessment:
             )
         return f"{found} No test patch contains a pixel of the training side."
 
+    @property
+    def about_certainty(self) -> str:
+        """How far the network's confidence may be believed, in words."""
+        return describe_calibration(
+            self.calibration.ece,
+            self.calibration_scaled.ece,
+            temperature=self.temperature,
+            num_val=len(self.audit.split.val),
+        )
+
     def _classes(self) -> list[tuple[int, int, str]]:
         """Each class's place in the arrays, its label and its name."""
         pairs = zip(self.evaluation.class_ids, self.evaluation.class_names, strict=True)
@@ -113,11 +125,14 @@ class Assessment:
                 "expected_calibration_error": self.calibration.ece,
                 "temperature": self.temperature,
                 "expected_calibration_error_scaled": self.calibration_scaled.ece,
+                "is_scaled": is_scaled(self.temperature),
+                "about": self.about_certainty,
             },
             "rejection": [
                 {"coverage": coverage, "overall_accuracy": self.rejection.accuracy_at(coverage)}
                 for coverage in REPORTED_COVERAGES
             ],
+            "area_caveat": AREA_CAVEAT,
             "area": [
                 {
                     "label": label,

@@ -45,6 +45,11 @@ def fit_temperature(logits: NDArray[np.floating], truth: NDArray[np.integer]) ->
     return float(np.exp(found.x))
 
 
+def is_scaled(temperature: float) -> bool:
+    """Whether validation pixels have had a say in the confidence; see `fit_temperature`."""
+    return temperature != 1
+
+
 def to_probabilities(logits: NDArray[np.floating], *, temperature: float = 1.0) -> Fractions:
     """Returns softmax(logits / temperature), `(n, c)`, which ranks the classes as the logits do.
 
@@ -94,6 +99,22 @@ def measure_calibration(
     return Reliability(edges, mean_confidence, accuracy, count.astype(np.int64), ece)
 
 
+def describe_calibration(error: float, scaled_error: float, *, temperature: float, num_val: int) -> str:
+    """Expected calibration errors before and after temperature scaling, or why there was none, in words."""
+    if is_scaled(temperature):
+        return (
+            f"Expected calibration error {100 * error:.2f} %, and {100 * scaled_error:.2f} % after "
+            f"temperature scaling (T = {temperature:.2f}, fitted on {num_val:,} validation pixels)."
+        )
+    reason = "there are no validation pixels to fit a temperature on"
+    if num_val:
+        reason = f"the {num_val:,} validation pixels fix no temperature (all are called right, or too few)"
+    return (
+        f"The certainty is not calibrated: {reason}. It ranks pixels, and is no probability: its expected "
+        f"calibration error is {100 * error:.2f} %."
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Rejection:
     """The accuracy of the pixels that are kept when the least certain ones are rejected first.
@@ -116,6 +137,12 @@ class Rejection:
         that say nothing score the overall error.
         """
         return float(np.diff(self.coverage, prepend=0) @ (1 - self.accuracy))
+
+    @property
+    def steady(self) -> "Rejection":
+        """The part that a picture can show; below it, one wrong pixel moves the accuracy far."""
+        is_steady = self.coverage >= 0.02
+        return Rejection(self.coverage[is_steady], self.accuracy[is_steady])
 
     def accuracy_at(self, coverage: float) -> float:
         """The accuracy when as few pixels are kept as cover at least this share in (0, 1].

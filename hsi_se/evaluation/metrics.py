@@ -58,6 +58,11 @@ class Evaluation:
         """`(C,)` test pixels called each class."""
         return np.asarray(self.confusion.sum(axis=0))
 
+    @property
+    def shares(self) -> Fractions:
+        """`(C, C)` confusion as shares of the true class; 0 where it has no test pixel."""
+        return np.asarray(self.confusion / np.maximum(self.support, 1)[:, None])
+
     @cached_property
     def producers_accuracy(self) -> Fractions:
         """`(C,)` recall: of the pixels of a class, the share called so."""

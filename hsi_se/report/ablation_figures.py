@@ -1,40 +1,57 @@
 """Pictures of an ablation: every seed's accuracy, its pairs, accuracy against cost, ranks over scenes."""
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hsi_se.ablation_record import AblationFolder, AblationReport, FriedmanRecord, SceneReport, VariantReport
+from hsi_se.ablation_record import AblationFolder, AblationReport, FriedmanRecord, SceneReport, SummaryRecord
 from hsi_se.report.figures import save_figure
 
 _DPI = 150
-_DOT, _MEAN, _UP, _DOWN = "#3f88c5", "#222222", "#2a9d5c", "#e4572e"
+_DOT, _MEAN, _UP, _DOWN = "#3f88c5", "#222222", "#0a5699", "#e4572e"  # told apart by every reader
+_NAME_WIDTH = 12  # letters on a line below an axis
 _MARKERS = "osD^vP*X<>hp"
 
 
 def save_figures(report: AblationReport, folder: AblationFolder) -> None:
     """Writes the figures that the finished runs allow, and takes away what an earlier report left."""
+    figures = list_figures(report, folder)
+    for path, _, draw in figures:
+        save_figure(draw(), path)
+    known = {folder.seeds_figure, folder.pairs_figure, folder.cost_figure, folder.ranks_figure}
+    for path in known.difference(path for path, _, _ in figures):
+        path.unlink(missing_ok=True)
+
+
+def list_figures(
+    report: AblationReport, folder: AblationFolder
+) -> list[tuple[Path, str, Callable[[], Figure]]]:
+    """Returns the figures that the finished runs allow: the file, what it shows, and what draws it."""
     scenes = [scene for scene in report.scenes if any(variant.runs for variant in scene.variants)]
     pairs = [scene for scene in scenes if any(variant.comparison for variant in scene.variants)]
     costs = [scene for scene in scenes if any(variant.macs_per_patch for variant in scene.variants)]
-    figures = {
-        folder.seeds_figure: _draw_seeds(scenes) if scenes else None,
-        folder.pairs_figure: _draw_pairs(pairs, report.baseline) if pairs else None,
-        folder.cost_figure: _draw_cost(costs) if costs else None,
-        folder.ranks_figure: None if report.friedman is None else _draw_ranks(report.friedman),
-    }
-    for path, figure in figures.items():
-        if figure is None:
-            path.unlink(missing_ok=True)
-        else:
-            save_figure(figure, path)
+    figures: list[tuple[Path, str, Callable[[], Figure]]] = []
+    if scenes:
+        figures.append((folder.seeds_figure, "OA of every seed", partial(_draw_seeds, scenes)))
+    if pairs:
+        draw_pairs = partial(_draw_pairs, pairs, report.baseline)
+        figures.append((folder.pairs_figure, "Pairs of the same seed", draw_pairs))
+    if costs:
+        figures.append((folder.cost_figure, "OA against MACs", partial(_draw_cost, costs)))
+    if report.friedman is not None:
+        draw_ranks = partial(_draw_ranks, report.friedman)
+        figures.append((folder.ranks_figure, "Critical-difference diagram", draw_ranks))
+    return figures
 
 
 def _draw_seeds(scenes: Sequence[SceneReport]) -> Figure:
     """A dot a seed, and beside it the mean with its 95 % interval."""
-    width = max(4.5, 1.4 + 0.75 * len(scenes[0].variants))
+    width = max(4.5, 1.4 + 0.8 * len(scenes[0].variants))
     figure = Figure(figsize=(width, 4.2 * len(scenes)), dpi=_DPI, layout="constrained")
     for axes, scene in zip(figure.subplots(len(scenes), squeeze=False)[:, 0], scenes, strict=True):
         values = []
@@ -44,44 +61,44 @@ def _draw_seeds(scenes: Sequence[SceneReport]) -> Figure:
             axes.plot(
                 [place - 0.14] * len(accuracies), accuracies, "o", color=_DOT, markersize=4.5, alpha=0.7
             )
-            _draw_mean(axes, variant, place + 0.14)
-        floor = [run.location_floor for variant in scene.variants for run in variant.runs]
-        _draw_floor(axes, 100 * float(np.mean(floor)), low=min(values), high=max(values))
-        names = [f"{variant.name}\nn={len(variant.runs)}" for variant in scene.variants]
-        turn = {"rotation": 35, "ha": "right"} if max(map(len, names)) > 14 else {}
-        axes.set_xticks(range(len(names)), names, fontsize=8, **turn)
+            mean = variant.summaries["overall_accuracy"]
+            if mean.mean is not None:
+                axes.errorbar(
+                    place + 0.14,
+                    100 * mean.mean,
+                    yerr=_margins(mean),
+                    fmt="_",
+                    color=_MEAN,
+                    markersize=9,
+                    capsize=3,
+                    linewidth=1.3,
+                )
+        floor = 100 * float(np.mean([run.location_floor for each in scene.variants for run in each.runs]))
+        low, high = min(values), max(values)
+        reach = 1.5 * max(high - low, 0.5)
+        where = "dashed"
+        if low - reach <= floor <= high + reach:
+            axes.axhline(floor, color="0.4", linewidth=1, linestyle="--")
+        else:
+            where = "below this range" if floor < low else "above this range"
+        names = [
+            f"{textwrap.fill(variant.name, _NAME_WIDTH)}\nn={len(variant.runs)}" for variant in scene.variants
+        ]
+        axes.set_xticks(range(len(names)), names, fontsize=7)
         axes.set_xlim(-0.6, len(names) - 0.4)
         axes.set_ylabel("OA, %", fontsize=9)
-        axes.set_title(f"{scene.name}: seeds, mean and 95 % interval", fontsize=10)
+        axes.set_title(
+            f"{scene.name}: seeds, mean and 95 % interval\nlocation floor {floor:.2f} %, {where}", fontsize=9
+        )
         _tidy(axes)
     return figure
 
 
-def _draw_mean(axes: Axes, variant: VariantReport, x: float) -> None:
-    summary = variant.summaries["overall_accuracy"]
-    if summary.mean is not None:
-        margin = 0.0 if summary.high is None else 100 * (summary.high - summary.mean)
-        axes.errorbar(
-            x, 100 * summary.mean, yerr=margin, fmt="_", color=_MEAN, markersize=9, capsize=3, linewidth=1.3
-        )
-
-
-def _draw_floor(axes: Axes, floor: float, *, low: float, high: float) -> None:
-    """A line where the location floor is near what is shown, a word where it is far away."""
-    reach = max(high - low, 0.5)
-    if low - 1.5 * reach <= floor <= high + 1.5 * reach:
-        axes.axhline(floor, color="0.4", linewidth=1, linestyle="--", label=f"location floor {floor:.2f} %")
-        axes.legend(fontsize=8, frameon=False)
-    else:
-        where = "below" if floor < low else "above"
-        axes.text(
-            0.01,
-            0.02 if floor < low else 0.95,
-            f"location floor {floor:.2f} %, {where} this range",
-            transform=axes.transAxes,
-            fontsize=8,
-            color="0.35",
-        )
+def _margins(summary: SummaryRecord) -> list[list[float]]:
+    """How far the interval reaches below and above the mean, in points, as `errorbar` takes it."""
+    if summary.mean is None or summary.low is None or summary.high is None:
+        return [[0.0], [0.0]]
+    return [[100 * (summary.mean - summary.low)], [100 * (summary.high - summary.mean)]]
 
 
 def _draw_pairs(scenes: Sequence[SceneReport], baseline: str) -> Figure:
@@ -106,8 +123,9 @@ def _draw_pairs(scenes: Sequence[SceneReport], baseline: str) -> Figure:
                         markersize=3,
                         linewidth=1,
                     )
-            axes.set_xticks([0, 1], [baseline, variant.name], fontsize=7, rotation=35, ha="right")
-            axes.set_xlim(-0.25, 1.25)
+            names = [textwrap.fill(name, _NAME_WIDTH) for name in (baseline, variant.name)]
+            axes.set_xticks([0, 1], names, fontsize=7)
+            axes.set_xlim(-0.45, 1.45)
             differences = [run.difference for run in variant.runs if run.difference is not None]
             num_better = sum(difference > 0 for difference in differences)
             axes.set_title(f"{num_better} of {len(differences)} up", fontsize=8)
@@ -124,11 +142,10 @@ def _draw_cost(scenes: Sequence[SceneReport]) -> Figure:
             summary, macs = variant.summaries["overall_accuracy"], variant.macs_per_patch
             if summary.mean is None or not macs:
                 continue
-            margin = 0.0 if summary.high is None else 100 * (summary.high - summary.mean)
             axes.errorbar(
                 macs / 1e6,
                 100 * summary.mean,
-                yerr=margin,
+                yerr=_margins(summary),
                 fmt=_MARKERS[place % len(_MARKERS)],
                 color=f"C{place % 10}",
                 capsize=3,

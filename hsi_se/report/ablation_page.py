@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from hsi_se.ablation_record import AblationFolder, AblationRun, SceneReport, SummaryRecord, VariantReport
+from hsi_se.ablation_record import AblationFolder, AblationRun, SceneReport
+from hsi_se.ablation_summary import points, signed
 from hsi_se.durable import replacing
 from hsi_se.records import RunFolder
+from hsi_se.report.ablation_tables import spread
 from hsi_se.report.charts import Axis, Chart, Spot, draw_spots, list_ticks
 from hsi_se.report.tables import render_template
 
@@ -56,7 +58,9 @@ def write_ablation_page(folder: AblationFolder) -> None:
         scenes=[_lay_out(scene, report.baseline) for scene in report.scenes],
         num_runs=sum(len(variant.runs) for scene in report.scenes for variant in scene.variants),
         page_of=lambda run: _page_of(folder, run),
-        show=_show,
+        points=points,
+        signed=signed,
+        spread=spread,
         show_settings=_show_settings,
     )
     with replacing(folder.page) as draft:
@@ -64,24 +68,22 @@ def write_ablation_page(folder: AblationFolder) -> None:
 
 
 def _lay_out(scene: SceneReport, baseline: str) -> ScenePage:
+    accuracies = [variant.summaries["overall_accuracy"] for variant in scene.variants]
     values = [run.overall_accuracy for variant in scene.variants for run in variant.runs]
-    for variant in scene.variants:
-        summary = variant.summaries.get("overall_accuracy")
-        values += [] if summary is None else [end for end in (summary.low, summary.high) if end is not None]
+    values += [end for accuracy in accuracies for end in (accuracy.low, accuracy.high) if end is not None]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    spread = max(high - low, 1e-3)
-    low, high = max(0.0, low - _MARGIN * spread), min(1.0, high + _MARGIN * spread)
+    margin = _MARGIN * max(high - low, 1e-3)
+    low, high = max(0.0, low - margin), min(1.0, high + margin)
 
     def place(value: float) -> float:
         return round(100 * min(max((value - low) / (high - low), 0), 1), 2)
 
     strips = []
-    for number, variant in enumerate(scene.variants, start=1):
-        summary = variant.summaries.get("overall_accuracy")
+    for number, (variant, accuracy) in enumerate(zip(scene.variants, accuracies, strict=True), start=1):
         interval = None
-        if summary is not None and summary.low is not None and summary.high is not None:
-            interval = (place(summary.low), round(place(summary.high) - place(summary.low), 2))
-        mean = None if summary is None or summary.mean is None else place(summary.mean)
+        if accuracy.low is not None and accuracy.high is not None:
+            interval = (place(accuracy.low), round(place(accuracy.high) - place(accuracy.low), 2))
+        mean = None if accuracy.mean is None else place(accuracy.mean)
         dots = tuple(place(run.overall_accuracy) for run in variant.runs)
         strips.append(Strip(number, variant.name, variant.name == baseline, dots, mean, interval))
     return ScenePage(
@@ -97,9 +99,9 @@ def _chart_cost(scene: SceneReport, baseline: str, key: str, title: str, factor:
     """Mean OA against what a variant costs; None where fewer than two have both."""
     spots = []
     for number, variant in enumerate(scene.variants, start=1):
-        cost = variant.macs_per_patch if key == "macs_per_patch" else _mean(variant, key)
-        accuracy = variant.summaries.get("overall_accuracy")
-        if cost is None or accuracy is None or accuracy.mean is None:
+        cost = variant.macs_per_patch if key == "macs_per_patch" else variant.summaries[key].mean
+        accuracy = variant.summaries["overall_accuracy"]
+        if cost is None or accuracy.mean is None:
             continue
         low, high = (math.nan if end is None else end for end in (accuracy.low, accuracy.high))
         spots.append(Spot(str(number), cost * factor, accuracy.mean, low, high, variant.name == baseline))
@@ -113,27 +115,14 @@ def _chart_cost(scene: SceneReport, baseline: str, key: str, title: str, factor:
         f"OA against {title}",
         spots,
         x=Axis(title, max(0.0, min(across) - x_pad), max(across) + x_pad),
-        y=Axis("OA", max(0.0, min(up) - y_pad), min(1.0, max(up) + y_pad), ".6g", " %", 100.0),
+        y=Axis("mean", max(0.0, min(up) - y_pad), min(1.0, max(up) + y_pad), ".6g", " %", 100.0),
     )
-
-
-def _mean(variant: VariantReport, key: str) -> float | None:
-    summary = variant.summaries.get(key)
-    return None if summary is None else summary.mean
 
 
 def _page_of(folder: AblationFolder, run: AblationRun) -> str | None:
     """The address of a run's own page, as seen from the ablation's; None if it has none."""
     page = RunFolder(folder.path / run.folder).page
     return quote(f"{run.folder}/{page.name}") if page.is_file() else None
-
-
-def _show(summary: SummaryRecord | None, factor: float = 100.0, digits: int = 2) -> str:
-    """`98.70 ± 0.21`, in per cent unless another factor is given; a dash for what cannot be computed."""
-    if summary is None or summary.mean is None:
-        return "–"
-    text = f"{factor * summary.mean:,.{digits}f}"
-    return text if summary.std is None else f"{text} ± {factor * summary.std:.{digits}f}"
 
 
 def _show_settings(settings: Mapping[str, object]) -> str:

@@ -13,7 +13,8 @@ from hsi_se.ablation_record import (
     SummaryRecord,
     VariantReport,
 )
-from hsi_se.ablation_summary import points
+from hsi_se.ablation_summary import points, signed
+from hsi_se.report.ablation_figures import list_figures
 from hsi_se.report.tables import render_template
 
 HEADINGS = (
@@ -40,7 +41,7 @@ def list_rows(scene: SceneReport) -> list[tuple[str, ...]]:
 def _list_cells(variant: VariantReport) -> tuple[str, ...]:
     summaries = variant.summaries
     accuracies = [
-        spread(summaries[name], factor=100)
+        spread(summaries[name])
         for name in ("overall_accuracy", "average_accuracy", "kappa", "location_floor")
     ]
     costs = [
@@ -62,12 +63,12 @@ def _list_cells(variant: VariantReport) -> tuple[str, ...]:
     )
 
 
-def spread(summary: SummaryRecord, *, factor: float) -> str:
-    """`94.64 ± 0.52`; without the spread where there is none."""
-    if summary.mean is None:
+def spread(summary: SummaryRecord | None, *, factor: float = 100.0, digits: int = 2) -> str:
+    """`94.64 ± 0.52`, in per cent unless another factor is given; a dash for what cannot be computed."""
+    if summary is None or summary.mean is None:
         return "–"
-    text = f"{factor * summary.mean:.2f}"
-    return text if summary.std is None else f"{text} ± {factor * summary.std:.2f}"
+    text = f"{factor * summary.mean:,.{digits}f}"
+    return text if summary.std is None else f"{text} ± {factor * summary.std:.{digits}f}"
 
 
 def mean(summary: SummaryRecord, *, factor: float) -> str:
@@ -79,11 +80,11 @@ def _or_dash(value: float | None, describe: Callable[[float], str]) -> str:
 
 
 def render_markdown(report: AblationReport, folder: AblationFolder) -> str:
-    """Returns `ablation.md`, whose pictures lie beside it."""
+    """Returns `ablation.md`, whose pictures `save_figures` puts beside it."""
     return render_template(
         "ablation.md",
         report=report,
-        folder=folder,
+        figures=list_figures(report, folder),
         headings=HEADINGS,
         list_rows=list_rows,
         list_comparisons=list_comparisons,
@@ -95,22 +96,22 @@ def list_comparisons(scene: SceneReport) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for variant in scene.variants:
         found = variant.comparison
-        if found is not None:
-            difference = found.difference
-            ends = (points(difference.low), points(difference.high))
-            rows.append(
-                (
-                    variant.name,
-                    str(difference.n),
-                    points(difference.mean),
-                    "–" if difference.low is None else " to ".join(ends),
-                    f"{found.rank_sum:g}",
-                    f"{found.p:.3g}",
-                    f"{found.p_holm:.3g}",
-                    _or_dash(found.effect_size, lambda value: f"{value:+.2f}"),
-                    _or_dash(found.rank_biserial, lambda value: f"{value:+.2f}"),
-                )
+        if found is None:
+            continue
+        low, high = points(found.difference.low), points(found.difference.high)
+        rows.append(
+            (
+                variant.name,
+                str(found.difference.n),
+                points(found.difference.mean),
+                "–" if found.difference.low is None else f"{low} to {high}",
+                f"{found.rank_sum:g}",
+                f"{found.p:.3g}",
+                f"{found.p_holm:.3g}",
+                signed(found.effect_size),
+                signed(found.rank_biserial),
             )
+        )
     return rows
 
 
@@ -174,9 +175,8 @@ def _render_scene(report: AblationReport, scene: SceneReport) -> str:
         difference, p = "–", "–"
         if found is not None:
             low, high = points(found.difference.low), points(found.difference.high)
-            difference = points(found.difference.mean) + (
-                f" ({low}, {high})" if found.difference.low is not None else ""
-            )
+            difference = points(found.difference.mean)
+            difference += "" if found.difference.low is None else f" ({low}, {high})"
             p = "<0.001" if found.p_holm < 5e-4 else f"{found.p_holm:.3f}"
         cells = (name, n, oa, aa, kappa, difference, p, parameters, macs)
         lines.append("    " + " & ".join(map(escape_latex, cells)) + r" \\")
@@ -186,7 +186,7 @@ def _render_scene(report: AblationReport, scene: SceneReport) -> str:
 def _caption(report: AblationReport, scene: SceneReport) -> str:
     num_tests = sum(variant.comparison is not None for each in report.scenes for variant in each.variants)
     floors = [variant.summaries["location_floor"] for variant in scene.variants if variant.runs]
-    floor = f" Location floor: {spread(floors[0], factor=100)} % OA." if floors else ""
+    floor = f" Location floor: {spread(floors[0])} % OA." if floors else ""
     return escape_latex(
         f"{report.name} on {scene.name}: mean ± sample standard deviation over seeds; difference of OA from "
         f"{report.baseline} in points with its 95 % interval; p of the exact Wilcoxon signed-rank test after "

@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from hsi_se.scene.raster import Floats
 
-WIDTH, HEIGHT = 420, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 408, 12, 208
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 408, 12, 208  # in the view box of `chart.svg`
 _MOST_POINTS = 400  # of one line: more than the picture has columns
 
 
@@ -55,8 +56,6 @@ class Chart:
     dots: tuple[tuple[str, float, float], ...]
     legend: tuple[tuple[str, str], ...]  # class and name
     labels: tuple[tuple[float, float, str], ...] = ()
-    width: int = WIDTH
-    height: int = HEIGHT
 
 
 def draw_lines(title: str, lines: Sequence[Line], *, x: Axis, y: Axis) -> Chart:
@@ -77,7 +76,7 @@ def draw_lines(title: str, lines: Sequence[Line], *, x: Axis, y: Axis) -> Chart:
         if len(points) <= 30 and not line.is_reference:
             dots += [(style, round(u, 1), round(v, 1)) for u, v in points]
         legend.append((style, line.name))
-        known = line.y[~(line.y != line.y)]
+        known = line.y[~np.isnan(line.y)]
         if len(known) and not line.is_reference:
             ends.append(f"{line.name} from {y.text(float(known[0]))} to {y.text(float(known[-1]))}")
     return _lay_out(title, "; ".join(ends), paths, dots, x=x, y=y, legend=tuple(legend))
@@ -147,6 +146,12 @@ def list_ticks(low: float, high: float, *, most: int = 6) -> list[float]:
     )  # fmt: skip
     first = math.ceil(low / step - 1e-9)
     return [round(n * step, 12) for n in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def find_lower_end(accuracy: Floats) -> float:
+    """Returns where an axis of accuracies that ends at 1 begins: below the lowest, and below 99 %."""
+    lowest = min(0.99, float(accuracy.min()))
+    return lowest - 0.06 * (1 - lowest)
 
 
 def _scale(value: float, low: float, high: float, start: float, end: float) -> float:

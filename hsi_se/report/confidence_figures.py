@@ -6,12 +6,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from hsi_se.evaluation.confidence import Rejection, Reliability
+from hsi_se.evaluation.confidence import Rejection, Reliability, is_scaled
+from hsi_se.report.charts import find_lower_end
 from hsi_se.report.figures import save_figure
 
 _DPI = 150
 _BEFORE, _AFTER = "#e4572e", "#3f88c5"
-_STEADY_COVERAGE = 0.02  # below it a single wrong pixel moves the accuracy too far to scale a picture by
 
 
 def save_reliability(before: Reliability, after: Reliability, temperature: float, path: Path) -> None:
@@ -19,10 +19,13 @@ def save_reliability(before: Reliability, after: Reliability, temperature: float
     figure = Figure(figsize=(4.8, 6.2), dpi=_DPI, layout="constrained")
     diagram, histogram = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     diagram.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--", label="as accurate as confident")
-    for reliability, name, colour, marker_size in (
-        (before, "as trained", _BEFORE, 6),
-        (after, f"at temperature {temperature:.2f}", _AFTER, 3.5),
-    ):
+    curves = [(before, "as trained, not calibrated", _BEFORE, 6.0)]
+    if is_scaled(temperature):
+        curves = [
+            (before, "as trained", _BEFORE, 6.0),
+            (after, f"at temperature {temperature:.2f}", _AFTER, 3.5),
+        ]
+    for reliability, name, colour, marker_size in curves:
         is_filled = reliability.count > 0
         diagram.plot(
             reliability.mean_confidence[is_filled],
@@ -49,12 +52,13 @@ def save_rejection(rejection: Rejection, path: Path, *, overall_accuracy: float)
     """Writes accuracy against coverage as a PNG, the least certain pixels being rejected first."""
     figure = Figure(figsize=(5.2, 4), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
+    shown = rejection.steady
     axes.plot(
-        rejection.coverage,
-        rejection.accuracy,
+        shown.coverage,
+        shown.accuracy,
         color=_AFTER,
         linewidth=1.4,
-        marker="o" if len(rejection.coverage) < 30 else None,
+        marker="o" if len(shown.coverage) < 30 else None,
         markersize=3.5,
         label=f"of the pixels kept: area under the risk-coverage curve {rejection.aurc:.4f}",
     )
@@ -65,9 +69,8 @@ def save_rejection(rejection: Rejection, path: Path, *, overall_accuracy: float)
         linestyle="--",
         label=f"of all test pixels: {100 * overall_accuracy:.2f} %",
     )
-    lowest = min(0.99, overall_accuracy, rejection.accuracy[rejection.coverage >= _STEADY_COVERAGE].min())
-    height = 1 - lowest
-    axes.set_ylim(lowest - 0.06 * height, 1 + 0.03 * height)
+    lower = find_lower_end(shown.accuracy)
+    axes.set_ylim(lower, 1 + 0.03 * (1 - lower))
     axes.set_xlim(0, 1.01)
     axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))

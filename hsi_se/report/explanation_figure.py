@@ -10,44 +10,46 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from hsi_se.explanation import Explanation
-from hsi_se.report.figures import save_figure
+from hsi_se.report.figures import save_figure, style_class_line
 
 _DPI = 150
 
 
 def save_explanation(explanation: Explanation, path: Path) -> None:
-    """Writes a row of panels for every gate, in the order of the network, and one that compares them."""
+    """Writes a row of panels for every gate, in the order of the network, and one that compares them.
+
+    Lines where neighbours are neighbours, in spectral depth or in the spectrum; a row of shades for each
+    class where the order of the channels means nothing.
+    """
     gates = explanation.gates
-    has_spectra = any(gate.spectrum for gate in gates)
-    cols = 2 if has_spectra else 1
-    figure = Figure(figsize=(6.5 * cols + 2.4, 2.7 * len(gates) + 1.8), dpi=_DPI, layout="constrained")
-    grid = figure.add_gridspec(len(gates) + 1, cols, height_ratios=[0.6] + [1] * len(gates))
+    cols = 2 if any(gate.spectrum for gate in gates) else 1
+    height = max(2.7, 0.8 + 0.13 * len(explanation.classes))
+    figure = Figure(figsize=(6.5 * cols + 2.4, height * len(gates) + 1.8), dpi=_DPI, layout="constrained")
+    grid = figure.add_gridspec(len(gates) + 1, cols, height_ratios=[1.5, *[height] * len(gates)])
     _draw_depths(figure.add_subplot(grid[0, :]), explanation)
+    lines = []
     for row, gate in enumerate(gates, start=1):
         axes = figure.add_subplot(grid[row, 0])
-        rows = np.array(gate.mean_excitation)
-        if gate.axis == "feature":  # whose order means nothing
-            rows = rows[:, np.argsort(rows.mean(axis=0), kind="stable")]
-        _draw_classes(axes, explanation, range(rows.shape[1]), rows, is_labelled=row == 1)
-        axes.set_xlabel(
-            "spectral depth" if gate.axis == "band" else "channel, in the order of their means", fontsize=8
-        )
-        axes.set_ylabel("mean excitation", fontsize=8)
+        means = np.array(gate.mean_excitation)
+        if gate.axis == "band":
+            lines.append(axes)
+            _draw_lines(axes, explanation, range(1, means.shape[1] + 1), means)
+            axes.set_xlabel("spectral depth", fontsize=8)
+        else:
+            _draw_shades(axes, explanation, means)
         axes.set_title(
             f"{gate.point}: {gate.block}; between classes {gate.between_class_std:.3f}", fontsize=9
         )
         if gate.spectrum is not None:
             axes = figure.add_subplot(grid[row, 1])
-            _draw_classes(
-                axes,
-                explanation,
-                gate.spectrum.positions,
-                np.array(gate.spectrum.mean_excitation, np.float64),
-            )
+            lines.append(axes)
+            spectra = np.array(gate.spectrum.mean_excitation, np.float64)
+            _draw_lines(axes, explanation, gate.spectrum.positions, spectra)
             axes.set_xlabel("wavelength, nm" if gate.spectrum.unit == "nm" else "band", fontsize=8)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_title(f"{gate.point}, mapped back to the spectrum", fontsize=9)
-    figure.legend(loc="outside right upper", fontsize=7.5, frameon=False)
+    if lines:
+        handles, _ = lines[0].get_legend_handles_labels()
+        figure.legend(handles=handles, loc="outside right upper", fontsize=7.5, frameon=False, handlelength=3)
     save_figure(figure, path)
 
 
@@ -70,21 +72,35 @@ def _draw_depths(axes: Axes, explanation: Explanation) -> None:
     axes.tick_params(axis="y", labelsize=7)
 
 
-def _draw_classes(
-    axes: Axes,
-    explanation: Explanation,
-    positions: Sequence[float],
-    rows: NDArray[np.float64],
-    *,
-    is_labelled: bool = False,
+def _draw_shades(axes: Axes, explanation: Explanation, rows: NDArray[np.float64]) -> None:
+    """A row a class, a column a channel, in the order of the channels' means."""
+    rows = rows[:, np.argsort(rows.mean(axis=0), kind="stable")]
+    image = axes.imshow(rows, aspect="auto", interpolation="nearest", cmap="viridis")
+    names = [f"{each.label}  {each.name}" for each in explanation.classes]
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(labelsize=7)
+    axes.set_xlabel("channel, in the order of their means", fontsize=8)
+    bar = axes.figure.colorbar(image, ax=axes, pad=0.01)
+    bar.set_label("mean excitation", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+def _draw_lines(
+    axes: Axes, explanation: Explanation, positions: Sequence[float], rows: NDArray[np.float64]
 ) -> None:
-    """A line a class in its colour, and the mean over the classes in black."""
-    style = "-" if len(positions) > 1 else "o"
-    for each, colour, row in zip(explanation.classes, explanation.palette, rows, strict=True):
-        label = f"{each.label}  {each.name}" if is_labelled else None
-        axes.plot(positions, row, style, color=np.array(colour) / 255, linewidth=0.8, alpha=0.85, label=label)
-    label = "mean of the classes" if is_labelled else None
-    axes.plot(positions, rows.mean(axis=0), style, color="black", linewidth=1.4, label=label)
+    """A line a class, and the mean over the classes in black."""
+    dot = "o" if len(positions) == 1 else None
+    for place, (each, colour, row) in enumerate(
+        zip(explanation.classes, explanation.palette, rows, strict=True)
+    ):
+        ink, dashes = style_class_line(place, colour)
+        name = f"{each.label}  {each.name}"
+        axes.plot(positions, row, color=ink, dashes=dashes, marker=dot, linewidth=1.2, label=name)
+    axes.plot(
+        positions, rows.mean(axis=0), color="black", marker=dot, linewidth=1.8, label="mean of the classes"
+    )
+    axes.set_ylabel("mean excitation", fontsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.tick_params(labelsize=7)
     axes.grid(color="0.92", linewidth=0.6)
     axes.set_axisbelow(True)

@@ -1,5 +1,6 @@
 """Pictures of a run: the class map with its legend, and the confusion matrix."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.mapping.class_map import ClassMap
 from hsi_se.report.tables import kappa_text
 from hsi_se.sampling.disjoint import Side, SideMap
+from hsi_se.scene.raster import Colour, Floats
 from hsi_se.scene.scene import UNLABELLED
 
 _DPI = 150
@@ -21,23 +23,18 @@ _LEGEND_INCHES = 2.6
 _SHORTER_SIDE_INCHES = 4.5
 
 
+def to_hex(colour: Colour) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
 def save_map(class_map: ClassMap, path: Path, *, title: str) -> None:
     """Writes the map as a PNG in the class colours, north up as in the file, with a legend beside it."""
     figure, axes = make_map_figure(*class_map.labels.shape, title=title)
     axes.imshow(class_map.to_rgb(), interpolation="nearest")
-    names = dict(class_map.class_names)
+    names = {label: f"{label}  {name}" for label, name in class_map.class_names.items()}
     if (class_map.labels == UNLABELLED).any():
         names = {UNLABELLED: "unlabelled", **names}
-    handles = [
-        Patch(
-            facecolor="#{:02x}{:02x}{:02x}".format(*class_map.palette[label]),
-            edgecolor="0.4",
-            linewidth=0.5,
-            label=f"{label}  {name}" if label != UNLABELLED else name,
-        )
-        for label, name in names.items()
-    ]
-    put_legend(axes, handles, size=7.5)
+    _put_legend(axes, [(name, to_hex(class_map.palette[label])) for label, name in names.items()])
     save_figure(figure, path)
 
 
@@ -56,19 +53,17 @@ def save_split(sides: SideMap, path: Path, *, title: str) -> None:
     colours = ListedColormap([colour for _, colour in SIDE_COLOURS.values()])
     axes.imshow(sides, cmap=colours, vmin=-0.5, vmax=len(Side) - 0.5, interpolation="nearest")
     counts = np.bincount(sides.ravel(), minlength=len(Side))
-    handles = [
-        Patch(facecolor=colour, edgecolor="0.4", linewidth=0.5, label=f"{name}: {counts[side]:,}")
-        for side, (name, colour) in SIDE_COLOURS.items()
-        if counts[side]
+    entries = [
+        (f"{name}: {counts[side]:,}", colour) for side, (name, colour) in SIDE_COLOURS.items() if counts[side]
     ]
-    put_legend(axes, handles, size=8)
+    _put_legend(axes, entries)
     save_figure(figure, path)
 
 
 def save_confusion(evaluation: Evaluation, path: Path) -> None:
     """Writes the confusion matrix as a PNG: shade is the share of the true class, numbers are pixels."""
     size = len(evaluation.class_ids)
-    shares = evaluation.confusion / np.maximum(evaluation.support, 1)[:, None]
+    shares = evaluation.shares
     side = 2.6 + 0.42 * size
     figure = Figure(figsize=(side + 0.8, side), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
@@ -83,7 +78,7 @@ def save_confusion(evaluation: Evaluation, path: Path) -> None:
     ]
     axes.set_xticks(range(size), labels, rotation=90, fontsize=7)
     axes.set_yticks(range(size), labels, fontsize=7)
-    axes.set_xlabel("predicted")
+    axes.set_xlabel("predicted (numbers are test pixels)")
     axes.set_ylabel("truth")
     axes.set_title(
         f"OA {100 * evaluation.overall_accuracy:.2f} %   AA {100 * evaluation.average_accuracy:.2f} %   "
@@ -109,16 +104,34 @@ def make_map_figure(rows: int, cols: int, *, title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def put_legend(axes: Axes, handles: list[Patch], *, size: float) -> None:
-    """Beside the map, from its upper edge down: a long title may stand above it."""
+def _put_legend(axes: Axes, entries: Sequence[tuple[str, str]]) -> None:
+    """Names with their colours, beside the map from its upper edge down: a long title may stand above it."""
     axes.legend(
-        handles=handles,
+        handles=[
+            Patch(facecolor=colour, edgecolor="0.4", linewidth=0.5, label=name) for name, colour in entries
+        ],
         loc="upper left",
         bbox_to_anchor=(1.02, 1.0),
         borderaxespad=0.0,
-        fontsize=size,
+        fontsize=7.5,
         frameon=False,
     )
+
+
+_DASHES = ((), (4.5, 1.5), (5.0, 1.5, 1.0, 1.5), (1.5, 1.0))
+_LIGHTEST = 0.3  # relative luminance of a line on white: a contrast of 3:1, WCAG 2.2, 1.4.11
+
+
+def style_class_line(place: int, colour: Colour) -> tuple[Floats, tuple[float, ...]]:
+    """Returns what a class's line on white has: its colour, darkened until it is seen, and dashes.
+
+    The dashes go by the class's place and tell apart what colour-blind readers cannot, and what
+    darkening has made alike.
+    """
+    linear = (np.array(colour) / 255) ** 2.2
+    luminance = float(linear @ (0.2126, 0.7152, 0.0722))
+    darkened = linear * min(1.0, _LIGHTEST / max(luminance, _LIGHTEST))
+    return darkened ** (1 / 2.2), _DASHES[place % len(_DASHES)]
 
 
 def keep_dollars(figure: Figure) -> None:

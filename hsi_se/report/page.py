@@ -15,21 +15,19 @@ from numpy.typing import NDArray
 
 from hsi_se.config_file import dump_config
 from hsi_se.durable import replacing
+from hsi_se.evaluation.confidence import Rejection, describe_calibration, is_scaled
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.explanation import Explanation, GateExplanation
 from hsi_se.records import Arrays, BundleFacts, RunFolder, RunRecord
-from hsi_se.report.charts import HEIGHT, WIDTH, Axis, Chart, Line, draw_lines
+from hsi_se.report.charts import Axis, Chart, Line, draw_lines, find_lower_end
 from hsi_se.report.explorer import Explorer
-from hsi_se.report.figures import SIDE_COLOURS
+from hsi_se.report.figures import SIDE_COLOURS, to_hex
 from hsi_se.report.scene_figures import split_at_gaps
-from hsi_se.report.tables import describe_leakage, list_class_rows, percent, pixels, render_template
+from hsi_se.report.tables import describe_leakage, list_class_rows, percent, render_template
 from hsi_se.sampling.disjoint import Side
 from hsi_se.sampling.leakage import Leakage
 from hsi_se.scene.palette import make_distinct_palette
-from hsi_se.scene.raster import Colour, Floats
-
-_LAYERS = ("picture", "prediction", "truth", "errors", "certainty", "split")
-_STEADY_COVERAGE = 0.02  # below it a single wrong pixel moves the accuracy too far to scale a picture by
+from hsi_se.scene.raster import Floats
 
 
 @dataclass(frozen=True)
@@ -87,11 +85,45 @@ class RunFiles:
         known = self.facts.wavelengths_nm
         return np.arange(1.0, self.explorer.spectra.shape[2] + 1) if known is None else np.array(known)
 
+    @property
+    def is_scaled(self) -> bool:
+        return is_scaled(self.report["calibration"]["temperature"])
+
+    @property
+    def about_certainty(self) -> str:
+        found = self.report["calibration"]
+        return describe_calibration(
+            found["expected_calibration_error"],
+            found["expected_calibration_error_scaled"],
+            temperature=found["temperature"],
+            num_val=self.report["num_val"],
+        )
+
+    @property
+    def rejection(self) -> Rejection:
+        return Rejection(*self.explorer.rejection).steady
+
+    def list_reliability(self) -> list[tuple[str, Floats, Floats]]:
+        """The curves of the reliability diagram: name, confidence and accuracy of the bins with pixels."""
+        curves = [("as trained, not calibrated", self.explorer.calibration)]
+        if self.is_scaled:
+            temperature = self.report["calibration"]["temperature"]
+            curves = [
+                ("as trained", self.explorer.calibration),
+                (f"at temperature {temperature:.2f}", self.explorer.calibration_scaled),
+            ]
+        return [
+            (name, confidence[count > 0], accuracy[count > 0])
+            for name, (confidence, accuracy, count) in curves
+        ]
+
     def list_classes(self) -> list[PageClass]:
         distinct = make_distinct_palette(self.facts.class_ids)
         mapped = np.bincount(self.explorer.prediction.ravel(), minlength=len(self.facts.class_ids) + 1)
         return [
-            PageClass(label, name, _hex(self.facts.palette[label]), _hex(distinct[label]), int(mapped[place]))
+            PageClass(
+                label, name, to_hex(self.facts.palette[label]), to_hex(distinct[label]), int(mapped[place])
+            )
             for place, (label, name) in enumerate(
                 zip(self.facts.class_ids, self.facts.class_names, strict=True), start=1
             )
@@ -121,13 +153,16 @@ def render_page(run: RunFiles) -> str:
         {"name": name, "colour": colour, "count": int((explorer.sides == side).sum())}
         for side, (name, colour) in SIDE_COLOURS.items()
     ]
-    bands = ", ".join(_name_band(run, band) for band in explorer.picture_bands.tolist())
+    layers = {
+        "picture": "Natural colour" if explorer.is_natural_colour[0] else "False colour",
+        **{name: name.capitalize() for name in ("prediction", "truth", "errors", "certainty", "split")},
+    }
     facts = {
         "rows": explorer.truth.shape[0],
         "cols": explorer.truth.shape[1],
         "classes": [vars(each) for each in classes],
         "sides": sides,
-        "layers": _LAYERS,
+        "layers": list(layers),
         "test": int(Side.TEST),
         "maps": _describe_arrays(maps),
         "spectra": _describe_arrays(spectra),
@@ -138,36 +173,31 @@ def render_page(run: RunFiles) -> str:
         "positions": run.positions.tolist(),
         "runs": [part.tolist() for part in split_at_gaps(run.positions)],
         "unit": "band" if run.facts.wavelengths_nm is None else "nm",
-        "charts": {"width": WIDTH, "height": HEIGHT},
     }
     return render_template(
         "report.html",
+        run=run,
         record=record,
         report=report,
         evaluation=evaluation,
         headline=_list_headline(report),
         classes=classes,
         sides=[side for side in sides if side["count"]],
-        picture=("Natural colour" if explorer.is_natural_colour[0] else "False colour", bands),
-        every=explorer.every,
+        layers=layers,
+        bands=", ".join(_name_band(run, band) for band in explorer.picture_bands.tolist()),
         aspect=f"{explorer.truth.shape[1]} / {explorer.truth.shape[0]}",
         rows=_list_rows(run),
-        shares=evaluation.confusion / np.maximum(evaluation.support, 1)[:, None],
+        shares=evaluation.shares,
         leakage_sentence=describe_leakage(Leakage(**report["leakage"])),
         training=_chart_training(record),
-        explanation=run.explanation,
         gates=[] if run.explanation is None else [_draw_gate(gate) for gate in run.explanation.gates],
-        unsmoothed=report.get("unsmoothed"),
         confidence=_chart_confidence(run),
         config=dump_config(run.folder.read_config()),
         command=reproduce(run),
         percent=percent,
-        pixels=pixels,
         facts=json.dumps(facts, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
         maps=pack(maps),
         spectra=pack(spectra),
-        width=WIDTH,
-        height=HEIGHT,
     )
 
 
@@ -244,40 +274,30 @@ def _chart_training(record: RunRecord) -> list[Chart]:
         validation = np.array([epoch.validation_loss or np.nan for epoch in known])
         losses.append(Line("validation loss", when, validation))
     highest = max(float(np.nanmax(line.y)) for line in losses)
-    charts = [draw_lines("Loss", losses, x=x, y=Axis("loss", 0, 1.05 * highest))]
+    charts = [draw_lines("Loss", losses, x=x, y=Axis("cross-entropy", 0, 1.05 * highest))]
     if known:
         accuracy = Line("validation OA", when, np.array([epoch.validation_accuracy for epoch in known]))
         low = max(0.0, float(accuracy.y.min()) - 0.05)
-        charts.append(
-            draw_lines("Validation accuracy", [accuracy], x=x, y=_percent_axis("validation OA", low))
-        )
+        charts.append(draw_lines("Validation accuracy", [accuracy], x=x, y=_percent_axis("OA", low)))
     return charts
 
 
 def _chart_confidence(run: RunFiles) -> list[Chart]:
     ends = np.array([0.0, 1.0])
     curves = [Line("as accurate as confident", ends, ends, is_reference=True)]
-    temperature = run.report["calibration"]["temperature"]
-    for name, (confidence, accuracy, count) in (
-        ("as trained", run.explorer.calibration),
-        (f"at temperature {temperature:.2f}", run.explorer.calibration_scaled),
-    ):
-        is_filled = count > 0
-        curves.append(Line(name, confidence[is_filled], accuracy[is_filled]))
+    curves += [Line(*curve) for curve in run.list_reliability()]
     reliability = draw_lines(
         "Reliability", curves, x=_percent_axis("confidence"), y=_percent_axis("accuracy")
     )
-    coverage, accuracy = run.explorer.rejection
-    overall = float(accuracy[-1])
-    lowest = min(0.99, overall, accuracy[coverage >= _STEADY_COVERAGE].min())
+    shown = run.rejection
     rejection = draw_lines(
-        "Accuracy when the least certain pixels are rejected",
+        "When the least certain pixels are rejected",
         [
-            Line("all test pixels", ends, np.full(2, overall), is_reference=True),
-            Line("pixels kept", coverage, accuracy),
+            Line("all test pixels", ends, np.full(2, shown.accuracy[-1]), is_reference=True),
+            Line("pixels kept", shown.coverage, shown.accuracy),
         ],
         x=_percent_axis("test pixels kept, the most certain first"),
-        y=_percent_axis("accuracy", lowest - 0.06 * (1 - lowest)),
+        y=_percent_axis("accuracy", find_lower_end(shown.accuracy)),
     )
     return [reliability, rejection]
 
@@ -302,7 +322,3 @@ def _name_band(run: RunFiles, band: int) -> str:
 def _to_json(values: Floats) -> list[Any]:
     """Six digits of each: more than a picture shows."""
     return [_to_json(row) for row in values] if values.ndim > 1 else [float(f"{v:.6g}") for v in values]
-
-
-def _hex(colour: Colour) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*colour)

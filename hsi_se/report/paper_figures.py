@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hsi_se.durable import replacing
 from hsi_se.errors import RunError
+from hsi_se.report.charts import find_lower_end
 from hsi_se.report.figures import keep_dollars
 from hsi_se.report.page import RunFiles
 
@@ -76,8 +77,8 @@ def _draw_map(run: RunFiles, places: NDArray[np.uint16]) -> Figure:
     colours = np.array(
         [facts.palette[0], *(facts.palette[label] for label in facts.class_ids)], dtype=np.uint8
     )
-    present = [place for place in np.unique(places).tolist() if place]
-    num_lines = -(-(len(present) + int((places == 0).any())) // 2)
+    present = np.unique(places).tolist()
+    num_lines = -(-len(present) // 2)
     map_inches = min(COLUMN_INCHES * rows / cols, 5.0)
     figure = _make(map_inches + 0.15 * num_lines + 0.1)
     axes = figure.add_subplot()
@@ -87,14 +88,12 @@ def _draw_map(run: RunFiles, places: NDArray[np.uint16]) -> Figure:
         Patch(facecolor=colours[place] / 255, edgecolor="0.4", linewidth=0.4, label=_name(run, place))
         for place in present
     ]
-    if (places == 0).any():
-        handles.append(Patch(facecolor=colours[0] / 255, edgecolor="0.4", linewidth=0.4, label="unlabelled"))
     figure.legend(handles=handles, loc="outside lower center", ncols=2, handlelength=1.0, columnspacing=1.0)
     return figure
 
 
 def _name(run: RunFiles, place: int) -> str:
-    name = run.facts.class_names[place - 1]
+    name = run.facts.class_names[place - 1] if place else "unlabelled"
     return name if len(name) <= 22 else f"{name[:21]}…"
 
 
@@ -102,7 +101,7 @@ def _draw_confusion(run: RunFiles) -> Figure:
     """Shares of the true class as shades; with numbers while there is room for them at 7 pt."""
     evaluation = run.evaluation
     size = len(evaluation.class_ids)
-    shares = evaluation.confusion / np.maximum(evaluation.support, 1)[:, None]
+    shares = evaluation.shares
     figure = _make(COLUMN_INCHES)
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -115,7 +114,7 @@ def _draw_confusion(run: RunFiles) -> Figure:
             colour = "white" if shares[row, col] > 0.5 else "black"
             text = str(evaluation.confusion[row, col])
             axes.text(col, row, text, ha="center", va="center", color=colour, fontsize=SMALLEST_PT)
-    bar = figure.colorbar(image, ax=axes, shrink=0.8)
+    bar = figure.colorbar(image, cax=axes.inset_axes((1.05, 0, 0.05, 1)))  # as high as the matrix
     bar.set_label("share of the true class")
     return figure
 
@@ -148,33 +147,21 @@ def _draw_reliability(run: RunFiles) -> Figure:
     figure = _make(2.6)
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":", label="as accurate as confident")
-    temperature = run.report["calibration"]["temperature"]
-    for name, (confidence, accuracy, count), colour, dash in (
-        ("as trained", run.explorer.calibration, _FIRST, "-"),
-        (f"at temperature {temperature:.2f}", run.explorer.calibration_scaled, _SECOND, "--"),
-    ):
-        filled = count > 0
-        axes.plot(
-            confidence[filled],
-            accuracy[filled],
-            color=colour,
-            linestyle=dash,
-            marker="o",
-            markersize=2.5,
-            label=name,
-        )
+    styles = ((_FIRST, "-"), (_SECOND, "--"))
+    for (name, confidence, accuracy), (colour, dash) in zip(run.list_reliability(), styles, strict=False):
+        axes.plot(confidence, accuracy, color=colour, linestyle=dash, marker="o", markersize=2.5, label=name)
     _finish(axes, "confidence", "accuracy")
     return figure
 
 
 def _draw_rejection(run: RunFiles) -> Figure:
-    coverage, accuracy = run.explorer.rejection
+    shown = run.rejection
     figure = _make(2.3)
     axes = figure.add_subplot()
-    axes.plot(coverage, accuracy, color=_FIRST, label="pixels kept")
-    axes.axhline(accuracy[-1], color="0.4", linewidth=0.8, linestyle=":", label="all test pixels")
-    lowest = min(0.99, float(accuracy[-1]), float(accuracy[coverage >= 0.02].min()))
-    axes.set_ylim(lowest - 0.06 * (1 - lowest), 1 + 0.03 * (1 - lowest))
+    axes.plot(shown.coverage, shown.accuracy, color=_FIRST, label="pixels kept")
+    axes.axhline(shown.accuracy[-1], color="0.4", linewidth=0.8, linestyle=":", label="all test pixels")
+    lower = find_lower_end(shown.accuracy)
+    axes.set_ylim(lower, 1 + 0.03 * (1 - lower))
     _finish(axes, "test pixels kept, the most certain first", "accuracy")
     return figure
 

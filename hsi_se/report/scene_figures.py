@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from hsi_se.report.figures import make_map_figure, save_figure
+from hsi_se.report.figures import make_map_figure, save_figure, style_class_line
 from hsi_se.scene.raster import Colour, Floats
 
 _DPI = 150
@@ -46,13 +46,15 @@ def save_spectra(
     runs = split_at_gaps(positions)
     figure = Figure(figsize=(11, 5.5), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
-    for mean, deviation, (label, name) in zip(means, deviations, names.items(), strict=True):
-        colour = np.array(palette[label]) / 255
+    for place, (mean, deviation, (label, name)) in enumerate(
+        zip(means, deviations, names.items(), strict=True)
+    ):
+        colour, dashes = style_class_line(place, palette[label])
         for number, run in enumerate(runs):
             low, high = mean[run] - deviation[run], mean[run] + deviation[run]
-            axes.fill_between(positions[run], low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.fill_between(positions[run], low, high, color=colour, alpha=0.12, linewidth=0)
             name_once = None if number else f"{label}  {name}"
-            axes.plot(positions[run], mean[run], color=colour, linewidth=1.2, label=name_once)
+            axes.plot(positions[run], mean[run], color=colour, dashes=dashes, linewidth=1.2, label=name_once)
     axes.set_xlabel("band" if wavelengths_nm is None else "wavelength, nm", fontsize=9)
     axes.set_ylabel("value: mean ± standard deviation", fontsize=9)
     axes.set_title(title, fontsize=10)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from hsi_se.evaluation.area import AREA_CAVEAT
 from hsi_se.evaluation.assessment import REPORTED_COVERAGES, Assessment
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.evaluation.statistics import Summary
@@ -150,6 +151,7 @@ def render_report(assessment: Assessment, record: RunRecord, run: RunFolder) -> 
         audit=assessment.audit,
         floor=assessment.audit.location_floor,
         area=assessment.area,
+        area_caveat=AREA_CAVEAT,
         record=record,
         run=run,
         rows=list_class_rows(assessment.evaluation),
