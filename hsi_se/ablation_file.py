@@ -11,10 +11,10 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, PositiveInt, StringConstraints, model_validator
 from ruamel.yaml.comments import CommentedMap
 
-from hsi_se.config import Config, ConfigName, Seed, parse_seeds
+from hsi_se.config import Config, ConfigName, Seed
 from hsi_se.config_file import Override, load_config, locate, parse_settings, read_text
 from hsi_se.errors import ConfigError
-from hsi_se.settings import Settings, mistake, unknown
+from hsi_se.settings import Settings, mistake, parse_seeds, unknown
 
 _SHARED = ("scene", "split", "seed", "name")  # sections that make pairs of a seed's runs
 _NONE = "none"
@@ -57,7 +57,9 @@ class AblationSettings(Settings):
     base: str = Field(description="a config, beside this file, in the folder above it, or below the current")
     seeds: Annotated[tuple[Seed, ...], BeforeValidator(_read_seeds), Field(min_length=1)]
     threads: PositiveInt = Field(
-        default=1, description="of every run, on one machine or many, so that all compute the same numbers"
+        default=1,
+        le=256,
+        description="of every run, on one machine or many, so that all compute the same numbers",
     )
     set: Overrides = Field(default={}, description="dotted keys laid over the base for all variants")
     scenes: dict[Name, Overrides] = Field(default={}, description="what to lay over the base for each scene")

@@ -91,8 +91,8 @@ def train(
         return
     if config is None:
         raise ConfigError("train: give a CONFIG, or --resume RUN")
-    from hsi_se.config import parse_seeds
     from hsi_se.config_file import load_config
+    from hsi_se.settings import parse_seeds
 
     settings = load_config(config, overrides or [])
     if seeds is not None and overwrite:

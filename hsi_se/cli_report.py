@@ -21,11 +21,7 @@ def report(
     """Write RUN's report as one HTML file that needs no network: a map to explore, tables, curves."""
     from hsi_se.ablation_record import AblationFolder
     from hsi_se.records import RunFolder
-    from hsi_se.series_record import SeriesFolder
 
-    seeds = SeriesFolder(run).list_runs()
-    if seeds:
-        raise RunError(f"{run}: is a series of runs; name one of them, such as {seeds[0]}")
     ablation = AblationFolder(run)
     if ablation.report.is_file() or ablation.plan.is_file():
         if figures is not None:

@@ -128,7 +128,7 @@ def fetch(
 
 
 def _size(known: "KnownScene") -> str:
-    return f"{known.rows} × {known.cols} × {known.bands}"
+    return " × ".join(map(str, known.shape))
 
 
 def _print_survey(survey: "Survey") -> None:

@@ -114,6 +114,14 @@ class SyntheticScene(Settings):
     cols: int = Field(default=72, ge=24)
     bands: int = Field(default=64, ge=16)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_files(cls, data: object) -> object:
+        for key in ("cube", "labels"):
+            if isinstance(data, Mapping) and key in data:
+                raise mistake("a synthetic scene has no files; write scene: {cube: …, labels: …}", key=key)
+        return data
+
 
 def _tag_scene(value: object) -> str:
     if isinstance(value, SyntheticScene) or (isinstance(value, Mapping) and "synthetic" in value):
@@ -325,7 +333,7 @@ class Smoothing(Settings):
         description="standard deviation over the components, each in units of its own over the scene",
     )
     components: PositiveInt = Field(
-        default=6, description="how many of the first components guide the filter"
+        default=6, description="how many of the first components, at most, guide the filter"
     )
     passes: PositiveInt = Field(
         default=1, le=10, description="how often the filter runs, each time on what the time before has left"
@@ -407,6 +415,16 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
+    def _shifted_patch_holds_its_pixel(self) -> Self:
+        most = self.patch.size // 2
+        if self.train.shift > most:
+            raise mistake(
+                f"moves patches of {self.patch.size} off their own pixel; write at most {most}",
+                key="train.shift",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _norm_statistics_have_a_norm(self) -> Self:
         if self.train.norm_statistics == "scene" and getattr(self.model, "norm", "batch") == "none":
             raise mistake(
@@ -420,24 +438,3 @@ class Config(Settings):
         """SHA-256 over what decides the result: every setting but the name and the checkpoints' pace."""
         settings = self.model_dump(mode="json", exclude={"name": True, "train": {"checkpoint_every_s"}})
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Returns the seeds that `0-9`, `0,3,5` or a mixture of the two names, each once, in order.
-
-    Raises:
-        ConfigError: the text is no list of seeds.
-    """
-    seeds: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ConfigError(f"--seeds {text}: write 0-9, or 0,3,5")
-        low, high = int(first), int(last if dash else first)
-        if high >= 2**63:
-            raise ConfigError(f"--seeds {text}: a seed is less than 2⁶³; write 0-9, or 0,3,5")
-        if not 0 <= high - low < 1000:
-            num_seeds = max(0, high - low + 1)
-            raise ConfigError(f"--seeds {text}: {part.strip()} names {num_seeds} seeds; write 0-9, or 0,3,5")
-        seeds += [seed for seed in range(low, high + 1) if seed not in seeds]
-    return seeds

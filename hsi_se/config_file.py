@@ -7,7 +7,7 @@ A mistake is reported as `file:line:column: path: what is wrong`; one in a value
 import copy
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -31,6 +31,7 @@ _MAX_LENGTH = 2**17  # characters
 _MAX_VALUES = 100_000  # of a config with every alias written out
 _MAX_DEPTH = 50
 _LONGEST_SHOWN = 200  # characters, or bits
+_KINDS = ("kind", "name")  # keys that say what else a section may hold
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +42,13 @@ class Override:
         key: dotted.
         value: plain.
         place: says where the user wrote it, or what lies at some keys below it.
+        form: how a key and a value are written there.
     """
 
     key: str
     value: Any
     place: Callable[[Sequence[str]], str]
+    form: str = "{}: {}"
 
     @classmethod
     def parse(cls, text: str) -> "Override":
@@ -54,7 +57,8 @@ class Override:
         key, equals, value = text.partition("=")
         if not equals or not all(key.strip().split(".")):
             raise ConfigError(f"{place}: write key=value with a dotted key, such as patch.size=15")
-        return cls(key.strip(), _plain(_parse_yaml(value, where=place), where=place), lambda _: place)
+        plain = _plain(_parse_yaml(value, where=place), where=place)
+        return cls(key.strip(), plain, lambda _: place, form='--set "{}={}"')
 
 
 def load_config(path: str | Path, overrides: Sequence[str | Override] = ()) -> Config:
@@ -153,7 +157,8 @@ def _plain(node: object, *, where: str) -> Any:
     """The parsed document without its line numbers and number styles, and with its aliases written out.
 
     Raises:
-        ConfigError: it is too large, or nested without end, as only a mistake or an attack is.
+        ConfigError: it is too large, or nested without end, as only a mistake or an attack is; or a key is
+            empty, or no scalar.
     """
     num_values = 0
 
@@ -162,7 +167,13 @@ def _plain(node: object, *, where: str) -> Any:
         num_values += 1
         if depth > _MAX_DEPTH or num_values > _MAX_VALUES:
             raise ConfigError(f"{where}: nested too deep or too large for a config; correct the YAML")
-        if isinstance(node, Mapping):
+        if isinstance(node, CommentedMap):
+            for key in node:
+                if not isinstance(key, str | int | float) or not str(key).strip():
+                    line, column = (node.lc.data or {}).get(key, (node.lc.line, node.lc.col))[:2]
+                    raise ConfigError(
+                        f"{where}:{line + 1}:{column + 1}: a key that is no name; write name: value"
+                    )
             return {str(convert(key, depth + 1)): convert(value, depth + 1) for key, value in node.items()}
         if isinstance(node, Sequence) and not isinstance(node, str):
             return [convert(value, depth + 1) for value in node]
@@ -176,6 +187,8 @@ def _plain(node: object, *, where: str) -> Any:
 
 def _apply_override(settings: dict[str, Any], override: Override) -> None:
     keys = override.key.split(".")
+    if not all(keys):
+        raise ConfigError(f"{override.place(())}: {override.key}: write a dotted key, such as patch.size")
     section = settings
     for depth, part in enumerate(keys[:-1], start=1):
         section = section.setdefault(part, {})
@@ -183,7 +196,7 @@ def _apply_override(settings: dict[str, Any], override: Override) -> None:
             parent = ".".join(keys[:depth])
             raise ConfigError(
                 f"{override.place(())}: {parent} = {section!r} is a value, not a section; "
-                f'replace it whole: --set "{parent}={{…}}"'
+                f"replace it whole: {override.form.format(parent, '{…}')}"
             )
     section[keys[-1]] = copy.deepcopy(override.value)
 
@@ -202,7 +215,18 @@ def _explain(
         keys, is_present = (*keys, str(loc[-1])), False
     dotted = ".".join(keys)
     shown = f"{dotted} = {_show(value)}" if is_present and not isinstance(value, dict | list) else dotted
-    return f"{_place(document, keys, path, overrides)}: {shown}: {_what_is_wrong(error)}"
+    problem = f"{shown}: {_what_is_wrong(error)}"
+    override = _find_override(document, keys, overrides)
+    if override is not None:
+        return f"{override.place(keys[override.key.count('.') + 1 :])}: {problem}"
+    for override in reversed(overrides):  # one may have changed a section's kind, and left it the rest
+        *section, key = override.key.split(".")
+        is_of_kind = key in _KINDS and override.value in loc and list(keys[: len(section)]) == section
+        if section and is_of_kind and _follow(document, (*section, key))[1] != override.value:
+            whole = override.form.format(".".join(section), f"{{{key}: {override.value}}}")
+            remedy = "" if error["type"] == "missing" else f"; or replace the section: {whole}"
+            return f"{override.place(())}: {problem}{remedy}"
+    return f"{path}:{locate(document, keys)[0]}: {problem}"
 
 
 def _show(value: object) -> str:
@@ -256,18 +280,21 @@ def locate(document: CommentedMap, keys: Sequence[str]) -> tuple[str, int]:
         known = {str(key): key for key in node} if isinstance(node, CommentedMap) else {}
         if name not in known:
             return f"{line + 1}:{column + 1}", depth
-        if known[name] in node.lc.data:  # a key that comes from a merge, `<<: *other`, has no place
+        if known[name] in (node.lc.data or {}):  # a key that comes from a merge, `<<: *other`, has no place
             line, column = node.lc.key(known[name])
         node = node[known[name]]
     return f"{line + 1}:{column + 1}", len(keys)
 
 
-def _place(document: CommentedMap, keys: tuple[str, ...], path: Path, overrides: Sequence[Override]) -> str:
-    place, depth = locate(document, keys)
+def _find_override(
+    document: CommentedMap, keys: tuple[str, ...], overrides: Sequence[Override]
+) -> Override | None:
+    """The last override that wrote what lies at nested `keys`, or the section that the file lacks there."""
+    _, depth = locate(document, keys)
     absent = keys[: depth + 1] if depth < len(keys) else None  # the outermost part that the file lacks
     for override in reversed(overrides):
         changed = tuple(override.key.split("."))
         has_created = absent is not None and changed[: len(absent)] == absent
         if changed == keys[: len(changed)] or has_created:
-            return override.place(keys[len(changed) :])
-    return f"{path}:{place}"
+            return override
+    return None

@@ -36,6 +36,9 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         with hold(path, "training"):  # if another process is, that is what to say
             pass
     if overwrite:
+        foreign = folder.find_foreign()
+        if foreign is not None:
+            raise RunError(f"--overwrite: {foreign} is of no run and would be lost; move it elsewhere first")
         return
     if folder.is_unfinished:
         raise RunError(
@@ -94,14 +97,10 @@ def open_unfinished(path: str | Path | RunFolder) -> RunFolder:
         RunError: there is no such folder, it holds no run, or a finished one.
     """
     folder = RunFolder(path.path if isinstance(path, RunFolder) else path)
-    if not folder.path.is_dir():
-        raise RunError(f"{path}: no such run folder; name one that `hsi-se train` began")
     if folder.record.is_file():
         raise RunError(f"{path}: is finished; evaluate it with `hsi-se eval {path}`")
     if not folder.is_unfinished:
-        raise RunError(
-            f"{path}: no run in here ({folder.progress.name} is missing); name one that train began"
-        )
+        raise RunError(folder.describe_lack(folder.progress))
     return folder
 
 

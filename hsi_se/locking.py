@@ -43,6 +43,18 @@ def hold(path: Path, what: str) -> Iterator[None]:
             return
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds a folder; where the file system has no locks to tell by, one may."""
+    try:
+        with (path / ".lock").open() as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 def _is_at(stream: IO[Any], path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(stream.fileno()), path.stat())

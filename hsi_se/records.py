@@ -5,6 +5,7 @@ safetensors, everything else is JSON or YAML; nothing that is read back can run 
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +31,19 @@ from hsi_se.training.history import EpochRecord
 
 Arrays = dict[str, NDArray[Any]]
 _SIDES = ("train", "val", "test", "buffer")
+_LEVELS_OF_RUNS = (
+    "*",
+    "runs/*/*",
+    "runs/*/*/*",
+)  # in a folder of seeds, of a gap, or of many; of an ablation
+# What commands write into a run folder besides the files that it has names for.
+_ALSO_WRITTEN = re.compile(
+    r"checkpoints/[^/]+\.safetensors"
+    r"|figures/(map|truth|confusion|reliability|rejection|training)\.(pdf|svg|png)"
+    r"|map(-[^/]*)?/((map|probabilities|entropy)\.[^/]+|\.unfinished/[^/]+)"
+    r"|model\.(onnx|pt2)"
+    r"|(.*/)?\.(lock|[^/]+\.draft|[^/]+\.\d+(\.\w+)?)"  # of a process that was killed
+)
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -188,15 +202,32 @@ class RunFolder:
             RunError: there is no such folder, or it holds no run, or one that is not finished.
         """
         run = cls(path.path if isinstance(path, RunFolder) else path)
-        if not run.path.is_dir():
-            raise RunError(f"{path}: no such run folder; `hsi-se train` prints the path it writes")
         if run.is_unfinished:
             raise RunError(f"{path}: this run is not finished; {run.how_to_resume}")
         if not run.record.is_file():
-            raise RunError(
-                f"{path}: no run in here ({run.record.name} is missing); name a folder that train wrote"
-            )
+            raise RunError(run.describe_lack(run.record))
         return run
+
+    def describe_lack(self, missing: Path) -> str:
+        """Why this is no run though one was named, and what to name instead."""
+        if self.path.is_file():
+            return f"{self}: is a file; name a run folder, as `hsi-se train` prints it"
+        if not self.path.is_dir():
+            return f"{self}: no such run folder; `hsi-se train` prints the path it writes"
+        files = (file for level in _LEVELS_OF_RUNS for file in self.path.glob(f"{level}/{missing.name}"))
+        runs = sorted(file.parent for file in files if not file.parent.name.startswith("."))
+        if runs:
+            return f"{self}: holds runs and is none itself; name one of them, such as {runs[0]}"
+        return f"{self}: no run in here ({missing.name} is missing); name a folder that train wrote"
+
+    def find_foreign(self) -> Path | None:
+        """A file in the folder that no command writes there, if there is one."""
+        own = {path.name for path in vars(self).values()}
+        for path in sorted(self.path.rglob("*")):
+            name = path.relative_to(self.path).as_posix()
+            if name not in own and not path.is_dir() and not _ALSO_WRITTEN.fullmatch(name):
+                return path
+        return None
 
     @property
     def is_unfinished(self) -> bool:

@@ -1,13 +1,14 @@
 """More than one run of one config: over seeds, and on a random beside a disjoint split."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from hsi_se.config import BlocksSplit, Config, MasksSplit, PerClass, RandomSplit
 from hsi_se.errors import ConfigError, RunError
 from hsi_se.evaluation.assessment import Assessment
-from hsi_se.experiment import assess_run, default_run, resume, train
+from hsi_se.experiment import RUNS, assess_run, resume, train
 from hsi_se.launcher import is_distributed
 from hsi_se.records import RunFolder
 from hsi_se.report.tables import render_series
@@ -29,19 +30,26 @@ def train_series(
     """Trains a config once a seed and returns the folder that holds the runs.
 
     Each seed draws its own split, unless `split.seed` is given. Runs that are there already, finished
-    and of the same settings, are kept: a series that was interrupted goes on where it stopped.
+    and of the same settings, are kept: a series that was interrupted goes on where it stopped. A seed
+    that another process is at is left to it, so that several may share a series.
 
     Raises:
         HsiError: a mistake in the config or the scene, or the folder holds something else.
     """
     observer = observer or Silent()
     _refuse_torchrun("--seeds")
-    folder = SeriesFolder(Path(run) if run is not None else default_run(config, suffix="-seeds"))
+    folder = SeriesFolder(run if run is not None else _default_folder("seeds", config))
     folder.check_free()
     for place, seed in enumerate(seeds, start=1):
         seeded = config.model_copy(update={"seed": seed})
-        observer.note(f"seed {seed} ({place} of {len(seeds)})")
-        train_unless_finished(seeded, folder.run_of(seed), data=data, device=device, observer=observer)
+        with ExitStack() as claims:
+            try:
+                claims.enter_context(folder.hold_seed(seed))
+            except RunError:
+                observer.note(f"seed {seed} is left to another process, which is at it")
+                continue
+            observer.note(f"seed {seed} ({place} of {len(seeds)})")
+            train_unless_finished(seeded, folder.run_of(seed), data=data, device=device, observer=observer)
     return folder
 
 
@@ -105,7 +113,7 @@ def measure_gap(
         validation=config.split.validation,
         seed=config.split.seed,
     )
-    parent = Path(run) if run is not None else default_run(config, suffix="-gap")
+    parent = Path(run) if run is not None else _default_folder("gap", config)
     found = []
     for kind, variant in (
         ("random", config.model_copy(update={"split": random_split})),
@@ -116,6 +124,11 @@ def measure_gap(
         train_unless_finished(variant, path, data=data, device=device, observer=observer)
         found.append(assess_run(path, data=data, device=device, observer=observer))
     return Gap(found[0], found[1], folder=parent)
+
+
+def _default_folder(what: str, config: Config) -> Path:
+    """The same at every start, on whatever day, so that what was interrupted goes on."""
+    return RUNS / f"{what}-{config.name or 'run'}-{config.digest[:8]}"
 
 
 def _refuse_torchrun(what: str) -> None:

@@ -1,6 +1,8 @@
 """What the runs of one config over several seeds leave behind, and say together."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +13,7 @@ from hsi_se.durable import replacing
 from hsi_se.errors import RunError
 from hsi_se.evaluation.metrics import number_or_none
 from hsi_se.evaluation.statistics import Summary, summarize
+from hsi_se.locking import hold
 from hsi_se.records import RunFolder
 
 
@@ -97,6 +100,12 @@ class SeriesFolder:
 
     def run_of(self, seed: int) -> Path:
         return self.path / f"seed-{seed}"
+
+    @contextmanager
+    def hold_seed(self, seed: int) -> Iterator[None]:
+        """Keeps a seed for this process until the block ends; see `locking.hold`."""
+        with hold(self.path / ".claims" / f"seed-{seed}", "at this seed"):
+            yield
 
     def list_runs(self) -> list[RunFolder]:
         """The finished runs, in ascending order of seed."""

@@ -1,10 +1,12 @@
-"""What every section of the config is made of: frozen, closed, and mistakes in our own words."""
+"""What every section of the config is made of: frozen, closed, mistakes in our own words; seeds as a list."""
 
 import difflib
 from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
+
+from hsi_se.errors import ConfigError
 
 
 class Settings(BaseModel):
@@ -31,3 +33,24 @@ def unknown(name: str, what: str, choices: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, choices, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown {what}; {hint}choose from {', '.join(choices)}"
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Returns the seeds that `0-9`, `0,3,5` or a mixture of the two names, each once, in order.
+
+    Raises:
+        ConfigError: the text is no list of seeds.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ConfigError(f"--seeds {text}: write 0-9, or 0,3,5")
+        low, high = int(first), int(last if dash else first)
+        if high >= 2**63:
+            raise ConfigError(f"--seeds {text}: a seed is less than 2⁶³; write 0-9, or 0,3,5")
+        if not 0 <= high - low < 1000:
+            num_seeds = max(0, high - low + 1)
+            raise ConfigError(f"--seeds {text}: {part.strip()} names {num_seeds} seeds; write 0-9, or 0,3,5")
+        seeds += [seed for seed in range(low, high + 1) if seed not in seeds]
+    return seeds

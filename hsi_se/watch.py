@@ -1,5 +1,6 @@
 """Training as it goes, read from the progress that runs write: a live picture, or lines off a terminal."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,12 +13,13 @@ from rich.text import Text
 
 from hsi_se.ablation_record import AblationFolder
 from hsi_se.errors import RunError
+from hsi_se.locking import is_held
 from hsi_se.records import RunFolder, RunStart
 from hsi_se.report.tables import clock
 from hsi_se.training.history import EpochRecord
 
 POLL_S = 0.5
-_PATIENCE_S = 20.0  # between two runs of a folder whose number of runs nothing says
+_PATIENCE_S = 20.0  # between two runs of a folder, when nobody is at work
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _MOST_CLASSES = 20
 
@@ -55,8 +57,7 @@ class Progress:
 
 def list_progress(path: Path) -> list[Progress]:
     """Returns the runs in a folder, or the run that it is, the one that was last written to at the end."""
-    name = RunFolder(path).progress.name
-    found = [RunFolder(each.parent) for each in sorted(path.rglob(name))]
+    found = [RunFolder(folder) for folder in _find_folders(path, holding=RunFolder(path).progress.name)]
     runs = []
     for folder in (each for each in found if not any(part.startswith(".") for part in _below(each, path))):
         try:
@@ -71,8 +72,13 @@ def list_progress(path: Path) -> list[Progress]:
     return [run for _, run in sorted(runs, key=lambda each: each[0])]
 
 
+def _find_folders(path: Path, *, holding: str) -> list[Path]:
+    """The folders in and below one that hold a file of a name; one may vanish meanwhile."""
+    return sorted(Path(folder) for folder, _, files in os.walk(path) if holding in files)
+
+
 def follow(path: str | Path, *, console: Console, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Shows the training in a folder until it is finished.
+    """Shows the training in a folder until it is finished, or nobody is at it.
 
     Args:
         path: of a run, of an ablation, or of a series of runs.
@@ -85,58 +91,63 @@ def follow(path: str | Path, *, console: Console, sleep: Callable[[float], None]
     path = Path(path)
     if not path.is_dir():
         raise RunError(f"{path}: no such folder; `hsi-se train` and `ablate` work in one, --run DIR names it")
-    runs = list_progress(path)
-    if not runs and not AblationFolder(path).plan.is_file():
+    if not list_progress(path) and not AblationFolder(path).plan.is_file():
         raise RunError(
             f"{path}: nothing trains in here ({RunFolder(path).progress.name} is missing); "
             "name the folder that `hsi-se train` or `ablate` works in"
         )
-    states = _watch(path, runs, sleep)
-    if not console.is_terminal:
+    states = _watch(path, sleep)
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False) as live:
+            for runs in states:
+                live.update(draw(runs, path=path, width=console.width), refresh=True)
+    else:
         for line in _tell(path, states):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
-        return
-    with Live(console=console, auto_refresh=False) as live:
-        for runs in states:
-            live.update(draw(runs, path=path, width=console.width), refresh=True)
-    if not runs:
-        console.print(f"{path}: the run has failed or was stopped: its folder is gone", highlight=False)
+    for line in _say_what_is_left(path):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _watch(path: Path, runs: list[Progress], sleep: Callable[[float], None]) -> Iterator[list[Progress]]:
-    """Yields the runs again and again, a last time when all is done."""
-    quiet_s = 0.0
+def _watch(path: Path, sleep: Callable[[float], None]) -> Iterator[list[Progress]]:
+    """Yields the runs again and again, a last time when all is done or nobody is at work."""
+    idle_s = 0.0
     while True:
+        is_at_work = any(is_held(folder) for folder in _find_folders(path, holding=".lock"))
+        runs = list_progress(path)  # after the locks, as a run's end is written before it is let go
         yield runs
-        if not runs and not AblationFolder(path).plan.is_file():  # an ablation's first run may be to come
-            return
-        if all(run.is_finished for run in runs) and (_is_complete(path) or quiet_s >= _PATIENCE_S):
+        if not is_at_work and (idle_s >= _PATIENCE_S or not _is_more_to_come(path)):
             return
         sleep(POLL_S)
-        quiet_s = quiet_s + POLL_S if all(run.is_finished for run in runs) else 0.0
-        runs = list_progress(path)
+        idle_s = 0.0 if is_at_work else idle_s + POLL_S
 
 
-def _is_complete(path: Path) -> bool:
-    """Whether no further run is to come: it is a run's folder, or an ablation that lacks none."""
+def _is_more_to_come(path: Path) -> bool:
+    """Whether somebody may yet begin a run in there: in an ablation that lacks some, or a series."""
     ablation = AblationFolder(path)
-    if not ablation.plan.is_file():
-        return RunFolder(path).progress.is_file()
-    return ablation.report.is_file() and ablation.read_report().num_missing == 0
+    if ablation.plan.is_file():
+        return not ablation.report.is_file() or ablation.read_report().num_missing > 0
+    return path.is_dir() and not RunFolder(path).progress.is_file()
+
+
+def _say_what_is_left(path: Path) -> Iterator[str]:
+    runs, ablation = list_progress(path), AblationFolder(path)
+    if not runs and not ablation.plan.is_file():
+        yield f"{path}: the run has failed or was stopped: its folder is gone"
+    elif RunFolder(path).is_unfinished:
+        yield f"{path}: nobody trains in here any more; {RunFolder(path).how_to_resume}"
+    elif not all(run.is_finished for run in runs) or (ablation.plan.is_file() and _is_more_to_come(path)):
+        yield f"{path}: nobody trains in here any more; the command that began it goes on with what is left"
 
 
 def _tell(path: Path, states: Iterator[list[Progress]]) -> Iterator[str]:
     """One line for each epoch of each run, and for its end."""
     told: dict[str, tuple[int, bool]] = {}
-    runs: list[Progress] = []
     for runs in states:
         for run in runs:
             now = (len(run.epochs), run.is_finished)
             if told.get(str(run.folder)) != now:
                 told[str(run.folder)] = now
                 yield f"{_name(run, path)}  {run.describe()}"
-    if not runs:
-        yield f"{path}: the run has failed or was stopped: its folder is gone"
 
 
 # ---------------------------------------------------------------------------------------------- drawing
@@ -149,7 +160,7 @@ def draw(runs: Sequence[Progress], *, path: Path, width: int) -> RenderableType:
     parts: list[RenderableType] = []
     if len(runs) > 1:
         num_finished = sum(run.is_finished for run in runs)
-        parts.append(Text(f"{path}: {num_finished} runs finished, {len(runs) - num_finished} at work\n"))
+        parts.append(Text(f"{path}: {num_finished} runs finished, {len(runs) - num_finished} not\n"))
         table = Table.grid(padding=(0, 2))
         for run in runs[-8:-1]:
             table.add_row(_name(run, path), run.describe())

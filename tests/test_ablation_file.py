@@ -160,6 +160,13 @@ def test_the_placement_ablation_has_each_point_alone_the_papers_pair_and_all():
         (HEAD + PAIR + "scenes: {a: {}, b: {scene.rows: 3}}\n", "6:21", "scenes.b: scene.rows = 3"),
         (HEAD + PAIR + "baseline: nome\n", "6:1", "did you mean 'none'"),
         (HEAD + PAIR + "threads: 0\n", "6:1", "threads = 0"),
+        (HEAD + PAIR + "threads: 1000\n", "6:1", "threads = 1000: should be less than or equal to 256"),
+        (HEAD + PAIR + "set: {.epochs: 1}\n", "6:7", r"set: \.epochs: write a dotted key"),
+        (
+            HEAD + PAIR + "  x: {reduction.kind: none}\n",
+            "6:7",
+            r"variants.x: reduction.*; or replace the section: reduction: \{kind: none\}",
+        ),
         (HEAD + PAIR + "wariants: {}\n", "6:1", "did you mean 'variants'"),
         (HEAD + "grid: {points: [fold], kinds: [see]}\n", "3:1", "grid: fold see: model.attention.fold"),
         (

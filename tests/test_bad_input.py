@@ -452,6 +452,24 @@ def test_run_that_fails_leaves_the_one_it_would_have_replaced(
     refuse(*_train("reduction.components=17"), "--run", "mine", "--overwrite")
 
 
+def test_overwriting_takes_no_file_with_it_that_no_command_wrote(
+    refuse: Refuse, run: Run, here: Path, trained: Path
+) -> None:
+    shutil.copytree(trained / "run", here / "mine")
+    for command in (["eval", "mine"], ["map", "mine"], ["report", "mine", "--figures", "svg"]):
+        assert run(*command)[0] == 0
+    (here / "mine" / "model.onnx").touch()
+    for name in ("notes.txt", "figures/mine.svg", "map/notes/today.txt", "drafts/map.png"):
+        foreign = here / "mine" / name
+        foreign.parent.mkdir(exist_ok=True)
+        foreign.write_text("years of work", encoding="utf-8")
+        assert refuse(*_train(), "--run", "mine", "--overwrite") == (
+            f"--overwrite: mine/{name} is of no run and would be lost; move it elsewhere first"
+        )
+        foreign.unlink()
+    assert run(*_train(), "--run", "mine", "--overwrite")[0] == 0
+
+
 @pytest.mark.parametrize("options", [[], ["--overwrite"]])
 def test_folder_that_is_no_run_is_never_replaced(refuse: Refuse, here: Path, options: list[str]) -> None:
     (here / "thesis").mkdir()
@@ -486,13 +504,40 @@ def test_run_that_is_missing_is_named(refuse: Refuse) -> None:
 
 
 def test_file_is_no_run(refuse: Refuse) -> None:
-    assert refuse("eval", "cube.mat").startswith("cube.mat: no such run folder; ")
+    assert refuse("eval", "cube.mat") == (
+        "cube.mat: is a file; name a run folder, as `hsi-se train` prints it"
+    )
 
 
 def test_folder_that_is_no_run_is_refused_by_eval(refuse: Refuse, here: Path) -> None:
     (here / "thesis").mkdir()
     message = refuse("eval", "thesis")
     assert message == "thesis: no run in here (record.json is missing); name a folder that train wrote"
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [("seed-0", "seed-1"), ("blocks", "random"), ("runs/none/seed-0",), ("runs/wet/none/seed-0",)],
+    ids=["seeds", "gap", "ablation", "ablation over scenes"],
+)
+def test_folder_that_holds_runs_is_answered_with_one_of_them(
+    refuse: Refuse, here: Path, trained: Path, runs: tuple[str, ...]
+) -> None:
+    for name in runs:
+        shutil.copytree(trained / "run", here / "many" / name)
+    message = f"many: holds runs and is none itself; name one of them, such as many/{runs[0]}"
+    commands = [
+        ["map", "many"],
+        ["explain", "many"],
+        ["export", "many", "--format", "onnx"],
+        ["report", "many"],
+        ["train", "--resume", "many"],
+        ["eval", "many", "--scene", "cube.mat"],
+    ]
+    if runs[0] != "seed-0":
+        commands.append(["eval", "many"])
+    for command in commands:
+        assert refuse(*command) == message
 
 
 @pytest.mark.parametrize("name", ["split.safetensors", "bundle.safetensors", "bundle.json"])

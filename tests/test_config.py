@@ -314,6 +314,69 @@ def test_mistake_in_the_file_is_not_blamed_on_an_override(refuse: Callable[..., 
     assert refuse(text, "patch.padding=zero", "seed=1").startswith(f"{path}:5:9: patch.size = 12: ")
 
 
+@pytest.mark.parametrize(
+    ("override", "problem", "whole"),
+    [
+        (
+            "reduction.kind=none",
+            "reduction.components = 15: unknown setting; choose from kind, standardize",
+            "reduction={kind: none}",
+        ),
+        (
+            "model.name=svm",
+            "model.attention: unknown setting; choose from name, penalty, gamma",
+            "model={name: svm}",
+        ),
+        ("split.kind=masks", "split.train = 0.1: should be a valid string", "split={kind: masks}"),
+        (
+            "model.attention.fold.kind=eca",
+            "model.attention.fold.reduction = 8: unknown setting; choose from kind, axis, kernel_size",
+            "model.attention.fold={kind: eca}",
+        ),
+    ],
+)
+def test_override_that_changes_a_sections_kind_is_blamed_for_what_no_longer_fits(
+    refuse: Callable[..., str], load: Load, override: str, problem: str, whole: str
+) -> None:
+    assert refuse(GOOD, override) == f'--set {override}: {problem}; or replace the section: --set "{whole}"'
+    if "masks" not in whole:  # which need their files too
+        load(GOOD, whole)
+
+
+def test_setting_that_a_new_kind_needs_is_asked_of_the_override(refuse: Callable[..., str]) -> None:
+    message = refuse(GOOD.replace(PCA, "{kind: none}"), "reduction.kind=pca")
+    assert message == "--set reduction.kind=pca: reduction.components: is missing; add it"
+
+
+def test_override_that_changes_no_kind_is_not_blamed_for_the_file(
+    refuse: Callable[..., str], path: Path
+) -> None:
+    text = GOOD.replace("whiten", "witen")
+    for override in ("reduction.kind=pca", "name=pca", "model.name=svm"):
+        assert refuse(text, override).startswith(f"{path}:4:40: reduction.witen = False: unknown setting; ")
+
+
+def test_files_of_a_synthetic_scene_are_refused_with_the_section_to_write(refuse: Callable[..., str]) -> None:
+    assert refuse(GOOD, "scene.cube=a.mat") == (
+        "--set scene.cube=a.mat: scene.cube = 'a.mat': a synthetic scene has no files; "
+        "write scene: {cube: …, labels: …}"
+    )
+
+
+def test_mistake_in_what_a_section_merges_is_placed_at_the_section(
+    refuse: Callable[..., str], path: Path
+) -> None:
+    text = GOOD.replace("train:\n  epochs: 40\n  learning_rate: 1e-3\n", "train: {<<: {epoch: 1}}\n")
+    assert refuse(text).startswith(f"{path}:10:1: train.epoch = 1: unknown setting; did you mean 'epochs'? ")
+
+
+def test_patch_may_be_shifted_as_far_as_it_holds_its_pixel(refuse: Callable[..., str], load: Load) -> None:
+    load(GOOD, "train.shift=5")
+    assert refuse(GOOD, "train.shift=6").endswith(
+        "train.shift = 6: moves patches of 11 off their own pixel; write at most 5"
+    )
+
+
 def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[..., str]) -> None:
     assert refuse(GOOD, "patch.size=12", "patch.size=14").startswith("--set patch.size=14: ")
     assert refuse(GOOD, "patch.size=12", "patch={size: 14}").startswith("--set patch={size: 14}: ")
@@ -522,12 +585,22 @@ def test_file_that_is_no_mapping_is_refused(refuse: Callable[..., str], path: Pa
     assert refuse(text) == f"{path}:1:1: holds no settings; a config is a YAML mapping, see configs/demo.yaml"
 
 
-@pytest.mark.parametrize("key", ["? [1, 2]\n: 3\n", "~: 3\n", "2020-01-01: 3\n"])
-def test_key_that_is_no_string_is_an_unknown_setting(
-    refuse: Callable[..., str], path: Path, key: str
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (": 3\n", "1:1"),
+        ('"": 3\n', "1:1"),
+        ("~: 3\n", "1:1"),
+        ("? [1, 2]\n: 3\n", "1:3"),
+        ("2020-01-01: 3\n", "1:1"),
+        ('seed: 1\ntrain: {epochs: 1, "": 3}\n', "2:20"),
+        ('<<: {"": 3}\n', "1:1"),
+    ],
+)
+def test_key_that_is_no_name_is_said_so_where_it_stands(
+    refuse: Callable[..., str], path: Path, text: str, place: str
 ) -> None:
-    assert refuse(key + GOOD).startswith(f"{path}:1:")
-    assert "unknown setting" in refuse(key + GOOD)
+    assert refuse(text) == f"{path}:{place}: a key that is no name; write name: value"
 
 
 def test_missing_file_is_named(path: Path) -> None:
@@ -787,7 +860,7 @@ _experiments = st.fixed_dictionaries(
                 "weight_decay": st.floats(min_value=0, max_value=1e9),
                 "label_smoothing": _shares,
                 "flips": st.booleans(),
-                "shift": st.integers(0, 10**6),
+                "shift": st.integers(0, 4),  # the smallest patch is of 9
                 "noise": st.floats(min_value=0, max_value=1e9),
                 "spectral_jitter": st.floats(min_value=0, max_value=1e9),
                 "band_dropout": _shares,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hsi_se.errors import RunError
-from hsi_se.locking import hold
+from hsi_se.locking import hold, is_held
 
 HOLD = """
 import sys
@@ -55,6 +55,15 @@ def test_a_held_folder_is_refused_until_its_process_ends(tmp_path):
     assert list(folder.iterdir()) == []
 
 
+def test_whether_a_folder_is_held_is_seen_without_taking_it(tmp_path):
+    assert not is_held(tmp_path)
+    with start_holder(tmp_path) as holder:
+        assert is_held(tmp_path)
+        holder.send_signal(signal.SIGKILL)
+    assert (tmp_path / ".lock").exists()
+    assert not is_held(tmp_path)
+
+
 def test_the_lock_of_a_killed_process_means_nothing(tmp_path):
     with start_holder(tmp_path) as holder:
         holder.send_signal(signal.SIGKILL)
@@ -85,7 +94,7 @@ def test_a_file_system_without_locks_can_be_written_to(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", flock)
     with hold(tmp_path, "training"):
-        pass
+        assert is_held(tmp_path), "nothing says that it is not"
 
 
 def test_the_lock_of_another_holder_is_not_taken_away_with_ones_own(tmp_path):

@@ -568,9 +568,9 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(whole, call, tmp_path):
     (tmp_path / "empty").mkdir()
     for folder, message in (
         (whole, f"is finished; evaluate it with `hsi-se eval {whole}`"),
-        (tmp_path / "nowhere", "no such run folder; name one that `hsi-se train` began"),
-        (DEMO, "no such run folder; name one that `hsi-se train` began"),
-        (tmp_path / "empty", "no run in here (progress.jsonl is missing); name one that train began"),
+        (tmp_path / "nowhere", "no such run folder; `hsi-se train` prints the path it writes"),
+        (DEMO, "is a file; name a run folder, as `hsi-se train` prints it"),
+        (tmp_path / "empty", "no run in here (progress.jsonl is missing); name a folder that train wrote"),
     ):
         assert call("train", "--resume", folder) == (2, "", f"hsi-se: {folder}: {message}\n")
     assert call("train") == (2, "", "hsi-se: train: give a CONFIG, or --resume RUN\n")

@@ -8,11 +8,11 @@ import pytest
 from scipy import stats
 
 from hsi_se import series
-from hsi_se.config import parse_seeds
 from hsi_se.config_file import load_config
 from hsi_se.errors import ConfigError, RunError
 from hsi_se.records import RunFolder
 from hsi_se.series_record import SeriesFolder
+from hsi_se.settings import parse_seeds
 from hsi_se.training.history import Silent
 from tests.conftest import ROOT, TINY
 
@@ -86,6 +86,26 @@ def test_a_series_goes_on_where_it_stopped(folder):
     series.train_series(tiny(), [0, 1, 2], run=folder.path, device="cpu", observer=observer)
     assert [run.bundle_arrays.stat().st_mtime_ns for run in folder.list_runs()] == before
     assert observer.notes[1::2] == [f"{run} is finished" for run in folder.list_runs()]
+
+
+def test_a_seed_that_another_process_is_at_is_left_to_it(tmp_path):
+    folder = SeriesFolder(tmp_path / "seeds")
+    with folder.hold_seed(1):
+        series.train_series(tiny(), [0, 1, 2], run=folder.path, device="cpu")
+    assert [run.path.name for run in folder.list_runs()] == ["seed-0", "seed-2"]
+    series.train_series(tiny(), [0, 1, 2], run=folder.path, device="cpu")
+    assert len(folder.list_runs()) == 3
+
+
+@pytest.mark.parametrize("what", ["seeds", "gap"])
+def test_what_goes_on_by_itself_lies_in_the_same_folder_on_any_day(what, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = tiny("split={kind: blocks, train: 0.2, block_size: 5, buffer: 4}")
+    folder = tmp_path / "runs" / f"{what}-demo-{config.digest[:8]}"
+    if what == "seeds":
+        assert series.train_series(config, [0], device="cpu").path.resolve() == folder
+    else:
+        assert series.measure_gap(config, device="cpu").folder.resolve() == folder
 
 
 def test_another_configs_runs_are_not_taken_for_finished(folder):

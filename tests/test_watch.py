@@ -17,6 +17,7 @@ import hsi_se
 from hsi_se.ablation import run_ablation
 from hsi_se.ablation_file import load_ablation
 from hsi_se.ablation_record import AblationFolder
+from hsi_se.locking import hold
 from hsi_se.records import RunFolder
 from hsi_se.watch import draw, draw_curve, follow, list_progress
 from tests.conftest import ROOT, TINY
@@ -30,7 +31,7 @@ def finished(tiny_config, tmp_path_factory) -> RunFolder:
 
 @pytest.fixture
 def unfinished(finished, tmp_path) -> RunFolder:
-    """The run as it was after its first epoch."""
+    """The run as it was after its first epoch; nobody is at it."""
     folder = RunFolder(tmp_path / "run")
     shutil.copytree(finished.path, folder.path)
     folder.record.unlink()
@@ -52,9 +53,11 @@ def test_lines_follow_the_epochs_until_the_record_appears(finished, unfinished):
             shutil.copy(finished.progress, unfinished.progress)
         elif len(waits) == 3:
             shutil.copy(finished.record, unfinished.record)
+            (unfinished.path / ".lock").unlink()
         assert len(waits) < 5, "it ends with the record"
 
-    follow(unfinished.path, console=console, sleep=sleep)
+    with hold(unfinished.path, "training"):
+        follow(unfinished.path, console=console, sleep=sleep)
     first, second = finished.read_record().history
     lines = console.file.getvalue().splitlines()
     assert len(lines) == 3
@@ -94,8 +97,53 @@ def test_an_ablation_is_followed_run_by_run_until_its_report_misses_none(tmp_pat
 
 def test_a_run_that_fails_while_watched_is_said_to_be_gone(unfinished):
     console = off_terminal()
-    follow(unfinished.path, console=console, sleep=lambda _: shutil.rmtree(unfinished.path))
+    with hold(unfinished.path, "training"):
+        follow(unfinished.path, console=console, sleep=lambda _: shutil.rmtree(unfinished.path))
     assert "the run has failed or was stopped: its folder is gone" in console.file.getvalue()
+
+
+def test_watching_a_run_whose_process_is_dead_ends_and_says_how_to_go_on(unfinished):
+    (unfinished.path / ".lock").touch()  # as a killed process leaves it
+    console, waits = off_terminal(), []
+    follow(unfinished.path, console=console, sleep=waits.append)
+    assert waits == []
+    last = console.file.getvalue().splitlines()[-1]
+    assert last == (
+        f"{unfinished}: nobody trains in here any more; go on with `hsi-se train --resume {unfinished}`"
+    )
+
+
+def test_watching_a_folder_of_runs_whose_process_is_dead_waits_for_the_next_and_ends(
+    finished, unfinished, tmp_path
+):
+    folder = tmp_path / "seeds"
+    shutil.copytree(finished.path, folder / "seed-0")
+    unfinished.path.rename(folder / "seed-1")
+    console, waits = off_terminal(), []
+    follow(folder, console=console, sleep=waits.append)
+    assert 10 < sum(waits) < 60
+    last = console.file.getvalue().splitlines()[-1]
+    assert last == (
+        f"{folder}: nobody trains in here any more; the command that began it goes on with what is left"
+    )
+
+
+def test_a_run_that_another_process_begins_again_is_followed(finished, unfinished, tmp_path):
+    """Between two runs of a folder nobody is at work; that a run is unfinished does not end the watching."""
+    folder = tmp_path / "seeds"
+    folder.mkdir()
+    run = RunFolder(unfinished.path.rename(folder / "seed-0"))
+    waits = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 5:
+            shutil.copy(finished.progress, run.progress)
+            shutil.copy(finished.record, run.record)
+
+    console = off_terminal()
+    follow(folder, console=console, sleep=sleep)
+    assert console.file.getvalue().splitlines()[-1].endswith("finished")
 
 
 def test_a_terminal_shows_curves_each_class_and_the_time_left(unfinished):
@@ -169,17 +217,18 @@ def test_where_nothing_trains_is_one_line(call, tmp_path, make, message):
 
 def test_control_c_leaves_quietly(unfinished):
     command = [sys.executable, "-m", "hsi_se", "watch", str(unfinished.path)]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell starts what it puts into the background with SIGINT ignored, and its children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    assert "epoch 1 of 2" in process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    with hold(unfinished.path, "training"):
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell starts what it puts into the background with SIGINT ignored, which children inherit.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        assert "epoch 1 of 2" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (0, "", "")
 
 
