@@ -293,9 +293,12 @@ def split(
     from hsi_se.experiment import RUNS
     from hsi_se.preview import audit_config
     from hsi_se.report.figures import save_split
-    from hsi_se.sampling.masks import write_partition
+    from hsi_se.sampling.masks import PARTITIONS, write_partition
     from hsi_se.terminal import print_audit
 
+    for option, path, endings in (("--png", png, _PICTURES), ("--export", export, PARTITIONS)):
+        if path is not None and (path.is_dir() or path.suffix.casefold() not in endings):
+            raise ConfigError(f"{option} {path}: name a file that ends in {', '.join(endings)}")
     settings = load_config(config, overrides or [])
     truth, audit = audit_config(settings, data=data)
     sides = audit.split.to_sides(truth.shape)
@@ -307,8 +310,6 @@ def split(
             draft.write_text(
                 json.dumps(audit.values(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )
-    if png is not None and (png.is_dir() or png.suffix.casefold() not in _PICTURES):
-        raise ConfigError(f"--png {png}: name a file that ends in {', '.join(_PICTURES)}")
     picture = png or RUNS / f"{settings.name or 'config'}-split-{audit.split.digest[:8]}.png"
     save_split(sides, picture, title=f"{truth.name}: {settings.split.kind} split")
     print_audit(audit)
@@ -415,7 +416,8 @@ def main() -> None:
     except OSError as error:
         if error.filename is None:
             raise
-        message = f"{error.filename}: {error.strerror}; check the path, its rights and the room on the disk"
+        path = error.filename2 or error.filename  # of a move, where to
+        message = f"{path}: {error.strerror}; check the path, its rights and the room on the disk"
         print(f"hsi-se: {message}", file=sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:

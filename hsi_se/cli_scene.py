@@ -44,7 +44,8 @@ def inspect(
 
     for path in files:
         if not path.is_file():
-            raise RunError(f"{path}: no such file; check the path")
+            problem = "is a folder; name files in it" if path.is_dir() else "no such file; check the path"
+            raise RunError(f"{path}: {problem}")
     if write_config is not None and write_config.exists():
         raise RunError(f"--write-config {write_config}: exists; name another file")
     survey = survey_files(files, overrides or [], data=data)

@@ -85,6 +85,8 @@ def read_text(path: str | Path) -> str:
         raise ConfigError(f"{path}: no such config file; check the path") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is no text in UTF-8 ({error.reason}); save it as UTF-8") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a folder; name a YAML config in it") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read as text ({error}); give a YAML config file") from None
 

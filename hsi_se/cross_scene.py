@@ -53,9 +53,9 @@ def parse_scene(text: str) -> str | SceneFiles | SyntheticScene:
         ConfigError: it is none of them.
     """
     path = Path(text)
-    if path.is_file():
-        if path.suffix.lower() in (".yaml", ".yml"):
-            return load_config(path).scene
+    if path.suffix.lower() in (".yaml", ".yml"):
+        return load_config(path).scene
+    if path.exists() or (path.suffix and not text.lstrip().startswith("{")):
         return SceneFiles(cube=text, labels=text)
     return parse_config(_REST, [f"scene={text}"], path=Path("--scene")).scene
 

@@ -14,7 +14,15 @@ from hsi_se.map_folder import MapFolder
 from hsi_se.map_target import Target
 from hsi_se.mapping.class_map import ClassMap
 from hsi_se.mapping.logits import list_tiles
-from hsi_se.mapping.writers import Classes, Layer, has_rasterio, is_north_up, write_envi_header, write_geotiff
+from hsi_se.mapping.writers import (
+    NODATA_NAME,
+    Classes,
+    Layer,
+    has_rasterio,
+    is_north_up,
+    write_envi_header,
+    write_geotiff,
+)
 from hsi_se.records import ModelBundle
 from hsi_se.report.figures import save_map
 from hsi_se.scene.scene import UNLABELLED
@@ -60,7 +68,7 @@ class MapDraft:
                 Layer(folder.entropy, (*shape, 1), "float32", _NO_SHARE, ("entropy in nats",)),
             ]
         earlier, lines = folder.read_journal()
-        if earlier.get("digest") == digest and all(layer.path.is_file() for layer in layers):
+        if earlier.get("digest") == digest and all(layer.is_there() for layer in layers):
             tiles, done = list_tiles(shape[0], earlier["tile_rows"]), set(lines)
             return cls(folder, bundle, layers, [tile for tile in tiles if str(tile) not in done])
         folder.journal.unlink(missing_ok=True)
@@ -126,6 +134,9 @@ class MapDraft:
         for first, block in labels.blocks():
             counts += np.bincount(block.ravel(), minlength=len(counts))
             picture.append(block[-first % step :: step, ::step, 0])
-        small = ClassMap(np.concatenate(picture).astype(np.int32), self._bundle.class_names, facts.palette)
+        names = self._bundle.class_names
+        if counts[UNLABELLED]:
+            names = {UNLABELLED: NODATA_NAME, **names}
+        small = ClassMap(np.concatenate(picture).astype(np.int32), names, facts.palette)
         save_map(small, self._folder.figure, title=title if step == 1 else f"{title}, 1 pixel in {step}")
         return counts

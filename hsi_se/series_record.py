@@ -12,7 +12,7 @@ import numpy as np
 from hsi_se.durable import replacing
 from hsi_se.errors import RunError
 from hsi_se.evaluation.metrics import number_or_none
-from hsi_se.evaluation.statistics import Summary, summarize
+from hsi_se.evaluation.statistics import SHARE, SIGNED, Summary, summarize
 from hsi_se.locking import hold
 from hsi_se.records import RunFolder
 
@@ -138,7 +138,7 @@ def summarize_series(series: SeriesFolder) -> SeriesReport:
     runs = series.list_runs()
     reports = [run.read_report() for run in runs]
     accuracy_names = ("overall_accuracy", "average_accuracy", "kappa")
-    summaries = {name: _summarize([report[name] for report in reports]) for name in accuracy_names}
+    summaries = {name: _summarize(name, [report[name] for report in reports]) for name in accuracy_names}
     smoothed = [("unsmoothed", accuracy_names)] if reports[0]["unsmoothed"] is not None else []
     for part, names in (
         *smoothed,
@@ -147,12 +147,12 @@ def summarize_series(series: SeriesFolder) -> SeriesReport:
         ("leakage", ("test_patches_with_train_pixels",)),
     ):
         for name in names:
-            summaries[f"{part}.{name}"] = _summarize([report[part][name] for report in reports])
+            summaries[f"{part}.{name}"] = _summarize(name, [report[part][name] for report in reports])
     per_class = tuple(
         (
             row["label"],
             row["name"],
-            _summarize([report["per_class"][place]["producers_accuracy"] for report in reports]),
+            _summarize("producers", [report["per_class"][place]["producers_accuracy"] for report in reports]),
         )
         for place, row in enumerate(reports[0]["per_class"])
     )
@@ -167,5 +167,6 @@ def summarize_series(series: SeriesFolder) -> SeriesReport:
     )
 
 
-def _summarize(values: list[float | None]) -> Summary:
-    return summarize([np.nan if value is None else value for value in values])
+def _summarize(name: str, values: list[float | None]) -> Summary:
+    numbers = [np.nan if value is None else value for value in values]
+    return summarize(numbers, within=SIGNED if name == "kappa" else SHARE)

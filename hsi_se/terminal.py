@@ -155,10 +155,7 @@ def print_assessment(assessment: Assessment) -> None:
             f"AA {percent(numbers.average_accuracy):>6} %   κ {kappa_text(numbers.kappa)}"
         )
     print(describe_leakage(assessment.audit.leakage))
-    print(
-        f"Expected calibration error {percent(assessment.calibration.ece)} %, "
-        f"{percent(assessment.calibration_scaled.ece)} % at temperature {assessment.temperature:.2f}."
-    )
+    print(assessment.about_certainty)
     print(assessment.verdict)
 
 

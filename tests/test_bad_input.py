@@ -273,6 +273,67 @@ def test_missing_scene_file_is_named_with_the_setting_and_where_it_was_searched(
     )
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["train", "folder"], "folder: is a folder; name a YAML config in it"),
+        (["ablate", "folder"], "folder: is a folder; name a YAML config in it"),
+        (
+            _train("scene={cube: folder, labels: labels.mat}"),
+            "scene.cube: folder is a folder; name a file in it",
+        ),
+        (
+            _train(FILES, "split={kind: masks, partition: folder}"),
+            "split.partition: folder is a folder; name a file in it",
+        ),
+        (["scene", "inspect", "folder"], "folder: is a folder; name files in it"),
+        (["map", "run", "--scene", "folder"], "scene.cube: folder is a folder; name a file in it"),
+        (["eval", "run", "--scene", "folder"], "scene.cube: folder is a folder; name a file in it"),
+        (
+            ["split", "config.yaml", "--png", "a.png", "--export", "folder"],
+            "--export folder: name a file that ends in .mat, .npz",
+        ),
+        (
+            ["export", "run", "--format", "onnx", "--out", "folder"],
+            "--out folder: a file of format onnx ends in .onnx",
+        ),
+        (
+            ["split", "config.yaml", "--json", "folder"],
+            "folder: Is a directory; check the path, its rights and the room on the disk",
+        ),
+    ],
+)
+def test_folder_where_a_file_should_be_is_said_to_be_one(
+    refuse: Refuse, here: Path, trained: Path, command: list[str], message: str
+) -> None:
+    (here / "folder").mkdir()
+    shutil.copytree(trained / "run", here / "run")
+    assert refuse(*command) == message
+
+
+def test_missing_file_to_evaluate_on_is_answered_with_where_it_was_searched(
+    refuse: Refuse, here: Path, trained: Path
+) -> None:
+    shutil.copytree(trained / "run", here / "run")
+    assert refuse("eval", "run", "--scene", "absent.mat").startswith(
+        "scene.cube: no file absent.mat here nor "
+    )
+    assert refuse("eval", "run", "--scene", "a.yaml") == "a.yaml: no such config file; check the path"
+    assert "did you mean indian-pines?" in refuse("eval", "run", "--scene", "indian-pine")
+
+
+def test_mask_without_a_byte_order_is_answered_with_the_line_for_its_header(
+    refuse: Refuse, here: Path
+) -> None:
+    (here / "mask.hdr").write_text(
+        f"ENVI\nsamples = {COLS}\nlines = {ROWS}\nbands = 1\ndata type = 2\ninterleave = bsq\n"
+    )
+    (here / "mask.img").write_bytes(np.ones((ROWS, COLS), "<i2").tobytes())
+    message = refuse(*_train(FILES, "split={kind: masks, partition: mask.img}"))
+    assert message.startswith("mask.hdr: the header does not say the byte order; ")
+    assert message.endswith("for a mask, byte order = 0 (little) or 1 into the header")
+
+
 def test_missing_file_of_a_known_scene_is_named(refuse: Refuse) -> None:
     message = refuse(*_train("scene=salinas-a"))
     assert message.startswith("scene salinas-a: no file SalinasA_corrected.mat here nor below datasets; ")

@@ -290,6 +290,15 @@ def test_the_picture_shows_the_class_colours(result, run, expected):
     assert {palette[label] for label in np.unique(to_labels(expected)).tolist()} <= shown
 
 
+def test_the_legend_of_the_picture_calls_nodata_so(run, tmp_path, monkeypatch):
+    names = []
+    monkeypatch.setattr(
+        "hsi_se.map_draft.save_map", lambda class_map, *_, **__: names.append(class_map.class_names)
+    )
+    map_again(run, tmp_path / "out")
+    assert names == [{0: "nodata", **dict(zip(IDS, NAMES, strict=True))}]
+
+
 def test_a_scene_without_a_place_gives_a_plain_tiff_and_says_so(run, tmp_path):
     with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
         write_scene(tmp_path / "loose.tif", place={})
@@ -559,6 +568,20 @@ def test_a_geotiff_that_is_cut_short_as_it_is_closed_is_not_published(run, tmp_p
     assert not (tmp_path / "out" / "map.json").exists()
 
 
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_layer_that_has_lost_its_end_is_made_again(run, result, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("hsi_se.map_draft.write_geotiff", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            map_again(run, tmp_path / "out")
+    os.truncate(tmp_path / "out" / ".unfinished" / "map.img", 3)
+    again, _ = map_again(run, tmp_path / "out")
+    assert again.image.read_bytes() == result.image.read_bytes()
+
+
 def test_half_a_geotiff_of_a_killed_map_is_written_again(run, result, tmp_path, monkeypatch):
     def stop(_: object, path: Path, *__: object, **___: object) -> None:
         path.write_bytes(result.geotiff.read_bytes()[:200])
@@ -593,9 +616,6 @@ def test_a_map_is_on_the_disk_before_it_takes_another_ones_place(run, tmp_path, 
 
 
 def test_a_scene_of_the_same_values_at_another_place_is_mapped_anew(run, tmp_path, monkeypatch):
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
     path = write_scene(tmp_path / "scene.tif")
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", interrupt)

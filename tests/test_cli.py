@@ -195,9 +195,10 @@ def test_split_draws_and_audits_without_a_cube_or_a_training(call, tmp_path, mon
 
 @pytest.mark.parametrize("name", ["split.txt", "split"])
 def test_a_partition_is_exported_in_two_formats_only(call, tmp_path, name):
-    code, _, err = call("split", DEMO, *TINY_OPTIONS, "--export", tmp_path / name)
-    assert code == 2
-    assert "write a .mat or a .npz file" in err
+    path = tmp_path / name
+    code, _, err = call("split", DEMO, *TINY_OPTIONS, "--export", path, "--json", tmp_path / "audit.json")
+    assert (code, err) == (2, f"hsi-se: --export {path}: name a file that ends in .mat, .npz\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_seeds_and_their_evaluation_end_with_the_interval(call, tmp_path):

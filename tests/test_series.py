@@ -52,12 +52,25 @@ def test_the_summary_is_the_mean_and_the_interval_over_the_runs_own_reports(fold
     assert found.mean == pytest.approx(np.mean(accuracies))
     assert found.std == pytest.approx(np.std(accuracies, ddof=1))
     low, high = stats.t.interval(0.95, 2, loc=np.mean(accuracies), scale=stats.sem(accuracies))
-    assert (found.low, found.high) == pytest.approx((low, high))
+    assert (found.low, found.high) == pytest.approx((max(low, 0), min(high, 1)))
     values = json.loads(folder.report.read_text())
     assert values["overall_accuracy"]["mean"] == pytest.approx(found.mean)
     assert values["location_floor.overall_accuracy"]["n"] == 3
     assert values["seeds"] == [0, 1, 2]
     assert len(values["per_class"]) == 9
+
+
+@pytest.mark.usefixtures("report")
+def test_no_interval_leaves_what_its_numbers_can_be(folder):
+    values = json.loads(folder.report.read_text())
+    parts = {name: value for name, value in values.items() if isinstance(value, dict)}
+    rows = [*parts.items(), *((row["name"], row["producers_accuracy"]) for row in values["per_class"])]
+    for name, part in rows:
+        if part["low"] is not None:
+            assert part["low"] >= (-1 if name.endswith("kappa") else 0), name
+            assert part["high"] <= 1, name
+    for low, high in re.findall(r"\[(-?[\d.]+), (-?[\d.]+)\]", folder.report_text.read_text()):
+        assert -100 <= float(low) <= float(high) <= 100
 
 
 @pytest.mark.usefixtures("report")

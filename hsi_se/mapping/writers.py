@@ -5,6 +5,7 @@ A layer is stored band-interleaved by line, little-endian, so that a tile of row
 
 import errno
 import importlib.util
+import math
 import os
 import re
 import warnings
@@ -51,11 +52,18 @@ class Layer:
     nodata: float
     band_names: tuple[str, ...]
 
+    @property
+    def num_bytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
     def create(self) -> None:
         """Makes a file of full length; one that is there is replaced."""
-        rows, cols, bands = self.shape
         with self.path.open("wb") as stream:
-            stream.truncate(rows * cols * bands * np.dtype(self.dtype).itemsize)
+            stream.truncate(self.num_bytes)
+
+    def is_there(self) -> bool:
+        """Whether there is a file of full length."""
+        return self.path.is_file() and self.path.stat().st_size == self.num_bytes
 
     def write(self, first: int, values: NDArray[Any]) -> None:
         """Writes `(some rows, cols, bands)` from row `first` on; they are on the disk afterwards."""

@@ -13,6 +13,8 @@ from hsi_se.sampling.disjoint import Side, SideMap
 from hsi_se.scene.readers import find_file, read_labels
 from hsi_se.scene.scene import UNLABELLED, GroundTruth
 
+PARTITIONS = (".mat", ".npz")  # what a partition map may be written to
+
 
 def read_masks(
     truth: GroundTruth, settings: MasksSplit, *, roots: Sequence[Path]
@@ -104,16 +106,8 @@ def _count_and_first(mask: NDArray[np.bool_]) -> str:
 
 
 def write_partition(sides: SideMap, path: Path) -> None:
-    """Writes a partition map `(rows, cols)` to a .mat or .npz file, as `split.partition` reads it back.
-
-    Raises:
-        SplitError: the file's ending is another one.
-    """
-    match path.suffix.lower():
-        case ".mat":
-            scipy.io.savemat(path, {"partition": sides}, do_compression=True)
-        case ".npz":
-            np.savez_compressed(path, partition=sides)
-        case other:
-            what = other or "no ending"
-            raise SplitError(f"--export: {what} is no format of a partition map; write a .mat or a .npz file")
+    """Writes a partition map `(rows, cols)` to a .mat or .npz file, as `split.partition` reads it back."""
+    if path.suffix.casefold() == ".mat":
+        scipy.io.savemat(path, {"partition": sides}, do_compression=True)
+    else:
+        np.savez_compressed(path, partition=sides)

@@ -332,6 +332,8 @@ def find_file(name: str | Path, roots: Sequence[Path], *, setting: str, also: Se
             for path in (path for root in roots for depth in _DEPTHS for path in sorted(root.glob(depth))):
                 if tuple(part.casefold() for part in path.parts[-len(tail) :]) == tail and path.is_file():
                     return path
+    if Path(name).expanduser().is_dir():
+        raise SceneError(f"{setting}: {name} is a folder; name a file in it")
     searched = "" if Path(name).is_absolute() else f" nor below {', '.join(str(root) for root in roots)}"
     raise SceneError(
         f"{setting}: no file {name} here{searched}; put it there, or name its folder with --data DIR"

@@ -59,7 +59,7 @@ def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | No
         if byte_order is None:
             raise SceneError(
                 f"{header_path}: the header does not say the byte order; write scene.byte_order: little "
-                "(what PCs write) or scene.byte_order: big"
+                "(what PCs write) or big; for a mask, byte order = 0 (little) or 1 into the header"
             )
         header["byte order"] = _BYTE_ORDERS[byte_order]
     with blaming(header_path, "no ENVI header that can be read", remedy=remedy):
