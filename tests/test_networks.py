@@ -168,6 +168,13 @@ def test_costs_of_the_stages_sum_to_the_networks(name):
     assert all(row.contents for row in rows)
 
 
+def test_what_a_stage_is_is_said_in_words():
+    words = {row.name: row.contents for row in count_stage_costs(build("hybridsn", attention={"fold": SE}))}
+    assert words["conv3d_1"] == "Conv3d 1→8 7×3×3, BN, ReLU"
+    assert words["fold"] == "depth into features"
+    assert words["attention.fold"] == "se feature 96→6→96, mean, linear"
+
+
 @pytest.mark.parametrize(
     ("name", "changes"),
     [

@@ -99,6 +99,9 @@ def _scale(count: int, width: float) -> int:
 class Fold(nn.Flatten):
     """Depth into features: `(n, c, d, h, w)` to `(n, c·d, h, w)`, channels last if they were."""
 
+    def extra_repr(self) -> str:
+        return "depth into features"
+
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] == 1 or not x.is_contiguous(memory_format=torch.channels_last_3d):
             return super().forward(x)
