@@ -9,6 +9,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hsi_se.attention.cbam import Cbam
 from hsi_se.attention.coordinate import Coordinate
@@ -347,3 +348,12 @@ def test_simam_favours_the_value_that_stands_out():
 
 def test_a_single_place_is_no_division_by_zero():
     assert SimAm()(torch.ones(2, 3, 1, 1)).isfinite().all()
+
+
+@pytest.mark.parametrize(("channels", "reduction"), [(12, 2), (8, 8)])  # the second has an inner width of one
+@pytest.mark.parametrize("is_3d", [False, True])
+def test_a_non_local_block_never_holds_the_similarity_of_all_pairs(is_3d, channels, reduction):
+    """Only torch's fused attention may run here; with another layout it would refuse to."""
+    block = NonLocal(channels, is_3d=is_3d, reduction=reduction)
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION), torch.no_grad():
+        block(torch.randn(2, channels, *(3,) * is_3d, 5, 5))

@@ -4,6 +4,7 @@ Wang, Girshick, Gupta, He: Non-local Neural Networks, https://arxiv.org/abs/1711
 Axes: n patches, c features, d spectral depth, h rows, w cols; q places, s of them as keys.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -44,10 +45,16 @@ class NonLocal(nn.Module):
         queries, keys, values = self.theta(x), self.phi(x), self.g(x)
         if self.sub_sample:
             keys, values = _halve(keys), _halve(values)
-        q, k, v = (each.flatten(2).transpose(1, 2)[:, None] for each in (queries, keys, values))
+        # Torch's fused attention, which never holds q × s numbers, asks for a dense last axis, even of one.
+        q, k, v = (_to_rows(each)[:, None] for each in (queries, keys, values))  # (n, 1, places, c/r)
         gathered = F.scaled_dot_product_attention(q, k, v, scale=1.0)[:, 0]  # (n, q, c/r)
         update: Tensor = self.norm(self.out(gathered.transpose(1, 2).reshape(queries.shape)))
         return x + update
+
+
+def _to_rows(x: Tensor) -> Tensor:
+    """`(n, c, …)` to a copy `(n, places, c)`."""
+    return x.flatten(2).transpose(1, 2).clone(memory_format=torch.contiguous_format)
 
 
 def _halve(x: Tensor) -> Tensor:
