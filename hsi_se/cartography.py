@@ -21,6 +21,7 @@ from hsi_se.map_target import Target, open_target
 from hsi_se.mapping.class_map import ClassMap
 from hsi_se.mapping.logits import ENGINES, Engine, list_tiles
 from hsi_se.mapping.tiles import Prediction, TilePredictor
+from hsi_se.opened_run import find_data
 from hsi_se.records import ModelBundle, RunFolder
 from hsi_se.scene.catalogue import find_known_scene
 from hsi_se.scene.image import Image
@@ -110,10 +111,9 @@ def write_map(
     folder = RunFolder.open(run)
     bundle, record = folder.read_bundle(), folder.read_record()
     _check_storable(bundle, probabilities=probabilities)
-    if data is None and record.data is not None and Path(record.data).is_dir():
-        data = record.data
     is_own = scene is None and not overrides
-    target = open_target(bundle, _find_scene(folder, scene, overrides), data=data, is_own=is_own)
+    wanted = _find_scene(folder, scene, overrides)
+    target = open_target(bundle, wanted, data=find_data(record, data), is_own=is_own)
     name = record.scene if scene is None else Path(scene).stem
     result = MapFolder(out if out is not None else folder.path / ("map" if scene is None else f"map-{name}"))
     # With a cluster the one here works on no tile: it knows how many rows a tile has.

@@ -376,11 +376,7 @@ def assess_run(
         assessment.temperature,
         folder.reliability_figure,
     )
-    save_rejection(
-        assessment.rejection,
-        folder.rejection_figure,
-        overall_accuracy=assessment.evaluation.overall_accuracy,
-    )
+    save_rejection(assessment.rejection, folder.rejection_figure)
     row, col = split.test.T
     folder.write_predictions(
         scene.labels[row, col],

@@ -31,11 +31,8 @@ from hsi_se.training.history import EpochRecord
 
 Arrays = dict[str, NDArray[Any]]
 _SIDES = ("train", "val", "test", "buffer")
-_LEVELS_OF_RUNS = (
-    "*",
-    "runs/*/*",
-    "runs/*/*/*",
-)  # in a folder of seeds, of a gap, or of many; of an ablation
+# Where runs lie in a folder of seeds or of a gap, in one of an ablation, and in one over scenes.
+_LEVELS_OF_RUNS = ("*", "runs/*/*", "runs/*/*/*")
 # What commands write into a run folder besides the files that it has names for.
 _ALSO_WRITTEN = re.compile(
     r"checkpoints/[^/]+\.safetensors"

@@ -242,6 +242,24 @@ def test_hidden_width_is_the_rounded_quotient_and_never_zero(channels, reduction
     assert SqueezeExcite(channels, reduction=reduction).reduce.weight.shape == (hidden, channels)
 
 
+@pytest.mark.parametrize("form", ["linear", "conv"])
+@pytest.mark.parametrize("axis", ["feature", "band"])
+def test_every_parameter_of_squeeze_excite_gets_a_gradient_in_either_form(form, axis):
+    block = SqueezeExcite({"feature": 12, "band": 7}[axis], reduction=1, form=form, axis=axis)
+    with torch.no_grad():  # a hidden unit that is dead by chance would have none
+        block.reduce.weight.abs_()
+        block.reduce.bias.abs_()
+    block(torch.rand(3, *DEEP)).square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in block.parameters())
+
+
+def test_excitation_lies_between_zero_and_one():
+    block = SqueezeExcite(12)
+    gates = block.excitation(10 * torch.randn(3, *DEEP))
+    assert gates.shape == (3, 12)
+    assert ((gates > 0) & (gates < 1)).all()
+
+
 @pytest.mark.parametrize("is_3d", [False, True])
 @pytest.mark.parametrize("sub_sample", [False, True])
 def test_a_new_non_local_block_is_the_identity(is_3d, sub_sample):
@@ -357,3 +375,26 @@ def test_a_non_local_block_never_holds_the_similarity_of_all_pairs(is_3d, channe
     block = NonLocal(channels, is_3d=is_3d, reduction=reduction)
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION), torch.no_grad():
         block(torch.randn(2, channels, *(3,) * is_3d, 5, 5))
+
+
+@pytest.mark.parametrize(("shape", "sub_sample"), [((2, 6, 4, 5), False), ((2, 6, 3, 4, 5), True)])
+def test_non_local_is_the_softmax_of_every_pair_of_places(shape, sub_sample):
+    torch.manual_seed(0)
+    block = NonLocal(shape[1], is_3d=len(shape) == 5, sub_sample=sub_sample).double().eval()
+    nn.init.ones_(block.norm.weight)
+    x = torch.randn(shape, dtype=torch.float64)
+    q, k, v = (conv(x) for conv in (block.theta, block.phi, block.g))
+    if sub_sample:
+        k, v = (F.max_pool3d(each, (1, 2, 2), ceil_mode=True) for each in (k, v))
+    weights = torch.einsum("ncq,ncs->nqs", q.flatten(2), k.flatten(2)).softmax(2)
+    gathered = torch.einsum("nqs,ncs->ncq", weights, v.flatten(2)).view(q.shape)
+    torch.testing.assert_close(block(x), x + block.norm(block.out(gathered)))
+
+
+def test_squeeze_excite_equals_plain_tensor_code_at_a_2d_point():
+    x = torch.randn(3, *FLAT)
+    block = SqueezeExcite(12, reduction=4)
+    z = x.sum((2, 3)) / 20
+    hidden = (z @ block.reduce.weight.T + block.reduce.bias).clamp(min=0)
+    gate = torch.sigmoid(hidden @ block.expand.weight.T + block.expand.bias)
+    torch.testing.assert_close(block(x), torch.einsum("nchw,nc->nchw", x, gate))

@@ -240,7 +240,6 @@ def test_the_pictures_are_drawn_for_few_pixels_and_many(num_pixels, tmp_path):
     save_rejection(
         measure_rejection(probabilities.max(axis=1), is_correct),
         tmp_path / "rejection.png",
-        overall_accuracy=float(is_correct.mean()),
     )
     for name in ("reliability.png", "rejection.png"):
         assert imread(tmp_path / name).std() > 0.01

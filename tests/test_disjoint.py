@@ -184,11 +184,28 @@ def test_the_same_seed_draws_the_same_blocks(small_scene):
     assert len({one.digest, *(other.digest for other in others)}) == 4
 
 
+def test_the_splits_own_seed_decides_the_blocks(small_scene):
+    drawn = {
+        make_split(small_scene, blocks_split(block_size=5, buffer=3, seed=7), seed=seed).digest
+        for seed in (0, 1)
+    }
+    assert drawn == {make_split(small_scene, blocks_split(block_size=5, buffer=3), seed=7).digest}
+
+
 @pytest.mark.parametrize("validation", [0.0, 0.5])
 def test_validation_pixels_of_blocks_are_as_far_from_the_test_side_as_training_ones(small_scene, validation):
     split = make_split(small_scene, blocks_split(block_size=6, buffer=5, validation=validation))
     assert (len(split.val) > 0) == (validation > 0)
     assert np.abs(split.test[:, None] - split.training_side[None]).max(axis=2).min() >= 5
+
+
+def test_a_buffer_as_large_as_the_scene_is_refused(small_scene):
+    with pytest.raises(SplitError) as caught:
+        make_split(small_scene, blocks_split(buffer=32))
+    assert str(caught.value) == (
+        "split.buffer = 32: no assignment of blocks of 16 pixels leaves a class on both sides of a scene of "
+        "32 × 28; lower split.buffer"
+    )
 
 
 def test_a_buffer_that_leaves_nothing_ends_in_one_line(tmp_path, monkeypatch, capsys):

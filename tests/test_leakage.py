@@ -1,5 +1,7 @@
 """The leakage audit, against plain loops over pixels and the numbers known of public splits."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import scipy.io
@@ -53,6 +55,20 @@ def test_the_audit_is_what_a_loop_over_test_patches_finds(drawn, patch_size):
     assert found.min_distance == min(distances)
 
 
+@settings(max_examples=30, deadline=None)
+@given(splits())
+def test_leakage_grows_with_the_patch(drawn):
+    split, shape = drawn
+    audits = [audit(split, shape, patch_size) for patch_size in (1, 3, 5, 9, 25)]
+    for smaller, larger in pairwise(audits):
+        assert smaller.test_patches_with_train_pixels <= larger.test_patches_with_train_pixels
+        assert smaller.mean_train_pixels_per_test_patch <= larger.mean_train_pixels_per_test_patch
+        assert smaller.min_distance == larger.min_distance
+    assert audits[0].test_patches_with_train_pixels == 0  # a patch of one pixel is the test pixel
+    assert audits[-1].test_patches_with_train_pixels == 1  # larger than the scene
+    assert audits[-1].mean_train_pixels_per_test_patch == pytest.approx(len(split.training_side))
+
+
 def test_a_split_worked_by_hand():
     #  T . . x .     T trains, V validates, x is tested
     #  . . . . .     patch 3: both x of the last row touch V, the first x nothing
@@ -67,12 +83,25 @@ def test_a_split_worked_by_hand():
     assert {three.min_distance, five.min_distance, seven.min_distance} == {1}
 
 
+@pytest.mark.parametrize("gap", [1, 2, 3, 4, 5])
+def test_a_patch_holds_a_training_pixel_from_half_its_size_on(gap):
+    split = Split(train=pixels((0, 0)), val=pixels(), test=pixels((gap, gap)))
+    for patch_size in (1, 3, 5, 7, 9, 11):
+        assert audit(split, (9, 9), patch_size).test_patches_with_train_pixels == (patch_size // 2 >= gap)
+
+
 def test_patches_end_at_the_edge_of_the_scene():
     """A window does not wrap around, nor does what lies behind the edge count twice."""
     split = Split(train=pixels((0, 0)), val=pixels(), test=pixels((0, 9), (9, 0), (9, 9), (0, 1)))
     found = audit(split, (10, 10), 3)
     assert found.test_patches_with_train_pixels == 0.25
     assert found.mean_train_pixels_per_test_patch == 0.25
+
+
+def test_the_buffer_is_of_no_account():
+    without = Split(train=pixels((0, 0)), val=pixels(), test=pixels((0, 3)))
+    split = Split(train=pixels((0, 0)), val=pixels(), test=pixels((0, 3)), buffer=pixels((0, 1), (0, 2)))
+    assert audit(split, (1, 4), 5) == audit(without, (1, 4), 5)
 
 
 @pytest.mark.parametrize("saw_test", [True, False])

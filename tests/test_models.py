@@ -6,6 +6,7 @@ from torch import nn
 
 from hsi_se import build_model
 from hsi_se.config_model import HybridSN
+from hsi_se.errors import ConfigError
 from hsi_se.models.cost import count_parameters, count_stage_costs
 from hsi_se.models.hybridsn import stage_shapes
 
@@ -125,6 +126,15 @@ def test_a_gate_fits_every_point_and_changes_the_output(order, point, axis):
     assert all(parameter.grad is not None for parameter in gated.parameters())
 
 
+def test_base_weights_do_not_depend_on_the_attention():
+    plain = build_model(settings(), **SMALL, seed=3).state_dict()
+    everywhere = build_model(
+        settings(attention=dict.fromkeys(HybridSN.points, SE)), **SMALL, seed=3
+    ).state_dict()
+    for name, value in plain.items():
+        torch.testing.assert_close(everywhere[name], value, rtol=0, atol=0)
+
+
 def test_a_baselines_weights_load_into_an_attention_variant():
     plain = build_model(settings(), **SMALL, seed=1)
     gated = build_model(settings(attention={"fold": SE}), **SMALL, seed=2)
@@ -170,9 +180,29 @@ def train_step_output(changes: dict[str, object]) -> torch.Tensor:
         ({}, {"dropout": 0.1}),
         ({}, {"attention": {"fold": SE}}),
         ({"attention": {"fold": SE}}, {"attention": {"conv2d": SE}}),
+        ({"attention": {"fold": SE}}, {"attention": {"fold": {**SE, "reduction": 4}}}),
+        ({"attention": {"fold": SE}}, {"attention": {"fold": {**SE, "squeeze": "max"}}}),
+        ({"attention": {"conv3d_1": SE}}, {"attention": {"conv3d_1": {**SE, "axis": "band"}}}),
     ],
     ids=str,
 )
 def test_every_model_setting_changes_the_output(base, change):
     assert torch.equal(train_step_output(base), train_step_output(base))
     assert not torch.allclose(train_step_output(base), train_step_output(change))
+
+
+def test_bias_and_form_change_the_gates_layers():
+    def gate(**changes: object) -> nn.Module:
+        return build_model(settings(attention={"fold": {**SE, **changes}}), **SMALL).attention["fold"]
+
+    assert gate(bias=False).expand.bias is None
+    assert gate(bias=True).expand.bias is not None
+    assert isinstance(gate(form="conv").reduce, nn.Conv2d)
+    assert isinstance(gate(form="linear").reduce, nn.Linear)
+
+
+@pytest.mark.parametrize("order", ["3d-2d", "2d-3d"])
+def test_a_patch_smaller_than_the_kernels_is_refused(order):
+    with pytest.raises(ConfigError, match=r"patch\.size = 7: .*at least 9"):
+        build_model(settings(order=order), num_bands=15, patch_size=7, num_classes=3)
+    build_model(settings(order=order), num_bands=13, patch_size=9, num_classes=3)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter
@@ -166,6 +167,12 @@ def test_costs_of_the_stages_sum_to_the_networks(name):
         network.eval()(torch.zeros(1, 1, 15, 9, 9))
     assert count_macs(network) == sum(row.macs for row in rows) == counter.get_total_flops() // 2
     assert all(row.contents for row in rows)
+
+
+def test_the_two_conventions_of_the_counts_agree_with_numpy():
+    network = build("se_resnet", attention={})
+    weights = sum(np.prod(parameter.shape, dtype=int) for parameter in network.parameters())
+    assert weights == count_parameters(network)
 
 
 def test_what_a_stage_is_is_said_in_words():

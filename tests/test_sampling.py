@@ -138,6 +138,14 @@ def test_pca_equals_scikit_learns(small_scene, fit_on, whiten):
     np.testing.assert_allclose(components * signs, expected, atol=2e-3)
 
 
+def test_whitened_components_have_unit_variance_where_they_were_fitted(small_scene):
+    components = fit_reduction(
+        small_scene.cube, pca(fit_on="scene"), train_pixels=np.zeros((1, 2), np.int64)
+    ).apply(small_scene.cube)
+    np.testing.assert_allclose(components.reshape(-1, 5).std(axis=0, ddof=1), 1, rtol=1e-4)
+    np.testing.assert_allclose(components.reshape(-1, 5).mean(axis=0), 0, atol=1e-4)
+
+
 def test_a_reduction_fitted_on_training_pixels_does_not_see_the_others(small_scene):
     train = make_split(small_scene, random_split(0.3)).train
     changed = small_scene.cube.copy()

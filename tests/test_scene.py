@@ -108,6 +108,12 @@ def test_the_sole_arrays_of_the_users_own_files_are_picked(data):
     assert scene.class_names == {1: "class 1", 10: "class 10", 11: "class 11", 14: "class 14"}
 
 
+def test_one_file_may_hold_both(data):
+    scipy.io.savemat(data / "both.mat", {"cube": CUBE, "labels": LABELS})
+    scene = load_scene(SceneFiles(cube="both.mat", labels="both.mat"), data)
+    np.testing.assert_array_equal(scene.labels, LABELS)
+
+
 def test_among_several_arrays_the_key_picks_one_and_the_error_lists_them(data):
     files = write_pair(data, {"raw": CUBE, "corrected": CUBE + 1}, {"y": LABELS})
     with pytest.raises(SceneError, match=r"2 3-D arrays \(raw, corrected\); pick one with scene\.cube_key"):
@@ -127,6 +133,11 @@ def test_class_names_are_given_in_ascending_order_of_label(data):
 def test_class_names_can_be_those_of_a_known_scene(data):
     files = write_pair(data, {"x": CUBE}, {"y": LABELS})
     assert load_scene(SceneFiles(**files, class_names="SalinasA")).class_names[1] == "Brocoli_green_weeds_1"
+
+
+def test_integer_cubes_keep_their_type(data):
+    files = write_pair(data, {"x": CUBE}, {"y": LABELS})
+    assert load_scene(SceneFiles(**files)).cube.dtype == np.uint16
 
 
 def test_the_synthetic_scene_is_made_of_its_settings():

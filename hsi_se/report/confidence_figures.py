@@ -48,7 +48,7 @@ def save_reliability(before: Reliability, after: Reliability, temperature: float
     save_figure(figure, path)
 
 
-def save_rejection(rejection: Rejection, path: Path, *, overall_accuracy: float) -> None:
+def save_rejection(rejection: Rejection, path: Path) -> None:
     """Writes accuracy against coverage as a PNG, the least certain pixels being rejected first."""
     figure = Figure(figsize=(5.2, 4), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
@@ -62,12 +62,9 @@ def save_rejection(rejection: Rejection, path: Path, *, overall_accuracy: float)
         markersize=3.5,
         label=f"of the pixels kept: area under the risk-coverage curve {rejection.aurc:.4f}",
     )
+    of_all = float(shown.accuracy[-1])
     axes.axhline(
-        overall_accuracy,
-        color="0.4",
-        linewidth=1,
-        linestyle="--",
-        label=f"of all test pixels: {100 * overall_accuracy:.2f} %",
+        of_all, color="0.4", linewidth=1, linestyle="--", label=f"of all test pixels: {100 * of_all:.2f} %"
     )
     lower = find_lower_end(shown.accuracy)
     axes.set_ylim(lower, 1 + 0.03 * (1 - lower))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hsi_se.config_file import dump_config
 from hsi_se.durable import replacing
-from hsi_se.evaluation.confidence import Rejection, describe_calibration, is_scaled
+from hsi_se.evaluation.confidence import Rejection
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.explanation import Explanation, GateExplanation
 from hsi_se.records import Arrays, BundleFacts, RunFolder, RunRecord
@@ -87,17 +87,7 @@ class RunFiles:
 
     @property
     def is_scaled(self) -> bool:
-        return is_scaled(self.report["calibration"]["temperature"])
-
-    @property
-    def about_certainty(self) -> str:
-        found = self.report["calibration"]
-        return describe_calibration(
-            found["expected_calibration_error"],
-            found["expected_calibration_error_scaled"],
-            temperature=found["temperature"],
-            num_val=self.report["num_val"],
-        )
+        return bool(self.report["calibration"]["is_scaled"])
 
     @property
     def rejection(self) -> Rejection:
