@@ -610,8 +610,14 @@ def test_missing_file_is_named(path: Path) -> None:
 
 
 def test_folder_is_no_config(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cannot be read as text \(.*\); give a YAML config file"):
+    with pytest.raises(ConfigError) as caught:
         load_config(tmp_path)
+    assert str(caught.value) == f"{tmp_path}: is a folder; name a YAML config in it"
+
+
+def test_what_no_file_can_be_called_is_no_config(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be read as text \(.*too long.*\); give a YAML"):
+        load_config(tmp_path / f"{'a' * 300}.yaml")
 
 
 def test_binary_file_is_no_config(path: Path) -> None:
