@@ -117,15 +117,19 @@ def parse_settings(
         raise ConfigError(_explain(first, document, settings, path, parsed)) from None
 
 
-def dump_config(config: Config) -> str:
-    """Returns all settings, defaults included, as YAML that `load_config` reads back."""
+def dump_config(config: Config, *, is_named: bool = True) -> str:
+    """Returns all settings, defaults included, as YAML that `load_config` reads back.
+
+    Without its name, the config is called as the file that it is written to.
+    """
     stream = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 100
     yaml.Representer = _Representer
-    yaml.dump(config.model_dump(mode="json", exclude_none=True), stream)
+    left_out = set() if is_named else {"name"}
+    yaml.dump(config.model_dump(mode="json", exclude_none=True, exclude=left_out), stream)
     return stream.getvalue()
 
 

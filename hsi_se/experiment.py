@@ -353,8 +353,15 @@ def assess_run(
         bundle, components, missing=~scene.valid, device=torch_device, observer=observer
     )
     cost = meter.stop()
+    place = scene.georeference
     assessment = assess(
-        scene, split, logits=logits, unsmoothed=unsmoothed, components=components, config=config
+        scene,
+        split,
+        logits=logits,
+        unsmoothed=unsmoothed,
+        components=components,
+        config=config,
+        pixel_area_m2=None if place is None else place.pixel_area_m2,
     )
     class_map = classify(
         logits,

@@ -179,7 +179,7 @@ def suggest_config(survey: Survey) -> str:
             epochs=60, batch_size=32, learning_rate=3e-3, label_smoothing=0.1, class_weights="sqrt"
         ),
     )
-    return _HEADING + dump_config(config)
+    return _HEADING + dump_config(config, is_named=False)
 
 
 def _list_maps(contents: FileContents) -> list[bool]:

@@ -13,7 +13,6 @@ from hsi_se.evaluation.area import AreaEstimate, estimate_area
 SAMPLE = np.array([[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]])
 MAPPED = np.array([200_000, 150_000, 3_200_000, 6_450_000])
 LANDSAT_PIXEL_M2 = 900.0
-M2_PER_HECTARE = 10_000
 
 
 @pytest.fixture
@@ -22,12 +21,10 @@ def example() -> AreaEstimate:
 
 
 def test_the_published_example_has_its_areas(example):
-    hectares = example.area_m2.value / M2_PER_HECTARE
-    margins = example.area_m2.margin / M2_PER_HECTARE
     assert example.pixels.value[0] == pytest.approx(235_086, abs=1)
     assert example.pixels.margin[0] == pytest.approx(68_418, abs=1)
-    np.testing.assert_allclose(hectares, [21_158, 11_686, 285_770, 581_386], atol=1)
-    np.testing.assert_allclose(margins, [6_158, 3_756, 15_510, 16_282], atol=1)
+    np.testing.assert_allclose(example.hectares.value, [21_158, 11_686, 285_770, 581_386], atol=1)
+    np.testing.assert_allclose(example.hectares.margin, [6_158, 3_756, 15_510, 16_282], atol=1)
 
 
 def test_the_published_example_has_its_accuracies(example):
@@ -81,14 +78,13 @@ def test_standard_errors_are_the_spread_over_repeated_samples():
 def test_rows_are_the_truth():
     # Half of the 20 test pixels called class 0 are of class 1, so half of its mapped area is too.
     estimate = estimate_area(np.array([[10, 0], [10, 20]]), mapped_pixels=np.array([400, 600]))
-    assert estimate.mapped_proportion.tolist() == [0.4, 0.6]
     assert estimate.proportion.value == pytest.approx([0.2, 0.8])
     assert estimate.users_accuracy.value.tolist() == [0.5, 1]
     assert estimate.producers_accuracy.value == pytest.approx([1, 0.75])
 
 
-def test_the_area_in_m2_needs_the_area_of_a_pixel():
-    assert estimate_area(SAMPLE.T, mapped_pixels=MAPPED).area_m2 is None
+def test_the_area_on_the_ground_needs_the_area_of_a_pixel():
+    assert estimate_area(SAMPLE.T, mapped_pixels=MAPPED).hectares is None
 
 
 def test_one_test_pixel_in_a_stratum_gives_an_estimate_and_no_standard_error():
@@ -106,7 +102,6 @@ def test_a_mapped_class_without_test_pixels_leaves_the_areas_unknown():
     assert np.isnan(estimate.overall_accuracy.value)
     assert np.isnan(estimate.producers_accuracy.value).all()
     assert estimate.users_accuracy.value.tolist() == pytest.approx([np.nan, 0.8], nan_ok=True)
-    assert estimate.mapped_proportion.tolist() == [0.1, 0.9]
 
 
 def test_a_class_that_the_map_does_not_hold_changes_nothing_for_the_others(example):
@@ -154,7 +149,7 @@ def test_adjusted_shares_are_shares(confusion, mapped):
 @given(arrays(np.int64, 3, elements=st.integers(2, 40)), maps)
 def test_a_perfect_map_is_left_as_it_is(support, mapped):
     estimate = estimate_area(np.diag(support), mapped_pixels=mapped)
-    np.testing.assert_allclose(estimate.proportion.value, estimate.mapped_proportion)
+    np.testing.assert_allclose(estimate.proportion.value, mapped / mapped.sum())
     assert (estimate.proportion.standard_error == 0).all()
     assert estimate.overall_accuracy.value == pytest.approx(1)
 

@@ -10,6 +10,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import scipy.io
+import spectral.io.envi
 import torch
 
 import hsi_se
@@ -88,6 +89,32 @@ def test_the_markdown_report_shows_every_class_and_every_picture(run, evaluation
         assert f"({figure.name})" in text
         assert matplotlib.image.imread(figure).ndim == 3
     assert f"{100 * evaluation.overall_accuracy:.2f} %" in text
+
+
+@pytest.mark.parametrize("place", [None, ["UTM", 1, 1, 353128, 3813729, 20, 20, 11, "North", "WGS-84"]])
+def test_areas_are_in_hectares_where_the_scene_says_how_large_a_pixel_is(small_scene, tmp_path, place):
+    cube, labels = tmp_path / "cube.hdr", tmp_path / "labels.npy"
+    facts = {} if place is None else {"map info": place}
+    spectral.io.envi.save_image(str(cube), small_scene.cube, metadata=facts)
+    np.save(labels, small_scene.labels)
+    settings = [*TINY, f"scene={{cube: {cube}, labels: {labels}}}"]
+    run = hsi_se.train(load_config(ROOT / "configs" / "demo.yaml", settings), run=tmp_path / "run")
+    hsi_se.evaluate(run)
+    report, text = json.loads(run.report.read_text()), run.report_text.read_text()
+    assert report["pixel_area_m2"] == (None if place is None else 400)
+    assert ("adjusted (ha)" in text) == (place is not None)
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {report['area'][0]['label']} | ")][
+        -1:
+    ]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[2] == str(report["area"][0]["mapped_pixels"])
+    assert len(cells) == (5 if place is None else 7)
+    if place is not None and report["area"][0]["adjusted_pixels"] is not None:
+        assert float(cells[5]) == pytest.approx(report["area"][0]["adjusted_pixels"] / 25, rel=1e-3)
+    table = text[text.index("| label | class | mapped") :].split("\n\n")[0]
+    assert len(table.splitlines()) == 2 + len(report["area"])
+    overall = report["area_adjusted_accuracy"]["overall_accuracy"]
+    assert f"By area, {'–' if overall is None else f'{100 * overall:.2f}'} % of the map" in text
 
 
 def test_evaluating_again_writes_the_same_report(run, evaluation):

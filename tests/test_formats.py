@@ -17,7 +17,7 @@ from hsi_se import load_scene
 from hsi_se.config import SceneFiles
 from hsi_se.errors import SceneError
 from hsi_se.scene.formats import open_file
-from hsi_se.scene.raster import pick_natural_colour, to_nanometres
+from hsi_se.scene.raster import Georeference, pick_natural_colour, to_nanometres
 from hsi_se.scene.readers import open_scene_image
 from tests.conftest import REAL_SCENES, needs_real_scenes
 
@@ -338,6 +338,30 @@ def test_a_geotiff_brings_wavelengths_bad_bands_and_its_place(tmp_path):
     assert scene.wavelengths_nm.tolist() == [460, 550, 640, 2200]
     assert scene.georeference.transform == (30, 0, 365055, 0, -30, 5806125)
     assert CRS.from_wkt(scene.georeference.crs) == CRS.from_epsg(32633)
+    assert scene.georeference.pixel_area_m2 == 900
+
+
+@pytest.mark.parametrize(
+    ("crs", "area"),
+    [
+        ("EPSG:32633", 200),
+        ("EPSG:3035", 200),
+        ("EPSG:2227", 200 * 0.3048006096**2),  # in US survey feet
+        ("EPSG:4326", None),
+        ("somewhere", None),
+        (None, None),
+    ],
+)
+def test_a_pixel_has_an_area_where_its_system_has_a_length(crs, area):
+    turned = Georeference(crs, (8.0, 12.0, 0.0, 6.0, -16.0, 0.0))  # 10 × 20 units, turned by 37 degrees
+    assert turned.pixel_area_m2 == (None if area is None else pytest.approx(area))
+    assert Georeference(crs, None).pixel_area_m2 is None
+
+
+@pytest.mark.parametrize(("crs", "area"), [("EPSG:32733", 900), ("EPSG:3035", None)])
+def test_without_rasterio_utm_alone_has_a_length(crs, area, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rasterio.crs", None)
+    assert Georeference(crs, (30, 0, 0, 0, -30, 0)).pixel_area_m2 == area
 
 
 @needs_real_scenes

@@ -17,6 +17,7 @@ AREA_CAVEAT = (
     "labelled ones do, and its intervals do not know how far they differ."
 )
 _NORMAL_95 = 1.96  # as the paper rounds it
+_M2_PER_HECTARE = 10_000
 
 Quantity = TypeVar("Quantity", float, Fractions)
 
@@ -55,21 +56,16 @@ class AreaEstimate:
     producers_accuracy: Estimate[Fractions]
 
     @property
-    def mapped_proportion(self) -> Fractions:
-        """`(C,)` share of the map called each class: what counting its pixels would report."""
-        return np.asarray(self.mapped_pixels / self.mapped_pixels.sum())
-
-    @property
     def pixels(self) -> Estimate[Fractions]:
         """`(C,)` true area in pixels (eq. 11)."""
         return self._scale(float(self.mapped_pixels.sum()))
 
     @property
-    def area_m2(self) -> Estimate[Fractions] | None:
-        """`(C,)` true area in m²; None where the area of a pixel is not known."""
+    def hectares(self) -> Estimate[Fractions] | None:
+        """`(C,)` true area in hectares; None where the area of a pixel is not known."""
         if self.pixel_area_m2 is None:
             return None
-        return self._scale(float(self.mapped_pixels.sum()) * self.pixel_area_m2)
+        return self._scale(float(self.mapped_pixels.sum()) * self.pixel_area_m2 / _M2_PER_HECTARE)
 
     def _scale(self, factor: float) -> Estimate[Fractions]:
         return Estimate(self.proportion.value * factor, self.proportion.standard_error * factor)

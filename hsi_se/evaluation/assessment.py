@@ -132,6 +132,7 @@ class Assessment:
                 {"coverage": coverage, "overall_accuracy": self.rejection.accuracy_at(coverage)}
                 for coverage in REPORTED_COVERAGES
             ],
+            "pixel_area_m2": self.area.pixel_area_m2,
             "area_caveat": AREA_CAVEAT,
             "area": [
                 {
@@ -143,6 +144,10 @@ class Assessment:
                 }
                 for place, label, name in self._classes()
             ],
+            "area_adjusted_accuracy": {
+                "overall_accuracy": number_or_none(self.area.overall_accuracy.value),
+                "margin_95": number_or_none(self.area.overall_accuracy.margin),
+            },
         }
 
 
@@ -154,6 +159,7 @@ def assess(
     unsmoothed: NDArray[np.float32],
     components: NDArray[np.float32],
     config: Config,
+    pixel_area_m2: float | None = None,
 ) -> Assessment:
     """Returns the assessment of a network's logits on the test pixels.
 
@@ -164,6 +170,7 @@ def assess(
         unsmoothed: the same before `prediction.smoothing`.
         components: `(rows, cols, k)` what the network saw.
         config: the experiment's.
+        pixel_area_m2: area of a pixel on the ground, where known.
     """
     ids, names = truth.class_ids.tolist(), [truth.class_names[label] for label in truth.class_ids.tolist()]
     at_test = _at(split.test)
@@ -194,7 +201,9 @@ def assess(
         calibration_scaled=measure_calibration(scaled, true_classes),
         rejection=measure_rejection(scaled.max(axis=1), predicted[at_test] == true_classes),
         area=estimate_area(
-            evaluation.confusion, mapped_pixels=np.bincount(predicted[truth.valid], minlength=len(ids))
+            evaluation.confusion,
+            mapped_pixels=np.bincount(predicted[truth.valid], minlength=len(ids)),
+            pixel_area_m2=pixel_area_m2,
         ),
     )
 

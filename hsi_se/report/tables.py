@@ -81,6 +81,11 @@ def pixels(count: float) -> str:
     return "–" if math.isnan(count) else f"{count:,.0f}"
 
 
+def hectares(area: float) -> str:
+    """Four digits, and whole numbers from 1,000; a dash for what cannot be computed."""
+    return "–" if math.isnan(area) else f"{area:,.0f}" if area >= 1000 else f"{area:.4g}"
+
+
 def describe_leakage(leakage: Leakage) -> str:
     """The audit of a split in one sentence or two."""
     size = leakage.patch_size
@@ -161,4 +166,5 @@ def render_report(assessment: Assessment, record: RunRecord, run: RunFolder) -> 
         percent=percent,
         kappa_text=kappa_text,
         pixels=pixels,
+        hectares=hectares,
     )

@@ -43,6 +43,29 @@ class Georeference:
     crs: str | None
     transform: tuple[float, float, float, float, float, float] | None
 
+    @property
+    def pixel_area_m2(self) -> float | None:
+        """Area of a pixel in the plane of the map; None where the system is in degrees or not known."""
+        metres = _measure_unit(self.crs or "")
+        if metres is None or self.transform is None:
+            return None
+        a, b, _, d, e, _ = self.transform
+        return abs(a * e - b * d) * metres**2
+
+
+def _measure_unit(crs: str) -> float | None:
+    """Metres in a unit of a projected system. Without rasterio, UTM on WGS 84 alone is known."""
+    try:
+        import rasterio.crs
+        import rasterio.errors
+    except ImportError:
+        return 1.0 if re.fullmatch(r"EPSG:32[67]\d\d", crs) else None
+    try:
+        known = rasterio.crs.CRS.from_user_input(crs)
+        return float(known.linear_units_factor[1]) if known.is_projected else None
+    except rasterio.errors.CRSError:
+        return None
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Raster:
