@@ -15,6 +15,7 @@ from hsi_se.config import SceneFiles
 from hsi_se.config_file import load_config
 from hsi_se.config_model import Svm
 from hsi_se.errors import ConfigError, SceneError
+from hsi_se.evaluation.confidence import is_scaled
 from hsi_se.map_draft import MapDraft
 from hsi_se.map_folder import MapFolder
 from hsi_se.map_target import Target, open_target
@@ -100,7 +101,8 @@ def write_map(
         scene: a file, or a known scene's name; the run's own scene unless given.
         overrides: settings of the `scene` section, `scene.key=value`.
         out: the folder to write; by default `map` in the run folder, with another scene's name behind it.
-        probabilities: whether a layer of each class's probability and one of their entropy are written.
+        probabilities: whether a layer of each class's probability and one of their entropy are written, at
+            the temperature that `evaluate` has fitted.
         engine, data, device, tile_rows, observer: as for `map_scene`.
         scheduler: the address of a Dask scheduler, `tcp://host:8786`, whose workers take the tiles.
 
@@ -119,7 +121,8 @@ def write_map(
     # With a cluster the one here works on no tile: it knows how many rows a tile has.
     predictor = make_predictor(bundle, engine=engine, device=device if scheduler is None else "cpu")
     rows, cols, _ = target.image.shape
-    digest = _digest(bundle, target, engine, probabilities, tile_rows)
+    temperature, about = _find_temperature(folder) if probabilities else (None, "")
+    digest = _digest(bundle, target, engine, temperature, tile_rows)
     with (
         nullcontext() if scheduler is None else connect(scheduler) as client,
         result.open_draft() as unfinished,
@@ -131,11 +134,11 @@ def write_map(
             unfinished,
             bundle,
             shape=(rows, cols),
-            has_probabilities=probabilities,
+            temperature=temperature,
             digest=digest,
             tile_rows=tile_rows or predictor.choose_tile_rows(cols),
         )
-        for note in target.notes:
+        for note in filter(None, (*target.notes, about)):
             observer.note(note)
         todo = tuple(draft.todo)
         num_left = sum(map(len, todo))
@@ -174,6 +177,20 @@ def _check_storable(bundle: ModelBundle, *, probabilities: bool) -> None:
         raise SceneError(
             f"label {max(bundle.facts.class_ids)}: a map holds labels up to 65535; renumber them"
         )
+
+
+def _find_temperature(folder: RunFolder) -> tuple[float, str]:
+    """Returns the temperature of a run's probabilities, and where it is from, in words."""
+    if not folder.report.is_file():
+        return 1.0, (
+            "the probabilities are the network's own: the run is not evaluated; "
+            f"`hsi-se eval {folder}` fits them a temperature"
+        )
+    calibration = folder.read_report()["calibration"]
+    temperature = float(calibration["temperature"])
+    if not is_scaled(temperature):
+        return temperature, "the probabilities are the network's own: its evaluation could fit no temperature"
+    return temperature, f"the probabilities are at temperature {temperature:.2f}, as in {folder.report}"
 
 
 def _find_scene(folder: RunFolder, scene: str | Path | None, overrides: Sequence[str]) -> SceneSettings:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import entr, softmax
+from scipy.special import entr
 
 from hsi_se.bundled import pick_classes
+from hsi_se.evaluation.confidence import to_probabilities
 from hsi_se.map_folder import MapFolder
 from hsi_se.map_target import Target
 from hsi_se.mapping.class_map import ClassMap
@@ -39,12 +40,18 @@ class MapDraft:
 
     Attributes:
         todo: rows of the tiles that are not done.
+        temperature: of the probabilities; None for a map of classes alone.
     """
 
     def __init__(
-        self, folder: MapFolder, bundle: ModelBundle, layers: Sequence[Layer], todo: list[range]
+        self,
+        folder: MapFolder,
+        bundle: ModelBundle,
+        layers: Sequence[Layer],
+        todo: list[range],
+        temperature: float | None,
     ) -> None:
-        self.todo = todo
+        self.todo, self.temperature = todo, temperature
         self._folder, self._bundle, self._layers = folder, bundle, layers
 
     @classmethod
@@ -54,14 +61,14 @@ class MapDraft:
         bundle: ModelBundle,
         *,
         shape: tuple[int, int],
-        has_probabilities: bool,
+        temperature: float | None,
         digest: str,
         tile_rows: int,
     ) -> "MapDraft":
         """Returns the draft in a folder: the one that is there if it has the same digest, else a new one."""
         dtype = "uint8" if max(bundle.facts.class_ids) < 2**8 else "uint16"
         layers = [Layer(folder.image, (*shape, 1), dtype, UNLABELLED, ("class",))]
-        if has_probabilities:
+        if temperature is not None:
             names = bundle.facts.class_names
             layers += [
                 Layer(folder.probabilities, (*shape, len(names)), "float32", _NO_SHARE, names),
@@ -70,20 +77,20 @@ class MapDraft:
         earlier, lines = folder.read_journal()
         if earlier.get("digest") == digest and all(layer.is_there() for layer in layers):
             tiles, done = list_tiles(shape[0], earlier["tile_rows"]), set(lines)
-            return cls(folder, bundle, layers, [tile for tile in tiles if str(tile) not in done])
+            return cls(folder, bundle, layers, [tile for tile in tiles if str(tile) not in done], temperature)
         folder.journal.unlink(missing_ok=True)
         for path in folder.list_files():
             path.unlink(missing_ok=True)
         for layer in layers:
             layer.create()
         folder.log(json.dumps({"digest": digest, "tile_rows": tile_rows}))
-        return cls(folder, bundle, layers, list_tiles(shape[0], tile_rows))
+        return cls(folder, bundle, layers, list_tiles(shape[0], tile_rows), temperature)
 
     def write(self, tile: range, logits: NDArray[np.float32], missing: NDArray[np.bool_]) -> None:
         """Stores what the logits `(rows, cols, C)` of a tile say; it is done, and on the disk, afterwards."""
         values: list[NDArray[Any]] = [pick_classes(self._bundle, logits, missing)[..., None]]
-        if len(self._layers) > 1:
-            shares = softmax(logits.astype(np.float64), axis=2)
+        if self.temperature is not None:
+            shares = to_probabilities(logits, temperature=self.temperature)
             values += [shares, entr(shares).sum(axis=2, keepdims=True)]
             for stored in values[1:]:
                 stored[missing] = _NO_SHARE
@@ -115,6 +122,7 @@ class MapDraft:
             "scene_digest": target.digest,
             "split_digest": facts.split_digest,
             "engine": engine,
+            "temperature": self.temperature,
             "num_nodata": int(counts[UNLABELLED]),
             "classes": [
                 {"label": label, "name": name, "num_pixels": int(counts[label])}

@@ -283,6 +283,33 @@ def test_probabilities_and_entropy_are_those_of_the_logits(result, expected):
         assert file.descriptions == NAMES
 
 
+def test_probabilities_are_at_the_temperature_that_the_evaluation_fitted(run, expected, tmp_path):
+    run = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    out = tmp_path / "out"
+    plain, notes = map_again(run, out, probabilities=True)
+    assert json.loads(plain.facts.read_text())["temperature"] == 1
+    assert any("the run is not evaluated; `hsi-se eval" in note for note in notes.notes)
+    hsi_se.evaluate(run)
+    report = run.read_report()
+    temperature = report["calibration"]["temperature"]
+    assert temperature != 1
+    scaled, notes = map_again(run, out, probabilities=True)
+    assert any(f"at temperature {temperature:.2f}" in note for note in notes.notes)
+    assert json.loads(scaled.facts.read_text())["temperature"] == temperature
+    with rasterio.open(scaled.probabilities) as file:
+        shares = np.moveaxis(file.read(), 0, 2)[2:]
+    wanted = torch.from_numpy(expected / temperature).double().softmax(2).numpy()[2:]
+    np.testing.assert_allclose(shares, wanted, atol=1e-3)
+
+    report["calibration"]["temperature"] = 1.0
+    run.report.write_text(json.dumps(report))
+    _, notes = map_again(run, out, probabilities=True)
+    assert any("could fit no temperature" in note for note in notes.notes)
+    unasked, notes = map_again(run, tmp_path / "classes")
+    assert json.loads(unasked.facts.read_text())["temperature"] is None
+    assert not any("temperature" in note for note in notes.notes)
+
+
 def test_the_picture_shows_the_class_colours(result, run, expected):
     palette = hsi_se.load_bundle(run).facts.palette
     pixels = (255 * matplotlib.image.imread(result.figure)[..., :3]).round().astype(int)

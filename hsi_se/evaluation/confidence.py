@@ -51,11 +51,11 @@ def is_scaled(temperature: float) -> bool:
 
 
 def to_probabilities(logits: NDArray[np.floating], *, temperature: float = 1.0) -> Fractions:
-    """Returns softmax(logits / temperature), `(n, c)`, which ranks the classes as the logits do.
+    """Returns softmax(logits / temperature) over the last axis, which ranks the classes as the logits do.
 
     In double precision: single precision rounds confidences near 1 to 1 and loses their order.
     """
-    return np.asarray(softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1))
+    return np.asarray(softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=-1))
 
 
 @dataclass(frozen=True, eq=False)
