@@ -118,6 +118,8 @@ def write_map(
     target = open_target(bundle, wanted, data=find_data(record, data), is_own=is_own)
     name = record.scene if scene is None else Path(scene).stem
     result = MapFolder(out if out is not None else folder.path / ("map" if scene is None else f"map-{name}"))
+    if out is None and scene is not None:
+        result.refuse_other(target.image.raster.path)
     # With a cluster the one here works on no tile: it knows how many rows a tile has.
     predictor = make_predictor(bundle, engine=engine, device=device if scheduler is None else "cpu")
     rows, cols, _ = target.image.shape

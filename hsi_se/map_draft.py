@@ -118,7 +118,7 @@ class MapDraft:
             notes += ("no GeoTIFF is written without rasterio; pip install 'hsi-se[geo]'",)
         counts = self._save_figure(title)
         about_map = {
-            "scene": str(target.image.raster.path),
+            "scene": str(target.image.raster.path.resolve()),
             "scene_digest": target.digest,
             "split_digest": facts.split_digest,
             "engine": engine,

@@ -33,6 +33,19 @@ class MapFolder:
     def __str__(self) -> str:
         return str(self.path)
 
+    def refuse_other(self, scene: Path) -> None:
+        """Proves that no map of another scene's file would be replaced by one of `scene`.
+
+        Raises:
+            RunError: it would.
+        """
+        try:
+            mapped = Path(json.loads(self.facts.read_text(encoding="utf-8"))["scene"])
+        except (OSError, KeyError, TypeError, ValueError):
+            return
+        if mapped != scene.resolve():
+            raise RunError(f"{self}: holds the map of {mapped}; name another folder with --out DIR")
+
     def list_files(self) -> list[Path]:
         """Every file that a map may have, in the order of their appearance: a header comes after its data."""
         floats = [

@@ -310,6 +310,23 @@ def test_probabilities_are_at_the_temperature_that_the_evaluation_fitted(run, ex
     assert not any("temperature" in note for note in notes.notes)
 
 
+def test_a_map_of_another_file_with_the_same_name_is_not_replaced(run, tmp_path, monkeypatch):
+    run = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    for folder in ("east", "west"):
+        (tmp_path / folder).mkdir()
+        write_scene(tmp_path / folder / "flight.tif")
+    monkeypatch.chdir(tmp_path)
+    written = write_map(run, scene="east/flight.tif", device="cpu")
+    assert {path.parent for path in written} == {run.path / "map-flight"}
+    with pytest.raises(
+        RunError, match=r"map-flight: holds the map of .*east/flight.tif; name another folder"
+    ):
+        write_map(run, scene="west/flight.tif", device="cpu")
+    monkeypatch.chdir("east")
+    assert write_map(run, scene="flight.tif", device="cpu") == written
+    assert write_map(run, scene="../west/flight.tif", device="cpu", out="../west/map")
+
+
 def test_the_picture_shows_the_class_colours(result, run, expected):
     palette = hsi_se.load_bundle(run).facts.palette
     pixels = (255 * matplotlib.image.imread(result.figure)[..., :3]).round().astype(int)
