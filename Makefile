@@ -29,8 +29,8 @@ demo: install
 test: install
 	$(BIN)/python -m pytest
 
-quick: install
-	$(BIN)/python -m pytest -m "not slow"
+quick: install  # what is not slow, two at a time, a thread each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2
 
 check: install
 	$(BIN)/ruff check .

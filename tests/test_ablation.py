@@ -132,6 +132,7 @@ def test_a_second_start_runs_only_what_is_not_finished(finished, tmp_path, monke
     assert all(len(variant.runs) == 3 for variant in report.scenes[0].variants)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_reported_and_does_not_stop_the_others(call, file, tmp_path, monkeypatch):
     assess = runner.assess_run
 

@@ -532,6 +532,7 @@ def test_a_killed_map_looks_unfinished_and_goes_on_where_it_stopped(run, result,
     assert not list(out.glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_second_process_on_the_same_map_is_refused_and_the_first_loses_nothing(run, result, tmp_path):
     out = tmp_path / "out"
     with mapping_slowly(run, out) as first:

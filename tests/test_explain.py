@@ -180,6 +180,7 @@ def test_a_folder_without_a_run_is_refused(call, tmp_path):
     assert "no run in here" in err
 
 
+@pytest.mark.slow
 def test_gates_inside_residual_blocks_are_found_one_by_one(tmp_path):
     run = train(
         tmp_path / "run", "model={name: se_resnet, attention: {layer1: {kind: se}, layer2: {kind: eca}}}"

@@ -132,6 +132,7 @@ def test_networks_take_patches_of_every_size_that_fits_them(name, patch):
     assert network(torch.randn(2, 1, 15, patch, patch)).shape == (2, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_point_takes_every_block_that_fits_and_changes_the_output(name):
     bare = settings(name, attention={})

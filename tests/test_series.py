@@ -110,6 +110,7 @@ def test_a_seed_that_another_process_is_at_is_left_to_it(tmp_path):
     assert len(folder.list_runs()) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["seeds", "gap"])
 def test_what_goes_on_by_itself_lies_in_the_same_folder_on_any_day(what, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -133,6 +134,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.slow
 def test_the_gap_compares_as_many_training_pixels_of_each_class(tmp_path):
     # Buffer 4, smaller than the patch: the tiny scene has no room for more.
     config = tiny("split={kind: blocks, train: 0.2, block_size: 5, buffer: 4}")
@@ -144,6 +146,7 @@ def test_the_gap_compares_as_many_training_pixels_of_each_class(tmp_path):
     assert RunFolder.open(tmp_path / "gap" / "random").read_config().split.kind == "random"
 
 
+@pytest.mark.slow
 def test_the_gap_takes_the_share_of_a_random_split(tmp_path):
     config = tiny("split={kind: random, train: 0.1}", "scene={synthetic: 0, rows: 48, cols: 48, bands: 16}")
     gap = series.measure_gap(config, run=tmp_path / "gap", device="cpu")

@@ -67,6 +67,7 @@ def test_lines_follow_the_epochs_until_the_record_appears(finished, unfinished):
     assert re.fullmatch(pattern.format(2, second.loss, "finished"), lines[2])
 
 
+@pytest.mark.slow
 def test_an_ablation_is_followed_run_by_run_until_its_report_misses_none(tmp_path):
     file, out = tmp_path / "tiny.yaml", tmp_path / "out"
     file.write_text(FILE)
