@@ -311,6 +311,7 @@ class RunFolder:
         try:
             report: dict[str, Any] = json.loads(self.report.read_text(encoding="utf-8"))
             report["overall_accuracy"], report["confusion_matrix"], report["verdict"]
+            float(report["calibration"]["temperature"])
         except FileNotFoundError:
             raise RunError(
                 f"{self}: is not evaluated yet ({self.report.name} is missing); {self._to_evaluate}"

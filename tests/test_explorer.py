@@ -149,6 +149,12 @@ def test_names_from_files_are_text_and_never_markup(files):
         (lambda run: run.report.write_text("{}"), "report.json: not what this version writes; run `hsi-se"),
         (lambda run: run.report.write_text("[1]"), "report.json: not what this version writes; run `hsi-se"),
         (
+            lambda run: run.report.write_text(
+                '{"overall_accuracy": 1, "confusion_matrix": [], "verdict": "", "calibration": {}}'
+            ),
+            "report.json: not what this version writes; run `hsi-se",
+        ),
+        (
             lambda run: run.explorer.unlink(),
             "explorer.safetensors: missing from the run folder; run `hsi-se ",
         ),
