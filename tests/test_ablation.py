@@ -232,6 +232,7 @@ def test_a_variant_that_has_changed_under_its_name_is_refused(finished, tmp_path
         runner.run_ablation(load_ablation(other), out=finished.path, device="cpu", watcher=Log())
 
 
+@pytest.mark.slow
 def test_an_interrupted_ablation_has_a_report_of_what_is_finished(file, tmp_path, monkeypatch):
     assess, done = runner.assess_run, []
 
@@ -305,6 +306,7 @@ def test_off_a_terminal_every_run_is_a_line_with_the_mean_so_far(call, finished,
     assert re.fullmatch(r"4/4  none, seed 1  finished  OA [\d.]+ %  \([\d.]+ ± [\d.]+, n=2\)", lines[3])
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_a_table_of_every_variants_state_and_mean(finished, file):
     command = [sys.executable, "-m", "hsi_se", "ablate", file, "--out", finished.path]
     code = (

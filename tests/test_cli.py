@@ -216,6 +216,7 @@ def test_seeds_and_their_evaluation_end_with_the_interval(call, tmp_path):
     assert out.splitlines()[-1] == f"report: {folder / 'summary.md'}"
 
 
+@pytest.mark.slow
 def test_gap_prints_both_splits_side_by_side(call, tmp_path):
     split = ("--set", "split={kind: blocks, train: 0.2, block_size: 5, buffer: 4}")
     code, out, _ = call(
@@ -246,6 +247,7 @@ def test_a_path_that_cannot_be_written_is_one_line(call, tmp_path):
     assert re.fullmatch(r"hsi-se: .*file.*: .*; check the path, its rights and the room on the disk\n", err)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["corn [no-till]", "soy [/x]", ":corn:", "wheat $5^$ or", "$a_x$", "oats | barley"]
 )

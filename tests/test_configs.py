@@ -31,6 +31,7 @@ def test_a_config_opens_with_its_purpose_what_to_expect_and_its_command(path):
     assert any(f"hsi-se train configs/{path.name}" in line for line in comment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_config_runs_for_an_epoch_on_a_small_scene(path, tmp_path):
     small = [

@@ -300,6 +300,7 @@ def test_on_indian_pines_every_class_is_on_both_sides_but_those_smaller_than_the
     assert len(split.train) / 10_249 == pytest.approx(0.1, abs=0.02)
 
 
+@pytest.mark.slow
 @needs_real_scenes
 @pytest.mark.parametrize("seed", [0, 1])
 def test_on_pavia_university_every_class_has_its_share_on_both_sides(pavia_university, seed):

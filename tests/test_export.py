@@ -49,6 +49,7 @@ def cut_patches(run, count: int) -> np.ndarray:
     return windows[:: len(windows) // count][:count].astype(np.float32)
 
 
+@pytest.mark.slow
 def test_onnxruntime_agrees_for_any_number_of_patches(run, tmp_path):
     path = export(run, file_format="onnx", out=tmp_path / "a.onnx")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

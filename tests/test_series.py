@@ -80,6 +80,7 @@ def test_the_summary_says_that_every_seed_has_its_own_split(folder):
     assert "Every seed has its own split" in folder.report_text.read_text()
 
 
+@pytest.mark.slow
 def test_a_fixed_split_seed_gives_all_runs_one_split_and_the_summary_says_so(tmp_path):
     folder = series.train_series(tiny("split.seed=4"), [0, 1], run=tmp_path / "seeds", device="cpu")
     assert len({run.read_record().split_digest for run in folder.list_runs()}) == 1
