@@ -4,6 +4,7 @@ Whatever needs torch is imported inside the command that needs it, so that `--he
 """
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -393,9 +394,19 @@ _UsageError: Any = typer.BadParameter.__base__
 _INTERRUPTED = 130
 
 
+def _refuse_bytes(words: Iterable[str]) -> None:
+    """Raises ConfigError for a word that is no UTF-8: not every library beneath opens such files."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{word!a}: is no text in UTF-8; rename the file or folder") from None
+
+
 def main() -> None:
     """Runs the command line. Exit codes: 0 done, 2 the user's mistake, 1 ours, 130 or 143 interrupted."""
     try:
+        _refuse_bytes(sys.argv)
         code = app(prog_name="hsi-se", standalone_mode=False)
         if code == _INTERRUPTED:  # a Ctrl-C that typer has taken
             raise KeyboardInterrupt

@@ -747,3 +747,10 @@ def test_an_export_that_cannot_be_made_is_refused(refuse: Refuse, trained_here: 
     assert refuse("export", trained_here, "--format", "onnx", "--out", "a.pt").startswith(
         "--out a.pt: a file of "
     )
+
+
+@pytest.mark.parametrize("words", [("train", "é\udcff.yaml"), ("map", "run", "--out", "\udcff")])
+def test_a_name_that_is_no_utf_8_is_refused_before_a_library_stumbles_over_it(call, words):
+    code, out, err = call(*words)
+    assert (code, out) == (2, "")
+    assert err == f"hsi-se: {words[-1]!a}: is no text in UTF-8; rename the file or folder\n"
