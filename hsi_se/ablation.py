@@ -254,7 +254,7 @@ def _start_cluster(workers: int | None, scheduler: str | None) -> Iterator[Any]:
             n_workers=workers,
             threads_per_worker=1,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any free port: a taken one is a warning
             memory_limit=0,
             silence_logs=50,
         ) as cluster,

@@ -61,7 +61,7 @@ def predict_on_cluster(
     done = as_completed(with_results=True, raise_errors=False)
 
     def send() -> None:
-        num_workers = max(1, _count_workers(client, at_most=-1))  # the first may yet come
+        num_workers = max(1, _count_workers(client))  # the first may yet come
         while len(at_work) < _TILES_A_WORKER * num_workers and (tile := next(waiting, None)) is not None:
             read = source.read(tile)
             future = client.submit(_predict, shared, engine, device, read, pure=False)
@@ -85,7 +85,7 @@ def _await_one(done: Any, client: Any, scheduler: str) -> None:
     """Returns when a tile is done, however long a worker takes for it."""
     last_seen = time.monotonic()
     while not done.has_ready():
-        if _count_workers(client, at_most=1):
+        if _count_workers(client):
             last_seen = time.monotonic()
         elif time.monotonic() - last_seen > _LOST_S:
             raise ClusterError(
@@ -95,9 +95,13 @@ def _await_one(done: Any, client: Any, scheduler: str) -> None:
         time.sleep(_LOOK_S)
 
 
-def _count_workers(client: Any, *, at_most: int) -> int:
-    """Returns 0 also while the scheduler cannot be reached; -1 sets no limit."""
-    return len(client.scheduler_info(n_workers=at_most).get("workers", ()))
+def _count_workers(client: Any) -> int:
+    """Returns 0 also while the scheduler cannot be reached.
+
+    The number is right in every answer of the scheduler's, the list of workers is not: the client asks by
+    itself too, for none of them, and may do so between a question and its answer.
+    """
+    return int(client.scheduler_info().get("n_workers", 0))
 
 
 def _explain(failure: Any, tile: range, scheduler: str) -> str:

@@ -177,7 +177,9 @@ class AtFirstTile(Silent):
 def farm() -> Iterator[Farm]:
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "0.5s"}),  # to a scheduler that is lost
-        LocalCluster(n_workers=0, processes=False, dashboard_address=None, silence_logs=50) as scheduler,
+        LocalCluster(
+            n_workers=0, processes=False, dashboard_address="127.0.0.1:0", silence_logs=50
+        ) as scheduler,
     ):
         farm = Farm(scheduler)
         yield farm
@@ -271,6 +273,7 @@ def test_a_worker_may_take_longer_for_a_tile_than_a_cluster_may_have_none(
     predict = cluster._predict
     monkeypatch.setattr(cluster, "_predict", slowly)
     monkeypatch.setattr(cluster, "_LOST_S", 0.1)
+    monkeypatch.setattr(cluster, "_LOOK_S", 0.03)
     farm.add_worker()
     map_on(farm, run, tmp_path / "out")
     assert (tmp_path / "out" / "map.img").read_bytes() == expected
