@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.scene.palette import Colour
-from hsi_se.scene.raster import Georeference
+from hsi_se.scene.raster import Georeference, parse_crs
 from hsi_se.scene.scene import UNLABELLED
 
 NODATA_NAME = "nodata"
@@ -259,14 +259,8 @@ def _describe_place(georeference: Georeference | None) -> dict[str, str]:
 
 def _identify(crs: str) -> tuple[int | None, str]:
     """The EPSG code of a coordinate system where it has one, and its WKT in the dialect that ENVI reads."""
-    if crs and has_rasterio():
-        import rasterio.crs
-        import rasterio.errors
-
-        try:
-            known = rasterio.crs.CRS.from_user_input(crs)
-            return known.to_epsg(), known.to_wkt(version="WKT1_ESRI")
-        except rasterio.errors.CRSError:
-            pass
+    known = parse_crs(crs) if has_rasterio() else None
+    if known is not None:
+        return known.to_epsg(), known.to_wkt(version="WKT1_ESRI")
     code = re.fullmatch(r"EPSG:(\d+)", crs)
     return (int(code[1]), "") if code else (None, crs)

@@ -45,24 +45,30 @@ class Georeference:
 
     @property
     def pixel_area_m2(self) -> float | None:
-        """Area of a pixel in the plane of the map; None where the system is in degrees or not known."""
-        metres = _measure_unit(self.crs or "")
+        """Area of a pixel in the plane of the map; None where the system is in degrees or not known.
+
+        Without rasterio, UTM on WGS 84 alone is known.
+        """
+        known = parse_crs(self.crs or "")
+        if known is not None:
+            metres = known.linear_units_factor[1] if known.is_projected else None
+        else:
+            metres = 1 if re.fullmatch(r"EPSG:32[67]\d\d", self.crs or "") else None
         if metres is None or self.transform is None:
             return None
         a, b, _, d, e, _ = self.transform
-        return abs(a * e - b * d) * metres**2
+        return float(abs(a * e - b * d) * metres**2)
 
 
-def _measure_unit(crs: str) -> float | None:
-    """Metres in a unit of a projected system. Without rasterio, UTM on WGS 84 alone is known."""
+def parse_crs(crs: str) -> Any:
+    """Returns rasterio's coordinate system; None if it knows none of that name, or is not installed."""
     try:
         import rasterio.crs
         import rasterio.errors
     except ImportError:
-        return 1.0 if re.fullmatch(r"EPSG:32[67]\d\d", crs) else None
+        return None
     try:
-        known = rasterio.crs.CRS.from_user_input(crs)
-        return float(known.linear_units_factor[1]) if known.is_projected else None
+        return rasterio.crs.CRS.from_user_input(crs)
     except rasterio.errors.CRSError:
         return None
 
