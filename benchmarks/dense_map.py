@@ -38,10 +38,10 @@ import torch
 from numpy.typing import NDArray
 
 from hsi_se import build_model, predict_logits
-from hsi_se.config_model import HybridSN
-from hsi_se.mapping.dense import DenseEngine
+from hsi_se.config.model import HybridSN
 from hsi_se.models.hybridsn import HybridSN as Network
 from hsi_se.models.inference import predict_patches
+from hsi_se.prediction.dense import DenseEngine
 from hsi_se.sampling.patches import PatchDataset, pad_cube
 
 PATCH_SIZE, NUM_CLASSES = 25, 16

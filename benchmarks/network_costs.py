@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hsi_se import build_model
-from hsi_se.config_model import ModelSettings
+from hsi_se.config.model import ModelSettings
 from hsi_se.models.cost import count_macs, count_parameters
 
 SIZES = {"num_bands": 20, "patch_size": 15, "num_classes": 16}

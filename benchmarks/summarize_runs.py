@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hsi_se.evaluation.statistics import Summary, summarize
-from hsi_se.records import RunFolder
+from hsi_se.runs.folder import RunFolder
 
 MEASURES = ("overall_accuracy", "average_accuracy", "kappa")
 

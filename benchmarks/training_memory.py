@@ -26,7 +26,7 @@ import scipy.io
 import torch
 
 from hsi_se import load_config, train
-from hsi_se.training.history import Silent
+from hsi_se.progress import Silent
 
 ROWS, COLS, BANDS = 610, 340, 103
 CLASS_SIZES = (6631, 18649, 2099, 3064, 1345, 5029, 1330, 3682, 947)  # of Pavia University

@@ -40,16 +40,16 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from hsi_se.config import TrainSettings
-from hsi_se.config_model import HybridSN, SqueezeExcite
+from benchmarks.step_profile import measure_product_rate
+from hsi_se.config.model import HybridSN, SqueezeExcite
+from hsi_se.config.training import TrainSettings
 from hsi_se.models import build_model
 from hsi_se.models.network import Network
+from hsi_se.progress import EpochRecord, Silent
 from hsi_se.sampling.patches import PatchDataset, pad_cube
 from hsi_se.sampling.splits import Pixels
 from hsi_se.training.augment import draw_area
 from hsi_se.training.fit import fit
-from hsi_se.training.history import EpochRecord, Silent
-from hsi_se.training.profile import measure_product_rate
 from hsi_se.training.shared_step import share_forward
 from hsi_se.training.step import Stepper
 

@@ -6,19 +6,22 @@ The functions below are imported when they are first used, so that `import hsi_s
 import importlib
 from typing import TYPE_CHECKING
 
+from hsi_se.version import __version__
+
 if TYPE_CHECKING:
-    from hsi_se.bundled import load_bundle
-    from hsi_se.cartography import map_scene
-    from hsi_se.config_file import load_config
-    from hsi_se.experiment import evaluate, train
-    from hsi_se.mapping.logits import predict_logits
+    from hsi_se.config.yaml_file import load_config
+    from hsi_se.maps.write import map_scene
     from hsi_se.models import build_model
     from hsi_se.models.insertion import insert_attention
+    from hsi_se.prediction.bundled import load_bundle
+    from hsi_se.prediction.logits import predict_logits
     from hsi_se.sampling.splits import make_split
-    from hsi_se.scene.readers import load_scene
+    from hsi_se.scene.loading import load_scene
+    from hsi_se.workflows.evaluate import evaluate
+    from hsi_se.workflows.train import train
 
-__version__ = "0.1.0"
 __all__ = [
+    "__version__",
     "build_model",
     "evaluate",
     "insert_attention",
@@ -33,15 +36,15 @@ __all__ = [
 
 _HOMES = {
     "build_model": "hsi_se.models",
-    "evaluate": "hsi_se.experiment",
+    "evaluate": "hsi_se.workflows.evaluate",
     "insert_attention": "hsi_se.models.insertion",
-    "load_bundle": "hsi_se.bundled",
-    "load_config": "hsi_se.config_file",
-    "load_scene": "hsi_se.scene.readers",
+    "load_bundle": "hsi_se.prediction.bundled",
+    "load_config": "hsi_se.config.yaml_file",
+    "load_scene": "hsi_se.scene.loading",
     "make_split": "hsi_se.sampling.splits",
-    "map_scene": "hsi_se.cartography",
-    "predict_logits": "hsi_se.mapping.logits",
-    "train": "hsi_se.experiment",
+    "map_scene": "hsi_se.maps.write",
+    "predict_logits": "hsi_se.prediction.logits",
+    "train": "hsi_se.workflows.train",
 }
 
 

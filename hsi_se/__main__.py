@@ -1,5 +1,5 @@
 """`python -m hsi_se` is `hsi-se`."""
 
-from hsi_se.cli import main
+from hsi_se.cli.main import main
 
 main()

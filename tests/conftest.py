@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hsi_se.cli import main
-from hsi_se.config import Config
-from hsi_se.config_file import load_config
+from hsi_se.cli.main import main
+from hsi_se.config.experiment import Config
+from hsi_se.config.yaml_file import load_config
 from hsi_se.scene.scene import Scene
 from hsi_se.scene.synthetic import make_synthetic_scene
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-import hsi_se.experiment  # noqa: F401  what a training needs is imported once, by the server
-from hsi_se.cli import main
+import hsi_se.workflows.train  # noqa: F401  what a training needs is imported once, by the server
+from hsi_se.cli.main import main
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([__name__])

@@ -1,101 +1,53 @@
-"""The rooms of the package, in the order in which a pixel walks through them."""
+"""The rooms of the package and the arrows between them: what each room may import, and nothing else."""
 
 import ast
+import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "hsi_se"
 
-# A module imports only from rows above its own, or from its own row's folder.
-ROOMS = (
-    "errors",
-    "durable",
-    "launcher",
-    "locking",
-    "settings",
-    "config_model",
-    "config",
-    "config_file",
-    "ablation_file",
-    "scene",
-    "sampling",
-    "attention",
-    "models",
-    "training",
-    "mapping",
-    "evaluation",
-    "explanation",
-    "records",
-    "map_folder",
-    "map_target",
-    "series_record",
-    "ablation_record",
-    "ablation_summary",
-    "lifecycle",
-    "report",
-    "survey",
-    "preview",
-    "measure",
-    "bundled",
-    "opened_run",
-    "experiment",
-    "profiling",
-    "cross_scene",
-    "explain",
-    "series",
-    "cluster",
-    "ablation",
-    "ablation_plan",
-    "map_draft",
-    "cartography",
-    "export",
-    "terminal",
-    "watch",
-    "cli_scene",
-    "cli_ablate",
-    "cli_report",
-    "cli",
-    "__main__",
-)
-TORCH_FREE = (
-    "errors",
-    "durable",
-    "launcher",
-    "locking",
-    "settings",
-    "config_model",
-    "config",
-    "config_file",
-    "ablation_file",
-    "scene",
-    "evaluation",
-    "explanation",
-    "records",
-    "map_folder",
-    "series_record",
-    "ablation_record",
-    "ablation_summary",
-    "lifecycle",
-    "report",
-    "survey",
-    "terminal",
-    "watch",
-    "cli_scene",
-    "cli_ablate",
-    "cli_report",
-    "cli",
-)
-API = (
-    "hsi_se",
-)  # `hsi_se/__init__.py` names the public functions of every room, and may be asked for its version
+# The ground, which every room may import besides the rooms that its row names.
+GROUND = ("errors", "progress", "version", "config", "system")
+DATA = ("scene", "sampling")
+ROOMS: Mapping[str, tuple[str, ...]] = {
+    "errors": (),
+    "progress": (),
+    "version": (),
+    "config": ("errors",),
+    "system": ("errors",),
+    "scene": GROUND,
+    "attention": GROUND,
+    "sampling": (*GROUND, "scene"),
+    "models": (*GROUND, "attention", *DATA),
+    "evaluation": (*GROUND, *DATA),
+    "training": (*GROUND, "attention", *DATA, "models", "evaluation"),
+    "runs": (*GROUND, *DATA, "evaluation"),
+    "prediction": (*GROUND, "attention", *DATA, "models", "runs"),
+    "report": (*GROUND, *DATA, "evaluation", "runs", "prediction.class_map"),
+    "maps": (*GROUND, *DATA, "evaluation", "runs", "prediction", "report"),
+    "workflows": (
+        *GROUND, "attention", *DATA, "models", "evaluation", "training", "runs", "prediction", "report",
+    ),
+    "ablation": (*GROUND, *DATA, "models", "evaluation", "training", "runs", "report", "workflows"),
+    "cli": (
+        *GROUND, *DATA, "models", "evaluation", "runs", "prediction", "report", "maps", "workflows",
+        "ablation",
+    ),
+    "__main__": ("cli",),
+}  # fmt: skip
+MOST_FLOORS = 12
+TORCH_FREE = ("errors", "progress", "version", "config", "scene", "evaluation", "runs", "report", "cli")
+ALSO_TORCH_FREE = ("prediction.class_map", "ablation.file", "ablation.record", "ablation.summary")
 
 
 def room_of(module: str) -> str:
-    """`hsi_se.scene.readers` is in the room `scene`."""
+    """`hsi_se.scene.loading` is in the room `scene`."""
     return module.split(".")[1]
 
 
@@ -112,13 +64,15 @@ def imports_of(source: str) -> Iterator[str]:
                 yield node.module
 
 
-def find_upward_imports(sources: dict[str, str]) -> list[str]:
-    """Every import in `sources` (module name to text) that goes to the importer's row's right."""
+def find_forbidden_imports(sources: dict[str, str]) -> list[str]:
+    """Every import in `sources` (module name to text) from a room that the importer's row does not name."""
     return [
         f"{module} imports {imported}"
         for module, source in sources.items()
         for imported in imports_of(source)
-        if imported not in API and ROOMS.index(room_of(imported)) > ROOMS.index(room_of(module))
+        if room_of(imported) != room_of(module)
+        and room_of(imported) not in ROOMS[room_of(module)]
+        and imported.removeprefix("hsi_se.") not in ROOMS[room_of(module)]
     ]
 
 
@@ -127,64 +81,101 @@ def read_package() -> dict[str, str]:
     for path in PACKAGE.rglob("*.py"):
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
         name = ".".join(part for part in parts if part != "__init__")
-        if name != "hsi_se":
+        if name != "hsi_se":  # which names the public functions of every room
             sources[name] = path.read_text(encoding="utf-8")
     return sources
+
+
+def count_floors(rooms: Mapping[str, tuple[str, ...]]) -> int:
+    """The rooms on the longest way down; raises CycleError where a way leads back."""
+    floors: dict[str, int] = {}
+    below = {room: {name.split(".")[0] for name in names} for room, names in rooms.items()}
+    for room in TopologicalSorter(below).static_order():
+        floors[room] = 1 + max((floors[name] for name in below[room]), default=0)
+    return max(floors.values())
 
 
 def test_every_module_is_in_a_room():
     assert {room_of(module) for module in read_package()} == set(ROOMS)
 
 
-def test_no_module_imports_from_a_room_below_its_own():
-    assert find_upward_imports(read_package()) == []
+def test_only_the_ground_lies_at_the_top():
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {
+        "__init__", "__main__", "errors", "progress", "version",
+    }  # fmt: skip
+
+
+def test_no_module_imports_from_a_room_that_its_own_may_not():
+    assert find_forbidden_imports(read_package()) == []
+
+
+def test_the_rooms_lie_on_few_floors():
+    assert count_floors(ROOMS) <= MOST_FLOORS
+
+
+def test_no_module_imports_itself_by_a_detour():
+    sources = read_package()
+    arrows = {name: {each for each in imports_of(text) if each in sources} for name, text in sources.items()}
+    TopologicalSorter(arrows).prepare()  # raises CycleError
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        "from hsi_se.experiment import train",
-        "from hsi_se import experiment",
-        "import hsi_se.cli",
-        "def late():\n    from hsi_se.records import RunFolder",
+        "from hsi_se.workflows.train import train",
+        "from hsi_se import workflows",
+        "import hsi_se.cli.main",
+        "def late():\n    from hsi_se.runs.folder import RunFolder",
+        "from hsi_se.models import build_model",
     ],
 )
-def test_an_upward_import_is_found(line):
-    assert find_upward_imports({"hsi_se.sampling.splits": line})
+def test_a_forbidden_import_is_found(line):
+    assert find_forbidden_imports({"hsi_se.sampling.splits": line})
 
 
-def list_loaded(statement: str) -> set[str]:
-    """The modules in a new interpreter after a statement."""
-    code = f"{statement}\nimport sys\nprint(*sys.modules)"
+def test_of_a_room_that_is_named_by_one_module_the_others_are_forbidden():
+    assert not find_forbidden_imports(
+        {"hsi_se.report.page": "from hsi_se.prediction.class_map import ClassMap"}
+    )
+    assert find_forbidden_imports({"hsi_se.report.page": "from hsi_se.prediction.dense import DenseEngine"})
+
+
+# ---------------------------------------------------------------------------------- what is loaded when
+
+
+def list_loaded(*statements: str) -> list[set[str]]:
+    """The modules of one new interpreter after each of some statements."""
+    code = "import json, sys\n" + "".join(
+        f"{statement}\nprint(json.dumps(list(sys.modules)))\n" for statement in statements
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
+    return [set(json.loads(line)) for line in done.stdout.splitlines() if line.startswith("[")]
 
 
-@pytest.mark.parametrize("room", TORCH_FREE)
-def test_a_torch_free_room_never_imports_torch(room):
-    modules = [module for module in read_package() if room_of(module) == room]
-    assert modules
-    assert "torch" not in list_loaded("; ".join(f"import {module}" for module in modules))
+def import_room(room: str) -> str:
+    modules = [module for module in read_package() if f"{module}.".startswith(f"hsi_se.{room}.")]
+    assert modules, room
+    return "; ".join(f"import {module}" for module in modules)
 
 
-def test_importing_the_package_imports_nothing_heavy():
-    loaded = list_loaded("import hsi_se")
-    assert not loaded & {"torch", "numpy", "pydantic"}
-
-
-def test_libraries_of_single_formats_are_imported_when_such_a_file_is_opened():
-    loaded = list_loaded("import hsi_se.scene.readers, hsi_se.cli")
-    assert not loaded & {"h5py", "rasterio", "pooch", "scipy.io", "spectral", "matplotlib"}
+def test_the_package_its_help_and_the_torch_free_rooms_stay_free_of_torch():
+    rooms = (*TORCH_FREE, *ALSO_TORCH_FREE)
+    show_help = (
+        "from hsi_se.cli.main import app; sys.argv = ['hsi-se', '--help']\n"
+        "try:\n    app()\nexcept SystemExit as stop:\n    assert stop.code == 0"
+    )
+    formats = "import hsi_se.scene.loading"
+    loaded = list_loaded("import hsi_se", show_help, formats, *map(import_room, rooms))
+    package, after_help, after_formats, *after_rooms = loaded
+    assert not package & {"torch", "numpy", "pydantic"}
+    assert "typer" in after_help
+    heavy = {"torch", "h5py", "rasterio", "pooch", "scipy.io", "spectral", "matplotlib", "dask"}
+    assert not after_help & heavy
+    assert not after_formats & heavy
+    with_torch = [room for room, modules in zip(rooms, after_rooms, strict=True) if "torch" in modules]
+    assert with_torch == []  # the first one is at fault
 
 
 def test_the_torch_check_can_fail():
-    assert "torch" in list_loaded("import hsi_se.models")
-
-
-def test_help_answers_without_torch():
-    loaded = list_loaded(
-        "import sys\nfrom hsi_se.cli import app\nsys.argv = ['hsi-se', '--help']\n"
-        "try:\n    app()\nexcept SystemExit as stop:\n    assert stop.code == 0"
-    )
-    assert "typer" in loaded
-    assert "torch" not in loaded
+    before, after = list_loaded("import hsi_se.models.device", "import hsi_se.errors")
+    assert "torch" in before & after

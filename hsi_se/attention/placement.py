@@ -2,7 +2,6 @@
 
 from torch import nn
 
-from hsi_se import config_model as config
 from hsi_se.attention.cbam import Cbam
 from hsi_se.attention.coordinate import Coordinate
 from hsi_se.attention.eca import EfficientChannel
@@ -11,6 +10,7 @@ from hsi_se.attention.nonlocal_block import NonLocal
 from hsi_se.attention.simam import SimAm
 from hsi_se.attention.squeeze_excite import SqueezeExcite
 from hsi_se.attention.strip_pooling import StripPooling
+from hsi_se.config import model as config
 
 
 def build_attention(settings: config.AttentionSettings | None, *, shape: tuple[int, ...]) -> nn.Module:

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsi_se.config import Config
+from hsi_se.config.experiment import Config
 from hsi_se.evaluation.area import AREA_CAVEAT, AreaEstimate, estimate_area
 from hsi_se.evaluation.audit import SplitAudit, accuracies, audit_split
+from hsi_se.evaluation.baselines import SpectralBaseline, evaluate_spectral_baseline
 from hsi_se.evaluation.confidence import (
     Rejection,
     Reliability,
@@ -19,7 +20,6 @@ from hsi_se.evaluation.confidence import (
     measure_rejection,
     to_probabilities,
 )
-from hsi_se.evaluation.floor import SpectralBaseline, evaluate_spectral_baseline
 from hsi_se.evaluation.metrics import Evaluation, evaluate_labels, number_or_none
 from hsi_se.sampling.splits import Pixels, Split
 from hsi_se.scene.scene import GroundTruth

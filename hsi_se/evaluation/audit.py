@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsi_se.config import Config, PcaReduction
-from hsi_se.evaluation.floor import evaluate_location_floor
+from hsi_se.config.experiment import Config, PcaReduction
+from hsi_se.evaluation.baselines import evaluate_location_floor
 from hsi_se.evaluation.metrics import Evaluation, number_or_none
 from hsi_se.sampling.leakage import Leakage, audit_leakage
 from hsi_se.sampling.splits import Split

@@ -228,3 +228,12 @@ def why_no_ranks(num_scenes: int, num_variants: int) -> str:
 def _nemenyi(num_scenes: int, num_variants: int) -> float:
     quantile = float(studentized_range.ppf(_CONFIDENCE, num_variants, np.inf)) / 2**0.5
     return quantile * math.sqrt(num_variants * (num_variants + 1) / (6 * num_scenes))
+
+
+def describe_splits(num_splits: int, num_seeds: int) -> str:
+    """Whether the spread over seeds contains that of the pixels drawn, in words."""
+    if num_splits == num_seeds:
+        return "Every seed has its own split: the spread is that of the pixels drawn and of the training."
+    if num_splits == 1:
+        return "All seeds share one split: the spread is that of the training alone."
+    return f"The {num_seeds} seeds have {num_splits} different splits between them."

@@ -6,7 +6,7 @@ import math
 import torch
 from torch import nn
 
-from hsi_se import config_model as config
+from hsi_se.config import model as config
 from hsi_se.errors import ConfigError
 from hsi_se.models.cnn3d import Cnn3d
 from hsi_se.models.hybridsn import HybridSN

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from hsi_se import config_model as config
+from hsi_se.config import model as config
 from hsi_se.models.hybridsn import make_conv3d, stage_shapes
 from hsi_se.models.network import Network, fill_slots, make_head
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hsi_se import config_model as config
+from hsi_se.config import model as config
 from hsi_se.models import build_model
 from hsi_se.models.classical import CentrePixelClassifier
 from hsi_se.models.inference import evaluation_mode

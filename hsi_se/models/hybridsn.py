@@ -12,7 +12,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from hsi_se import config_model as config
+from hsi_se.config import model as config
 from hsi_se.models.network import Network, fill_slots
 
 

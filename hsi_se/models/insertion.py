@@ -8,7 +8,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from hsi_se.attention.placement import build_attention
-from hsi_se.config_model import AttentionSettings
+from hsi_se.config.model import AttentionSettings
 from hsi_se.errors import ConfigError
 from hsi_se.models.inference import evaluation_mode
 

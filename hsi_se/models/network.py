@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from hsi_se.attention.placement import build_attention
-from hsi_se.config_model import Attention
+from hsi_se.config.model import Attention
 
 
 class Network(nn.Module):

@@ -7,7 +7,7 @@ Axes: n images, c channels, h rows, w cols; s groups.
 import torch
 from torch import Tensor, nn
 
-from hsi_se import config_model as config
+from hsi_se.config import model as config
 from hsi_se.models.network import make_conv2d
 from hsi_se.models.residual import EXPANSION, WIDTHS, ResidualBlock, ResidualNetwork
 

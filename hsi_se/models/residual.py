@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from hsi_se import config_model as config
 from hsi_se.attention.placement import build_attention
+from hsi_se.config import model as config
 from hsi_se.models.network import Network, make_conv2d, make_head, make_stem
 
 WIDTHS = {"layer1": 64, "layer2": 128, "layer3": 256, "layer4": 512}

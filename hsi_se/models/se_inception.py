@@ -9,7 +9,7 @@ Axes: n images, c channels, h rows, w cols.
 import torch
 from torch import Tensor, nn
 
-from hsi_se import config_model as config
+from hsi_se.config import model as config
 from hsi_se.models.network import Network, fill_slots, make_conv2d, make_head, make_stem
 
 # Features of 1×1; of 1×1 and 3×3; of 1×1 and 5×5; of 1×1 after the pool.

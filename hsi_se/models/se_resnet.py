@@ -5,7 +5,7 @@ Hu, Shen, Albanie, Sun, Wu: Squeeze-and-Excitation Networks, https://arxiv.org/a
 
 from torch import nn
 
-from hsi_se import config_model as config
+from hsi_se.config import model as config
 from hsi_se.models.network import make_conv2d
 from hsi_se.models.residual import EXPANSION, WIDTHS, ResidualBlock, ResidualNetwork
 

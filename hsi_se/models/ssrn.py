@@ -10,7 +10,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from hsi_se import config_model as config
+from hsi_se.config import model as config
 from hsi_se.models.network import Network, fill_slots, make_head
 
 _NUM_COLLAPSED = 128  # features once the spectral depth is gone

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from hsi_se.explanation import Explanation
 from hsi_se.report.figures import save_figure, style_class_line
+from hsi_se.runs.explanation import Explanation
 
 _DPI = 150
 

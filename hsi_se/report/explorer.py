@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.confidence import Reliability, to_probabilities
-from hsi_se.records import Arrays
+from hsi_se.runs.bundle import Arrays
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.inspection import stretch
-from hsi_se.scene.raster import Floats, pick_false_colour
+from hsi_se.scene.raster import Floats
 from hsi_se.scene.scene import Scene
+from hsi_se.scene.wavelengths import pick_false_colour
 
 NUM_TOP = 3
 FULL = 65535  # a probability of 1, and the highest value of a band

@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.text import Text
 
-from hsi_se.durable import replacing
 from hsi_se.evaluation.metrics import Evaluation
-from hsi_se.mapping.class_map import ClassMap
+from hsi_se.prediction.class_map import ClassMap
 from hsi_se.report.tables import kappa_text
 from hsi_se.sampling.disjoint import Side, SideMap
 from hsi_se.scene.raster import Colour, Floats
 from hsi_se.scene.scene import UNLABELLED
+from hsi_se.system.files import replacing
 
 _DPI = 150
 _LEGEND_INCHES = 2.6

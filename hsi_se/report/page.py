@@ -13,21 +13,23 @@ import numpy as np
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from hsi_se.config_file import dump_config
-from hsi_se.durable import replacing
+from hsi_se.config.yaml_file import dump_config
 from hsi_se.evaluation.confidence import Rejection
 from hsi_se.evaluation.metrics import Evaluation
-from hsi_se.explanation import Explanation, GateExplanation
-from hsi_se.records import Arrays, BundleFacts, RunFolder, RunRecord
 from hsi_se.report.charts import Axis, Chart, Line, draw_lines, find_lower_end
 from hsi_se.report.explorer import Explorer
 from hsi_se.report.figures import SIDE_COLOURS, to_hex
+from hsi_se.report.palette import make_distinct_palette
 from hsi_se.report.scene_figures import split_at_gaps
 from hsi_se.report.tables import describe_leakage, list_class_rows, percent, render_template
+from hsi_se.runs.bundle import Arrays, BundleFacts
+from hsi_se.runs.explanation import Explanation, GateExplanation
+from hsi_se.runs.folder import RunFolder
+from hsi_se.runs.records import RunRecord
 from hsi_se.sampling.disjoint import Side
 from hsi_se.sampling.leakage import Leakage
-from hsi_se.scene.palette import make_distinct_palette
 from hsi_se.scene.raster import Floats
+from hsi_se.system.files import replacing
 
 
 @dataclass(frozen=True)

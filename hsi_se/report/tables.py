@@ -9,9 +9,10 @@ from hsi_se.evaluation.area import AREA_CAVEAT
 from hsi_se.evaluation.assessment import REPORTED_COVERAGES, Assessment
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.evaluation.statistics import Summary
-from hsi_se.records import RunFolder, RunRecord
+from hsi_se.runs.folder import RunFolder
+from hsi_se.runs.records import RunRecord
+from hsi_se.runs.series import SeriesFolder, SeriesReport
 from hsi_se.sampling.leakage import Leakage
-from hsi_se.series_record import SeriesFolder, SeriesReport
 
 
 @dataclass(frozen=True)
@@ -168,3 +169,16 @@ def render_report(assessment: Assessment, record: RunRecord, run: RunFolder) -> 
         pixels=pixels,
         hectares=hectares,
     )
+
+
+def points(fraction: float | None) -> str:
+    """A difference of fractions as `+0.05` or `−0.11`, in points; a dash where there is none."""
+    return signed(None if fraction is None else 100 * fraction)
+
+
+def signed(value: float | None) -> str:
+    """`+0.05` or `−0.11`; a dash where there is none."""
+    if value is None:
+        return "–"
+    text = f"{value:+.2f}"
+    return ("+0.00" if text == "-0.00" else text).replace("-", "−")

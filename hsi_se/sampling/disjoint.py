@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hsi_se.config import BlocksSplit, FieldsSplit
+from hsi_se.config.split import BlocksSplit, FieldsSplit
 from hsi_se.errors import SplitError
 from hsi_se.scene.scene import UNLABELLED, GroundTruth
 

@@ -7,10 +7,10 @@ import numpy as np
 import scipy.io
 from numpy.typing import NDArray
 
-from hsi_se.config import MasksSplit
+from hsi_se.config.split import MasksSplit
 from hsi_se.errors import SplitError
 from hsi_se.sampling.disjoint import Side, SideMap
-from hsi_se.scene.readers import find_file, read_labels
+from hsi_se.scene.loading import find_file, read_labels
 from hsi_se.scene.scene import UNLABELLED, GroundTruth
 
 PARTITIONS = (".mat", ".npz")  # what a partition map may be written to

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
-from hsi_se.config import NoReduction, PcaReduction
+from hsi_se.config.experiment import NoReduction, PcaReduction
 from hsi_se.errors import ConfigError, SceneError
 from hsi_se.sampling.splits import Pixels
 from hsi_se.scene.raster import chunk_rows

@@ -9,11 +9,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hsi_se.config import BlocksSplit, FieldsSplit, MasksSplit, PerClass, RandomSplit, SplitSettings
+from hsi_se.config.split import BlocksSplit, FieldsSplit, MasksSplit, PerClass, RandomSplit, SplitSettings
 from hsi_se.errors import SplitError
 from hsi_se.sampling.disjoint import Side, SideMap, divide_by_blocks, divide_by_fields
 from hsi_se.sampling.masks import read_masks
-from hsi_se.scene.readers import list_roots
+from hsi_se.scene.loading import list_roots
 from hsi_se.scene.scene import GroundTruth
 
 Pixels = NDArray[np.int64]

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from hsi_se.errors import SceneError
 from hsi_se.scene.catalogue import KnownFile, KnownScene
-from hsi_se.scene.readers import find_file
+from hsi_se.scene.loading import find_file
 
 MIRROR_VARIABLE = "HSI_SE_MIRROR"
 TIMEOUT_S = 30.0  # without a byte

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
 from hsi_se.scene.formats import open_file
-from hsi_se.scene.raster import Colour, FileContents, Georeference, Raster
+from hsi_se.scene.georeference import Georeference
+from hsi_se.scene.raster import Colour, FileContents, Raster
 from hsi_se.scene.scene import UNLABELLED
 
 _COLUMNS = ("row", "col", "label")

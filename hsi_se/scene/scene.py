@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.raster import Colour, Georeference, chunk_rows
+from hsi_se.scene.georeference import Georeference
+from hsi_se.scene.raster import Colour, chunk_rows
 
 UNLABELLED = 0
 

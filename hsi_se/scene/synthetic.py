@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter
 
-from hsi_se.scene.raster import NATURAL_COLOUR_NM, Floats
+from hsi_se.scene.raster import Floats
 from hsi_se.scene.scene import UNLABELLED, Scene
+from hsi_se.scene.wavelengths import NATURAL_COLOUR_NM
 
 Feature = tuple[float, float, float]  # centre (nm), standard deviation (nm), depth as a fraction
 

@@ -6,7 +6,7 @@ Axes: n patches, k components, p × p pixels; h rows and w cols of the area that
 import torch
 from torch import Tensor
 
-from hsi_se.config import TrainSettings
+from hsi_se.config.training import TrainSettings
 from hsi_se.sampling.patches import NUM_SYMMETRIES, PatchDataset
 from hsi_se.training.windows import Corners
 

@@ -19,13 +19,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-import hsi_se
-from hsi_se.durable import sync_folder, write_durably
 from hsi_se.errors import Interrupted, RunError
+from hsi_se.progress import EpochRecord
+from hsi_se.system.files import sync_folder, write_durably
+from hsi_se.system.processes import Stop
 from hsi_se.training.distributed import World
-from hsi_se.training.history import EpochRecord
-from hsi_se.training.interrupt import Stop
 from hsi_se.training.state import TrainingState, Tree
+from hsi_se.version import __version__
 
 _FORMAT = 1  # another number: the version that reads it has to be the one that wrote it
 _NUM_KEPT = 2
@@ -161,7 +161,7 @@ class Checkpoints:
             self._folder.mkdir()
             sync_folder(self._folder.parent)
         training = state.save()
-        content = {"format": _FORMAT, "hsi_se": hsi_se.__version__, "run": self._run, **_surroundings()}
+        content = {"format": _FORMAT, "hsi_se": __version__, "run": self._run, **_surroundings()}
         data = _to_bytes({**content, "training": training})
         digest = hashlib.sha256(data).hexdigest()
         write_durably(self._folder / f"step-{state.steps:08}-{digest[:16]}.safetensors", data)

@@ -4,10 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
-from hsi_se.config_model import RandomForest, Svm
+from hsi_se.config.model import RandomForest, Svm
 from hsi_se.errors import TrainingError
+from hsi_se.evaluation.baselines import fit_svm
 from hsi_se.models.classical import CentrePixelClassifier, ForestOfTrees, SupportVectorMachine
-from hsi_se.training.spectral import fit_svm
 
 
 def fit_classical(

@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from hsi_se.errors import ClusterError, TrainingError
-from hsi_se.launcher import is_distributed
+from hsi_se.system.processes import is_distributed
 
 _TIMEOUT = datetime.timedelta(seconds=45)  # then a process that waits for a dead one ends too
 

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hsi_se.config import TrainSettings
+from hsi_se.config.training import TrainSettings
 from hsi_se.errors import DivergedError
 from hsi_se.models.inference import evaluation_mode, full_float32, predict_patches
+from hsi_se.progress import EpochRecord, Observer
 from hsi_se.sampling.patches import PatchDataset
-from hsi_se.training.allocator import keep_freed_memory
+from hsi_se.system.memory import keep_freed_memory
 from hsi_se.training.checkpoint import Forgetful, Keeper
 from hsi_se.training.distributed import World
-from hsi_se.training.history import EpochRecord, Observer
 from hsi_se.training.state import TrainingState
 from hsi_se.training.step import Stepper
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from hsi_se.config import TrainSettings
-from hsi_se.training.history import EpochRecord
+from hsi_se.config.training import TrainSettings
+from hsi_se.progress import EpochRecord
 
 Tree = dict[str, Any]  # nested; its leaves are tensors and what JSON knows
 

@@ -7,20 +7,14 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from hsi_se.config import TrainSettings
+from hsi_se.config.training import TrainSettings
 from hsi_se.models.cost import StageCost, count_stage_costs
 from hsi_se.models.network import Network
 from hsi_se.sampling.patches import PatchDataset
 from hsi_se.training.augment import draw_area, draw_patches
 from hsi_se.training.compiled import compile_network
 from hsi_se.training.precision import choose_precision
-from hsi_se.training.shared_step import (
-    Watch,
-    can_share,
-    finish_forward,
-    list_shared_points,
-    share_forward,
-)
+from hsi_se.training.shared_step import Watch, can_share, finish_forward, list_shared_points, share_forward
 from hsi_se.training.windows import gather_windows
 
 # Seconds of a shared MAC over those of one patch by patch, gathers and scatter-adds included, and a margin:

@@ -13,18 +13,10 @@ import spectral.io.envi
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.raster import (
-    Colour,
-    FileContents,
-    Floats,
-    Georeference,
-    Raster,
-    blaming,
-    check_declared,
-    describe_array,
-    find_wavelengths_in,
-    to_nanometres,
-)
+from hsi_se.scene.georeference import Georeference
+from hsi_se.scene.guards import blaming, check_declared
+from hsi_se.scene.raster import Colour, FileContents, Floats, Raster, describe_array
+from hsi_se.scene.wavelengths import find_wavelengths_in, to_nanometres
 
 _BYTE_ORDERS = {"little": "0", "big": "1"}
 _INTERLEAVES = ("bsq", "bil", "bip")

@@ -11,18 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.raster import (
-    FileContents,
-    Floats,
-    Georeference,
-    Raster,
-    blaming,
-    check_declared,
-    describe_array,
-    find_wavelengths_in,
-    import_extra,
-    to_nanometres,
-)
+from hsi_se.scene.georeference import Georeference
+from hsi_se.scene.guards import blaming, check_declared, import_extra
+from hsi_se.scene.raster import FileContents, Floats, Raster, describe_array
+from hsi_se.scene.wavelengths import find_wavelengths_in, to_nanometres
 
 _CACHE_MB = 64
 

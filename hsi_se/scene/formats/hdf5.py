@@ -7,14 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.raster import (
-    FileContents,
-    Raster,
-    blaming,
-    check_declared,
-    describe_array,
-    import_extra,
-)
+from hsi_se.scene.guards import blaming, check_declared, import_extra
+from hsi_se.scene.raster import FileContents, Raster, describe_array
 
 
 def open_hdf5(path: Path) -> FileContents:

@@ -9,7 +9,8 @@ import scipy.io
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.raster import FileContents, Raster, blaming, check_declared, describe_array
+from hsi_se.scene.guards import blaming, check_declared
+from hsi_se.scene.raster import FileContents, Raster, describe_array
 
 # What MATLAB calls a type; nothing else is ever parsed, as a struct or a cell may nest without end.
 NUMERIC_CLASSES: dict[str, np.dtype[Any]] = {

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.raster import FileContents, Raster, blaming, check_declared, describe_array
+from hsi_se.scene.guards import blaming, check_declared
+from hsi_se.scene.raster import FileContents, Raster, describe_array
 
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,

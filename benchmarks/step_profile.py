@@ -1,0 +1,279 @@
+#!/usr/bin/env python
+"""Where the time of a training step goes: each stage, its MACs, and the least time they could take.
+
+    python benchmarks/step_profile.py configs/demo.yaml [--set a.b=c] [--data DIR] [--device auto|cpu|cuda]
+
+Nothing is written. The rate of a large matrix product on the same device is the yardstick.
+"""
+
+import argparse
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.table import Table
+from torch import Tensor
+from torch.nn import functional as F
+
+from hsi_se.cli.terminal import make_console
+from hsi_se.config.experiment import Config
+from hsi_se.config.model import Network as NetworkSettings
+from hsi_se.config.training import TrainSettings
+from hsi_se.config.yaml_file import load_config
+from hsi_se.errors import ConfigError
+from hsi_se.models.device import pick_device
+from hsi_se.models.inference import full_float32
+from hsi_se.models.network import Network
+from hsi_se.sampling.patches import PatchDataset
+from hsi_se.system.memory import keep_freed_memory
+from hsi_se.training.state import make_optimizer
+from hsi_se.training.step import BatchCost, Stepper
+from hsi_se.workflows.train import prepare
+
+LOSS, OPTIMIZER = "loss", "optimizer"
+_PRODUCT_SIZE = 2048
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """One row: medians over the steps.
+
+    Attributes:
+        name: a stage, a slot as `attention.STAGE`, `head`, or what happens around the network.
+        macs: of forward and backward pass together, as counted.
+        forward_s: seconds, and
+        backward_s: seconds.
+    """
+
+    name: str
+    macs: int
+    forward_s: float
+    backward_s: float
+
+
+@dataclass(frozen=True)
+class StepProfile:
+    """A step of training, measured.
+
+    Attributes:
+        stages: in the order of the forward pass.
+        step_s: median seconds of a whole step.
+        product_rate: MACs a second of the machine's own matrix product, in the step's precision.
+        batch_size: patches of a step.
+        cost: the last batch's, either way, or None where patches cannot share:
+        obstacle: why not.
+    """
+
+    stages: tuple[StageTime, ...]
+    step_s: float
+    product_rate: float
+    batch_size: int
+    cost: BatchCost | None
+    obstacle: str
+
+    @property
+    def floor_s(self) -> float:
+        """The least time of a step: its counted products at the machine's rate, and nothing else."""
+        return sum(stage.macs for stage in self.stages) / self.product_rate
+
+
+def profile_steps(
+    model: Network, *, train: PatchDataset, settings: TrainSettings, seed: int, num_steps: int = 5
+) -> StepProfile:
+    """Trains `model` for a warm-up and `num_steps` steps and returns where the time went."""
+    if train.device.type == "cpu":
+        keep_freed_memory()
+    generator = torch.Generator().manual_seed(seed)
+    step = Stepper(model, train=train, settings=settings)
+    optimizer = make_optimizer(model, settings)
+    clock = _Clock(train.device)
+    model.train()
+    step.watch = clock.mark
+    with full_float32():
+        for _ in range(num_steps + 1):
+            index = torch.randperm(len(train), generator=generator)[: settings.batch_size]
+            clock.start()
+            logits = step(index, generator=generator)
+            loss = F.cross_entropy(logits.float(), train.targets[index.to(train.device)])
+            clock.mark(LOSS, loss)
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            clock.finish_backward()
+            optimizer.step()
+            clock.lap(OPTIMIZER)
+    cost = step.cost
+    counted = step.count_macs(len(index), cost.area if cost is not None and cost.is_shared else None)
+    first = next(iter(model.stages))
+    stages = tuple(
+        StageTime(
+            name,
+            # Backwards, a product gives the gradients of weights and of features; the input needs none.
+            macs=counted.get(name, 0) * (2 if name == first else 3),
+            forward_s=statistics.median(clock.forward[name][1:]),
+            backward_s=statistics.median(clock.backward[name][1:] or [0.0]),
+        )
+        for name in clock.forward
+    )
+    return StepProfile(
+        stages=stages,
+        step_s=statistics.median(clock.steps[1:]),
+        product_rate=measure_product_rate(train.device, step.precision),
+        batch_size=len(index),
+        cost=cost,
+        obstacle=step.obstacle,
+    )
+
+
+def measure_product_rate(
+    device: torch.device,
+    precision: str = "float32",
+    *,
+    repeats: int = 7,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Returns the MACs a second of the best of some matrix products."""
+    square = torch.randn(_PRODUCT_SIZE, _PRODUCT_SIZE, device=device, dtype=getattr(torch, precision))
+    laps = _Clock(device, clock)
+    for _ in range(repeats):
+        laps.start()
+        square @ square
+        laps.lap("product")
+    return _PRODUCT_SIZE**3 / min(laps.forward["product"])
+
+
+class _Clock:
+    """Notes when each stage's output is there, and when its gradient is."""
+
+    def __init__(self, device: torch.device, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._device, self._clock = device, clock
+        self.forward: dict[str, list[float]] = defaultdict(list)
+        self.backward: dict[str, list[float]] = defaultdict(list)
+        self.steps: list[float] = []
+        self._order: list[str] = []
+        self._start = self._last = 0.0
+
+    def start(self) -> None:
+        self._order.clear()
+        self._start = self._last = self._now()
+
+    def lap(self, name: str) -> None:
+        now = self._now()
+        self.forward[name].append(now - self._last)
+        self._last = now
+        if name == OPTIMIZER:
+            self.steps.append(now - self._start)
+
+    def mark(self, name: str, x: Tensor) -> None:
+        """The forward pass has come to `x`; when its gradient is there, the part behind it is done."""
+        self.lap(name)
+        if not x.requires_grad:
+            return
+        behind = len(self._order) + 1
+        self._order.append(name)
+
+        def close(_: Tensor) -> None:
+            if behind < len(self._order):
+                self._close(self._order[behind])
+
+        x.register_hook(close)  # type: ignore[no-untyped-call]
+
+    def finish_backward(self) -> None:
+        self._close(self._order[0])
+
+    def _close(self, name: str) -> None:
+        """The time since the last gradient belongs to `name`."""
+        now = self._now()
+        self.backward[name].append(now - self._last)
+        self._last = now
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return self._clock()
+
+
+def profile_training(config: Config, *, data: str | Path | None = None, device: str = "auto") -> StepProfile:
+    """Returns where the time of a training step goes.
+
+    Raises:
+        HsiError: a mistake in the config or the scene, or a model that is not trained in steps.
+    """
+    if not isinstance(config.model, NetworkSettings):
+        raise ConfigError(f"model.name = {config.model.name}: is fitted at once and has no steps to time")
+    if config.train.compile:
+        raise ConfigError(
+            "train.compile = true: a compiled step has no stages to time; add --set train.compile=false"
+        )
+    given = prepare(config, data=data, device=pick_device(device))
+    assert given.network is not None
+    train = given.make_patches(given.split.train)
+    return profile_steps(given.network, train=train, settings=config.train, seed=config.seed)
+
+
+def print_profile(profile: StepProfile) -> None:
+    title = f"a training step of {profile.batch_size} patches"
+    table = Table(title=title, title_justify="left", show_footer=True)
+    total = sum(stage.macs for stage in profile.stages)
+    rate = total / profile.step_s
+    table.add_column("", "step", no_wrap=True)
+    for heading, footer in (
+        ("M MACs", f"{total / 1e6:,.0f}"),
+        ("forward ms", f"{1e3 * sum(stage.forward_s for stage in profile.stages):,.1f}"),
+        ("backward ms", f"{1e3 * sum(stage.backward_s for stage in profile.stages):,.1f}"),
+        ("% of step", "100"),
+        ("G MACs/s", f"{rate / 1e9:,.1f}"),
+        ("% of product rate", f"{100 * rate / profile.product_rate:.0f}"),
+    ):
+        table.add_column(heading, footer, justify="right")
+    for stage in profile.stages:
+        seconds = stage.forward_s + stage.backward_s
+        rate = stage.macs / seconds
+        table.add_row(
+            stage.name,
+            f"{stage.macs / 1e6:,.0f}" if stage.macs else "–",
+            f"{1e3 * stage.forward_s:,.1f}",
+            f"{1e3 * stage.backward_s:,.1f}",
+            f"{100 * seconds / profile.step_s:.0f}",
+            f"{rate / 1e9:,.1f}" if stage.macs else "–",
+            f"{100 * rate / profile.product_rate:.0f}" if stage.macs else "–",
+        )
+    make_console().print(table)
+    print(
+        f"{profile.step_s:.3f} s a step, {profile.batch_size / profile.step_s:,.0f} patches/s; at least "
+        f"{profile.floor_s:.3f} s, its MACs at the {profile.product_rate / 1e9:,.0f} G MACs/s of a matrix "
+        "product here."
+    )
+    print(_describe_sharing(profile))
+
+
+def _describe_sharing(profile: StepProfile) -> str:
+    cost = profile.cost
+    if cost is None:
+        return f"Patch by patch: {profile.obstacle}."
+    way = "over the area that the patches share" if cost.is_shared else "patch by patch"
+    return (
+        f"The last batch went {way}, which is {cost.area[0]} × {cost.area[1]} pixels: forward, sharing takes "
+        f"{cost.shared_macs / 1e9:,.2f} G MACs, patch by patch {cost.patchwise_macs / 1e9:,.2f}."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="a.b=c")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--device", default="auto")
+    given = parser.parse_args()
+    print_profile(
+        profile_training(load_config(given.config, given.overrides), data=given.data, device=given.device)
+    )
+
+
+if __name__ == "__main__":
+    main()

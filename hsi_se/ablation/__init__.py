@@ -1,0 +1,1 @@
+"""Ablations: variants of a config by seeds, with paired statistics."""

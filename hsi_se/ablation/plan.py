@@ -1,0 +1,111 @@
+"""What an ablation will cost, before any run: its variants with their size, and a training step of each."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hsi_se.ablation.file import Ablation, Overrides, PlannedRun
+from hsi_se.ablation.run import check_runs, check_scenes, find_folder
+from hsi_se.ablation.summary import is_finished
+from hsi_se.config.experiment import Config
+from hsi_se.config.model import Network
+from hsi_se.models import build_model
+from hsi_se.progress import Silent
+from hsi_se.sampling.patches import PatchDataset
+from hsi_se.sampling.splits import make_split
+from hsi_se.scene.loading import load_ground_truth
+from hsi_se.system.memory import fixed_threads
+from hsi_se.training.fit import fit
+from hsi_se.workflows.preview import describe_network
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedVariant:
+    """A row of `hsi-se ablate --dry-run`: the runs of one variant, and what each will cost.
+
+    Attributes:
+        scene, name, settings: of the variant.
+        seeds: one a run.
+        num_finished: of these runs.
+        num_parameters, macs: of a network; of other classifiers None.
+        training_s: of one run on this machine, from one timed step; None of other classifiers.
+    """
+
+    scene: str
+    name: str
+    settings: Overrides
+    seeds: tuple[int, ...]
+    num_finished: int
+    num_parameters: int | None
+    macs: int | None
+    training_s: float | None
+
+
+def plan_ablation(
+    ablation: Ablation, *, out: str | Path | None = None, data: str | Path | None = None
+) -> list[PlannedVariant]:
+    """Returns what an ablation would run; trains one step of each variant, and writes nothing."""
+    check_scenes(ablation, data)
+    folder = find_folder(ablation, out)
+    check_runs(ablation, folder)
+    groups: dict[tuple[str, str], list[PlannedRun]] = {}
+    for run in ablation.runs:
+        groups.setdefault((run.scene, run.variant), []).append(run)
+    rows = []
+    for (scene, name), runs in groups.items():
+        config = runs[0].config
+        is_network = isinstance(config.model, Network)
+        network = describe_network(config, data=data) if is_network else None
+        truth = load_ground_truth(config.scene, data)
+        num_train = len(make_split(truth, config.split, seed=config.seed, data=data).train)
+        step_s = None
+        if network is not None:
+            with fixed_threads(ablation.threads):
+                step_s = time_step(config, num_bands=network.input_shape[1], num_classes=truth.num_classes)
+        num_steps = config.train.epochs * -(-num_train // config.train.batch_size)
+        rows.append(
+            PlannedVariant(
+                scene=scene,
+                name=name,
+                settings=ablation.variants[name],
+                seeds=tuple(run.seed for run in runs),
+                num_finished=sum(is_finished(run, folder) for run in runs),
+                num_parameters=None if network is None else network.num_parameters,
+                macs=None if network is None else network.macs,
+                training_s=None if step_s is None else num_steps * step_s,
+            )
+        )
+    return rows
+
+
+def time_step(config: Config, *, num_bands: int, num_classes: int) -> float:
+    """Returns the seconds of one training step of full size on random patches, after another to warm up."""
+    generator = np.random.default_rng(0)
+    size, num_patches = config.patch.size, config.train.batch_size
+    cube = generator.standard_normal((size + num_patches - 1, size, num_bands), dtype=np.float32)
+    pixels = np.stack([np.arange(num_patches), np.zeros(num_patches, np.int64)], axis=1)
+    patches = PatchDataset(
+        torch.from_numpy(cube),
+        pixels,
+        patch_size=size,
+        targets=generator.integers(num_classes, size=num_patches),
+    )
+    nothing = PatchDataset(torch.from_numpy(cube), pixels[:0], patch_size=size)
+    seconds = []
+    for _ in range(2):
+        model = build_model(config.model, num_bands=num_bands, patch_size=size, num_classes=num_classes)
+        start = time.perf_counter()
+        fit(
+            model,
+            train=patches,
+            val=nothing,
+            num_classes=num_classes,
+            settings=config.train.model_copy(update={"epochs": 1}),
+            seed=0,
+            observer=Silent(),
+        )
+        seconds.append(time.perf_counter() - start)
+    return seconds[-1]

@@ -1,0 +1,153 @@
+"""`hsi-se ablate`, with a table that lives while the runs are made, and `explain`: what attention does."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hsi_se.cli.ablate_live import watch
+from hsi_se.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hsi_se.ablation.plan import PlannedVariant
+    from hsi_se.ablation.record import AblationReport
+
+
+def ablate(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="An ablation, such as configs/ablations/placement.yaml.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="a.b=c", help="Change a setting of the base, for all variants."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The folder to write. Unless given: runs/ablation-NAME-DIGEST."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Start a Dask cluster of N processes on this machine.")
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="tcp://HOST:8786", help="An existing Dask cluster; its workers see the scene."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs with their size and time; run nothing.")
+    ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Where scenes are looked for before datasets/."),
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Train every variant of FILE with every seed, and say which differ. Interrupted, it goes on later."""
+    from hsi_se.ablation.file import load_ablation
+
+    ablation = load_ablation(file, overrides or [])
+
+    from hsi_se.ablation import run as runner
+
+    if dry_run:
+        for option, value in (("--workers", workers), ("--scheduler", scheduler)):
+            if value is not None:
+                raise ConfigError(f"{option}: has no effect with --dry-run; leave one of them out")
+        from hsi_se.ablation.plan import plan_ablation
+
+        print_plan(plan_ablation(ablation, out=out, data=data))
+        print(f"folder: {runner.find_folder(ablation, out)}")
+        return
+    with watch(ablation) as watcher:
+        folder, report = runner.run_ablation(
+            ablation,
+            out=out,
+            data=data,
+            device=device,
+            workers=workers,
+            scheduler=scheduler,
+            watcher=watcher,
+        )
+    print_answer(report)
+    print(f"report: {folder.report_text}")
+    for failure in report.failed:
+        where = ", ".join(filter(None, (failure.scene, failure.variant, f"seed {failure.seed}")))
+        print(f"hsi-se: {where}: failed: {failure.error}", file=sys.stderr)
+    if report.failed:
+        raise typer.Exit(2 if all(failure.is_users for failure in report.failed) else 1)
+
+
+# ------------------------------------------------------------------------------------- results
+
+
+def print_plan(rows: "list[PlannedVariant]") -> None:
+    import json
+
+    from rich.table import Table
+
+    from hsi_se.cli.terminal import make_console
+    from hsi_se.report.tables import clock
+
+    def describe_time(seconds: float | None) -> str:
+        return "–" if seconds is None else clock(seconds)
+
+    has_scenes = any(row.scene for row in rows)
+    num_runs = sum(len(row.seeds) for row in rows)
+    left = [(len(row.seeds) - row.num_finished, row.training_s) for row in rows]
+    total = sum(count * (seconds or 0) for count, seconds in left)
+    table = Table(show_footer=True)
+    if has_scenes:
+        table.add_column("scene")
+    table.add_column("variant", f"{num_runs} runs", no_wrap=True)
+    table.add_column("changes", overflow="fold")
+    table.add_column("seeds")
+    table.add_column("finished", str(sum(row.num_finished for row in rows)), justify="right")
+    for heading in ("parameters", "MACs a patch", "training of one"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("of what is left", describe_time(total), justify="right", no_wrap=True)
+    for row, (count, seconds) in zip(rows, left, strict=True):
+        changes = ", ".join(f"{key}={json.dumps(value)}" for key, value in row.settings.items())
+        table.add_row(
+            *((row.scene,) if has_scenes else ()),
+            row.name,
+            changes.replace('"', ""),
+            _describe_seeds(row.seeds),
+            str(row.num_finished),
+            *("–" if count is None else f"{count:,}" for count in (row.num_parameters, row.macs)),
+            describe_time(seconds),
+            describe_time(None if seconds is None else count * seconds),
+        )
+    make_console(width=150).print(table)
+    print("Times are training alone, one run after another, from one timed step each on this machine.")
+
+
+def _describe_seeds(seeds: tuple[int, ...]) -> str:
+    if len(seeds) > 2 and seeds == tuple(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]}-{seeds[-1]}"
+    return ",".join(map(str, seeds))
+
+
+def print_answer(report: "AblationReport") -> None:
+    from rich.table import Table
+
+    from hsi_se.ablation.tables import HEADINGS, list_rows
+    from hsi_se.cli.terminal import make_console
+
+    for scene in report.scenes:
+        table = Table(title=f"{report.name} on {scene.name}", title_justify="left")
+        for heading in HEADINGS:
+            table.add_column(heading, justify="left" if heading == HEADINGS[0] else "right")
+        for row in list_rows(scene):
+            table.add_row(*row)
+        make_console(width=150).print(table)
+        for variant in scene.variants:
+            if variant.comparison is not None:
+                print(f"{variant.name} against {report.baseline}: {variant.comparison.sentence}")
+        for note in scene.notes:
+            print(f"note: {note}")
+    for caveat in report.caveats:
+        print(f"note: {caveat}")
+    if report.no_friedman:
+        print(f"note: no critical-difference diagram: {report.no_friedman}.")
+    if report.num_missing:
+        print(f"note: {report.num_missing} runs are not there yet")

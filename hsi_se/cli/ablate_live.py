@@ -1,0 +1,136 @@
+"""The state of an ablation while it runs: a live table on a terminal, lines otherwise."""
+
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+    from hsi_se.ablation.file import Ablation, PlannedRun
+    from hsi_se.ablation.run import State, Watcher
+
+_SIGNS = {"": "·", "running": "▶", "finished": "■", "failed": "✗", "elsewhere": "□"}
+
+
+# ------------------------------------------------------------------------------------- while it works
+
+
+@contextmanager
+def watch(ablation: "Ablation") -> Iterator["Watcher"]:
+    """Yields who shows the state of every run: a live table on a terminal, lines off it."""
+    from rich.console import Console
+
+    console = Console(stderr=True, markup=False, emoji=False)
+    if not console.is_terminal:
+        yield Lines(ablation)
+        return
+    from rich.live import Live
+
+    board = Board(ablation)
+    with Live(get_renderable=board.render, console=console, refresh_per_second=2) as live:
+        board.live = live
+        yield board
+        live.refresh()
+
+
+class Lines:
+    """One line for every run that has finished or failed."""
+
+    def __init__(self, ablation: "Ablation") -> None:
+        self.ablation = ablation
+        self.states: dict[PlannedRun, State] = {}
+        self.accuracies: dict[PlannedRun, float] = {}
+        self.started: dict[PlannedRun, float] = {}
+        self.spent: list[float] = []
+        self.start = time.monotonic()
+
+    def note(self, text: str) -> None:
+        print(f"note: {text}", file=sys.stderr, flush=True)
+
+    def change(self, run: "PlannedRun", state: "State", *, accuracy: float | None = None) -> None:
+        if self.states.get(run) != state:
+            self.update(run, state, accuracy)
+            self.show(run)
+
+    def update(self, run: "PlannedRun", state: "State", accuracy: float | None) -> None:
+        self.states[run] = state
+        if state == "running":
+            self.started[run] = time.monotonic()
+        elif run in self.started:
+            self.spent.append(time.monotonic() - self.started.pop(run))
+        if accuracy is not None:
+            self.accuracies[run] = accuracy
+
+    def show(self, run: "PlannedRun") -> None:
+        state = self.states[run]
+        if state == "running":
+            return
+        text = f"{len(self.accuracies)}/{len(self.ablation.runs)}  {run}  {state}"
+        if run in self.accuracies:
+            text += f"  OA {100 * self.accuracies[run]:.2f} %  ({self.describe(run.scene, run.variant)})"
+        print(f"{text}  {self.describe_time()}".rstrip(), file=sys.stderr, flush=True)
+
+    def describe(self, scene: str, variant: str) -> str:
+        """`94.96 ± 0.31, n=3` of a variant's runs so far."""
+        values = [
+            100 * accuracy
+            for run, accuracy in self.accuracies.items()
+            if (run.scene, run.variant) == (scene, variant)
+        ]
+        if not values:
+            return ""
+        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+        return f"{statistics.fmean(values):.2f}{spread}, n={len(values)}"
+
+    def describe_time(self) -> str:
+        """How long the rest will take at the pace of this start."""
+        num_left = sum(self.states.get(run) not in ("finished", "failed") for run in self.ablation.runs)
+        if not self.spent or not num_left:
+            return ""
+        seconds = num_left * (time.monotonic() - self.start) / len(self.spent)
+        from hsi_se.report.tables import clock
+
+        return f"{clock(seconds)} left"
+
+
+class Board(Lines):
+    """A row for every variant: a sign for each seed's run, and the mean so far."""
+
+    live: "Live"
+
+    def note(self, text: str) -> None:
+        self.live.console.print(f"note: {text}", highlight=False, markup=False)
+
+    def show(self, run: "PlannedRun") -> None:
+        pass  # the table is drawn anew twice a second
+
+    def render(self) -> "Table":
+        from rich.table import Table
+
+        from hsi_se.report.tables import clock
+
+        signs = "  ".join(f"{sign} {state or 'waiting'}" for state, sign in _SIGNS.items())
+        elapsed = clock(time.monotonic() - self.start)
+        table = Table(
+            title=f"{self.ablation.name}: {len(self.accuracies)} of {len(self.ablation.runs)} runs, "
+            f"{elapsed}, {self.describe_time() or 'time left unknown'}",
+            caption=signs,
+            title_justify="left",
+            caption_justify="left",
+        )
+        has_scenes = self.ablation.scenes != ("",)
+        for heading in (*(("scene",) if has_scenes else ()), "variant", "seeds"):
+            table.add_column(heading)
+        table.add_column("OA %, mean ± std", justify="right")
+        groups: dict[tuple[str, str], str] = {}
+        for run in self.ablation.runs:
+            key = run.scene, run.variant
+            groups[key] = groups.get(key, "") + _SIGNS[self.states.get(run, "")]
+        for (scene, variant), states in groups.items():
+            table.add_row(*((scene,) if has_scenes else ()), variant, states, self.describe(scene, variant))
+        return table

@@ -1,0 +1,56 @@
+"""`hsi-se info` and `schema`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hsi_se.cli.options import DataFolder, Overrides
+from hsi_se.errors import ConfigError
+
+
+def info(
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A YAML config.")] = None,
+    overrides: Overrides = None,
+    data: DataFolder = None,
+    points: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="List the points of a network, and the blocks that fit there."),
+    ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare-attention", help="What every block costs at every point of CONFIG's network."
+        ),
+    ] = False,
+) -> None:
+    """Print each stage of CONFIG's network: output shape, parameters, MACs, and what sits in its slot."""
+    from hsi_se.config.yaml_file import load_config
+
+    if (config is None) == (points is None):
+        raise ConfigError("info: give a CONFIG, or --points NAME without one")
+    if points is not None and (overrides or compare or data is not None):
+        raise ConfigError("--points: --set, --data and --compare-attention have no effect beside it")
+    settings = None if config is None else load_config(config, overrides or [])
+
+    from hsi_se.cli.tables import print_block_costs, print_network, print_points
+    from hsi_se.cli.terminal import show_progress
+    from hsi_se.workflows import preview
+
+    if points is not None:
+        print_points(points, preview.describe_points(points))
+    elif settings is not None and compare:
+        with show_progress() as observer:
+            rows = preview.compare_attention(settings, data=data, observer=observer)
+        print_block_costs(rows)
+    elif settings is not None:
+        print_network(preview.describe_network(settings, data=data))
+
+
+def schema() -> None:
+    """Print the JSON Schema of a config, for editors that check YAML while one types."""
+    import json
+
+    from hsi_se.config.experiment import Config
+
+    print(json.dumps(Config.model_json_schema(), indent=2))

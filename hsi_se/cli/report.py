@@ -1,0 +1,66 @@
+"""The commands to look at a run or an ablation with: `hsi-se report`, and `watch` while it trains."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hsi_se.errors import RunError
+
+
+def report(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN|ABLATION", help="An evaluated run, or an ablation's folder.")
+    ],
+    figures: Annotated[
+        str | None,
+        typer.Option(metavar="pdf|svg|png", help="Write figures for a paper too, one column (3.5 in) wide."),
+    ] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Write RUN's report as one HTML file that needs no network: a map to explore, tables, curves."""
+    from hsi_se.ablation.record import AblationFolder
+    from hsi_se.runs.folder import RunFolder
+
+    ablation = AblationFolder(run)
+    if ablation.report.is_file() or ablation.plan.is_file():
+        if figures is not None:
+            raise RunError(
+                f"--figures {figures}: an ablation's folder holds its tables and pictures; name a run"
+            )
+        from hsi_se.ablation.page import write_ablation_page
+
+        write_ablation_page(AblationFolder.open(run))
+        page = ablation.page
+    else:
+        from hsi_se.report.page import RunFiles, write_page
+        from hsi_se.report.run_figures import parse_format, write_figures
+
+        file_format = None if figures is None else parse_format(figures)
+        folder = RunFolder.open(run)
+        write_page(folder)
+        if file_format is not None:
+            for path in write_figures(RunFiles.read(folder), file_format=file_format):
+                print(f"figure: {path}")
+        page = folder.page
+    print(f"report: {page}")
+    if open_it:
+        import webbrowser
+
+        webbrowser.open(page.resolve().as_uri())
+
+
+def watch(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN|ABLATION", help="The folder that `train` or `ablate` works in.")
+    ],
+) -> None:
+    """Show the training in RUN as it goes: curves, each class's validation accuracy, the time left."""
+    from contextlib import suppress
+
+    from rich.console import Console
+
+    from hsi_se.cli.watch import follow
+
+    with suppress(KeyboardInterrupt):  # whoever watches may leave; the training goes on
+        follow(run, console=Console(markup=False, emoji=False))

@@ -1,0 +1,183 @@
+"""The commands of `hsi-se scene`: what files hold, which scenes are known, and how to get one."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from hsi_se.scene.catalogue import KnownScene
+    from hsi_se.workflows.inspect_scene import Survey
+
+app = typer.Typer(help="Look into scene files; list, show and fetch known scenes.", no_args_is_help=True)
+
+SceneName = Annotated[
+    str, typer.Argument(metavar="NAME", help="A known scene, as `hsi-se scene list` calls it, or an alias.")
+]
+_DATASETS = Path("datasets")
+
+
+@app.command()
+def inspect(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="A cube, a label map, or both, in any order.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="scene.b=c", help="A setting of the scene, such as scene.unlabelled=255."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="Where other files are looked for.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the pictures go.")] = Path("runs"),
+    write_config: Annotated[
+        Path | None,
+        typer.Option("--write-config", metavar="FILE", help="Write a config that trains on the files."),
+    ] = None,
+) -> None:
+    """Say what FILEs hold; draw a quick look and the spectra of the classes."""
+    from hsi_se.errors import RunError
+    from hsi_se.system.files import replacing
+    from hsi_se.workflows.inspect_scene import save_survey_figures, suggest_config, survey_files
+
+    for path in files:
+        if not path.is_file():
+            problem = "is a folder; name files in it" if path.is_dir() else "no such file; check the path"
+            raise RunError(f"{path}: {problem}")
+    if write_config is not None and write_config.exists():
+        raise RunError(f"--write-config {write_config}: exists; name another file")
+    survey = survey_files(files, overrides or [], data=data)
+    config = None if write_config is None else suggest_config(survey)
+    _print_survey(survey)
+    written = save_survey_figures(survey, out)
+    if write_config is not None and config is not None:
+        with replacing(write_config) as draft:
+            draft.write_text(config, encoding="utf-8")
+        written.append(write_config)
+    for path in written:
+        print(f"wrote:  {path}")
+
+
+@app.command(name="list")
+def list_scenes() -> None:
+    """List the known scenes."""
+    from rich.table import Table
+
+    from hsi_se.cli.terminal import make_console
+    from hsi_se.scene.catalogue import KNOWN_SCENES
+
+    table = Table()
+    for heading in ("name", "scene", "sensor", "rows × cols × bands", "classes", "m", "nm", "from"):
+        table.add_column(heading, overflow="fold")
+    for known in KNOWN_SCENES:
+        table.add_row(
+            known.name,
+            known.title,
+            known.sensor,
+            _size(known),
+            str(len(known.class_names)),
+            f"{known.gsd_m:g}",
+            "-".join(map(str, known.wavelengths_nm)),
+            "fetch" if known.registration is None else "registration",
+        )
+    make_console(width=140).print(table)
+
+
+@app.command()
+def show(name: SceneName) -> None:
+    """Say everything that is known of the scene NAME."""
+    from hsi_se.scene.fetch import list_sources
+    from hsi_se.scene.loading import get_known
+
+    known = get_known(name)
+    print(f"{known.title}: {known.name}, also {', '.join(known.aliases)}")
+    print(f"size:           {_size(known)}")
+    print(f"sensor:         {known.sensor}, {known.gsd_m:g} m, {'-'.join(map(str, known.wavelengths_nm))} nm")
+    if known.natural_colour is not None:
+        print(f"natural colour: bands {', '.join(str(band + 1) for band in known.natural_colour)}")
+    for file in (known.cube, known.labels):
+        size = "" if file.num_bytes is None else f", {file.num_bytes:,} bytes"
+        print(f"{' or '.join(file.names)} ({', '.join(filter(None, file.keys)) or 'image'}){size}")
+        if file.sha256 is not None:
+            print(f"  sha256 {file.sha256}")
+        for url in list_sources(file) if known.registration is None else ():
+            print(f"  {url}")
+    if known.registration is not None:
+        print(f"ask for the files at {known.registration} and put them into {_DATASETS}/")
+    for label, class_name in known.class_names.items():
+        print(f"{label:4}  {class_name}")
+
+
+@app.command()
+def fetch(
+    name: SceneName,
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where the files go.")] = _DATASETS,
+) -> None:
+    """Download the files of the scene NAME, from the first source that has them."""
+    from hsi_se.cli.terminal import show_progress
+    from hsi_se.scene.fetch import fetch_scene
+    from hsi_se.scene.loading import get_known
+
+    known = get_known(name)
+    with show_progress() as progress:
+        paths = fetch_scene(known, to, progress=progress)
+    for path in paths:
+        print(f"file:  {path}")
+    print(f"next:  scene: {known.name} in a config" + ("" if to == _DATASETS else f", and --data {to}"))
+
+
+def _size(known: "KnownScene") -> str:
+    return " × ".join(map(str, known.shape))
+
+
+def _print_survey(survey: "Survey") -> None:
+    from rich.table import Table
+
+    from hsi_se.cli.terminal import make_console
+    from hsi_se.scene.image import describe_bands
+
+    for path, held in survey.files:
+        what = "a table of row, col and label" if held is None else f"{held.format}; {held.listing}"
+        print(f"{path}: {what}")
+    image, cube, truth = survey.image, survey.cube, survey.truth
+    if image is not None and cube is not None:
+        rows, cols, bands = image.shape
+        raster, nm = image.raster, image.wavelengths_nm
+        print(f"cube:         {rows} × {cols} pixels, {bands} bands, {cube.dtype}")
+        print(
+            f"values:       {cube.lowest:g} to {cube.highest:g}" + ("" if image.gain is None else ", scaled")
+        )
+        print(f"NaN, inf:     {cube.num_not_finite or 'none'}")
+        print("wavelengths:  " + ("unknown" if nm is None else f"{nm[0]:.1f} to {nm[-1]:.1f} nm"))
+        for reason in dict.fromkeys(image.dropped.values()):
+            gone = {band for band, why in image.dropped.items() if why == reason}
+            print(
+                f"left out:     bands {describe_bands(gone, wavelengths_nm=raster.wavelengths_nm)}: {reason}"
+            )
+        value = "not declared" if image.nodata is None else f"{image.nodata:g}, in {cube.num_nodata:,} pixels"
+        print(f"nodata:       {value}")
+        place = raster.georeference
+        if place is None:
+            print("CRS:          none")
+        else:
+            crs = place.crs or "unnamed"
+            print(f"CRS:          {crs if len(crs) <= 80 else crs[:79] + '…'}")
+            if place.transform is not None:
+                print(f"transform:    {', '.join(f'{number:g}' for number in place.transform)}")
+        for note in raster.notes:
+            print(f"note: {note}")
+    if truth is not None:
+        table = Table(title=f"labels: {truth.shape[0]} × {truth.shape[1]} pixels", title_justify="left")
+        table.add_column("label", justify="right")
+        table.add_column("class", overflow="fold")
+        table.add_column("pixels", justify="right")
+        for label in truth.class_ids.tolist():
+            table.add_row(str(label), truth.class_names[label], f"{(truth.labels == label).sum():,}")
+        table.add_row("", "unlabelled", f"{(truth.labels == 0).sum():,}")
+        make_console().print(table)
+        for note in truth.notes:
+            print(f"note: {note}")
+    if survey.likely is not None:
+        print(f"note: this is the size of {survey.likely.title}, known as {survey.likely.name}")

@@ -1,0 +1,176 @@
+"""The tables that commands print; imported by each command when it has something to print."""
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from hsi_se.cli.terminal import make_console
+from hsi_se.evaluation.assessment import Assessment
+from hsi_se.evaluation.audit import SplitAudit
+from hsi_se.report.tables import (
+    describe_leakage,
+    describe_summary,
+    kappa_text,
+    list_accuracy_rows,
+    list_class_rows,
+    list_series_rows,
+    percent,
+)
+from hsi_se.runs.series import SeriesReport
+
+if TYPE_CHECKING:
+    from hsi_se.models.cost import BlockCost
+    from hsi_se.workflows.cross_scene import CrossScene
+    from hsi_se.workflows.preview import NetworkDescription
+    from hsi_se.workflows.series import Gap
+
+
+def print_assessment(assessment: Assessment) -> None:
+    evaluation, floor = assessment.evaluation, assessment.audit.location_floor
+    table = Table(title=f"{evaluation.num_test:,} test pixels", title_justify="left")
+    table.add_column("label", justify="right")
+    table.add_column("class", overflow="fold")
+    for heading in ("support", "producer's %", "user's %", "F1 %", "floor's producer's %"):
+        table.add_column(heading, justify="right")
+    for row, of_floor in zip(list_class_rows(evaluation), floor.producers_accuracy, strict=True):
+        accuracies = (percent(value) for value in (row.producers, row.users, row.f1, of_floor))
+        table.add_row(str(row.label), row.name, str(row.support), *accuracies)
+    console = make_console()
+    console.print(table)
+    for method in list_accuracy_rows(assessment):
+        numbers = method.evaluation
+        print(
+            f"{method.name + ':':<18} OA {percent(numbers.overall_accuracy):>6} %   "
+            f"AA {percent(numbers.average_accuracy):>6} %   κ {kappa_text(numbers.kappa)}"
+        )
+    print(describe_leakage(assessment.audit.leakage))
+    print(assessment.about_certainty)
+    print(assessment.verdict)
+
+
+def print_cross_scene(found: "CrossScene") -> None:
+    evaluation = found.evaluation
+    title = f"cross-scene: trained on {found.trained_on}, {evaluation.num_test:,} pixels of {found.scene}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("label", justify="right")
+    table.add_column("class", overflow="fold")
+    for heading in ("support", "producer's %", "user's %", "F1 %"):
+        table.add_column(heading, justify="right")
+    for row in list_class_rows(evaluation):
+        accuracies = (percent(value) for value in (row.producers, row.users, row.f1))
+        table.add_row(str(row.label), row.name, str(row.support), *accuracies)
+    make_console().print(table)
+    for note in found.notes:
+        print(f"note: {note}")
+    print(
+        f"cross-scene:  OA {percent(evaluation.overall_accuracy)} %   "
+        f"AA {percent(evaluation.average_accuracy)} %   κ {kappa_text(evaluation.kappa)}"
+    )
+    print(
+        "No split is involved: every labelled pixel counts. Where the two scenes share ground, pixels that "
+        "trained the network are among them."
+    )
+
+
+def print_audit(audit: SplitAudit) -> None:
+    table = Table(title=f"split {audit.split.digest[:8]}", title_justify="left", show_footer=True)
+    totals = [f"{total:,}" for total in audit.counts.sum(axis=0)]
+    table.add_column("label", justify="right")
+    table.add_column("class", "all", overflow="fold")
+    for heading, total in zip(("training", "validation", "test", "buffer"), totals, strict=True):
+        table.add_column(heading, total, justify="right")
+    for label, name, counts in zip(audit.class_ids, audit.class_names, audit.counts, strict=True):
+        table.add_row(str(label), name, *(str(count) for count in counts))
+    make_console().print(table)
+    for note in audit.split.notes:
+        print(f"note: {note}")
+    print(describe_leakage(audit.leakage))
+    floor = audit.location_floor
+    print(
+        f"location floor: OA {percent(floor.overall_accuracy)} %   AA {percent(floor.average_accuracy)} %   "
+        f"κ {kappa_text(floor.kappa)}"
+    )
+
+
+def print_series(report: SeriesReport) -> None:
+    title = (
+        f"{report.name} on {report.scene}, n = {len(report.seeds)} seeds, mean ± sample std [95 % interval]"
+    )
+    classes = Table(title=title, title_justify="left")
+    classes.add_column("label", justify="right")
+    classes.add_column("class", overflow="fold")
+    classes.add_column("producer's %", justify="right")
+    for label, name, summary in report.per_class:
+        classes.add_row(str(label), name, describe_summary(summary))
+    table = Table()
+    for heading in ("", "OA %", "AA %", "κ × 100"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for row in list_series_rows(report):
+        table.add_row(*row)
+    console = make_console()
+    console.print(classes)
+    console.print(table)
+    leaking = report.summaries["leakage.test_patches_with_train_pixels"].mean
+    print(f"{percent(leaking)} % of the test patches hold pixels of the training side. {report.about_splits}")
+
+
+def print_gap(found: "Gap") -> None:
+    table = Table(title="the same network, as many training pixels of each class", title_justify="left")
+    for heading in ("", "random OA %", "blocks OA %", "random AA %", "blocks AA %"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for row, other in zip(list_accuracy_rows(found.random), list_accuracy_rows(found.blocks), strict=True):
+        pair = (row.evaluation, other.evaluation)
+        table.add_row(
+            row.name,
+            *(percent(evaluation.overall_accuracy) for evaluation in pair),
+            *(percent(evaluation.average_accuracy) for evaluation in pair),
+        )
+    sides = (found.random.audit, found.blocks.audit)
+    leaking = [percent(audit.leakage.test_patches_with_train_pixels) for audit in sides]
+    table.add_row("test patches that leak", *leaking, "", "")
+    table.add_row("training pixels", *(f"{len(audit.split.train):,}" for audit in sides), "", "")
+    table.add_row("test pixels", *(f"{len(audit.split.test):,}" for audit in sides), "", "")
+    make_console().print(table)
+    print(f"optimism gap: {100 * found.optimism:.2f} points of OA")
+    print(f"random: {found.random.verdict}")
+    print(f"blocks: {found.blocks.verdict}")
+    for note in found.blocks.audit.split.notes:
+        print(f"note: {note}")
+
+
+def print_network(network: "NetworkDescription") -> None:
+    table = Table(title=network.title, title_justify="left", show_footer=True)
+    table.add_column("stage", f"total for {network.input_shape}", no_wrap=True)
+    table.add_column("output", no_wrap=True)
+    table.add_column("parameters", f"{network.num_parameters:,}", justify="right", no_wrap=True)
+    table.add_column("MACs", f"{network.macs:,}", justify="right", no_wrap=True)
+    table.add_column("what it is", f"FLOPs = 2 × MACs = {2 * network.macs:,}")
+    for row in network.rows:
+        table.add_row(row.name, str(row.shape), f"{row.num_parameters:,}", f"{row.macs:,}", row.contents)
+    make_console(width=140).print(table)
+
+
+def print_points(name: str, points: "list[tuple[str, list[str]]]") -> None:
+    table = Table(title=f"the points of {name}, in order", title_justify="left")
+    table.add_column("model.attention key", no_wrap=True)
+    table.add_column("blocks that fit")
+    for point, kinds in points:
+        table.add_row(point, ", ".join(kinds))
+    make_console().print(table)
+
+
+def print_block_costs(rows: "list[BlockCost]") -> None:
+    table = Table(title="what a block adds, with its default settings", title_justify="left")
+    table.add_column("point", no_wrap=True)
+    table.add_column("block", no_wrap=True)
+    for heading in ("parameters", "MACs a patch", "forward µs a patch"):
+        table.add_column(heading, justify="right")
+    last = ""
+    for row in rows:
+        if row.misfit:
+            costs = ["–", "–", "does not fit"]
+        else:
+            costs = [f"{row.num_parameters:,}", f"{row.macs:,}", f"{row.forward_us:,.1f}"]
+        table.add_row(row.point if row.point != last else "", row.kind, *costs)
+        last = row.point
+    make_console().print(table)

@@ -1,0 +1,121 @@
+"""What a command shows: a progress bar while it works, or plain lines off a terminal; tables at the end.
+
+Progress goes to standard error, so that standard output holds results alone.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from hsi_se.progress import EpochRecord, Observer, Silent
+from hsi_se.report.tables import (
+    clock,
+)
+from hsi_se.system.processes import is_first
+
+if TYPE_CHECKING:
+    pass
+
+_LINE_EVERY_S = 10.0
+
+
+@contextmanager
+def show_progress() -> Iterator[Observer]:
+    """Yields an observer that shows what it is told until the block ends."""
+    if not is_first():  # of several processes, one speaks
+        yield Silent()
+        return
+    console = Console(stderr=True, markup=False, emoji=False)
+    if not console.is_terminal:
+        yield PlainLines()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("left  {task.fields[state]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield ProgressBar(progress)
+
+
+class ProgressBar:
+    """One bar a task, with its rate and the last epoch's loss and validation accuracy."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._unit = ""
+        self._task = progress.add_task("", total=None, visible=False, rate="", state="")
+
+    def start(self, task: str, *, total: int, unit: str) -> None:
+        self._unit = unit
+        self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(task, total=total, rate="", state="")
+
+    def advance(self, count: int) -> None:
+        self._progress.advance(self._task, count)
+        speed = self._progress.tasks[-1].speed
+        if speed is not None:
+            self._progress.update(self._task, rate=f"{speed:,.0f} {self._unit}/s")
+
+    def epoch(self, record: EpochRecord) -> None:
+        self._progress.update(self._task, state=_describe(record))
+
+    def note(self, text: str) -> None:
+        self._progress.console.print(f"note: {text}", highlight=False, markup=False)
+
+
+class PlainLines:
+    """One line an epoch, and one every ten seconds of other work."""
+
+    def __init__(self) -> None:
+        self._task, self._unit, self._total, self._done = "", "", 0, 0
+        self._start = self._last = 0.0
+
+    def start(self, task: str, *, total: int, unit: str) -> None:
+        self._task, self._unit, self._total, self._done = task, unit, total, 0
+        self._start = self._last = time.monotonic()
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        if time.monotonic() - self._last >= _LINE_EVERY_S:
+            self._print("")
+
+    def epoch(self, record: EpochRecord) -> None:
+        self._print(_describe(record))
+
+    def note(self, text: str) -> None:
+        print(f"note: {text}", file=sys.stderr, flush=True)
+
+    def _print(self, state: str) -> None:
+        self._last = time.monotonic()
+        rate = self._done / max(self._last - self._start, 1e-9)
+        left = clock((self._total - self._done) / max(rate, 1e-9))
+        print(
+            f"{self._task}  {100 * self._done / self._total:3.0f} %  {rate:,.0f} {self._unit}/s  "
+            f"{left} left  {state}".rstrip(),
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _describe(record: EpochRecord) -> str:
+    text = f"epoch {record.epoch}  loss {record.loss:.3f}"
+    if record.validation_accuracy is not None:
+        text += f"  validation OA {100 * record.validation_accuracy:.1f} %"
+    return text
+
+
+# ------------------------------------------------------------------------------------- results
+
+
+def make_console(*, width: int = 110) -> Console:
+    """As wide as the terminal; off one, as wide as the tables need. Names are no markup: [x] and :x: stay."""
+    return Console(width=None if sys.stdout.isatty() else width, markup=False, emoji=False)

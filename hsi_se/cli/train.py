@@ -1,0 +1,92 @@
+"""`hsi-se train`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hsi_se.cli.options import DataFolder, Device, Overrides, RunOption
+from hsi_se.errors import ConfigError
+from hsi_se.system.processes import is_first
+
+
+def train(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG", help="A YAML config, such as configs/demo.yaml.")
+    ] = None,
+    overrides: Overrides = None,
+    data: DataFolder = None,
+    run: RunOption = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="0-9", help="Train once a seed, each with its own split unless split.seed is set."
+        ),
+    ] = None,
+    device: Device = "auto",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run folder if it exists.")
+    ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Finish an interrupted run, with its own config, data and device."),
+    ] = None,
+) -> None:
+    """Train the network that CONFIG describes and write a run folder, or one a seed."""
+    if resume is not None:
+        given = {
+            "CONFIG": config, "--set": overrides, "--run": run, "--seeds": seeds, "--overwrite": overwrite,
+            "--device": device != "auto",
+        }  # fmt: skip
+        beside = [name for name, value in given.items() if value]
+        if beside:
+            raise ConfigError(f"--resume {resume}: goes on as it began; leave out {', '.join(beside)}")
+        _print_run(_resume(resume, data=data))
+        return
+    if config is None:
+        raise ConfigError("train: give a CONFIG, or --resume RUN")
+    from hsi_se.config.base import parse_seeds
+    from hsi_se.config.yaml_file import load_config
+
+    settings = load_config(config, overrides or [])
+    if seeds is not None and overwrite:
+        raise ConfigError(
+            "--overwrite: has no effect beside --seeds, which keeps finished runs; leave it out"
+        )
+
+    from hsi_se.cli.terminal import show_progress
+    from hsi_se.workflows import series
+    from hsi_se.workflows import train as experiment
+
+    with show_progress() as observer:
+        if seeds is None:
+            folder = str(
+                experiment.train(
+                    settings, data=data, run=run, device=device, overwrite=overwrite, observer=observer
+                )
+            )
+        else:
+            numbers = parse_seeds(seeds)
+            folder = str(
+                series.train_series(settings, numbers, data=data, run=run, device=device, observer=observer)
+            )
+    _print_run(folder)
+
+
+def _resume(run: Path, *, data: Path | None) -> str:
+    from hsi_se.runs.lifecycle import open_unfinished
+
+    folder = open_unfinished(run)
+
+    from hsi_se.cli.terminal import show_progress
+    from hsi_se.workflows import train as experiment
+
+    with show_progress() as observer:
+        return str(experiment.resume(folder, data=data, observer=observer))
+
+
+def _print_run(folder: str) -> None:
+    if not is_first():
+        return
+    print(f"run folder: {folder}")
+    print(f"next: hsi-se eval {folder}")

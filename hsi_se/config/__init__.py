@@ -1,0 +1,1 @@
+"""Settings: every section of a config as frozen pydantic models, and the YAML they are read from."""

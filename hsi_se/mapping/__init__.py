@@ -1,1 +1,0 @@
-"""Whole-scene maps: logits for every pixel, and the classes they stand for."""

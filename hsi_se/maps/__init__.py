@@ -1,0 +1,1 @@
+"""Maps as files: ENVI, GeoTIFF and PNG, written in bounded memory and resumable."""

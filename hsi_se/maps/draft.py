@@ -1,0 +1,150 @@
+"""A map in the making: its layers in a hidden folder, and a journal of the tiles that are done."""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import entr
+
+from hsi_se.evaluation.confidence import to_probabilities
+from hsi_se.maps.folder import MapFolder
+from hsi_se.maps.layers import (
+    NODATA_NAME,
+    Classes,
+    Layer,
+    has_rasterio,
+    is_north_up,
+    write_envi_header,
+    write_geotiff,
+)
+from hsi_se.maps.target import Target
+from hsi_se.prediction.bundled import pick_classes
+from hsi_se.prediction.class_map import ClassMap
+from hsi_se.prediction.logits import list_tiles
+from hsi_se.report.figures import save_map
+from hsi_se.runs.bundle import ModelBundle
+from hsi_se.scene.scene import UNLABELLED
+
+_LONGEST_FIGURE = 2000  # pixels of a scene's side in the picture
+_NO_SHARE = -1.0  # stored where there is no probability
+
+
+class MapDraft:
+    """The layers of a map and what is left to do of them.
+
+    The journal's first line says of what the map is, each other one names a tile's rows. A tile is on the
+    disk before its line is; a line that was torn names none.
+
+    Attributes:
+        todo: rows of the tiles that are not done.
+        temperature: of the probabilities; None for a map of classes alone.
+    """
+
+    def __init__(
+        self,
+        folder: MapFolder,
+        bundle: ModelBundle,
+        layers: Sequence[Layer],
+        todo: list[range],
+        temperature: float | None,
+    ) -> None:
+        self.todo, self.temperature = todo, temperature
+        self._folder, self._bundle, self._layers = folder, bundle, layers
+
+    @classmethod
+    def open(
+        cls,
+        folder: MapFolder,
+        bundle: ModelBundle,
+        *,
+        shape: tuple[int, int],
+        temperature: float | None,
+        digest: str,
+        tile_rows: int,
+    ) -> "MapDraft":
+        """Returns the draft in a folder: the one that is there if it has the same digest, else a new one."""
+        dtype = "uint8" if max(bundle.facts.class_ids) < 2**8 else "uint16"
+        layers = [Layer(folder.image, (*shape, 1), dtype, UNLABELLED, ("class",))]
+        if temperature is not None:
+            names = bundle.facts.class_names
+            layers += [
+                Layer(folder.probabilities, (*shape, len(names)), "float32", _NO_SHARE, names),
+                Layer(folder.entropy, (*shape, 1), "float32", _NO_SHARE, ("entropy in nats",)),
+            ]
+        earlier, lines = folder.read_journal()
+        if earlier.get("digest") == digest and all(layer.is_there() for layer in layers):
+            tiles, done = list_tiles(shape[0], earlier["tile_rows"]), set(lines)
+            return cls(folder, bundle, layers, [tile for tile in tiles if str(tile) not in done], temperature)
+        folder.journal.unlink(missing_ok=True)
+        for path in folder.list_files():
+            path.unlink(missing_ok=True)
+        for layer in layers:
+            layer.create()
+        folder.log(json.dumps({"digest": digest, "tile_rows": tile_rows}))
+        return cls(folder, bundle, layers, list_tiles(shape[0], tile_rows), temperature)
+
+    def write(self, tile: range, logits: NDArray[np.float32], missing: NDArray[np.bool_]) -> None:
+        """Stores what the logits `(rows, cols, C)` of a tile say; it is done, and on the disk, afterwards."""
+        values: list[NDArray[Any]] = [pick_classes(self._bundle, logits, missing)[..., None]]
+        if self.temperature is not None:
+            shares = to_probabilities(logits, temperature=self.temperature)
+            values += [shares, entr(shares).sum(axis=2, keepdims=True)]
+            for stored in values[1:]:
+                stored[missing] = _NO_SHARE
+        for layer, rows in zip(self._layers, values, strict=True):
+            layer.write(tile.start, rows)
+        self._folder.log(str(tile))
+        self.todo.remove(tile)
+
+    def finish(self, target: Target, *, title: str, engine: str) -> tuple[str, ...]:
+        """Writes what stands beside the layers; returns what could not be written, one sentence each."""
+        assert not self.todo, "a map is finished when all its tiles are"
+        georeference = target.image.raster.georeference
+        facts = self._bundle.facts
+        classes = Classes(self._bundle.class_names, facts.palette)
+        for layer, about in zip(self._layers, (classes, None, None), strict=False):
+            write_envi_header(layer, georeference, classes=about)
+            if has_rasterio():
+                write_geotiff(layer, layer.path.with_suffix(".tif"), georeference, classes=about)
+        notes: tuple[str, ...] = ()
+        if georeference is None or georeference.transform is None:
+            notes += (f"{target.image.raster.path.name} has no place on the ground, and so the map has none",)
+        elif not is_north_up(georeference):
+            notes += ("the scene is rotated, which an ENVI header cannot say; its place is in the GeoTIFF",)
+        if not has_rasterio():
+            notes += ("no GeoTIFF is written without rasterio; pip install 'hsi-se[geo]'",)
+        counts = self._save_figure(title)
+        about_map = {
+            "scene": str(target.image.raster.path.resolve()),
+            "scene_digest": target.digest,
+            "split_digest": facts.split_digest,
+            "engine": engine,
+            "temperature": self.temperature,
+            "num_nodata": int(counts[UNLABELLED]),
+            "classes": [
+                {"label": label, "name": name, "num_pixels": int(counts[label])}
+                for label, name in self._bundle.class_names.items()
+            ],
+        }
+        text = json.dumps(about_map, indent=2, ensure_ascii=False)
+        self._folder.facts.write_text(f"{text}\n", encoding="utf-8")
+        return notes
+
+    def _save_figure(self, title: str) -> NDArray[np.int64]:
+        """Writes the picture; returns how many pixels each label has."""
+        labels, facts = self._layers[0], self._bundle.facts
+        counts = np.zeros(max(facts.class_ids) + 1, np.int64)
+        step = math.ceil(max(labels.shape[:2]) / _LONGEST_FIGURE)
+        picture = []
+        for first, block in labels.blocks():
+            counts += np.bincount(block.ravel(), minlength=len(counts))
+            picture.append(block[-first % step :: step, ::step, 0])
+        names = self._bundle.class_names
+        if counts[UNLABELLED]:
+            names = {UNLABELLED: NODATA_NAME, **names}
+        small = ClassMap(np.concatenate(picture).astype(np.int32), names, facts.palette)
+        save_map(small, self._folder.figure, title=title if step == 1 else f"{title}, 1 pixel in {step}")
+        return counts

@@ -1,0 +1,266 @@
+"""Map layers on disk: raw rows while a map is made, then ENVI headers and GeoTIFF copies beside them.
+
+A layer is stored band-interleaved by line, little-endian, so that a tile of rows is one stretch of the file.
+"""
+
+import errno
+import importlib.util
+import math
+import os
+import re
+import warnings
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsi_se.scene.georeference import Georeference, parse_crs
+from hsi_se.scene.palette import Colour
+from hsi_se.scene.scene import UNLABELLED
+
+NODATA_NAME = "nodata"
+_ENVI_TYPES = {"uint8": 1, "float32": 4, "uint16": 12}
+_ROWS_PER_BLOCK = 128
+_RAT_COLUMNS = (
+    ("Value", 0, 5),
+    ("Class", 2, 2),
+    ("Red", 0, 6),
+    ("Green", 0, 7),
+    ("Blue", 0, 8),
+)  # type, usage
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A raster `(rows, cols, bands)` that is written by rows.
+
+    Attributes:
+        path: the raw data.
+        shape: `(rows, cols, bands)`.
+        dtype: `uint8`, `uint16` or `float32`.
+        nodata: what is stored where there is no data.
+        band_names: one each.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    dtype: str
+    nodata: float
+    band_names: tuple[str, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def create(self) -> None:
+        """Makes a file of full length; one that is there is replaced."""
+        with self.path.open("wb") as stream:
+            stream.truncate(self.num_bytes)
+
+    def is_there(self) -> bool:
+        """Whether there is a file of full length."""
+        return self.path.is_file() and self.path.stat().st_size == self.num_bytes
+
+    def write(self, first: int, values: NDArray[Any]) -> None:
+        """Writes `(some rows, cols, bands)` from row `first` on; they are on the disk afterwards."""
+        stored = np.ascontiguousarray(values.transpose(0, 2, 1), dtype=np.dtype(self.dtype).newbyteorder("<"))
+        with self.path.open("r+b") as stream:
+            stream.seek(first * stored[0].nbytes)
+            stream.write(stored.data)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        """The first row of each block of rows, and the block `(some rows, cols, bands)`."""
+        rows, cols, bands = self.shape
+        dtype = np.dtype(self.dtype).newbyteorder("<")
+        for first in range(0, rows, _ROWS_PER_BLOCK):
+            count = min(_ROWS_PER_BLOCK, rows - first) * cols * bands
+            offset = first * cols * bands * dtype.itemsize
+            values = np.fromfile(self.path, dtype=dtype, count=count, offset=offset)
+            yield first, values.reshape(-1, bands, cols).transpose(0, 2, 1).astype(self.dtype)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What the values of a classification mean, 0 being no data.
+
+    Attributes:
+        names: by id.
+        palette: 8-bit RGB by id.
+    """
+
+    names: Mapping[int, str]
+    palette: Mapping[int, Colour]
+
+    def list_all(self) -> list[tuple[str, Colour]]:
+        """A name and a colour for every id from 0 to the last; those between that no class has are unused."""
+        names = {UNLABELLED: NODATA_NAME, **self.names}
+        return [
+            (names.get(label, f"unused {label}"), self.palette.get(label, (0, 0, 0)))
+            for label in range(max(names) + 1)
+        ]
+
+
+def write_envi_header(
+    layer: Layer, georeference: Georeference | None, *, classes: Classes | None = None
+) -> Path:
+    """Writes the `.hdr` beside a layer's raw data and returns it.
+
+    The place is written where map info can say it: north up, with square corners.
+    """
+    import spectral.io.envi
+
+    rows, cols, bands = layer.shape
+    header: dict[str, Any] = {
+        "description": f"written by hsi-se: {layer.path.stem}",
+        "samples": cols,
+        "lines": rows,
+        "bands": bands,
+        "header offset": 0,
+        "file type": "ENVI Classification" if classes else "ENVI Standard",
+        "data type": _ENVI_TYPES[layer.dtype],
+        "interleave": "bil",
+        "byte order": 0,
+        "data ignore value": f"{layer.nodata:g}",
+        "band names": [_to_envi(name) for name in layer.band_names],
+    }
+    if classes is not None:
+        entries = classes.list_all()
+        header["classes"] = len(entries)
+        header["class names"] = [_to_envi(name) for name, _ in entries]
+        header["class lookup"] = [value for _, colour in entries for value in colour]
+    header |= _describe_place(georeference)
+    path = layer.path.with_suffix(".hdr")
+    spectral.io.envi.write_envi_header(str(path), header)
+    return path
+
+
+def is_north_up(georeference: Georeference) -> bool:
+    """Whether rows run east and columns south, which is all that ENVI's map info is used for here."""
+    if georeference.transform is None:
+        return False
+    a, b, _, d, e, _ = georeference.transform
+    return b == d == 0 and a > 0 > e
+
+
+def has_rasterio() -> bool:
+    return importlib.util.find_spec("rasterio") is not None
+
+
+def write_geotiff(
+    layer: Layer, path: Path, georeference: Georeference | None, *, classes: Classes | None = None
+) -> None:
+    """Writes a layer as GeoTIFF, block by block; without a place it is a plain TIFF.
+
+    A classification gets a colour table, and beside it `.aux.xml` with the names, which the format itself
+    has no room for.
+
+    Raises:
+        OSError: the file does not read back as it should.
+    """
+    import rasterio
+    from affine import Affine
+    from rasterio.windows import Window
+
+    rows, cols, bands = layer.shape
+    profile: dict[str, Any] = {
+        "driver": "GTiff",
+        "height": rows,
+        "width": cols,
+        "count": bands,
+        "dtype": layer.dtype,
+        "nodata": layer.nodata,
+        "compress": "deflate",
+        "interleave": "band",
+        "bigtiff": "if_safer",
+        "blockysize": _ROWS_PER_BLOCK,  # so that each strip is written once, whole
+    }
+    if georeference is not None and georeference.transform is not None:
+        profile["transform"] = Affine(*georeference.transform)
+    if georeference is not None and georeference.crs is not None:
+        profile["crs"] = georeference.crs
+    path.unlink(missing_ok=True)  # GDAL would look into what a killed process has left
+    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=8, GDAL_PAM_ENABLED=False):
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        try:
+            with rasterio.open(path, "w", **profile) as image:
+                for band, name in enumerate(layer.band_names, start=1):
+                    image.set_band_description(band, name)
+                if classes is not None:
+                    image.write_colormap(1, dict(enumerate(colour for _, colour in classes.list_all())))
+                for first, block in layer.blocks():
+                    image.write(np.moveaxis(block, 2, 0), window=Window(0, first, cols, len(block)))
+            with rasterio.open(path) as image:  # since what fails when a file is closed is not told
+                is_whole = all(
+                    np.array_equal(
+                        image.read(window=Window(0, first, cols, len(block))), np.moveaxis(block, 2, 0)
+                    )
+                    for first, block in layer.blocks()
+                )
+        except rasterio.errors.RasterioIOError:
+            is_whole = False
+    if not is_whole:
+        raise OSError(errno.EIO, "GDAL could not write it", str(path))
+    if classes is not None:
+        _write_names(classes, path.with_name(f"{path.name}.aux.xml"))
+
+
+def _write_names(classes: Classes, path: Path) -> None:
+    """GDAL's sidecar: category names by value, and an attribute table from which QGIS draws its legend."""
+    root = ET.Element("PAMDataset")
+    band = ET.SubElement(root, "PAMRasterBand", band="1")
+    entries = classes.list_all()
+    names = ET.SubElement(band, "CategoryNames")
+    for name, _ in entries:
+        ET.SubElement(names, "Category").text = name
+    table = ET.SubElement(band, "GDALRasterAttributeTable", tableType="thematic")
+    for index, (title, kind, usage) in enumerate(_RAT_COLUMNS):
+        column = ET.SubElement(table, "FieldDefn", index=str(index))
+        for tag, value in (("Name", title), ("Type", kind), ("Usage", usage)):
+            ET.SubElement(column, tag).text = str(value)
+    for index, label in enumerate((UNLABELLED, *classes.names)):
+        row = ET.SubElement(table, "Row", index=str(index))
+        name, colour = entries[label]
+        for value in (label, name, *colour):
+            ET.SubElement(row, "F").text = str(value)
+    ET.indent(root)
+    path.write_bytes(ET.tostring(root, encoding="utf-8"))  # GDAL reads nothing behind an XML declaration
+
+
+def _to_envi(name: str) -> str:
+    """An ENVI list ends at a brace and is divided at commas."""
+    return re.sub(r"\s+", " ", name.translate(str.maketrans("{},", "();"))).strip()
+
+
+def _describe_place(georeference: Georeference | None) -> dict[str, str]:
+    if georeference is None or georeference.transform is None or not is_north_up(georeference):
+        return {}
+    a, _, x, _, e, y = georeference.transform
+    numbers = ["1", "1", f"{x:.12g}", f"{y:.12g}", f"{a:.12g}", f"{-e:.12g}"]
+    epsg, wkt = _identify(georeference.crs or "")
+    zone: Sequence[str] = ()
+    name, unit = "Arbitrary", ""
+    if epsg == 4326:
+        name, zone, unit = "Geographic Lat/Lon", ("WGS-84",), "Degrees"
+    elif epsg is not None and epsg // 100 in (326, 327):
+        name, unit = "UTM", "Meters"
+        zone = (str(epsg % 100), "North" if epsg // 100 == 326 else "South", "WGS-84")
+    info = [name, *numbers, *zone, *([f"units={unit}"] if unit else [])]
+    place = {"map info": "{" + ", ".join(info) + "}"}
+    if wkt:
+        place["coordinate system string"] = "{" + wkt + "}"
+    return place
+
+
+def _identify(crs: str) -> tuple[int | None, str]:
+    """The EPSG code of a coordinate system where it has one, and its WKT in the dialect that ENVI reads."""
+    known = parse_crs(crs) if has_rasterio() else None
+    if known is not None:
+        return known.to_epsg(), known.to_wkt(version="WKT1_ESRI")
+    code = re.fullmatch(r"EPSG:(\d+)", crs)
+    return (int(code[1]), "") if code else (None, crs)

@@ -1,0 +1,132 @@
+"""The scene that is mapped, proved to be one that the bundle was trained for: its bands, its values.
+
+Its files are gone through once, for their values' range, digest and nodata.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hsi_se.errors import SceneError
+from hsi_se.prediction.tiles import read_finite_rows
+from hsi_se.runs.bundle import ModelBundle
+from hsi_se.scene.image import Image, describe_bands
+from hsi_se.scene.loading import SceneSettings, open_scene_image
+from hsi_se.scene.raster import ROWS_PER_CHUNK
+from hsi_se.scene.scene import Scene
+from hsi_se.scene.wavelengths import compare_wavelengths
+
+_LEAST_OVERLAP = 0.01  # of the wider of two value ranges
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """An image that a bundle can map.
+
+    Attributes:
+        image: of the bundle's bands.
+        digest: SHA-256 over its values.
+        num_missing: pixels without data.
+        notes: what the user should know of it, one sentence each.
+    """
+
+    image: Image
+    digest: str
+    num_missing: int
+    notes: tuple[str, ...]
+
+
+def open_target(
+    bundle: ModelBundle, scene: Scene | SceneSettings, *, data: str | Path | None = None, is_own: bool = False
+) -> Target:
+    """Returns the image of a scene, proved to be one that a bundle can map.
+
+    Args:
+        bundle: what is applied.
+        scene: as for `load_scene`, or one that is loaded.
+        data: as for `load_scene`.
+        is_own: whether it is the scene of the training, whose values need not be compared.
+
+    Raises:
+        SceneError: it has other bands or wavelengths, or values out of the training's range.
+    """
+    image, notes = _pick_bands(bundle, scene, data)
+    notes += compare_wavelengths(
+        bundle.facts.wavelengths_nm,
+        None if image.wavelengths_nm is None else image.wavelengths_nm.tolist(),
+        name=str(image.raster.path),
+        bands=(image.bands + 1).tolist(),
+    )
+    digest, low, high, num_missing, num_odd = _scan(image)
+    path, (rows, cols, _) = image.raster.path, image.shape
+    if num_missing == rows * cols:
+        raise SceneError(f"{path}: all {num_missing:,} pixels hold no data in some band; give another scene")
+    trained = bundle.facts.value_range
+    if trained is not None and not is_own:
+        shared = min(high, trained[1]) - max(low, trained[0])
+        widest = max(high - low, trained[1] - trained[0])
+        if shared < 0 or shared < _LEAST_OVERLAP * widest:
+            raise SceneError(
+                f"{path}: its values lie in {low:g} to {high:g}, those of the training pixels in "
+                f"{trained[0]:g} to {trained[1]:g}; bring them to one scale with --set scene.scale=…, "
+                "or name scene.nodata"
+            )
+    if num_odd:
+        notes += (f"{num_odd:,} pixels hold values that are not finite, and stay nodata",)
+    return Target(image, digest, num_missing, notes)
+
+
+def _pick_bands(
+    bundle: ModelBundle, scene: Scene | SceneSettings, data: str | Path | None
+) -> tuple[Image, tuple[str, ...]]:
+    """The scene's image of the bundle's bands: of as many bands in the file the same are left out."""
+    dropped, num_bands = bundle.facts.dropped_bands, bundle.reduction.num_bands
+    image = open_scene_image(scene, data)
+    path, in_file = image.raster.path, image.raster.shape[2]
+    if in_file == num_bands + len(dropped):
+        keep = [band for band in range(in_file) if band + 1 not in dropped]
+    elif in_file == num_bands:
+        keep = list(range(in_file))
+    elif len(image.bands) == num_bands:
+        keep = image.bands.tolist()
+    else:
+        left_out = [band - 1 for band in dropped]
+        also = f" of {num_bands + len(dropped)}, without {describe_bands(left_out)}" if dropped else ""
+        raise SceneError(
+            f"{path}: the scene has {in_file} bands and the model was trained on {num_bands}{also}; "
+            "give a scene of the same sensor"
+        )
+    wanted = {band: reason for band, reason in image.dropped.items() if band in keep}
+    notes: tuple[str, ...] = ()
+    if wanted:
+        reasons = ", ".join(dict.fromkeys(wanted.values()))
+        notes += (
+            f"bands {describe_bands(wanted)} of {path.name} are used, as in training, though {reasons}",
+        )
+    if keep != image.bands.tolist():
+        image = open_scene_image(scene, data, keep=keep)
+    if len(keep) < in_file:
+        left_out = [band for band in range(in_file) if band not in set(keep)]
+        notes += (f"bands {describe_bands(left_out)} of {path.name} are left out, as in training",)
+    return image, notes
+
+
+def _scan(image: Image) -> tuple[str, float, float, int, int]:
+    """Digest, lowest and highest value, pixels without data, and those of them that are not finite."""
+    digest = hashlib.sha256(f"{image.shape}".encode())
+    low, high, num_missing, num_odd = math.inf, -math.inf, 0, 0
+    for first in range(0, image.shape[0], ROWS_PER_CHUNK):
+        last = min(first + ROWS_PER_CHUNK, image.shape[0])
+        cube, missing, num_odd_here = read_finite_rows(image, first, last)
+        digest.update(cube.dtype.str.encode())
+        digest.update(np.ascontiguousarray(cube).data)
+        digest.update(np.ascontiguousarray(missing).data)
+        num_missing += int(missing.sum())
+        num_odd += num_odd_here
+        if not missing.all():
+            values = cube[~missing] if missing.any() else cube
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+    return digest.hexdigest(), low, high, num_missing, num_odd

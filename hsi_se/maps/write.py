@@ -1,0 +1,251 @@
+"""The assembly of maps: a trained bundle and a scene in, every format of a map out, in bounded memory."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+
+from hsi_se.config.model import Svm
+from hsi_se.config.scene import SceneFiles
+from hsi_se.config.yaml_file import load_config
+from hsi_se.errors import ConfigError, SceneError
+from hsi_se.evaluation.confidence import is_scaled
+from hsi_se.maps.cluster import predict_on_cluster
+from hsi_se.maps.draft import MapDraft
+from hsi_se.maps.folder import MapFolder
+from hsi_se.maps.target import Target, open_target
+from hsi_se.prediction.bundled import load_bundle, make_predictor, make_source, pick_classes
+from hsi_se.prediction.class_map import ClassMap
+from hsi_se.prediction.logits import ENGINES, Engine, list_tiles
+from hsi_se.prediction.tiles import Prediction, TilePredictor
+from hsi_se.progress import Observer, Silent
+from hsi_se.runs.bundle import ModelBundle
+from hsi_se.runs.folder import RunFolder
+from hsi_se.runs.opened import find_data
+from hsi_se.scene.catalogue import find_known_scene
+from hsi_se.scene.image import Image
+from hsi_se.scene.loading import SceneSettings
+from hsi_se.scene.scene import Scene
+from hsi_se.system.cluster import connect
+
+
+def map_scene(
+    bundle: ModelBundle | RunFolder | str | Path,
+    scene: Scene | SceneSettings | Path,
+    *,
+    data: str | Path | None = None,
+    engine: Engine = "dense",
+    device: str = "auto",
+    tile_rows: int | None = None,
+    observer: Observer | None = None,
+) -> ClassMap:
+    """Returns the classes of a whole scene, which need not be the one of the training.
+
+    Args:
+        bundle: what a run has learned, or the run's folder.
+        scene: one that is loaded, a known scene's name, a file, or a config's `scene` section. Its labels
+            are not looked at.
+        data: a folder searched for scenes before `datasets/`.
+        engine: `dense` or `patches`; see `predict_logits`.
+        device: `auto`, `cpu` or `cuda`.
+        tile_rows: rows that are worked on at a time; as many as fit the engine's memory unless given.
+        observer: told of progress.
+
+    Returns:
+        0 where the scene holds no data.
+
+    Raises:
+        HsiError: the scene cannot be read, or does not fit the bundle.
+    """
+    observer = observer or Silent()
+    if not isinstance(bundle, ModelBundle):
+        bundle = load_bundle(bundle)
+    if isinstance(scene, Path) or (isinstance(scene, str) and find_known_scene(scene) is None):
+        scene = SceneFiles(cube=str(scene), labels=str(scene))
+    target = open_target(bundle, scene, data=data)
+    for note in target.notes:
+        observer.note(note)
+    predictor = make_predictor(bundle, engine=engine, device=device)
+    rows, cols, _ = target.image.shape
+    labels = np.zeros((rows, cols), np.int32)
+    observer.start("mapping", total=labels.size * bundle.facts.prediction.num_passes, unit="pixels")
+    tiles = list_tiles(rows, tile_rows or predictor.choose_tile_rows(cols))
+    for tile, logits, missing in predict_tiles(bundle, target.image, predictor, tiles, observer=observer):
+        labels[tile.start : tile.stop] = pick_classes(bundle, logits, missing)
+    return ClassMap(labels, bundle.class_names, bundle.facts.palette)
+
+
+def write_map(
+    run: str | Path | RunFolder,
+    *,
+    scene: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    out: str | Path | None = None,
+    probabilities: bool = False,
+    engine: Engine = "dense",
+    data: str | Path | None = None,
+    device: str = "auto",
+    scheduler: str | None = None,
+    tile_rows: int | None = None,
+    observer: Observer | None = None,
+) -> list[Path]:
+    """Maps a scene with what a run has learned, and returns the files that hold the map.
+
+    The map is made in a hidden folder. If it is there already, of the same bundle, values and settings,
+    the tiles that are done in it are kept.
+
+    Args:
+        run: a folder that `train` wrote.
+        scene: a file, or a known scene's name; the run's own scene unless given.
+        overrides: settings of the `scene` section, `scene.key=value`.
+        out: the folder to write; by default `map` in the run folder, with another scene's name behind it.
+        probabilities: whether a layer of each class's probability and one of their entropy are written, at
+            the temperature that `evaluate` has fitted.
+        engine, data, device, tile_rows, observer: as for `map_scene`.
+        scheduler: the address of a Dask scheduler, `tcp://host:8786`, whose workers take the tiles.
+
+    Raises:
+        HsiError: as `map_scene`, or something else is in the way of the files.
+    """
+    observer = observer or Silent()
+    folder = RunFolder.open(run)
+    bundle, record = folder.read_bundle(), folder.read_record()
+    _check_storable(bundle, probabilities=probabilities)
+    is_own = scene is None and not overrides
+    wanted = _find_scene(folder, scene, overrides)
+    target = open_target(bundle, wanted, data=find_data(record, data), is_own=is_own)
+    name = record.scene if scene is None else Path(scene).stem
+    result = MapFolder(out if out is not None else folder.path / ("map" if scene is None else f"map-{name}"))
+    if out is None and scene is not None:
+        result.refuse_other(target.image.raster.path)
+    # With a cluster the one here works on no tile: it knows how many rows a tile has.
+    predictor = make_predictor(bundle, engine=engine, device=device if scheduler is None else "cpu")
+    rows, cols, _ = target.image.shape
+    temperature, about = _find_temperature(folder) if probabilities else (None, "")
+    digest = _digest(bundle, target, engine, temperature, tile_rows)
+    with (
+        nullcontext() if scheduler is None else connect(scheduler) as client,
+        result.open_draft() as unfinished,
+    ):
+        if unfinished.list_published() and unfinished.read_journal()[0].get("digest") == digest:
+            observer.note("the map was complete, and only its files are moved into place")
+            return result.publish(unfinished)
+        draft = MapDraft.open(
+            unfinished,
+            bundle,
+            shape=(rows, cols),
+            temperature=temperature,
+            digest=digest,
+            tile_rows=tile_rows or predictor.choose_tile_rows(cols),
+        )
+        for note in filter(None, (*target.notes, about)):
+            observer.note(note)
+        todo = tuple(draft.todo)
+        num_left = sum(map(len, todo))
+        if num_left < rows:
+            observer.note(f"going on with a map of which {rows - num_left:,} of {rows:,} rows are done")
+        start = time.perf_counter()
+        num_passes = bundle.facts.prediction.num_passes
+        observer.start("mapping", total=num_left * cols * num_passes, unit="pixels")
+        if client is None:
+            done = predict_tiles(bundle, target.image, predictor, todo, observer=observer)
+        else:
+            done = predict_on_cluster(
+                bundle, target.image, todo, engine=engine, device=device, client=client, observer=observer
+            )
+        for tile, logits, missing in done:
+            draft.write(tile, logits, missing)
+        elapsed = time.perf_counter() - start
+        observer.note(
+            f"{num_left * cols:,} pixels in {elapsed:.1f} s, {num_left * cols / elapsed:,.0f} pixels/s"
+        )
+        del predictor, done  # whose weights the pictures need not wait beside
+        for note in draft.finish(target, title=f"{name}, mapped by {record.name}", engine=engine):
+            observer.note(note)
+        return result.publish(unfinished)
+
+
+def _check_storable(bundle: ModelBundle, *, probabilities: bool) -> None:
+    """Proves that a map's files can hold what a bundle predicts.
+
+    Raises:
+        HsiError: they cannot.
+    """
+    if probabilities and isinstance(bundle.facts.model, Svm):
+        raise ConfigError("--probabilities: the scores of model.name = svm are votes; map it without")
+    if max(bundle.facts.class_ids) >= 2**16:
+        raise SceneError(
+            f"label {max(bundle.facts.class_ids)}: a map holds labels up to 65535; renumber them"
+        )
+
+
+def _find_temperature(folder: RunFolder) -> tuple[float, str]:
+    """Returns the temperature of a run's probabilities, and where it is from, in words."""
+    if not folder.report.is_file():
+        return 1.0, (
+            "the probabilities are the network's own: the run is not evaluated; "
+            f"`hsi-se eval {folder}` fits them a temperature"
+        )
+    calibration = folder.read_report()["calibration"]
+    temperature = float(calibration["temperature"])
+    if not is_scaled(temperature):
+        return temperature, "the probabilities are the network's own: its evaluation could fit no temperature"
+    return temperature, f"the probabilities are at temperature {temperature:.2f}, as in {folder.report}"
+
+
+def _find_scene(folder: RunFolder, scene: str | Path | None, overrides: Sequence[str]) -> SceneSettings:
+    for override in overrides:
+        if not override.startswith("scene"):
+            raise ConfigError(
+                f"--set {override}: a map has no settings but the scene's; write scene.key=value"
+            )
+    changes = list(overrides)
+    if scene is not None:
+        is_known = find_known_scene(str(scene)) is not None and not Path(scene).is_file()
+        value = str(scene) if is_known else {"cube": str(scene), "labels": str(scene)}
+        changes.insert(0, f"scene={json.dumps(value)}")
+    return load_config(folder.config, changes).scene
+
+
+def predict_tiles(
+    bundle: ModelBundle, image: Image, predictor: TilePredictor, tiles: Sequence[range], *, observer: Observer
+) -> Iterator[Prediction]:
+    """Yields the rows, the logits `(rows, cols, C)` and the nodata `(rows, cols)` of each tile."""
+    source = make_source(bundle, image)
+    for tile in tiles:
+        read = source.read(tile)
+        yield tile, predictor.predict(read, on_batch=observer.advance), read.missing[read.inner]
+
+
+def _digest(bundle: ModelBundle, target: Target, *settings: object) -> str:
+    """SHA-256 over all that decides a map."""
+    digest = hashlib.sha256(bundle.facts.model_dump_json().encode())
+    reduction = bundle.reduction
+    arrays = {
+        **bundle.weights,
+        "mean": reduction.mean,
+        "components": reduction.components,
+        "scale": reduction.scale,
+    }
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name}{array.shape}{array.dtype.str}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    place = target.image.raster.georeference
+    digest.update(f"{target.digest}{place}{settings}".encode())
+    return digest.hexdigest()
+
+
+def parse_engine(name: str) -> Engine:
+    """Returns the engine of a name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for engine in ENGINES:
+        if name == engine:
+            return engine
+    raise ConfigError(f"--engine {name}: choose from {', '.join(ENGINES)}")

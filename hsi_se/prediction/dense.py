@@ -1,0 +1,284 @@
+"""The exact whole-scene engine: the logits of `HybridSN` for every pixel, without repeating shared work.
+
+Convolutions are valid and padding is applied once, to the scene. Every stage before the first
+attention is therefore the same for all patches that overlap; what follows depends on where attention
+acts. Each way computes the same function as the network patch by patch, up to float32's rounding.
+Axes: rows, cols of patches (pixels); h, w of padded rows; d spectral depth, c features; k components.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hsi_se.attention.channel_gate import ChannelGate
+from hsi_se.models.hybridsn import HybridSN
+from hsi_se.models.inference import evaluation_mode
+from hsi_se.prediction.dense_head import DenseHead
+from hsi_se.prediction.mixing import convolve_gated
+from hsi_se.prediction.shared_features import fold_stages, gate_windows
+
+TILE_BYTES = 320 * 2**20  # that the tiles in work may take together, beside the weights
+_BATCH_BYTES = 24 * 2**20  # windows that are copied together: larger blocks go back to the system each time
+_FLOAT_BYTES = 4
+_MAX_WORKERS = 4  # tiles side by side: with more, each would be so small that it repeats too much
+_NARROWEST = 16  # columns of a tile for a worker
+
+
+class DenseEngine:
+    """A trained network prepared for whole scenes; it holds the weights of the moment it is made.
+
+    Args:
+        model: in any mode, on any device; it is left as it was.
+    """
+
+    def __init__(self, model: HybridSN) -> None:
+        self.model = model
+        self.patch_size = model.patch_size
+        self._last = list(model.stages)[-1]
+        self._spare: list[Tensor] = []  # memory of tiles that are done
+        blocks = {
+            point: block for point, block in model.attention.items() if not isinstance(block, nn.Identity)
+        }
+        with evaluation_mode(model):
+            self._stages = fold_stages(model)
+            self._head = DenseHead(model, is_shared=not blocks)
+        early = {point: block for point, block in blocks.items() if point != self._last}
+        if not blocks and self._head.can_share:
+            self._shared, self._finish = self._last, self._share_head
+        elif not early and isinstance(model.attention[self._last], ChannelGate | nn.Identity):
+            self._shared, self._finish = self._last, self._gate_head
+        elif (
+            model.order == "3d-2d"
+            and early.keys() <= {"conv3d_3", "fold"}
+            and early
+            and all(isinstance(block, ChannelGate) for block in early.values())
+        ):
+            self._shared, self._finish = "fold", self._mix
+        else:
+            self._shared, self._finish = next(iter(blocks)), self._run_windows
+        self._estimate()
+
+    def predict_rows(self, padded: Tensor) -> Tensor:
+        """Returns the logits `(rows, cols, classes)` of some rows of a scene.
+
+        Args:
+            padded: `(rows + p - 1, cols + p - 1, k)`: the rows themselves with what their patches reach,
+                on the model's device.
+
+        Returns:
+            As patch by patch, NaN where a patch reaches a value that is not finite.
+        """
+        margin = self.patch_size - 1
+        rows, cols = (length - margin for length in padded.shape[:2])
+        num_workers = self._count_workers(cols)
+        num_tiles = num_workers
+        while (
+            self._count_bytes(rows, math.ceil(cols / num_tiles)) > TILE_BYTES / num_workers
+            and num_tiles < cols
+        ):
+            num_tiles += num_workers
+        tile_cols = math.ceil(cols / num_tiles)
+        is_finite = padded.isfinite().all(2)
+        padded = padded.where(is_finite[..., None], 0)  # or products and transforms would spread them
+        tiles = [padded[:, first : first + tile_cols + margin] for first in range(0, cols, tile_cols)]
+        with evaluation_mode(self.model):
+            logits = torch.cat(_map_in_threads(self._predict_tile, tiles, num_workers), dim=1)
+        reached = F.max_pool2d((~is_finite).float()[None], self.patch_size, stride=1)[0]  # (rows, cols)
+        return logits.masked_fill(reached[..., None] > 0, math.nan)
+
+    def choose_tile_rows(self, cols: int) -> int:
+        """Returns for how many rows at a time `predict_rows` repeats least within `TILE_BYTES`."""
+        margin = self.patch_size - 1
+        num_workers = self._count_workers(cols)
+
+        def fit(tile_cols: int) -> int:
+            budget = TILE_BYTES / num_workers
+            return max(
+                1, bisect_right(range(2**10), budget, key=lambda rows: self._count_bytes(rows, tile_cols)) - 1
+            )
+
+        def repeated(tile_cols: int) -> float:
+            return (1 + margin / fit(tile_cols)) * (1 + margin / tile_cols)
+
+        widths = {
+            math.ceil(cols / n)
+            for n in range(num_workers, 1 + math.ceil(cols / _NARROWEST) * num_workers, num_workers)
+        }
+        return fit(min(widths, key=repeated))
+
+    def _count_workers(self, cols: int) -> int:
+        """On a CPU, tiles side by side in threads of their own keep its cores busier than threads inside each
+        operation, most of which are too small to be worth dividing."""
+        is_cpu = self._stages["conv2d"].weight.device.type == "cpu"
+        return max(1, min(torch.get_num_threads(), _MAX_WORKERS, cols // _NARROWEST)) if is_cpu else 1
+
+    def _estimate(self) -> None:
+        """Counts the floats that a tile needs for a location of its padded rows, for a row, for a pixel."""
+        d, c = self.model.num_bands, 1
+        self._location_floats = self._row_floats = self._pixel_floats = 0
+        for point in self.model.stages:
+            if point in self._stages:
+                stage = self._stages[point]
+                out, taps = stage.weight.shape[:2]
+                num_slabs = (d * c - taps) // stage.num_features + 1
+                self._location_floats = max(self._location_floats, d * c + 2 * num_slabs * (taps + out))
+                d, c = num_slabs, out
+            if point == self._shared:
+                break
+        self._shared_floats = 2 * d * c
+        if self._finish == self._mix:
+            out, taps = self._stages["conv2d"].weight.shape[:2]
+            self._row_floats = (self._head.span + 7) * self._head.span**2 * out + taps * out
+            self._pixel_floats = 3 * taps
+
+    def _count_bytes(self, rows: int, cols: int) -> int:
+        """About what a tile takes at its peak."""
+        locations = (rows + self.patch_size - 1) * (cols + self.patch_size - 1)
+        finishing = locations * self._shared_floats + rows * cols * self._pixel_floats
+        kept = rows * self._row_floats  # from tile to tile
+        return _FLOAT_BYTES * (kept + max(locations * self._location_floats, finishing))
+
+    def _predict_tile(self, padded: Tensor) -> Tensor:
+        x = padded.permute(2, 0, 1).unsqueeze(1)  # (d=k, c=1, h, w)
+        for point in self.model.stages:
+            if point in self._stages:
+                x = self._stages[point](x)
+            if point == self._shared:
+                break
+        return self._finish(x)
+
+    def _share_head(self, features: Tensor) -> Tensor:
+        return self._head.of_scene(features.flatten(0, 1))
+
+    def _gate_head(self, features: Tensor) -> Tensor:
+        """At most a gate stands between the shared features and the head."""
+        d, c, h, w = features.shape
+        span = self._head.span
+        rows, cols = h - span + 1, w - span + 1
+        gates = features.new_ones(rows, cols, 1, 1)
+        block = self.model.attention[self._last]
+        if isinstance(block, ChannelGate):
+            is_flat = len(self.model.shapes[self._last]) == 3
+            gates = gate_windows(block, features, window=span, is_flat=is_flat)
+        gates = gates.expand(rows, cols, d, c).flatten(2).unsqueeze(2)  # (rows, cols, 1, d·c)
+        pixels = features.permute(3, 2, 0, 1).flatten(2).contiguous()  # (w, h, d·c)
+        windows = pixels.unfold(0, span, 1).unfold(1, span, 1)  # (cols, rows, d·c, x, y)
+        windows = windows.permute(3, 1, 0, 4, 2)  # (x, rows, cols, y, d·c)
+
+        def run(some: tuple[slice, slice]) -> Tensor:
+            factor = gates[some]
+            num_rows, num_cols = factor.shape[:2]
+            patches = features.new_empty(span, num_rows, num_cols, span, d * c)
+            for x in range(span):
+                torch.mul(windows[x][some], factor, out=patches[span - 1 - x])
+            return self._head(patches.flatten(1, 2).flatten(2)).view(num_rows, num_cols, -1)
+
+        return self._in_batches(rows, cols, d * c * span**2, run)
+
+    def _mix(self, features: Tensor) -> Tensor:
+        """Gates stand before the 2-D convolution, and anything may stand behind it."""
+        window, span = self.model.shapes["fold"][-1], self._head.span
+        gates: Tensor | None = None
+        for point in ("conv3d_3", "fold"):
+            block = self.model.attention[point]
+            if isinstance(block, ChannelGate):
+                more = gate_windows(block, features, window=window, is_flat=point == "fold", earlier=gates)
+                gates = more if gates is None else gates * more
+        assert gates is not None
+        rows = len(gates)
+        stage = self._stages["conv2d"]
+        weight = stage.weight.view(-1, *features.shape[:2], 9)  # (o, d, c, taps)
+        # Gated together are: a depth's features, a feature's depths, or nothing but one of each.
+        match features.shape[:2]:
+            case (d, _) if gates.shape[2:] == (d, 1):
+                pass
+            case (_, c) if gates.shape[2:] == (1, c):
+                features, weight = features.transpose(0, 1), weight.transpose(1, 2)
+            case shape:
+                gates = gates.expand(*gates.shape[:2], *shape)
+                features, weight = features.flatten(0, 1).unsqueeze(1), weight.flatten(1, 2).unsqueeze(2)
+        weight = weight.permute(1, 2, 3, 0).flatten(1, 2)  # (g, t·9, o)
+        logits = []
+        for patches in convolve_gated(
+            features, gates.flatten(2), weight=weight, bias=stage.bias, span=span, spare=self._spare
+        ):
+            some = self._finish_patches(patches, stage.bias)
+            logits.append(some.view(-1, rows, some.shape[1]))  # (some cols, rows, classes)
+        return torch.cat(logits).transpose(0, 1)
+
+    def _finish_patches(self, patches: Tensor, bias: Tensor) -> Tensor:
+        """Logits `(n, classes)` of the last features less `bias` `(span, n, span, c)`, which may change."""
+        block = self.model.attention[self._last]
+        if isinstance(block, ChannelGate):
+            is_mean = block.squeeze == "mean"
+            statistic = patches.mean(2).mean(0) if is_mean else patches.amax((0, 2))
+            gates = block.gate(statistic + bias)
+            return self._head(patches.flatten(2), gates=gates, offset=(gates * bias) @ self._head.summed.T)
+        if isinstance(block, nn.Identity):
+            return self._head(patches.flatten(2), offset=self._head.summed @ bias)
+        features = patches.add_(bias).flip(0).permute(1, 3, 2, 0)  # (n, c, row, col)
+        features = block(features)
+        return self._head(features.permute(3, 0, 2, 1).flip(0).flatten(2))
+
+    def _run_windows(self, features: Tensor) -> Tensor:
+        """Windows of the shared features go through the rest of the network."""
+        shape = self.model.shapes[self._shared]
+        window = shape[-1]
+        rows, cols = (length - window + 1 for length in features.shape[2:])
+        windows = features.unfold(2, window, 1).unfold(3, window, 1).permute(2, 3, 1, 0, 4, 5)
+        points = list(self.model.stages)
+        rest = points[points.index(self._shared) + 1 :]
+
+        def run(some: tuple[slice, slice]) -> Tensor:
+            batch = windows[some]
+            x = self.model.attention[self._shared](batch.reshape(-1, *shape))
+            for point in rest:
+                x = self.model.attention[point](self.model.stages[point](x))
+            logits: Tensor = self.model.head(self.model.pool(x).flatten(1))
+            return logits.view(*batch.shape[:2], -1)
+
+        return self._in_batches(rows, cols, math.prod(shape), run)
+
+    def _in_batches(
+        self, rows: int, cols: int, num_floats: int, run: Callable[[tuple[slice, slice]], Tensor]
+    ) -> Tensor:
+        """Returns what `run` makes of some patches at a time, each of `num_floats`, for all of them."""
+        size = min(512, max(16, _BATCH_BYTES // (_FLOAT_BYTES * num_floats)))
+        num_cols = math.ceil(cols / math.ceil(cols / size))
+        num_rows = max(1, size // num_cols)
+        return torch.cat(
+            [
+                torch.cat(
+                    [
+                        run((slice(row, row + num_rows), slice(col, col + num_cols)))
+                        for col in range(0, cols, num_cols)
+                    ],
+                    dim=1,
+                )
+                for row in range(0, rows, num_rows)
+            ]
+        )
+
+
+def _map_in_threads(run: Callable[[Tensor], Tensor], tiles: list[Tensor], num_workers: int) -> list[Tensor]:
+    """Returns `run` of each tile, in order; torch's threads are divided between the workers meanwhile."""
+    if num_workers == 1:
+        return [run(tile) for tile in tiles]
+    num_threads = torch.get_num_threads()
+
+    def run_quietly(tile: Tensor) -> Tensor:
+        with torch.inference_mode():  # which holds for a thread
+            return run(tile)
+
+    try:
+        with ThreadPoolExecutor(
+            num_workers, initializer=torch.set_num_threads, initargs=(num_threads // num_workers,)
+        ) as pool:
+            return list(pool.map(run_quietly, tiles))
+    finally:
+        torch.set_num_threads(num_threads)  # the workers have set what new threads start with

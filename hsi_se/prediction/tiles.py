@@ -1,0 +1,155 @@
+"""Whole-scene maps in bounded memory: an image goes through the network in tiles of rows.
+
+Axes: rows, cols of pixels; k components; p the patch's size.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hsi_se.config.prediction import PredictionSettings
+from hsi_se.errors import ConfigError
+from hsi_se.models.classical import CentrePixelClassifier
+from hsi_se.models.hybridsn import HybridSN
+from hsi_se.models.network import Network
+from hsi_se.prediction import patchwise
+from hsi_se.prediction.dense import DenseEngine
+from hsi_se.prediction.logits import ENGINES, Engine
+from hsi_se.prediction.smoothing import smooth_logits
+from hsi_se.prediction.symmetries import average_symmetries
+from hsi_se.sampling.reduction import Reduction
+from hsi_se.scene.image import Image, Mask
+
+Prediction = tuple[range, NDArray[np.float32], Mask]  # rows, their logits, where there is no data
+
+_PATCHWISE_ROWS = 16  # patches take so long that what is read twice does not matter
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """Some rows of a scene with all that decides their classes.
+
+    Attributes:
+        padded: `(rows + p - 1, cols + p - 1, k)`: the rows, those around them that smoothing reaches, and
+            what the patches of both reach.
+        missing: `(rows, cols)`, true where there is no data.
+        inner: which of these rows are asked for.
+    """
+
+    padded: NDArray[np.float32]
+    missing: Mask
+    inner: slice
+
+
+@dataclass(frozen=True, eq=False)
+class TileSource:
+    """The components of an image, padded as `pad_cube` pads a whole scene, some rows at a time.
+
+    Attributes:
+        image: of the bands that the reduction was fitted on.
+        reduction: of the training scene.
+        patch_size: p.
+        padding: `zero` or `reflect`, as in training.
+        reach: rows that smoothing needs on either side.
+    """
+
+    image: Image
+    reduction: Reduction
+    patch_size: int
+    padding: str
+    reach: int = 0
+
+    def read(self, asked: range) -> Tile:
+        """Returns some rows; a pixel with a value that is not finite counts as nodata."""
+        margin = self.patch_size // 2
+        tile = range(max(0, asked.start - self.reach), min(self.image.shape[0], asked.stop + self.reach))
+        mode = {"zero": "constant", "reflect": "reflect"}[self.padding]
+        num_rows = np.arange(self.image.shape[0])
+        outside = {"constant_values": -1} if mode == "constant" else {}
+        places = np.pad(num_rows, margin, mode=mode, **outside)[tile.start : tile.stop + 2 * margin]  # type: ignore[call-overload]
+        first, last = places[places >= 0].min(), places.max() + 1
+        cube, missing, _ = read_finite_rows(self.image, first, last)
+        components = self.reduction.apply(cube, nodata=missing)[np.maximum(places - first, 0)]
+        components[places < 0] = 0
+        widths = ((0, 0), (margin, margin), (0, 0))
+        padded = np.pad(components, widths, mode=mode)  # type: ignore[call-overload]
+        inner = slice(asked.start - tile.start, asked.stop - tile.start)
+        return Tile(padded, missing[tile.start - first : tile.stop - first], inner)
+
+
+def read_finite_rows(image: Image, first: int, last: int) -> tuple[NDArray[np.generic], Mask, int]:
+    """Returns rows as `Image.read_rows`, where a pixel with a value that is not finite is nodata too, and
+    the number of such pixels."""
+    cube, empty = image.read_rows(first, last)
+    missing = np.zeros(cube.shape[:2], dtype=bool) if empty is None else empty
+    num_odd = 0
+    if cube.dtype.kind == "f":
+        is_finite = np.isfinite(cube).all(axis=2)
+        if not is_finite.all():
+            num_odd = int((~missing & ~is_finite).sum())
+            missing = missing | ~is_finite
+            cube = np.where(missing[..., None], cube.dtype.type(0), cube)
+    return cube, missing, num_odd
+
+
+class TilePredictor:
+    """A trained classifier, made ready for tiles by either engine.
+
+    Args:
+        model: as for `predict_logits`.
+        engine: as for `predict_logits`.
+        prediction: the config's `prediction` section.
+        guide_scale: `(k,)`, as `scale` of `smooth_logits`; not looked at without smoothing.
+
+    Raises:
+        ConfigError: the engine is unknown.
+    """
+
+    def __init__(
+        self,
+        model: Network | CentrePixelClassifier,
+        *,
+        engine: Engine,
+        prediction: PredictionSettings,
+        guide_scale: Sequence[float] = (),
+    ) -> None:
+        if engine not in ENGINES:
+            raise ConfigError(f"engine = {engine!r}: choose from {', '.join(ENGINES)}")
+        self._model, self._prediction, self._guide_scale = model, prediction, np.array(guide_scale)
+        self._device = next(itertools.chain(model.parameters(), model.buffers())).device
+        self._dense = DenseEngine(model) if engine == "dense" and isinstance(model, HybridSN) else None
+
+    def choose_tile_rows(self, cols: int) -> int:
+        """Returns how many rows of a scene make a good tile."""
+        return _PATCHWISE_ROWS if self._dense is None else self._dense.choose_tile_rows(cols)
+
+    def predict(self, tile: Tile, *, on_batch: Callable[[int], None] | None = None) -> NDArray[np.float32]:
+        """Returns the logits `(rows, cols, C)` of the rows that a tile was asked for."""
+
+        def run(padded: NDArray[np.float32]) -> NDArray[np.float32]:
+            rows: Tensor = torch.from_numpy(padded).to(self._device)
+            if self._dense is None:
+                logits = patchwise.predict_rows(self._model, rows, on_batch=on_batch)
+            else:
+                logits = self._dense.predict_rows(rows)
+                if on_batch is not None:
+                    on_batch(logits.shape[0] * logits.shape[1])
+            return logits.cpu().numpy()
+
+        logits = average_symmetries(run, tile.padded, num_passes=self._prediction.num_passes)
+        if self._prediction.smoothing is not None:
+            margin = self._model.patch_size // 2
+            inside = slice(margin, -margin or None)
+            logits = smooth_logits(
+                logits,
+                components=tile.padded[inside, inside],
+                missing=tile.missing,
+                settings=self._prediction.smoothing,
+                scale=self._guide_scale,
+            )
+        return logits[tile.inner]

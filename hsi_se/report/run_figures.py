@@ -1,0 +1,175 @@
+"""Figures of a run for a paper: one column wide, readable at that width, from the run folder alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from hsi_se.errors import RunError
+from hsi_se.report.charts import find_lower_end
+from hsi_se.report.figures import keep_dollars
+from hsi_se.report.page import RunFiles
+from hsi_se.system.files import replacing
+
+FORMATS = ("pdf", "svg", "png")
+COLUMN_INCHES = 3.5  # of the journals of the field
+SMALLEST_PT = 7.0
+_DPI = 600
+_STYLE: dict[Any, Any] = {
+    "font.size": 8.0, "axes.labelsize": 8.0, "axes.linewidth": 0.6, "xtick.labelsize": SMALLEST_PT,
+    "ytick.labelsize": SMALLEST_PT, "legend.fontsize": SMALLEST_PT, "legend.frameon": False,
+    "lines.linewidth": 1.2, "grid.linewidth": 0.4, "grid.color": "0.88", "axes.axisbelow": True,
+    "pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "hsi-se",
+}  # fmt: skip
+_FIRST, _SECOND = "#0a5699", "#b34700"  # told apart by every reader, and by their dashes in grey
+
+
+def parse_format(name: str) -> str:
+    """Returns the format of a name.
+
+    Raises:
+        RunError: there is none.
+    """
+    if name not in FORMATS:
+        raise RunError(f"--figures {name}: choose from {', '.join(FORMATS)}")
+    return name
+
+
+def write_figures(run: RunFiles, *, file_format: str) -> list[Path]:
+    """Writes every figure of a run into its folder `figures` and returns their paths."""
+    figures: dict[str, Callable[[RunFiles], Figure]] = {
+        "map": lambda each: _draw_map(each, each.explorer.prediction),
+        "truth": lambda each: _draw_map(each, each.explorer.truth),
+        "confusion": _draw_confusion,
+        "reliability": _draw_reliability,
+        "rejection": _draw_rejection,
+    }
+    if run.record.history:
+        figures["training"] = _draw_training
+    written = []
+    for name, draw in figures.items():
+        path = run.folder.paper_figures / f"{name}.{file_format}"
+        with matplotlib.rc_context(_STYLE):
+            figure = draw(run)
+            keep_dollars(figure)
+            with replacing(path) as draft:  # without a date, so that the same run gives the same bytes
+                metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[file_format]
+                figure.savefig(draft, dpi=_DPI, metadata=metadata)
+        written.append(path)
+    return written
+
+
+def _make(height: float) -> Figure:
+    return Figure(figsize=(COLUMN_INCHES, height), layout="constrained")
+
+
+def _draw_map(run: RunFiles, places: NDArray[np.uint16]) -> Figure:
+    """The map above the names of its classes, two a line."""
+    facts = run.facts
+    rows, cols = places.shape
+    colours = np.array(
+        [facts.palette[0], *(facts.palette[label] for label in facts.class_ids)], dtype=np.uint8
+    )
+    present = np.unique(places).tolist()
+    num_lines = -(-len(present) // 2)
+    map_inches = min(COLUMN_INCHES * rows / cols, 5.0)
+    figure = _make(map_inches + 0.15 * num_lines + 0.1)
+    axes = figure.add_subplot()
+    axes.imshow(colours[places], interpolation="nearest")
+    axes.set_axis_off()
+    handles = [
+        Patch(facecolor=colours[place] / 255, edgecolor="0.4", linewidth=0.4, label=_name(run, place))
+        for place in present
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, handlelength=1.0, columnspacing=1.0)
+    return figure
+
+
+def _name(run: RunFiles, place: int) -> str:
+    name = run.facts.class_names[place - 1] if place else "unlabelled"
+    return name if len(name) <= 22 else f"{name[:21]}…"
+
+
+def _draw_confusion(run: RunFiles) -> Figure:
+    """Shares of the true class as shades; with numbers while there is room for them at 7 pt."""
+    evaluation = run.evaluation
+    size = len(evaluation.class_ids)
+    shares = evaluation.shares
+    figure = _make(COLUMN_INCHES)
+    axes = figure.add_subplot()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(size), [str(label) for label in evaluation.class_ids])
+    axes.set_yticks(range(size), [str(label) for label in evaluation.class_ids])
+    axes.set_xlabel("predicted label")
+    axes.set_ylabel("true label")
+    if size <= 10:
+        for row, col in np.argwhere(evaluation.confusion > 0):
+            colour = "white" if shares[row, col] > 0.5 else "black"
+            text = str(evaluation.confusion[row, col])
+            axes.text(col, row, text, ha="center", va="center", color=colour, fontsize=SMALLEST_PT)
+    bar = figure.colorbar(image, cax=axes.inset_axes((1.05, 0, 0.05, 1)))  # as high as the matrix
+    bar.set_label("share of the true class")
+    return figure
+
+
+def _draw_training(run: RunFiles) -> Figure:
+    history = run.record.history
+    epochs = [epoch.epoch for epoch in history]
+    figure = _make(2.3)
+    axes = figure.add_subplot()
+    dot = "o" if len(epochs) == 1 else None
+    axes.plot(epochs, [epoch.loss for epoch in history], color=_FIRST, marker=dot, label="training loss")
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("loss")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    known = [epoch for epoch in history if epoch.validation_accuracy is not None]
+    if known:
+        right = axes.twinx()
+        when = np.array([epoch.epoch for epoch in known])
+        accuracy = np.array([epoch.validation_accuracy for epoch in known], dtype=float)
+        right.plot(when, accuracy, color=_SECOND, linestyle="--", marker=dot, label="validation OA")
+        right.set_ylabel("validation OA")
+        right.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    figure.legend(loc="outside upper center", ncols=2)
+    return figure
+
+
+def _draw_reliability(run: RunFiles) -> Figure:
+    figure = _make(2.6)
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":", label="as accurate as confident")
+    styles = ((_FIRST, "-"), (_SECOND, "--"))
+    for (name, confidence, accuracy), (colour, dash) in zip(run.list_reliability(), styles, strict=False):
+        axes.plot(confidence, accuracy, color=colour, linestyle=dash, marker="o", markersize=2.5, label=name)
+    _finish(axes, "confidence", "accuracy")
+    return figure
+
+
+def _draw_rejection(run: RunFiles) -> Figure:
+    shown = run.rejection
+    figure = _make(2.3)
+    axes = figure.add_subplot()
+    axes.plot(shown.coverage, shown.accuracy, color=_FIRST, label="pixels kept")
+    axes.axhline(shown.accuracy[-1], color="0.4", linewidth=0.8, linestyle=":", label="all test pixels")
+    lower = find_lower_end(shown.accuracy)
+    axes.set_ylim(lower, 1 + 0.03 * (1 - lower))
+    _finish(axes, "test pixels kept, the most certain first", "accuracy")
+    return figure
+
+
+def _finish(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    axes.grid()
+    axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none")

@@ -1,0 +1,59 @@
+"""The bundle: everything that is needed to map a scene nobody has seen."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from hsi_se.config.experiment import MAX_PATCH_SIZE
+from hsi_se.config.model import ModelSettings
+from hsi_se.config.prediction import PredictionSettings
+from hsi_se.runs.records import Versions
+from hsi_se.sampling.reduction import Reduction
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class BundleFacts(BaseModel):
+    """The part of a `ModelBundle` that is no array."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: ModelSettings
+    patch_size: int = Field(ge=1, le=MAX_PATCH_SIZE)
+    padding: Literal["zero", "reflect"]
+    class_ids: tuple[int, ...]
+    class_names: tuple[str, ...]
+    palette: dict[int, tuple[int, int, int]]
+    wavelengths_nm: tuple[float, ...] | None
+    dropped_bands: dict[int, str] = {}  # counted from 1, with the reason
+    value_range: tuple[float, float] | None = None  # of the training pixels, before the reduction
+    prediction: PredictionSettings = PredictionSettings()
+    guide_scale: tuple[float, ...] = ()  # of each component over the training's scene, for smoothing
+    split_digest: str
+    versions: Versions
+
+
+@dataclass(frozen=True, eq=False)
+class ModelBundle:
+    """All that is needed to map a scene nobody has seen.
+
+    Attributes:
+        facts: architecture, patch, classes with their colours, and where the weights come from.
+        weights: the network's state, by name.
+        reduction: fitted on the training scene.
+    """
+
+    facts: BundleFacts
+    weights: Arrays
+    reduction: Reduction
+
+    @property
+    def class_ids(self) -> NDArray[np.int32]:
+        return np.array(self.facts.class_ids, dtype=np.int32)
+
+    @property
+    def class_names(self) -> dict[int, str]:
+        return dict(zip(self.facts.class_ids, self.facts.class_names, strict=True))

@@ -1,0 +1,308 @@
+"""The folder of a run.
+
+This is the only module that knows the names of the files in `runs/`. Weights and arrays are
+safetensors, everything else is JSON or YAML; nothing that is read back can run code.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from hsi_se.config.experiment import Config
+from hsi_se.config.yaml_file import dump_config, load_config
+from hsi_se.errors import RunError
+from hsi_se.evaluation.assessment import Assessment
+from hsi_se.progress import EpochRecord
+from hsi_se.runs.bundle import Arrays, BundleFacts, ModelBundle
+from hsi_se.runs.explanation import Explanation
+from hsi_se.runs.records import MappingCost, RunRecord, RunStart
+from hsi_se.sampling.reduction import Reduction
+from hsi_se.sampling.splits import Split
+from hsi_se.system.files import replacing, write_durably
+
+_SIDES = ("train", "val", "test", "buffer")
+# Where runs lie in a folder of seeds or of a gap, in one of an ablation, and in one over scenes.
+_LEVELS_OF_RUNS = ("*", "runs/*/*", "runs/*/*/*")
+# What commands write into a run folder besides the files that it has names for.
+_ALSO_WRITTEN = re.compile(
+    r"checkpoints/[^/]+\.safetensors"
+    r"|figures/(map|truth|confusion|reliability|rejection|training)\.(pdf|svg|png)"
+    r"|map(-[^/]*)?/((map|probabilities|entropy)\.[^/]+|\.unfinished/[^/]+)"
+    r"|model\.(onnx|pt2)"
+    r"|(.*/)?\.(lock|[^/]+\.draft|[^/]+\.\d+(\.\w+)?)"  # of a process that was killed
+)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class RunFolder:
+    """A folder in `runs/` and the names of the files in it; `record.json` comes last, of a finished run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.record = self.path / "record.json"
+        self.progress = self.path / "progress.jsonl"
+        self.checkpoints = self.path / "checkpoints"  # a folder, while the run is not finished
+        self.split = self.path / "split.safetensors"
+        self.bundle_facts = self.path / "bundle.json"
+        self.bundle_arrays = self.path / "bundle.safetensors"
+        self.report = self.path / "report.json"
+        self.report_text = self.path / "report.md"
+        self.predictions = self.path / "predictions.safetensors"
+        self.mapping_cost = self.path / "mapping_cost.json"
+        self.explanation = self.path / "explain.json"
+        self.explanation_figure = self.path / "explain.png"
+        self.confusion_figure = self.path / "confusion.png"
+        self.map_figure = self.path / "map.png"
+        self.labelled_map_figure = self.path / "map_labelled.png"
+        self.split_figure = self.path / "split.png"
+        self.reliability_figure = self.path / "reliability.png"
+        self.rejection_figure = self.path / "rejection.png"
+        self.explorer = self.path / "explorer.safetensors"
+        self.page = self.path / "report.html"
+        self.paper_figures = self.path / "figures"
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @classmethod
+    def open(cls, path: "str | Path | RunFolder") -> Self:
+        """Returns the folder of a finished run.
+
+        Raises:
+            RunError: there is no such folder, or it holds no run, or one that is not finished.
+        """
+        run = cls(path.path if isinstance(path, RunFolder) else path)
+        if run.is_unfinished:
+            raise RunError(f"{path}: this run is not finished; {run.how_to_resume}")
+        if not run.record.is_file():
+            raise RunError(run.describe_lack(run.record))
+        return run
+
+    def describe_lack(self, missing: Path) -> str:
+        """Why this is no run though one was named, and what to name instead."""
+        if self.path.is_file():
+            return f"{self}: is a file; name a run folder, as `hsi-se train` prints it"
+        if not self.path.is_dir():
+            return f"{self}: no such run folder; `hsi-se train` prints the path it writes"
+        files = (file for level in _LEVELS_OF_RUNS for file in self.path.glob(f"{level}/{missing.name}"))
+        runs = sorted(file.parent for file in files if not file.parent.name.startswith("."))
+        if runs:
+            return f"{self}: holds runs and is none itself; name one of them, such as {runs[0]}"
+        return f"{self}: no run in here ({missing.name} is missing); name a folder that train wrote"
+
+    def find_foreign(self) -> Path | None:
+        """A file in the folder that no command writes there, if there is one."""
+        own = {path.name for path in vars(self).values()}
+        for path in sorted(self.path.rglob("*")):
+            name = path.relative_to(self.path).as_posix()
+            if name not in own and not path.is_dir() and not _ALSO_WRITTEN.fullmatch(name):
+                return path
+        return None
+
+    @property
+    def is_unfinished(self) -> bool:
+        return self.progress.is_file() and not self.record.is_file()
+
+    @property
+    def has_checkpoint(self) -> bool:
+        return any(self.checkpoints.glob("*.safetensors"))
+
+    @property
+    def how_to_resume(self) -> str:
+        return f"go on with `hsi-se train --resume {self}`"
+
+    def read_config(self) -> Config:
+        return load_config(self.config)
+
+    def read_record(self) -> RunRecord:
+        return _parse(RunRecord, self.record)
+
+    def read_progress(self) -> tuple[RunStart, tuple[EpochRecord, ...]]:
+        """Returns how the run began and its epochs so far; a line that is half written is left out."""
+        try:
+            head, *lines = self.progress.read_bytes().split(b"\n")[:-1] or [b""]
+        except FileNotFoundError:
+            raise RunError(f"{self.progress}: missing from the run folder; train again") from None
+        epochs = tuple(_parse_text(EpochRecord, line, path=self.progress) for line in lines)
+        return _parse_text(RunStart, head, path=self.progress), epochs
+
+    def read_split(self) -> Split:
+        arrays = _read_arrays(self.split, needed=_SIDES)
+        train, val, test, buffer = (arrays[side] for side in _SIDES)
+        return Split(train, val, test, buffer, labels=arrays.get("labels"))
+
+    def read_bundle(self) -> ModelBundle:
+        parts = ("reduction.mean", "reduction.components", "reduction.scale")
+        arrays = _read_arrays(self.bundle_arrays, needed=parts)
+        weights = {
+            name.removeprefix("model."): array for name, array in arrays.items() if name.startswith("model.")
+        }
+        reduction = Reduction(*(arrays[part] for part in parts))
+        return ModelBundle(self.read_facts(), weights, reduction)
+
+    def read_facts(self) -> BundleFacts:
+        """Returns the bundle without its arrays."""
+        return _parse(BundleFacts, self.bundle_facts)
+
+    def write_start(self, start: RunStart, *, config: Config, split: Split) -> None:
+        """Writes what the run is of, and the head line of its progress."""
+        write_durably(self.config, dump_config(config).encode())
+        sides = {side: getattr(split, side) for side in _SIDES}
+        labels = {} if split.labels is None else {"labels": split.labels}
+        _write_arrays(self.split, sides | labels)
+        write_durably(self.progress, start.model_dump_json().encode() + b"\n")
+
+    def rewind(self, history: Sequence[EpochRecord]) -> None:
+        """Takes back the epochs that the progress has beyond these."""
+        head, _, _ = self.progress.read_bytes().partition(b"\n")
+        lines = [head, *(record.model_dump_json().encode() for record in history)]
+        write_durably(self.progress, b"".join(line + b"\n" for line in lines))
+
+    def log(self, record: EpochRecord) -> None:
+        """Adds an epoch to the progress."""
+        with self.progress.open("a", encoding="utf-8") as stream:
+            stream.write(record.model_dump_json() + "\n")
+
+    def write_result(self, record: RunRecord, *, bundle: ModelBundle) -> None:
+        """Writes what was learned, and last the record: from then on the run is finished."""
+        arrays = {f"model.{name}": array for name, array in bundle.weights.items()}
+        arrays |= {
+            "reduction.mean": bundle.reduction.mean,
+            "reduction.components": bundle.reduction.components,
+            "reduction.scale": bundle.reduction.scale,
+        }
+        _write_arrays(self.bundle_arrays, arrays)
+        write_durably(self.bundle_facts, bundle.facts.model_dump_json(indent=2).encode())
+        write_durably(self.record, record.model_dump_json(indent=2).encode())
+
+    def read_report(self) -> dict[str, Any]:
+        """Returns what `report.json` holds.
+
+        Raises:
+            RunError: the run has not been evaluated, or its report cannot be read.
+        """
+        try:
+            report: dict[str, Any] = json.loads(self.report.read_text(encoding="utf-8"))
+            report["overall_accuracy"], report["confusion_matrix"], report["verdict"]
+            float(report["calibration"]["temperature"])
+        except FileNotFoundError:
+            raise RunError(
+                f"{self}: is not evaluated yet ({self.report.name} is missing); {self._to_evaluate}"
+            ) from None
+        except (ValueError, KeyError, TypeError):
+            raise RunError(f"{self.report}: not what this version writes; {self._to_evaluate}") from None
+        return report
+
+    def read_explanation(self) -> Explanation:
+        return _parse(Explanation, self.explanation)
+
+    def read_explorer(self, *, needed: Sequence[str]) -> Arrays:
+        """Returns the arrays of the map explorer.
+
+        Raises:
+            RunError: they are missing or damaged; evaluating again writes them.
+        """
+        return _read_arrays(self.explorer, needed=needed, remedy=self._to_evaluate)
+
+    @property
+    def _to_evaluate(self) -> str:
+        return f"run `hsi-se eval {self}`"
+
+    def write_explorer(self, arrays: Arrays) -> None:
+        with replacing(self.explorer) as draft:
+            _write_arrays(draft, arrays)
+
+    def write_report(self, assessment: Assessment, record: RunRecord, *, text: str) -> None:
+        values = json.dumps(report_values(assessment, record), indent=2, ensure_ascii=False, allow_nan=False)
+        for path, content in ((self.report_text, text), (self.report, values + "\n")):
+            with replacing(path) as draft:
+                draft.write_text(content, encoding="utf-8")
+
+    def write_predictions(
+        self, truth: NDArray[np.int32], predicted: NDArray[np.int32], *, cost: MappingCost
+    ) -> None:
+        """Keeps the labels `(n,)` of the test pixels, in the split's order, and what it cost to get them."""
+        with replacing(self.predictions) as draft:
+            _write_arrays(draft, {"truth": truth, "predicted": predicted})
+        with replacing(self.mapping_cost) as draft:
+            draft.write_text(cost.model_dump_json(indent=2), encoding="utf-8")
+
+    def read_correct(self) -> NDArray[np.bool_]:
+        """Which test pixels were called right, in the order of the split."""
+        arrays = _read_arrays(self.predictions, needed=("truth", "predicted"))
+        return np.asarray(arrays["truth"] == arrays["predicted"])
+
+    def read_mapping_cost(self) -> MappingCost:
+        return _parse(MappingCost, self.mapping_cost)
+
+    def write_explanation(self, explanation: Explanation) -> None:
+        with replacing(self.explanation) as draft:
+            draft.write_text(explanation.model_dump_json(indent=2), encoding="utf-8")
+
+    @property
+    def is_evaluated(self) -> bool:
+        return all(path.is_file() for path in (self.report, self.predictions, self.mapping_cost))
+
+
+def report_values(assessment: Assessment, record: RunRecord) -> dict[str, Any]:
+    """Returns what `report.json` holds: fractions, counts, and null for what cannot be computed."""
+    return {
+        **assessment.values(),
+        "scene": record.scene,
+        "seed": record.seed,
+        "config_digest": record.config_digest,
+        "scene_digest": record.scene_digest,
+        "notes": list(record.notes),
+        "num_parameters": record.num_parameters,
+        "macs_per_patch": record.macs_per_patch,
+        "training_s": record.training_s,
+    }
+
+
+def _parse(kind: type[Model], path: Path) -> Model:
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise RunError(f"{path}: missing from the run folder; train again") from None
+    return _parse_text(kind, text, path=path)
+
+
+def _parse_text(kind: type[Model], text: bytes, *, path: Path) -> Model:
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        problem = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+        raise RunError(f"{path}: not what this version writes ({problem}); train again") from None
+
+
+def _write_arrays(path: Path, arrays: Arrays) -> None:
+    """safetensors takes an array's bytes as they lie in memory, so they must lie in C order."""
+    write_durably(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+
+
+def _read_arrays(path: Path, *, needed: Sequence[str], remedy: str = "train again") -> Arrays:
+    try:
+        arrays: Arrays = load_file(path)
+    except FileNotFoundError:
+        raise RunError(f"{path}: missing from the run folder; {remedy}") from None
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path}: damaged ({error}); {remedy}") from None
+    for name in needed:
+        if name not in arrays:
+            raise RunError(f"{path}: not what this version writes ({name} is missing); {remedy}")
+    return arrays

@@ -1,0 +1,154 @@
+"""The life of a run folder: begun before the first step, resumed after an end, finished by its record."""
+
+import errno
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from hsi_se.config.experiment import Config
+from hsi_se.errors import ClusterError, DivergedError, Interrupted, RunError
+from hsi_se.progress import EpochRecord, Observer
+from hsi_se.runs.folder import RunFolder
+from hsi_se.runs.records import RunStart
+from hsi_se.sampling.splits import Split
+from hsi_se.system.files import DISK_IS_FULL, sync_folder
+from hsi_se.system.locks import hold
+
+
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Proves that a run may be written at `path`.
+
+    Raises:
+        RunError: something is there already, and it is no run, or `overwrite` is not set; or no
+            folder can be made there.
+    """
+    if not path.exists():
+        parent = next(parent for parent in path.absolute().parents if parent.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise RunError(f"{path}: no folder can be made in {parent}; name another with --run DIR")
+        return
+    folder = RunFolder(path)
+    if not folder.record.is_file() and not folder.is_unfinished:
+        raise RunError(f"{path}: exists and is no run folder; name another with --run DIR")
+    if folder.is_unfinished:
+        with hold(path, "training"):  # if another process is, that is what to say
+            pass
+    if overwrite:
+        foreign = folder.find_foreign()
+        if foreign is not None:
+            raise RunError(f"--overwrite: {foreign} is of no run and would be lost; move it elsewhere first")
+        return
+    if folder.is_unfinished:
+        raise RunError(
+            f"{path}: holds an unfinished run; {folder.how_to_resume}, "
+            "name another with --run DIR, or add --overwrite"
+        )
+    raise RunError(f"{path}: this run folder exists; name another with --run DIR, or add --overwrite")
+
+
+@contextmanager
+def begin_run(
+    path: Path, *, overwrite: bool, start: RunStart, config: Config, split: Split
+) -> Iterator[RunFolder]:
+    """Yields the folder of a run that is to be trained inside the block, as `until_finished` has it.
+
+    It appears with its config, its split and the head of its progress, all at once, and belongs to this
+    process until the block ends. A finished run that was there waits in a hidden folder.
+    """
+    check_free(path, overwrite=overwrite)
+    new_parents = [parent for parent in path.absolute().parents if not parent.exists()]
+    draft = RunFolder(path.with_name(f".{path.name}.{os.getpid()}.partial"))
+    with hold(draft.path, "training"):  # the lock moves along with the folder
+        try:
+            draft.write_start(start, config=config, split=split)
+            _clear(path)
+            draft.path.rename(path)
+            sync_folder(path.absolute().parent)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise RunError(f"{path}: another process has just begun a run there; name another") from None
+        finally:
+            shutil.rmtree(draft.path, ignore_errors=True)
+        with until_finished(RunFolder(path), new_parents=new_parents):
+            yield RunFolder(path)
+
+
+def _replaced(path: Path) -> Path:
+    """Where a finished run waits while another is trained in its place."""
+    return path.with_name(f".{path.name}.replaced")
+
+
+def _clear(path: Path) -> None:
+    if RunFolder(path).record.is_file():
+        shutil.rmtree(_replaced(path), ignore_errors=True)
+        path.rename(_replaced(path))
+    elif path.exists():
+        with hold(path, "training"):
+            shutil.rmtree(path)
+
+
+def open_unfinished(path: str | Path | RunFolder) -> RunFolder:
+    """Returns the folder of a run that can be resumed.
+
+    Raises:
+        RunError: there is no such folder, it holds no run, or a finished one.
+    """
+    folder = RunFolder(path.path if isinstance(path, RunFolder) else path)
+    if folder.record.is_file():
+        raise RunError(f"{path}: is finished; evaluate it with `hsi-se eval {path}`")
+    if not folder.is_unfinished:
+        raise RunError(folder.describe_lack(folder.progress))
+    return folder
+
+
+@contextmanager
+def until_finished(folder: RunFolder, *, new_parents: Sequence[Path] = ()) -> Iterator[None]:
+    """Lets a run be trained in the block; what is left of one that fails can be resumed, or is nothing.
+
+    It is nothing where the training is to blame: it diverges, or fails by itself before anything is saved.
+    What is saved stays whatever else goes wrong, a mistake in resuming it among that.
+    A finished run that it was to replace is back then.
+    """
+    path = folder.path
+    from_outside = (ClusterError, OSError, KeyboardInterrupt, Interrupted)
+    try:
+        yield
+    except BaseException as error:
+        is_lost = not folder.has_checkpoint and not isinstance(error, from_outside)
+        if is_lost or isinstance(error, DivergedError):
+            shutil.rmtree(path)
+            if _replaced(path).exists():
+                _replaced(path).rename(path)
+            with suppress(OSError):  # by now another run may be in there
+                for parent in new_parents:
+                    parent.rmdir()
+            raise
+        (path / ".lock").unlink(missing_ok=True)
+        if isinstance(error, ClusterError):
+            raise ClusterError(f"{error}; {folder.how_to_resume}") from None
+        if isinstance(error, OSError) and error.errno in DISK_IS_FULL:
+            where = error.filename or folder
+            raise RunError(f"{where}: {error.strerror}; make room, then {folder.how_to_resume}") from None
+        if isinstance(error, KeyboardInterrupt):
+            how = f"interrupted; {folder.how_to_resume}"
+            raise Interrupted(how, signal_number=signal.SIGINT) from None
+        raise
+    for done_with in (folder.checkpoints, _replaced(path)):
+        shutil.rmtree(done_with, ignore_errors=True)
+    (path / ".lock").unlink(missing_ok=True)
+
+
+class Logged:
+    """An observer that writes each epoch into the run folder before it tells another."""
+
+    def __init__(self, observer: Observer, folder: RunFolder) -> None:
+        self._observer, self._folder = observer, folder
+        self.start, self.advance, self.note = observer.start, observer.advance, observer.note
+
+    def epoch(self, record: EpochRecord) -> None:
+        self._folder.log(record)
+        self._observer.epoch(record)

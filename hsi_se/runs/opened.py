@@ -1,0 +1,61 @@
+"""A run that is there already, together with the scene it was trained on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsi_se.config.experiment import Config
+from hsi_se.errors import RunError
+from hsi_se.runs.bundle import ModelBundle
+from hsi_se.runs.folder import RunFolder
+from hsi_se.runs.records import RunFacts, RunRecord
+from hsi_se.sampling.splits import Split
+from hsi_se.scene.loading import load_scene
+from hsi_se.scene.scene import Scene
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedRun:
+    """A run and the scene it was trained on: labels as the split has them, and what the network saw."""
+
+    folder: RunFolder
+    record: RunRecord
+    config: Config
+    split: Split
+    bundle: ModelBundle
+    scene: Scene
+    components: NDArray[np.float32]
+
+
+def open_run(run: str | Path | RunFolder, *, data: str | Path | None = None) -> OpenedRun:
+    """Returns a run with its scene; `data` is where to look for it, by default where training found it.
+
+    Raises:
+        HsiError: the folder holds no run, or the scene is not the one it was trained on.
+    """
+    folder = RunFolder.open(run)
+    record, config, split = folder.read_record(), folder.read_config(), folder.read_split()
+    bundle = folder.read_bundle()
+    scene = load_scene(config.scene, find_data(record, data))
+    check_edition(folder, record, found=scene.digest)
+    scene = split.relabel(scene)
+    components = bundle.reduction.apply(scene.cube, nodata=scene.nodata)
+    return OpenedRun(folder, record, config, split, bundle, scene, components)
+
+
+def find_data(facts: RunFacts, data: str | Path | None) -> str | Path | None:
+    """The folder with the scene: the one given, or where training found it if that is still there."""
+    if data is None and facts.data is not None and Path(facts.data).is_dir():
+        return facts.data
+    return data
+
+
+def check_edition(folder: RunFolder, facts: RunFacts, *, found: str) -> None:
+    """Proves that the scene whose digest is `found` is the one that a run was trained on."""
+    if found != facts.scene_digest:
+        raise RunError(
+            f"{folder}: was trained on another edition of {facts.scene} (digest {facts.scene_digest[:8]}, "
+            f"found {found[:8]}); name the folder of the first with --data"
+        )

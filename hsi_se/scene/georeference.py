@@ -1,0 +1,48 @@
+"""Where a raster lies on the ground."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """Where a raster lies.
+
+    Attributes:
+        crs: the coordinate system, as WKT or `EPSG:n`.
+        transform: `(a, b, c, d, e, f)`: a pixel's upper left corner is at x = a·col + b·row + c and
+            y = d·col + e·row + f.
+    """
+
+    crs: str | None
+    transform: tuple[float, float, float, float, float, float] | None
+
+    @property
+    def pixel_area_m2(self) -> float | None:
+        """Area of a pixel in the plane of the map; None where the system is in degrees or not known.
+
+        Without rasterio, UTM on WGS 84 alone is known.
+        """
+        known = parse_crs(self.crs or "")
+        if known is not None:
+            metres = known.linear_units_factor[1] if known.is_projected else None
+        else:
+            metres = 1 if re.fullmatch(r"EPSG:32[67]\d\d", self.crs or "") else None
+        if metres is None or self.transform is None:
+            return None
+        a, b, _, d, e, _ = self.transform
+        return float(abs(a * e - b * d) * metres**2)
+
+
+def parse_crs(crs: str) -> Any:
+    """Returns rasterio's coordinate system; None if it knows none of that name, or is not installed."""
+    try:
+        import rasterio.crs
+        import rasterio.errors
+    except ImportError:
+        return None
+    try:
+        return rasterio.crs.CRS.from_user_input(crs)
+    except rasterio.errors.CRSError:
+        return None

@@ -1,0 +1,341 @@
+"""Files on disk become a `Scene`: known scenes by name, the user's own by path, the demo by its seed."""
+
+import difflib
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsi_se.config.scene import SceneFiles, SyntheticScene
+from hsi_se.errors import SceneError
+from hsi_se.scene.catalogue import KNOWN_SCENES, KnownScene, find_known_scene
+from hsi_se.scene.formats import open_file
+from hsi_se.scene.image import Image, describe_bands, make_image
+from hsi_se.scene.labels import LabelMap, Labels, pick_raster, read_label_map
+from hsi_se.scene.labels import read_labels as read_labels
+from hsi_se.scene.raster import Floats, Raster
+from hsi_se.scene.scene import UNLABELLED, GroundTruth, Scene
+from hsi_se.scene.synthetic import make_synthetic_scene
+from hsi_se.scene.wavelengths import pick_natural_colour, to_nanometres
+
+DEFAULT_DATA_DIR = Path("datasets")
+_DEPTHS = ("*", "*/*", "*/*/*")  # below the data folder where files are looked for
+_MAX_WAVELENGTH_FILE = 2**20  # bytes
+
+SceneSettings = str | SceneFiles | SyntheticScene
+
+
+def load_scene(
+    scene: SceneSettings, data: str | Path | None = None, *, keep: Collection[int] | None = None
+) -> Scene:
+    """Returns the scene that a config's `scene` section names.
+
+    Args:
+        scene: a known scene's name or alias, a pair of files, or the synthetic scene's seed and size.
+        data: a folder searched before `datasets/`; files may lie in it or in its sub-folders, and
+            their names match whatever the case.
+        keep: the cube's bands to take, 0-based, whatever the file or the config says of them.
+
+    Raises:
+        SceneError: the name is unknown, a file is missing or in no format that can be read, the array
+            cannot be picked, or the cube and the labels do not fit each other (see `Scene`).
+    """
+    roots = list_roots(data)
+    if isinstance(scene, SyntheticScene):
+        return make_synthetic_scene(seed=scene.synthetic, rows=scene.rows, cols=scene.cols, bands=scene.bands)
+    source = SceneSource.of(scene, roots)
+    image = source.open_image(keep=keep)
+    label_map = source.read_labels(shape=image.shape[:2])
+    cube, nodata = image.read()
+    truth = source.make_truth(label_map, nodata)
+    notes = truth.notes + image.raster.notes + _describe_dropped(image)
+    return Scene(
+        name=truth.name,
+        labels=truth.labels,
+        class_names=truth.class_names,
+        palette=truth.palette,
+        nodata=truth.nodata,
+        notes=notes,
+        cube=cube,
+        wavelengths_nm=image.wavelengths_nm,
+        natural_colour=source.find_natural_colour(image),
+        georeference=image.raster.georeference or label_map.georeference,
+        dropped_bands={band + 1: reason for band, reason in image.dropped.items()},
+    )
+
+
+def load_ground_truth(scene: SceneSettings, data: str | Path | None = None) -> GroundTruth:
+    """Returns the labels of the scene that a config names; its cube need not be there.
+
+    Where the cube is there, labels at its nodata pixels are left out as `load_scene` does.
+
+    Args:
+        scene: as for `load_scene`.
+        data: as for `load_scene`.
+
+    Raises:
+        SceneError: as `load_scene`, for the labels alone.
+    """
+    if isinstance(scene, SyntheticScene):
+        return load_scene(scene, data)
+    source = SceneSource.of(scene, list_roots(data))
+    image = source.open_image() if source.has_cube() else None
+    label_map = source.read_labels(shape=None if image is None else image.shape[:2])
+    return source.make_truth(label_map, None if image is None else image.read_nodata())
+
+
+def open_scene_image(
+    scene: SceneSettings | Scene, data: str | Path | None = None, *, keep: Collection[int] | None = None
+) -> Image:
+    """Returns the cube of a scene without reading it: `Image.read_rows` goes through it in bounded memory.
+
+    Args:
+        scene: as for `load_scene`, or one that is loaded.
+        data, keep: as for `load_scene`.
+
+    Raises:
+        SceneError: as `load_scene`, for the cube alone.
+    """
+    if isinstance(scene, SyntheticScene):
+        scene = load_scene(scene)
+    if isinstance(scene, Scene):
+        return make_image(_make_raster(scene), drop={}, keep=keep)
+    return SceneSource.of(scene, list_roots(data)).open_image(keep=keep)
+
+
+@dataclass(frozen=True)
+class SceneSource:
+    """The files of a scene, known or the user's own, and the folders where they may lie."""
+
+    files: SceneFiles
+    known: KnownScene | None
+    roots: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, scene: str | SceneFiles, roots: Sequence[Path]) -> "SceneSource":
+        if isinstance(scene, SceneFiles):
+            return cls(scene, None, tuple(roots))
+        known = get_known(scene)
+        files = SceneFiles(
+            cube=known.cube.names[0], labels=known.labels.names[0], class_names=known.name, name=known.name
+        )
+        return cls(files, known, tuple(roots))
+
+    def _find(self, part: str) -> Path:
+        if self.known is None:
+            return find_file(getattr(self.files, part), self.roots, setting=f"scene.{part}")
+        names = self.known.cube.names if part == "cube" else self.known.labels.names
+        return find_file(names[0], self.roots, setting=f"scene {self.known.name}", also=names[1:])
+
+    def has_cube(self) -> bool:
+        try:
+            self._find("cube")
+        except SceneError:
+            return False
+        return True
+
+    def open_image(self, *, keep: Collection[int] | None = None) -> Image:
+        files, path = self.files, self._find("cube")
+        contents = open_file(path, byte_order=files.byte_order)
+        raster = pick_raster(contents, path, is_map=False, key=files.cube_key, setting="scene.cube_key")
+        return make_image(
+            raster,
+            drop=dict.fromkeys(files.list_dropped_bands(), "dropped by the config"),
+            keep=keep,
+            wavelengths_nm=self._read_wavelengths(raster.shape[2]),
+            nodata=None if files.nodata is None else float(files.nodata),
+            scale=files.scale,
+        )
+
+    def _read_wavelengths(self, bands: int) -> Floats | None:
+        """The config's own, from a list or a text file of numbers."""
+        given = self.files.wavelengths
+        if given is None:
+            return None
+        values: Sequence[Any] = given if not isinstance(given, str) else self._read_numbers(given)
+        found, _ = to_nanometres(values, unit=None, bands=bands)
+        if found is None:
+            raise SceneError(
+                f"scene.wavelengths: {len(values)} values, and not one positive number for each "
+                f"of the {bands} bands of the file; give that"
+            )
+        return found
+
+    def _read_numbers(self, name: str) -> list[str]:
+        path = find_file(name, self.roots, setting="scene.wavelengths")
+        if path.stat().st_size > _MAX_WAVELENGTH_FILE:
+            raise SceneError(
+                f"{path}: too long for a list of wavelengths; give a text file of one number a band"
+            )
+        return re.split(r"[\s,;]+", path.read_text(encoding="utf-8", errors="replace").strip())
+
+    def read_labels(self, *, shape: tuple[int, int] | None) -> LabelMap:
+        path = self._find("labels")
+        keys = self.known.labels.keys if self.known is not None else ()
+        if len(keys) > 1:  # a training and a test map, which do not overlap
+            maps = [read_label_map(path, key=key, setting="scene.labels_key").labels for key in keys]
+            return LabelMap(np.maximum.reduce(maps))
+        return read_label_map(
+            path,
+            key=self.files.labels_key,
+            setting="scene.labels_key",
+            unlabelled=self.files.unlabelled,
+            shape=shape,
+            byte_order=self.files.byte_order,
+        )
+
+    def make_truth(self, label_map: LabelMap, nodata: NDArray[np.bool_] | None) -> GroundTruth:
+        """The labels with their names and colours, and none where there is no data."""
+        files, labels, notes = self.files, label_map.labels, label_map.notes
+        name = files.name or Path(files.cube).stem
+        ids = _list_ids(labels)
+        names = label_map.class_names
+        if files.class_names is not None:
+            names = _name_classes(files.class_names, ids)
+        palette = dict(label_map.palette)
+        if files.palette is not None:
+            palette = dict(zip(ids, _one_each(files.palette, ids, "palette", "colours"), strict=True))
+        if nodata is not None and nodata.any():
+            if nodata.shape != labels.shape:
+                raise SceneError(
+                    f"scene {name}: the cube is {nodata.shape[0]} × {nodata.shape[1]} pixels and the labels "
+                    f"are {labels.shape[0]} × {labels.shape[1]}; give two files of one scene (rows × cols)"
+                )
+            lost = int((nodata & (labels != UNLABELLED)).sum())
+            labels = np.where(nodata, UNLABELLED, labels).astype(np.int32)
+            notes += (
+                f"{int(nodata.sum()):,} pixels hold nodata"
+                + (f"; {lost:,} of them had a label and are left out" if lost else ""),
+            )
+        else:
+            nodata = None
+        class_names = {label: names.get(label, f"class {label}") for label in _list_ids(labels)}
+        return GroundTruth(name, labels, class_names, palette=palette, nodata=nodata, notes=notes)
+
+    def find_natural_colour(self, image: Image) -> tuple[int, int, int] | None:
+        known = self.known
+        if known is None and isinstance(self.files.class_names, str):
+            known = find_known_scene(self.files.class_names)
+        if known is not None and known.natural_colour is not None and known.shape[2] == len(image.bands):
+            return known.natural_colour
+        found, displayed = pick_natural_colour(image.wavelengths_nm), image.raster.natural_colour
+        if found is None and displayed is not None and np.isin(displayed, image.bands).all():
+            red, green, blue = np.searchsorted(image.bands, displayed).tolist()
+            found = red, green, blue
+        return found
+
+
+def _make_raster(scene: Scene) -> Raster:
+    """A loaded scene's cube as a file's, NaN where there is no data."""
+    cube, empty = scene.cube, scene.nodata
+
+    def read(first: int, last: int) -> NDArray[Any]:
+        return (
+            cube[first:last]
+            if empty is None
+            else np.where(empty[first:last, :, None], np.nan, cube[first:last])
+        )
+
+    return Raster(
+        path=Path(scene.name),
+        shape=(*scene.shape, scene.num_bands),
+        dtype=cube.dtype,
+        rows_of=read,
+        wavelengths_nm=scene.wavelengths_nm,
+        nodata=None if empty is None else np.nan,
+        georeference=scene.georeference,
+    )
+
+
+def _list_ids(labels: Labels) -> list[int]:
+    ids: list[int] = np.unique(labels[labels != UNLABELLED]).tolist()
+    return ids
+
+
+def _describe_dropped(image: Image) -> tuple[str, ...]:
+    notes = []
+    for reason in dict.fromkeys(image.dropped.values()):
+        bands = {band for band, why in image.dropped.items() if why == reason}
+        text = describe_bands(bands, wavelengths_nm=image.raster.wavelengths_nm)
+        notes.append(f"bands {text} of {image.raster.path.name} are left out: {reason}")
+    return tuple(notes)
+
+
+def list_roots(data: str | Path | None) -> list[Path]:
+    """Returns the folders where files are looked for, in order.
+
+    Raises:
+        SceneError: the data folder is not there.
+    """
+    if data is None:
+        return [DEFAULT_DATA_DIR]
+    if not Path(data).is_dir():
+        raise SceneError(f"--data {data}: no such folder; name the folder that holds the scenes")
+    return [Path(data), DEFAULT_DATA_DIR]
+
+
+def _name_classes(class_names: tuple[str, ...] | str, ids: list[int]) -> Mapping[int, str]:
+    if isinstance(class_names, str):
+        return get_known(class_names).class_names
+    return dict(zip(ids, _one_each(class_names, ids, "class_names", "names"), strict=True))
+
+
+def _one_each(values: tuple[Any, ...], ids: list[int], setting: str, what: str) -> tuple[Any, ...]:
+    if len(values) != len(ids):
+        raise SceneError(
+            f"scene.{setting}: {len(values)} {what} for {len(ids)} labels "
+            f"({', '.join(map(str, ids))}); give one {what[:-1]} for each"
+        )
+    return values
+
+
+def get_known(name: str) -> KnownScene:
+    """Returns the known scene with this name or alias.
+
+    Raises:
+        SceneError: there is none; the message says which are near.
+    """
+    known = find_known_scene(name)
+    if known is None:
+        names = [name for scene in KNOWN_SCENES for name in (scene.name, *scene.aliases)]
+        by_lower = {known.casefold(): known for known in names}
+        near = [by_lower[match] for match in difflib.get_close_matches(name.casefold(), by_lower, n=3)]
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise SceneError(
+            f"scene = {name!r}: no known scene; {hint}known are "
+            f"{', '.join(scene.name for scene in KNOWN_SCENES)}; "
+            "or give {cube: FILE, labels: FILE}"
+        )
+    return known
+
+
+def find_file(name: str | Path, roots: Sequence[Path], *, setting: str, also: Sequence[str] = ()) -> Path:
+    """Returns the file called `name`: as given, or below a root, without regard to case.
+
+    Args:
+        name: of the file.
+        roots: the folders to search.
+        setting: what names the file, for the message.
+        also: other names that the file is known by.
+
+    Raises:
+        SceneError: there is none; the message lists the folders that were searched.
+    """
+    for asked in (Path(name).expanduser(), *map(Path, also)):
+        if asked.is_file():
+            return asked
+        if not asked.is_absolute():
+            tail = tuple(part.casefold() for part in asked.parts)
+            for path in (path for root in roots for depth in _DEPTHS for path in sorted(root.glob(depth))):
+                if tuple(part.casefold() for part in path.parts[-len(tail) :]) == tail and path.is_file():
+                    return path
+    if Path(name).expanduser().is_dir():
+        raise SceneError(f"{setting}: {name} is a folder; name a file in it")
+    searched = "" if Path(name).is_absolute() else f" nor below {', '.join(str(root) for root in roots)}"
+    raise SceneError(
+        f"{setting}: no file {name} here{searched}; put it there, or name its folder with --data DIR"
+    )

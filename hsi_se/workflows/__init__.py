@@ -1,0 +1,1 @@
+"""Workflows: one public function for each command."""

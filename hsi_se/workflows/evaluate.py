@@ -1,0 +1,103 @@
+"""Evaluates a run: its accuracies, what stands beside them, and its reports."""
+
+from pathlib import Path
+
+from hsi_se.evaluation.assessment import Assessment, assess
+from hsi_se.evaluation.metrics import Evaluation
+from hsi_se.models.device import pick_device
+from hsi_se.prediction.bundled import predict_bundled
+from hsi_se.prediction.class_map import classify
+from hsi_se.progress import Observer, Silent
+from hsi_se.report.confidence_figures import save_rejection, save_reliability
+from hsi_se.report.explorer import make_explorer
+from hsi_se.report.figures import save_confusion, save_map, save_split
+from hsi_se.report.page import write_page
+from hsi_se.report.tables import render_report
+from hsi_se.runs.folder import RunFolder
+from hsi_se.runs.opened import open_run
+from hsi_se.runs.records import MappingCost
+from hsi_se.system.memory import Meter
+
+
+def evaluate(
+    run: str | Path | RunFolder,
+    *,
+    data: str | Path | None = None,
+    device: str = "auto",
+    observer: Observer | None = None,
+) -> Evaluation:
+    """Returns the accuracies of a run on its test pixels, and writes its reports and maps.
+
+    Args:
+        run: a folder that `train` wrote.
+        data: where to look for the scene; by default where training found it.
+        device: `auto`, `cpu` or `cuda`.
+        observer: told of progress.
+
+    Raises:
+        HsiError: the folder holds no run, or the scene is not the one it was trained on.
+    """
+    return assess_run(run, data=data, device=device, observer=observer).evaluation
+
+
+def assess_run(
+    run: str | Path | RunFolder,
+    *,
+    data: str | Path | None = None,
+    device: str = "auto",
+    observer: Observer | None = None,
+) -> Assessment:
+    """As `evaluate`, and returns what stands beside the accuracies too: floor, leakage, calibration."""
+    observer = observer or Silent()
+    opened = open_run(run, data=data)
+    folder, record, config, bundle = opened.folder, opened.record, opened.config, opened.bundle
+    split, scene, components = opened.split, opened.scene, opened.components
+    torch_device = pick_device(device)
+
+    meter = Meter(torch_device)
+    logits, unsmoothed = predict_bundled(
+        bundle, components, missing=~scene.valid, device=torch_device, observer=observer
+    )
+    cost = meter.stop()
+    place = scene.georeference
+    assessment = assess(
+        scene,
+        split,
+        logits=logits,
+        unsmoothed=unsmoothed,
+        components=components,
+        config=config,
+        pixel_area_m2=None if place is None else place.pixel_area_m2,
+    )
+    class_map = classify(
+        logits,
+        class_ids=bundle.class_ids,
+        class_names=bundle.class_names,
+        palette=bundle.facts.palette,
+    ).where(scene.valid)
+
+    title = f"{record.scene}, {record.name}: OA {100 * assessment.evaluation.overall_accuracy:.2f} %"
+    save_map(class_map, folder.map_figure, title=title)
+    save_map(class_map.where(scene.labels > 0), folder.labelled_map_figure, title=f"{title}, labelled pixels")
+    save_confusion(assessment.evaluation, folder.confusion_figure)
+    save_split(
+        split.to_sides(scene.shape), folder.split_figure, title=f"{record.scene}: {config.split.kind} split"
+    )
+    save_reliability(
+        assessment.calibration,
+        assessment.calibration_scaled,
+        assessment.temperature,
+        folder.reliability_figure,
+    )
+    save_rejection(assessment.rejection, folder.rejection_figure)
+    row, col = split.test.T
+    folder.write_predictions(
+        scene.labels[row, col],
+        class_map.labels[row, col],
+        cost=MappingCost(num_pixels=scene.labels.size, seconds=cost.seconds, peak_bytes=cost.peak_bytes),
+    )
+    folder.write_report(assessment, record, text=render_report(assessment, record, folder))
+    explorer = make_explorer(scene, split, logits=logits, assessment=assessment)
+    folder.write_explorer(explorer.to_arrays())
+    write_page(folder)
+    return assessment

@@ -1,0 +1,241 @@
+"""The role of excitation (Hu et al. 2018, section 7.2): what each gate does to each class of pixels."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hsi_se.attention.cbam import Cbam
+from hsi_se.attention.channel_gate import ChannelGate
+from hsi_se.config.model import HybridSN
+from hsi_se.errors import RunError
+from hsi_se.evaluation.metrics import number_or_none
+from hsi_se.models.cnn3d import Cnn3d
+from hsi_se.models.device import pick_device
+from hsi_se.models.inference import predict_patches
+from hsi_se.prediction.bundled import build_bundled_model
+from hsi_se.progress import Observer, Silent
+from hsi_se.report.explanation_figure import save_explanation
+from hsi_se.runs.bundle import ModelBundle
+from hsi_se.runs.explanation import ClassPixels, Explanation, GateExplanation, Spectrum
+from hsi_se.runs.folder import RunFolder
+from hsi_se.runs.opened import OpenedRun, open_run
+from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
+from hsi_se.scene.raster import Floats
+
+_BLOCKS = "hsi_se.attention."
+
+
+class ClassMeans:
+    """The sums that the means of excitations `(n, channels)` and their variances need, class by class."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.counts = np.zeros(num_classes)
+        self.sums: Floats = np.zeros((num_classes, 0))
+        self.squares: Floats = np.zeros(0)
+
+    def add(self, excitation: Floats, classes: NDArray[np.int64]) -> None:
+        if not self.sums.size:
+            self.sums = np.zeros((len(self.counts), excitation.shape[1]))
+            self.squares = np.zeros(excitation.shape[1])
+        np.add.at(self.sums, classes, excitation)
+        self.counts += np.bincount(classes, minlength=len(self.counts))
+        self.squares += (excitation**2).sum(axis=0)
+
+    @property
+    def means(self) -> Floats:
+        """`(C', channels)`, of the classes that have pixels."""
+        return self.sums[self.counts > 0] / self.counts[self.counts > 0, None]
+
+    @property
+    def between_class_std(self) -> float:
+        """See `GateExplanation`."""
+        return float(np.sqrt(self.means.var(axis=0).mean()))
+
+    @property
+    def between_class_share(self) -> float | None:
+        """See `GateExplanation`."""
+        total_mean = self.sums.sum(axis=0) / self.counts.sum()
+        counts = self.counts[self.counts > 0, None]
+        between = float((counts * (self.means - total_mean) ** 2).sum())
+        total = float((self.squares - self.counts.sum() * total_mean**2).sum())
+        return between / total if total > 1e-12 * self.counts.sum() else None
+
+
+def explain(
+    run: str | Path | RunFolder,
+    *,
+    data: str | Path | None = None,
+    device: str = "auto",
+    observer: Observer | None = None,
+) -> Explanation:
+    """Returns what a run's gates do to the classes of its test pixels, and writes it beside the run.
+
+    Args:
+        run: a folder that `train` wrote.
+        data: where to look for the scene; by default where training found it.
+        device: `auto`, `cpu` or `cuda`.
+        observer: told of progress.
+
+    Raises:
+        HsiError: as `evaluate`; or the network has no channel gate.
+    """
+    observer = observer or Silent()
+    opened = open_run(run, data=data)
+    model = build_bundled_model(opened.bundle).to(pick_device(device))
+    gates = find_gates(model)
+    skipped = list_other_blocks(model)
+    if not gates:
+        found = f"only {', '.join(skipped)}" if skipped else "no attention"
+        raise RunError(
+            f"{opened.folder}: its network has no channel gate ({found}); train one with "
+            '--set "model.attention={fold: {kind: se}}"'
+        )
+    scene, split = opened.scene, opened.split
+    classes = to_targets(scene.labels, split.test, scene.class_ids)
+    means = measure_gates(model, gates, opened, classes, observer)
+    counts = np.bincount(classes, minlength=scene.num_classes).tolist()
+    present = [(label, count) for label, count in zip(scene.class_ids.tolist(), counts, strict=True) if count]
+    explanation = Explanation(
+        name=opened.record.name,
+        scene=opened.record.scene,
+        pixels="test",
+        classes=tuple(
+            ClassPixels(label=label, name=scene.class_names[label], num_pixels=count)
+            for label, count in present
+        ),
+        palette=tuple(opened.bundle.facts.palette[label] for label, _ in present),
+        gates=tuple(
+            _describe(point, gate, means[point], model, opened.bundle) for point, gate in gates.items()
+        ),
+        skipped=tuple(skipped),
+    )
+    opened.folder.write_explanation(explanation)
+    save_explanation(explanation, opened.folder.explanation_figure)
+    return explanation
+
+
+def find_gates(model: nn.Module) -> dict[str, ChannelGate | Cbam]:
+    """Every gate of whole channels, in the order of the network, by its point."""
+    return {
+        name.removeprefix("attention.").removeprefix("stages."): module
+        for name, module in model.named_modules()
+        if isinstance(module, ChannelGate | Cbam)
+    }
+
+
+def list_other_blocks(model: nn.Module) -> list[str]:
+    """The blocks that gate places or mix pixels instead, as `fold: strip pooling …`."""
+    return [
+        f"{name.removeprefix('attention.').removeprefix('stages.')}: {type(module).__name__}"
+        for name, module in model.named_modules()
+        if type(module).__module__.startswith(_BLOCKS) and not isinstance(module, ChannelGate | Cbam)
+    ]
+
+
+def measure_gates(
+    model: nn.Module,
+    gates: dict[str, ChannelGate | Cbam],
+    opened: OpenedRun,
+    classes: NDArray[np.int64],
+    observer: Observer,
+) -> dict[str, ClassMeans]:
+    """Returns the sums of every gate's excitations over the test pixels, whose `classes` are 0..C-1."""
+    facts = opened.bundle.facts
+    padded = pad_cube(opened.components, patch_size=facts.patch_size, padding=facts.padding)
+    patches = PatchDataset(
+        padded.to(next(model.parameters()).device), opened.split.test, patch_size=facts.patch_size
+    )
+    means = {point: ClassMeans(len(facts.class_ids)) for point in gates}
+    num_done = 0
+
+    def listen(point: str, gate: ChannelGate | Cbam) -> torch.utils.hooks.RemovableHandle:
+        def record(_: nn.Module, inputs: tuple[Tensor]) -> None:
+            excitation = gate.excitation(inputs[0]).double().cpu().numpy()  # (n, channels)
+            means[point].add(excitation, classes[num_done : num_done + len(excitation)])
+
+        return gate.register_forward_pre_hook(record)
+
+    def advance(count: int) -> None:
+        nonlocal num_done
+        num_done += count
+        observer.advance(count)
+
+    observer.start("listening to the gates", total=len(patches), unit="patches")
+    handles = [listen(point, gate) for point, gate in gates.items()]
+    try:
+        predict_patches(model, patches, on_batch=advance)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return means
+
+
+def _describe(
+    point: str, gate: ChannelGate | Cbam, means: ClassMeans, model: nn.Module, bundle: ModelBundle
+) -> GateExplanation:
+    is_band = isinstance(gate, ChannelGate) and gate.gated_dim == 2
+    profile = to_depths(point, means.means, model, bundle, is_band=is_band)
+    spectrum = None
+    if isinstance(profile, np.ndarray):
+        nm = bundle.facts.wavelengths_nm
+        num_bands = bundle.reduction.num_bands
+        spectrum = Spectrum(
+            unit="band" if nm is None else "nm",
+            positions=tuple(range(1, num_bands + 1)) if nm is None else nm,
+            mean_excitation=tuple(
+                tuple(map(number_or_none, row))
+                for row in to_bands(profile, bundle.reduction.components).tolist()
+            ),
+        )
+    return GateExplanation(
+        point=point,
+        block=gate.extra_repr(),
+        axis="band" if is_band else "feature",
+        between_class_std=means.between_class_std,
+        between_class_share=means.between_class_share,
+        mean_excitation=tuple(map(tuple, means.means.tolist())),
+        spectrum=spectrum,
+        no_spectrum="" if isinstance(profile, np.ndarray) else profile,
+    )
+
+
+def to_depths(
+    point: str, means: Floats, model: nn.Module, bundle: ModelBundle, *, is_band: bool
+) -> Floats | str:
+    """Returns mean excitations `(C, channels)` by spectral depth `(C, d)`, or why they have none.
+
+    Gates on the `band` axis have a depth for every channel; behind HybridSN's fold, whose channels are
+    features × depths, the mean over the features is taken.
+    """
+    settings = bundle.facts.model
+    is_first_3d = isinstance(model, Cnn3d) or (isinstance(settings, HybridSN) and settings.order == "3d-2d")
+    if is_band and is_first_3d:
+        return means
+    if isinstance(settings, HybridSN) and point == "fold":
+        if settings.order == "2d-3d":
+            return means
+        depth = bundle.reduction.num_components - 12
+        return np.asarray(means.reshape(len(means), -1, depth).mean(axis=1))
+    if is_band:
+        return "the depth at this point is one of features, or strided: it has no bands of its own"
+    return "it gates features, which have no place in the spectrum"
+
+
+def to_bands(profile: Floats, components: Floats) -> Floats:
+    """Returns excitations `(C, d)` at spectral depths as `(C, bands)` of the scene.
+
+    Valid convolutions make depth j see the components j to j + K - d, so that a component has the mean of
+    the depths that see it. A band has the mean of the components, weighted by the squares of its loadings
+    `(K, bands)`; where nothing was reduced, that is its own component. NaN of a band that no component uses.
+    """
+    num_components, depth = len(components), profile.shape[1]
+    reach = num_components - depth
+    sees = np.subtract.outer(np.arange(num_components), np.arange(depth))  # (K, d)
+    weights = ((sees >= 0) & (sees <= reach)).astype(np.float64)
+    of_components = profile @ (weights / weights.sum(axis=1, keepdims=True)).T  # (C, K)
+    loadings = components**2
+    totals = loadings.sum(axis=0)
+    return np.asarray(of_components @ loadings / np.where(totals > 0, totals, np.nan))

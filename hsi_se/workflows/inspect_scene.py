@@ -1,0 +1,197 @@
+"""What a user's files hold, before anything is trained: facts, pictures, and a config that would train."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hsi_se.config.experiment import Config, PatchSettings, PcaReduction
+from hsi_se.config.model import HybridSN, SqueezeExcite
+from hsi_se.config.scene import SceneFiles
+from hsi_se.config.split import RandomSplit
+from hsi_se.config.training import TrainSettings
+from hsi_se.config.yaml_file import dump_config, parse_config
+from hsi_se.errors import ConfigError, SceneError
+from hsi_se.report.scene_figures import save_quick_look, save_spectra
+from hsi_se.sampling.splits import make_split
+from hsi_se.scene.catalogue import KnownScene, guess_known_scene
+from hsi_se.scene.formats import open_file
+from hsi_se.scene.image import Image
+from hsi_se.scene.inspection import CubeFacts, inspect_cube
+from hsi_se.scene.labels import is_table
+from hsi_se.scene.loading import SceneSource, list_roots
+from hsi_se.scene.palette import make_palette
+from hsi_se.scene.raster import FileContents
+from hsi_se.scene.scene import GroundTruth
+from hsi_se.scene.wavelengths import pick_false_colour
+
+_SMALLEST_3D_DEPTH = 13
+_DRAFT = """\
+scene: {cube: "", labels: ""}
+split: {kind: random, train: 0.1}
+reduction: {kind: none}
+patch: {size: 13}
+model: {name: hybridsn}
+train: {epochs: 1}
+"""
+_HEADING = """\
+# Written by `hsi-se scene inspect`. The split is drawn at random, so test patches will hold training pixels:
+# {kind: blocks, train: 0.1} keeps the sides apart. See the README for every setting.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What was found.
+
+    Attributes:
+        files: each file with what it holds; a table of labels is in no raster format and has None.
+        scene: the settings that read the files.
+        image, cube: the cube and its facts, where there is one.
+        truth: the labels, where there are some.
+        picture_bands: the quick look's red, green and blue, 0-based in the image, and where they are from.
+        likely: the known scene of this size.
+    """
+
+    files: tuple[tuple[Path, FileContents | None], ...]
+    scene: SceneFiles
+    image: Image | None
+    cube: CubeFacts | None
+    truth: GroundTruth | None
+    picture_bands: tuple[tuple[int, int, int], str] | None
+    likely: KnownScene | None
+
+    @property
+    def name(self) -> str:
+        return self.scene.name or Path(self.scene.cube).stem
+
+
+def survey_files(
+    paths: Sequence[Path], overrides: Sequence[str] = (), *, data: str | Path | None = None
+) -> Survey:
+    """Returns what one file, or a cube and its labels, hold.
+
+    Args:
+        paths: the files, in any order.
+        overrides: settings of the config's `scene` section, `scene.key=value`.
+        data: a folder where further files are looked for before `datasets/`.
+
+    Raises:
+        HsiError: a file cannot be read, or a setting is wrong.
+    """
+    for override in overrides:
+        if not override.startswith("scene."):
+            raise ConfigError(f"--set {override}: inspect looks at the files named; write scene.key=value")
+    draft = parse_config(_DRAFT, overrides, path=Path("inspect"))
+    assert isinstance(draft.scene, SceneFiles)
+    byte_order = draft.scene.byte_order
+    files = tuple(
+        (path, None if is_table(path) else open_file(path, byte_order=byte_order)) for path in paths
+    )
+    cubes = [path for path, held in files if held and not all(_list_maps(held))]
+    if len(cubes) > 1:
+        raise SceneError(f"{' and '.join(map(str, cubes))} are cubes all; inspect them one by one")
+    maps = [path for path, held in files if held is None or any(_list_maps(held))]
+    maps.sort(key=lambda path: path in cubes)  # a file that holds nothing else goes first
+    if not cubes and not maps:
+        listing = "; ".join(f"{path} holds {held.listing or 'nothing'}" for path, held in files if held)
+        raise SceneError(f"no cube and no label map in here: {listing}; give another file")
+    cube_path, labels_path = (cubes or maps)[0], (maps or cubes)[0]
+    scene = draft.scene.model_copy(update={"cube": str(cube_path), "labels": str(labels_path)})
+    source = SceneSource(scene, None, tuple(list_roots(data)))
+    image = source.open_image() if cubes else None
+    label_map = source.read_labels(shape=None if image is None else image.shape[:2]) if maps else None
+    size = image.shape[:2] if image is not None else (0, 0)
+    if image is None and label_map is not None:
+        size = label_map.labels.shape
+    likely = guess_known_scene(*size, bands=None if image is None else image.shape[2])
+    truth = None
+    if image is not None and label_map is not None and label_map.labels.shape != size:
+        raise SceneError(
+            f"the cube {cube_path} is {size[0]} × {size[1]} pixels and the labels {labels_path} are "
+            f"{' × '.join(map(str, label_map.labels.shape))}; give two files of one scene (rows × cols)"
+        )
+    if label_map is not None:
+        ids = set(np.unique(label_map.labels).tolist()) - {0}
+        of_this_size = guess_known_scene(*size)
+        is_named = scene.class_names is not None or bool(label_map.class_names)
+        if of_this_size is not None and not is_named and ids <= set(of_this_size.class_names):
+            scene = scene.model_copy(update={"class_names": of_this_size.name})
+            source = SceneSource(scene, None, source.roots)
+        truth = source.make_truth(label_map, None if image is None else image.read_nodata())
+    bands, cube = None, None
+    if image is not None:
+        bands = _pick_bands(source, image, likely)
+        cube = inspect_cube(image, natural_colour=bands[0], labels=None if truth is None else truth.labels)
+    return Survey(files, scene, image, cube, truth, bands, likely)
+
+
+def save_survey_figures(survey: Survey, folder: Path) -> list[Path]:
+    """Writes the quick look, and the spectra of the classes where there are labels; returns the pictures."""
+    if survey.cube is None or survey.image is None or survey.picture_bands is None:
+        return []
+    bands, origin = survey.picture_bands
+    shown = ", ".join(str(band + 1) for band in survey.image.bands[list(bands)])
+    pictures = [folder / f"{survey.name}-quicklook.png"]
+    save_quick_look(survey.cube.picture, pictures[0], title=f"{survey.name}: bands {shown} ({origin})")
+    if survey.truth is not None:
+        pictures.append(folder / f"{survey.name}-spectra.png")
+        save_spectra(
+            survey.cube.class_means,
+            survey.cube.class_deviations,
+            pictures[1],
+            names=survey.truth.class_names,
+            palette=make_palette(survey.truth.class_ids, given=survey.truth.palette),
+            wavelengths_nm=survey.image.wavelengths_nm,
+            title=survey.name,
+        )
+    return pictures
+
+
+def suggest_config(survey: Survey) -> str:
+    """Returns a config, as YAML, that trains on the files of a survey.
+
+    Raises:
+        SceneError: there is no cube, or no label.
+    """
+    if survey.image is None or survey.truth is None:
+        what = "cube" if survey.image is None else "label map"
+        raise SceneError(f"--write-config: training needs a {what} too; name both files")
+    split = RandomSplit(kind="random", train=0.1)
+    num_train = len(make_split(survey.truth, split).train)
+    components = max(1, min(30, survey.image.shape[2], num_train - 1))
+    gate = SqueezeExcite(kind="se")
+    config = Config(
+        scene=survey.scene,
+        split=split,
+        reduction=PcaReduction(kind="pca", components=components, fit_on="train"),
+        patch=PatchSettings(size=13),
+        model=HybridSN(
+            name="hybridsn",
+            order="3d-2d" if components >= _SMALLEST_3D_DEPTH else "2d-3d",
+            attention={"fold": gate, "conv2d": gate},
+        ),
+        train=TrainSettings(
+            epochs=60, batch_size=32, learning_rate=3e-3, label_smoothing=0.1, class_weights="sqrt"
+        ),
+    )
+    return _HEADING + dump_config(config, is_named=False)
+
+
+def _list_maps(contents: FileContents) -> list[bool]:
+    return [raster.is_map for raster in contents.rasters.values()]
+
+
+def _pick_bands(
+    source: SceneSource, image: Image, likely: KnownScene | None
+) -> tuple[tuple[int, int, int], str]:
+    if likely is not None and likely.natural_colour is not None:
+        return likely.natural_colour, f"the catalogue's for {likely.title}"
+    found = source.find_natural_colour(image)
+    if found is not None:
+        if image.wavelengths_nm is None:
+            return found, "as the file displays it"
+        shown = ", ".join(f"{nm:.0f}" for nm in image.wavelengths_nm[list(found)])
+        return found, f"natural colour, {shown} nm"
+    return pick_false_colour(image.shape[2]), "false colour: no wavelengths are known"

@@ -1,0 +1,121 @@
+"""What a config describes before anything is trained: its split and its network, and what they cost."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hsi_se.config.base import unknown
+from hsi_se.config.experiment import Config, PcaReduction
+from hsi_se.config.model import Network, list_blocks, list_models
+from hsi_se.errors import ConfigError
+from hsi_se.evaluation.audit import SplitAudit, audit_split
+from hsi_se.models import build_model
+from hsi_se.models.cost import BlockCost, StageCost, compare_blocks, count_stage_costs
+from hsi_se.progress import Observer, Silent
+from hsi_se.sampling.splits import make_split
+from hsi_se.scene.catalogue import find_known_scene
+from hsi_se.scene.loading import load_ground_truth, load_scene
+from hsi_se.scene.scene import GroundTruth
+
+
+def audit_config(config: Config, *, data: str | Path | None = None) -> tuple[GroundTruth, SplitAudit]:
+    """Returns the labels and the audit of the split that a config describes; its cube is not needed.
+
+    Raises:
+        HsiError: the labels cannot be read or divided as asked.
+    """
+    truth = load_ground_truth(config.scene, data)
+    split = make_split(truth, config.split, seed=config.seed, data=data)
+    truth = split.relabel(truth)
+    return truth, audit_split(truth, split, config)
+
+
+@dataclass(frozen=True)
+class NetworkDescription:
+    """What `hsi-se info` shows: the stages in order, and the totals over them; MACs are of one patch."""
+
+    title: str
+    input_shape: tuple[int, ...]
+    rows: tuple[StageCost, ...]
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(row.num_parameters for row in self.rows)
+
+    @property
+    def macs(self) -> int:
+        return sum(row.macs for row in self.rows)
+
+
+def describe_network(config: Config, *, data: str | Path | None = None) -> NetworkDescription:
+    """Returns the cost of each stage of the network that a config describes, for its scene.
+
+    Bands and classes of a known scene come from the catalogue, so that its files are not needed.
+
+    Raises:
+        HsiError: the config's scene cannot be found, or the network does not fit it.
+    """
+    name, num_bands, num_classes = _find_sizes(config, data)
+    model = build_model(
+        config.model, num_bands=num_bands, patch_size=config.patch.size, num_classes=num_classes
+    )
+    shape = (1, num_bands, config.patch.size, config.patch.size)
+    title = f"{config.model.name} on {name}, {num_classes} classes"
+    return NetworkDescription(title, shape, tuple(count_stage_costs(model)))
+
+
+def compare_attention(
+    config: Config, *, data: str | Path | None = None, observer: Observer | None = None
+) -> list[BlockCost]:
+    """Returns what every kind of block costs at every point of the network that a config describes.
+
+    Raises:
+        HsiError: as `describe_network`, or the config's model is no network.
+    """
+    if not isinstance(config.model, Network):
+        raise ConfigError(f"model.name = {config.model.name}: has no points for attention; name a network")
+    _, num_bands, num_classes = _find_sizes(config, data)
+    observer = observer or Silent()
+    observer.start("comparing", total=len(config.model.points) * len(list_blocks()), unit="blocks")
+    rows = []
+    for row in compare_blocks(
+        config.model, num_bands=num_bands, patch_size=config.patch.size, num_classes=num_classes
+    ):
+        rows.append(row)
+        observer.advance(1)
+    return rows
+
+
+def describe_points(name: str) -> list[tuple[str, list[str]]]:
+    """Returns the points of a network and, for each, the kinds of block that fit there.
+
+    Raises:
+        ConfigError: no network has the name.
+    """
+    models = {key: kind for key, kind in list_models().items() if issubclass(kind, Network)}
+    if name not in models:
+        raise ConfigError(f"--points {name}: {unknown(name, 'network', tuple(models))}")
+    kind = models[name]
+    return [
+        (
+            point,
+            [
+                block.kind
+                for block in list_blocks()
+                if block.explain_misfit(is_3d=point in kind.points_3d) is None
+            ],
+        )
+        for point in kind.points
+    ]
+
+
+def _find_sizes(config: Config, data: str | Path | None) -> tuple[str, int, int]:
+    """The scene's name, and the components and classes of its patches."""
+    known = find_known_scene(config.scene) if isinstance(config.scene, str) else None
+    if known is not None:
+        name, num_bands, num_classes = known.title, known.shape[2], len(known.class_names)
+    else:
+        scene = load_scene(config.scene, data)
+        name, num_bands, num_classes = scene.name, scene.num_bands, scene.num_classes
+    if isinstance(config.reduction, PcaReduction):
+        num_bands = config.reduction.components
+    return name, num_bands, num_classes

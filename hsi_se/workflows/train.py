@@ -1,0 +1,321 @@
+"""The assembly: one config in, one run folder out, and the evaluation of such a folder."""
+
+import datetime
+import hashlib
+import platform
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import sklearn
+import torch
+from numpy.typing import NDArray
+
+from hsi_se.config.experiment import Config
+from hsi_se.config.model import Network as NetworkSettings
+from hsi_se.config.model import RandomForest, Svm
+from hsi_se.errors import RunError, SceneError, TrainingError
+from hsi_se.models import build_model
+from hsi_se.models.cost import count_macs, count_parameters
+from hsi_se.models.device import pick_device
+from hsi_se.models.network import Network
+from hsi_se.prediction.bundled import Classifier
+from hsi_se.progress import Observer, Silent
+from hsi_se.runs.bundle import BundleFacts, ModelBundle
+from hsi_se.runs.folder import RunFolder
+from hsi_se.runs.lifecycle import Logged, begin_run, check_free, open_unfinished, until_finished
+from hsi_se.runs.opened import check_edition, find_data
+from hsi_se.runs.records import RunFacts, RunRecord, RunStart, Versions
+from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
+from hsi_se.sampling.reduction import Reduction, fit_reduction
+from hsi_se.sampling.splits import Pixels, Split, make_split
+from hsi_se.scene.loading import load_scene
+from hsi_se.scene.palette import make_palette
+from hsi_se.scene.scene import Scene
+from hsi_se.system.locks import hold
+from hsi_se.system.memory import Meter
+from hsi_se.system.processes import listening
+from hsi_se.training.adapt import adapt_norms
+from hsi_se.training.checkpoint import Checkpoints
+from hsi_se.training.classical import fit_classical
+from hsi_se.training.distributed import World, join, together
+from hsi_se.training.fit import FitResult, fit
+from hsi_se.training.precision import choose_precision, warn_of_emulation
+from hsi_se.version import __version__
+
+RUNS = Path("runs")
+
+
+def train(
+    config: Config,
+    *,
+    data: str | Path | None = None,
+    run: str | Path | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    observer: Observer | None = None,
+) -> RunFolder:
+    """Trains the network that a config describes and returns the run folder it has written.
+
+    Everything that can be wrong with the config or the scene is found before training starts. The
+    folder then appears with what is known, gains a line an epoch, and is finished with its record.
+
+    Args:
+        config: from `load_config`.
+        data: a folder searched for scenes before `datasets/`.
+        run: the folder to write; by default `runs/DATE-NAME-DIGEST`.
+        device: `auto`, `cpu` or `cuda`.
+        overwrite: whether a run that is already there is replaced.
+        observer: told of progress.
+
+    Raises:
+        HsiError: a mistake in the config, the scene or the run folder; nothing is left of it.
+    """
+    observer = observer or Silent()
+    path = Path(run) if run is not None else default_run(config)
+    torch_device = pick_device(device)
+    with join(torch_device) as world:
+        if world.is_first:
+            check_free(path, overwrite=overwrite)
+        setting = prepare(config, data=data, device=torch_device)
+        start = _describe_start(setting, data=data)
+        with ExitStack() as stack:
+            folder = RunFolder(path)
+            if world.is_first:
+                for note in setting.notes:
+                    observer.note(note)
+                begun = begin_run(path, overwrite=overwrite, start=start, config=config, split=setting.split)
+                folder = stack.enter_context(begun)
+                observer = Logged(observer, folder)
+            _train_into(folder, setting, start=start, observer=observer, world=world)
+    return RunFolder(path)
+
+
+def resume(
+    run: str | Path | RunFolder, *, data: str | Path | None = None, observer: Observer | None = None
+) -> RunFolder:
+    """Finishes a run that was interrupted, with its own config, split and device, and returns its folder.
+
+    On a CPU, with as many threads as before, the weights are those of a run that was never interrupted.
+
+    Args:
+        run: a folder that `train` began.
+        data: where to look for the scene; by default where training found it.
+        observer: told of progress.
+
+    Raises:
+        HsiError: there is no unfinished run, another process trains it, or its config, its scene, its
+            split or its checkpoints are not what they were.
+    """
+    observer = observer or Silent()
+    folder = open_unfinished(run)
+    with ExitStack() as stack:
+        world = stack.enter_context(join(pick_device(folder.read_progress()[0].device_kind)))
+        if world.is_first:
+            stack.enter_context(hold(folder.path, "training"))
+        start, _ = folder.read_progress()
+        config = folder.read_config()
+        if config.digest != start.config_digest:
+            raise RunError(f"{folder.config}: was changed since the run began; train it into another folder")
+        split = folder.read_split()
+        if split.digest != start.split_digest:
+            raise RunError(f"{folder.split}: was changed since the run began; train again with --overwrite")
+        torch_device = pick_device(start.device_kind)
+        setting = prepare(config, data=find_data(start, data), device=torch_device, split=split)
+        check_edition(folder, start, found=setting.scene_digest)
+        if world.is_first:
+            for note in warn_of_emulation(start.precision, torch_device):
+                observer.note(note)
+            if not folder.has_checkpoint:
+                observer.note(f"{folder}: has no checkpoint yet, begins anew")
+            stack.enter_context(until_finished(folder))
+            observer = Logged(observer, folder)
+        _train_into(folder, setting, start=start, observer=observer, world=world)
+    return folder
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What a training is given: the config, and the scene as its split and its reduction leave it."""
+
+    config: Config
+    scene_digest: str  # of the files, before the split had a say in the labels
+    scene: Scene
+    split: Split
+    reduction: Reduction
+    components: NDArray[np.float32]
+    padded: torch.Tensor  # on the device
+    network: Network | None  # on the device, untrained; none for what is fitted at once
+    notes: tuple[str, ...]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Of any classifier of these patches, and its seed."""
+        num_classes, seed = self.scene.num_classes, self.config.seed
+        return {"patch_size": self.config.patch.size, "num_classes": num_classes, "seed": seed}
+
+    def make_patches(self, pixels: Pixels) -> PatchDataset:
+        targets = to_targets(self.scene.labels, pixels, self.scene.class_ids)
+        return PatchDataset(self.padded, pixels, patch_size=self.config.patch.size, targets=targets)
+
+
+def prepare(
+    config: Config, *, data: str | Path | None, device: torch.device, split: Split | None = None
+) -> Prepared:
+    """Returns what a training is given: reads and reduces the scene; draws the split unless it is given."""
+    scene = load_scene(config.scene, data)
+    split = split or make_split(scene, config.split, seed=config.seed, data=data)
+    scene_digest, scene = scene.digest, split.relabel(scene)
+    if scene.num_classes < 2:
+        raise SceneError(f"scene {scene.name}: has one class, and a classifier needs two; check its labels")
+    notes = scene.notes + split.notes
+    if not isinstance(config.model, NetworkSettings):
+        notes += (f"model.name = {config.model.name}: is fitted at once; the train section has no effect",)
+    else:
+        if config.train.norm_statistics == "scene":
+            notes += (
+                "batch norm goes by patches of the whole scene, test pixels included, without their labels",
+            )
+        notes += warn_of_emulation(config.train.precision, device)
+    reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train, nodata=scene.nodata)
+    components = reduction.apply(scene.cube, nodata=scene.nodata)
+    padded = pad_cube(components, patch_size=config.patch.size, padding=config.patch.padding).to(device)
+    setting = Prepared(config, scene_digest, scene, split, reduction, components, padded, None, notes)
+    if isinstance(config.model, Svm | RandomForest):
+        return setting
+    network = build_model(config.model, num_bands=reduction.num_components, **setting.sizes)
+    return replace(setting, network=network.to(device))
+
+
+def _describe_start(setting: Prepared, *, data: str | Path | None) -> RunStart:
+    config, scene, split = setting.config, setting.scene, setting.split
+    device = setting.padded.device
+    class_ids = scene.class_ids.tolist()
+    return RunStart(
+        name=config.name or "run",
+        seed=config.seed,
+        config_digest=config.digest,
+        scene=scene.name,
+        scene_digest=setting.scene_digest,
+        split_digest=split.digest,
+        data=None if data is None else str(Path(data).resolve()),
+        device=_describe_device(device),
+        precision=choose_precision(config.train.precision, device),
+        notes=setting.notes,
+        num_train=len(split.train),
+        num_val=len(split.val),
+        versions=_list_versions(),
+        started=datetime.datetime.now(datetime.UTC),
+        device_kind=device.type,
+        epochs=config.train.epochs if isinstance(config.model, NetworkSettings) else 0,
+        class_ids=tuple(class_ids),
+        class_names=tuple(scene.class_names[label] for label in class_ids),
+    )
+
+
+def _train_into(
+    folder: RunFolder, setting: Prepared, *, start: RunStart, observer: Observer, world: World
+) -> None:
+    """Fits what the config names; the first process writes it and the record into the run folder."""
+    config, scene, split, device = setting.config, setting.scene, setting.split, setting.padded.device
+    same = f"{start.config_digest}{split.digest}{start.scene_digest}{start.precision}"
+    if not world.agree(hashlib.sha256(same.encode()).hexdigest()):
+        raise RunError(
+            f"{folder}: the processes of this training have different settings, scenes or, with "
+            "train.precision: auto, processors"
+        )
+    meter = Meter(device)
+    model: Classifier
+    if setting.network is None:
+        if not world.is_alone:
+            raise TrainingError(
+                f"model.name = {config.model.name}: is fitted by one process; start it without torchrun"
+            )
+        assert isinstance(config.model, Svm | RandomForest)
+        known = split.training_side
+        x = setting.components[known[:, 0], known[:, 1]]
+        y = to_targets(scene.labels, known, scene.class_ids)
+        began = time.perf_counter()
+        model = fit_classical(config.model, x, y, **setting.sizes).to(device)
+        result = FitResult(best_epoch=0, history=(), training_s=time.perf_counter() - began)
+    else:
+        model = setting.network
+        with listening(insist=world.is_alone) as stop, together():
+            result = fit(
+                setting.network,
+                train=setting.make_patches(split.train),
+                val=setting.make_patches(split.val),
+                num_classes=scene.num_classes,
+                settings=config.train.model_copy(update={"precision": start.precision}),
+                seed=config.seed,
+                observer=observer,
+                keeper=Checkpoints(
+                    folder.checkpoints,
+                    run=start.config_digest,
+                    every_s=config.train.checkpoint_every_s,
+                    remedy=folder.how_to_resume,
+                    stop=stop,
+                    note=observer.note,
+                    rewind=folder.rewind if world.is_first else lambda _: None,
+                    world=world,
+                ),
+                world=world,
+            )
+        if not world.is_first:
+            return
+        if config.train.norm_statistics == "scene":
+            pixels = np.argwhere(scene.valid)
+            adapt_norms(
+                model, PatchDataset(setting.padded, pixels, patch_size=config.patch.size), seed=config.seed
+            )
+    record = RunRecord(
+        **{name: getattr(start, name) for name in RunFacts.model_fields},
+        num_parameters=count_parameters(model),
+        macs_per_patch=count_macs(model),
+        best_epoch=result.best_epoch,
+        history=result.history,
+        training_s=result.training_s,
+        peak_memory_bytes=meter.stop().peak_bytes,
+    )
+    trained_on = scene.cube[split.train[:, 0], split.train[:, 1]]
+    facts = BundleFacts(
+        model=config.model,
+        patch_size=config.patch.size,
+        padding=config.patch.padding,
+        class_ids=start.class_ids,
+        class_names=start.class_names,
+        palette=make_palette(scene.class_ids, given=scene.palette),
+        wavelengths_nm=None if scene.wavelengths_nm is None else tuple(scene.wavelengths_nm.tolist()),
+        dropped_bands=dict(scene.dropped_bands),
+        value_range=(float(trained_on.min()), float(trained_on.max())),
+        prediction=config.prediction,
+        guide_scale=tuple(setting.components[scene.valid].std(axis=0, dtype=np.float64).tolist()),
+        split_digest=split.digest,
+        versions=start.versions,
+    )
+    weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
+    folder.write_result(record, bundle=ModelBundle(facts, weights, setting.reduction))
+
+
+def default_run(config: Config, *, suffix: str = "") -> Path:
+    """Returns `runs/DATE-NAME-DIGEST`, with a word behind it for what is more than one run."""
+    today = datetime.date.today().isoformat()
+    return RUNS / f"{today}-{config.name or 'run'}-{config.digest[:8]}{suffix}"
+
+
+def _describe_device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu, {torch.get_num_threads()} threads"
+
+
+def _list_versions() -> Versions:
+    return Versions(
+        hsi_se=__version__,
+        torch=str(torch.__version__),
+        numpy=np.__version__,
+        sklearn=sklearn.__version__,
+        python=platform.python_version(),
+    )

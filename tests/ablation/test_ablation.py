@@ -1,0 +1,425 @@
+"""Many runs in one folder: resumed, failed, shared between processes and machines, with the same numbers."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from hsi_se.ablation import run as runner
+from hsi_se.ablation.file import Ablation, PlannedRun, load_ablation
+from hsi_se.ablation.record import AblationFolder
+from hsi_se.errors import ClusterError, RunError, TrainingError
+from hsi_se.system import memory as measure
+from tests.conftest import ROOT, TINY
+from tests.maps.test_cluster import ENVIRONMENT, start_cluster
+
+SET = ", ".join(text.replace("=", ": ", 1) for text in TINY)
+FILE = f"""
+base: {ROOT / "configs" / "demo.yaml"}
+seeds: 0-1
+set: {{{SET}}}
+variants:
+  none: {{model.attention: {{}}}}
+  se:   {{model.attention: {{fold: {{kind: se}}}}}}
+"""
+TIMES = {"training_s", "training_us_per_pixel", "mapping_s", "mapping_us_per_pixel"}
+MEMORY = {"training_peak_bytes", "mapping_peak_bytes"}
+
+
+class Log:
+    """Keeps what a watcher is told."""
+
+    def __init__(self) -> None:
+        self.changes: list[tuple[str, int, str]] = []
+
+    def note(self, text: str) -> None: ...
+
+    def change(self, run: PlannedRun, state: str, *, accuracy: float | None = None) -> None:
+        assert (accuracy is not None) == (state == "finished")
+        self.changes.append((run.variant, run.seed, state))
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("file") / "tiny.yaml"
+    path.write_text(FILE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(file, tmp_path_factory) -> AblationFolder:
+    out = tmp_path_factory.mktemp("ablation") / "out"
+    return runner.run_ablation(load_ablation(file), out=out, device="cpu", watcher=Log())[0]
+
+
+def numbers_of(folder: AblationFolder) -> dict:
+    """The report without times and memory."""
+
+    def strip(value):
+        if isinstance(value, dict):
+            return {key: strip(inner) for key, inner in value.items() if key not in TIMES | MEMORY}
+        return [strip(inner) for inner in value] if isinstance(value, list) else value
+
+    return strip(json.loads(folder.report.read_text()))
+
+
+def weights_of(folder: AblationFolder) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder.path)): path.read_bytes()
+        for path in sorted(folder.path.glob("runs/*/*/*.safetensors"))
+    }
+
+
+def test_the_report_is_of_the_runs_in_the_folder(finished):
+    report = finished.read_report()
+    assert (report.num_missing, report.failed) == (0, ())
+    assert [variant.name for variant in report.scenes[0].variants] == ["none", "se"]
+    correct = {}
+    for variant in report.scenes[0].variants:
+        for run in variant.runs:
+            folder = finished.open_run(run.folder)
+            assert run.overall_accuracy == folder.read_report()["overall_accuracy"]
+            arrays = load_file(folder.predictions)
+            correct[variant.name, run.seed] = arrays["truth"] == arrays["predicted"]
+            assert correct[variant.name, run.seed].mean() == pytest.approx(run.overall_accuracy)
+            assert len(arrays["truth"]) == run.num_test == len(folder.read_split().test)
+            record = folder.read_record()
+            assert run.training_us_per_pixel == pytest.approx(
+                1e6 * record.training_s / (record.num_train * len(record.history))
+            )
+            assert run.mapping_us_per_pixel == pytest.approx(1e6 * run.mapping_s / 24**2)
+            assert run.training_peak_bytes > 2**26  # an interpreter with torch in it
+    none, se = report.scenes[0].variants
+    for before, after in zip(none.runs, se.runs, strict=True):
+        assert before.split_digest == after.split_digest
+        first, second = correct["none", after.seed], correct["se", after.seed]
+        assert after.mcnemar.only_variant - after.mcnemar.only_baseline == second.sum() - first.sum()
+        assert after.mcnemar.only_variant == np.count_nonzero(second & ~first)
+    assert {path.name for path in finished.path.iterdir()} >= {
+        "ablation.json", "ablation.csv", "ablation.md", "ablation.tex", "seeds.png", "pairs.png", "cost.png"
+    }  # fmt: skip
+
+
+def test_a_second_start_runs_only_what_is_not_finished(finished, tmp_path, monkeypatch):
+    more = tmp_path / "tiny.yaml"
+    more.write_text(FILE.replace("0-1", "0-2"))
+    out = shutil.copytree(finished.path, tmp_path / "out")
+    folder = AblationFolder(out)
+    folder.run_of("se", 1).report.unlink()  # as if killed between training and evaluation
+    before = weights_of(folder)
+    trained = []
+    train = runner.train_unless_finished
+    monkeypatch.setattr(
+        runner, "train_unless_finished", lambda *a, **k: trained.append(a[1]) or train(*a, **k)
+    )
+    log = Log()
+    _, report = runner.run_ablation(load_ablation(more), out=out, device="cpu", watcher=log)
+    assert [run[:2] for run in log.changes if run[2] == "running"] == [("se", 1), ("none", 2), ("se", 2)]
+    assert len(trained) == 3
+    after = weights_of(folder)
+    assert {name: after[name] for name in before} == before
+    assert all(len(variant.runs) == 3 for variant in report.scenes[0].variants)
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_reported_and_does_not_stop_the_others(call, file, tmp_path, monkeypatch):
+    assess = runner.assess_run
+
+    for error, code, said in (
+        (ZeroDivisionError("by a pixel"), 1, "ZeroDivisionError: by a pixel"),
+        (TrainingError("train.learning_rate = 9: lower it"), 2, "train.learning_rate = 9: lower it"),
+    ):
+
+        def fail(path: Path, error: Exception = error, **options: object):
+            if path.name == "seed-0" and path.parent.name == "none":
+                raise error
+            return assess(path, **options)
+
+        monkeypatch.setattr(runner, "assess_run", fail)
+        found, out, err = call("ablate", file, "--out", tmp_path / "out", "--device", "cpu")
+        assert found == code
+        assert err.splitlines()[-1] == f"hsi-se: none, seed 0: failed: {said}"
+        report = AblationFolder.open(tmp_path / "out").read_report()
+        assert [len(variant.runs) for variant in report.scenes[0].variants] == [1, 2]
+        assert [failure.is_users for failure in report.failed] == [code == 2]
+        assert "no difference shown" in out
+    monkeypatch.setattr(runner, "assess_run", assess)
+    found, out, err = call("ablate", file, "--out", tmp_path / "out", "--device", "cpu")
+    assert found == 0
+    assert [len(v.runs) for v in AblationFolder.open(tmp_path / "out").read_report().scenes[0].variants] == [
+        2,
+        2,
+    ]
+
+
+def test_a_dry_run_lists_every_variant_with_its_size_and_time_and_writes_nothing(
+    call, file, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = call("ablate", file, "--dry-run")
+    assert code == 0
+    rows = {line.split("│")[1].strip(): line.split("│") for line in out.splitlines() if line.count("│") > 6}
+    assert rows["none"][4].strip() == "0"
+    assert "fold: {kind: se}" in rows["se"][2]
+    parameters = [int(rows[name][5].replace(",", "")) for name in ("none", "se")]
+    assert parameters[0] < parameters[1]
+    assert re.fullmatch(r"0:00:0\d", rows["se"][7].strip())
+    assert "4 runs" in rows
+    assert "folder: runs/ablation-tiny-" in out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--workers", "0"], "--workers 0: write 1 or more"),
+        (["--workers", "2", "--scheduler", "tcp://x:1"], "--workers: has no effect beside --scheduler"),
+        (["--device", "tpu"], "--device tpu: choose from auto, cpu, cuda"),
+        (["--set", "train.epochs=x"], "--set train.epochs=x: train.epochs = 'x'"),
+        (["--set", "scene={cube: no.mat, labels: no.mat}"], "no.mat"),
+    ],
+)
+def test_a_mistake_in_an_option_is_one_line_and_runs_nothing(call, file, tmp_path, options, message):
+    code, out, err = call("ablate", file, "--out", tmp_path / "out", *options)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_file_is_one_line(call, tmp_path):
+    code, _, err = call("ablate", tmp_path / "no.yaml")
+    assert (code, err) == (2, f"hsi-se: {tmp_path / 'no.yaml'}: no such config file; check the path\n")
+
+
+def test_the_folder_of_another_ablation_is_refused(call, finished, file):
+    before = finished.report.read_bytes()
+    code, _, err = call("ablate", file, "--set", "train.epochs=3", "--out", finished.path)
+    assert code == 2
+    assert re.fullmatch(
+        rf"hsi-se: {finished}: holds another ablation \(tiny, digest \w+, and this is tiny, \w+\); "
+        r"name another folder with --out DIR\n",
+        err,
+    )
+    assert finished.report.read_bytes() == before
+
+
+def test_a_folder_of_something_else_is_refused(file, tmp_path):
+    for out in (tmp_path / "taken", tmp_path / "file.txt"):
+        mine = out / "mine.txt" if out.suffix == "" else out
+        mine.parent.mkdir(exist_ok=True)
+        mine.write_text("mine")
+        with pytest.raises(RunError, match="exists and is no ablation; name another folder with --out DIR"):
+            runner.run_ablation(load_ablation(file), out=out, device="cpu", watcher=Log())
+        assert mine.read_text() == "mine"
+
+
+def test_a_variant_that_has_changed_under_its_name_is_refused(finished, tmp_path):
+    other = tmp_path / "tiny.yaml"
+    other.write_text(FILE.replace("{kind: se}", "{kind: se, reduction: 4}"))
+    with pytest.raises(RunError, match=r"se/seed-0: holds a run of other settings than variants\.se has now"):
+        runner.run_ablation(load_ablation(other), out=finished.path, device="cpu", watcher=Log())
+
+
+@pytest.mark.slow
+def test_an_interrupted_ablation_has_a_report_of_what_is_finished(file, tmp_path, monkeypatch):
+    assess, done = runner.assess_run, []
+
+    def interrupt(path: Path, **options: object):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(path)
+        return assess(path, **options)
+
+    monkeypatch.setattr(runner, "assess_run", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run_ablation(load_ablation(file), out=tmp_path / "out", device="cpu", watcher=Log())
+    report = AblationFolder.open(tmp_path / "out").read_report()
+    assert report.num_missing == 2
+    assert report.scenes[0].variants[1].comparison.difference.n == 1
+
+
+def test_threads_are_fixed_inside_and_given_back():
+    before = torch.get_num_threads()
+    with runner.fixed_threads(3):
+        assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == before
+
+
+def test_the_peak_is_of_the_work_measured_and_not_of_what_came_before():
+    def peak_of(megabytes: int) -> int:
+        meter = measure.Meter(torch.device("cpu"))
+        np.ones(megabytes << 17)
+        return meter.stop().peak_bytes
+
+    peak_of(1)
+    high = peak_of(400)
+    low = peak_of(1)
+    assert 350 << 20 < high - low < 450 << 20
+
+
+def test_a_system_that_cannot_tell_has_a_time_and_no_peak(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "_RESET", tmp_path / "missing" / "clear_refs")
+    cost = measure.Meter(torch.device("cpu")).stop()
+    assert cost.peak_bytes is None
+    assert cost.seconds >= 0
+
+
+def test_threads_of_one_worker_do_not_mix_their_runs(finished, file, tmp_path):
+    runs = load_ablation(file).runs[:2]
+    started = [
+        threading.Thread(
+            target=runner.run_once,
+            args=(run.config, tmp_path / "runs" / run.variant / f"seed-{run.seed}"),
+            kwargs={"data": None, "device": "cpu", "threads": 1},
+        )
+        for run in runs
+    ]
+    for thread in started:
+        thread.start()
+    for thread in started:
+        thread.join()
+    weights = weights_of(AblationFolder(tmp_path))
+    assert len(weights) == 2 * 4  # bundle, split, predictions and what the page explores
+    assert weights.items() <= weights_of(finished).items()
+
+
+def test_off_a_terminal_every_run_is_a_line_with_the_mean_so_far(call, finished, file, tmp_path):
+    out = shutil.copytree(finished.path, tmp_path / "out")
+    shutil.rmtree(out / "runs" / "none" / "seed-1")
+    code, _, err = call("ablate", file, "--out", out, "--device", "cpu")
+    assert code == 0
+    lines = err.splitlines()
+    assert len(lines) == 4
+    assert re.fullmatch(r"1/4  none, seed 0  finished  OA [\d.]+ %  \([\d.]+, n=1\)", lines[0])
+    assert re.fullmatch(r"4/4  none, seed 1  finished  OA [\d.]+ %  \([\d.]+ ± [\d.]+, n=2\)", lines[3])
+
+
+@pytest.mark.slow
+def test_a_terminal_gets_a_table_of_every_variants_state_and_mean(finished, file):
+    command = [sys.executable, "-m", "hsi_se", "ablate", file, "--out", finished.path]
+    code = (
+        "import os, pty, sys\n"
+        "os.environ.update(TERM='xterm', COLUMNS='120', LINES='30')\n"
+        "sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *map(str, command)], capture_output=True, check=True)
+    screen = done.stdout.decode()
+    assert "tiny: 4 of 4 runs" in screen
+    assert re.search(r"│ se +│ ■■ +│ +[\d.]+ ± [\d.]+, n=2 │", screen)
+
+
+def start(file: Path, out: Path, *options: object) -> subprocess.Popen:
+    command = [sys.executable, "-m", "hsi_se", "ablate", file, "--out", out, "--device", "cpu", *options]
+    return subprocess.Popen(
+        [*map(str, command)], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_in_one_folder_share_the_runs_and_end_with_the_same_answer(finished, file, tmp_path):
+    both = [start(file, tmp_path / "out") for _ in range(2)]
+    outputs = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    together = AblationFolder(tmp_path / "out")
+    assert weights_of(together) == weights_of(finished)
+    assert numbers_of(together) == numbers_of(finished)
+
+
+@pytest.fixture
+def many(tmp_path) -> tuple[Path, Ablation]:
+    """Enough runs that some are left when a worker dies."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(FILE.replace("0-1", "0-2").replace("epochs: 2", "epochs: 4"))
+    return path, load_ablation(path)
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_a_worker_midway_has_the_sequential_result_to_the_bit(many, tmp_path):
+    path, ablation = many
+    alone, _ = runner.run_ablation(ablation, out=tmp_path / "alone", device="cpu", watcher=Log())
+    torn = AblationFolder(tmp_path / "torn")
+    cluster = tmp_path / "cluster"
+    cluster.mkdir()
+    with start_cluster(cluster) as (address, workers):
+        process = start(path, torn.path, "--scheduler", address)
+        while len(list(torn.path.glob("runs/*/*/record.json"))) < 2:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        os.kill(workers[0].pid, signal.SIGKILL)
+        assert len(list(torn.path.glob("runs/*/*/record.json"))) < 5, "of 6 runs some are left"
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        assert workers[0].wait() == -signal.SIGKILL
+    assert torn.read_report().failed == ()
+    weights = weights_of(alone)
+    assert len(weights) == 6 * 4
+    assert weights_of(torn) == weights
+    assert numbers_of(torn) == numbers_of(alone)
+
+
+@pytest.mark.slow
+def test_workers_of_this_machine_have_the_sequential_result_to_the_bit(finished, file, tmp_path):
+    process = start(file, tmp_path / "out", "--workers", 2)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert weights_of(AblationFolder(tmp_path / "out")) == weights_of(finished)
+    assert numbers_of(AblationFolder(tmp_path / "out")) == numbers_of(finished)
+    assert all("finished" in line for line in errors.splitlines()), "no word from Dask itself"
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_does_not_answer_is_refused_in_one_line(file, tmp_path):
+    start_s = time.monotonic()
+    process = start(file, tmp_path / "out", "--scheduler", "tcp://127.0.0.1:9")
+    _, errors = process.communicate(timeout=100)
+    assert time.monotonic() - start_s < 60, "30 s, and the start of an interpreter"
+    assert process.returncode == 2
+    assert errors.startswith("hsi-se: --scheduler tcp://127.0.0.1:9: no Dask scheduler answers there; ")
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_from_elsewhere_takes_the_place_of_one_that_is_not_finished(tmp_path):
+    folder = AblationFolder(tmp_path)
+    run = folder.run_of("se", 0)
+    run.path.mkdir(parents=True)
+    run.config.write_text("half")
+    folder.place(run, {"record.json": b"{}", "bundle.json": b"[]"})
+    assert {path.name: path.read_bytes() for path in run.path.iterdir()} == {
+        "record.json": b"{}", "bundle.json": b"[]"
+    }  # fmt: skip
+    assert [path.name for path in run.path.parent.iterdir()] == ["seed-0"]
+
+
+class Cluster:
+    """Says what its workers declare, as Dask's client does."""
+
+    def __init__(self, *resources: dict[str, int]) -> None:
+        self.workers = {str(place): {"resources": each} for place, each in enumerate(resources)}
+
+    def scheduler_info(self, **_: object) -> dict[str, object]:
+        return {"workers": self.workers}
+
+
+def test_gpus_that_workers_declare_bound_the_runs_at_a_time():
+    assert runner._count_slots(Cluster({}, {}, {})) == (3, None)
+    assert runner._count_slots(Cluster({"GPU": 2}, {}, {"GPU": 1})) == (3, {"GPU": 1})
+
+
+def test_a_cluster_that_stays_without_workers_is_given_up(file, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_LOST_S", 0.5)
+    job = runner.Job(AblationFolder(tmp_path), None, "cpu", 1)
+    with pytest.raises(ClusterError, match="has lost all its workers; start some and come again"):
+        runner._work_on_cluster(load_ablation(file).runs, job, Cluster(), [], Log())

@@ -1,0 +1,171 @@
+"""The page of an ablation: its numbers are the record's, its dots lie where they should, links lead on."""
+
+import re
+
+import pytest
+
+from hsi_se.ablation.record import (
+    AblationFolder,
+    AblationReport,
+    AblationRun,
+    Comparison,
+    McNemarRecord,
+    SceneReport,
+    SummaryRecord,
+    VariantReport,
+)
+from hsi_se.evaluation.statistics import summarize
+from tests.conftest import CHROMIUM
+
+BASE, GATED = (0.90, 0.92, 0.94), (0.95, 0.96, 0.97)
+SENTENCE = "no difference shown: +4.00 points, <95 % interval>"
+
+
+def make_run(variant: str, seed: int, accuracy: float, difference: float | None) -> AblationRun:
+    return AblationRun(
+        seed=seed,
+        folder=f"runs/{variant}/seed-{seed}",
+        config_digest="c",
+        split_digest="s",
+        precision="float32",
+        num_test=1000,
+        overall_accuracy=accuracy,
+        average_accuracy=accuracy - 0.01,
+        kappa=None if seed == 2 else accuracy - 0.02,
+        location_floor=0.88,
+        spectral_baseline=0.7,
+        training_s=10 + seed,
+        training_us_per_pixel=200.0,
+        training_peak_bytes=None,
+        mapping_s=1.5,
+        mapping_us_per_pixel=30.0 if variant == "none" else 45.0,
+        mapping_peak_bytes=None,
+        difference=difference,
+        mcnemar=None if difference is None else McNemarRecord(only_baseline=11, only_variant=51, p=1e-6),
+    )
+
+
+def make_variant(name: str, accuracies: tuple[float, ...], comparison: Comparison | None) -> VariantReport:
+    runs = tuple(
+        make_run(name, seed, accuracy, None if comparison is None else accuracy - BASE[seed])
+        for seed, accuracy in enumerate(accuracies)
+    )
+    keys = ("overall_accuracy", "average_accuracy", "training_us_per_pixel", "mapping_us_per_pixel")
+    return VariantReport(
+        name=name,
+        settings={} if comparison is None else {"model.attention": {"fold": {"kind": "se"}}},
+        num_parameters=126_441,
+        macs_per_patch=1_400_000 if comparison is None else 1_900_000,
+        runs=runs,
+        summaries={key: SummaryRecord.of(summarize([getattr(run, key) for run in runs])) for key in keys},
+        comparison=comparison,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path) -> AblationFolder:
+    difference = summarize([b - a for a, b in zip(BASE, GATED, strict=True)])
+    comparison = Comparison(
+        difference=SummaryRecord.of(difference), rank_sum=0, p=0.25, p_holm=0.25, effect_size=4.0,
+        rank_biserial=1.0, is_shown=False, sentence=SENTENCE,
+    )  # fmt: skip
+    variants = (make_variant("none", BASE, None), make_variant("fold <se>", GATED, comparison))
+    report = AblationReport(
+        name="gates", digest="d" * 64, baseline="none", seeds=(0, 1, 2), threads=1,
+        scenes=(SceneReport(name="plain", num_splits=1, variants=variants, notes=("One split.",)),),
+        friedman=None, no_friedman="One scene is too few.", caveats=("Three seeds are few.",),
+        failed=(), num_missing=2,
+    )  # fmt: skip
+    folder = AblationFolder(tmp_path / "gates & more")
+    folder.path.mkdir()
+    folder.write_report(report, [])
+    page = folder.path / "runs" / "fold <se>" / "seed-1" / "report.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("<title>one run</title>")
+    return folder
+
+
+def test_an_ablation_has_a_page_with_all_that_its_record_says(folder, call):
+    code, out, _ = call("report", folder)
+    assert (code, out) == (0, f"report: {folder.page}\n")
+    text = folder.page.read_text()
+    for part in (
+        "fold &lt;se&gt;", SENTENCE.replace("<", "&lt;").replace(">", "&gt;"), "92.00 ± 2.00", "96.00 ± 1.00",
+        "+4.00 [", "0.25", "126,441", "1.9", "45.0 ± 0.0", "Three seeds are few.", "One scene is too few.",
+        "2 runs are neither finished nor failed", "model.attention: {fold: {kind: se}}", "One split.",
+    ):  # fmt: skip
+        assert part in text, part
+    assert "<se>" not in text
+    assert not re.search(r'(src|href)="(?!#|runs/)', text), "nothing from elsewhere"
+
+
+def test_an_unfinished_ablation_is_one_line(tmp_path, call):
+    (tmp_path / "plan.json").write_text("{}")
+    code, _, err = call("report", tmp_path)
+    assert code == 2
+    assert err == f"hsi-se: {tmp_path}: no ablation in here; `hsi-se ablate` prints the path it writes\n"
+
+
+@pytest.fixture
+def page(browser, folder, call):
+    assert CHROMIUM
+    call("report", folder)
+    context = browser.new_context(viewport={"width": 1600, "height": 1000})
+    page = context.new_page()
+    page.complaints = []
+    page.on("console", lambda message: page.complaints.append(message.text))
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.goto(folder.page.as_uri())
+    yield page
+    assert page.complaints == []
+    context.close()
+
+
+def middles(page, selector: str) -> list[float]:
+    return page.locator(selector).evaluate_all(
+        "(all) => all.map((each) => each.getBoundingClientRect()).map((box) => box.x + box.width / 2)"
+    )
+
+
+def test_dots_and_intervals_lie_where_the_scale_says(page):
+    ticks = [float(text.rstrip(" %")) for text in page.locator(".scale b").all_inner_texts()]
+    (first, *_, last), (start, *_, end) = ticks, middles(page, ".scale b")
+
+    def read(place: float) -> float:
+        return first + (last - first) * (place - start) / (end - start)
+
+    for number, accuracies in ((0, BASE), (1, GATED)):
+        strip = f"a.strip >> nth={number} >> "
+        found = [read(place) for place in middles(page, strip + ".dot")]
+        assert found == pytest.approx([100 * accuracy for accuracy in accuracies], abs=0.05)
+        assert read(middles(page, strip + ".mean")[0]) == pytest.approx(100 * sum(accuracies) / 3, abs=0.05)
+        assert read(middles(page, strip + ".reference")[0]) == pytest.approx(92, abs=0.05)
+    assert read(middles(page, "a.strip >> nth=1 >> .interval")[0]) == pytest.approx(96, abs=0.05)
+
+
+def test_a_click_on_a_variant_opens_its_runs_and_a_run_its_page(page):
+    assert page.locator("details[open]").count() == 0
+    page.locator("a.strip").nth(1).click()
+    opened = page.locator("details[open]")
+    assert opened.count() == 1
+    assert "fold <se>" in opened.locator("summary").inner_text()
+    rows = opened.locator("tbody tr")
+    assert rows.count() == 3
+    assert rows.nth(0).inner_text().split("\t")[:2] == ["0", "95.00"]
+    rows.locator("a").click()
+    page.wait_for_url("**/seed-1/report.html")
+    assert page.title() == "one run"
+    page.go_back()
+    page.locator(".sortable th a", has_text="none").click()
+    assert page.locator("details[open] summary", has_text="none").count() == 1
+
+
+@pytest.mark.parametrize("width", [360, 1600])
+def test_the_page_of_an_ablation_fits_its_window(page, width):
+    page.set_viewport_size({"width": width, "height": 800})
+    for summary in page.locator("summary").all():
+        summary.click()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    box = page.locator(".track").first.bounding_box()
+    assert box["width"] > 250
+    assert box["x"] >= 0

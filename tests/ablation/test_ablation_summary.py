@@ -1,0 +1,384 @@
+"""From accuracies to an answer: what is tested, what is said, and how often a chance passes for a finding."""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from hsi_se.ablation.figures import list_figures, save_figures
+from hsi_se.ablation.file import Ablation
+from hsi_se.ablation.record import AblationFolder, AblationReport, AblationRun, FailedRun, McNemarRecord
+from hsi_se.ablation.summary import _list_caveats, assemble, compare_runs
+from hsi_se.ablation.tables import escape_latex, render_csv, render_latex, render_markdown
+from hsi_se.errors import RunError
+from hsi_se.report.tables import points
+from hsi_se.runs.records import RunRecord, Versions
+
+Table = dict[str, Sequence[float | None]]  # the OA of each seed by variant; None where the run is missing
+
+
+def make_run(variant: str, seed: int, accuracy: float, **changes: object) -> AblationRun:
+    run = AblationRun(
+        seed=seed,
+        folder=f"runs/{variant}/seed-{seed}",
+        config_digest=variant,
+        split_digest=str(seed),
+        precision="float32",
+        num_test=1000,
+        overall_accuracy=accuracy,
+        average_accuracy=accuracy,
+        kappa=accuracy,
+        location_floor=0.7,
+        spectral_baseline=0.6,
+        training_s=10.0,
+        training_us_per_pixel=100.0,
+        training_peak_bytes=10**9,
+        mapping_s=1.0,
+        mapping_us_per_pixel=5.0,
+        mapping_peak_bytes=None,
+        difference=None,
+        mcnemar=None,
+    )
+    return run.model_copy(update=changes)
+
+
+def make_record(scene: str) -> RunRecord:
+    return RunRecord(
+        name="x", seed=0, config_digest="", scene=scene, scene_digest="", split_digest="", data=None,
+        device="cpu", precision="float32", notes=("a note of the split",), num_train=9, num_val=0,
+        num_parameters=1234567, macs_per_patch=25_182_992, best_epoch=1, history=(), training_s=1.0,
+        versions=Versions(hsi_se="", torch="", numpy="", sklearn="", python=""),
+    )  # fmt: skip
+
+
+def answer(
+    table: Table | dict[str, Table], *, name: str = "study", failed: Sequence[FailedRun] = ()
+) -> AblationReport:
+    """The report of accuracies, of one scene or by scene; the first variant is the baseline."""
+    by_scene: dict[str, Table] = table if isinstance(next(iter(table.values())), dict) else {"": table}
+    first = next(iter(by_scene.values()))
+    runs = {
+        (scene, variant, seed): make_run(variant, seed, accuracy)
+        for scene, rows in by_scene.items()
+        for variant, accuracies in rows.items()
+        for seed, accuracy in enumerate(accuracies)
+        if accuracy is not None
+    }
+    seeds = tuple(range(len(next(iter(first.values())))))
+    ablation = Ablation(
+        name=name,
+        digest="0" * 64,
+        baseline=next(iter(first)),
+        seeds=seeds,
+        threads=1,
+        variants={variant: {"model.attention": {}} for variant in first},
+        scenes=tuple(by_scene),
+        runs=tuple([None] * (len(seeds) * len(first) * len(by_scene))),  # only their number counts here
+    )
+    return assemble(
+        ablation,
+        runs,
+        records={
+            (scene, variant): make_record(scene or "Indian_Pines") for scene in by_scene for variant in first
+        },
+        test_pair=lambda *_: McNemarRecord(only_baseline=1, only_variant=7, p=0.0703125),
+        failed=failed,
+    )
+
+
+def compare(report: AblationReport, variant: str):
+    return next(each for each in report.scenes[0].variants if each.name == variant).comparison
+
+
+def test_only_runs_of_one_seed_are_pairs():
+    report = answer({"none": [0.9, None, 0.8, 0.7], "se": [0.91, 0.99, None, 0.68]})
+    found = compare(report, "se")
+    assert found.difference.n == 2
+    assert found.difference.mean == pytest.approx((0.01 - 0.02) / 2)
+    runs = report.scenes[0].variants[1].runs
+    assert [run.difference for run in runs] == pytest.approx([0.01, None, -0.02])
+    assert [run.mcnemar is None for run in runs] == [False, True, False]
+    assert report.num_missing == 2
+    assert compare(report, "none") is None
+
+
+def test_holm_runs_over_the_comparisons_of_all_scenes():
+    rng = np.random.default_rng(3)
+    tables = {
+        scene: {
+            "none": rng.normal(0.9, 0.01, 10),
+            "a": rng.normal(0.91, 0.01, 10),
+            "b": rng.normal(0.9, 0.01, 10),
+        }
+        for scene in ("x", "y")
+    }
+    report = answer(tables)
+    found = [
+        variant.comparison for scene in report.scenes for variant in scene.variants if variant.comparison
+    ]
+    raw = np.array(
+        [stats.wilcoxon(t[v] - t["none"], method="exact").pvalue for t in tables.values() for v in "ab"]
+    )
+    assert [each.p for each in found] == pytest.approx(raw)
+    order = np.argsort(raw)
+    expected, running = np.empty(4), 0.0
+    for place, index in enumerate(order):
+        running = max(running, min(1, (4 - place) * raw[index]))
+        expected[index] = running
+    assert [each.p_holm for each in found] == pytest.approx(expected)
+
+
+def test_the_sentences_say_what_was_found_and_how_sure_it_is():
+    steps = np.array([0.0011, 0.0002, -0.0021, 0.0013, 0.0004, 0.0019, -0.0006, 0.0008, -0.0004, 0.0024])
+    report = answer({"none": np.full(10, 0.9), "same": 0.9 + steps, "up": 0.91 + steps, "down": 0.88 + steps})
+    low, high = stats.t.interval(0.95, 9, loc=steps.mean(), scale=stats.sem(steps))
+    assert compare(report, "same").sentence == (
+        f"no difference shown: +0.05 points, 95 % interval {points(low)} to {points(high)}, n=10"
+    )
+    assert re.fullmatch(
+        r"better: \+1\.05 points, 95 % interval \+0\.\d\d to \+1\.\d\d, n=10, p = 0\.0059 after Holm",
+        compare(report, "up").sentence,
+    )
+    assert compare(report, "down").sentence.startswith("worse: −1.95 points")
+
+
+def test_below_six_seeds_it_says_that_no_test_can_find_anything():
+    report = answer({"none": [0.5] * 5, "se": [0.6, 0.7, 0.8, 0.9, 0.95]})
+    assert not compare(report, "se").is_shown
+    assert compare(report, "se").sentence.endswith("(p = 0.062, 0.062 after Holm)")
+    assert any(
+        "With fewer than 6 seeds no two-sided signed-rank test can reach 5 %" in caveat
+        and "2/2^5 = 0.0625" in caveat
+        for caveat in report.caveats
+    )
+    assert not any("fewer than 6" in text for text in answer({"a": [0.5] * 6, "b": [0.6] * 6}).caveats)
+
+
+def test_seven_comparisons_need_nine_seeds_and_it_says_so():
+    rng = np.random.default_rng(0)
+    table = {str(variant): rng.random(8) for variant in range(8)}
+    assert any(
+        "over 7 comparisons none can reach 5 % below 9 seeds" in text for text in answer(table).caveats
+    )
+
+
+def test_one_seed_has_a_difference_and_no_interval():
+    found = compare(answer({"none": [0.5], "se": [0.6]}), "se")
+    assert found.sentence == "no difference shown: +10.00 points, n=1"
+    assert (found.difference.low, found.effect_size) == (None, None)
+
+
+def test_without_a_baseline_there_is_nothing_to_compare():
+    report = answer({"none": [None, None], "se": [0.5, 0.6]})
+    assert compare(report, "se") is None
+    assert "nothing to compare" in report.caveats[0]
+
+
+def test_a_variant_below_the_location_floor_is_named():
+    notes = answer({"none": [0.9, 0.9], "se": [0.6, 0.65]}).scenes[0].notes
+    assert any(
+        note.startswith("se does not clear the location floor (62.50 % against 70.00 %)") for note in notes
+    )
+    assert not any(note.startswith("none does not") for note in notes)
+
+
+def test_runs_on_different_pixels_are_refused_as_pairs():
+    report = answer({"none": [0.9], "se": [0.9]})
+    baseline, other = (variant.runs[0] for variant in report.scenes[0].variants)
+    ablation = Ablation("s", "0", "none", (0,), 1, {"none": {}, "se": {}}, ("",), ())
+    runs = {("", "none", 0): baseline, ("", "se", 0): other.model_copy(update={"split_digest": "other"})}
+    with pytest.raises(RunError, match="has another split than runs/none/seed-0"):
+        assemble(ablation, runs, records={}, test_pair=lambda *_: None)
+
+
+def test_mcnemar_counts_the_pixels_that_one_run_alone_calls_right():
+    baseline = np.array([True, True, False, False, True])
+    variant = np.array([True, False, True, True, True])
+    assert compare_runs(baseline, variant) == McNemarRecord(only_baseline=1, only_variant=2, p=1.0)
+
+
+# ------------------------------------------------------------------------------------- how often it errs
+
+
+def simulate(effects: Sequence[float], *, seeds: int, repeats: int) -> float:
+    """The share of simulated ablations in which any difference is shown.
+
+    A seed shifts all variants alike; each run's own deviation is such that a difference of two has a
+    standard deviation of one point. Effects are in these.
+    """
+    rng = np.random.default_rng(2024)
+    num_shown = 0
+    for _ in range(repeats):
+        shift = rng.normal(0.9, 0.02, seeds)
+        table = {"none": shift + rng.normal(0, 0.01 / 2**0.5, seeds)}
+        for place, effect in enumerate(effects):
+            table[f"v{place}"] = shift + 0.01 * effect + rng.normal(0, 0.01 / 2**0.5, seeds)
+        shown = [each.comparison.is_shown for each in answer(table).scenes[0].variants if each.comparison]
+        num_shown += any(shown)
+    return num_shown / repeats
+
+
+@pytest.mark.parametrize(("variants", "seeds"), [(1, 10), (4, 10), (7, 12)])
+def test_without_a_true_difference_at_most_one_ablation_in_twenty_shows_one(variants, seeds):
+    assert simulate([0.0] * variants, seeds=seeds, repeats=400) <= 0.05
+
+
+def test_a_true_difference_of_one_standard_deviation_at_ten_seeds_is_mostly_shown():
+    assert simulate([1.0], seeds=10, repeats=400) > 0.7
+    assert simulate([1.0, 0.0], seeds=10, repeats=400) > 0.5  # Holm's price
+
+
+# ------------------------------------------------------------------------------------- over scenes
+
+
+def test_the_ranks_over_scenes_need_scenes_and_are_of_the_means():
+    rng = np.random.default_rng(0)
+    tables = {str(scene): {name: rng.normal(level, 0.001, 3) for name, level in
+              (("none", 0.90), ("a", 0.92), ("b", 0.91))} for scene in range(6)}  # fmt: skip
+    found = answer(tables).friedman
+    assert found.average_ranks == {"none": 3.0, "a": 1.0, "b": 2.0}
+    assert found.chi_square == pytest.approx(12)
+    assert found.groups == (("a", "b"), ("b", "none"))  # 1 apart, and the critical difference is 1.35
+    alone = answer(tables["0"])
+    assert alone.friedman is None
+    assert "1 here, and 3 variants need at least 5" in alone.no_friedman
+
+
+# ------------------------------------------------------------------------------------- tables and figures
+
+
+@pytest.fixture
+def report() -> AblationReport:
+    rng = np.random.default_rng(5)
+    table = {name: rng.normal(0.9, 0.01, 4) for name in ("none", "fold_se", "50 @x,y=1")}
+    failure = FailedRun(scene="", variant="fold_se", seed=9, error="out of luck", is_users=False)
+    return answer(table, name="a_b", failed=[failure])
+
+
+def test_the_csv_has_a_row_for_every_run_that_reads_back(report):
+    rows = list(csv.DictReader(io.StringIO(render_csv(report))))
+    assert len(rows) == 12
+    for row in rows:
+        variant = next(each for each in report.scenes[0].variants if each.name == row["variant"])
+        run = next(each for each in variant.runs if each.seed == int(row["seed"]))
+        assert float(row["overall_accuracy"]) == run.overall_accuracy
+        assert row["mapping_peak_bytes"] == ""
+        assert row["mcnemar_only_variant"] == ("" if run.mcnemar is None else "7")
+
+
+def test_the_markdown_has_every_sentence_and_whole_tables(report, tmp_path):
+    text = render_markdown(report, AblationFolder(tmp_path))
+    for variant in report.scenes[0].variants[1:]:
+        assert f"- {variant.name}: {variant.comparison.sentence}" in text
+    for caveat in (*report.caveats, *report.scenes[0].notes):
+        assert f"- {caveat}" in text
+    assert "- fold_se, seed 9: failed: out of luck" in text
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
+        assert len({line.count("|") for line in block.splitlines()}) == 1
+        assert re.fullmatch(r"[|:-]+", block.splitlines()[1])
+    assert len(re.findall(r"(?:^\|.*\n)+", text, re.M)) == 3
+
+
+def test_latex_escapes_what_is_special_there(report):
+    assert escape_latex(r"50 % of a_b & {c} #1 ~^\ $") == (
+        r"50 \% of a\_b \& \{c\} \#1 \textasciitilde{}\textasciicircum{}\textbackslash{} \$"
+    )
+    text = render_latex(report)
+    body = text.replace(r"\%", "").replace(r"\_", "").replace(r"\&", "")
+    table = body[body.index(r"\midrule") : body.index(r"\bottomrule")]
+    rows = [line for line in table.splitlines()[1:] if line.strip()]
+    assert all(row.count("&") == 8 and row.endswith(r"\\") for row in rows)
+    assert len(rows) == 3
+    assert "_" not in body
+    assert "%" not in body.removeprefix("% needs")
+    assert text.isascii()
+    assert body.count("{") == body.count("}")
+    assert body.count("$") % 2 == 0
+
+
+def test_the_figures_are_those_the_report_allows(report, tmp_path):
+    folder = AblationFolder(tmp_path)
+    folder.ranks_figure.write_bytes(b"of an earlier report")
+    save_figures(report, folder)
+    assert {path.name for path in tmp_path.iterdir()} == {"seeds.png", "pairs.png", "cost.png"}
+    nothing = answer({"none": [None], "se": [None]})
+    save_figures(nothing, folder)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"none": [0.9, 0.8], "se": [0.85, 0.86]},
+        {"none": [0.9, 0.8], "se": [None, None]},
+        {"none": [None, None], "se": [None, None]},
+        {str(n): {"none": [0.8 + n / 100], "a": [0.9], "b": [0.7]} for n in range(6)},
+    ],
+    ids=["pairs", "no pairs", "nothing", "ranks"],
+)
+def test_the_markdown_links_the_figures_that_are_drawn(table, tmp_path):
+    report, folder = answer(table), AblationFolder(tmp_path)
+    links = re.findall(r"!\[.+\]\((.+)\)", render_markdown(report, folder))
+    save_figures(report, folder)
+    assert sorted(links) == sorted(path.name for path in tmp_path.iterdir())
+
+
+def test_intervals_end_where_their_numbers_do_in_record_tables_and_figures(tmp_path):
+    report, folder = answer({"none": [0.5, 0.99], "se": [0.95, 0.6]}), AblationFolder(tmp_path)
+    for variant in report.scenes[0].variants:
+        summaries = variant.summaries
+        assert (summaries["overall_accuracy"].low, summaries["overall_accuracy"].high) == (0, 1)
+        assert (summaries["kappa"].low, summaries["kappa"].high) == (-1, 1)
+    found = compare(report, "se")
+    assert (found.difference.low, found.difference.high) == (-1, 1)
+    assert "95 % interval −100.00 to +100.00" in found.sentence
+    assert "| −100.00 to +100.00 |" in render_markdown(report, folder)
+    assert "(−100.00, +100.00)".replace("−", "$-$") in render_latex(report)
+    num_bars = 0
+    for _, _, draw in list_figures(report, folder):
+        for axes in draw().axes:
+            ends = [y for bars in axes.collections for segment in bars.get_segments() for _, y in segment]
+            assert not ends or (min(ends), max(ends)) == pytest.approx((0, 100), abs=1e-9)
+            num_bars += len(ends) > 0
+    assert num_bars == 2  # of the seeds, and against cost
+
+
+def test_the_record_reads_back_as_it_was_written(report, tmp_path):
+    folder = AblationFolder(tmp_path)
+    folder.write_report(report, ())
+    assert AblationFolder.open(tmp_path).read_report() == report
+    folder.report.write_text("{}")
+    with pytest.raises(RunError, match="not what this version writes"):
+        folder.read_report()
+
+
+def test_runs_of_two_precisions_are_named_as_a_caveat():
+    table = {"none": [0.5, 0.6], "se": [0.6, 0.7]}
+    assert not any("bfloat16" in caveat for caveat in answer(table).caveats)
+    found = _list_caveats(
+        "none", [[make_run("none", 0, 0.5), make_run("none", 1, 0.5, precision="bfloat16")]]
+    )
+    assert "bfloat16" in found[-1]
+
+
+def test_what_ranks_and_the_mean_see_differently_is_said():
+    """Thirteen seeds a little better, one much worse."""
+    base = np.full(14, 0.9)
+    gains = np.array([0.001 * n for n in range(1, 14)] + [-0.5])
+    sentence = compare(answer({"none": base, "se": base + gains}), "se").sentence
+    assert sentence.startswith("better for most seeds, though lower in the mean: −2.92 points")
+    sentence = compare(answer({"none": base, "se": base - gains}), "se").sentence
+    assert sentence.startswith("worse for most seeds, though higher in the mean: +2.92 points")
+
+
+def test_scenes_rank_variants_by_the_seeds_that_all_of_them_have():
+    """Seed 1 is a hard split everywhere; who has not run it yet is no better for that."""
+    tables = {
+        f"scene {place}": {"none": [0.90, 0.50], "a": [0.91, 0.51], "b": [0.89, None]} for place in range(5)
+    }
+    ranks = answer(tables).friedman.average_ranks
+    assert ranks == {"none": 2, "a": 1, "b": 3}

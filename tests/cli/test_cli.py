@@ -1,0 +1,415 @@
+"""The commands as a user types them: what they print, on a terminal and off it."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import scipy.io
+import typer.main
+
+import hsi_se
+from hsi_se.cli.main import app
+from hsi_se.config.experiment import Config
+from hsi_se.config.model import Ssrn, list_blocks
+from hsi_se.report.tables import clock
+from hsi_se.scene.synthetic import make_synthetic_scene
+from tests.conftest import ROOT, TINY
+
+DEMO = str(ROOT / "configs" / "demo.yaml")
+TINY_OPTIONS = [part for override in TINY for part in ("--set", override)]
+
+
+def test_train_then_eval_end_with_the_accuracies_and_the_reports_path(call, tmp_path):
+    folder = tmp_path / "run"
+    code, out, err = call("train", DEMO, *TINY_OPTIONS, "--run", folder, "--device", "cpu")
+    assert code == 0
+    assert out.splitlines() == [f"run folder: {folder}", f"next: hsi-se eval {folder}"]
+    assert re.search(
+        r"training +\d+ % .* patches/s .* left +epoch 2 +loss \d+\.\d+ +validation OA [\d.]+ %", err
+    )
+
+    code, out, err = call("eval", folder, "--device", "cpu")
+    assert code == 0
+    report = json.loads((folder / "report.json").read_text())
+    lines = out.splitlines()
+    pattern = r"{}: +OA +([\d.]+) % +AA +([\d.]+) % +κ (-?[\d.]+)"
+    accuracies = next(filter(None, (re.fullmatch(pattern.format("network"), line) for line in lines)))
+    assert float(accuracies[1]) == pytest.approx(100 * report["overall_accuracy"], abs=0.005)
+    assert float(accuracies[2]) == pytest.approx(100 * report["average_accuracy"], abs=0.005)
+    assert float(accuracies[3]) == pytest.approx(report["kappa"], abs=5e-5)
+    for method, key in (("location floor", "location_floor"), ("spectral baseline", "spectral_baseline")):
+        found = next(filter(None, (re.fullmatch(pattern.format(method), line) for line in lines)))
+        assert float(found[1]) == pytest.approx(100 * report[key]["overall_accuracy"], abs=0.005)
+    assert report["verdict"] in out
+    assert lines[-1] == f"report: {folder / 'report.md'}"
+    for row in report["per_class"]:
+        assert re.search(rf"{row['label']} .*{re.escape(row['name'])}.* {row['support']} ", out)
+
+
+def test_a_terminal_gets_a_progress_bar(tmp_path):
+    command = [sys.executable, "-m", "hsi_se", "train", DEMO, *TINY_OPTIONS, "--run", str(tmp_path / "run")]
+    code = (
+        "import os, pty, sys\n"
+        "os.environ.update(TERM='xterm', COLUMNS='140', LINES='30')\n"
+        "sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, check=True)
+    screen = done.stdout.decode()
+    assert "━" in screen
+    assert re.search(r"patches/s", screen)
+    assert re.search(r"epoch 2 +loss", screen)
+    assert "run folder:" in screen
+
+
+def test_info_prints_every_stage_its_slot_and_the_totals(call):
+    paper = ("scene=indian-pines", "patch.size=25", "reduction.components=30")
+    code, out, _ = call("info", DEMO, *(part for change in paper for part in ("--set", change)))
+    assert code == 0
+    for text in ("conv3d_1", "(8, 24, 23, 23)", "attention.fold", "576→36→576", "5,165,080", "247,725,376"):
+        assert text in out
+
+
+def test_info_lists_a_networks_points_and_the_blocks_that_fit(call):
+    code, out, _ = call("info", "--points", "ssrn")
+    assert code == 0
+    rows = {line.split("│")[1].strip(): line for line in out.splitlines() if line.startswith("│")}
+    assert list(rows) == list(Ssrn.points)
+    assert "strip_pooling" in rows["spatial_1"]
+    assert "strip_pooling" not in rows["spectral_1"]
+
+
+def test_info_compares_every_block_at_every_point(call):
+    code, out, _ = call("info", DEMO, "--compare-attention", "--set", "model={name: cnn3d}")
+    assert code == 0
+    rows = [
+        [cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")
+    ]
+    assert [row[1] for row in rows] == [block.kind for block in list_blocks()] * 3
+    costs = dict(zip([row[1] for row in rows[-8:]], rows[-8:], strict=True))  # at conv3d_3, 32 features
+    assert costs["se"][2:4] == [str(2 * 32 * 2 + 2 + 32), str(2 * 32 * 2)]
+    assert costs["eca"][2:4] == ["3", str(32 * 3)]
+    assert costs["simam"][2:4] == ["0", "0"]
+    assert float(costs["nonlocal"][4].replace(",", "")) > 0
+    assert costs["strip_pooling"][4] == "does not fit"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "info: give a CONFIG, or --points NAME without one"),
+        ((DEMO, "--points", "ssrn"), "info: give a CONFIG, or --points NAME without one"),
+        (("--points", "resnet"), "--points resnet: unknown network; did you mean 'res2net'? choose from "),
+        ((DEMO, "--set", "model={name: svm}"), "model.name = svm: is fitted, not built"),
+        ((DEMO, "--compare-attention", "--set", "model={name: svm}"), "model.name = svm: has no points"),
+    ],
+)
+def test_a_mistake_in_info_is_one_line(call, arguments, message):
+    code, out, err = call("info", *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"hsi-se: {message}")
+
+
+def test_schema_describes_every_section(call):
+    code, out, _ = call("schema")
+    assert code == 0
+    assert set(json.loads(out)["properties"]) == set(Config.model_fields)
+
+
+def test_every_command_and_option_is_in_the_readme_or_its_help():
+    commands = dict(typer.main.get_command(app).commands)
+    commands |= {f"scene {name}": command for name, command in commands.pop("scene").commands.items()}
+    readme = (ROOT / "README.md").read_text()
+    for name, command in commands.items():
+        assert f"hsi-se {name}" in readme, name
+        assert command.help, name
+        for parameter in command.params:
+            assert parameter.param_type_name == "argument" or parameter.help, (name, parameter.name)
+
+
+def test_every_section_of_a_config_is_in_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    for section in Config.model_fields:
+        assert f"\n{section}:" in readme or section == "name", section
+
+
+def test_the_readme_leads_a_newcomer_to_a_map_and_says_how_to_cite():
+    readme = (ROOT / "README.md").read_text()
+    opening = readme.split("\n\n")[1].replace("\n", " ")
+    assert len(re.findall(r"\.(?: |$)", opening)) == 2, "what it is, in two sentences"
+    picture = ROOT / re.search(r"!\[.+\]\((.+)\)", readme)[1]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size <= 200_000
+    steps = (
+        "make demo",
+        "make test",
+        "scene inspect",
+        "hsi-se train my",
+        "eval  runs/my ",
+        "location floor |",
+    )
+    places = [readme.index(step) for step in steps]
+    assert places == sorted(places)
+    assert f"version = {{{hsi_se.__version__}}}" in readme
+    assert "@software{hsi_se," in readme
+    for path in re.findall(r"`((?:hsi_se|configs|benchmarks)/[\w/.]+)`", readme):
+        assert (ROOT / path).exists(), path
+
+
+def test_a_mistyped_command_or_option_exits_with_2(call):
+    for arguments in (["trian"], ["train"], ["train", DEMO, "--sett", "a=b"], ["eval"]):
+        code, _, err = call(*arguments)
+        assert code == 2
+        assert "Traceback" not in err
+
+
+def test_split_draws_and_audits_without_a_cube_or_a_training(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    labels = make_synthetic_scene(seed=0, rows=60, cols=60).labels
+    scipy.io.savemat(tmp_path / "labels.mat", {"labels": labels})
+    scene = ("--set", "scene={cube: absent.mat, labels: labels.mat}")
+    blocks = ("--set", "split={kind: blocks, train: 0.2, block_size: 8}", "--set", "patch.size=9")
+    code, out, _ = call(
+        "split", DEMO, *scene, *blocks, "--json", "audit.json", "--export", "split.npz", "--png", "s.png"
+    )
+    assert code == 0
+    audit = json.loads((tmp_path / "audit.json").read_text())
+    assert audit["leakage"]["test_patches_with_train_pixels"] == 0
+    assert audit["leakage"]["min_distance"] >= 9
+    assert audit["location_floor"]["overall_accuracy"] > 0
+    counts = [audit[f"num_{side}"] for side in ("train", "val", "test", "buffer")]
+    assert sum(counts) == (labels > 0).sum()
+    assert " ".join(f"{count:,}" for count in counts) in re.sub(r"[ │]+", " ", out)
+    assert "0.00 % of the test patches" in out
+    assert {path.name for path in tmp_path.iterdir()} == {"labels.mat", "audit.json", "split.npz", "s.png"}
+
+    read_back = ("--set", "split={kind: masks, partition: split.npz}")
+    code, _, _ = call("split", DEMO, *scene, *read_back, "--set", "patch.size=9", "--json", "again.json")
+    assert code == 0
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert again == {**audit, "notes": []}
+    assert [path.suffix for path in (tmp_path / "runs").iterdir()] == [".png"]
+
+
+@pytest.mark.parametrize("name", ["split.txt", "split"])
+def test_a_partition_is_exported_in_two_formats_only(call, tmp_path, name):
+    path = tmp_path / name
+    code, _, err = call("split", DEMO, *TINY_OPTIONS, "--export", path, "--json", tmp_path / "audit.json")
+    assert (code, err) == (2, f"hsi-se: --export {path}: name a file that ends in .mat, .npz\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_seeds_and_their_evaluation_end_with_the_interval(call, tmp_path):
+    folder = tmp_path / "seeds"
+    quick = ("--set", "train.epochs=1")
+    code, out, _ = call("train", DEMO, *TINY_OPTIONS, *quick, "--seeds", "0,1", "--run", folder)
+    assert code == 0
+    assert out.splitlines()[0] == f"run folder: {folder}"
+    code, out, _ = call("eval", folder)
+    assert code == 0
+    assert "n = 2 seeds" in out
+    assert re.search(r"network .* ± .*\[", out)
+    assert "location floor" in out
+    assert "Every seed has its own split" in out
+    assert out.splitlines()[-1] == f"report: {folder / 'summary.md'}"
+
+
+@pytest.mark.slow
+def test_gap_prints_both_splits_side_by_side(call, tmp_path):
+    split = ("--set", "split={kind: blocks, train: 0.2, block_size: 5, buffer: 4}")
+    code, out, _ = call(
+        "gap", DEMO, *TINY_OPTIONS, *split, "--set", "train.epochs=1", "--run", tmp_path / "gap"
+    )
+    assert code == 0
+    assert re.search(r"optimism gap: -?[\d.]+ points of OA", out)
+    for row in (
+        "network",
+        "location floor",
+        "spectral baseline",
+        "test patches that leak",
+        "training pixels",
+    ):
+        assert row in out
+
+
+def test_overwrite_beside_seeds_is_refused(call, tmp_path):
+    code, _, err = call("train", DEMO, "--seeds", "0-1", "--overwrite", "--run", tmp_path / "seeds")
+    assert code == 2
+    assert err.startswith("hsi-se: --overwrite: has no effect beside --seeds")
+
+
+def test_a_path_that_cannot_be_written_is_one_line(call, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = call("split", DEMO, *TINY_OPTIONS, "--png", tmp_path / "file" / "split.png")
+    assert code == 2
+    assert re.fullmatch(r"hsi-se: .*file.*: .*; check the path, its rights and the room on the disk\n", err)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["corn [no-till]", "soy [/x]", ":corn:", "wheat $5^$ or", "$a_x$", "oats | barley"]
+)
+def test_a_class_may_be_called_what_it_likes(call, tmp_path, name):
+    """Brackets and colons are markup to rich, dollars mathematics to matplotlib, bars cells to Markdown."""
+    scene = make_synthetic_scene(seed=0, rows=24, cols=24, bands=16)
+    np.save(tmp_path / "cube.npy", scene.cube)
+    np.save(tmp_path / "labels.npy", scene.labels)
+    names = [name, *(f"class {label}" for label in scene.class_ids[1:])]
+    files = {"cube": f"{tmp_path}/cube.npy", "labels": f"{tmp_path}/labels.npy", "class_names": names}
+    changes = [f"scene={json.dumps(files)}", *TINY[1:], "train.epochs=1", "model.width=0.25"]
+    options = [part for change in changes for part in ("--set", change)]
+    run = tmp_path / "run"
+    assert call("train", ROOT / "configs" / "demo.yaml", *options, "--run", run)[0] == 0
+    code, out, err = call("eval", run)
+    assert code == 0, err
+    assert name in out
+    assert call("report", run, "--figures", "svg")[0] == 0
+    text = (run / "report.md").read_text()
+    assert name.replace("|", "\\|") in text
+    rows = [line for line in text.splitlines() if line.startswith("| 1 |")]
+    assert len({line.replace("\\|", "").count("|") for line in rows}) <= 3  # one for each table
+
+
+def test_a_day_and_more_is_told_in_hours():
+    told = ["0:00:00", "0:01:00", "1:02:05", "60:00:00"]
+    assert [clock(seconds) for seconds in (0, 59.6, 3725, 216_000)] == told
+
+
+@pytest.mark.parametrize("more", [["--set", "nonsense=3"], ["--compare-attention"], ["--data", "nowhere"]])
+def test_points_stand_alone(call, more):
+    code, _, err = call("info", "--points", "ssrn", *more)
+    assert code == 2
+    assert err == "hsi-se: --points: --set, --data and --compare-attention have no effect beside it\n"
+
+
+@pytest.mark.parametrize("more", [["--workers", 2], ["--scheduler", "tcp://127.0.0.1:1"]])
+def test_a_dry_run_takes_no_workers(call, more):
+    code, _, err = call("ablate", ROOT / "configs" / "ablations" / "placement.yaml", "--dry-run", *more)
+    assert code == 2
+    assert err == f"hsi-se: {more[0]}: has no effect with --dry-run; leave one of them out\n"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "problem"),
+    [
+        ("0-99999999999999999999", "a seed is less than 2⁶³"),
+        ("9223372036854775808", "a seed is less than 2⁶³"),
+        ("0-1000", "0-1000 names 1001 seeds"),
+        ("9-0", "9-0 names 0 seeds"),
+    ],
+)
+def test_seeds_out_of_bounds_are_refused(call, seeds, problem):
+    code, _, err = call("train", ROOT / "configs" / "demo.yaml", "--seeds", seeds)
+    assert code == 2
+    assert err == f"hsi-se: --seeds {seeds}: {problem}; write 0-9, or 0,3,5\n"
+
+
+def test_a_class_of_one_pixel_asks_for_counts_by_label(call, tmp_path):
+    labels = make_synthetic_scene(seed=0, rows=24, cols=24, bands=16).labels.copy()
+    first = labels == 1
+    labels[first] = 0
+    labels[tuple(np.argwhere(first)[0])] = 1
+    np.save(tmp_path / "labels.npy", labels)
+    np.save(tmp_path / "cube.npy", np.ones((24, 24, 16), np.float32))
+    scene = f"scene={{cube: {tmp_path}/cube.npy, labels: {tmp_path}/labels.npy}}"
+    split = "split={kind: random, train: {per_class: 1}}"
+    code, _, err = call("split", ROOT / "configs" / "demo.yaml", "--set", scene, "--set", split)
+    assert code == 2
+    assert err.endswith("none would be left to test; give counts by label, {per_class: {1: 15, …}}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command", "problem"),
+    [
+        (["train", "--foo"], "hsi-se train", "No such option: --foo"),
+        (["train", DEMO, "extra"], "hsi-se train", "Got unexpected extra argument"),
+        (["map"], "hsi-se map", "Missing argument 'RUN'"),
+        (["export", "run"], "hsi-se export", "Missing option '--format'"),
+        (["scene", "show"], "hsi-se scene show", "Missing argument 'NAME'"),
+        (["trian"], "hsi-se", "No such command 'trian'"),
+    ],
+)
+def test_a_mistake_in_a_commands_words_is_one_line(call, arguments, command, problem):
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"{command}: {problem}")
+    assert err.endswith(f"; see `{command} --help`\n")
+    assert len(err.splitlines()) == 1
+
+
+def test_without_words_the_commands_are_listed(call):
+    code, out, err = call()
+    assert code == 2
+    for command in ("train", "eval", "map", "ablate", "report"):
+        assert command in out + err
+
+
+def test_an_interrupted_map_says_how_to_go_on(call, monkeypatch, tmp_path):
+    options = [*TINY_OPTIONS, "--set", "train.epochs=1", "--device", "cpu"]
+    assert call("train", DEMO, *options, "--run", tmp_path / "run")[0] == 0
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hsi_se.maps.write.predict_tiles", interrupt)
+    code, _, err = call("map", tmp_path / "run")
+    assert code == 130
+    assert err.splitlines()[-1] == "hsi-se: interrupted; the same command goes on with what is finished"
+
+
+@pytest.mark.parametrize("name", ["foo.xyz", "folder"])
+def test_a_picture_of_no_known_kind_is_refused(call, tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    code, _, err = call("split", DEMO, "--png", tmp_path / name)
+    assert code == 2
+    assert err == f"hsi-se: --png {tmp_path / name}: name a file that ends in .png, .pdf, .svg\n"
+
+
+def test_options_say_what_holds_without_them(call):
+    """Typer takes brackets for markup, and swallows them."""
+    for command, words in (("export", "RUN/model.onnx"), ("map", "RUN/map"), ("train", "runs/DATE")):
+        assert words in "".join(call(command, "--help")[1].split("│")).replace("\n", " "), command
+
+
+def write_files(folder, cube, labels) -> str:
+    np.save(folder / "cube.npy", cube)
+    np.save(folder / "labels.npy", labels)
+    return f"scene={{cube: {folder}/cube.npy, labels: {folder}/labels.npy}}"
+
+
+@pytest.mark.parametrize(
+    ("cube", "labels", "problem"),
+    [
+        (0, None, "pixels hold the same spectrum; check the file, scene.nodata and scene.scale"),
+        (None, 1, "has one class, and a classifier needs two; check its labels"),
+    ],
+)
+def test_a_scene_with_nothing_to_learn_is_refused(call, tmp_path, cube, labels, problem):
+    scene = make_synthetic_scene(seed=0, rows=24, cols=24, bands=16)
+    stored = scene.cube if cube is None else np.full_like(scene.cube, cube)
+    truth = scene.labels if labels is None else np.full_like(scene.labels, labels)
+    changes = [write_files(tmp_path, stored, truth), *TINY[1:]]
+    options = [part for change in changes for part in ("--set", change)]
+    code, _, err = call("train", DEMO, *options, "--run", tmp_path / "run")
+    assert code == 2
+    assert problem in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_classes_that_nothing_trains_are_named(call, tmp_path):
+    code, out, _ = call(
+        "split", DEMO, "--set", "split.train={per_class: {1: 20}}", "--png", tmp_path / "a.png"
+    )
+    assert code == 0
+    assert (
+        "split.train.per_class names no training pixel, so all of them will be called something else" in out
+    )
+
+
+def test_an_ablation_takes_its_seeds_from_its_file(call):
+    path = ROOT / "configs" / "ablations" / "placement.yaml"
+    code, _, err = call("ablate", path, "--dry-run", "--set", "seed=3")
+    assert code == 2
+    assert err == f"hsi-se: --set seed=3: has no effect; write seeds: in {path}\n"

@@ -1,0 +1,142 @@
+"""What is said of a run beside its accuracies: the verdict in words, and values fit for JSON."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hsi_se import make_split
+from hsi_se.config.split import RandomSplit
+from hsi_se.config.yaml_file import load_config
+from hsi_se.evaluation.assessment import Assessment, assess
+from hsi_se.evaluation.audit import audit_split
+from hsi_se.sampling.splits import Split
+from hsi_se.scene.scene import Scene
+from tests.conftest import ROOT, TINY
+
+CONFIG = load_config(ROOT / "configs" / "demo.yaml", TINY)
+
+
+def make_logits(scene: Scene, *, accuracy: float) -> np.ndarray:
+    """Logits that are right at this share of all pixels, and as sure everywhere: 4 against 0."""
+    rng = np.random.default_rng(0)
+    truth = np.searchsorted(scene.class_ids, np.maximum(scene.labels, scene.class_ids[0]))
+    called = np.where(rng.random(scene.shape) < accuracy, truth, (truth + 1) % scene.num_classes)
+    return np.where(np.arange(scene.num_classes) == called[..., None], 4.0, 0.0).astype(np.float32)
+
+
+def assess_with(scene: Scene, split: Split, *, accuracy: float) -> Assessment:
+    logits = make_logits(scene, accuracy=accuracy)
+    components = scene.cube.astype(np.float32)
+    return assess(scene, split, logits=logits, unsmoothed=logits, components=components, config=CONFIG)
+
+
+def random_split(scene: Scene) -> Split:
+    return make_split(scene, RandomSplit(kind="random", train=0.2), seed=0)
+
+
+def test_a_network_below_the_floor_is_told_so_in_words(small_scene):
+    assessment = assess_with(small_scene, random_split(small_scene), accuracy=0.5)
+    assert not assessment.clears_floor
+    assert "does not clear the location floor" in assessment.verdict
+    assert "nothing has been shown about the spectra" in assessment.verdict
+    assert assessment.values()["clears_location_floor"] is False
+
+
+def test_a_network_above_the_floor_is_told_by_how_much_and_what_leaks(small_scene):
+    assessment = assess_with(small_scene, random_split(small_scene), accuracy=1.0)
+    floor = assessment.audit.location_floor.overall_accuracy
+    assert assessment.clears_floor
+    assert (
+        f"{100 * (1 - floor):.2f} points above the location floor of {100 * floor:.2f} %"
+        in assessment.verdict
+    )
+    assert "% of the test patches contain pixels of the training side" in assessment.verdict
+
+
+def test_a_disjoint_split_is_told_to_leak_nothing(small_scene):
+    pixels = np.argwhere(small_scene.labels > 0)
+    left, right = pixels[pixels[:, 1] < 8], pixels[pixels[:, 1] > 18]
+    split = Split(train=left, val=left[:0], test=right)
+    assessment = assess_with(small_scene, split, accuracy=1.0)
+    assert assessment.audit.leakage.test_patches_with_train_pixels == 0
+    assert assessment.verdict.endswith("No test patch contains a pixel of the training side.")
+
+
+def test_the_values_are_json_without_nan_and_count_every_pixel(small_scene):
+    split = random_split(small_scene)
+    values = assess_with(small_scene, split, accuracy=0.9).values()
+    assert json.loads(json.dumps(values, allow_nan=False)) == values
+    assert sum(row["mapped_pixels"] for row in values["area"]) == small_scene.labels.size
+    assert values["num_test"] == len(split.test) == np.sum(values["confusion_matrix"])
+    assert set(values["leakage"]) == {
+        "patch_size", "test_patches_with_train_pixels", "mean_train_pixels_per_test_patch", "min_distance",
+        "reduction_saw_test",
+    }  # fmt: skip
+    for method in ("location_floor", "spectral_baseline"):
+        assert {"overall_accuracy", "average_accuracy", "kappa"} <= set(values[method])
+
+
+def test_the_record_says_what_an_adjusted_area_cannot_know_right_before_the_areas(small_scene):
+    values = assess_with(small_scene, random_split(small_scene), accuracy=0.9).values()
+    names = list(values)
+    assert names.index("area_caveat") + 1 == names.index("area")
+    for part in ("probability sample", "somebody chose the fields", "unlabelled pixels to err as labelled"):
+        assert part in values["area_caveat"]
+
+
+def test_without_validation_pixels_the_record_says_that_certainty_is_not_calibrated(small_scene):
+    split = make_split(small_scene, RandomSplit(kind="random", train=0.2, validation=0), seed=0)
+    assessment = assess_with(small_scene, split, accuracy=0.7)
+    found = assessment.values()["calibration"]
+    assert (found["is_scaled"], found["temperature"]) == (False, 1)
+    assert found["about"] == assessment.about_certainty
+    assert found["about"].startswith("The certainty is not calibrated: there are no validation pixels")
+    assert f"{100 * assessment.calibration.ece:.2f} %" in found["about"]
+
+    split = make_split(small_scene, RandomSplit(kind="random", train=0.4, validation=0.5), seed=0)
+    found = assess_with(small_scene, split, accuracy=0.7).values()["calibration"]
+    assert found["is_scaled"]
+    assert f"fitted on {len(split.val)} validation pixels" in found["about"]
+
+
+def test_confidence_is_measured_on_test_pixels_and_temperature_fitted_on_validation(small_scene):
+    split = make_split(small_scene, RandomSplit(kind="random", train=0.4, validation=0.5), seed=0)
+    assessment = assess_with(small_scene, split, accuracy=0.7)
+
+    def confidence(temperature: float) -> float:
+        return np.exp(4 / temperature) / (np.exp(4 / temperature) + small_scene.num_classes - 1)
+
+    accuracy = assessment.evaluation.overall_accuracy
+    assert assessment.calibration.ece == pytest.approx(abs(confidence(1.0) - accuracy), abs=1e-6)
+    assert assessment.rejection.accuracy_at(1.0) == pytest.approx(accuracy)
+
+    # Where every pixel is as sure, the best temperature makes that confidence the validation accuracy.
+    rows, cols = split.val.T
+    called = small_scene.class_ids[make_logits(small_scene, accuracy=0.7).argmax(axis=2)]
+    on_validation = (called[rows, cols] == small_scene.labels[rows, cols]).mean()
+    assert on_validation != pytest.approx(accuracy, abs=1e-3)
+    assert confidence(assessment.temperature) == pytest.approx(on_validation, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("reduction", "saw_test"),
+    [
+        ("{kind: pca, components: 13, fit_on: train}", False),
+        ("{kind: pca, components: 13, fit_on: scene}", True),
+        ("{kind: none}", False),
+    ],
+)
+def test_the_audit_says_whether_the_reduction_saw_the_test_pixels(small_scene, reduction, saw_test):
+    config = load_config(ROOT / "configs" / "demo.yaml", [*TINY, f"reduction={reduction}"])
+    audit = audit_split(small_scene, random_split(small_scene), config)
+    assert audit.leakage.reduction_saw_test is saw_test
+
+
+def test_the_audit_counts_every_class_on_every_side(small_scene):
+    split = random_split(small_scene)
+    counts = audit_split(small_scene, split, CONFIG).counts
+    assert counts.sum(axis=0).tolist() == [len(split.train), len(split.val), len(split.test), 0]
+    assert counts.sum(axis=1).tolist() == [
+        (small_scene.labels == label).sum() for label in small_scene.class_ids
+    ]

@@ -1,0 +1,295 @@
+"""A map from a Dask cluster is the local one, whatever happens to its workers."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dask
+import pytest
+from distributed import LocalCluster, Worker
+
+import hsi_se
+from hsi_se.errors import ClusterError
+from hsi_se.maps import cluster
+from hsi_se.maps.target import open_target
+from hsi_se.maps.write import write_map
+from hsi_se.prediction.logits import list_tiles
+from hsi_se.prediction.tiles import TileSource
+from hsi_se.progress import Silent
+from hsi_se.runs.folder import RunFolder
+from tests.conftest import ROOT
+
+DASK = str(Path(sys.executable).parent / "dask")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+MAP = """
+import sys, time
+from hsi_se.maps import cluster
+from hsi_se.maps import write as cartography
+predict = cluster._predict
+def slowly(*arguments):
+    time.sleep(float({pause}))
+    return predict(*arguments)
+cluster._predict = slowly
+cartography.write_map(sys.argv[1], scheduler=sys.argv[2], out=sys.argv[3], device="cpu", tile_rows=2)
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tiny_config, tmp_path_factory) -> RunFolder:
+    return hsi_se.train(tiny_config, run=tmp_path_factory.mktemp("cluster") / "run", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def expected(run, tmp_path_factory) -> bytes:
+    out = tmp_path_factory.mktemp("local") / "out"
+    write_map(run, out=out, device="cpu", tile_rows=2)
+    return (out / "map.img").read_bytes()
+
+
+@contextlib.contextmanager
+def start_cluster(folder: Path) -> Iterator[tuple[str, list[subprocess.Popen]]]:
+    """A scheduler and two workers on loopback."""
+    address = folder / "scheduler.json"
+    options = [("scheduler", "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0")]
+    options += [("worker", "--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1")] * 2
+    started = []
+    with (folder / "log").open("w") as log:
+        try:
+            for words in options:
+                command = [DASK, *words, "--scheduler-file", address]
+                process = subprocess.Popen(command, env=ENVIRONMENT, cwd=folder, stdout=log, stderr=log)
+                started.append(process)
+                while not address.is_file():
+                    assert process.poll() is None, (folder / "log").read_text()
+                    time.sleep(0.1)
+            while (folder / "log").read_text().count("Register worker") < 2:
+                assert all(process.poll() is None for process in started), (folder / "log").read_text()
+                time.sleep(0.1)
+            yield json.loads(address.read_text())["address"], started[1:]
+        finally:
+            for process in started:
+                process.kill()
+                process.wait()
+
+
+@pytest.mark.slow
+def test_a_cluster_makes_the_local_map_also_when_a_worker_is_killed_midway(run, expected, tmp_path):
+    with start_cluster(tmp_path) as (address, workers):
+        for name, pause in (("whole", 0), ("torn", 0.5)):
+            out = tmp_path / name
+            command = [sys.executable, "-c", MAP.format(pause=pause), run.path, address, out]
+            mapping = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+            if pause:
+                journal = out / ".unfinished" / "journal"
+                while not (journal.is_file() and len(journal.read_text().splitlines()) > 3):
+                    assert mapping.poll() is None, mapping.stderr.read()
+                    time.sleep(0.05)
+                os.kill(workers[0].pid, signal.SIGKILL)
+                assert len(journal.read_text().splitlines()) < 11, "of 12 tiles some are left"
+            _, errors = mapping.communicate(timeout=200)
+            assert mapping.returncode == 0, errors
+            assert (out / "map.img").read_bytes() == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x"])
+def test_a_scheduler_that_does_not_answer_is_refused_in_one_line(run, tmp_path, address):
+    command = [
+        sys.executable,
+        "-m",
+        "hsi_se",
+        "map",
+        run.path,
+        "--scheduler",
+        address,
+        "--out",
+        tmp_path / "out",
+    ]
+    start = time.monotonic()
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    assert time.monotonic() - start < 60, "30 s, and the start of two interpreters' worth of imports"
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"hsi-se: --scheduler {address}: no Dask scheduler answers there; ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+# ------------------------------------------------------------------------- workers that come and go
+
+
+class Farm:
+    """A scheduler in this process, and the workers that a test gives and takes."""
+
+    def __init__(self, scheduler: LocalCluster) -> None:
+        self.address = scheduler.scheduler_address
+        self._scheduler = scheduler
+        self._workers: list[Worker] = []
+        self._timers: list[threading.Timer] = []
+
+    def add_worker(self) -> None:
+        async def start() -> Worker:
+            return await Worker(self.address, nthreads=1, dashboard=False)
+
+        self._workers.append(self._scheduler.sync(start))
+
+    def add_worker_later(self) -> None:
+        self._timers.append(threading.Timer(0.5, self.add_worker))
+        self._timers[-1].start()
+
+    def lose_workers(self) -> None:
+        while self._workers:
+            self._scheduler.sync(self._workers.pop().close, executor_wait=False)
+
+    def lose_scheduler(self) -> None:
+        self.lose_workers()
+        self._scheduler.sync(self._scheduler.scheduler.close)
+
+    def close(self) -> None:
+        for timer in self._timers:
+            timer.join()
+        self.lose_workers()
+
+
+class AtFirstTile(Silent):
+    """Does something when the first tile is done; keeps what it is told."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act: Callable[[], None] | None = act
+        self.notes: list[str] = []
+
+    def advance(self, _: int) -> None:
+        if self._act is not None:
+            self._act()
+            self._act = None
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture
+def farm() -> Iterator[Farm]:
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "0.5s"}),  # to a scheduler that is lost
+        LocalCluster(
+            n_workers=0, processes=False, dashboard_address="127.0.0.1:0", silence_logs=50
+        ) as scheduler,
+    ):
+        farm = Farm(scheduler)
+        yield farm
+        farm.close()
+
+
+def map_on(farm: Farm, run: RunFolder, out: Path, observer: Silent | None = None) -> None:
+    write_map(run, scheduler=farm.address, out=out, device="cpu", tile_rows=2, observer=observer)
+
+
+def test_a_map_starts_with_a_worker_that_comes_late(run, expected, farm, tmp_path):
+    farm.add_worker_later()
+    map_on(farm, run, tmp_path / "out")
+    assert (tmp_path / "out" / "map.img").read_bytes() == expected
+
+
+def test_a_scheduler_to_which_no_worker_comes_is_refused(run, farm, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "_WORKERS_S", 0.2)
+    with pytest.raises(ClusterError, match=r"^--scheduler \S+: has no worker; start one with `dask worker "):
+        map_on(farm, run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_worker_that_is_lost_before_the_first_tile_may_come_back(
+    run, expected, farm, tmp_path, monkeypatch
+):
+    def lose(address: str) -> object:
+        client = connect(address)
+        farm.lose_workers()
+        farm.add_worker_later()
+        return client
+
+    connect = cluster.connect
+    monkeypatch.setattr("hsi_se.maps.write.connect", lose)
+    farm.add_worker()
+    map_on(farm, run, tmp_path / "out")
+    assert (tmp_path / "out" / "map.img").read_bytes() == expected
+
+
+def test_a_map_whose_workers_are_all_lost_ends_and_goes_on_later(run, expected, farm, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "_LOST_S", 1.0)
+    farm.add_worker()
+    remedy = r"start one with `dask worker \S+`, and the same command goes on with the tiles that are done$"
+    with pytest.raises(ClusterError, match=rf"^--scheduler \S+: has had no worker for 1 s; {remedy}"):
+        map_on(farm, run, tmp_path / "out", AtFirstTile(farm.lose_workers))
+    farm.add_worker()
+    again = AtFirstTile(lambda: None)
+    map_on(farm, run, tmp_path / "out", again)
+    assert any(note.startswith("going on with a map of which ") for note in again.notes)
+    assert (tmp_path / "out" / "map.img").read_bytes() == expected
+
+
+def test_workers_that_come_later_are_given_tiles_too(run, farm, monkeypatch):
+    def count(source: TileSource, asked: range) -> object:
+        reads.append(asked)
+        return read(source, asked)
+
+    reads, read = [], TileSource.read
+    monkeypatch.setattr(TileSource, "read", count)
+    bundle = run.read_bundle()
+    image = open_target(bundle, run.read_config().scene).image
+    options = {"engine": "dense", "device": "cpu", "observer": Silent()}
+    farm.add_worker()
+    with cluster.connect(farm.address) as client:
+        done = cluster.predict_on_cluster(bundle, image, list_tiles(24, 2), client=client, **options)
+        next(done)
+        assert len(reads) == 1 + 2
+        farm.add_worker()
+        next(done)
+        assert len(reads) == 2 + 4
+        assert len(list(done)) == 10
+
+
+def test_workers_that_come_back_in_time_finish_the_map(run, expected, farm, tmp_path):
+    def replace_workers() -> None:
+        farm.lose_workers()
+        farm.add_worker_later()
+
+    farm.add_worker()
+    map_on(farm, run, tmp_path / "out", AtFirstTile(replace_workers))
+    assert (tmp_path / "out" / "map.img").read_bytes() == expected
+
+
+def test_a_worker_may_take_longer_for_a_tile_than_a_cluster_may_have_none(
+    run, expected, farm, tmp_path, monkeypatch
+):
+    def slowly(*arguments):
+        time.sleep(0.2)
+        return predict(*arguments)
+
+    predict = cluster._predict
+    monkeypatch.setattr(cluster, "_predict", slowly)
+    monkeypatch.setattr(cluster, "_LOST_S", 0.1)
+    monkeypatch.setattr(cluster, "_LOOK_S", 0.03)
+    farm.add_worker()
+    map_on(farm, run, tmp_path / "out")
+    assert (tmp_path / "out" / "map.img").read_bytes() == expected
+
+
+@pytest.mark.parametrize("pause_s", [0, 0.5])
+def test_a_scheduler_that_is_lost_is_named(run, farm, tmp_path, monkeypatch, pause_s):
+    """Also where more tiles are here by then."""
+
+    def lose() -> None:
+        time.sleep(pause_s)
+        farm.lose_scheduler()
+
+    monkeypatch.setattr(cluster, "_CONNECT_S", 1)
+    farm.add_worker()
+    lost = "is lost; start it again with its workers, and the same command goes on with the tiles that"
+    with pytest.raises(ClusterError, match=lost):
+        map_on(farm, run, tmp_path / "out", AtFirstTile(lose))

@@ -1,0 +1,677 @@
+"""A training that is killed, starved or told to stop goes on to the weights of one that never was."""
+
+import errno
+import hashlib
+import itertools
+import json
+import os
+import pickle
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import hsi_se
+from hsi_se.config.yaml_file import load_config
+from hsi_se.errors import DivergedError, Interrupted, RunError, TrainingError
+from hsi_se.runs.folder import RunFolder
+from hsi_se.system import files as durable
+from hsi_se.system.processes import Stop, listening
+from hsi_se.training import checkpoint
+from hsi_se.training import fit as fit_module
+from hsi_se.training import step as step_module
+from hsi_se.training.checkpoint import Checkpoints, list_checkpoints, read_checkpoint
+from hsi_se.training.distributed import World
+from hsi_se.training.state import TrainingState
+from hsi_se.workflows import series
+from hsi_se.workflows import train as experiment
+from tests.conftest import ROOT, TINY
+from tests.processes import Command
+from tests.training.test_training import are_equal, make_model, run_fit, state_of
+
+DEMO = ROOT / "configs" / "demo.yaml"
+# Whatever draws at random is on; a checkpoint after each of the 24 steps.
+RESTLESS = (
+    "train={epochs: 8, batch_size: 16, noise: 0.1, shift: 1, spectral_jitter: 0.1, band_dropout: 0.1, "
+    "weight_averaging: 0.9, checkpoint_every_s: 0}"
+)
+OPTIONS = [part for change in (*TINY, "model.width=0.25", RESTLESS) for part in ("--set", change)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """As in the processes: the bits depend on how many there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Notes:
+    """An observer that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def start(self, task: str, *, total: int, unit: str) -> None: ...
+    def advance(self, count: int) -> None: ...
+    def epoch(self, record: object) -> None: ...
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+class Impatient(Notes):
+    """Ends the training in a step, as Ctrl-C would."""
+
+    def __init__(self, *, in_step: int, look: Callable[[], None] = lambda: None) -> None:
+        super().__init__()
+        self._left, self._look = in_step, look
+
+    def advance(self, _count: int) -> None:
+        self._look()
+        self._left -= 1
+        if not self._left:
+            raise KeyboardInterrupt
+
+
+def train(*more: object, run: Path, config: Path = DEMO, **limits: int) -> Command:
+    log = run.with_name(f"{run.name}.log")
+    return Command("train", config, *OPTIONS, *more, "--run", run, "--device", "cpu", log=log, **limits)
+
+
+def resume(run: Path, **limits: int) -> Command:
+    return Command("train", "--resume", run, log=run.with_name(f"{run.name}.log"), **limits)
+
+
+def wait_for_checkpoint(run: Path, *, number: int = 3) -> None:
+    """Until a training has saved so many steps."""
+    latest = time.monotonic() + 60
+    while not any(path.name >= f"step-{number:08}" for path in list_checkpoints(run / "checkpoints")):
+        assert time.monotonic() < latest
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, _one_thread) -> RunFolder:
+    """The run that nothing interrupts."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert train(run=run).wait() == 0
+    return RunFolder.open(run)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory, _one_thread) -> Path:
+    """A run that was ended in its 13th step, with two checkpoints."""
+    run = tmp_path_factory.mktemp("killed") / "run"
+    config = load_config(DEMO, OPTIONS[1::2])
+    with pytest.raises(Interrupted, match=f"interrupted; go on with `hsi-se train --resume {run}`"):
+        hsi_se.train(config, run=run, device="cpu", observer=Impatient(in_step=13))
+    assert len(list_checkpoints(run / "checkpoints")) == 2
+    return run
+
+
+@pytest.fixture
+def unfinished(killed, tmp_path) -> Path:
+    return Path(shutil.copytree(killed, tmp_path / "run"))
+
+
+def same_weights(run: Path, whole: RunFolder) -> bool:
+    return RunFolder.open(run).bundle_arrays.read_bytes() == whole.bundle_arrays.read_bytes()
+
+
+def without_times(run: RunFolder) -> list[dict[str, object]]:
+    times = {"patches_per_second", "elapsed_s"}
+    return [record.model_dump(exclude=times) for record in run.read_record().history]
+
+
+# ------------------------------------------------------------------------------------ kills
+
+
+@pytest.mark.slow
+def test_killed_at_any_of_twenty_moments_it_goes_on_to_the_same_weights(whole, tmp_path):
+    def begin(run: Path) -> Command:
+        command = train(run=run)
+        while not run.exists():
+            time.sleep(0.002)
+        return command
+
+    command = begin(tmp_path / "timed")
+    start = time.perf_counter()
+    assert command.wait() == 0
+    life_s = time.perf_counter() - start
+    rng = random.Random(7)
+    moments_in_a_run, moments_in_a_write = 0, 0
+    for number in range(20):
+        run = tmp_path / f"run-{number}"
+        command = begin(run)
+        time.sleep(life_s * (number + rng.random()) / 20)
+        if number % 2:  # and then as soon as it writes
+            while command.is_alive() and not any((run / "checkpoints").glob(".*.draft")):
+                pass
+        command.send(signal.SIGKILL)
+        command.wait()
+        moments_in_a_run += RunFolder(run).is_unfinished
+        moments_in_a_write += any((run / "checkpoints").glob(".*.draft"))
+        if RunFolder(run).is_unfinished:
+            assert resume(run).wait() == 0
+            assert {path.name for path in run.iterdir()} == {path.name for path in whole.path.iterdir()}
+        assert same_weights(run, whole), number
+        assert without_times(RunFolder(run)) == without_times(whole)
+        assert RunFolder(run).read_progress()[1] == RunFolder(run).read_record().history
+    assert moments_in_a_run >= 10
+    assert moments_in_a_write >= 3
+
+
+CHANGES = [
+    {}, {"precision": "bfloat16"}, {"weight_averaging": 0.9}, {"noise": 0.5}, {"shift": 1},
+    {"spectral_jitter": 0.2}, {"band_dropout": 0.3}, {"schedule": "cosine"}, {"schedule": "constant"},
+    {"class_weights": "sqrt"}, {"vary_by": "batch", "noise": 0.5},
+]  # fmt: skip
+
+
+class Quitter:
+    """Keeps a training like another keeper, up to a step; there it ends it."""
+
+    def __init__(self, keeper: Checkpoints, *, step: int) -> None:
+        self._keeper, self._step = keeper, step
+        self.restore, self.after_epoch = keeper.restore, keeper.after_epoch
+
+    def after_step(self, state: TrainingState) -> None:
+        self._keeper.after_step(state)
+        if state.steps == self._step:
+            raise ZeroDivisionError
+
+
+def make_keeper(folder: Path, *, every_s: float = 0, notes: list[str] | None = None) -> Checkpoints:
+    def note(text: str) -> None:
+        assert notes is not None, text
+        notes.append(text)
+
+    return Checkpoints(
+        folder, run="this", every_s=every_s, remedy="go on", stop=Stop(), note=note, rewind=lambda _: None
+    )
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_stopped_after_any_step_it_goes_on_to_the_same_weights(change, tmp_path, monkeypatch):
+    monkeypatch.setattr(step_module, "SHARED_COST", 0)  # whatever can share does
+    whole = make_model()
+    expected = run_fit(whole, num_pixels=41, **change)
+    for step in random.Random(str(change)).sample(range(1, 10), 3):  # of 3 epochs with 3 steps each
+        folder = tmp_path / str(step)
+        with pytest.raises(ZeroDivisionError):
+            run_fit(make_model(), num_pixels=41, keeper=Quitter(make_keeper(folder), step=step), **change)
+        torch.rand(3)  # a new process does not have the generator where this one has it
+        model = make_model()
+        result = run_fit(model, num_pixels=41, keeper=make_keeper(folder), **change)
+        assert are_equal(state_of(model), state_of(whole))
+        assert result.best_epoch == expected.best_epoch
+        assert [record.loss for record in result.history] == [record.loss for record in expected.history]
+
+
+@pytest.mark.parametrize("part", ["optimizer", "schedule", "average", "generators", "order", "total_loss"])
+def test_without_any_part_of_the_state_the_weights_or_the_losses_are_others(part, tmp_path, monkeypatch):
+    change = {"noise": 0.5, "weight_averaging": 0.9}
+    whole = make_model()
+    expected = run_fit(whole, num_pixels=41, **change)
+    with pytest.raises(ZeroDivisionError):
+        run_fit(make_model(), num_pixels=41, keeper=Quitter(make_keeper(tmp_path), step=5), **change)
+    load = TrainingState.load
+
+    def forget(state: TrainingState, saved: dict[str, object]) -> None:
+        fresh = {**state.save(), "order": torch.arange(41), "average": state.save()["average"]}
+        load(state, {**saved, part: fresh[part]})
+
+    monkeypatch.setattr(TrainingState, "load", forget)
+    model = make_model()
+    result = run_fit(model, num_pixels=41, keeper=make_keeper(tmp_path), **change)
+    assert not are_equal(state_of(model), state_of(whole)) or [r.loss for r in result.history] != [
+        record.loss for record in expected.history
+    ]
+
+
+# ------------------------------------------------------------------------------------ signals
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_after_the_step_with_a_word_how_to_go_on(number, code, whole, tmp_path):
+    run = tmp_path / "run"
+    command = train("--set", "train.checkpoint_every_s=60", run=run)
+    while not run.exists():
+        time.sleep(0.01)
+    time.sleep(0.5)
+    command.send(number)
+    assert command.wait() == code
+    text = command.last_line()
+    assert text.startswith("hsi-se: interrupted in epoch ")
+    assert text.endswith(f"; go on with `hsi-se train --resume {run}`")
+    assert "Traceback" not in command.log.read_text()
+    assert len(list_checkpoints(run / "checkpoints")) == 1
+    assert resume(run).wait() == 0
+    assert same_weights(run, whole)
+
+
+def test_a_second_interrupt_ends_at_once_and_other_signals_wait():
+    before = signal.getsignal(signal.SIGINT)
+    with listening() as stop, pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert stop.signal_number == signal.SIGINT
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+    with listening(insist=False) as stop:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal_number == signal.SIGINT
+
+
+# ------------------------------------------------------------------------------------ full disks
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A file system that holds two checkpoints and no third."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=440k", "tmpfs", disk]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        if os.environ.get("CI"):  # may mount: there the test must run
+            raise
+        pytest.skip("only who may mount can make a small disk; the test of the file size limit runs")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_full_disk_ends_with_one_line_and_two_checkpoints(small_disk, whole, tmp_path):
+    run = small_disk / "run"
+    log = tmp_path / "log"
+    command = Command("train", DEMO, *OPTIONS, "--run", run, "--device", "cpu", log=log)
+    assert command.wait() == 2
+    said = [line for line in log.read_text().splitlines() if not line.startswith(("training", "note"))]
+    assert len(said) == 1
+    assert said[0].startswith(f"hsi-se: {run}/checkpoints/step-")
+    assert said[0].endswith(
+        f"No space left on device; make room, then go on with `hsi-se train --resume {run}`"
+    )
+    assert len(list_checkpoints(run / "checkpoints")) == 2
+    assert not any((run / "checkpoints").glob(".*")), "what did not fit is gone"
+    subprocess.run(["mount", "-o", "remount,size=50m", small_disk], check=True)
+    assert Command("train", "--resume", run, log=log).wait() == 0
+    assert same_weights(run, whole)
+
+
+def test_a_file_size_limit_ends_with_one_line_and_the_checkpoints_before(unfinished, whole):
+    before = list_checkpoints(unfinished / "checkpoints")
+    command = resume(unfinished, max_file_size=1 << 16)
+    assert command.wait() == 2
+    assert command.last_line().startswith(f"hsi-se: {unfinished}/checkpoints/step-")
+    assert "File too large; make room, then go on with" in command.last_line()
+    assert list_checkpoints(unfinished / "checkpoints") == before
+    assert resume(unfinished).wait() == 0
+    assert same_weights(unfinished, whole)
+
+
+def test_a_disk_without_room_for_a_checkpoint_leaves_a_run_that_can_begin_anew(whole, tmp_path):
+    run = tmp_path / "run"
+    command = train(run=run, max_file_size=1 << 16)
+    assert command.wait() == 2
+    assert command.last_line().endswith(
+        f"File too large; make room, then go on with `hsi-se train --resume {run}`"
+    )
+    assert resume(run).wait() == 0
+    assert same_weights(run, whole)
+
+
+def test_a_disk_without_room_for_the_split_leaves_nothing(tmp_path):
+    command = train(run=tmp_path / "run", max_file_size=1 << 10)
+    assert command.wait() == 2
+    assert "File too large; check the path, its rights and the room on the disk" in command.last_line()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_that_does_not_read_back_never_replaces_another(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    durable.write_durably(path, b"old")
+
+    def lose(descriptor: int) -> None:
+        if not os.path.samestat(os.fstat(descriptor), tmp_path.stat()):
+            os.truncate(descriptor, 2)
+
+    monkeypatch.setattr(os, "fsync", lose)
+    with pytest.raises(OSError, match="reads back as something else"):
+        durable.write_durably(path, b"new")
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"old"]
+
+
+# ------------------------------------------------------------------------------------ two at once
+
+
+def test_a_second_process_in_the_same_folder_is_refused(whole, call, tmp_path):
+    run = tmp_path / "run"
+    first = train(run=run)
+    wait_for_checkpoint(run)
+    for arguments in (
+        ["train", "--resume", run],
+        ["train", DEMO, *OPTIONS, "--run", run],
+        ["train", DEMO, *OPTIONS, "--run", run, "--overwrite"],
+    ):
+        code, out, err = call(*arguments)
+        assert (code, out) == (2, "")
+        assert (
+            err
+            == f"hsi-se: {run}: another process is training in there; let it finish, or name another folder\n"
+        )
+    assert first.wait() == 0
+    assert same_weights(run, whole)
+
+
+def test_of_two_that_start_together_one_is_refused(whole, tmp_path):
+    run = tmp_path / "run"
+    commands = [
+        Command("train", DEMO, *OPTIONS, "--run", run, "--device", "cpu", log=tmp_path / name)
+        for name in ("one", "other")
+    ]
+    assert sorted(command.wait() for command in commands) == [0, 2]
+    refused = next(command for command in commands if command.wait() == 2)
+    assert refused.last_line().startswith(f"hsi-se: {run}: another process ")
+    assert same_weights(run, whole)
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "one", "other"}
+
+
+# ------------------------------------------------------------------------------------ damaged and foreign
+
+
+def test_a_truncated_checkpoint_is_recognised_and_the_one_before_used(unfinished, whole):
+    newest, _ = list_checkpoints(unfinished / "checkpoints")
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    observer = Notes()
+    experiment.resume(unfinished, observer=observer)
+    assert observer.notes == [
+        f"{newest}: is damaged, cut short, or no checkpoint (its digest is another); the one before is used"
+    ]
+    assert same_weights(unfinished, whole)
+
+
+def test_a_damaged_checkpoint_is_none_of_the_two_that_are_kept(unfinished):
+    newest, previous = list_checkpoints(unfinished / "checkpoints")
+    newest.write_bytes(b"")
+    kept = []
+
+    def look() -> None:
+        kept.append(list_checkpoints(unfinished / "checkpoints"))
+
+    with pytest.raises(Interrupted):
+        experiment.resume(unfinished, observer=Impatient(in_step=2, look=look))
+    assert previous in kept[0]
+    assert newest not in kept[0]
+    whole = list_checkpoints(unfinished / "checkpoints")
+    assert len(whole) == 2
+    assert all(read_checkpoint(path) for path in whole)
+
+
+def test_a_checkpoint_that_the_disk_does_not_give_back_is_named_and_the_one_before_used(
+    unfinished, whole, monkeypatch
+):
+    newest, _ = list_checkpoints(unfinished / "checkpoints")
+    read_bytes = Path.read_bytes
+
+    def fail(path: Path) -> bytes:
+        if path == newest:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    observer = Notes()
+    experiment.resume(unfinished, observer=observer)
+    assert observer.notes == [f"{newest}: cannot be read (Input/output error); the one before is used"]
+    assert same_weights(unfinished, whole)
+
+
+def test_a_mistake_in_resuming_costs_no_checkpoint(unfinished, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise TrainingError("--nproc-per-node: 3 processes share batches of 2 patches; start fewer")
+
+    before = list_checkpoints(unfinished / "checkpoints")
+    with monkeypatch.context() as patch:
+        patch.setattr(World, "check_batches", refuse)
+        with pytest.raises(TrainingError, match="3 processes"):
+            experiment.resume(unfinished)
+    assert list_checkpoints(unfinished / "checkpoints") == before
+    assert not (unfinished / ".lock").exists()
+
+
+def test_a_training_that_diverges_leaves_nothing(unfinished, monkeypatch):
+    monkeypatch.setattr(fit_module, "_is_finite", lambda *_: False)
+    with pytest.raises(DivergedError):
+        experiment.resume(unfinished)
+    assert not unfinished.exists()
+
+
+def test_a_single_changed_bit_is_recognised(unfinished):
+    newest, previous = list_checkpoints(unfinished / "checkpoints")
+    previous.write_bytes(b"")  # first: of two of one step, the one written last is the newest
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    with pytest.raises(
+        RunError, match=rf"{previous}: is damaged.*no checkpoint is left, train again with --over"
+    ):
+        experiment.resume(unfinished)
+    assert newest.exists(), "nothing is lost"
+
+
+class Trap:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def disguise(data: bytes, folder: Path) -> Path:
+    """Writes bytes under a checkpoint's name, its digest right."""
+    path = folder / f"step-99999999-{hashlib.sha256(data).hexdigest()[:16]}.safetensors"
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["pickle", "torch", "wrong digest"])
+def test_a_pickle_is_refused_by_name_and_never_executed(kind, unfinished, whole, tmp_path, call):
+    sprung = tmp_path / "sprung"
+    torch.save(Trap(sprung), tmp_path / "trap.pt")
+    data = pickle.dumps(Trap(sprung)) if kind == "pickle" else (tmp_path / "trap.pt").read_bytes()
+    pickle.loads(pickle.dumps(Trap(sprung)))
+    assert sprung.exists(), "else the trap proves nothing"
+    sprung.unlink()
+
+    path = disguise(data, unfinished / "checkpoints")
+    if kind == "wrong digest":
+        path = path.rename(path.with_name(f"step-99999999-{'0' * 16}.safetensors"))
+    command = resume(unfinished)
+    assert command.wait() == 0
+    assert f"note: {path}: is " in command.log.read_text()
+    assert "the one before is used" in command.log.read_text()
+    assert not sprung.exists()
+    assert same_weights(unfinished, whole)
+
+    alone = RunFolder(shutil.copytree(unfinished, tmp_path / "alone"))
+    alone.record.unlink()
+    alone.checkpoints.mkdir()
+    path = disguise(data, alone.checkpoints)
+    code, out, err = call("train", "--resume", alone)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"hsi-se: {path}: is no checkpoint (")
+    assert err.count("\n") == 1
+    assert not sprung.exists()
+
+
+def change_checkpoint(path: Path, **changes: object) -> Path:
+    """Writes a checkpoint with other contents, its digest right, in place of one."""
+    content = {**read_checkpoint(path), **changes}
+    for other in list_checkpoints(path.parent):
+        other.unlink()
+    return disguise(checkpoint._to_bytes(content), path.parent)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"run": "another"}, "is a checkpoint of another run"),
+        ({"format": 0, "hsi_se": "0.0.1"}, r"was written by hsi-se 0\.0\.1; go on with that version"),
+        ({"training": {}}, r"is no checkpoint of this run \('model'\)"),
+        ({"training": {"model": {"weight": torch.zeros(3)}}}, "is no checkpoint of this run .*Missing key"),
+        ({"training": 3}, "is no checkpoint of this run"),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_something_else_is_refused_by_name(changes, message, unfinished):
+    path = change_checkpoint(list_checkpoints(unfinished / "checkpoints")[0], **changes)
+    with pytest.raises(RunError, match=f"{path}: {message}"):
+        experiment.resume(unfinished)
+    assert path.exists()
+
+
+def test_another_number_of_threads_is_said(unfinished):
+    change_checkpoint(list_checkpoints(unfinished / "checkpoints")[0], threads=64)
+    observer = Notes()
+    experiment.resume(unfinished, observer=observer)
+    now = torch.get_num_threads()
+    assert observer.notes == [f"was saved with threads 64, goes on with {now}: the last bits may differ"]
+
+
+# ------------------------------------------------------------------------------------ what --resume takes
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ([DEMO], "CONFIG"), (["--set", "seed=1"], "--set"), (["--seeds", "0-2"], "--seeds"),
+        (["--device", "cuda"], "--device"), (["--run", "other", "--overwrite"], "--run, --overwrite"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_resume_goes_on_as_it_began_and_takes_nothing_else(options, named, unfinished, call):
+    code, out, err = call("train", "--resume", unfinished, *options)
+    assert (code, out) == (2, "")
+    assert err == f"hsi-se: --resume {unfinished}: goes on as it began; leave out {named}\n"
+
+
+def test_what_cannot_be_resumed_is_refused_in_one_line(whole, call, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for folder, message in (
+        (whole, f"is finished; evaluate it with `hsi-se eval {whole}`"),
+        (tmp_path / "nowhere", "no such run folder; `hsi-se train` prints the path it writes"),
+        (DEMO, "is a file; name a run folder, as `hsi-se train` prints it"),
+        (tmp_path / "empty", "no run in here (progress.jsonl is missing); name a folder that train wrote"),
+    ):
+        assert call("train", "--resume", folder) == (2, "", f"hsi-se: {folder}: {message}\n")
+    assert call("train") == (2, "", "hsi-se: train: give a CONFIG, or --resume RUN\n")
+
+
+def test_a_changed_config_scene_or_split_is_not_gone_on_with(unfinished, monkeypatch):
+    folder = RunFolder(unfinished)
+    text = folder.config.read_text()
+    folder.config.write_text(text.replace("epochs: 8", "epochs: 9"))
+    with pytest.raises(RunError, match=r"config\.yaml: was changed since the run began"):
+        experiment.resume(unfinished)
+    folder.config.write_text(text)
+
+    split = folder.split.read_bytes()
+    config = load_config(DEMO, [*TINY, "seed=5"])
+    other = hsi_se.make_split(hsi_se.load_scene(config.scene), config.split, seed=5)
+    start, _ = folder.read_progress()
+    folder.write_start(start, config=folder.read_config(), split=other)
+    with pytest.raises(RunError, match=r"split\.safetensors: was changed since the run began"):
+        experiment.resume(unfinished)
+    folder.split.write_bytes(split)
+
+    head = json.loads(start.model_dump_json())
+    folder.progress.write_text(json.dumps({**head, "scene_digest": "0" * 64}) + "\n")
+    with pytest.raises(RunError, match="was trained on another edition of "):
+        experiment.resume(unfinished)
+    folder.progress.write_text(json.dumps({**head, "device_kind": "cuda"}) + "\n")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(hsi_se.errors.TrainingError, match="--device cuda: this torch sees no GPU"):
+        experiment.resume(unfinished)
+    assert folder.has_checkpoint
+
+
+def test_without_a_checkpoint_a_run_begins_anew(unfinished, whole):
+    shutil.rmtree(unfinished / "checkpoints")
+    observer = Notes()
+    experiment.resume(unfinished, observer=observer)
+    assert observer.notes[0] == f"{unfinished}: has no checkpoint yet, begins anew"
+    assert same_weights(unfinished, whole)
+
+
+def test_an_unfinished_run_is_replaced_only_when_asked(unfinished, whole, call):
+    code, _, err = call("train", DEMO, *OPTIONS, "--run", unfinished)
+    assert code == 2
+    assert err.startswith(
+        f"hsi-se: {unfinished}: holds an unfinished run; go on with `hsi-se train --resume "
+    )
+    code, _, _ = call("train", DEMO, *OPTIONS, "--run", unfinished, "--overwrite")
+    assert code == 0
+    assert same_weights(unfinished, whole)
+
+
+def test_a_series_resumes_its_interrupted_run_by_itself(tmp_path):
+    config = load_config(DEMO, [*TINY, "train={epochs: 3, batch_size: 16, checkpoint_every_s: 0}"])
+    expected = series.train_series(config, [0, 1], run=tmp_path / "whole", device="cpu")
+
+    class Impatient(Notes):
+        def advance(self, _count: int) -> None:
+            if any((tmp_path / "seeds" / "seed-1" / "checkpoints").glob("*")):
+                raise KeyboardInterrupt
+
+    for _ in range(2):  # interrupted in its second run, and again
+        observer = Impatient()
+        with pytest.raises(Interrupted, match=r"go on with `hsi-se train --resume .*seed-1`"):
+            series.train_series(config, [0, 1], run=tmp_path / "seeds", device="cpu", observer=observer)
+    observer = Notes()
+    found = series.train_series(config, [0, 1], run=tmp_path / "seeds", device="cpu", observer=observer)
+    assert f"{found.run_of(1)} goes on" in observer.notes
+    for run, whole in zip(found.list_runs(), expected.list_runs(), strict=True):
+        assert same_weights(run.path, whole)
+
+
+# ------------------------------------------------------------------------------------ cost
+
+
+@pytest.mark.parametrize("cost_s", [0.003, 0.5, 20.0])
+@pytest.mark.parametrize("epoch_s", [10.0, 2000.0])
+def test_saving_takes_a_hundredth_of_the_time_and_a_minute_is_lost_at_most_where_that_allows(
+    cost_s, epoch_s, tmp_path, monkeypatch
+):
+    now = [0.0]
+    saves: list[float] = []
+
+    def write(path: Path, data: bytes) -> None:
+        del path, data
+        now[0] += cost_s
+        saves.append(now[0])
+
+    monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(checkpoint, "write_durably", write)
+    keeper = make_keeper(tmp_path / "checkpoints", every_s=60)
+    model = torch.nn.Linear(1, 1)
+    settings = hsi_se.config.TrainSettings(epochs=2, batch_size=2)
+    state = TrainingState(model, settings, num_patches=4, seed=0)
+    while len(saves) < 4:
+        for _ in range(10):
+            now[0] += epoch_s / 10
+            keeper.after_step(state)
+        keeper.after_epoch(state)
+    assert len(saves[1:]) * cost_s <= 0.0101 * (now[0] - saves[0])
+    longest = max(after - before for before, after in itertools.pairwise(saves))
+    assert longest <= max(60, 100 * cost_s) + cost_s + epoch_s / 10 + 1e-6
