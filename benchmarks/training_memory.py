@@ -27,6 +27,7 @@ import torch
 
 from hsi_se import load_config, train
 from hsi_se.progress import Silent
+from hsi_se.system.session import Session
 
 ROWS, COLS, BANDS = 610, 340, 103
 CLASS_SIZES = (6631, 18649, 2099, 3064, 1345, 5029, 1330, 3682, 947)  # of Pavia University
@@ -95,7 +96,7 @@ def measure_training(folder: Path) -> Peaks:
     imported = read_peak()
     observer = StartObserver()
     config = load_config(folder / "config.yaml")
-    train(config, data=folder, run=folder / "run", device="cpu", observer=observer)
+    train(config, session=Session(data=folder, device="cpu", observer=observer), out=folder / "run")
     return Peaks(imported, observer.before_training, read_peak(), torch.get_num_threads())
 
 

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from hsi_se.prediction.logits import predict_logits
     from hsi_se.sampling.splits import make_split
     from hsi_se.scene.loading import load_scene
+    from hsi_se.system.session import Session
     from hsi_se.workflows.evaluate import evaluate
     from hsi_se.workflows.train import train
 
 __all__ = [
+    "Session",
     "__version__",
     "build_model",
     "evaluate",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Session": "hsi_se.system.session",
     "build_model": "hsi_se.models",
     "evaluate": "hsi_se.workflows.evaluate",
     "insert_attention": "hsi_se.models.insertion",

@@ -12,6 +12,7 @@ from hsi_se.config.experiment import Config
 from hsi_se.config.yaml_file import load_config
 from hsi_se.scene.scene import Scene
 from hsi_se.scene.synthetic import make_synthetic_scene
+from hsi_se.system.session import Session
 
 ROOT = Path(__file__).parents[1]
 REAL_SCENES = ROOT.parent / "shared" / "datasets"
@@ -30,6 +31,8 @@ def pytest_terminal_summary(terminalreporter) -> None:
     if any(NO_BROWSER in str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])):
         terminalreporter.write_line(f"note: {NO_BROWSER}")
 
+
+CPU = Session(device="cpu")
 
 # The smallest experiment that runs the whole flow: a second or two.
 TINY = (

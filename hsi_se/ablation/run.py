@@ -27,12 +27,12 @@ from hsi_se.ablation.tables import render_csv, render_latex, render_markdown
 from hsi_se.config.experiment import Config
 from hsi_se.errors import ClusterError, HsiError, RunError
 from hsi_se.models.device import pick_device
-from hsi_se.progress import Silent
 from hsi_se.runs.folder import RunFolder
 from hsi_se.sampling.splits import make_split
 from hsi_se.scene.loading import load_ground_truth
 from hsi_se.system.cluster import _count_slots, _start_cluster
 from hsi_se.system.memory import fixed_threads
+from hsi_se.system.session import Session
 from hsi_se.workflows.evaluate import assess_run
 from hsi_se.workflows.series import train_unless_finished
 from hsi_se.workflows.train import RUNS
@@ -57,8 +57,7 @@ class Job:
     """What every run of an ablation is done with."""
 
     folder: AblationFolder
-    data: str | None
-    device: str
+    session: Session  # without an observer, so that it can be sent to workers
     threads: int
 
 
@@ -66,19 +65,17 @@ def run_ablation(
     ablation: Ablation,
     *,
     out: str | Path | None = None,
-    data: str | Path | None = None,
-    device: str = "auto",
     workers: int | None = None,
     scheduler: str | None = None,
     watcher: Watcher,
+    session: Session = Session(),
 ) -> tuple[AblationFolder, AblationReport]:
     """Trains and evaluates whatever of an ablation is not finished, and returns its folder and its report.
 
     Args:
         ablation: from `load_ablation`.
         out: the folder; by default `runs/ablation-NAME-DIGEST`, the same at every start.
-        data: a folder searched for scenes before `datasets/`.
-        device: `auto`, `cpu` or `cuda`.
+        session: the folder of scenes and the device; progress goes to the watcher.
         workers: processes of a Dask cluster on this machine.
         scheduler: the address of an existing Dask cluster, whose workers see the scene's files.
         watcher: told of progress.
@@ -88,7 +85,8 @@ def run_ablation(
             is in the report.
     """
     folder = find_folder(ablation, out)
-    job = Job(folder, None if data is None else str(Path(data).resolve()), device, ablation.threads)
+    data = None if session.data is None else str(Path(session.data).resolve())
+    job = Job(folder, Session(data, session.device), ablation.threads)
     num_cores = os.cpu_count() or 1
     if workers is not None and workers * ablation.threads > num_cores:
         watcher.note(
@@ -97,8 +95,8 @@ def run_ablation(
         )
     with _start_cluster(workers, scheduler) as client:
         if scheduler is None:
-            pick_device(device)
-            check_scenes(ablation, data)
+            pick_device(session.device)
+            check_scenes(ablation, session.data)
         folder.claim(AblationPlan(name=ablation.name, digest=ablation.digest))
         check_runs(ablation, folder)
         todo = [run for run in ablation.runs if not _note_finished(run, folder, watcher)]
@@ -169,13 +167,13 @@ def _note_failed(run: PlannedRun, error: BaseException, failed: list[FailedRun],
 # ------------------------------------------------------------------------------------- one run
 
 
-def run_once(config: Config, path: Path, *, data: str | None, device: str, threads: int) -> None:
+def run_once(config: Config, path: Path, *, session: Session, threads: int) -> None:
     """Trains and evaluates a config into `path`; a run that is trained already is only evaluated."""
     with _ONE_AT_A_TIME, fixed_threads(threads):
         _warm_up()
-        train_unless_finished(config, path, data=data, device=device, observer=Silent())
+        train_unless_finished(config, path, session=session)
         if not RunFolder(path).is_evaluated:
-            assess_run(path, data=data, device=device)
+            assess_run(path, session=session)
 
 
 @functools.cache
@@ -198,7 +196,7 @@ def _work_here(todo: Sequence[PlannedRun], job: Job, failed: list[FailedRun], wa
                     watcher.change(run, "running")
                     path = job.folder.run_of(run.variant, run.seed, scene=run.scene).path
                     try:
-                        run_once(run.config, path, data=job.data, device=job.device, threads=job.threads)
+                        run_once(run.config, path, session=job.session, threads=job.threads)
                     except Exception as error:  # whatever it is, the other runs go on
                         _note_failed(run, error, failed, watcher)
                     else:
@@ -249,8 +247,7 @@ def _work_on_cluster(
                     future = client.submit(
                         run_on_worker,
                         run.config,
-                        data=job.data,
-                        device=job.device,
+                        session=job.session,
                         threads=job.threads,
                         pure=False,
                         key=f"{job.folder.path.name}/{run}/{time.monotonic_ns()}",
@@ -284,11 +281,11 @@ def _collect(future: Any, run: PlannedRun, job: Job, failed: list[FailedRun], wa
         _note_finished(run, job.folder, watcher)
 
 
-def run_on_worker(config: Config, *, data: str | None, device: str, threads: int) -> dict[str, bytes]:
+def run_on_worker(config: Config, *, session: Session, threads: int) -> dict[str, bytes]:
     """Returns the files of a finished run, by name. What a killed worker leaves, Dask sweeps up."""
     from distributed import get_worker
 
     with tempfile.TemporaryDirectory(dir=get_worker().local_directory) as folder:
         path = Path(folder) / "run"
-        run_once(config, path, data=data, device=device, threads=threads)
+        run_once(config, path, session=session, threads=threads)
         return {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}

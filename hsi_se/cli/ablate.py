@@ -48,6 +48,7 @@ def ablate(
     ablation = load_ablation(file, overrides or [])
 
     from hsi_se.ablation import run as runner
+    from hsi_se.system.session import Session
 
     if dry_run:
         for option, value in (("--workers", workers), ("--scheduler", scheduler)):
@@ -62,8 +63,7 @@ def ablate(
         folder, report = runner.run_ablation(
             ablation,
             out=out,
-            data=data,
-            device=device,
+            session=Session(data, device),
             workers=workers,
             scheduler=scheduler,
             watcher=watcher,

@@ -29,11 +29,11 @@ def evaluate(
 
     if scene is not None:
         from hsi_se.cli.tables import print_cross_scene
-        from hsi_se.cli.terminal import show_progress
+        from hsi_se.cli.terminal import start_session
         from hsi_se.workflows.cross_scene import evaluate_on, parse_scene
 
-        with show_progress() as observer:
-            found = evaluate_on(run, parse_scene(scene), data=data, device=device, observer=observer)
+        with start_session(data=data, device=device) as session:
+            found = evaluate_on(run, parse_scene(scene), session=session)
         print_cross_scene(found)
         return
 
@@ -41,15 +41,15 @@ def evaluate(
     folder = SeriesFolder.open(run) if is_series else RunFolder.open(run)
 
     from hsi_se.cli.tables import print_assessment, print_series
-    from hsi_se.cli.terminal import show_progress
+    from hsi_se.cli.terminal import start_session
     from hsi_se.workflows import series
     from hsi_se.workflows.evaluate import assess_run
 
-    with show_progress() as observer:
+    with start_session(data=data, device=device) as session:
         if isinstance(folder, SeriesFolder):
-            report = series.evaluate_series(folder, data=data, device=device, observer=observer)
+            report = series.evaluate_series(folder, session=session)
         else:
-            assessment = assess_run(folder, data=data, device=device, observer=observer)
+            assessment = assess_run(folder, session=session)
     if isinstance(folder, SeriesFolder):
         print_series(report)
     else:
@@ -124,10 +124,10 @@ def gap(
     settings = load_config(config, overrides or [])
 
     from hsi_se.cli.tables import print_gap
-    from hsi_se.cli.terminal import show_progress
+    from hsi_se.cli.terminal import start_session
     from hsi_se.workflows import series
 
-    with show_progress() as observer:
-        found = series.measure_gap(settings, data=data, run=run, device=device, observer=observer)
+    with start_session(data=data, device=device) as session:
+        found = series.measure_gap(settings, out=run, session=session)
     print_gap(found)
     print(f"runs:   {found.folder}")

@@ -25,11 +25,11 @@ def explain(
 
     from rich.table import Table
 
-    from hsi_se.cli.terminal import make_console, show_progress
+    from hsi_se.cli.terminal import make_console, start_session
     from hsi_se.workflows import explain as explaining
 
-    with show_progress() as observer:
-        explanation = explaining.explain(folder, data=data, device=device, observer=observer)
+    with start_session(data=data, device=device) as session:
+        explanation = explaining.explain(folder, session=session)
     table = Table(title="between the classes of the test pixels", title_justify="left")
     for heading in ("point", "gate", "mean excitation", "standard deviation", "share of the variance"):
         table.add_column(heading, justify="left" if heading in ("point", "gate") else "right")

@@ -34,14 +34,14 @@ def info(
     settings = None if config is None else load_config(config, overrides or [])
 
     from hsi_se.cli.tables import print_block_costs, print_network, print_points
-    from hsi_se.cli.terminal import show_progress
+    from hsi_se.cli.terminal import start_session
     from hsi_se.workflows import preview
 
     if points is not None:
         print_points(points, preview.describe_points(points))
     elif settings is not None and compare:
-        with show_progress() as observer:
-            rows = preview.compare_attention(settings, data=data, observer=observer)
+        with start_session(data=data) as session:
+            rows = preview.compare_attention(settings, session=session)
         print_block_costs(rows)
     elif settings is not None:
         print_network(preview.describe_network(settings, data=data))

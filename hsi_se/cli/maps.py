@@ -41,10 +41,10 @@ def map_scene(
 
     folder = RunFolder.open(run)
 
-    from hsi_se.cli.terminal import show_progress
+    from hsi_se.cli.terminal import start_session
     from hsi_se.maps import write as cartography
 
-    with show_progress() as observer:
+    with start_session(data=data, device=device) as session:
         written = cartography.write_map(
             folder,
             scene=scene,
@@ -53,9 +53,7 @@ def map_scene(
             probabilities=probabilities,
             engine=cartography.parse_engine(engine),
             scheduler=scheduler,
-            data=data,
-            device=device,
-            observer=observer,
+            session=session,
         )
     for path in written:
         print(f"wrote:  {path}")

@@ -116,13 +116,13 @@ def fetch(
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where the files go.")] = _DATASETS,
 ) -> None:
     """Download the files of the scene NAME, from the first source that has them."""
-    from hsi_se.cli.terminal import show_progress
+    from hsi_se.cli.terminal import start_session
     from hsi_se.scene.fetch import fetch_scene
     from hsi_se.scene.loading import get_known
 
     known = get_known(name)
-    with show_progress() as progress:
-        paths = fetch_scene(known, to, progress=progress)
+    with start_session() as session:
+        paths = fetch_scene(known, to, progress=session.observer)
     for path in paths:
         print(f"file:  {path}")
     print(f"next:  scene: {known.name} in a config" + ("" if to == _DATASETS else f", and --data {to}"))

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -17,6 +18,7 @@ from hsi_se.report.tables import (
     clock,
 )
 from hsi_se.system.processes import is_first
+from hsi_se.system.session import Session
 
 if TYPE_CHECKING:
     pass
@@ -25,8 +27,14 @@ _LINE_EVERY_S = 10.0
 
 
 @contextmanager
-def show_progress() -> Iterator[Observer]:
-    """Yields an observer that shows what it is told until the block ends."""
+def start_session(*, data: Path | None = None, device: str = "auto") -> Iterator[Session]:
+    """Yields a session whose observer shows progress on standard error until the block ends."""
+    with _show_progress() as observer:
+        yield Session(data, device, observer)
+
+
+@contextmanager
+def _show_progress() -> Iterator[Observer]:
     if not is_first():  # of several processes, one speaks
         yield Silent()
         return

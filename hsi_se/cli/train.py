@@ -54,22 +54,16 @@ def train(
             "--overwrite: has no effect beside --seeds, which keeps finished runs; leave it out"
         )
 
-    from hsi_se.cli.terminal import show_progress
+    from hsi_se.cli.terminal import start_session
     from hsi_se.workflows import series
     from hsi_se.workflows import train as experiment
 
-    with show_progress() as observer:
+    with start_session(data=data, device=device) as session:
         if seeds is None:
-            folder = str(
-                experiment.train(
-                    settings, data=data, run=run, device=device, overwrite=overwrite, observer=observer
-                )
-            )
+            folder = str(experiment.train(settings, out=run, overwrite=overwrite, session=session))
         else:
             numbers = parse_seeds(seeds)
-            folder = str(
-                series.train_series(settings, numbers, data=data, run=run, device=device, observer=observer)
-            )
+            folder = str(series.train_series(settings, numbers, out=run, session=session))
     _print_run(folder)
 
 
@@ -78,11 +72,11 @@ def _resume(run: Path, *, data: Path | None) -> str:
 
     folder = open_unfinished(run)
 
-    from hsi_se.cli.terminal import show_progress
+    from hsi_se.cli.terminal import start_session
     from hsi_se.workflows import train as experiment
 
-    with show_progress() as observer:
-        return str(experiment.resume(folder, data=data, observer=observer))
+    with start_session(data=data) as session:
+        return str(experiment.resume(folder, session=session))
 
 
 def _print_run(folder: str) -> None:

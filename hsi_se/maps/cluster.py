@@ -15,10 +15,10 @@ from hsi_se.errors import ClusterError
 from hsi_se.prediction.bundled import make_predictor, make_source
 from hsi_se.prediction.logits import Engine
 from hsi_se.prediction.tiles import Prediction, Tile, TilePredictor
-from hsi_se.progress import Observer
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.scene.image import Image, Mask
 from hsi_se.system.cluster import _count_workers
+from hsi_se.system.session import Session
 
 _LOST_S = 60.0  # without any worker
 _LOOK_S = 0.1  # between looks at what is done: a worker has its next tile meanwhile
@@ -31,9 +31,8 @@ def predict_on_cluster(
     tiles: Sequence[range],
     *,
     engine: Engine,
-    device: str,
     client: Any,
-    observer: Observer,
+    session: Session,
 ) -> Iterator[Prediction]:
     """Yields the rows, the logits and the nodata of each tile, in the order in which they are done.
 
@@ -44,9 +43,8 @@ def predict_on_cluster(
         image: from `open_target`.
         tiles: rows of the scene.
         engine: `dense` or `patches`.
-        device: of each worker: `auto`, `cpu` or `cuda`.
         client: from `connect`.
-        observer: told of progress.
+        session: the device of each worker, and the observer here.
 
     Raises:
         ClusterError: the scheduler gives a tile up or is lost, or stays without workers.
@@ -64,7 +62,7 @@ def predict_on_cluster(
         num_workers = max(1, _count_workers(client))  # the first may yet come
         while len(at_work) < _TILES_A_WORKER * num_workers and (tile := next(waiting, None)) is not None:
             read = source.read(tile)
-            future = client.submit(_predict, shared, engine, device, read, pure=False)
+            future = client.submit(_predict, shared, engine, session.device, read, pure=False)
             at_work[future] = tile, read.missing[read.inner]
             done.add(future)
 
@@ -77,7 +75,7 @@ def predict_on_cluster(
             raise ClusterError(_explain(logits, tile, address))
         future.release()
         send()
-        observer.advance(missing.size * bundle.facts.prediction.num_passes)
+        session.observer.advance(missing.size * bundle.facts.prediction.num_passes)
         yield tile, logits, missing
 
 

@@ -22,7 +22,7 @@ from hsi_se.prediction.bundled import load_bundle, make_predictor, make_source, 
 from hsi_se.prediction.class_map import ClassMap
 from hsi_se.prediction.logits import ENGINES, Engine, list_tiles
 from hsi_se.prediction.tiles import Prediction, TilePredictor
-from hsi_se.progress import Observer, Silent
+from hsi_se.progress import Observer
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import find_data
@@ -31,17 +31,16 @@ from hsi_se.scene.image import Image
 from hsi_se.scene.loading import SceneSettings
 from hsi_se.scene.scene import Scene
 from hsi_se.system.cluster import connect
+from hsi_se.system.session import Session
 
 
 def map_scene(
     bundle: ModelBundle | RunFolder | str | Path,
     scene: Scene | SceneSettings | Path,
     *,
-    data: str | Path | None = None,
     engine: Engine = "dense",
-    device: str = "auto",
     tile_rows: int | None = None,
-    observer: Observer | None = None,
+    session: Session = Session(),
 ) -> ClassMap:
     """Returns the classes of a whole scene, which need not be the one of the training.
 
@@ -49,11 +48,9 @@ def map_scene(
         bundle: what a run has learned, or the run's folder.
         scene: one that is loaded, a known scene's name, a file, or a config's `scene` section. Its labels
             are not looked at.
-        data: a folder searched for scenes before `datasets/`.
+        session: the folder of scenes, the device and the observer.
         engine: `dense` or `patches`; see `predict_logits`.
-        device: `auto`, `cpu` or `cuda`.
         tile_rows: rows that are worked on at a time; as many as fit the engine's memory unless given.
-        observer: told of progress.
 
     Returns:
         0 where the scene holds no data.
@@ -61,20 +58,21 @@ def map_scene(
     Raises:
         HsiError: the scene cannot be read, or does not fit the bundle.
     """
-    observer = observer or Silent()
     if not isinstance(bundle, ModelBundle):
         bundle = load_bundle(bundle)
     if isinstance(scene, Path) or (isinstance(scene, str) and find_known_scene(scene) is None):
         scene = SceneFiles(cube=str(scene), labels=str(scene))
-    target = open_target(bundle, scene, data=data)
+    target = open_target(bundle, scene, data=session.data)
     for note in target.notes:
-        observer.note(note)
-    predictor = make_predictor(bundle, engine=engine, device=device)
+        session.observer.note(note)
+    predictor = make_predictor(bundle, engine=engine, device=session.device)
     rows, cols, _ = target.image.shape
     labels = np.zeros((rows, cols), np.int32)
-    observer.start("mapping", total=labels.size * bundle.facts.prediction.num_passes, unit="pixels")
+    session.observer.start("mapping", total=labels.size * bundle.facts.prediction.num_passes, unit="pixels")
     tiles = list_tiles(rows, tile_rows or predictor.choose_tile_rows(cols))
-    for tile, logits, missing in predict_tiles(bundle, target.image, predictor, tiles, observer=observer):
+    for tile, logits, missing in predict_tiles(
+        bundle, target.image, predictor, tiles, observer=session.observer
+    ):
         labels[tile.start : tile.stop] = pick_classes(bundle, logits, missing)
     return ClassMap(labels, bundle.class_names, bundle.facts.palette)
 
@@ -87,11 +85,9 @@ def write_map(
     out: str | Path | None = None,
     probabilities: bool = False,
     engine: Engine = "dense",
-    data: str | Path | None = None,
-    device: str = "auto",
     scheduler: str | None = None,
     tile_rows: int | None = None,
-    observer: Observer | None = None,
+    session: Session = Session(),
 ) -> list[Path]:
     """Maps a scene with what a run has learned, and returns the files that hold the map.
 
@@ -105,25 +101,24 @@ def write_map(
         out: the folder to write; by default `map` in the run folder, with another scene's name behind it.
         probabilities: whether a layer of each class's probability and one of their entropy are written, at
             the temperature that `evaluate` has fitted.
-        engine, data, device, tile_rows, observer: as for `map_scene`.
+        engine, session, tile_rows: as for `map_scene`.
         scheduler: the address of a Dask scheduler, `tcp://host:8786`, whose workers take the tiles.
 
     Raises:
         HsiError: as `map_scene`, or something else is in the way of the files.
     """
-    observer = observer or Silent()
     folder = RunFolder.open(run)
     bundle, record = folder.read_bundle(), folder.read_record()
     _check_storable(bundle, probabilities=probabilities)
     is_own = scene is None and not overrides
     wanted = _find_scene(folder, scene, overrides)
-    target = open_target(bundle, wanted, data=find_data(record, data), is_own=is_own)
+    target = open_target(bundle, wanted, data=find_data(record, session.data), is_own=is_own)
     name = record.scene if scene is None else Path(scene).stem
     result = MapFolder(out if out is not None else folder.path / ("map" if scene is None else f"map-{name}"))
     if out is None and scene is not None:
         result.refuse_other(target.image.raster.path)
     # With a cluster the one here works on no tile: it knows how many rows a tile has.
-    predictor = make_predictor(bundle, engine=engine, device=device if scheduler is None else "cpu")
+    predictor = make_predictor(bundle, engine=engine, device=session.device if scheduler is None else "cpu")
     rows, cols, _ = target.image.shape
     temperature, about = _find_temperature(folder) if probabilities else (None, "")
     digest = _digest(bundle, target, engine, temperature, tile_rows)
@@ -132,7 +127,7 @@ def write_map(
         result.open_draft() as unfinished,
     ):
         if unfinished.list_published() and unfinished.read_journal()[0].get("digest") == digest:
-            observer.note("the map was complete, and only its files are moved into place")
+            session.observer.note("the map was complete, and only its files are moved into place")
             return result.publish(unfinished)
         draft = MapDraft.open(
             unfinished,
@@ -143,29 +138,31 @@ def write_map(
             tile_rows=tile_rows or predictor.choose_tile_rows(cols),
         )
         for note in filter(None, (*target.notes, about)):
-            observer.note(note)
+            session.observer.note(note)
         todo = tuple(draft.todo)
         num_left = sum(map(len, todo))
         if num_left < rows:
-            observer.note(f"going on with a map of which {rows - num_left:,} of {rows:,} rows are done")
+            session.observer.note(
+                f"going on with a map of which {rows - num_left:,} of {rows:,} rows are done"
+            )
         start = time.perf_counter()
         num_passes = bundle.facts.prediction.num_passes
-        observer.start("mapping", total=num_left * cols * num_passes, unit="pixels")
+        session.observer.start("mapping", total=num_left * cols * num_passes, unit="pixels")
         if client is None:
-            done = predict_tiles(bundle, target.image, predictor, todo, observer=observer)
+            done = predict_tiles(bundle, target.image, predictor, todo, observer=session.observer)
         else:
             done = predict_on_cluster(
-                bundle, target.image, todo, engine=engine, device=device, client=client, observer=observer
+                bundle, target.image, todo, engine=engine, client=client, session=session
             )
         for tile, logits, missing in done:
             draft.write(tile, logits, missing)
         elapsed = time.perf_counter() - start
-        observer.note(
+        session.observer.note(
             f"{num_left * cols:,} pixels in {elapsed:.1f} s, {num_left * cols / elapsed:,.0f} pixels/s"
         )
         del predictor, done  # whose weights the pictures need not wait beside
         for note in draft.finish(target, title=f"{name}, mapped by {record.name}", engine=engine):
-            observer.note(note)
+            session.observer.note(note)
         return result.publish(unfinished)
 
 

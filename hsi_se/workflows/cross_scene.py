@@ -11,13 +11,13 @@ from hsi_se.errors import SceneError
 from hsi_se.evaluation.metrics import Evaluation, evaluate_labels
 from hsi_se.models.device import pick_device
 from hsi_se.prediction.bundled import predict_bundled
-from hsi_se.progress import Observer, Silent
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.scene.image import describe_bands
 from hsi_se.scene.loading import load_scene, open_scene_image
 from hsi_se.scene.scene import Scene
 from hsi_se.scene.wavelengths import compare_wavelengths
+from hsi_se.system.session import Session
 
 _FAR = 10.0  # times the spread of the training pixels
 _REST = """\
@@ -66,26 +66,21 @@ def evaluate_on(
     run: str | Path | RunFolder,
     scene: str | SceneFiles | SyntheticScene,
     *,
-    data: str | Path | None = None,
-    device: str = "auto",
-    observer: Observer | None = None,
+    session: Session = Session(),
 ) -> CrossScene:
     """Returns the accuracies of a run's network on another scene; the reduction is that of the training.
 
     Args:
         run: a folder that `train` wrote.
         scene: with the bands that the network was trained on, before or after its bad ones were dropped.
-        data: where to look for the scene before `datasets/`.
-        device: `auto`, `cpu` or `cuda`.
-        observer: told of progress.
+        session: the folder of scenes, the device and the observer.
 
     Raises:
         HsiError: the run or the scene cannot be read, the bands differ, or no label is known.
     """
-    observer = observer or Silent()
     folder = RunFolder.open(run)
     bundle, record = folder.read_bundle(), folder.read_record()
-    other = _load_with_bands(scene, bundle, data)
+    other = _load_with_bands(scene, bundle, session.data)
     notes = [*other.notes]
     notes += compare_wavelengths(
         bundle.facts.wavelengths_nm,
@@ -103,7 +98,11 @@ def evaluate_on(
             "check that both scenes have one scale (scene.scale)"
         )
     logits, _ = predict_bundled(
-        bundle, components, missing=~other.valid, device=pick_device(device), observer=observer
+        bundle,
+        components,
+        missing=~other.valid,
+        device=pick_device(session.device),
+        observer=session.observer,
     )
     evaluation = evaluate_labels(
         other.labels[known],

@@ -7,7 +7,6 @@ from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.models.device import pick_device
 from hsi_se.prediction.bundled import predict_bundled
 from hsi_se.prediction.class_map import classify
-from hsi_se.progress import Observer, Silent
 from hsi_se.report.confidence_figures import save_rejection, save_reliability
 from hsi_se.report.explorer import make_explorer
 from hsi_se.report.figures import save_confusion, save_map, save_split
@@ -17,46 +16,40 @@ from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import open_run
 from hsi_se.runs.records import MappingCost
 from hsi_se.system.memory import Meter
+from hsi_se.system.session import Session
 
 
 def evaluate(
     run: str | Path | RunFolder,
     *,
-    data: str | Path | None = None,
-    device: str = "auto",
-    observer: Observer | None = None,
+    session: Session = Session(),
 ) -> Evaluation:
     """Returns the accuracies of a run on its test pixels, and writes its reports and maps.
 
     Args:
         run: a folder that `train` wrote.
-        data: where to look for the scene; by default where training found it.
-        device: `auto`, `cpu` or `cuda`.
-        observer: told of progress.
+        session: the folder of scenes, the device and the observer.
 
     Raises:
         HsiError: the folder holds no run, or the scene is not the one it was trained on.
     """
-    return assess_run(run, data=data, device=device, observer=observer).evaluation
+    return assess_run(run, session=session).evaluation
 
 
 def assess_run(
     run: str | Path | RunFolder,
     *,
-    data: str | Path | None = None,
-    device: str = "auto",
-    observer: Observer | None = None,
+    session: Session = Session(),
 ) -> Assessment:
     """As `evaluate`, and returns what stands beside the accuracies too: floor, leakage, calibration."""
-    observer = observer or Silent()
-    opened = open_run(run, data=data)
+    opened = open_run(run, data=session.data)
     folder, record, config, bundle = opened.folder, opened.record, opened.config, opened.bundle
     split, scene, components = opened.split, opened.scene, opened.components
-    torch_device = pick_device(device)
+    torch_device = pick_device(session.device)
 
     meter = Meter(torch_device)
     logits, unsmoothed = predict_bundled(
-        bundle, components, missing=~scene.valid, device=torch_device, observer=observer
+        bundle, components, missing=~scene.valid, device=torch_device, observer=session.observer
     )
     cost = meter.stop()
     place = scene.georeference

@@ -16,7 +16,7 @@ from hsi_se.models.cnn3d import Cnn3d
 from hsi_se.models.device import pick_device
 from hsi_se.models.inference import predict_patches
 from hsi_se.prediction.bundled import build_bundled_model
-from hsi_se.progress import Observer, Silent
+from hsi_se.progress import Observer
 from hsi_se.report.explanation_figure import save_explanation
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.explanation import ClassPixels, Explanation, GateExplanation, Spectrum
@@ -24,6 +24,7 @@ from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import OpenedRun, open_run
 from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
 from hsi_se.scene.raster import Floats
+from hsi_se.system.session import Session
 
 _BLOCKS = "hsi_se.attention."
 
@@ -67,24 +68,19 @@ class ClassMeans:
 def explain(
     run: str | Path | RunFolder,
     *,
-    data: str | Path | None = None,
-    device: str = "auto",
-    observer: Observer | None = None,
+    session: Session = Session(),
 ) -> Explanation:
     """Returns what a run's gates do to the classes of its test pixels, and writes it beside the run.
 
     Args:
         run: a folder that `train` wrote.
-        data: where to look for the scene; by default where training found it.
-        device: `auto`, `cpu` or `cuda`.
-        observer: told of progress.
+        session: the folder of scenes, the device and the observer.
 
     Raises:
         HsiError: as `evaluate`; or the network has no channel gate.
     """
-    observer = observer or Silent()
-    opened = open_run(run, data=data)
-    model = build_bundled_model(opened.bundle).to(pick_device(device))
+    opened = open_run(run, data=session.data)
+    model = build_bundled_model(opened.bundle).to(pick_device(session.device))
     gates = find_gates(model)
     skipped = list_other_blocks(model)
     if not gates:
@@ -95,7 +91,7 @@ def explain(
         )
     scene, split = opened.scene, opened.split
     classes = to_targets(scene.labels, split.test, scene.class_ids)
-    means = measure_gates(model, gates, opened, classes, observer)
+    means = measure_gates(model, gates, opened, classes, session.observer)
     counts = np.bincount(classes, minlength=scene.num_classes).tolist()
     present = [(label, count) for label, count in zip(scene.class_ids.tolist(), counts, strict=True) if count]
     explanation = Explanation(

@@ -10,11 +10,11 @@ from hsi_se.errors import ConfigError
 from hsi_se.evaluation.audit import SplitAudit, audit_split
 from hsi_se.models import build_model
 from hsi_se.models.cost import BlockCost, StageCost, compare_blocks, count_stage_costs
-from hsi_se.progress import Observer, Silent
 from hsi_se.sampling.splits import make_split
 from hsi_se.scene.catalogue import find_known_scene
 from hsi_se.scene.loading import load_ground_truth, load_scene
 from hsi_se.scene.scene import GroundTruth
+from hsi_se.system.session import Session
 
 
 def audit_config(config: Config, *, data: str | Path | None = None) -> tuple[GroundTruth, SplitAudit]:
@@ -63,9 +63,7 @@ def describe_network(config: Config, *, data: str | Path | None = None) -> Netwo
     return NetworkDescription(title, shape, tuple(count_stage_costs(model)))
 
 
-def compare_attention(
-    config: Config, *, data: str | Path | None = None, observer: Observer | None = None
-) -> list[BlockCost]:
+def compare_attention(config: Config, *, session: Session = Session()) -> list[BlockCost]:
     """Returns what every kind of block costs at every point of the network that a config describes.
 
     Raises:
@@ -73,15 +71,14 @@ def compare_attention(
     """
     if not isinstance(config.model, Network):
         raise ConfigError(f"model.name = {config.model.name}: has no points for attention; name a network")
-    _, num_bands, num_classes = _find_sizes(config, data)
-    observer = observer or Silent()
-    observer.start("comparing", total=len(config.model.points) * len(list_blocks()), unit="blocks")
+    _, num_bands, num_classes = _find_sizes(config, session.data)
+    session.observer.start("comparing", total=len(config.model.points) * len(list_blocks()), unit="blocks")
     rows = []
     for row in compare_blocks(
         config.model, num_bands=num_bands, patch_size=config.patch.size, num_classes=num_classes
     ):
         rows.append(row)
-        observer.advance(1)
+        session.observer.advance(1)
     return rows
 
 

@@ -9,13 +9,13 @@ from hsi_se.config.experiment import Config
 from hsi_se.config.split import BlocksSplit, MasksSplit, PerClass, RandomSplit
 from hsi_se.errors import ConfigError, RunError
 from hsi_se.evaluation.assessment import Assessment
-from hsi_se.progress import Observer, Silent
 from hsi_se.report.tables import render_series
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.series import SeriesFolder, SeriesReport, summarize_series
 from hsi_se.sampling.splits import count_training_side, make_split
 from hsi_se.scene.loading import load_ground_truth
 from hsi_se.system.processes import is_distributed
+from hsi_se.system.session import Session
 from hsi_se.workflows.evaluate import assess_run
 from hsi_se.workflows.train import RUNS, resume, train
 
@@ -24,10 +24,8 @@ def train_series(
     config: Config,
     seeds: Sequence[int],
     *,
-    data: str | Path | None = None,
-    run: str | Path | None = None,
-    device: str = "auto",
-    observer: Observer | None = None,
+    out: str | Path | None = None,
+    session: Session = Session(),
 ) -> SeriesFolder:
     """Trains a config once a seed and returns the folder that holds the runs.
 
@@ -38,9 +36,8 @@ def train_series(
     Raises:
         HsiError: a mistake in the config or the scene, or the folder holds something else.
     """
-    observer = observer or Silent()
     _refuse_torchrun("--seeds")
-    folder = SeriesFolder(run if run is not None else _default_folder("seeds", config))
+    folder = SeriesFolder(out if out is not None else _default_folder("seeds", config))
     folder.check_free()
     for place, seed in enumerate(seeds, start=1):
         seeded = config.model_copy(update={"seed": seed})
@@ -48,26 +45,23 @@ def train_series(
             try:
                 claims.enter_context(folder.hold_seed(seed))
             except RunError:
-                observer.note(f"seed {seed} is left to another process, which is at it")
+                session.observer.note(f"seed {seed} is left to another process, which is at it")
                 continue
-            observer.note(f"seed {seed} ({place} of {len(seeds)})")
-            train_unless_finished(seeded, folder.run_of(seed), data=data, device=device, observer=observer)
+            session.observer.note(f"seed {seed} ({place} of {len(seeds)})")
+            train_unless_finished(seeded, folder.run_of(seed), session=session)
     return folder
 
 
 def evaluate_series(
     folder: str | Path | SeriesFolder,
     *,
-    data: str | Path | None = None,
-    device: str = "auto",
-    observer: Observer | None = None,
+    session: Session = Session(),
 ) -> SeriesReport:
     """Evaluates every run of a series, writes their reports and the one over all, and returns that."""
-    observer = observer or Silent()
     series = SeriesFolder.open(folder)
     for run in series.list_runs():
-        observer.note(f"{run}")
-        assess_run(run, data=data, device=device, observer=observer)
+        session.observer.note(f"{run}")
+        assess_run(run, session=session)
     report = summarize_series(series)
     series.write_report(report, text=render_series(report, series))
     return report
@@ -90,10 +84,8 @@ class Gap:
 def measure_gap(
     config: Config,
     *,
-    data: str | Path | None = None,
-    run: str | Path | None = None,
-    device: str = "auto",
-    observer: Observer | None = None,
+    out: str | Path | None = None,
+    session: Session = Session(),
 ) -> Gap:
     """Trains and evaluates a config on blocks and at random, and returns the two side by side.
 
@@ -104,27 +96,26 @@ def measure_gap(
         ConfigError: the split has no training share that blocks could take over.
         HsiError: as `train`.
     """
-    observer = observer or Silent()
     _refuse_torchrun("gap")
     blocks_config = config.model_copy(update={"split": _to_blocks(config)})
-    truth = load_ground_truth(config.scene, data)
-    split = make_split(truth, blocks_config.split, seed=config.seed, data=data)
+    truth = load_ground_truth(config.scene, session.data)
+    split = make_split(truth, blocks_config.split, seed=config.seed, data=session.data)
     random_split = RandomSplit(
         kind="random",
         train=PerClass(per_class=count_training_side(truth, split)),
         validation=config.split.validation,
         seed=config.split.seed,
     )
-    parent = Path(run) if run is not None else _default_folder("gap", config)
+    parent = Path(out) if out is not None else _default_folder("gap", config)
     found = []
     for kind, variant in (
         ("random", config.model_copy(update={"split": random_split})),
         ("blocks", blocks_config),
     ):
         path = parent / kind
-        observer.note(f"{kind} split")
-        train_unless_finished(variant, path, data=data, device=device, observer=observer)
-        found.append(assess_run(path, data=data, device=device, observer=observer))
+        session.observer.note(f"{kind} split")
+        train_unless_finished(variant, path, session=session)
+        found.append(assess_run(path, session=session))
     return Gap(found[0], found[1], folder=parent)
 
 
@@ -138,26 +129,24 @@ def _refuse_torchrun(what: str) -> None:
         raise ConfigError(f"{what}: torchrun shares one training; start the runs one by one")
 
 
-def train_unless_finished(
-    config: Config, path: Path, *, data: str | Path | None, device: str, observer: Observer
-) -> None:
+def train_unless_finished(config: Config, path: Path, *, session: Session) -> None:
     """Trains into `path`, or keeps or finishes the run there if it is of the same settings.
 
     Raises:
         RunError: a run of other settings is there.
     """
     if not path.exists():
-        train(config, data=data, run=path, device=device, observer=observer)
+        train(config, out=path, session=session)
         return
     folder = RunFolder(path)
     facts = folder.read_progress()[0] if folder.is_unfinished else RunFolder.open(path).read_record()
     if facts.config_digest != config.digest:
         raise RunError(f"{path}: holds a run of other settings; name another folder with --run DIR")
     if folder.is_unfinished:
-        observer.note(f"{path} goes on")
-        resume(path, data=data, observer=observer)
+        session.observer.note(f"{path} goes on")
+        resume(path, session=session)
     else:
-        observer.note(f"{path} is finished")
+        session.observer.note(f"{path} is finished")
 
 
 def _to_blocks(config: Config) -> BlocksSplit:

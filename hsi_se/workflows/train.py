@@ -22,7 +22,7 @@ from hsi_se.models.cost import count_macs, count_parameters
 from hsi_se.models.device import pick_device
 from hsi_se.models.network import Network
 from hsi_se.prediction.bundled import Classifier
-from hsi_se.progress import Observer, Silent
+from hsi_se.progress import Observer
 from hsi_se.runs.bundle import BundleFacts, ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.lifecycle import Logged, begin_run, check_free, open_unfinished, until_finished
@@ -37,6 +37,7 @@ from hsi_se.scene.scene import Scene
 from hsi_se.system.locks import hold
 from hsi_se.system.memory import Meter
 from hsi_se.system.processes import listening
+from hsi_se.system.session import Session
 from hsi_se.training.adapt import adapt_norms
 from hsi_se.training.checkpoint import Checkpoints
 from hsi_se.training.classical import fit_classical
@@ -51,11 +52,9 @@ RUNS = Path("runs")
 def train(
     config: Config,
     *,
-    data: str | Path | None = None,
-    run: str | Path | None = None,
-    device: str = "auto",
+    out: str | Path | None = None,
     overwrite: bool = False,
-    observer: Observer | None = None,
+    session: Session = Session(),
 ) -> RunFolder:
     """Trains the network that a config describes and returns the run folder it has written.
 
@@ -64,25 +63,22 @@ def train(
 
     Args:
         config: from `load_config`.
-        data: a folder searched for scenes before `datasets/`.
-        run: the folder to write; by default `runs/DATE-NAME-DIGEST`.
-        device: `auto`, `cpu` or `cuda`.
+        session: the folder of scenes, the device and the observer.
+        out: the folder to write; by default `runs/DATE-NAME-DIGEST`.
         overwrite: whether a run that is already there is replaced.
-        observer: told of progress.
 
     Raises:
         HsiError: a mistake in the config, the scene or the run folder; nothing is left of it.
     """
-    observer = observer or Silent()
-    path = Path(run) if run is not None else default_run(config)
-    torch_device = pick_device(device)
+    path = Path(out) if out is not None else default_run(config)
+    torch_device = pick_device(session.device)
     with join(torch_device) as world:
         if world.is_first:
             check_free(path, overwrite=overwrite)
-        setting = prepare(config, data=data, device=torch_device)
-        start = _describe_start(setting, data=data)
+        setting = prepare(config, data=session.data, device=torch_device)
+        start = _describe_start(setting, data=session.data)
         with ExitStack() as stack:
-            folder = RunFolder(path)
+            folder, observer = RunFolder(path), session.observer
             if world.is_first:
                 for note in setting.notes:
                     observer.note(note)
@@ -93,24 +89,20 @@ def train(
     return RunFolder(path)
 
 
-def resume(
-    run: str | Path | RunFolder, *, data: str | Path | None = None, observer: Observer | None = None
-) -> RunFolder:
+def resume(run: str | Path | RunFolder, *, session: Session = Session()) -> RunFolder:
     """Finishes a run that was interrupted, with its own config, split and device, and returns its folder.
 
     On a CPU, with as many threads as before, the weights are those of a run that was never interrupted.
 
     Args:
         run: a folder that `train` began.
-        data: where to look for the scene; by default where training found it.
-        observer: told of progress.
+        session: the folder of scenes and the observer; the device is the one that the run began on.
 
     Raises:
         HsiError: there is no unfinished run, another process trains it, or its config, its scene, its
             split or its checkpoints are not what they were.
     """
-    observer = observer or Silent()
-    folder = open_unfinished(run)
+    folder, observer = open_unfinished(run), session.observer
     with ExitStack() as stack:
         world = stack.enter_context(join(pick_device(folder.read_progress()[0].device_kind)))
         if world.is_first:
@@ -123,7 +115,7 @@ def resume(
         if split.digest != start.split_digest:
             raise RunError(f"{folder.split}: was changed since the run began; train again with --overwrite")
         torch_device = pick_device(start.device_kind)
-        setting = prepare(config, data=find_data(start, data), device=torch_device, split=split)
+        setting = prepare(config, data=find_data(start, session.data), device=torch_device, split=split)
         check_edition(folder, start, found=setting.scene_digest)
         if world.is_first:
             for note in warn_of_emulation(start.precision, torch_device):

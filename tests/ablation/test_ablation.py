@@ -21,7 +21,7 @@ from hsi_se.ablation.file import Ablation, PlannedRun, load_ablation
 from hsi_se.ablation.record import AblationFolder
 from hsi_se.errors import ClusterError, RunError, TrainingError
 from hsi_se.system import memory as measure
-from tests.conftest import ROOT, TINY
+from tests.conftest import CPU, ROOT, TINY
 from tests.maps.test_cluster import ENVIRONMENT, start_cluster
 
 SET = ", ".join(text.replace("=", ": ", 1) for text in TINY)
@@ -60,7 +60,7 @@ def file(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def finished(file, tmp_path_factory) -> AblationFolder:
     out = tmp_path_factory.mktemp("ablation") / "out"
-    return runner.run_ablation(load_ablation(file), out=out, device="cpu", watcher=Log())[0]
+    return runner.run_ablation(load_ablation(file), out=out, session=CPU, watcher=Log())[0]
 
 
 def numbers_of(folder: AblationFolder) -> dict:
@@ -124,7 +124,7 @@ def test_a_second_start_runs_only_what_is_not_finished(finished, tmp_path, monke
         runner, "train_unless_finished", lambda *a, **k: trained.append(a[1]) or train(*a, **k)
     )
     log = Log()
-    _, report = runner.run_ablation(load_ablation(more), out=out, device="cpu", watcher=log)
+    _, report = runner.run_ablation(load_ablation(more), out=out, session=CPU, watcher=log)
     assert [run[:2] for run in log.changes if run[2] == "running"] == [("se", 1), ("none", 2), ("se", 2)]
     assert len(trained) == 3
     after = weights_of(folder)
@@ -221,7 +221,7 @@ def test_a_folder_of_something_else_is_refused(file, tmp_path):
         mine.parent.mkdir(exist_ok=True)
         mine.write_text("mine")
         with pytest.raises(RunError, match="exists and is no ablation; name another folder with --out DIR"):
-            runner.run_ablation(load_ablation(file), out=out, device="cpu", watcher=Log())
+            runner.run_ablation(load_ablation(file), out=out, session=CPU, watcher=Log())
         assert mine.read_text() == "mine"
 
 
@@ -229,7 +229,7 @@ def test_a_variant_that_has_changed_under_its_name_is_refused(finished, tmp_path
     other = tmp_path / "tiny.yaml"
     other.write_text(FILE.replace("{kind: se}", "{kind: se, reduction: 4}"))
     with pytest.raises(RunError, match=r"se/seed-0: holds a run of other settings than variants\.se has now"):
-        runner.run_ablation(load_ablation(other), out=finished.path, device="cpu", watcher=Log())
+        runner.run_ablation(load_ablation(other), out=finished.path, session=CPU, watcher=Log())
 
 
 @pytest.mark.slow
@@ -244,7 +244,7 @@ def test_an_interrupted_ablation_has_a_report_of_what_is_finished(file, tmp_path
 
     monkeypatch.setattr(runner, "assess_run", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        runner.run_ablation(load_ablation(file), out=tmp_path / "out", device="cpu", watcher=Log())
+        runner.run_ablation(load_ablation(file), out=tmp_path / "out", session=CPU, watcher=Log())
     report = AblationFolder.open(tmp_path / "out").read_report()
     assert report.num_missing == 2
     assert report.scenes[0].variants[1].comparison.difference.n == 1
@@ -348,7 +348,7 @@ def many(tmp_path) -> tuple[Path, Ablation]:
 @pytest.mark.slow
 def test_a_cluster_that_loses_a_worker_midway_has_the_sequential_result_to_the_bit(many, tmp_path):
     path, ablation = many
-    alone, _ = runner.run_ablation(ablation, out=tmp_path / "alone", device="cpu", watcher=Log())
+    alone, _ = runner.run_ablation(ablation, out=tmp_path / "alone", session=CPU, watcher=Log())
     torn = AblationFolder(tmp_path / "torn")
     cluster = tmp_path / "cluster"
     cluster.mkdir()

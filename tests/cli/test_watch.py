@@ -21,12 +21,12 @@ from hsi_se.cli.watch import draw, draw_curve, follow, list_progress
 from hsi_se.runs.folder import RunFolder
 from hsi_se.system.locks import hold
 from tests.ablation.test_ablation import FILE, Log
-from tests.conftest import ROOT, TINY
+from tests.conftest import CPU, ROOT, TINY
 
 
 @pytest.fixture(scope="module")
 def finished(tiny_config, tmp_path_factory) -> RunFolder:
-    return hsi_se.train(tiny_config, run=tmp_path_factory.mktemp("runs") / "tiny", device="cpu")
+    return hsi_se.train(tiny_config, out=tmp_path_factory.mktemp("runs") / "tiny", session=CPU)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_an_ablation_is_followed_run_by_run_until_its_report_misses_none(tmp_pat
 
     def work() -> None:
         try:
-            run_ablation(ablation, out=out, device="cpu", watcher=Log())
+            run_ablation(ablation, out=out, session=CPU, watcher=Log())
         except BaseException as error:  # which a thread would keep to itself
             failures.append(error)
 

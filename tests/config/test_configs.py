@@ -4,7 +4,7 @@ import pytest
 
 import hsi_se
 from hsi_se.config.yaml_file import load_config
-from tests.conftest import ROOT
+from tests.conftest import CPU, ROOT
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 NAMES = {
@@ -43,5 +43,5 @@ def test_a_config_runs_for_an_epoch_on_a_small_scene(path, tmp_path):
     config = load_config(path, small)
     if config.patch.size > 11:
         small.append("patch.size=11")  # the 2-D-first network at 25 is 123 M parameters
-    run = hsi_se.train(load_config(path, small), run=tmp_path / "run", device="cpu")
+    run = hsi_se.train(load_config(path, small), out=tmp_path / "run", session=CPU)
     assert hsi_se.evaluate(run).num_test > 0

@@ -24,7 +24,8 @@ from hsi_se.prediction.logits import list_tiles
 from hsi_se.prediction.tiles import TileSource
 from hsi_se.progress import Silent
 from hsi_se.runs.folder import RunFolder
-from tests.conftest import ROOT
+from hsi_se.system.session import Session
+from tests.conftest import CPU, ROOT
 
 DASK = str(Path(sys.executable).parent / "dask")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -33,24 +34,26 @@ MAP = """
 import sys, time
 from hsi_se.maps import cluster
 from hsi_se.maps import write as cartography
+from hsi_se.system.session import Session
 predict = cluster._predict
 def slowly(*arguments):
     time.sleep(float({pause}))
     return predict(*arguments)
 cluster._predict = slowly
-cartography.write_map(sys.argv[1], scheduler=sys.argv[2], out=sys.argv[3], device="cpu", tile_rows=2)
+cpu = Session(device="cpu")
+cartography.write_map(sys.argv[1], scheduler=sys.argv[2], out=sys.argv[3], session=cpu, tile_rows=2)
 """
 
 
 @pytest.fixture(scope="module")
 def run(tiny_config, tmp_path_factory) -> RunFolder:
-    return hsi_se.train(tiny_config, run=tmp_path_factory.mktemp("cluster") / "run", device="cpu")
+    return hsi_se.train(tiny_config, out=tmp_path_factory.mktemp("cluster") / "run", session=CPU)
 
 
 @pytest.fixture(scope="module")
 def expected(run, tmp_path_factory) -> bytes:
     out = tmp_path_factory.mktemp("local") / "out"
-    write_map(run, out=out, device="cpu", tile_rows=2)
+    write_map(run, out=out, session=CPU, tile_rows=2)
     return (out / "map.img").read_bytes()
 
 
@@ -188,7 +191,8 @@ def farm() -> Iterator[Farm]:
 
 
 def map_on(farm: Farm, run: RunFolder, out: Path, observer: Silent | None = None) -> None:
-    write_map(run, scheduler=farm.address, out=out, device="cpu", tile_rows=2, observer=observer)
+    session = Session(device="cpu", observer=observer or Silent())
+    write_map(run, scheduler=farm.address, out=out, session=session, tile_rows=2)
 
 
 def test_a_map_starts_with_a_worker_that_comes_late(run, expected, farm, tmp_path):
@@ -242,10 +246,11 @@ def test_workers_that_come_later_are_given_tiles_too(run, farm, monkeypatch):
     monkeypatch.setattr(TileSource, "read", count)
     bundle = run.read_bundle()
     image = open_target(bundle, run.read_config().scene).image
-    options = {"engine": "dense", "device": "cpu", "observer": Silent()}
     farm.add_worker()
     with cluster.connect(farm.address) as client:
-        done = cluster.predict_on_cluster(bundle, image, list_tiles(24, 2), client=client, **options)
+        done = cluster.predict_on_cluster(
+            bundle, image, list_tiles(24, 2), engine="dense", client=client, session=CPU
+        )
         next(done)
         assert len(reads) == 1 + 2
         farm.add_worker()

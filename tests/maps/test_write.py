@@ -38,7 +38,8 @@ from hsi_se.sampling.patches import pad_cube
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.loading import open_scene_image
 from hsi_se.scene.scene import Scene
-from tests.conftest import ROOT, TINY
+from hsi_se.system.session import Session
+from tests.conftest import CPU, ROOT, TINY
 
 NODATA = -9999
 IDS = (1, 10, 12)
@@ -98,14 +99,12 @@ def run(folder) -> RunFolder:
     np.save(folder / "labels.npy", np.resize(np.array(IDS, np.uint8), SIZE))
     scene = f"scene={{cube: {cube}, labels: {folder}/labels.npy, class_names: {json.dumps(NAMES)}}}"
     changes = [*TINY, scene, "train.epochs=1", "split.train=0.3", "model.attention={fold: {kind: se}}"]
-    return hsi_se.train(
-        load_config(ROOT / "configs" / "demo.yaml", changes), run=folder / "run", device="cpu"
-    )
+    return hsi_se.train(load_config(ROOT / "configs" / "demo.yaml", changes), out=folder / "run", session=CPU)
 
 
 def map_again(run: RunFolder, out: Path, **changes) -> tuple[MapFolder, Notes]:
     notes = Notes()
-    write_map(run, out=out, device="cpu", observer=notes, **changes)
+    write_map(run, out=out, session=Session(device="cpu", observer=notes), **changes)
     return MapFolder(out), notes
 
 
@@ -182,8 +181,10 @@ MEASURE = """
 import resource, sys
 import numpy as np, torch
 from hsi_se.maps.write import map_scene, write_map
+from hsi_se.system.session import Session
 torch.set_num_threads(1)
-write_map(sys.argv[1], scene=sys.argv[2], out=sys.argv[3], device="cpu", tile_rows=16, probabilities=True)
+cpu = Session(device="cpu")
+write_map(sys.argv[1], scene=sys.argv[2], out=sys.argv[3], session=cpu, tile_rows=16, probabilities=True)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
@@ -316,15 +317,15 @@ def test_a_map_of_another_file_with_the_same_name_is_not_replaced(run, tmp_path,
         (tmp_path / folder).mkdir()
         write_scene(tmp_path / folder / "flight.tif")
     monkeypatch.chdir(tmp_path)
-    written = write_map(run, scene="east/flight.tif", device="cpu")
+    written = write_map(run, scene="east/flight.tif", session=CPU)
     assert {path.parent for path in written} == {run.path / "map-flight"}
     with pytest.raises(
         RunError, match=r"map-flight: holds the map of .*east/flight.tif; name another folder"
     ):
-        write_map(run, scene="west/flight.tif", device="cpu")
+        write_map(run, scene="west/flight.tif", session=CPU)
     monkeypatch.chdir("east")
-    assert write_map(run, scene="flight.tif", device="cpu") == written
-    assert write_map(run, scene="../west/flight.tif", device="cpu", out="../west/map")
+    assert write_map(run, scene="flight.tif", session=CPU) == written
+    assert write_map(run, scene="../west/flight.tif", session=CPU, out="../west/map")
 
 
 def test_the_picture_shows_the_class_colours(result, run, expected):
@@ -464,7 +465,7 @@ def test_values_that_are_not_finite_stay_nodata(run):
     cube[12, 9, 3] = np.nan
     object.__setattr__(odd, "cube", cube)
     notes = Notes()
-    labels = hsi_se.map_scene(run, odd, observer=notes).labels
+    labels = hsi_se.map_scene(run, odd, session=Session(observer=notes)).labels
     assert labels[12, 9] == 0
     assert (labels == 0).sum() == 1
     assert any(note.startswith("1 pixels hold values that are not finite") for note in notes.notes)
@@ -472,7 +473,7 @@ def test_values_that_are_not_finite_stay_nodata(run):
 
 def test_votes_are_not_sold_as_probabilities(tmp_path):
     changes = [*TINY, "model={name: svm, penalty: 1, gamma: 0.1}"]
-    run = hsi_se.train(load_config(ROOT / "configs" / "demo.yaml", changes), run=tmp_path / "run")
+    run = hsi_se.train(load_config(ROOT / "configs" / "demo.yaml", changes), out=tmp_path / "run")
     with pytest.raises(ConfigError, match=r"--probabilities: .* are votes"):
         write_map(run, probabilities=True)
     result, _ = map_again(run, tmp_path / "out")
@@ -484,13 +485,15 @@ def test_votes_are_not_sold_as_probabilities(tmp_path):
 MAP_SLOWLY = """
 import sys, time
 from hsi_se.maps import write as cartography
+from hsi_se.system.session import Session
 predict = cartography.predict_tiles
 def slowly(*arguments, **named):
     for tile in predict(*arguments, **named):
         time.sleep(0.3)
         yield tile
 cartography.predict_tiles = slowly
-cartography.write_map(sys.argv[1], out=sys.argv[2], device="cpu", tile_rows=1, probabilities=True)
+cpu = Session(device="cpu")
+cartography.write_map(sys.argv[1], out=sys.argv[2], session=cpu, tile_rows=1, probabilities=True)
 """
 
 

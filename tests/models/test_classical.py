@@ -102,7 +102,7 @@ def test_a_single_class_is_refused():
 @pytest.mark.parametrize("name", ["svm", "random_forest"])
 def test_they_run_under_the_same_train_and_eval_and_report(name, tmp_path):
     config = load_config(ROOT / "configs" / "demo.yaml", (*TINY, f"model={{name: {name}}}"))
-    run = hsi_se.train(config, run=tmp_path / name)
+    run = hsi_se.train(config, out=tmp_path / name)
     assert any("the train section has no effect" in note for note in run.read_record().notes)
     evaluation = hsi_se.evaluate(run)
     report = json.loads(run.report.read_text())

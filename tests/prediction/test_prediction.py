@@ -120,7 +120,7 @@ def test_a_prediction_over_symmetries_turns_with_the_scene():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("smoothed") / "run"
-    return hsi_se.train(load_config(DEMO, (*TINY, SMOOTHING, "train.epochs=8")), run=folder)
+    return hsi_se.train(load_config(DEMO, (*TINY, SMOOTHING, "train.epochs=8")), out=folder)
 
 
 def test_a_report_gives_the_accuracies_before_smoothing_too(run):

@@ -23,14 +23,14 @@ from hsi_se.report.explorer import FULL, Explorer, _quantise
 from hsi_se.runs.explanation import ClassPixels, Explanation, GateExplanation
 from hsi_se.runs.folder import RunFolder
 from hsi_se.workflows.evaluate import assess_run
-from tests.conftest import ROOT, TINY
+from tests.conftest import CPU, ROOT, TINY
 
 RNG = np.random.default_rng(0)
 
 
 @pytest.fixture(scope="module")
 def run(tiny_config, tmp_path_factory) -> RunFolder:
-    folder = hsi_se.train(tiny_config, run=tmp_path_factory.mktemp("runs") / "tiny", device="cpu")
+    folder = hsi_se.train(tiny_config, out=tmp_path_factory.mktemp("runs") / "tiny", session=CPU)
     hsi_se.evaluate(folder)
     return folder
 
@@ -189,7 +189,7 @@ def test_two_classes_have_a_page_too(tmp_path):
     np.savez(tmp_path / "labels.npz", labels=np.where(scene.labels > 4, 40, np.minimum(scene.labels, 1)))
     section = f"scene={{cube: {tmp_path}/scene.npz, labels: {tmp_path}/labels.npz, nodata: nan}}"
     config = load_config(ROOT / "configs" / "demo.yaml", [*TINY, section])
-    run = hsi_se.train(config, run=tmp_path / "run", device="cpu")
+    run = hsi_se.train(config, out=tmp_path / "run", session=CPU)
     assessment = assess_run(run)
     maps = unpack(run.page.read_text(), "maps")
     assert maps["top_classes"].shape == (24, 24, 2)

@@ -12,7 +12,8 @@ from hsi_se.report.page import RunFiles
 from hsi_se.runs.folder import RunFolder
 from hsi_se.sampling.disjoint import Side
 from hsi_se.scene.synthetic import make_synthetic_scene
-from tests.conftest import REAL_SCENES, ROOT, TINY, needs_real_scenes
+from hsi_se.system.session import Session
+from tests.conftest import CPU, REAL_SCENES, ROOT, TINY, needs_real_scenes
 
 LAYERS = ("picture", "prediction", "truth", "errors", "certainty", "split")
 LIT = (255, 220, 0)
@@ -24,7 +25,7 @@ SCHEMES = ("light", "dark")
 def run(tmp_path_factory) -> RunFolder:
     """More epochs than two would leave the little errors that the tests want to see none."""
     config = load_config(ROOT / "configs" / "demo.yaml", TINY)
-    folder = hsi_se.train(config, run=tmp_path_factory.mktemp("runs") / "tiny", device="cpu")
+    folder = hsi_se.train(config, out=tmp_path_factory.mktemp("runs") / "tiny", session=CPU)
     hsi_se.evaluate(folder)
     return folder
 
@@ -154,7 +155,7 @@ def test_the_top_line_and_the_sentence_below_say_what_the_report_says(reader, ru
 @pytest.fixture(scope="module")
 def uncalibrated(tmp_path_factory) -> RunFolder:
     config = load_config(ROOT / "configs" / "demo.yaml", [*TINY, "split.validation=0"])
-    folder = hsi_se.train(config, run=tmp_path_factory.mktemp("runs") / "uncalibrated", device="cpu")
+    folder = hsi_se.train(config, out=tmp_path_factory.mktemp("runs") / "uncalibrated", session=CPU)
     hsi_se.evaluate(folder)
     return folder
 
@@ -619,7 +620,7 @@ def test_the_page_of_indian_pines_is_small_opens_soon_and_pans_smoothly(browser,
         "train={epochs: 1, batch_size: 128}",
     )
     config = load_config(ROOT / "configs" / "indian_pines_se.yaml", changes)
-    run = hsi_se.train(config, data=REAL_SCENES, run=tmp_path / "run", device="cpu")
+    run = hsi_se.train(config, session=Session(data=REAL_SCENES, device="cpu"), out=tmp_path / "run")
     hsi_se.evaluate(run)
     size = run.page.stat().st_size
     assert size <= 12_000_000
@@ -657,7 +658,7 @@ def test_a_page_of_610_by_340_pixels_stays_small_and_says_that_it_lacks_spectra(
         "train={epochs: 1, batch_size: 64}",
     )
     config = load_config(ROOT / "configs" / "demo.yaml", changes)
-    run = hsi_se.train(config, run=tmp_path / "run", device="cpu")
+    run = hsi_se.train(config, out=tmp_path / "run", session=CPU)
     hsi_se.evaluate(run)
     assert run.page.stat().st_size <= 25_000_000
     explorer = RunFiles.read(run).explorer

@@ -7,13 +7,14 @@ import pytest
 
 import hsi_se
 from hsi_se.runs.folder import RunFolder
+from tests.conftest import CPU
 
 NAMES = {"map", "truth", "confusion", "reliability", "rejection", "training"}
 
 
 @pytest.fixture(scope="module")
 def run(tiny_config, tmp_path_factory) -> RunFolder:
-    folder = hsi_se.train(tiny_config, run=tmp_path_factory.mktemp("runs") / "tiny", device="cpu")
+    folder = hsi_se.train(tiny_config, out=tmp_path_factory.mktemp("runs") / "tiny", session=CPU)
     hsi_se.evaluate(folder)
     return folder
 

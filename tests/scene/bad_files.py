@@ -25,6 +25,8 @@ import numpy as np
 import scipy.io
 import spectral.io.envi
 
+from tests.conftest import CPU
+
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 10
 LIMIT_BYTES = 2**30
@@ -92,7 +94,7 @@ def write_originals(folder: Path) -> None:
     from hsi_se.config.yaml_file import load_config
     from hsi_se.workflows.train import train
 
-    run = train(load_config(folder / "yaml"), run=folder / "run", device="cpu")
+    run = train(load_config(folder / "yaml"), out=folder / "run", session=CPU)
     for name in RUN_FILES:
         shutil.copyfile(run.path / name, folder / name)
 

@@ -19,7 +19,7 @@ from hsi_se.scene.loading import load_ground_truth, load_scene
 from hsi_se.scene.scene import Scene
 from hsi_se.scene.synthetic import make_synthetic_scene
 from hsi_se.workflows.preview import audit_config
-from tests.conftest import ROOT, TINY
+from tests.conftest import CPU, ROOT, TINY
 
 HOLE = (slice(3, 9), slice(2, 12))
 
@@ -129,7 +129,7 @@ def test_what_a_nodata_pixel_holds_changes_neither_the_weights_nor_a_number_of_t
         files, _ = write_scene(folder, fill=fill, value=fill)
         override = f"scene={{cube: {files.cube}, labels: {files.labels}, nodata: {fill}, name: mine}}"
         config = load_config(ROOT / "configs" / "demo.yaml", [*TINY, override, "reduction.fit_on=scene"])
-        run = hsi_se.train(config, run=folder / "run", device="cpu")
+        run = hsi_se.train(config, out=folder / "run", session=CPU)
         evaluation = hsi_se.evaluate(run)
         reports.append(json.loads(run.report.read_text()))
         bundles.append(run.bundle_arrays.read_bytes())

@@ -49,7 +49,7 @@ def test_a_large_scene_is_sampled_by_the_seed():
 
 def test_a_run_says_that_batch_norm_saw_the_scene_and_its_weights_are_the_plain_runs(tmp_path):
     runs = [
-        hsi_se.train(load_config(DEMO, (*TINY, f"train.norm_statistics={kind}")), run=tmp_path / kind)
+        hsi_se.train(load_config(DEMO, (*TINY, f"train.norm_statistics={kind}")), out=tmp_path / kind)
         for kind in ("train", "scene")
     ]
     plain, adapted = (hsi_se.load_bundle(run).weights for run in runs)

@@ -9,13 +9,14 @@ import torch
 import hsi_se
 from hsi_se.config.yaml_file import load_config
 from hsi_se.runs.folder import RunFolder
+from hsi_se.system.session import Session
 from hsi_se.training.precision import choose_precision, has_bfloat16
 from hsi_se.workflows import train as experiment
 from tests.conftest import TINY
 from tests.training.test_resume import DEMO, OPTIONS, Impatient, Notes, same_weights
 from tests.training.test_training import are_equal, make_model, run_fit, state_of
 
-CPU = torch.device("cpu")
+PROCESSOR = torch.device("cpu")
 EMULATED = "bfloat16: this device emulates it, many times slower than float32; auto would not"
 
 
@@ -35,19 +36,19 @@ def be_processor(monkeypatch, **capabilities: bool) -> None:
 )
 def test_auto_is_bfloat16_where_the_processor_multiplies_it(monkeypatch, capabilities, expected):
     be_processor(monkeypatch, **capabilities)
-    assert choose_precision("auto", CPU) == expected
-    assert choose_precision("float32", CPU) == "float32"
-    assert choose_precision("bfloat16", CPU) == "bfloat16"
+    assert choose_precision("auto", PROCESSOR) == expected
+    assert choose_precision("float32", PROCESSOR) == "float32"
+    assert choose_precision("bfloat16", PROCESSOR) == "bfloat16"
 
 
 def test_a_torch_that_cannot_tell_computes_in_float32(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert choose_precision("auto", CPU) == "float32"
+    assert choose_precision("auto", PROCESSOR) == "float32"
 
 
 def test_this_processor_is_known_by_what_the_system_says_of_it():
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
-    assert has_bfloat16(CPU) == bool({"avx512_bf16", "amx_bf16", "bf16", "svebf16"} & set(flags))
+    assert has_bfloat16(PROCESSOR) == bool({"avx512_bf16", "amx_bf16", "bf16", "svebf16"} & set(flags))
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -63,7 +64,7 @@ def test_a_run_keeps_its_config_and_records_the_precision(monkeypatch, tmp_path)
     be_processor(monkeypatch)
     config = load_config(DEMO, [*TINY, "train.precision=auto", "train.epochs=1"])
     notes = Notes()
-    run = hsi_se.train(config, run=tmp_path / "run", device="cpu", observer=notes)
+    run = hsi_se.train(config, out=tmp_path / "run", session=Session(device="cpu", observer=notes))
     record = run.read_record()
     assert (record.precision, record.config_digest) == ("float32", config.digest)
     assert run.read_config().train.precision == "auto"
@@ -76,7 +77,7 @@ def test_bfloat16_that_is_emulated_is_named_with_the_remedy(monkeypatch, tmp_pat
     be_processor(monkeypatch)
     config = load_config(DEMO, [*TINY, "train.precision=bfloat16", "train.epochs=1", "model.width=0.25"])
     notes = Notes()
-    run = hsi_se.train(config, run=tmp_path / "run", device="cpu", observer=notes)
+    run = hsi_se.train(config, out=tmp_path / "run", session=Session(device="cpu", observer=notes))
     assert any(EMULATED in note for note in notes.notes)
     assert run.read_record().precision == "bfloat16"
 
@@ -86,14 +87,16 @@ def test_a_run_goes_on_as_it_began_on_another_processor(monkeypatch, tmp_path):
     changes = [*OPTIONS[1::2], "train.precision=auto", "train.epochs=3"]
     config = load_config(DEMO, changes)
     be_processor(monkeypatch, avx512_bf16=True)
-    whole = hsi_se.train(config, run=tmp_path / "whole", device="cpu")
+    whole = hsi_se.train(config, out=tmp_path / "whole", session=Session(device="cpu"))
 
     with pytest.raises(hsi_se.errors.Interrupted):
-        hsi_se.train(config, run=tmp_path / "run", device="cpu", observer=Impatient(in_step=5))
+        hsi_se.train(
+            config, out=tmp_path / "run", session=Session(device="cpu", observer=Impatient(in_step=5))
+        )
     copy = RunFolder(shutil.copytree(tmp_path / "run", tmp_path / "copy"))
     be_processor(monkeypatch)
     notes = Notes()
-    experiment.resume(copy, observer=notes)
+    experiment.resume(copy, session=Session(observer=notes))
     assert any(EMULATED in note for note in notes.notes)
     assert same_weights(copy.path, whole)
     assert copy.read_record().precision == "bfloat16"

@@ -23,6 +23,7 @@ from hsi_se.errors import DivergedError, Interrupted, RunError, TrainingError
 from hsi_se.runs.folder import RunFolder
 from hsi_se.system import files as durable
 from hsi_se.system.processes import Stop, listening
+from hsi_se.system.session import Session
 from hsi_se.training import checkpoint
 from hsi_se.training import fit as fit_module
 from hsi_se.training import step as step_module
@@ -31,7 +32,7 @@ from hsi_se.training.distributed import World
 from hsi_se.training.state import TrainingState
 from hsi_se.workflows import series
 from hsi_se.workflows import train as experiment
-from tests.conftest import ROOT, TINY
+from tests.conftest import CPU, ROOT, TINY
 from tests.processes import Command
 from tests.training.test_training import are_equal, make_model, run_fit, state_of
 
@@ -111,7 +112,7 @@ def killed(tmp_path_factory, _one_thread) -> Path:
     run = tmp_path_factory.mktemp("killed") / "run"
     config = load_config(DEMO, OPTIONS[1::2])
     with pytest.raises(Interrupted, match=f"interrupted; go on with `hsi-se train --resume {run}`"):
-        hsi_se.train(config, run=run, device="cpu", observer=Impatient(in_step=13))
+        hsi_se.train(config, out=run, session=Session(device="cpu", observer=Impatient(in_step=13)))
     assert len(list_checkpoints(run / "checkpoints")) == 2
     return run
 
@@ -393,7 +394,7 @@ def test_a_truncated_checkpoint_is_recognised_and_the_one_before_used(unfinished
     newest, _ = list_checkpoints(unfinished / "checkpoints")
     newest.write_bytes(newest.read_bytes()[:-1000])
     observer = Notes()
-    experiment.resume(unfinished, observer=observer)
+    experiment.resume(unfinished, session=Session(observer=observer))
     assert observer.notes == [
         f"{newest}: is damaged, cut short, or no checkpoint (its digest is another); the one before is used"
     ]
@@ -409,7 +410,7 @@ def test_a_damaged_checkpoint_is_none_of_the_two_that_are_kept(unfinished):
         kept.append(list_checkpoints(unfinished / "checkpoints"))
 
     with pytest.raises(Interrupted):
-        experiment.resume(unfinished, observer=Impatient(in_step=2, look=look))
+        experiment.resume(unfinished, session=Session(observer=Impatient(in_step=2, look=look)))
     assert previous in kept[0]
     assert newest not in kept[0]
     whole = list_checkpoints(unfinished / "checkpoints")
@@ -430,7 +431,7 @@ def test_a_checkpoint_that_the_disk_does_not_give_back_is_named_and_the_one_befo
 
     monkeypatch.setattr(Path, "read_bytes", fail)
     observer = Notes()
-    experiment.resume(unfinished, observer=observer)
+    experiment.resume(unfinished, session=Session(observer=observer))
     assert observer.notes == [f"{newest}: cannot be read (Input/output error); the one before is used"]
     assert same_weights(unfinished, whole)
 
@@ -544,7 +545,7 @@ def test_a_checkpoint_of_something_else_is_refused_by_name(changes, message, unf
 def test_another_number_of_threads_is_said(unfinished):
     change_checkpoint(list_checkpoints(unfinished / "checkpoints")[0], threads=64)
     observer = Notes()
-    experiment.resume(unfinished, observer=observer)
+    experiment.resume(unfinished, session=Session(observer=observer))
     now = torch.get_num_threads()
     assert observer.notes == [f"was saved with threads 64, goes on with {now}: the last bits may differ"]
 
@@ -609,7 +610,7 @@ def test_a_changed_config_scene_or_split_is_not_gone_on_with(unfinished, monkeyp
 def test_without_a_checkpoint_a_run_begins_anew(unfinished, whole):
     shutil.rmtree(unfinished / "checkpoints")
     observer = Notes()
-    experiment.resume(unfinished, observer=observer)
+    experiment.resume(unfinished, session=Session(observer=observer))
     assert observer.notes[0] == f"{unfinished}: has no checkpoint yet, begins anew"
     assert same_weights(unfinished, whole)
 
@@ -627,7 +628,7 @@ def test_an_unfinished_run_is_replaced_only_when_asked(unfinished, whole, call):
 
 def test_a_series_resumes_its_interrupted_run_by_itself(tmp_path):
     config = load_config(DEMO, [*TINY, "train={epochs: 3, batch_size: 16, checkpoint_every_s: 0}"])
-    expected = series.train_series(config, [0, 1], run=tmp_path / "whole", device="cpu")
+    expected = series.train_series(config, [0, 1], out=tmp_path / "whole", session=CPU)
 
     class Impatient(Notes):
         def advance(self, _count: int) -> None:
@@ -637,9 +638,13 @@ def test_a_series_resumes_its_interrupted_run_by_itself(tmp_path):
     for _ in range(2):  # interrupted in its second run, and again
         observer = Impatient()
         with pytest.raises(Interrupted, match=r"go on with `hsi-se train --resume .*seed-1`"):
-            series.train_series(config, [0, 1], run=tmp_path / "seeds", device="cpu", observer=observer)
+            series.train_series(
+                config, [0, 1], out=tmp_path / "seeds", session=Session(device="cpu", observer=observer)
+            )
     observer = Notes()
-    found = series.train_series(config, [0, 1], run=tmp_path / "seeds", device="cpu", observer=observer)
+    found = series.train_series(
+        config, [0, 1], out=tmp_path / "seeds", session=Session(device="cpu", observer=observer)
+    )
     assert f"{found.run_of(1)} goes on" in observer.notes
     for run, whole in zip(found.list_runs(), expected.list_runs(), strict=True):
         assert same_weights(run.path, whole)

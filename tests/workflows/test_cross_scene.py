@@ -14,7 +14,7 @@ from hsi_se.prediction.patchwise import predict_logits
 from hsi_se.scene.loading import load_scene
 from hsi_se.scene.synthetic import make_synthetic_scene
 from hsi_se.workflows.cross_scene import evaluate_on, parse_scene
-from tests.conftest import ROOT, TINY
+from tests.conftest import CPU, ROOT, TINY
 
 ROWS, COLS, BANDS = 24, 26, 16
 NM = np.linspace(400, 1000, BANDS)
@@ -39,7 +39,7 @@ def run(folder):
         f"cube: {files['cube']}, labels: {files['labels']}, drop_bands: [3], wavelengths: {NM.tolist()}"
     )
     config = load_config(ROOT / "configs" / "demo.yaml", [*TINY, f"scene={{{settings}}}"])
-    return hsi_se.train(config, run=folder / "run", device="cpu")
+    return hsi_se.train(config, out=folder / "run", session=CPU)
 
 
 def test_every_labelled_pixel_counts_under_the_trainings_reduction(run, folder):

@@ -15,14 +15,14 @@ from hsi_se.runs.opened import open_run
 from hsi_se.sampling.patches import PatchDataset, pad_cube
 from hsi_se.scene.palette import make_palette
 from hsi_se.workflows import explain as explaining
-from tests.conftest import ROOT, TINY
+from tests.conftest import CPU, ROOT, TINY
 
 BLOCKS = "{conv3d_1: {kind: se, axis: band}, conv3d_3: {kind: eca}, fold: {kind: se}, conv2d: {kind: cbam}}"
 
 
 def train(path, *overrides: str) -> RunFolder:
     return hsi_se.train(
-        load_config(ROOT / "configs" / "demo.yaml", [*TINY, *overrides]), run=path, device="cpu"
+        load_config(ROOT / "configs" / "demo.yaml", [*TINY, *overrides]), out=path, session=CPU
     )
 
 
@@ -33,7 +33,7 @@ def run(tmp_path_factory) -> RunFolder:
 
 @pytest.fixture(scope="module", name="explanation")
 def _explanation(run):
-    return explaining.explain(run, device="cpu")
+    return explaining.explain(run, session=CPU)
 
 
 def test_the_means_are_of_what_the_gates_multiply_by_class_by_class(run, explanation):
@@ -118,7 +118,7 @@ def test_behind_the_fold_channels_are_features_by_depths(tmp_path):
     depths = torch.arange(4.0).view(1, 1, 4, 1, 1).expand(1, 32, 4, 3, 3)  # of the 16 bands, 4 are left
     channels = build_bundled_model(bundle).stages["fold"](depths)[0, :, 0, 0].reshape(32, 4)
     assert torch.equal(channels, torch.arange(4.0).expand(32, 4))
-    gate = explaining.explain(run, device="cpu").gates[0]
+    gate = explaining.explain(run, session=CPU).gates[0]
     profile = np.array(gate.mean_excitation).reshape(-1, 32, 4).mean(axis=1)
     found = np.array(gate.spectrum.mean_excitation)
     assert found[:, 0] == pytest.approx(profile[:, 0])  # the first band is seen by the first depth alone
@@ -185,6 +185,6 @@ def test_gates_inside_residual_blocks_are_found_one_by_one(tmp_path):
     run = train(
         tmp_path / "run", "model={name: se_resnet, attention: {layer1: {kind: se}, layer2: {kind: eca}}}"
     )
-    points = [gate.point for gate in explaining.explain(run, device="cpu").gates]
+    points = [gate.point for gate in explaining.explain(run, session=CPU).gates]
     assert len(points) == 4
     assert [point.split(".")[0] for point in points] == ["layer1", "layer1", "layer2", "layer2"]

@@ -14,7 +14,7 @@ from hsi_se.errors import ConfigError
 from hsi_se.models.inference import evaluation_mode
 from hsi_se.prediction.bundled import build_bundled_model
 from hsi_se.workflows.export import FACTS_FILE, export
-from tests.conftest import ROOT, TINY
+from tests.conftest import CPU, ROOT, TINY
 
 MODELS = {
     "plain": "model={name: hybridsn, width: 0.5}",
@@ -27,7 +27,7 @@ MODELS = {
 def run(request, tmp_path_factory):
     changes = [*TINY, MODELS[request.param], "train.epochs=1"]
     config = load_config(ROOT / "configs" / "demo.yaml", changes)
-    return hsi_se.train(config, run=tmp_path_factory.mktemp("export") / "run", device="cpu")
+    return hsi_se.train(config, out=tmp_path_factory.mktemp("export") / "run", session=CPU)
 
 
 def predict(run, patches: np.ndarray) -> np.ndarray:
@@ -84,7 +84,7 @@ def test_a_torch_program_agrees_and_carries_the_same_facts(run):
 
 def test_a_model_that_is_no_network_and_a_foreign_ending_are_refused(tmp_path):
     changes = [*TINY, "model={name: svm, penalty: 1, gamma: 0.1}"]
-    run = hsi_se.train(load_config(ROOT / "configs" / "demo.yaml", changes), run=tmp_path / "run")
+    run = hsi_se.train(load_config(ROOT / "configs" / "demo.yaml", changes), out=tmp_path / "run")
     with pytest.raises(ConfigError, match=r"model.name = svm is no network"):
         export(run, file_format="onnx")
     with pytest.raises(ConfigError, match=r"--out a.pt: a file of format torch ends in .pt2"):

@@ -110,7 +110,7 @@ def test_the_written_config_trains_on_the_files(inspect, tmp_path, monkeypatch):
     config = load_config("my.yaml", ["train.epochs=1"])
     assert config.name == "my"
     np.testing.assert_array_equal(load_scene(config.scene).labels, scene.labels)
-    bundle = train(config, run="run").read_bundle()
+    bundle = train(config, out="run").read_bundle()
     assert bundle.facts.dropped_bands == {3: "dropped by the config"}
     code, _, err = inspect("inspect", "labels.npy", "cube.mat", *settings, "--write-config", "my.yaml")
     assert code == 2

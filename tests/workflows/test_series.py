@@ -13,8 +13,9 @@ from hsi_se.errors import ConfigError, RunError
 from hsi_se.progress import Silent
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.series import SeriesFolder
+from hsi_se.system.session import Session
 from hsi_se.workflows import series
-from tests.conftest import ROOT, TINY
+from tests.conftest import CPU, ROOT, TINY
 
 
 def tiny(*overrides: str):
@@ -37,7 +38,7 @@ def test_what_is_no_list_of_seeds_is_refused(text):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> SeriesFolder:
-    return series.train_series(tiny(), [0, 1, 2], run=tmp_path_factory.mktemp("runs") / "seeds", device="cpu")
+    return series.train_series(tiny(), [0, 1, 2], out=tmp_path_factory.mktemp("runs") / "seeds", session=CPU)
 
 
 @pytest.fixture(scope="module", name="report")
@@ -82,7 +83,7 @@ def test_the_summary_says_that_every_seed_has_its_own_split(folder):
 
 @pytest.mark.slow
 def test_a_fixed_split_seed_gives_all_runs_one_split_and_the_summary_says_so(tmp_path):
-    folder = series.train_series(tiny("split.seed=4"), [0, 1], run=tmp_path / "seeds", device="cpu")
+    folder = series.train_series(tiny("split.seed=4"), [0, 1], out=tmp_path / "seeds", session=CPU)
     assert len({run.read_record().split_digest for run in folder.list_runs()}) == 1
     assert "All seeds share one split" in series.evaluate_series(folder).about_splits
 
@@ -97,7 +98,7 @@ def test_a_series_goes_on_where_it_stopped(folder):
 
     before = [run.bundle_arrays.stat().st_mtime_ns for run in folder.list_runs()]
     observer = Notes()
-    series.train_series(tiny(), [0, 1, 2], run=folder.path, device="cpu", observer=observer)
+    series.train_series(tiny(), [0, 1, 2], out=folder.path, session=Session(device="cpu", observer=observer))
     assert [run.bundle_arrays.stat().st_mtime_ns for run in folder.list_runs()] == before
     assert observer.notes[1::2] == [f"{run} is finished" for run in folder.list_runs()]
 
@@ -105,9 +106,9 @@ def test_a_series_goes_on_where_it_stopped(folder):
 def test_a_seed_that_another_process_is_at_is_left_to_it(tmp_path):
     folder = SeriesFolder(tmp_path / "seeds")
     with folder.hold_seed(1):
-        series.train_series(tiny(), [0, 1, 2], run=folder.path, device="cpu")
+        series.train_series(tiny(), [0, 1, 2], out=folder.path, session=CPU)
     assert [run.path.name for run in folder.list_runs()] == ["seed-0", "seed-2"]
-    series.train_series(tiny(), [0, 1, 2], run=folder.path, device="cpu")
+    series.train_series(tiny(), [0, 1, 2], out=folder.path, session=CPU)
     assert len(folder.list_runs()) == 3
 
 
@@ -118,20 +119,20 @@ def test_what_goes_on_by_itself_lies_in_the_same_folder_on_any_day(what, tmp_pat
     config = tiny("split={kind: blocks, train: 0.2, block_size: 5, buffer: 4}")
     folder = tmp_path / "runs" / f"{what}-demo-{config.digest[:8]}"
     if what == "seeds":
-        assert series.train_series(config, [0], device="cpu").path.resolve() == folder
+        assert series.train_series(config, [0], session=CPU).path.resolve() == folder
     else:
-        assert series.measure_gap(config, device="cpu").folder.resolve() == folder
+        assert series.measure_gap(config, session=CPU).folder.resolve() == folder
 
 
 def test_another_configs_runs_are_not_taken_for_finished(folder):
     with pytest.raises(RunError, match=r"seed-0: holds a run of other settings; name another folder"):
-        series.train_series(tiny("train.batch_size=17"), [0], run=folder.path, device="cpu")
+        series.train_series(tiny("train.batch_size=17"), [0], out=folder.path, session=CPU)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(RunError, match="is no series of runs"):
-        series.train_series(tiny(), [0], run=tmp_path, device="cpu")
+        series.train_series(tiny(), [0], out=tmp_path, session=CPU)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
@@ -139,7 +140,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 def test_the_gap_compares_as_many_training_pixels_of_each_class(tmp_path):
     # Buffer 4, smaller than the patch: the tiny scene has no room for more.
     config = tiny("split={kind: blocks, train: 0.2, block_size: 5, buffer: 4}")
-    gap = series.measure_gap(config, run=tmp_path / "gap", device="cpu")
+    gap = series.measure_gap(config, out=tmp_path / "gap", session=CPU)
     random, blocks = gap.random.audit.counts, gap.blocks.audit.counts
     assert np.array_equal(random[:, :2].sum(axis=1), blocks[:, :2].sum(axis=1))
     assert blocks[:, 3].sum() > 0
@@ -150,7 +151,7 @@ def test_the_gap_compares_as_many_training_pixels_of_each_class(tmp_path):
 @pytest.mark.slow
 def test_the_gap_takes_the_share_of_a_random_split(tmp_path):
     config = tiny("split={kind: random, train: 0.1}", "scene={synthetic: 0, rows: 48, cols: 48, bands: 16}")
-    gap = series.measure_gap(config, run=tmp_path / "gap", device="cpu")
+    gap = series.measure_gap(config, out=tmp_path / "gap", session=CPU)
     split = RunFolder.open(tmp_path / "gap" / "blocks").read_config().split
     assert (split.kind, split.train, split.buffer) == ("blocks", 0.1, 9)
     assert gap.blocks.audit.leakage.test_patches_with_train_pixels == 0

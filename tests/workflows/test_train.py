@@ -23,12 +23,13 @@ from hsi_se.progress import EpochRecord, Silent
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import RunFacts
 from hsi_se.sampling.patches import pad_cube
-from tests.conftest import ROOT, TINY
+from hsi_se.system.session import Session
+from tests.conftest import CPU, ROOT, TINY
 
 
 @pytest.fixture(scope="module")
 def run(tiny_config, tmp_path_factory) -> RunFolder:
-    return hsi_se.train(tiny_config, run=tmp_path_factory.mktemp("runs") / "tiny", device="cpu")
+    return hsi_se.train(tiny_config, out=tmp_path_factory.mktemp("runs") / "tiny", session=CPU)
 
 
 @pytest.fixture(scope="module", name="evaluation")
@@ -99,7 +100,7 @@ def test_areas_are_in_hectares_where_the_scene_says_how_large_a_pixel_is(small_s
     spectral.io.envi.save_image(str(cube), small_scene.cube, metadata=facts)
     np.save(labels, small_scene.labels)
     settings = [*TINY, f"scene={{cube: {cube}, labels: {labels}}}"]
-    run = hsi_se.train(load_config(ROOT / "configs" / "demo.yaml", settings), run=tmp_path / "run")
+    run = hsi_se.train(load_config(ROOT / "configs" / "demo.yaml", settings), out=tmp_path / "run")
     hsi_se.evaluate(run)
     report, text = json.loads(run.report.read_text()), run.report_text.read_text()
     assert report["pixel_area_m2"] == (None if place is None else 400)
@@ -128,7 +129,7 @@ def test_evaluating_again_writes_the_same_report(run, evaluation):
 IN_A_NEW_PROCESS = """
 import sys, torch, hsi_se
 from hsi_se.prediction.bundled import build_bundled_model
-from hsi_se.mapping.patchwise import predict_logits
+from hsi_se.prediction.patchwise import predict_logits
 {cut}
 torch.manual_seed(0)
 torch.set_num_threads(1)
@@ -179,7 +180,7 @@ def test_eval_in_a_new_process_writes_the_same_report(run, evaluation):
 
 
 def test_the_same_config_trains_the_same_bundle(run, tiny_config, tmp_path):
-    again = hsi_se.train(tiny_config, run=tmp_path / "again", device="cpu")
+    again = hsi_se.train(tiny_config, out=tmp_path / "again", session=CPU)
     assert again.bundle_arrays.read_bytes() == run.bundle_arrays.read_bytes()
     assert again.split.read_bytes() == run.split.read_bytes()
 
@@ -188,7 +189,7 @@ def test_the_default_folder_is_called_after_the_date_the_name_and_the_digest(
     tiny_config, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    folder = hsi_se.train(tiny_config, device="cpu")
+    folder = hsi_se.train(tiny_config, session=CPU)
     assert folder.path.parent.name == "runs"
     date, name, digest = folder.path.name.rsplit("-", 2)
     assert len(date) == len("2026-01-31")
@@ -198,7 +199,7 @@ def test_the_default_folder_is_called_after_the_date_the_name_and_the_digest(
 def test_a_run_is_replaced_only_when_asked(run, tiny_config):
     before = run.bundle_arrays.read_bytes()
     with pytest.raises(RunError, match=r"exists; name another with --run DIR, or add --overwrite"):
-        hsi_se.train(tiny_config, run=run.path)
+        hsi_se.train(tiny_config, out=run.path)
     assert run.bundle_arrays.read_bytes() == before
 
 
@@ -218,9 +219,9 @@ class Broken(Silent):
                 RunError, match=f"not finished; go on with `hsi-se train --resume {self.folder}`"
             ):
                 use(self.folder)
-        for options in ({}, {"observer": Silent()}):
+        for session in (Session(), Session(observer=Silent())):
             with pytest.raises(RunError, match="another process is training in there"):
-                hsi_se.train(self.folder.read_config(), run=self.folder.path, **options)
+                hsi_se.train(self.folder.read_config(), out=self.folder.path, session=session)
         raise TrainingError("too bad")
 
 
@@ -230,7 +231,7 @@ def test_a_run_that_fails_shows_its_progress_until_then_and_gives_back_what_it_r
     earlier = shutil.copytree(run.path, tmp_path / "runs" / "a")
     for path, options in ((earlier, {"overwrite": True}), (earlier.parent / "b", {})):
         with pytest.raises(TrainingError, match="too bad"):
-            hsi_se.train(tiny_config, run=path, observer=Broken(RunFolder(path)), **options)
+            hsi_se.train(tiny_config, out=path, session=Session(observer=Broken(RunFolder(path))), **options)
     assert [path.name for path in earlier.parent.iterdir()] == ["a"]
     assert RunFolder.open(earlier).read_record() == run.read_record()
 
@@ -266,7 +267,7 @@ def test_gapped_ids_survive_the_whole_flow(tmp_path):
     scipy.io.savemat(tmp_path / "scene.mat", {"cube": scene.cube, "labels": gapped})
     files = f"scene={{cube: {tmp_path}/scene.mat, labels: {tmp_path}/scene.mat}}"
     config = load_config(ROOT / "configs" / "demo.yaml", [*TINY, files])
-    run = hsi_se.train(config, run=tmp_path / "run")
+    run = hsi_se.train(config, out=tmp_path / "run")
     evaluation = hsi_se.evaluate(run)
     assert evaluation.class_ids == (1, *range(10, 18))
     assert set(evaluation.class_names) == {f"class {label}" for label in evaluation.class_ids}
@@ -279,7 +280,7 @@ def test_a_run_is_not_evaluated_on_another_edition_of_its_scene(tmp_path):
     config = load_config(
         ROOT / "configs" / "demo.yaml", [*TINY, f"scene={{cube: {path}, labels: {path}}}", "train.epochs=1"]
     )
-    run = hsi_se.train(config, run=tmp_path / "run")
+    run = hsi_se.train(config, out=tmp_path / "run")
     scipy.io.savemat(path, {"cube": scene.cube + 1, "labels": scene.labels})
     with pytest.raises(RunError, match="another edition of scene"):
         hsi_se.evaluate(run)
@@ -296,7 +297,7 @@ def test_evaluation_finds_the_data_folder_that_training_used(tmp_path, monkeypat
     config = load_config(
         ROOT / "configs" / "demo.yaml", [*TINY, "scene={cube: mine.mat, labels: mine.mat}", "train.epochs=1"]
     )
-    run = hsi_se.train(config, data=tmp_path / "data", run=tmp_path / "run")
+    run = hsi_se.train(config, session=Session(data=tmp_path / "data"), out=tmp_path / "run")
     monkeypatch.chdir("/")
     hsi_se.evaluate(run)
 

@@ -1,0 +1,22 @@
+"""What a piece of work is done with: the folder of scenes, the device and the observer."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hsi_se.progress import Observer, Silent
+
+
+@dataclass(frozen=True)
+class Session:
+    """The surroundings of a piece of work, passed along unchanged to everything it calls.
+
+    Attributes:
+        data: folder searched for scenes before `datasets/`; for a run that exists, by default the folder
+            where training found its scene.
+        device: `auto` (a GPU where there is one), `cpu` or `cuda`.
+        observer: receives progress events; the default ignores them.
+    """
+
+    data: str | Path | None = None
+    device: str = "auto"
+    observer: Observer = field(default_factory=Silent)
