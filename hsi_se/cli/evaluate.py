@@ -22,6 +22,10 @@ def evaluate(
             help="Evaluate on another scene: a known name, a config, a file, or {cube: FILE, labels: FILE}.",
         ),
     ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="scene.b=c", help="A setting of SCENE, such as scene.scale=10000."),
+    ] = None,
 ) -> None:
     """Print the accuracies of RUN, or of a folder of seeds, beside the floor; write reports and maps."""
     from hsi_se.runs.folder import RunFolder
@@ -30,12 +34,14 @@ def evaluate(
     if scene is not None:
         from hsi_se.cli.tables import print_cross_scene
         from hsi_se.cli.terminal import start_session
-        from hsi_se.workflows.cross_scene import evaluate_on, parse_scene
+        from hsi_se.workflows.cross_scene import evaluate_on
 
         with start_session(data=data, device=device) as session:
-            found = evaluate_on(run, parse_scene(scene), session=session)
+            found = evaluate_on(run, scene, overrides=overrides or [], session=session)
         print_cross_scene(found)
         return
+    if overrides:
+        raise ConfigError(f"--set {overrides[0]}: has no effect without --scene; leave it out")
 
     is_series = bool(SeriesFolder(run).list_runs())
     folder = SeriesFolder.open(run) if is_series else RunFolder.open(run)

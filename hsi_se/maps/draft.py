@@ -20,10 +20,10 @@ from hsi_se.maps.layers import (
     write_envi_header,
     write_geotiff,
 )
-from hsi_se.maps.target import Target
 from hsi_se.prediction.bundled import pick_classes
 from hsi_se.prediction.class_map import ClassMap
 from hsi_se.prediction.logits import list_tiles
+from hsi_se.prediction.target import Target
 from hsi_se.report.figures import save_map
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.scene.scene import UNLABELLED

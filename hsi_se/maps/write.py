@@ -1,80 +1,28 @@
 """The assembly of maps: a trained bundle and a scene in, every format of a map out, in bounded memory."""
 
 import hashlib
-import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 
 from hsi_se.config.model import Svm
-from hsi_se.config.scene import SceneFiles
-from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import ConfigError, SceneError
 from hsi_se.evaluation.confidence import is_scaled
 from hsi_se.maps.cluster import predict_on_cluster
 from hsi_se.maps.draft import MapDraft
 from hsi_se.maps.folder import MapFolder
-from hsi_se.maps.target import Target, open_target
-from hsi_se.prediction.bundled import load_bundle, make_predictor, make_source, pick_classes
-from hsi_se.prediction.class_map import ClassMap
-from hsi_se.prediction.logits import ENGINES, Engine, list_tiles
-from hsi_se.prediction.tiles import Prediction, TilePredictor
-from hsi_se.progress import Observer
+from hsi_se.prediction.bundled import make_predictor
+from hsi_se.prediction.logits import ENGINES, Engine
+from hsi_se.prediction.target import Target, find_scene, open_target
+from hsi_se.prediction.whole_scene import predict_tiles
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import find_data
-from hsi_se.scene.catalogue import find_known_scene
-from hsi_se.scene.image import Image
-from hsi_se.scene.loading import SceneSettings
-from hsi_se.scene.scene import Scene
 from hsi_se.system.cluster import connect
 from hsi_se.system.session import Session
-
-
-def map_scene(
-    bundle: ModelBundle | RunFolder | str | Path,
-    scene: Scene | SceneSettings | Path,
-    *,
-    engine: Engine = "dense",
-    tile_rows: int | None = None,
-    session: Session = Session(),
-) -> ClassMap:
-    """Returns the classes of a whole scene, which need not be the one of the training.
-
-    Args:
-        bundle: what a run has learned, or the run's folder.
-        scene: one that is loaded, a known scene's name, a file, or a config's `scene` section. Its labels
-            are not looked at.
-        session: the folder of scenes, the device and the observer.
-        engine: `dense` or `patches`; see `predict_logits`.
-        tile_rows: rows that are worked on at a time; as many as fit the engine's memory unless given.
-
-    Returns:
-        0 where the scene holds no data.
-
-    Raises:
-        HsiError: the scene cannot be read, or does not fit the bundle.
-    """
-    if not isinstance(bundle, ModelBundle):
-        bundle = load_bundle(bundle)
-    if isinstance(scene, Path) or (isinstance(scene, str) and find_known_scene(scene) is None):
-        scene = SceneFiles(cube=str(scene), labels=str(scene))
-    target = open_target(bundle, scene, data=session.data)
-    for note in target.notes:
-        session.observer.note(note)
-    predictor = make_predictor(bundle, engine=engine, device=session.device)
-    rows, cols, _ = target.image.shape
-    labels = np.zeros((rows, cols), np.int32)
-    session.observer.start("mapping", total=labels.size * bundle.facts.prediction.num_passes, unit="pixels")
-    tiles = list_tiles(rows, tile_rows or predictor.choose_tile_rows(cols))
-    for tile, logits, missing in predict_tiles(
-        bundle, target.image, predictor, tiles, observer=session.observer
-    ):
-        labels[tile.start : tile.stop] = pick_classes(bundle, logits, missing)
-    return ClassMap(labels, bundle.class_names, bundle.facts.palette)
 
 
 def write_map(
@@ -96,8 +44,7 @@ def write_map(
 
     Args:
         run: a folder that `train` wrote.
-        scene: a file, or a known scene's name; the run's own scene unless given.
-        overrides: settings of the `scene` section, `scene.key=value`.
+        scene, overrides: as for `find_scene`; the run's own scene unless given.
         out: the folder to write; by default `map` in the run folder, with another scene's name behind it.
         probabilities: whether a layer of each class's probability and one of their entropy are written, at
             the temperature that `evaluate` has fitted.
@@ -111,8 +58,8 @@ def write_map(
     bundle, record = folder.read_bundle(), folder.read_record()
     _check_storable(bundle, probabilities=probabilities)
     is_own = scene is None and not overrides
-    wanted = _find_scene(folder, scene, overrides)
-    target = open_target(bundle, wanted, data=find_data(record, session.data), is_own=is_own)
+    data = find_data(record, session.data)
+    target = open_target(bundle, find_scene(folder, scene, overrides, data=data), data=data, is_own=is_own)
     name = record.scene if scene is None else Path(scene).stem
     result = MapFolder(out if out is not None else folder.path / ("map" if scene is None else f"map-{name}"))
     if out is None and scene is not None:
@@ -192,30 +139,6 @@ def _find_temperature(folder: RunFolder) -> tuple[float, str]:
     if not is_scaled(temperature):
         return temperature, "the probabilities are the network's own: its evaluation could fit no temperature"
     return temperature, f"the probabilities are at temperature {temperature:.2f}, as in {folder.report}"
-
-
-def _find_scene(folder: RunFolder, scene: str | Path | None, overrides: Sequence[str]) -> SceneSettings:
-    for override in overrides:
-        if not override.startswith("scene"):
-            raise ConfigError(
-                f"--set {override}: a map has no settings but the scene's; write scene.key=value"
-            )
-    changes = list(overrides)
-    if scene is not None:
-        is_known = find_known_scene(str(scene)) is not None and not Path(scene).is_file()
-        value = str(scene) if is_known else {"cube": str(scene), "labels": str(scene)}
-        changes.insert(0, f"scene={json.dumps(value)}")
-    return load_config(folder.config, changes).scene
-
-
-def predict_tiles(
-    bundle: ModelBundle, image: Image, predictor: TilePredictor, tiles: Sequence[range], *, observer: Observer
-) -> Iterator[Prediction]:
-    """Yields the rows, the logits `(rows, cols, C)` and the nodata `(rows, cols)` of each tile."""
-    source = make_source(bundle, image)
-    for tile in tiles:
-        read = source.read(tile)
-        yield tile, predictor.predict(read, on_batch=observer.advance), read.missing[read.inner]
 
 
 def _digest(bundle: ModelBundle, target: Target, *settings: object) -> str:

@@ -27,11 +27,12 @@ from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import ConfigError, RunError, SceneError
 from hsi_se.maps import layers as writers
 from hsi_se.maps.folder import MapFolder
-from hsi_se.maps.target import open_target
-from hsi_se.maps.write import predict_tiles, write_map
+from hsi_se.maps.write import write_map
 from hsi_se.prediction.bundled import build_bundled_model, make_predictor
 from hsi_se.prediction.logits import list_tiles, predict_logits
+from hsi_se.prediction.target import open_target
 from hsi_se.prediction.tiles import TileSource
+from hsi_se.prediction.whole_scene import predict_tiles
 from hsi_se.progress import Silent
 from hsi_se.runs.folder import RunFolder
 from hsi_se.sampling.patches import pad_cube
@@ -180,7 +181,8 @@ def test_a_loaded_scene_a_file_and_its_path_give_one_map(run, folder, expected):
 MEASURE = """
 import resource, sys
 import numpy as np, torch
-from hsi_se.maps.write import map_scene, write_map
+from hsi_se.maps.write import write_map
+from hsi_se.prediction.whole_scene import map_scene
 from hsi_se.system.session import Session
 torch.set_num_threads(1)
 cpu = Session(device="cpu")
@@ -369,7 +371,7 @@ def test_a_rotated_scene_is_placed_by_the_geotiff_alone(run, tmp_path):
 
 def test_without_rasterio_there_is_no_geotiff_and_a_word_how_to_get_it(run, tmp_path, monkeypatch):
     image = open_scene_image(run.read_config().scene)  # which needs rasterio itself
-    monkeypatch.setattr("hsi_se.maps.target.open_scene_image", lambda *_, **__: image)
+    monkeypatch.setattr("hsi_se.prediction.target.open_scene_image", lambda *_, **__: image)
     monkeypatch.setattr("hsi_se.maps.draft.has_rasterio", lambda: False)
     monkeypatch.setattr(writers, "has_rasterio", lambda: False)
     result, notes = map_again(run, tmp_path / "out")

@@ -13,8 +13,8 @@ from hsi_se.config.prediction import PredictionSettings, Smoothing
 from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import ConfigError
 from hsi_se.evaluation.audit import audit_split
-from hsi_se.maps.write import list_tiles
 from hsi_se.prediction.bundled import make_predictor
+from hsi_se.prediction.logits import list_tiles
 from hsi_se.prediction.smoothing import smooth_logits
 from hsi_se.prediction.symmetries import average_symmetries
 from hsi_se.prediction.tiles import TileSource

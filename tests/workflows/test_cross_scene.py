@@ -1,9 +1,15 @@
 """One model on another scene: the training's reduction, the same bands, and no split."""
 
+import json
 import re
+import subprocess
+import sys
+import warnings
 
 import numpy as np
 import pytest
+import rasterio
+import rasterio.errors
 
 import hsi_se
 from hsi_se.config.scene import SceneFiles
@@ -11,12 +17,23 @@ from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import HsiError
 from hsi_se.prediction.bundled import build_bundled_model
 from hsi_se.prediction.patchwise import predict_logits
+from hsi_se.prediction.target import find_scene
 from hsi_se.scene.loading import load_scene
 from hsi_se.scene.synthetic import make_synthetic_scene
-from hsi_se.workflows.cross_scene import evaluate_on, parse_scene
+from hsi_se.workflows.cross_scene import evaluate_on
 from tests.conftest import CPU, ROOT, TINY
 
 ROWS, COLS, BANDS = 24, 26, 16
+MEASURE = """
+import resource, sys, torch
+from hsi_se.prediction.tiles import TilePredictor
+from hsi_se.system.session import Session
+from hsi_se.workflows.cross_scene import evaluate_on
+torch.set_num_threads(1)
+TilePredictor.choose_tile_rows = lambda self, cols: 64
+evaluate_on(sys.argv[1], sys.argv[2], session=Session(device="cpu"))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
 NM = np.linspace(400, 1000, BANDS)
 
 
@@ -42,8 +59,13 @@ def run(folder):
     return hsi_se.train(config, out=folder / "run", session=CPU)
 
 
+def name(files: dict[str, str], **settings: object) -> str:
+    """A scene as `--scene` takes it."""
+    return json.dumps({**files, **settings})
+
+
 def test_every_labelled_pixel_counts_under_the_trainings_reduction(run, folder):
-    files = SceneFiles(**write(folder, "second", seed=1), wavelengths=tuple(NM))
+    files = name(write(folder, "second", seed=1), wavelengths=(NM).tolist())
     found = evaluate_on(run, files)
     scene = make_synthetic_scene(seed=1, rows=ROWS, cols=COLS, bands=BANDS)
     bundle = run.read_bundle()
@@ -58,79 +80,132 @@ def test_every_labelled_pixel_counts_under_the_trainings_reduction(run, folder):
 
 
 def test_a_scene_that_has_lost_the_same_bands_already_is_taken_as_it_is(run, folder):
-    whole = evaluate_on(run, SceneFiles(**write(folder, "second", seed=1), wavelengths=tuple(NM)))
+    whole = evaluate_on(run, name(write(folder, "second", seed=1), wavelengths=(NM).tolist()))
     cube = np.delete(np.load(folder / "second.npy"), 2, axis=2)
-    files = SceneFiles(**write(folder, "cut", seed=1, cube=cube), wavelengths=tuple(np.delete(NM, 2)))
+    files = name(write(folder, "cut", seed=1, cube=cube), wavelengths=(np.delete(NM, 2)).tolist())
     np.testing.assert_array_equal(evaluate_on(run, files).evaluation.confusion, whole.evaluation.confusion)
 
 
 def test_another_number_of_bands_is_refused_with_both(run, folder):
     cube = np.load(folder / "first.npy")[..., :12]
     with pytest.raises(HsiError) as caught:
-        evaluate_on(run, SceneFiles(**write(folder, "few", seed=1, cube=cube)))
+        evaluate_on(run, name(write(folder, "few", seed=1, cube=cube)))
     assert str(caught.value) == (
-        "--scene few: has 12 bands and the network was trained on 15 (16 with 3, which it leaves out); "
-        "give a scene with the same bands"
+        f"{folder}/few.npy: the scene has 12 bands and the model was trained on 15 of 16, without 3; "
+        "give a scene of the same sensor"
     )
 
 
 @pytest.mark.parametrize(("shift", "is_refused"), [(19.9, False), (20.1, True), (-20.1, True)])
 def test_wavelengths_more_than_half_a_band_apart_are_refused_side_by_side(run, folder, shift, is_refused):
-    files = SceneFiles(**write(folder, "second", seed=1), wavelengths=tuple(NM + shift))
+    files = name(write(folder, "second", seed=1), wavelengths=(NM + shift).tolist())
     if not is_refused:
         evaluate_on(run, files)
         return
     with pytest.raises(HsiError) as caught:
         evaluate_on(run, files)
     assert str(caught.value).startswith(
-        "second: 15 of 15 bands are more than half a band from those of the training "
+        f"{folder}/second.npy: 15 of 15 bands are more than half a band from those of the training "
         f"(trained and given: band 1: 400.0 and {400 + shift:.1f} nm, "
     )
 
 
 def test_unknown_wavelengths_are_said(run, folder):
-    found = evaluate_on(run, SceneFiles(**write(folder, "second", seed=1)))
+    found = evaluate_on(run, name(write(folder, "second", seed=1)))
     assert (
-        "the wavelengths of second are unknown, so the bands were compared by their number alone"
-        in found.notes
-    )
+        f"the wavelengths of {folder / 'second.npy'} are unknown, so the bands were compared by their number "
+        "alone"
+    ) in found.notes
 
 
 def test_labels_that_the_network_does_not_know_are_left_out_and_counted(run, folder):
     labels = make_synthetic_scene(seed=1, rows=ROWS, cols=COLS, bands=BANDS).labels.copy()
     labels[labels == 2] = 77
-    found = evaluate_on(run, SceneFiles(**write(folder, "odd", seed=1, labels=labels)))
+    found = evaluate_on(run, name(write(folder, "odd", seed=1, labels=labels)))
     count = (labels == 77).sum()
     assert found.evaluation.num_test == (labels > 0).sum() - count
     assert f"{count:,} pixels of labels 77 are left out: the network does not know them" in found.notes
     with pytest.raises(HsiError, match=r"its labels \(77\) are none of the network's \(1, 2, 3"):
-        evaluate_on(run, SceneFiles(**write(folder, "alien", seed=1, labels=np.where(labels > 0, 77, 0))))
+        evaluate_on(run, name(write(folder, "alien", seed=1, labels=np.where(labels > 0, 77, 0))))
 
 
-def test_another_scale_is_noticed(run, folder):
+def test_another_scale_is_refused_and_may_be_set_right(run, folder, call):
     cube = np.load(folder / "first.npy") / 10000
-    found = evaluate_on(run, SceneFiles(**write(folder, "scaled", seed=0, cube=cube)))
-    assert any("check that both scenes have one scale" in note for note in found.notes)
-    same = evaluate_on(run, SceneFiles(**write(folder, "same", seed=0)))
-    assert not any("scale" in note for note in same.notes)
+    scene = name(write(folder, "scaled", seed=0, cube=cube))
+    with pytest.raises(
+        HsiError, match=r"its values lie in .* bring them to one scale with --set scene.scale=…"
+    ):
+        evaluate_on(run, scene)
+    same = evaluate_on(run, name(write(folder, "same", seed=0)))
+    found = evaluate_on(run, scene, overrides=["scene.scale=1e-4"])
+    np.testing.assert_array_equal(found.evaluation.confusion, same.evaluation.confusion)
+    code, out, err = call("eval", run, "--scene", scene, "--set", "scene.scale=1e-4")
+    assert (code, err.count("Traceback")) == (0, 0)
+    assert f"OA {100 * same.evaluation.overall_accuracy:.2f} %" in out
 
 
-def test_a_pixel_of_nodata_is_no_part_of_the_score(run, folder):
-    cube = np.load(folder / "first.npy").astype(np.int32)
-    cube[:5] = -1
-    files = SceneFiles(**write(folder, "hole", seed=0, cube=cube), nodata=-1)
-    assert evaluate_on(run, files).evaluation.num_test == (load_scene(files).labels[5:] > 0).sum()
+def test_settings_of_a_scene_need_a_scene(call, run):
+    code, _, err = call("eval", run, "--set", "scene.scale=2")
+    assert code == 2
+    assert err == "hsi-se: --set scene.scale=2: has no effect without --scene; leave it out\n"
 
 
-def test_a_scene_may_be_named_in_four_ways(folder, tmp_path):
+@pytest.mark.parametrize("command", ["eval", "map"])
+def test_only_settings_of_the_scene_apply(call, run, folder, command):
+    scene = name(write(folder, "second", seed=1))
+    code, _, err = call(command, run, "--scene", scene, "--set", "patch.size=3")
+    assert code == 2
+    assert err == "hsi-se: --set patch.size=3: only settings of the scene apply here; use scene.key=value\n"
+
+
+def test_labels_of_another_size_are_refused(run, folder):
+    labels = make_synthetic_scene(seed=1, rows=ROWS, cols=COLS, bands=BANDS).labels[:-1]
+    with pytest.raises(HsiError, match="give two files of one scene"):
+        evaluate_on(run, name(write(folder, "short", seed=1, labels=labels)))
+
+
+def test_a_scene_without_labels_cannot_be_evaluated_on(run, folder):
+    with pytest.raises(HsiError, match="all 624 labels are 0, which means unlabelled"):
+        evaluate_on(run, name(write(folder, "bare", seed=1, labels=np.zeros((ROWS, COLS), np.uint8))))
+
+
+@pytest.mark.slow
+def test_memory_of_an_evaluation_depends_on_the_tile_and_not_on_the_scene(run, tmp_path):
+    short = make_synthetic_scene(seed=0, rows=ROWS, cols=COLS, bands=BANDS)
+    peaks = []
+    for times in (20, 300):
+        cube, labels = tmp_path / f"{times}.tif", tmp_path / f"{times}_gt.npy"
+        rows = np.tile(short.cube.astype(np.float32), (times, 1, 1)).transpose(2, 0, 1)
+        facts = {"height": rows.shape[1], "width": COLS, "count": BANDS, "dtype": "float32"}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            with rasterio.open(cube, "w", driver="GTiff", **facts) as file:
+                file.write(rows)
+        np.save(labels, np.tile(short.labels, (times, 1)).astype(np.uint8))
+        command = [sys.executable, "-c", MEASURE, run.path, name({"cube": str(cube), "labels": str(labels)})]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        peaks.append(int(done.stdout.splitlines()[-1]))
+    cube_kb = rows.nbytes / 1024
+    assert peaks[1] - peaks[0] < cube_kb / 2  # only labels and classes grow with the scene
+
+
+def test_a_scene_may_be_named_in_five_ways(run, folder, tmp_path, monkeypatch):
     files = write(folder, "second", seed=1)
     np.savez(tmp_path / "both.npz", cube=np.load(files["cube"]), labels=np.load(files["labels"]))
-    assert parse_scene("IP") == "IP"
-    assert parse_scene(f"{{cube: {files['cube']}, labels: {files['labels']}}}") == SceneFiles(**files)
-    assert load_scene(parse_scene(str(tmp_path / "both.npz"))).num_bands == BANDS
+    assert find_scene(run, None) == run.read_config().scene
+    assert find_scene(run, "IP") == "indian-pines"
+    assert find_scene(run, name(files)) == SceneFiles(**files)
+    both = find_scene(run, tmp_path / "both.npz", ["scene.labels_key=labels", "scene.cube_key=cube"])
+    assert load_scene(both).num_bands == BANDS
     config = (ROOT / "configs" / "salinas_a_se.yaml").read_text()
     (tmp_path / "a.yaml").write_text(config)
-    assert parse_scene(str(tmp_path / "a.yaml")) == "salinas-a"
+    assert find_scene(run, str(tmp_path / "a.yaml")) == "salinas-a"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "flight").touch()  # ENVI data often have no ending
+    assert find_scene(run, "flight", data=tmp_path / "data") == SceneFiles(cube="flight", labels="flight")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "IP").touch()  # a file of a known scene's alias is the file
+    assert find_scene(run, "IP") == SceneFiles(cube="IP", labels="IP")
 
 
 def test_eval_prints_the_accuracies_as_cross_scene_and_that_no_split_is_involved(call, run, folder):

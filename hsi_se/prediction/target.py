@@ -1,20 +1,24 @@
-"""The scene that is mapped, proved to be one that the bundle was trained for: its bands, its values.
+"""Another scene for a trained bundle: found by name, checked against the bands and values of the training.
 
-Its files are gone through once, for their values' range, digest and nodata.
+Every command that takes `--scene` comes through here, so that all accept the same scenes.
 """
 
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from hsi_se.errors import SceneError
+from hsi_se.config.yaml_file import Override, load_config
+from hsi_se.errors import ConfigError, SceneError
 from hsi_se.prediction.tiles import read_finite_rows
 from hsi_se.runs.bundle import ModelBundle
+from hsi_se.runs.folder import RunFolder
+from hsi_se.scene.catalogue import find_known_scene
 from hsi_se.scene.image import Image, describe_bands
-from hsi_se.scene.loading import SceneSettings, open_scene_image
+from hsi_se.scene.loading import SceneSettings, find_file, get_known, list_roots, open_scene_image
 from hsi_se.scene.raster import ROWS_PER_CHUNK
 from hsi_se.scene.scene import Scene
 from hsi_se.scene.wavelengths import compare_wavelengths
@@ -22,9 +26,66 @@ from hsi_se.scene.wavelengths import compare_wavelengths
 _LEAST_OVERLAP = 0.01  # of the wider of two value ranges
 
 
+def find_scene(
+    folder: RunFolder,
+    scene: str | Path | None,
+    overrides: Sequence[str] = (),
+    *,
+    data: str | Path | None = None,
+) -> SceneSettings:
+    """Returns the scene that a user names with `--scene` and `--set scene.key=value`.
+
+    Args:
+        folder: the run whose own scene it is by default.
+        scene: a known scene's name, a config file (its `scene` section), a file with the cube (and, to
+            evaluate, its labels), or a section such as `{cube: FILE, labels: FILE}`; None for the run's own.
+        overrides: settings of the `scene` section, `scene.key=value`.
+        data: folder searched for files before `datasets/`.
+
+    Raises:
+        HsiError: there is no such scene, or a setting is not the scene's.
+    """
+    for override in overrides:
+        if not override.startswith("scene"):
+            raise ConfigError(f"--set {override}: only settings of the scene apply here; use scene.key=value")
+    changes: list[str | Override] = list(overrides)
+    if scene is not None:
+        changes.insert(0, _parse_scene(str(scene), data))
+    return load_config(folder.config, changes).scene
+
+
+def _parse_scene(text: str, data: str | Path | None) -> Override:
+    if text.lstrip().startswith("{"):
+        return replace(Override.parse(f"scene={text}"), place=lambda _: f"--scene {text}")
+    value: object
+    if Path(text).suffix.lower() in (".yaml", ".yml"):
+        value = load_config(text).model_dump(mode="json", exclude_none=True)["scene"]
+    elif is_known_name(text) or not _is_file(text, data):
+        value = get_known(text).name
+    else:
+        value = {"cube": text, "labels": text}
+    return Override("scene", value, lambda _: f"--scene {text}")
+
+
+def is_known_name(text: str) -> bool:
+    """Whether a text names a known scene and no file."""
+    return find_known_scene(text) is not None and not Path(text).is_file()
+
+
+def _is_file(text: str, data: str | Path | None) -> bool:
+    """Whether a text is to be taken for a file: there is one, or nothing else has such a name."""
+    if Path(text).suffix or len(Path(text).parts) > 1:
+        return True
+    try:
+        find_file(text, list_roots(data), setting="--scene")
+    except SceneError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, eq=False)
 class Target:
-    """An image that a bundle can map.
+    """An image that a bundle can be applied to.
 
     Attributes:
         image: of the bundle's bands.
@@ -42,7 +103,9 @@ class Target:
 def open_target(
     bundle: ModelBundle, scene: Scene | SceneSettings, *, data: str | Path | None = None, is_own: bool = False
 ) -> Target:
-    """Returns the image of a scene, proved to be one that a bundle can map.
+    """Returns the image of a scene, proved to be one that a bundle can be applied to.
+
+    Its values are read once, for their range, digest and nodata.
 
     Args:
         bundle: what is applied.
