@@ -18,6 +18,7 @@ import pytest
 import torch
 
 import hsi_se
+from hsi_se.config.training import TrainSettings
 from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import DivergedError, Interrupted, RunError, TrainingError
 from hsi_se.runs.folder import RunFolder
@@ -665,7 +666,7 @@ def test_saving_takes_a_hundredth_of_the_time_and_a_minute_is_lost_at_most_where
     monkeypatch.setattr(checkpoint, "write_durably", write)
     keeper = make_keeper(tmp_path / "checkpoints", every_s=60)
     model = torch.nn.Linear(1, 1)
-    settings = hsi_se.config.TrainSettings(epochs=2, batch_size=2)
+    settings = TrainSettings(epochs=2, batch_size=2)
     state = TrainingState(model, settings, num_patches=4, seed=0)
     while len(saves) < 4:
         for _ in range(10):
