@@ -24,7 +24,7 @@ def draw_patches(
     2. `flips` applies one of the eight symmetries of the square.
     3. `spectral_jitter` scales each component.
     4. `noise` is added to every value.
-    5. `band_dropout` sets components to zero, the training mean of a standardised component.
+    5. `band_dropout` sets components to zero, which is the training mean of standardised ones.
 
     Args:
         train: the dataset; the patches are returned on its device.

@@ -37,7 +37,8 @@ _NAME = re.compile(r"step-(\d+)-([0-9a-f]{16})\.safetensors")
 class Keeper(Protocol):
     """Saves a training run as it proceeds and restores it when it is resumed.
 
-    `restore` is called once before the first step, `after_step` and `after_epoch` after each of them.
+    `restore` is called once before the first step, `after_step` after every step, and `after_epoch` after
+    every epoch.
     """
 
     def restore(self, state: TrainingState) -> None: ...

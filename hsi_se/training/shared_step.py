@@ -138,8 +138,8 @@ def _convolve(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
 def _cut_patches(block: nn.Module, x: Tensor, corners: Corners, *, size: int) -> Tensor:
     """Cuts the patches from features `(1, …, h, w)` and applies their attention block.
 
-    A channel gate that squeezes by the mean needs no patches: sliding means give all squeezed channels,
-    and the gates are applied while the patches are cut.
+    The gates of a channel gate that squeezes by the mean depend only on the channels' means over each
+    window. They are computed before the patches are cut, and applied while they are cut.
 
     Returns:
         `(n, …, s, s)`.

@@ -53,7 +53,7 @@ class Stepper:
 
     Attributes:
         precision: precision of the products.
-        obstacle: why patches cannot share features, in words; empty if they can.
+        obstacle: why patches cannot share features; empty if they can.
         cost: cost of the last batch whose patches could share features, or None.
         watch: callback that receives the name and output of each part of the forward pass, or None.
     """
