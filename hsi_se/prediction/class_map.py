@@ -1,4 +1,4 @@
-"""A classified scene: one class id of the ground truth for every pixel."""
+"""Defines `ClassMap`: a scene with one class id of its ground truth for every pixel."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

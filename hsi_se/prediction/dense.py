@@ -1,4 +1,4 @@
-"""The dense engine: exact logits of `HybridSN` for every pixel of a scene, without repeated work.
+"""The dense engine, which computes exact logits of `HybridSN` for a whole scene without repeated work.
 
 All convolutions are valid (unpadded), and padding is applied once, to the scene. A stage before the first
 attention block therefore gives the same features for all patches that overlap. These stages run once over

@@ -1,4 +1,4 @@
-"""A 2-D convolution and ReLU after a channel gate, for all overlapping patches of a scene at once.
+"""Computes a 2-D convolution and ReLU after a channel gate, for all overlapping patches of a scene at once.
 
 Every patch p scales the shared features F by its own gates s(p, g). Its convolution with weights W is
 

@@ -1,4 +1,4 @@
-"""Features and gates of overlapping patches: convolutions over the whole scene, and sliding statistics.
+"""Computes features and gates of all patches, by convolutions over the scene and sliding statistics.
 
 Axes: d spectral depth, c features; h rows and w cols of the padded scene, or of its features after valid
 convolutions; rows and cols of patches, one per pixel; o output features.

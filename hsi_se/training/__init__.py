@@ -1,1 +1,1 @@
-"""Fitting networks and classical classifiers: training loop, checkpoints and distributed training."""
+"""Fits networks and classical classifiers: training loop, checkpoints and distributed training."""

@@ -1,4 +1,4 @@
-"""Random augmentation of training patches, drawn either per patch or once per batch.
+"""Augments training patches at random, each on its own or all patches of a batch alike.
 
 Axes: n patches, k components, p × p pixels of a patch; h rows and w cols of the area that a batch covers.
 """

@@ -1,4 +1,4 @@
-"""Distributed training with torchrun: every process works on its share of every batch.
+"""Trains with several torchrun processes, each of which computes its share of every batch.
 
 The result equals that of a single process, up to rounding:
 

@@ -1,4 +1,4 @@
-"""The training loop; the best epoch is chosen on validation pixels, never on test pixels."""
+"""Trains a network; the best epoch is chosen on validation pixels, never on test pixels."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The complete state of a training run between two steps: all that is needed to resume it."""
+"""Holds the state of a training run between two steps: everything that is needed to resume it."""
 
 import copy
 import math

@@ -1,4 +1,4 @@
-"""Batch normalisation and ReLU with a weight per location, for features shared by overlapping patches.
+"""Batch normalisation and ReLU that weight each location by the number of patches that contain it.
 
 Patches that overlap contain the same location several times. With n_l the number of patches that cover
 location l, and N = d · Σ_l n_l, the statistics of the batch of patches are, for each feature,
