@@ -1,24 +1,31 @@
 #!/usr/bin/env python
-"""Whole-scene maps: the dense engine against batched patches, with the same weights and threads.
+"""Compares whole-scene maps by the dense engine with batched patches, with the same weights and threads.
 
     python benchmarks/dense_map.py --threads 2 --json benchmarks/results/dense_map.json
     python benchmarks/dense_map.py --threads 2 --memory --json benchmarks/results/dense_map_memory.json
 
-Scenes are random, patches 25 × 25, classes 16. `patches` is `hsi_se.models.inference.predict_patches`:
-batches of 128 gathered from the padded scene, in inference mode. It runs on `--sample` pixels that
-follow each other from a random one on, and its time is scaled by pixels to the scene; with `--full`
-it runs on all of them. `dense` always maps the whole scene, its preparation of the weights included.
-Both warm up first, and then take turns, once a round. Printed for each network: the seconds of each
-(median over the rounds), the ratio (median and range of the rounds' ratios) beside the least that is
-asked for, the largest difference of logits over the largest logit, how many pixels differ in class,
-and the peak resident memory of a process that does nothing but map the scene densely, with what it
-took once all was imported. Wall-clock seconds; beside them the ratio of processor seconds, which says
-less about threads that wait for each other and more on a machine that others use too.
+The scenes are random, with 25 × 25 patches and 16 classes. The two methods:
 
-`--profile` says where the dense engine's time goes instead, and the machine's matrix-product rate.
+- `dense` maps the whole scene. Its time includes the preparation of the weights.
+- `patches` is `hsi_se.models.inference.predict_patches`: batches of 128 gathered from the padded scene, in
+  inference mode. It runs on `--sample` consecutive pixels from a random start, and its time is scaled to
+  the number of pixels in the scene. With `--full` it runs on all pixels.
 
-`--memory` instead maps scenes of 145 and of 1450 rows from a file, tile by tile, and prints the peak
-memory and the seconds per pixel of both.
+Both warm up first and then alternate, once per round. For each network the script prints:
+
+- the seconds of both (median over the rounds);
+- the ratio of the times (median and range over the rounds), and the ratio required;
+- the largest difference of logits, relative to the largest logit, and the number of pixels whose class
+  differs;
+- the memory of a process that only maps the scene with the dense engine: its peak, and what it used before.
+
+Times are wall-clock seconds. The ratio of processor seconds is printed too: it is less affected by other
+work on the machine, but does not count the time that threads wait for each other.
+
+`--profile` prints where the dense engine spends its time instead, and the machine's matrix-product rate.
+
+`--memory` instead maps scenes of 145 and 1450 rows from a file, tile by tile, and prints the peak memory
+and the time per pixel of both.
 """
 
 import argparse
@@ -50,7 +57,14 @@ SE, CBAM = {"kind": "se"}, {"kind": "cbam"}
 
 @dataclass(frozen=True)
 class Case:
-    """A row of the table; `least` is the ratio asked for."""
+    """One row of the table.
+
+    Attributes:
+        name: title of the row.
+        rows, cols, bands: size of the scene.
+        attention: blocks by their position in the network.
+        least: required ratio of the times.
+    """
 
     name: str
     rows: int
@@ -81,21 +95,21 @@ CASES = (
 
 
 def read_status(key: str) -> int:
-    """Returns an entry of this process' status in bytes; `VmHWM` is its peak resident memory."""
+    """Returns an entry of this process's status in bytes; `VmHWM` is its peak resident memory."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status: no {key}")
+    raise RuntimeError(f"/proc/self/status: has no entry {key}; run this on Linux")
 
 
 def run_alone(function: Callable[..., object], *arguments: object) -> object:
-    """Returns what a function returns in a process of its own."""
+    """Runs a function in a new process and returns its result."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def measure_memory(case: Case, threads: int) -> tuple[int, int]:
-    """Returns the resident memory before mapping, with the scene and the network there, and at the peak."""
+    """Returns the resident memory in bytes once scene and network are loaded, and the peak when mapping."""
     torch.set_num_threads(threads)
     model, cube = case.build(), case.make_cube()
     before = read_status("VmRSS")
@@ -104,13 +118,14 @@ def measure_memory(case: Case, threads: int) -> tuple[int, int]:
 
 
 def take_time(function: Callable[[], object]) -> tuple[float, float]:
-    """Returns wall-clock and processor seconds."""
+    """Returns the wall-clock and processor seconds of a call."""
     wall, processor = time.perf_counter(), time.process_time()
     function()
     return time.perf_counter() - wall, time.process_time() - processor
 
 
 def compare(case: Case, options: argparse.Namespace) -> dict[str, object]:
+    """Returns times, ratios, differences and memory of both methods for one case."""
     model, cube = case.build(), case.make_cube()
     num_pixels = case.rows * case.cols
     sample = num_pixels if options.full else min(options.sample, num_pixels)
@@ -153,7 +168,7 @@ def compare(case: Case, options: argparse.Namespace) -> dict[str, object]:
 
 
 def map_file(case: Case, threads: int, path: Path) -> tuple[int, float]:
-    """Returns the peak memory and the seconds of mapping a scene that lies in a file, tile by tile."""
+    """Maps a scene from a file tile by tile; returns the peak memory in bytes and the seconds."""
     torch.set_num_threads(threads)
     engine = DenseEngine(case.build())
     row_size, margin = case.cols * case.bands, PATCH_SIZE // 2
@@ -172,6 +187,7 @@ def map_file(case: Case, threads: int, path: Path) -> tuple[int, float]:
 
 
 def compare_heights(options: argparse.Namespace) -> list[dict[str, object]]:
+    """Prints and returns peak memory and time per pixel for a short and a tall scene."""
     results: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
         for rows in (145, 1450):
@@ -181,15 +197,16 @@ def compare_heights(options: argparse.Namespace) -> list[dict[str, object]]:
             peak, seconds = run_alone(map_file, case, options.threads, path)
             per_pixel = seconds / (rows * case.cols)
             results.append({"case": asdict(case), "peak": peak, "seconds_per_pixel": per_pixel})
-            print(f"{case.name}: peak {peak / 1e6:.0f} MB, {1e6 * per_pixel:.0f} µs a pixel", flush=True)
+            print(f"{case.name}: peak {peak / 1e6:.0f} MB, {1e6 * per_pixel:.0f} µs per pixel", flush=True)
     return results
 
 
 def profile(options: argparse.Namespace) -> None:
-    side = 2048
-    a, b = torch.rand(side, side), torch.rand(side, side)
-    rates = [2e-9 * side**3 / take_time(lambda: a @ b)[0] for _ in range(9)]
-    print(f"matrix products {side} × {side}: {statistics.median(rates):.0f} GFLOP/s")
+    """Prints the rate of matrix products, and the operations that take the dense engine most time."""
+    size = 2048
+    a, b = torch.rand(size, size), torch.rand(size, size)
+    rates = [2e-9 * size**3 / take_time(lambda: a @ b)[0] for _ in range(9)]
+    print(f"matrix products {size} × {size}: {statistics.median(rates):.0f} GFLOP/s")
     for case in CASES[: options.rounds]:
         model, cube = case.build(), case.make_cube()
         predict_logits(model, cube[:PATCH_SIZE])
@@ -211,15 +228,17 @@ def write_results(results: list[dict[str, object]], options: argparse.Namespace)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="The dense engine against batched patches.")
+    parser = argparse.ArgumentParser(description="Compares the dense engine with batched patches.")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="default %(default)s")
-    parser.add_argument("--sample", type=int, default=2048, help="pixels of `patches`; default %(default)s")
-    parser.add_argument("--only", default="", metavar="NAME", help="rows whose name has this in it")
-    parser.add_argument("--full", action="store_true", help="patches for every pixel")
-    parser.add_argument("--memory", action="store_true", help="peak memory against the scene's height")
-    parser.add_argument("--profile", action="store_true", help="where the time goes")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here too")
+    parser.add_argument(
+        "--sample", type=int, default=2048, help="pixels to run `patches` on; default %(default)s"
+    )
+    parser.add_argument("--only", default="", metavar="NAME", help="run only cases whose name contains NAME")
+    parser.add_argument("--full", action="store_true", help="run `patches` on every pixel")
+    parser.add_argument("--memory", action="store_true", help="measure peak memory by scene height")
+    parser.add_argument("--profile", action="store_true", help="print where the time is spent")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to FILE")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.profile:
@@ -235,14 +254,15 @@ def main() -> int:
             low, high = result["ratio_range"]
             print(
                 f"{case.name}: dense {result['dense_s']:.1f} s, patches {result['patches_s']:.0f} s, "
-                f"ratio {result['ratio']:.1f} ({low:.1f} to {high:.1f}; at least {case.least:g}), "
-                f"of processor time {result['processor_ratio']:.1f}; "
-                f"logits differ by {result['logit_difference']:.0e}, {result['other_class']} classes; "
-                f"memory {result['memory_before'] / 1e6:.0f} MB, peak {result['memory_peak'] / 1e6:.0f} MB",
+                f"ratio {result['ratio']:.1f} ({low:.1f} to {high:.1f}; required {case.least:g}), "
+                f"processor-time ratio {result['processor_ratio']:.1f}; "
+                f"logits differ by {result['logit_difference']:.0e}, classes of {result['other_class']} "
+                f"pixels; memory {result['memory_before'] / 1e6:.0f} MB, "
+                f"peak {result['memory_peak'] / 1e6:.0f} MB",
                 flush=True,
             )
             results.append(result)
-            write_results(results, options)  # so that an interrupted run keeps what it has
+            write_results(results, options)  # after every case, so that an interruption loses little
     write_results(results, options)
     return 0
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env python
-"""What each network and each block costs: parameters, MACs, and a measured training step.
+"""Measures the cost of each network and attention block: parameters, MACs and training time.
 
     python benchmarks/network_costs.py --out benchmarks/results/network_costs.json
 
-All variants take a step in turn, in one process and warm, and the median of the rounds is printed, so
-that a busy moment of the machine falls on all of them. Sizes are those of the accuracy table in the README:
-20 components, patches of 15, 16 classes, batches of 32, bfloat16 products where `--precision` says so.
+In every round each variant takes one training step, all in one process. The first round warms up, and the
+median over the others is printed. Other work on the machine thus affects all variants alike. Sizes are
+those of the accuracy table in the README: 20 components, 15 × 15 patches, 16 classes, batches of 32, and
+bfloat16 products unless `--precision float32` is given.
 """
 
 import argparse
@@ -39,6 +40,7 @@ VARIANTS = {
 
 
 def take_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch_size: int, precision: str) -> float:
+    """Takes a training step on random patches and returns its seconds."""
     patches = torch.randn(batch_size, 1, SIZES["num_bands"], SIZES["patch_size"], SIZES["patch_size"])
     targets = torch.randint(SIZES["num_classes"], (batch_size,))
     start = time.perf_counter()
@@ -79,7 +81,7 @@ def main() -> None:
         }
         for name, model in models.items()
     }
-    print("| network | parameters | M MACs a patch | training ms a patch |\n|:---|---:|---:|---:|")
+    print("| network | parameters | M MACs per patch | training ms per patch |\n|:---|---:|---:|---:|")
     for name, row in rows.items():
         macs = row["macs_per_patch"] / 1e6
         print(f"| {name} | {row['parameters']:,} | {macs:.1f} | {row['training_ms_per_patch']:.2f} |")

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Where the time of a training step goes: each stage, its MACs, and the least time they could take.
+"""Profiles a training step: time and MACs of each stage, compared with the device's matrix-product rate.
 
     python benchmarks/step_profile.py configs/demo.yaml [--set a.b=c] [--data DIR] [--device auto|cpu|cuda]
 
-Nothing is written. The rate of a large matrix product on the same device is the yardstick.
+The rate is that of a large matrix product on the same device. No files are written.
 """
 
 import argparse
@@ -40,13 +40,13 @@ _PRODUCT_SIZE = 2048
 
 @dataclass(frozen=True)
 class StageTime:
-    """One row: medians over the steps.
+    """The cost of one part of a training step; times are medians over the steps.
 
     Attributes:
-        name: a stage, a slot as `attention.STAGE`, `head`, or what happens around the network.
-        macs: of forward and backward pass together, as counted.
-        forward_s: seconds, and
-        backward_s: seconds.
+        name: a stage, an attention slot as `attention.STAGE`, `head`, or a part outside the network.
+        macs: counted MACs of forward and backward pass together.
+        forward_s: seconds of the forward pass.
+        backward_s: seconds of the backward pass.
     """
 
     name: str
@@ -57,15 +57,15 @@ class StageTime:
 
 @dataclass(frozen=True)
 class StepProfile:
-    """A step of training, measured.
+    """Measurements of a training step.
 
     Attributes:
-        stages: in the order of the forward pass.
+        stages: its parts in the order of the forward pass.
         step_s: median seconds of a whole step.
-        product_rate: MACs a second of the machine's own matrix product, in the step's precision.
-        batch_size: patches of a step.
-        cost: the last batch's, either way, or None where patches cannot share:
-        obstacle: why not.
+        product_rate: MACs per second of a large matrix product in the step's precision.
+        batch_size: patches per step.
+        cost: counted cost of the last batch, or None if patches cannot share features.
+        obstacle: why patches cannot share features; empty if they can.
     """
 
     stages: tuple[StageTime, ...]
@@ -77,14 +77,22 @@ class StepProfile:
 
     @property
     def floor_s(self) -> float:
-        """The least time of a step: its counted products at the machine's rate, and nothing else."""
+        """Lower bound of a step's seconds: its counted MACs at the matrix-product rate."""
         return sum(stage.macs for stage in self.stages) / self.product_rate
 
 
 def profile_steps(
     model: Network, *, train: PatchDataset, settings: TrainSettings, seed: int, num_steps: int = 5
 ) -> StepProfile:
-    """Trains `model` for a warm-up and `num_steps` steps and returns where the time went."""
+    """Trains `model` for one warm-up step and `num_steps` more, and returns the time of each part.
+
+    Args:
+        model: the network; its weights change.
+        train: training patches with targets.
+        settings: the config's `train` section.
+        seed: seed of the batches and their augmentation.
+        num_steps: number of measured steps.
+    """
     if train.device.type == "cpu":
         keep_freed_memory()
     generator = torch.Generator().manual_seed(seed)
@@ -111,7 +119,8 @@ def profile_steps(
     stages = tuple(
         StageTime(
             name,
-            # Backwards, a product gives the gradients of weights and of features; the input needs none.
+            # The backward pass computes the gradients of the weights and of the features: two products
+            # per forward product, but one in the first stage, whose input needs no gradient.
             macs=counted.get(name, 0) * (2 if name == first else 3),
             forward_s=statistics.median(clock.forward[name][1:]),
             backward_s=statistics.median(clock.backward[name][1:] or [0.0]),
@@ -135,7 +144,7 @@ def measure_product_rate(
     repeats: int = 7,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """Returns the MACs a second of the best of some matrix products."""
+    """Returns the MACs per second of the fastest of `repeats` large matrix products."""
     square = torch.randn(_PRODUCT_SIZE, _PRODUCT_SIZE, device=device, dtype=getattr(torch, precision))
     laps = _Clock(device, clock)
     for _ in range(repeats):
@@ -146,7 +155,7 @@ def measure_product_rate(
 
 
 class _Clock:
-    """Notes when each stage's output is there, and when its gradient is."""
+    """Records the time at which each stage's output and its gradient have been computed."""
 
     def __init__(self, device: torch.device, clock: Callable[[], float] = time.perf_counter) -> None:
         self._device, self._clock = device, clock
@@ -161,6 +170,7 @@ class _Clock:
         self._start = self._last = self._now()
 
     def lap(self, name: str) -> None:
+        """Adds the time since the last call to the forward time of `name`."""
         now = self._now()
         self.forward[name].append(now - self._last)
         self._last = now
@@ -168,16 +178,19 @@ class _Clock:
             self.steps.append(now - self._start)
 
     def mark(self, name: str, x: Tensor) -> None:
-        """The forward pass has come to `x`; when its gradient is there, the part behind it is done."""
+        """Ends the forward part `name` with output `x`.
+
+        Once the gradient of `x` is computed, the backward pass of the following part has ended.
+        """
         self.lap(name)
         if not x.requires_grad:
             return
-        behind = len(self._order) + 1
+        following = len(self._order) + 1
         self._order.append(name)
 
         def close(_: Tensor) -> None:
-            if behind < len(self._order):
-                self._close(self._order[behind])
+            if following < len(self._order):
+                self._close(self._order[following])
 
         x.register_hook(close)  # type: ignore[no-untyped-call]
 
@@ -185,7 +198,7 @@ class _Clock:
         self._close(self._order[0])
 
     def _close(self, name: str) -> None:
-        """The time since the last gradient belongs to `name`."""
+        """Adds the time since the last gradient to the backward time of `name`."""
         now = self._now()
         self.backward[name].append(now - self._last)
         self._last = now
@@ -197,16 +210,19 @@ class _Clock:
 
 
 def profile_training(config: Config, *, data: str | Path | None = None, device: str = "auto") -> StepProfile:
-    """Returns where the time of a training step goes.
+    """Profiles the training steps of a config's network.
 
     Raises:
         HsiError: a mistake in the config or the scene, or a model that is not trained in steps.
     """
     if not isinstance(config.model, NetworkSettings):
-        raise ConfigError(f"model.name = {config.model.name}: is fitted at once and has no steps to time")
+        raise ConfigError(
+            f"model.name = {config.model.name}: this model is not trained in steps; profile a network"
+        )
     if config.train.compile:
         raise ConfigError(
-            "train.compile = true: a compiled step has no stages to time; add --set train.compile=false"
+            "train.compile = true: the stages of a compiled step cannot be timed; "
+            "add --set train.compile=false"
         )
     given = prepare(config, data=data, device=pick_device(device))
     assert given.network is not None
@@ -215,7 +231,7 @@ def profile_training(config: Config, *, data: str | Path | None = None, device: 
 
 
 def print_profile(profile: StepProfile) -> None:
-    title = f"a training step of {profile.batch_size} patches"
+    title = f"training step with {profile.batch_size} patches"
     table = Table(title=title, title_justify="left", show_footer=True)
     total = sum(stage.macs for stage in profile.stages)
     rate = total / profile.step_s
@@ -243,9 +259,9 @@ def print_profile(profile: StepProfile) -> None:
         )
     make_console().print(table)
     print(
-        f"{profile.step_s:.3f} s a step, {profile.batch_size / profile.step_s:,.0f} patches/s; at least "
-        f"{profile.floor_s:.3f} s, its MACs at the {profile.product_rate / 1e9:,.0f} G MACs/s of a matrix "
-        "product here."
+        f"{profile.step_s:.3f} s per step, {profile.batch_size / profile.step_s:,.0f} patches/s; lower bound "
+        f"{profile.floor_s:.3f} s (its MACs at this device's matrix product rate, "
+        f"{profile.product_rate / 1e9:,.0f} G MACs/s)."
     )
     print(_describe_sharing(profile))
 
@@ -254,10 +270,11 @@ def _describe_sharing(profile: StepProfile) -> str:
     cost = profile.cost
     if cost is None:
         return f"Patch by patch: {profile.obstacle}."
-    way = "over the area that the patches share" if cost.is_shared else "patch by patch"
+    way = "with shared features" if cost.is_shared else "patch by patch"
     return (
-        f"The last batch went {way}, which is {cost.area[0]} × {cost.area[1]} pixels: forward, sharing takes "
-        f"{cost.shared_macs / 1e9:,.2f} G MACs, patch by patch {cost.patchwise_macs / 1e9:,.2f}."
+        f"The last batch was computed {way}. Its patches cover {cost.area[0]} × {cost.area[1]} pixels. The "
+        f"forward pass takes {cost.shared_macs / 1e9:,.2f} G MACs with shared features, "
+        f"{cost.patchwise_macs / 1e9:,.2f} patch by patch."
     )
 
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env python
-"""Gathers evaluated runs into one small JSON file, so that a number in a table can be traced.
+"""Collects the results of evaluated runs in one small JSON file, to make the numbers of a table traceable.
 
     python benchmarks/summarize_runs.py OUT.json --command "hsi-se train …" NAME=RUN[,RUN…] …
 
-Each NAME is a variant and its runs differ in the seed alone. Written for each: the settings that
-differ from the first variant's, each run's accuracies, floor, baseline, leakage, time and digests,
-and mean and sample standard deviation. Printed: a Markdown table of the same.
+NAME is a variant, whose runs differ only in the seed. The file contains for each variant the settings that
+differ from those of the first one; the accuracies, location floor, spectral baseline, leakage, training
+time and digests of each run; and their mean and sample standard deviation. The script also prints them as
+a Markdown table.
 """
 
 import argparse
@@ -20,7 +21,7 @@ MEASURES = ("overall_accuracy", "average_accuracy", "kappa")
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    """Returns nested settings with dotted keys: `{"a": {"b": 1}}` becomes `{"a.b": 1}`."""
     flat = {}
     for key, value in settings.items():
         if isinstance(value, dict) and value:
@@ -31,6 +32,7 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_run(run: RunFolder) -> dict[str, Any]:
+    """Returns the results of one evaluated run."""
     report, record = json.loads(run.report.read_text()), run.read_record()
     return {
         "seed": record.seed,
@@ -61,7 +63,7 @@ def describe(summary: Summary) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--command", required=True, help="the command that made the first run")
+    parser.add_argument("--command", required=True, help="the command that produced the first run")
     parser.add_argument("variants", nargs="+", metavar="NAME=RUN[,RUN…]")
     arguments = parser.parse_args()
 

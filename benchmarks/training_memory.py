@@ -1,15 +1,16 @@
 #!/usr/bin/env python
-"""Peak memory of `hsi_se.train` on a scene of Pavia University's size, in GB (10⁹ bytes).
+"""Measures the peak memory of `hsi_se.train` on a scene as large as Pavia University, in GB (10⁹ bytes).
 
     python benchmarks/training_memory.py --limit-gb 1.5
 
-The scene is random, 610 × 340 pixels and 103 bands of uint16, with as many labelled pixels in each
-of nine classes as the real one has (42,776 in all), read from compressed .mat files as the real one
-is. 10 % train, on 15 components and 25 × 25 patches in batches of 256, in a process of its own.
+The scene is random, with 610 × 340 pixels and 103 bands of uint16. Its nine classes have as many labelled
+pixels as those of the real scene (42,776 in total), and it is read from compressed .mat files as well. 10 %
+of the labelled pixels are used for training, with 15 components, 25 × 25 patches and batches of 256. The
+training runs in its own process.
 
-Printed: that process' peak resident memory (VmHWM, so Linux only), what of it was there once torch
-and hsi_se were imported, the peak before the first batch, and, for comparison, what all the
-labelled patches would take as one array. The exit code is 1 if the peak is above `--limit-gb`.
+The script prints the peak resident memory of that process (VmHWM, Linux only): at the end, after importing
+torch and hsi_se, and before the first batch. For comparison it also prints the size of one array with all
+labelled patches. The exit code is 1 if the peak exceeds `--limit-gb`.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from hsi_se.system.session import Session
 ROWS, COLS, BANDS = 610, 340, 103
 CLASS_SIZES = (6631, 18649, 2099, 3064, 1345, 5029, 1330, 3682, 947)  # of Pavia University
 NUM_LABELLED = sum(CLASS_SIZES)
-BLOCK = 10  # rows and cols of the blocks that the classes lie in; it divides both sides of the scene
+BLOCK = 10  # rows and cols of the blocks that form the classes; divides both sides of the scene
 
 CONFIG = """\
 scene: pavia-university
@@ -50,7 +51,14 @@ train: {{epochs: {epochs}, batch_size: {batch}}}
 
 @dataclass(frozen=True)
 class Peaks:
-    """Peak resident memory of the training process up to three moments, in bytes; its threads."""
+    """Peak resident memory of the training process in bytes, up to three points of the run.
+
+    Attributes:
+        imported: after importing torch and hsi_se.
+        before_training: before the first batch.
+        finished: at the end.
+        threads: number of torch's threads.
+    """
 
     imported: int
     before_training: int
@@ -59,7 +67,7 @@ class Peaks:
 
 
 class StartObserver(Silent):
-    """Notes the peak when all is ready for the first batch."""
+    """Records the peak memory before the first batch."""
 
     before_training = 0
 
@@ -68,17 +76,18 @@ class StartObserver(Silent):
 
 
 def read_peak() -> int:
-    """Returns this process' peak resident memory in bytes.
+    """Returns this process's peak resident memory in bytes.
 
-    `getrusage` would not do: there, a child starts with the peak of the parent that forked it.
+    `getrusage` is unsuitable because a child process inherits the peak of the parent that forked it.
     """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status: no VmHWM")
+    raise RuntimeError("/proc/self/status: has no entry VmHWM; run this on Linux")
 
 
 def write_scene(folder: Path) -> None:
+    """Writes the random scene as PaviaU.mat and PaviaU_gt.mat."""
     rng = np.random.default_rng(0)
     flat = np.arange(ROWS * COLS).reshape(ROWS // BLOCK, BLOCK, COLS // BLOCK, BLOCK)
     by_block = rng.permutation(flat.swapaxes(1, 2).reshape(-1, BLOCK**2)).flatten()
@@ -92,7 +101,7 @@ def write_scene(folder: Path) -> None:
 
 
 def measure_training(folder: Path) -> Peaks:
-    """Trains as `folder/config.yaml` says, and returns the peaks; runs in a fresh process."""
+    """Trains with `folder/config.yaml` and returns the peaks; must run in a new process."""
     imported = read_peak()
     observer = StartObserver()
     config = load_config(folder / "config.yaml")
@@ -101,14 +110,18 @@ def measure_training(folder: Path) -> Peaks:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Peak memory of hsi_se.train on a scene of Pavia U's size.")
+    parser = argparse.ArgumentParser(
+        description="Measures the peak memory of hsi_se.train on a scene as large as Pavia University."
+    )
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--components", type=int, default=15)
     parser.add_argument("--patch", type=int, default=25, help="rows and cols of a patch, odd")
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--fit-on", choices=("train", "scene"), default="train", help="for the PCA")
-    parser.add_argument("--limit-gb", type=float, default=1.5, help="the peak above which this fails")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here too")
+    parser.add_argument(
+        "--fit-on", choices=("train", "scene"), default="train", help="pixels that the PCA is fitted on"
+    )
+    parser.add_argument("--limit-gb", type=float, default=1.5, help="exit with code 1 above this peak")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to FILE")
     arguments = parser.parse_args()
     names = ("epochs", "components", "patch", "batch", "fit_on")
     settings = {name: getattr(arguments, name) for name in names}
@@ -123,7 +136,7 @@ def main() -> int:
     num_values = NUM_LABELLED * arguments.components * arguments.patch**2
     sizes = {
         f"peak (limit {arguments.limit_gb:g} GB)": peaks.finished,
-        "  once all is imported": peaks.imported,
+        "  after the imports": peaks.imported,
         "  before the first batch": peaks.before_training,
         f"all {NUM_LABELLED:,} patches, float64": 8 * num_values,
         f"all {NUM_LABELLED:,} patches, float32": 4 * num_values,
@@ -142,7 +155,7 @@ def main() -> int:
         }
         arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     if peaks.finished > arguments.limit_gb * 1e9:
-        print(f"training takes more than {arguments.limit_gb:g} GB", file=sys.stderr)
+        print(f"training needs more than {arguments.limit_gb:g} GB", file=sys.stderr)
         return 1
     return 0
 

@@ -1,24 +1,28 @@
 #!/usr/bin/env python
-"""Training speed: `hsi-se train` against a plain PyTorch loop, in patches per second, and the floor of both.
+"""Compares the training throughput of `hsi-se train` with a plain PyTorch loop, in patches per second.
 
     python benchmarks/training_throughput.py --threads 2 --json benchmarks/results/training_throughput.json
     python benchmarks/training_throughput.py --rows 610 --cols 340 --components 15 --threads 2
 
-All train the same network, without attention and with gates at `fold` and `conv2d`, from the same weights
-in batches of the same size on a random cube, in float32:
+Three methods train the same network from the same weights, with the same batch size, on a random cube in
+float32. This is done for HybridSN without attention, and with SE gates at `fold` and `conv2d`.
 
-- `plain` has every patch in one array `(n, 1, k, p, p)`, cut before the clock starts, and goes through
-  it with TensorDataset, DataLoader(shuffle=True) and AdamW, neither tuned, no schedule, no flips. It runs
-  in a process of its own, with the allocator that it finds;
-- `patches` calls `hsi_se.training.fit.fit` with `vary_by: patch`: each patch is flipped and goes its own way;
-- `shared` does with `vary_by: batch`: one flip a batch, and the cheaper way by counted MACs.
+- `plain` is a loop as in a tutorial: TensorDataset, DataLoader(shuffle=True) and AdamW, all untuned, without
+  a schedule or flips. All patches are in one array `(n, 1, k, p, p)`, cut before the clock starts. It runs
+  in its own process, with the allocator's default settings.
+- `patches` calls `hsi_se.training.fit.fit` with `vary_by: patch`. Each patch has its own flip and runs
+  through the network on its own.
+- `shared` calls it with `vary_by: batch`. There is one flip per batch, and the way with fewer counted MACs
+  is used.
 
-They run in turn, once a round; in each turn the first epoch warms up, the others are timed whole. Before,
-the gradients of one batch are compared in float64, shared against plain, and nothing is timed if they
-differ by 1e-10 of the largest or more. Printed: patches per second (median and range over the rounds), the
-ratios to plain of the same round, the rate of the machine's matrix product in the same run, the MACs of
-a step, forward and backward, and the share of that rate which each side reaches. On a machine that
-has other work too, `--clock cpu --threads 1` counts processor time, which such work hardly changes.
+The methods alternate, once per round. Each time, the first epoch warms up and the others are timed. Before
+that, the gradients of one batch are compared in float64, shared against plain. If they differ by 1e-10 of
+the largest gradient or more, nothing is timed.
+
+The script prints the patches per second (median and range over the rounds), the ratios to `plain` in the
+same round, the machine's matrix-product rate, the MACs of a step (forward and backward), and the fraction
+of the product rate that each method reaches. On a machine with other work, use `--clock cpu --threads 1`:
+it counts processor time, which is hardly affected.
 """
 
 import argparse
@@ -54,7 +58,7 @@ from hsi_se.training.shared_step import share_forward
 from hsi_se.training.step import Stepper
 
 NUM_CLASSES = 16
-PLAIN, PATCHES, SHARED = SIDES = ("plain", "patches", "shared")
+PLAIN, PATCHES, SHARED = METHODS = ("plain", "patches", "shared")
 NETWORKS = {
     "no attention": HybridSN(name="hybridsn"),
     "gates at fold and conv2d": HybridSN(
@@ -65,18 +69,18 @@ DEFAULTS = {
     "rows": 145,
     "cols": 145,
     "components": 30,
-    "pixels": 512,  # that train
-    "patch": 25,  # rows and cols, odd
+    "pixels": 512,  # training pixels
+    "patch": 25,  # rows and cols of a patch, odd
     "batch": 256,
     "rounds": 3,
-    "steps": 2,  # timed in a turn, rounded up to whole epochs
+    "steps": 2,  # timed steps per round, rounded up to whole epochs
 }
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 Options = tuple[tuple[str, int], ...]
 
 
 class EpochClock(Silent):
-    """Notes when each epoch ends."""
+    """Records the time at which each epoch ends."""
 
     def __init__(self, clock: str) -> None:
         self.ends: list[float] = []
@@ -87,7 +91,7 @@ class EpochClock(Silent):
 
 
 def cut_patches(cube: NDArray[np.float32], pixels: Pixels, *, patch_size: int) -> NDArray[np.float32]:
-    """Returns all patches `(n, 1, k, p, p)`, cut one by one as scripts of this field do it."""
+    """Returns all patches `(n, 1, k, p, p)`, cut one by one as is common in scripts of this field."""
     margin = patch_size // 2
     padded = np.pad(cube, ((margin, margin), (margin, margin), (0, 0)), mode="reflect")
     patches = np.empty((len(pixels), 1, cube.shape[2], patch_size, patch_size), dtype=np.float32)
@@ -98,7 +102,7 @@ def cut_patches(cube: NDArray[np.float32], pixels: Pixels, *, patch_size: int) -
 
 @cache
 def make_data(options: Options) -> tuple[PatchDataset, TensorDataset]:
-    """The same pixels of the same random cube, as hsi-se holds them and as an array of patches."""
+    """Returns the same pixels of a random cube twice: as hsi-se's dataset and as an array of patches."""
     sizes = dict(options)
     rng = np.random.default_rng(0)
     shape = (sizes["rows"], sizes["cols"], sizes["components"])
@@ -124,7 +128,7 @@ def make_network(name: str, options: Options) -> Network:
 
 
 def train_ours(model: Network, patches: PatchDataset, settings: TrainSettings, clock: str) -> list[float]:
-    """Trains as `hsi-se train` does, without validation pixels, and returns when each epoch ended."""
+    """Trains like `hsi-se train`, without validation pixels; returns the end time of each epoch."""
     watch = EpochClock(clock)
     none = PatchDataset(patches.padded, np.empty((0, 2), np.int64), patch_size=patches.patch_size)
     fit(model, train=patches, val=none, num_classes=NUM_CLASSES, settings=settings, seed=0, observer=watch)
@@ -132,7 +136,7 @@ def train_ours(model: Network, patches: PatchDataset, settings: TrainSettings, c
 
 
 def train_plainly(model: Network, patches: TensorDataset, settings: TrainSettings, clock: str) -> list[float]:
-    """Trains as a tutorial would, and returns when each epoch ended."""
+    """Trains with a plain PyTorch loop; returns the end time of each epoch."""
     loader = DataLoader(patches, batch_size=settings.batch_size, shuffle=True)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -151,17 +155,17 @@ def train_plainly(model: Network, patches: TensorDataset, settings: TrainSetting
     return ends
 
 
-def time_turn(side: str, network: str, options: Options, *, threads: int, clock: str) -> float:
-    """Returns patches per second of one turn; runs in its side's process."""
+def time_round(method: str, network: str, options: Options, *, threads: int, clock: str) -> float:
+    """Returns the patches per second of one method in one round; runs in the method's own process."""
     torch.set_num_threads(threads)
     sizes = dict(options)
     epochs = 1 + math.ceil(sizes["steps"] / math.ceil(sizes["pixels"] / sizes["batch"]))
-    vary_by = "batch" if side == SHARED else "patch"
+    vary_by = "batch" if method == SHARED else "patch"
     settings = TrainSettings(epochs=epochs, batch_size=sizes["batch"], vary_by=vary_by)
     ours, plain = make_data(options)
     model = make_network(network, options)
     gc.collect()
-    if side == PLAIN:
+    if method == PLAIN:
         ends = train_plainly(model, plain, settings, clock)
     else:
         ends = train_ours(model, ours, settings, clock)
@@ -169,9 +173,9 @@ def time_turn(side: str, network: str, options: Options, *, threads: int, clock:
 
 
 def compare_gradients(network: str, options: Options, *, threads: int, num_patches: int = 48) -> float:
-    """Returns the largest difference of a weight's gradient, shared against plain, in float64.
+    """Returns the largest difference between shared and plain gradients in float64.
 
-    It is relative to the largest gradient. Dropout is the same on both sides.
+    It is relative to the largest gradient. Both passes use the same dropout masks.
     """
     torch.set_num_threads(threads)
     ours, plain = make_data(options)
@@ -192,14 +196,14 @@ def compare_gradients(network: str, options: Options, *, threads: int, num_patch
 
 
 def count_step(network: str, options: Options) -> dict[str, Any]:
-    """Returns the MACs of a step of random pixels, forward and backward, either way, and which is chosen."""
+    """Returns the forward and backward MACs of a step for both ways, and whether sharing is chosen."""
     ours, _ = make_data(options)
     model = make_network(network, options)
     settings = TrainSettings(epochs=1, batch_size=dict(options)["batch"], vary_by="batch")
     step = Stepper(model, train=ours, settings=settings)
     area = (ours.padded.shape[0], ours.padded.shape[1])
     cost = step.estimate(settings.batch_size, area)
-    first = next(iter(model.stages))  # the scene itself needs no gradient
+    first = next(iter(model.stages))  # its input, the scene, needs no gradient
     patchwise, shared = step.count_macs(settings.batch_size), step.count_macs(settings.batch_size, area)
     return {
         "patchwise_macs": 3 * cost.patchwise_macs - patchwise[first],
@@ -218,23 +222,27 @@ def name_cpu() -> str:
 def measure(
     network: str, options: Options, pools: dict[str, ProcessPoolExecutor], *, threads: int, clock: str
 ) -> dict[str, Any]:
-    """Returns each side's patches per second, one for each round, and what they are compared with."""
+    """Returns the patches per second of each method and round, and the rates to compare them with."""
     ours = pools[SHARED]
     difference = ours.submit(compare_gradients, network, options, threads=threads).result()
     if not difference < 1e-10:
-        raise SystemExit(f"{network}: gradients differ by {difference:.1e} of the largest; nothing is timed")
-    rates: dict[str, list[float]] = {side: [] for side in SIDES}
+        raise SystemExit(
+            f"{network}: shared and plain gradients differ by {difference:.1e} of the largest; nothing timed"
+        )
+    rates: dict[str, list[float]] = {method: [] for method in METHODS}
     product_rates = []
     for _ in range(dict(options)["rounds"]):
         product_rates.append(
             ours.submit(measure_product_rate, torch.device("cpu"), clock=CLOCKS[clock]).result()
         )
-        for side in SIDES:
-            turn = pools[side].submit(time_turn, side, network, options, threads=threads, clock=clock)
-            rates[side].append(turn.result())
+        for method in METHODS:
+            submitted = pools[method].submit(
+                time_round, method, network, options, threads=threads, clock=clock
+            )
+            rates[method].append(submitted.result())
     ratios = {
-        side: [one / plain for one, plain in zip(rates[side], rates[PLAIN], strict=True)]
-        for side in SIDES[1:]
+        method: [one / plain for one, plain in zip(rates[method], rates[PLAIN], strict=True)]
+        for method in METHODS[1:]
     }
     step = count_step(network, options)
     batch, rate = dict(options)["batch"], statistics.median(product_rates)
@@ -254,6 +262,7 @@ def measure(
 
 
 def summarise(values: list[float], *, digits: int) -> str:
+    """Returns median and range as `median (least to largest)`."""
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
@@ -262,26 +271,29 @@ def print_result(network: str, result: dict[str, Any]) -> None:
     way = "shared" if step["is_shared"] else "patch by patch"
     product = summarise([rate / 1e9 for rate in result["product_macs_per_second"]], digits=0)
     print(
-        f"\n{network}: gradients equal to {result['gradient_difference']:.0e} in float64; MACs of a step "
+        f"\n{network}: gradients agree to {result['gradient_difference']:.0e} in float64; MACs per step "
         f"{step['patchwise_macs'] / 1e9:.1f} G patch by patch,\n"
-        f"{step['shared_macs'] / 1e9:.1f} G shared: {way}; matrix product {product} G/s"
+        f"{step['shared_macs'] / 1e9:.1f} G shared; chosen: {way}; matrix product {product} G MACs/s"
     )
-    for side in SIDES:
-        median = statistics.median(rates[side])
-        ratio = summarise(result["ratios_to_plain"][side], digits=2) if side != PLAIN else ""
-        share = median / result["patches_per_second_at_product_rate"][side]
+    for method in METHODS:
+        median = statistics.median(rates[method])
+        ratio = summarise(result["ratios_to_plain"][method], digits=2) if method != PLAIN else ""
+        share = median / result["patches_per_second_at_product_rate"][method]
         print(
-            f"  {side:<8} {summarise(rates[side], digits=0):>18} patches/s  {share:4.0%} of the product rate"
+            f"  {method:<8} {summarise(rates[method], digits=0):>18} patches/s  "
+            f"{share:4.0%} of the product rate"
             f"{'   × plain: ' + ratio if ratio else ''}"
         )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Training patches per second, hsi-se against a plain loop.")
+    parser = argparse.ArgumentParser(
+        description="Compares the training throughput of hsi-se with a plain PyTorch loop."
+    )
     for name, default in (DEFAULTS | {"threads": torch.get_num_threads()}).items():
         parser.add_argument(f"--{name}", type=int, default=default, help="default %(default)s")
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help="default %(default)s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to FILE")
     arguments = parser.parse_args()
     options = tuple((name, getattr(arguments, name)) for name in DEFAULTS)
     torch.set_num_threads(arguments.threads)

@@ -1,1 +1,1 @@
-"""Prediction: logits for every pixel of a scene, and the classes they stand for."""
+"""Predicts logits and classes for every pixel of a scene."""

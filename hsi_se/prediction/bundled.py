@@ -1,4 +1,4 @@
-"""What a run has learned, at work: the classifier of a bundle, and its prediction for whole scenes."""
+"""Applies the trained model of a run (its bundle) to whole scenes."""
 
 import functools
 from pathlib import Path
@@ -27,7 +27,7 @@ Classifier = Network | CentrePixelClassifier  # both are modules from patches (n
 
 
 def load_bundle(run: str | Path | RunFolder) -> ModelBundle:
-    """Returns what a run has learned: weights, reduction, classes; see `build_bundled_model`."""
+    """Returns the trained model of a run: weights, reduction and classes; see `build_bundled_model`."""
     return RunFolder.open(run).read_bundle()
 
 
@@ -62,14 +62,14 @@ def predict_bundled(
     device: torch.device,
     observer: Observer,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Returns the logits `(rows, cols, C)` that a scene is classified by, and those before smoothing.
+    """Returns the final logits `(rows, cols, C)` of a scene, and the logits before smoothing.
 
     Args:
-        bundle: what is applied; its `prediction` settings hold.
-        components: `(rows, cols, k)` the scene, reduced by the bundle.
+        bundle: the trained model; its `prediction` settings apply.
+        components: `(rows, cols, k)` the scene after the bundle's reduction.
         missing: `(rows, cols)`, true where there is no data.
-        device: to work on.
-        observer: told of progress.
+        device: device to compute on.
+        observer: receives progress events.
     """
     facts = bundle.facts
     model = build_bundled_model(bundle).to(device)
@@ -86,7 +86,7 @@ def predict_bundled(
 
 
 def make_predictor(bundle: ModelBundle, *, engine: Engine, device: str = "auto") -> TilePredictor:
-    """Returns a bundle's classifier made ready for tiles, in evaluation mode for good."""
+    """Returns a predictor for tiles with a bundle's classifier, which stays in evaluation mode."""
     return TilePredictor(
         build_bundled_model(bundle).eval().to(pick_device(device)),
         engine=engine,
@@ -96,7 +96,7 @@ def make_predictor(bundle: ModelBundle, *, engine: Engine, device: str = "auto")
 
 
 def make_source(bundle: ModelBundle, image: Image) -> TileSource:
-    """Returns the tiles of an image as a bundle's classifier takes them."""
+    """Returns a source of an image's tiles, reduced and padded for a bundle's classifier."""
     facts = bundle.facts
     return TileSource(image, bundle.reduction, facts.patch_size, facts.padding, facts.prediction.reach)
 

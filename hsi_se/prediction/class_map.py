@@ -1,4 +1,4 @@
-"""The `ClassMap`: a label for every pixel of a scene, in the ids of its ground truth."""
+"""Defines `ClassMap`: a scene with one class id of its ground truth for every pixel."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ class ClassMap:
     """A classified scene.
 
     Attributes:
-        labels: `(rows, cols)` int32, ids of the ground truth; 0 where there is no prediction.
-        class_names: by id.
-        palette: 8-bit RGB by id.
+        labels: `(rows, cols)` int32 class ids of the ground truth; 0 where there is no prediction.
+        class_names: class name of each id.
+        palette: 8-bit RGB colour of each id.
     """
 
     labels: NDArray[np.int32]
@@ -25,12 +25,12 @@ class ClassMap:
     palette: Mapping[int, Colour]
 
     def where(self, mask: NDArray[np.bool_]) -> "ClassMap":
-        """The same map with the pixels outside `mask` `(rows, cols)` unlabelled."""
+        """Returns a copy in which the pixels outside `mask` `(rows, cols)` are unlabelled."""
         labels = np.where(mask, self.labels, UNLABELLED).astype(np.int32)
         return ClassMap(labels, self.class_names, self.palette)
 
     def to_rgb(self) -> NDArray[np.uint8]:
-        """Returns the picture `(rows, cols, 3)`, one pixel a pixel."""
+        """Returns the map as an 8-bit RGB image `(rows, cols, 3)`; unlabelled pixels are black."""
         lookup = np.zeros((int(self.labels.max(initial=0)) + 1, 3), dtype=np.uint8)
         for label, colour in self.palette.items():
             if label < len(lookup):
@@ -45,5 +45,12 @@ def classify(
     class_names: Mapping[int, str],
     palette: Mapping[int, Colour],
 ) -> ClassMap:
-    """Returns the map of the largest logit `(rows, cols, C)`; class `i` becomes the id `class_ids[i]`."""
+    """Returns the map of the class with the largest logit at each pixel.
+
+    Args:
+        logits: `(rows, cols, C)`.
+        class_ids: `(C,)` id of each class.
+        class_names: class name of each id.
+        palette: colour of each id.
+    """
     return ClassMap(class_ids[logits.argmax(axis=2)].astype(np.int32), class_names, palette)

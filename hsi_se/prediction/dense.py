@@ -1,9 +1,21 @@
-"""The exact whole-scene engine: the logits of `HybridSN` for every pixel, without repeating shared work.
+"""The dense engine, which computes exact logits of `HybridSN` for a whole scene without repeated work.
 
-Convolutions are valid and padding is applied once, to the scene. Every stage before the first
-attention is therefore the same for all patches that overlap; what follows depends on where attention
-acts. Each way computes the same function as the network patch by patch, up to float32's rounding.
-Axes: rows, cols of patches (pixels); h, w of padded rows; d spectral depth, c features; k components.
+All convolutions are valid (unpadded), and padding is applied once, to the scene. A stage before the first
+attention block therefore gives the same features for all patches that overlap. These stages run once over
+the scene. The rest of the network depends on the attention, and one of four methods computes it:
+
+- No attention: the first dense layer is a convolution over the scene, computed by FFT if its kernel is large
+  enough (`_share_head`).
+- At most a channel gate after the last stage: the gates of all patches are computed at once, and the head
+  runs on the gated patches (`_gate_head`).
+- Channel gates at `conv3d_3` or `fold`, order `3d-2d`: the gated 2-D convolution is computed as in
+  `mixing.py`, and any block may follow it (`_mix`).
+- Anything else: windows of the shared features run through the remaining stages (`_run_windows`).
+
+Each method computes the same function as the network patch by patch, up to float32 rounding.
+
+Axes: rows, cols of pixels, each of which has one patch; h, w rows and cols of the padded scene or of its
+features; d spectral depth, c features; k components; p patch size.
 """
 
 import math
@@ -22,25 +34,27 @@ from hsi_se.prediction.dense_head import DenseHead
 from hsi_se.prediction.mixing import convolve_gated
 from hsi_se.prediction.shared_features import fold_stages, gate_windows
 
-TILE_BYTES = 320 * 2**20  # that the tiles in work may take together, beside the weights
-_BATCH_BYTES = 24 * 2**20  # windows that are copied together: larger blocks go back to the system each time
+TILE_BYTES = 320 * 2**20  # memory of all tiles in progress, without the weights
+_BATCH_BYTES = 24 * 2**20  # windows copied at once; larger blocks return to the system after every use
 _FLOAT_BYTES = 4
-_MAX_WORKERS = 4  # tiles side by side: with more, each would be so small that it repeats too much
-_NARROWEST = 16  # columns of a tile for a worker
+_MAX_WORKERS = 4  # concurrent tiles; with more, tiles get so small that their margins cost too much
+_NARROWEST = 16  # fewest columns of a tile if there are several workers
 
 
 class DenseEngine:
-    """A trained network prepared for whole scenes; it holds the weights of the moment it is made.
+    """Predicts whole scenes with a trained `HybridSN`.
+
+    The engine uses the weights that the model has now. If they change, build a new engine.
 
     Args:
-        model: in any mode, on any device; it is left as it was.
+        model: the network, in any mode, on any device; it is not changed.
     """
 
     def __init__(self, model: HybridSN) -> None:
         self.model = model
         self.patch_size = model.patch_size
         self._last = list(model.stages)[-1]
-        self._spare: list[Tensor] = []  # memory of tiles that are done
+        self._spare: list[Tensor] = []  # buffers of finished tiles, for reuse
         blocks = {
             point: block for point, block in model.attention.items() if not isinstance(block, nn.Identity)
         }
@@ -64,14 +78,15 @@ class DenseEngine:
         self._estimate()
 
     def predict_rows(self, padded: Tensor) -> Tensor:
-        """Returns the logits `(rows, cols, classes)` of some rows of a scene.
+        """Returns the logits of some rows of a scene.
 
         Args:
-            padded: `(rows + p - 1, cols + p - 1, k)`: the rows themselves with what their patches reach,
-                on the model's device.
+            padded: `(rows + p - 1, cols + p - 1, k)` the rows and the margin that their patches cover, on
+                the model's device.
 
         Returns:
-            As patch by patch, NaN where a patch reaches a value that is not finite.
+            `(rows, cols, classes)`. As with single patches, the logits are NaN where a patch contains a
+            value that is not finite.
         """
         margin = self.patch_size - 1
         rows, cols = (length - margin for length in padded.shape[:2])
@@ -84,7 +99,8 @@ class DenseEngine:
             num_tiles += num_workers
         tile_cols = math.ceil(cols / num_tiles)
         is_finite = padded.isfinite().all(2)
-        padded = padded.where(is_finite[..., None], 0)  # or products and transforms would spread them
+        # Zeros instead: matrix products and FFTs would spread NaN to patches that do not contain it.
+        padded = padded.where(is_finite[..., None], 0)
         tiles = [padded[:, first : first + tile_cols + margin] for first in range(0, cols, tile_cols)]
         with evaluation_mode(self.model):
             logits = torch.cat(_map_in_threads(self._predict_tile, tiles, num_workers), dim=1)
@@ -92,7 +108,13 @@ class DenseEngine:
         return logits.masked_fill(reached[..., None] > 0, math.nan)
 
     def choose_tile_rows(self, cols: int) -> int:
-        """Returns for how many rows at a time `predict_rows` repeats least within `TILE_BYTES`."""
+        """Returns the number of rows per `predict_rows` call that repeats the least work in `TILE_BYTES`.
+
+        Neighbouring tiles overlap by p - 1 rows and cols, and this part is computed for both.
+
+        Args:
+            cols: cols of the scene.
+        """
         margin = self.patch_size - 1
         num_workers = self._count_workers(cols)
 
@@ -112,13 +134,16 @@ class DenseEngine:
         return fit(min(widths, key=repeated))
 
     def _count_workers(self, cols: int) -> int:
-        """On a CPU, tiles side by side in threads of their own keep its cores busier than threads inside each
-        operation, most of which are too small to be worth dividing."""
+        """Returns the number of tiles to compute concurrently.
+
+        On a CPU, one thread per tile uses the cores better than threads inside each operation, because
+        most operations are too small to be divided.
+        """
         is_cpu = self._stages["conv2d"].weight.device.type == "cpu"
         return max(1, min(torch.get_num_threads(), _MAX_WORKERS, cols // _NARROWEST)) if is_cpu else 1
 
     def _estimate(self) -> None:
-        """Counts the floats that a tile needs for a location of its padded rows, for a row, for a pixel."""
+        """Counts the floats that a tile needs per padded location, per row and per pixel."""
         d, c = self.model.num_bands, 1
         self._location_floats = self._row_floats = self._pixel_floats = 0
         for point in self.model.stages:
@@ -137,13 +162,14 @@ class DenseEngine:
             self._pixel_floats = 3 * taps
 
     def _count_bytes(self, rows: int, cols: int) -> int:
-        """About what a tile takes at its peak."""
+        """Returns the approximate peak memory of a tile in bytes."""
         locations = (rows + self.patch_size - 1) * (cols + self.patch_size - 1)
         finishing = locations * self._shared_floats + rows * cols * self._pixel_floats
-        kept = rows * self._row_floats  # from tile to tile
+        kept = rows * self._row_floats  # buffers that are reused from tile to tile
         return _FLOAT_BYTES * (kept + max(locations * self._location_floats, finishing))
 
     def _predict_tile(self, padded: Tensor) -> Tensor:
+        """Returns the logits `(rows, cols, classes)` of a padded tile `(h, w, k)`."""
         x = padded.permute(2, 0, 1).unsqueeze(1)  # (d=k, c=1, h, w)
         for point in self.model.stages:
             if point in self._stages:
@@ -153,10 +179,11 @@ class DenseEngine:
         return self._finish(x)
 
     def _share_head(self, features: Tensor) -> Tensor:
+        """Returns the logits from the last features `(d, c, h, w)`, with the head as a convolution."""
         return self._head.of_scene(features.flatten(0, 1))
 
     def _gate_head(self, features: Tensor) -> Tensor:
-        """At most a gate stands between the shared features and the head."""
+        """Returns the logits from the last features `(d, c, h, w)`, scaled by each patch's gate, if any."""
         d, c, h, w = features.shape
         span = self._head.span
         rows, cols = h - span + 1, w - span + 1
@@ -181,7 +208,10 @@ class DenseEngine:
         return self._in_batches(rows, cols, d * c * span**2, run)
 
     def _mix(self, features: Tensor) -> Tensor:
-        """Gates stand before the 2-D convolution, and anything may stand behind it."""
+        """Returns the logits from the features `(d, c, h, w)` before the 2-D convolution.
+
+        Channel gates act before the convolution. Any block may follow it.
+        """
         window, span = self.model.shapes["fold"][-1], self._head.span
         gates: Tensor | None = None
         for point in ("conv3d_3", "fold"):
@@ -193,7 +223,8 @@ class DenseEngine:
         rows = len(gates)
         stage = self._stages["conv2d"]
         weight = stage.weight.view(-1, *features.shape[:2], 9)  # (o, d, c, taps)
-        # Gated together are: a depth's features, a feature's depths, or nothing but one of each.
+        # Channels with a common gate form a group g: all features of a depth, all depths of a feature,
+        # or a single channel.
         match features.shape[:2]:
             case (d, _) if gates.shape[2:] == (d, 1):
                 pass
@@ -212,7 +243,20 @@ class DenseEngine:
         return torch.cat(logits).transpose(0, 1)
 
     def _finish_patches(self, patches: Tensor, bias: Tensor) -> Tensor:
-        """Logits `(n, classes)` of the last features less `bias` `(span, n, span, c)`, which may change."""
+        """Returns the logits `(n, classes)` of patches from their last features f.
+
+        `patches` contains f - b, that is f without the bias b of the convolution. At every location y of
+        a patch b is the same. With gates s (1 without a gate), the first dense layer W therefore adds b
+        as one offset per patch:
+
+            Σ_y W(y) (s · f(y)) = Σ_y W(y) (s · (f(y) - b)) + (Σ_y W(y)) (s · b)
+
+        Blocks other than channel gates need f itself, so b is added before them.
+
+        Args:
+            patches: `(span, n, span, c)` f - b, as `convolve_gated` yields it; may be overwritten.
+            bias: `(c,)` b.
+        """
         block = self.model.attention[self._last]
         if isinstance(block, ChannelGate):
             is_mean = block.squeeze == "mean"
@@ -226,7 +270,7 @@ class DenseEngine:
         return self._head(features.permute(3, 0, 2, 1).flip(0).flatten(2))
 
     def _run_windows(self, features: Tensor) -> Tensor:
-        """Windows of the shared features go through the rest of the network."""
+        """Returns the logits from shared features `(d, c, h, w)` by running their windows on their own."""
         shape = self.model.shapes[self._shared]
         window = shape[-1]
         rows, cols = (length - window + 1 for length in features.shape[2:])
@@ -247,7 +291,14 @@ class DenseEngine:
     def _in_batches(
         self, rows: int, cols: int, num_floats: int, run: Callable[[tuple[slice, slice]], Tensor]
     ) -> Tensor:
-        """Returns what `run` makes of some patches at a time, each of `num_floats`, for all of them."""
+        """Returns the logits `(rows, cols, classes)` of all patches, computed in batches.
+
+        Args:
+            rows: rows of patches.
+            cols: cols of patches.
+            num_floats: size of a patch in floats, which decides the batch size.
+            run: maps slices of rows and cols to the logits of these patches.
+        """
         size = min(512, max(16, _BATCH_BYTES // (_FLOAT_BYTES * num_floats)))
         num_cols = math.ceil(cols / math.ceil(cols / size))
         num_rows = max(1, size // num_cols)
@@ -266,19 +317,19 @@ class DenseEngine:
 
 
 def _map_in_threads(run: Callable[[Tensor], Tensor], tiles: list[Tensor], num_workers: int) -> list[Tensor]:
-    """Returns `run` of each tile, in order; torch's threads are divided between the workers meanwhile."""
+    """Returns `run(tile)` of each tile, in order; the workers share torch's threads equally."""
     if num_workers == 1:
         return [run(tile) for tile in tiles]
     num_threads = torch.get_num_threads()
 
-    def run_quietly(tile: Tensor) -> Tensor:
-        with torch.inference_mode():  # which holds for a thread
+    def run_without_gradients(tile: Tensor) -> Tensor:
+        with torch.inference_mode():  # set per thread
             return run(tile)
 
     try:
         with ThreadPoolExecutor(
             num_workers, initializer=torch.set_num_threads, initargs=(num_threads // num_workers,)
         ) as pool:
-            return list(pool.map(run_quietly, tiles))
+            return list(pool.map(run_without_gradients, tiles))
     finally:
-        torch.set_num_threads(num_threads)  # the workers have set what new threads start with
+        torch.set_num_threads(num_threads)  # the workers' setting also applies to threads created later

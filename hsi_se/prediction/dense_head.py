@@ -1,6 +1,10 @@
-"""The dense layers of `HybridSN` on patches of one scene: on each patch, or on all of them by FFT.
+"""Computes the dense layers of `HybridSN` for patches of one scene, one by one or for all of them by FFT.
 
-Axes: rows, cols of patches; h = rows + span - 1, w = cols + span - 1 of the features they cover.
+The first dense layer multiplies the span × span × c features of a patch by a weight matrix. Over all
+patches of a scene this is a convolution (without flip) of the scene's features with span × span kernels.
+
+Axes: rows, cols of patches; h = rows + span - 1 and w = cols + span - 1 rows and cols of the features that
+they cover; d spectral depth, c features; hidden units of the first dense layer.
 """
 
 import math
@@ -13,18 +17,24 @@ from torch.nn import functional as F
 
 from hsi_se.models.hybridsn import HybridSN
 
-_SMALLEST_SPAN = 5  # below it, patches repeat too little for the FFT to pay
-_SPECTRUM_BYTES = 128 * 2**20  # above it, the transformed weights are not worth their memory
-_TILES = 16  # of the FFT, at a time
-_TOGETHER = 256  # patches of one product
+_SMALLEST_SPAN = 5  # with smaller patches, the FFT is not faster than one product per patch
+_SPECTRUM_BYTES = 128 * 2**20  # memory limit of the transformed weights
+_TILES_PER_FFT = 16
+_PATCHES_PER_PRODUCT = 256
 
 
 class DenseHead:
-    """The head of a network, for features with the channels last.
+    """The head of a network, for features with the channels as last axis.
+
+    Args:
+        model: the network.
+        is_shared: whether to prepare `of_scene`, which needs the transformed weights.
 
     Attributes:
-        span: rows and cols of a patch before the head.
-        can_share: whether `of_scene` pays.
+        span: rows and cols of a patch's features before the head.
+        can_share: whether `of_scene` is worth its memory and faster than single patches.
+        bias: `(hidden,)` bias of the first dense layer.
+        summed: `(hidden, d·c)` weights of the first dense layer, summed over the patch's locations.
     """
 
     def __init__(self, model: HybridSN, *, is_shared: bool) -> None:
@@ -36,9 +46,7 @@ class DenseHead:
         weight = linear.weight.view(linear.out_features, shape[0], -1, size, size)  # (hidden, c, d, h, w)
         if is_pooled:
             weight = (weight / self.span**2).expand(-1, -1, -1, self.span, self.span)
-        by_col = (
-            weight.permute(4, 3, 2, 1, 0).flatten(1, 3).flip(0)
-        )  # (span, span·c, hidden); c: depth, feature
+        by_col = weight.permute(4, 3, 2, 1, 0).flatten(1, 3).flip(0)  # (span, span·d·c, hidden)
         self._is_packed = weight.device.type == "cpu" and _can_pack()
         self._weights = [_pack(some) if self._is_packed else some.contiguous() for some in by_col]
         self.bias = linear.bias
@@ -57,33 +65,35 @@ class DenseHead:
     def __call__(
         self, patches: Tensor, *, gates: Tensor | None = None, offset: Tensor | None = None
     ) -> Tensor:
-        """Returns the logits `(n, classes)` of patches `(span, n, span·c)`: col backwards, row.
+        """Returns the logits `(n, classes)` of patches.
 
         Args:
-            patches: sliced by col, so that each slice of many patches is one matrix product.
-            gates: `(n, c)` that their features get before.
-            offset: `(n, hidden)` or `(hidden,)` added to the first layer.
+            patches: `(span, n, span·d·c)`: the col in the patch, in reverse order; the patch; the row in
+                the patch and its channels. Each col of all patches is one matrix product.
+            gates: `(n, d·c)` factors by which the channels of each patch are scaled first.
+            offset: `(n, hidden)` or `(hidden,)`, added to the first layer before its activation.
         """
-        hidden = self.bias.expand(patches.shape[1], -1).clone()  # which is the bias itself for one patch
+        hidden = self.bias.expand(patches.shape[1], -1).clone()  # a copy, or `+=` could change the bias
         if offset is not None:
             hidden += offset
-        num_products = max(1, round(len(hidden) / _TOGETHER)) if self._is_packed else 1
-        size = math.ceil(len(hidden) / num_products)  # all alike: a small one at the end would be slow
+        num_products = max(1, round(len(hidden) / _PATCHES_PER_PRODUCT)) if self._is_packed else 1
+        size = math.ceil(len(hidden) / num_products)  # equal sizes: a small last product would be slow
         sums = list(torch.split(hidden, size))
-        gated = patches.new_empty(size, patches.shape[2])  # which stays in the cache until it is multiplied
+        gated = patches.new_empty(size, patches.shape[2])  # small enough to stay in the cache
         for some, weight in zip(patches, self._weights, strict=True):
-            for place, part in enumerate(torch.split(some, size)):
+            for number, part in enumerate(torch.split(some, size)):
                 if gates is not None:
-                    gate = gates[place * size :][: len(part)].unsqueeze(1)
+                    gate = gates[number * size :][: len(part)].unsqueeze(1)
                     target = gated[: len(part)]
                     shape = (len(part), -1, gates.shape[1])
                     torch.mul(part.view(shape), gate, out=target.view(shape))
                     part = target
-                sums[place] = self._add_product(sums[place], part, weight)
+                sums[number] = self._add_product(sums[number], part, weight)
         logits: Tensor = self._rest(torch.cat(sums))
         return logits
 
     def _add_product(self, total: Tensor, some: Tensor, weight: Tensor) -> Tensor:
+        """Returns `total + some @ weight`, possibly in `total`'s memory."""
         if not self._is_packed:
             return total.addmm_(some, weight)
         added: Tensor = torch.ops.mkldnn._linear_pointwise.binary(some, total, weight, None, "add")
@@ -92,7 +102,8 @@ class DenseHead:
     def of_scene(self, features: Tensor) -> Tensor:
         """Returns the logits `(rows, cols, classes)` of all patches of features `(d·c, h, w)`.
 
-        The first layer is a convolution with a kernel of span × span: by FFT, in overlapping tiles.
+        The first layer is a convolution with span × span kernels, computed by FFT with overlap-save:
+        tiles of `fft_size` overlap by span - 1, and of each result the valid part is kept.
         """
         size, step = self._fft_size, self._fft_size - self.span + 1
         rows, cols = (length - self.span + 1 for length in features.shape[1:])
@@ -102,8 +113,8 @@ class DenseHead:
         shape = tiles.shape[1:3]
         hidden = features.new_empty(shape[0] * step, shape[1] * step, len(self.bias))
         for tile_row in range(shape[0]):
-            for first in range(0, shape[1], _TILES):
-                spectrum = torch.fft.rfft2(tiles[:, tile_row, first : first + _TILES])
+            for first in range(0, shape[1], _TILES_PER_FFT):
+                spectrum = torch.fft.rfft2(tiles[:, tile_row, first : first + _TILES_PER_FFT])
                 products = torch.bmm(spectrum.flatten(2).permute(2, 1, 0), self._spectrum)
                 products = products.permute(1, 2, 0).reshape(*products.shape[1:], size, -1)
                 sums = torch.fft.irfft2(products, s=(size, size))[..., :step, :step]
@@ -114,12 +125,15 @@ class DenseHead:
 
 
 def _can_pack() -> bool:
-    """Whether oneDNN multiplies here by weights in its own order: on AMD, a fifth faster than MKL does."""
+    """Returns whether oneDNN's products with packed weights are available.
+
+    On AMD processors they are a fifth faster than MKL's.
+    """
     is_x86 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
     return is_x86 and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
 
 
 def _pack(weight: Tensor) -> Tensor:
-    """`(in, hidden)`, as `torch.ops.mkldnn._linear_pointwise` takes it."""
-    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.T.contiguous(), _TOGETHER)
+    """Returns a weight `(in, hidden)` in the memory order of `torch.ops.mkldnn._linear_pointwise`."""
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.T.contiguous(), _PATCHES_PER_PRODUCT)
     return packed

@@ -1,4 +1,4 @@
-"""Logits for every pixel of a reduced scene, by either engine."""
+"""Predicts logits for every pixel of a reduced scene, with either engine."""
 
 import math
 from collections.abc import Callable
@@ -31,14 +31,13 @@ def predict_logits(
     """Returns the logits `(rows, cols, C)` of every pixel of a reduced cube `(rows, cols, k)`.
 
     Args:
-        model: a trained network; it is used in evaluation mode, on the device where it lies, and left as
-            it was.
-        cube: components, as the network's training saw them.
-        engine: `dense` shares what overlapping patches have in common; `patches` runs one by one. They
-            agree up to rounding. A network other than `HybridSN` always runs patch by patch.
+        model: a trained classifier; it runs in evaluation mode on its own device, and is not changed.
+        cube: the scene's components, from the reduction that was used in training.
+        engine: `dense` computes the common features of overlapping patches once; `patches` runs patch by
+            patch. They agree up to rounding. Classifiers other than `HybridSN` always run patch by patch.
         padding: as in training.
-        on_batch: called with the number of pixels after each step.
-        tile_rows: rows that the dense engine works on at a time; by default as many as fit its memory.
+        on_batch: called with the number of finished pixels after each step.
+        tile_rows: rows that the dense engine computes at once; by default as many as fit its memory.
 
     Raises:
         ConfigError: the engine is unknown.
@@ -61,6 +60,6 @@ def predict_logits(
 
 
 def list_tiles(rows: int, height: int) -> list[range]:
-    """Returns the tiles of a scene, of equal height as far as the rows allow."""
+    """Returns the tiles of a scene as ranges of rows, at most `height` each and as equal as possible."""
     height = math.ceil(rows / math.ceil(rows / height))
     return [range(first, min(first + height, rows)) for first in range(0, rows, height)]

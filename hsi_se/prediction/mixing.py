@@ -1,11 +1,19 @@
-"""A 2-D convolution of features that every patch has gated in its own way, with its ReLU.
+"""Computes a 2-D convolution and ReLU after a channel gate, for all overlapping patches of a scene at once.
 
-With gates s(p, g) of patch p and shared features F, the convolution is Σ_g s(p, g) G(g, o, y), where
-G(g, o, y) = Σ_k W(o, g, k) F(g, y + k) does not depend on p: it is computed once per location y, and
-for each location the patches that cover it are one matrix product.
+Every patch p scales the shared features F by its own gates s(p, g). Its convolution with weights W is
 
-Axes: g gated groups of input channels, t the channels of a group (its terms), o output channels;
-h rows and w cols of the features, rows and cols of patches. A patch covers span × span locations.
+    C(p, o, y) = Σ_g Σ_t Σ_k W(o, g, t, k) · s(p, g) · F(g, t, y + k)
+
+A gate does not depend on the tap k, so it can be moved out of the inner sums:
+
+    C(p, o, y) = Σ_g s(p, g) · G(g, o, y)        G(g, o, y) = Σ_t Σ_k W(o, g, t, k) · F(g, t, y + k)
+
+G does not depend on the patch. It is computed once per location y. For each y, the outputs of all patches
+that cover it are then one matrix product: (patches × g) · (g × o).
+
+Axes: g groups of input channels with a common gate; t channels of a group; k the 3 × 3 taps; o output
+channels; h rows and w cols of the features; rows and cols of patches, one per pixel. A patch covers
+span × span locations y of the convolution's output.
 """
 
 import math
@@ -16,8 +24,8 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
-_SCRATCH = 2**18  # floats of one product: they stay in the cache until they are stored
-_TOGETHER = 4  # locations near an end that are mixed together: one call in place of as many
+_SCRATCH_FLOATS = 2**18  # size of one product, which stays in the cache until it is stored
+_EDGE_LOCATIONS = 4  # locations near the top or bottom edge that share one product, to save calls
 
 
 def convolve_gated(
@@ -30,33 +38,36 @@ def convolve_gated(
     spare: list[Tensor],
     num_cols: int = 8,
 ) -> Iterator[Tensor]:
-    """Yields what the patches hold, `num_cols` columns of them at a time.
+    """Yields the convolution's output for all patches, `num_cols` columns of patches at a time.
 
-    That is `max(convolution, -bias)`, to which the caller adds `bias` where it costs least: the same
-    as the ReLU of their sum. It lies in a buffer that the next step overwrites.
+    The values are `max(C, -bias)`, without the bias, because `max(C, -bias) + bias = relu(C + bias)`.
+    The caller adds `bias` where it costs least.
+
+    The output is a view on a buffer that the next iteration overwrites.
 
     Args:
         features: `(g, t, rows + span + 1, cols + span + 1)`.
         gates: `(rows, cols, g)`.
-        weight: `(g, t·9, o)`, taps in the order t, row, col.
+        weight: `(g, t·9, o)`, with the taps of a channel in the order row, col.
         bias: `(o,)`.
         span: rows and cols of the convolution's output for one patch.
-        spare: memory that is taken from here, and left here at the end for the next call.
-        num_cols: columns of patches that are completed together.
+        spare: list of buffers for reuse. One is taken from it, and put back at the end.
+        num_cols: columns of patches that are yielded together.
 
     Yields:
-        `(span, columns · rows, span, o)`: the col in the patch, backwards; patches, column by column; the
-        row in the patch.
+        `(span, columns · rows, span, o)`: the col in the patch, in reverse order; the patches, column by
+        column; the row in the patch; the output channel.
     """
     rows, cols = gates.shape[:2]
     num_out = weight.shape[2]
-    # A column of locations touches `span` columns of patches; as many again wait for their block.
+    # `patches` is a ring buffer of patch columns: `span` of them contain the current column of locations,
+    # and finished ones wait until their block of `num_cols` is complete. No block crosses the end.
     num_slots = math.ceil((span - 1 + num_cols) / num_cols) * num_cols
-    # The col in the patch comes first, and a column of locations writes to few pages of memory.
+    # With the col in the patch as first axis, a column of locations writes to few pages of memory.
     memory = _take(spare, span * num_slots * rows * span * num_out, like=features)
     patches = memory[: span * num_slots * rows * span * num_out].view(span, num_slots, rows, span, num_out)
-    scratch = features.new_empty(max(_SCRATCH, span * span * num_out))
-    an_x, a_slot, a_row, a_y, _ = patches.stride()
+    scratch = features.new_empty(max(_SCRATCH_FLOATS, span * span * num_out))
+    x_stride, slot_stride, row_stride, y_stride, _ = patches.stride()  # x, y: col and row in the patch
     by_col = features.permute(3, 0, 1, 2).contiguous()  # (w, g, t, h)
     floor = -bias
     first = 0
@@ -70,12 +81,19 @@ def convolve_gated(
         for row, top, step, mixed in _mix_column(covering, products, scratch, span=span):
             num_locations, num_rows = mixed.shape[:2]
             for begin, end in runs:
-                # Location (row, col) lies at (row - p, col - q) in the patch of row p and col q.
-                corner = (span - 1 - (col - begin)) * an_x + begin % num_slots * a_slot
+                # In the patch of row p and col q, location (row, col) has y = row - p and x = col - q.
+                # The next patch row thus has y - 1, and the next patch col x - 1, which is stored one
+                # x_stride further. The next location has y + 1 in the patch `step` rows further.
+                corner = (span - 1 - (col - begin)) * x_stride + begin % num_slots * slot_stride
                 target = patches.as_strided(
                     (num_locations, num_rows, end - begin, num_out),
-                    (a_y + step * (a_row - a_y), a_row - a_y, a_slot + an_x, 1),
-                    corner + top * a_row + (row - top) * a_y,
+                    (
+                        y_stride + step * (row_stride - y_stride),
+                        row_stride - y_stride,
+                        slot_stride + x_stride,
+                        1,
+                    ),
+                    corner + top * row_stride + (row - top) * y_stride,
                 )
                 torch.maximum(mixed[:, :, begin - left : end - left], floor, out=target)
         while first < cols and min(first + num_cols, cols) <= col - span + 2:
@@ -88,24 +106,29 @@ def convolve_gated(
 def _mix_column(
     covering: Tensor, products: Tensor, scratch: Tensor, *, span: int
 ) -> Iterator[tuple[int, int, int, Tensor]]:
-    """Yields first location, first patch row, by how many patch rows a location moves on from the one
-    before, and `(locations, patch rows, cols, o)`.
+    """Computes C for one column of locations, in several products.
 
-    Near the ends some locations are mixed together with the patches of any of them. What lies outside a
-    patch falls on its neighbour's place for another location, which is yielded later: the last end,
-    the first, and then what is between.
+    The first and last span - 1 locations are covered by fewer patch rows than the others. Some of them
+    share one product with all patches that cover any of them. This product also contains pairs of a
+    location and a patch that does not cover it. The caller writes their values into the neighbouring
+    patch, to the memory of another location. That location must be yielded later, so that the correct
+    value overwrites the wrong one. Hence the order: last locations, first locations, those in between.
 
     Args:
-        covering: `(rows, cols, g)` gates of the patches that cover a column of locations.
-        products: `(g, rows + span - 1, o)`, G along that column.
-        scratch: holds a product until the next.
+        covering: `(rows, cols, g)` gates of the patches that cover the column of locations.
+        products: `(g, rows + span - 1, o)` G along the column.
+        scratch: buffer for a product; the next iteration overwrites it.
         span: rows of a patch.
+
+    Yields:
+        The first location; the first patch row of that location; the number of patch rows, 0 or 1, by
+        which this row increases from one location to the next; C `(locations, patch rows, cols, o)`.
     """
     rows, cols, num_groups = covering.shape
     num_out = products.shape[2]
     flat = covering.view(rows * cols, num_groups)
     by_location = products.flatten(1)  # (g, y·o)
-    together = _TOGETHER if rows >= 2 * span else 1
+    together = _EDGE_LOCATIONS if rows >= 2 * span else 1
     for first, last in ((max(rows, span - 1), rows + span - 1), (0, span - 1)):
         for row in range(first, last, together):
             count = min(together, last - row)
@@ -113,10 +136,10 @@ def _mix_column(
             mixed = flat[top * cols : bottom * cols] @ by_location[:, row * num_out : (row + count) * num_out]
             yield row, top, 0, mixed.view(bottom - top, cols, count, num_out).permute(2, 0, 1, 3)
     by_row = products.transpose(0, 1)
-    step = max(1, _SCRATCH // (span * cols * num_out))
+    step = max(1, _SCRATCH_FLOATS // (span * cols * num_out))
     for row in range(span - 1, rows, step):
         count, top = min(step, rows - row), row - span + 1
-        windows = flat.as_strided(  # they overlap: the next location's begin a patch row later
+        windows = flat.as_strided(  # overlapping: the next location's window begins one patch row later
             (count, span * cols, num_groups),
             (cols * num_groups, num_groups, 1),
             flat.storage_offset() + top * cols * num_groups,
@@ -127,23 +150,24 @@ def _mix_column(
 
 
 def _take(spare: list[Tensor], size: int, *, like: Tensor) -> Tensor:
-    """Returns memory for at least `size` elements, in pages of 2 MB where the system has them.
+    """Returns a buffer of at least `size` elements, from `spare` or new, in pages of 2 MB if possible.
 
-    Patches are written all over it; and a page's first use costs more than all that is written to it later.
+    Writes are scattered over the whole buffer, and the first use of a page costs more than all later
+    writes to it. Hence large pages and reuse.
     """
-    with suppress(IndexError):  # threads share the list
+    with suppress(IndexError):  # other threads take from the list too
         if len(found := spare.pop()) >= size:
             return found
         del found
     if like.device.type != "cpu" or not hasattr(mmap, "MADV_HUGEPAGE"):
         return like.new_empty(size)
     memory = mmap.mmap(-1, size * like.element_size(), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # a kernel without them
+    with suppress(OSError):  # a kernel without huge pages
         memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=like.dtype)
 
 
 def _split_at_wrap(left: int, right: int, num_slots: int) -> list[tuple[int, int]]:
-    """`[left, right)` as one or two runs that do not cross a multiple of `num_slots`."""
+    """Splits `[left, right)` into one or two ranges that do not cross a multiple of `num_slots`."""
     wrap = right // num_slots * num_slots
     return [(left, wrap), (wrap, right)] if left < wrap < right else [(left, right)]

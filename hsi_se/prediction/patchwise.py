@@ -1,4 +1,4 @@
-"""Every pixel of a scene through the network, patch by patch: the reference for any faster way."""
+"""Predicts every pixel of a scene patch by patch: the reference for the dense engine."""
 
 import itertools
 from collections.abc import Callable
@@ -23,10 +23,10 @@ def predict_logits(
     """Returns the logits `(rows, cols, C)` of every pixel of a reduced cube `(rows, cols, k)`.
 
     Args:
-        model: a trained network with a `patch_size`; it runs in evaluation mode, on the device where it lies.
-        cube: components, as the network's training saw them.
+        model: a trained classifier; it runs in evaluation mode on its own device.
+        cube: the scene's components, from the reduction that was used in training.
         padding: `zero` or `reflect`, as in training.
-        on_batch: called with the number of pixels after each batch.
+        on_batch: called with the number of finished pixels after each batch.
     """
     device = next(itertools.chain(model.parameters(), model.buffers())).device
     padded = pad_cube(cube, patch_size=model.patch_size, padding=padding).to(device)
@@ -36,11 +36,12 @@ def predict_logits(
 def predict_rows(
     model: Network | CentrePixelClassifier, padded: Tensor, *, on_batch: Callable[[int], None] | None = None
 ) -> Tensor:
-    """Returns the logits `(rows, cols, C)` of rows that are padded by what their patches reach.
+    """Returns the logits `(rows, cols, C)` of some rows of a padded scene.
 
     Args:
         model: as for `predict_logits`.
-        padded: `(rows + p - 1, cols + p - 1, k)`, on the model's device.
+        padded: `(rows + p - 1, cols + p - 1, k)` the rows and the margin that their patches cover, on the
+            model's device.
         on_batch: as for `predict_logits`.
     """
     rows, cols = (length - model.patch_size + 1 for length in padded.shape[:2])

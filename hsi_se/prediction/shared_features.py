@@ -1,7 +1,7 @@
-"""What overlapping patches share: convolutions run once over the padded rows, and statistics that slide.
+"""Computes features and gates of all patches, by convolutions over the scene and sliding statistics.
 
-Axes: d spectral depth, c features, h rows and w cols of the padded rows or of what valid
-convolutions leave of them; rows and cols count patches.
+Axes: d spectral depth, c features; h rows and w cols of the padded scene, or of its features after valid
+convolutions; rows and cols of patches, one per pixel; o output features.
 """
 
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from hsi_se.models.hybridsn import HybridSN
 
 @dataclass(frozen=True)
 class SharedStage:
-    """A convolution of HybridSN with its batch normalisation folded in, and its ReLU.
+    """A convolution of HybridSN followed by ReLU, with its batch norm folded into the weights.
 
-    A 3-D convolution runs as a 2-D one with the depths as its batch: over a whole scene, a batch of
-    one, torch's own takes up to six times as long.
+    A 3-D convolution runs as a 2-D one. The output's depths become the batch, and the kernel's depths
+    become input channels. For a whole scene, torch's own 3-D convolution takes up to six times as long.
 
     Attributes:
         weight: `(o, depth·c, 3, 3)`.
         bias: `(o,)`.
-        num_features: c; a 2-D convolution takes all the depths for features.
+        num_features: c. For a 2-D convolution all depths count as features.
     """
 
     weight: Tensor
@@ -33,7 +33,7 @@ class SharedStage:
     num_features: int
 
     def __call__(self, x: Tensor) -> Tensor:
-        """From `(d, c, h, w)` to `(d - depth + 1, o, h - 2, w - 2)`."""
+        """Maps features `(d, c, h, w)` to `(d - depth + 1, o, h - 2, w - 2)`."""
         h, w = x.shape[2:]
         x = x.reshape(-1, self.num_features, h, w).contiguous()
         taps = self.weight.shape[1]
@@ -43,7 +43,10 @@ class SharedStage:
 
 
 def fold_stages(model: HybridSN) -> dict[str, SharedStage]:
-    """Returns the convolutions of a network by the name of their stage, as they are in evaluation mode."""
+    """Returns the convolutions of a network by stage name, with its running batch-norm statistics folded in.
+
+    With scale s = γ / √(σ² + ε), the folded weight is s · W and the folded bias is s · (b - μ) + β.
+    """
     folded = {}
     num_features, num_depths = 1, model.num_bands
     for point, stage in model.stages.items():
@@ -63,7 +66,7 @@ def fold_stages(model: HybridSN) -> dict[str, SharedStage]:
         if isinstance(conv, nn.Conv2d):
             weight = weight.view(-1, num_features, num_depths, 3, 3)
             inputs = num_features * num_depths
-            num_features, num_depths = 1, conv.out_channels  # as a 3-D stage after it sees them
+            num_features, num_depths = 1, conv.out_channels  # a 3-D stage after it sees features as depths
         else:
             inputs = conv.in_channels
             num_features, num_depths = conv.out_channels, num_depths - conv.kernel_size[0] + 1
@@ -75,17 +78,22 @@ def fold_stages(model: HybridSN) -> dict[str, SharedStage]:
 def gate_windows(
     block: ChannelGate, features: Tensor, *, window: int, is_flat: bool, earlier: Tensor | None = None
 ) -> Tensor:
-    """Returns the gates of every `window` × `window` patch of shared features `(d, c, h, w)`.
+    """Returns the gates of every patch of shared features.
+
+    A gate sees only one squeezed number per channel, the mean or maximum over the patch. For all patches
+    this is a sliding statistic of the shared features. Earlier gates scale it in the same way as they
+    scale the features.
 
     Args:
-        block: the gate.
-        features: at least 0 if the gate squeezes by the maximum and `earlier` is given.
-        window: rows and cols of a patch at the gate's point.
-        is_flat: whether the gate sees depths and features as one axis, c·d.
-        earlier: `(rows, cols, d or 1, c or 1)`: gates that the features have got before, patch by patch.
+        block: the channel gate.
+        features: `(d, c, h, w)`; must be non-negative if the gate squeezes by the maximum and `earlier`
+            is given.
+        window: rows and cols of a patch at the gate's position in the network.
+        is_flat: whether the gate sees depths and features as one axis of c·d channels.
+        earlier: `(rows, cols, d or 1, c or 1)` gates that have already scaled each patch's features.
 
     Returns:
-        `(rows, cols, d or 1, c or 1)`: 1 where all of the axis shares a gate.
+        `(rows, cols, d or 1, c or 1)`, with size 1 for an axis along which all channels share a gate.
     """
     channels = features
     if not is_flat:
@@ -103,10 +111,10 @@ def gate_windows(
 
 
 def slide(channels: Tensor, *, window: int, statistic: Literal["mean", "max"]) -> Tensor:
-    """Returns each channel's statistic over every window: `(C, h, w)` to `(C, rows, cols)`.
+    """Returns the mean or maximum `(C, rows, cols)` of channels `(C, h, w)` over every window.
 
-    The mean is a product with two band matrices: it costs little, and unlike a difference of running
-    sums it does not cancel.
+    The mean is a product with two band matrices. This is cheap, and unlike a difference of cumulative
+    sums it does not lose digits by cancellation.
     """
     if statistic == "max":
         return F.max_pool2d(F.max_pool2d(channels, (1, window), stride=1), (window, 1), stride=1)
@@ -115,6 +123,6 @@ def slide(channels: Tensor, *, window: int, statistic: Literal["mean", "max"]) -
 
 
 def _make_band(like: Tensor, length: int, window: int) -> Tensor:
-    """`(length - window + 1, length)`: row i averages i to i + window - 1."""
+    """Returns the matrix `(length - window + 1, length)` whose row i averages i to i + window - 1."""
     ones = like.new_ones(length - window + 1, length)
     return ones.triu().tril(window - 1) / window

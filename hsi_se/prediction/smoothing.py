@@ -1,10 +1,14 @@
-"""Class probabilities averaged over neighbours of a like spectrum: fields whole, their borders kept.
+"""Edge-preserving smoothing: averages class probabilities over neighbours with similar spectra.
 
 Kang, Li, Benediktsson: Spectral-Spatial Hyperspectral Image Classification With Edge-Preserving
-Filtering, IEEE TGRS 52(5), 2014: the joint bilateral filter. Departures: probabilities are filtered
-and not the classes picked from them, several components guide the filter and not the first one,
-neighbours outside the scene or without data have no weight, and the filter may run more than once.
-Axes: rows, cols of pixels; k components; C classes.
+Filtering, IEEE TGRS 52(5), 2014: the joint bilateral filter. Departures from the paper:
+
+- Probabilities are filtered, not the predicted classes.
+- Several components guide the filter, not only the first one.
+- Neighbours outside the scene or without data have no weight.
+- The filter may run more than once.
+
+Axes: rows, cols of pixels; k components, g of them as guides; C classes.
 """
 
 import itertools
@@ -28,22 +32,27 @@ def smooth_logits(
     settings: Smoothing,
     scale: NDArray[np.float64],
 ) -> NDArray[np.float32]:
-    """Returns logarithms of the smoothed probabilities `(rows, cols, C)`.
+    """Returns the logarithms of the smoothed probabilities `(rows, cols, C)`.
 
-    The probability at p is Σ_q w(p, q) P(q) / Σ_q w(p, q) over the window of `settings.radius` around p,
-    w = exp(-|p - q|² / 2 spatial² - d² / 2 range²), with d² the mean over the guiding components of the
-    squared difference, each in units of `scale`. With more than one pass, P is what the pass before has left.
+    The smoothed probability at pixel p is a weighted mean over the pixels q in the window of
+    `settings.radius` around p:
+
+        Σ_q w(p, q) P(q) / Σ_q w(p, q)        w(p, q) = exp(-|p - q|² / (2 spatial²) - d² / (2 range²))
+
+    d² is the mean over the guiding components of the squared difference between p and q, each in units of
+    `scale`. P is the softmax of the logits, or the result of the previous pass. Pixels without data keep
+    their logits.
 
     Args:
         logits: `(rows, cols, C)`.
-        components: `(rows, cols, k)` of the same pixels; the first `settings.components` guide.
+        components: `(rows, cols, k)` of the same pixels; the first `settings.components` are the guides.
         missing: `(rows, cols)`, true where there is no data.
-        settings: the config's `prediction.smoothing`.
-        scale: `(k,)` standard deviation of each component over the training's scene.
+        settings: the config's `prediction.smoothing` section.
+        scale: `(k,)` standard deviation of each component over the training scene.
     """
     num_guides = min(settings.components, components.shape[2])
     unit = scale[:num_guides] * settings.range * math.sqrt(2 * num_guides)
-    factor = np.divide(1, unit, out=np.zeros_like(unit), where=unit > 0)  # what is constant guides nothing
+    factor = np.divide(1, unit, out=np.zeros_like(unit), where=unit > 0)  # constant components have no effect
     guide = torch.from_numpy((components[..., :num_guides] * factor).astype(np.float32))  # (rows, cols, g)
     weightless = torch.from_numpy(missing)
     shares = torch.from_numpy(logits).softmax(2).masked_fill_(weightless[..., None], 0)
@@ -62,8 +71,11 @@ def smooth_logits(
 
 
 def _list_steps(radius: int, shape: tuple[int, ...]) -> Iterator[tuple[Window, Window, int]]:
-    """Yields, for each step of a window, the pixels whose neighbour lies in the scene, these neighbours, and
-    the step's squared length."""
+    """Yields two slices of a scene and a squared distance for each offset in a window.
+
+    The first slice selects the pixels whose neighbour at that offset lies in the scene; the second selects
+    these neighbours. The distance is that between the two, in pixels.
+    """
     for row, col in itertools.product(range(-radius, radius + 1), repeat=2):
         here_rows, there_rows = _overlap(row, shape[0])
         here_cols, there_cols = _overlap(col, shape[1])
@@ -71,6 +83,6 @@ def _list_steps(radius: int, shape: tuple[int, ...]) -> Iterator[tuple[Window, W
 
 
 def _overlap(step: int, length: int) -> tuple[slice, slice]:
-    """The places whose neighbour at `step` lies in `range(length)`, and these neighbours."""
+    """Returns the positions whose neighbour at offset `step` lies in `range(length)`, and the neighbours."""
     here = slice(max(0, -step), max(0, length - max(0, step)))
     return here, slice(max(0, step), max(0, length + min(0, step)))

@@ -1,4 +1,4 @@
-"""A prediction's mean over the eight flips and transposes of a scene, which have no up and no left.
+"""Averages predictions over the eight flips and transposes of a scene (test-time augmentation).
 
 Axes: rows, cols of pixels; k components; C classes.
 """
@@ -12,12 +12,15 @@ Cube = NDArray[np.float32]
 
 
 def average_symmetries(predict: Callable[[Cube], Cube], cube: Cube, *, num_passes: int) -> Cube:
-    """Returns the mean of what `predict` makes of the first `num_passes` symmetries, each turned back.
+    """Returns the mean prediction over the first `num_passes` symmetries of a cube, each turned back.
 
     Args:
-        predict: from `(rows, cols, k)` to `(rows', cols', C)`, where both sides lose the same length.
+        predict: maps `(rows, cols, k)` to `(rows - m, cols - m, C)`, with the same m for both axes.
         cube: `(rows, cols, k)`.
-        num_passes: 1, the identity alone, to 8.
+        num_passes: number of symmetries, 1 (only the identity) to 8.
+
+    Returns:
+        `(rows - m, cols - m, C)`.
     """
     total: Cube | None = None
     for symmetry in range(num_passes):
@@ -28,7 +31,10 @@ def average_symmetries(predict: Callable[[Cube], Cube], cube: Cube, *, num_passe
 
 
 def _turn(cube: Cube, symmetry: int, *, back: bool = False) -> Cube:
-    """Symmetry 0 to 3 flips cols and rows by its two bits; 4 to 7 transpose first."""
+    """Applies a symmetry, or with `back` its inverse.
+
+    Bit 0 of the number flips the cols, bit 1 the rows; symmetries 4 to 7 transpose before that.
+    """
     flips = (slice(None, None, -1 if symmetry & 2 else 1), slice(None, None, -1 if symmetry & 1 else 1))
     if not back:
         return (cube.transpose(1, 0, 2) if symmetry & 4 else cube)[flips]

@@ -1,4 +1,4 @@
-"""Whole-scene maps in bounded memory: an image goes through the network in tiles of rows.
+"""Predicts large images in bounded memory, in tiles of some rows each.
 
 Axes: rows, cols of pixels; k components; p the patch's size.
 """
@@ -25,20 +25,20 @@ from hsi_se.prediction.symmetries import average_symmetries
 from hsi_se.sampling.reduction import Reduction
 from hsi_se.scene.image import Image, Mask
 
-Prediction = tuple[range, NDArray[np.float32], Mask]  # rows, their logits, where there is no data
+Prediction = tuple[range, NDArray[np.float32], Mask]  # rows, their logits, true where there is no data
 
-_PATCHWISE_ROWS = 16  # patches take so long that what is read twice does not matter
+_PATCHWISE_ROWS = 16  # few rows are enough: reading some twice takes little time compared to the patches
 
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """Some rows of a scene with all that decides their classes.
+    """Some rows of a scene with all data that their prediction depends on.
 
     Attributes:
-        padded: `(rows + p - 1, cols + p - 1, k)`: the rows, those around them that smoothing reaches, and
-            what the patches of both reach.
+        padded: `(rows + p - 1, cols + p - 1, k)` components of the rows, of the rows around them that
+            smoothing uses, and of the margin that the patches of both cover.
         missing: `(rows, cols)`, true where there is no data.
-        inner: which of these rows are asked for.
+        inner: slice of the requested rows, without those added for smoothing.
     """
 
     padded: NDArray[np.float32]
@@ -48,14 +48,14 @@ class Tile:
 
 @dataclass(frozen=True, eq=False)
 class TileSource:
-    """The components of an image, padded as `pad_cube` pads a whole scene, some rows at a time.
+    """Reads the components of an image some rows at a time, padded like a whole scene by `pad_cube`.
 
     Attributes:
-        image: of the bands that the reduction was fitted on.
-        reduction: of the training scene.
+        image: an image with the bands that the reduction was fitted on.
+        reduction: the reduction fitted on the training scene.
         patch_size: p.
         padding: `zero` or `reflect`, as in training.
-        reach: rows that smoothing needs on either side.
+        reach: number of rows that smoothing needs above and below.
     """
 
     image: Image
@@ -65,7 +65,7 @@ class TileSource:
     reach: int = 0
 
     def read(self, asked: range) -> Tile:
-        """Returns some rows; a pixel with a value that is not finite counts as nodata."""
+        """Returns the tile of the rows `asked`; pixels with a value that is not finite count as nodata."""
         margin = self.patch_size // 2
         tile = range(max(0, asked.start - self.reach), min(self.image.shape[0], asked.stop + self.reach))
         mode = {"zero": "constant", "reflect": "reflect"}[self.padding]
@@ -83,8 +83,7 @@ class TileSource:
 
 
 def read_finite_rows(image: Image, first: int, last: int) -> tuple[NDArray[np.generic], Mask, int]:
-    """Returns rows as `Image.read_rows`, where a pixel with a value that is not finite is nodata too, and
-    the number of such pixels."""
+    """Returns rows like `Image.read_rows`, with pixels that are not finite as nodata, and their number."""
     cube, empty = image.read_rows(first, last)
     missing = np.zeros(cube.shape[:2], dtype=bool) if empty is None else empty
     num_odd = 0
@@ -98,13 +97,13 @@ def read_finite_rows(image: Image, first: int, last: int) -> tuple[NDArray[np.ge
 
 
 class TilePredictor:
-    """A trained classifier, made ready for tiles by either engine.
+    """Predicts tiles with a trained classifier, by either engine.
 
     Args:
         model: as for `predict_logits`.
         engine: as for `predict_logits`.
         prediction: the config's `prediction` section.
-        guide_scale: `(k,)`, as `scale` of `smooth_logits`; not looked at without smoothing.
+        guide_scale: `(k,)`, as `scale` of `smooth_logits`; ignored without smoothing.
 
     Raises:
         ConfigError: the engine is unknown.
@@ -125,11 +124,16 @@ class TilePredictor:
         self._dense = DenseEngine(model) if engine == "dense" and isinstance(model, HybridSN) else None
 
     def choose_tile_rows(self, cols: int) -> int:
-        """Returns how many rows of a scene make a good tile."""
+        """Returns the recommended number of rows in a tile of a scene with `cols` cols."""
         return _PATCHWISE_ROWS if self._dense is None else self._dense.choose_tile_rows(cols)
 
     def predict(self, tile: Tile, *, on_batch: Callable[[int], None] | None = None) -> NDArray[np.float32]:
-        """Returns the logits `(rows, cols, C)` of the rows that a tile was asked for."""
+        """Returns the logits `(rows, cols, C)` of a tile's requested rows.
+
+        Args:
+            tile: rows from a `TileSource`.
+            on_batch: called with the number of finished pixels after each step.
+        """
 
         def run(padded: NDArray[np.float32]) -> NDArray[np.float32]:
             rows: Tensor = torch.from_numpy(padded).to(self._device)

@@ -1,1 +1,1 @@
-"""Training: the loop, and what it tells while it runs."""
+"""Fits networks and classical classifiers: training loop, checkpoints and distributed training."""

@@ -1,4 +1,4 @@
-"""Batch norm's statistics from the scene that is to be mapped, in place of the training patches'.
+"""Re-estimates batch-norm statistics on the scene to be mapped (AdaBN).
 
 Li, Wang, Shi, Liu, Hou: Revisiting Batch Normalization for Practical Domain Adaptation (AdaBN),
 https://arxiv.org/abs/1603.04779.
@@ -14,16 +14,16 @@ from hsi_se.sampling.patches import PatchDataset
 def adapt_norms(
     model: nn.Module, patches: PatchDataset, *, seed: int, max_patches: int = 4096, batch_size: int = 256
 ) -> None:
-    """Replaces the running statistics of every batch norm by those over patches without labels.
+    """Replaces the running statistics of every batch norm by statistics of unlabelled patches.
 
-    The weights stay as they are; dropout and everything else run as in evaluation.
+    The weights do not change. All other layers, including dropout, run in evaluation mode.
 
     Args:
-        model: from patches to logits, on the dataset's device; left in its mode.
-        patches: of the scene to be mapped; a seeded sample is used where there are many.
-        seed: decides the sample.
-        max_patches: its size.
-        batch_size: patches whose mean statistics are averaged.
+        model: maps patches to logits, on the dataset's device; its training or evaluation mode is restored.
+        patches: patches of the scene to be mapped; if there are more than `max_patches`, a random sample.
+        seed: seed of the random sample.
+        max_patches: largest number of patches used.
+        batch_size: patches per batch; the statistics are averaged over the batches.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     modes = {module: module.training for module in model.modules()}
@@ -33,7 +33,7 @@ def adapt_norms(
     model.eval()
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over the batches
+        norm.momentum = None  # cumulative average: every batch gets the same weight
         norm.train()
     with torch.no_grad():
         for index in sample.tensor_split(max(1, len(sample) // batch_size)):

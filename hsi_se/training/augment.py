@@ -1,6 +1,6 @@
-"""Training patches as they are varied at every step, each on its own or all of a batch as one.
+"""Augments training patches at random, each on its own or all patches of a batch alike.
 
-Axes: n patches, k components, p × p pixels; h rows and w cols of the area that a batch covers.
+Axes: n patches, k components, p × p pixels of a patch; h rows and w cols of the area that a batch covers.
 """
 
 import torch
@@ -10,24 +10,28 @@ from hsi_se.config.training import TrainSettings
 from hsi_se.sampling.patches import NUM_SYMMETRIES, PatchDataset
 from hsi_se.training.windows import Corners
 
-_FLIPPED_AXES = ((), (0,), (1,), (0, 1))  # of symmetries 0-3, and of 4-7 behind a transpose
+_FLIPPED_AXES = ((), (0,), (1,), (0, 1))  # for symmetries 0-3; symmetries 4-7 transpose first
 
 
 def draw_patches(
     train: PatchDataset, index: Tensor, *, settings: TrainSettings, generator: torch.Generator
 ) -> Tensor:
-    """Returns the patches `(n, 1, k, p, p)` at `index` `(n,)`, each varied on its own and at random.
+    """Returns the patches `(n, 1, k, p, p)` at `index` `(n,)`, each with its own random augmentation.
 
-    In order: `shift` moves a patch off its pixel, `flips` turns it by a symmetry of the square,
-    `spectral_jitter` scales each of its components, `noise` is added to every value, `band_dropout`
-    sets components to zero, which is their mean over the training pixels once they are standardised.
+    The steps run in this order:
+
+    1. `shift` moves the patch by some pixels.
+    2. `flips` applies one of the eight symmetries of the square.
+    3. `spectral_jitter` scales each component.
+    4. `noise` is added to every value.
+    5. `band_dropout` sets components to zero, which is the training mean of standardised ones.
 
     Args:
-        train: the dataset; the patches come on its device.
-        index: int64 positions on the CPU.
+        train: the dataset; the patches are returned on its device.
+        index: `(n,)` int64 positions in the dataset, on the CPU.
         settings: the config's `train` section.
-        generator: on the CPU; the one source of the symmetries and shifts. Values on the patches
-            themselves come from torch's global generator of their device.
+        generator: CPU generator for symmetries and shifts. Jitter, noise and dropout are drawn from
+            torch's global generator of the patches' device.
     """
     count = (len(index),)
     symmetries = shifts = None
@@ -43,11 +47,20 @@ def draw_patches(
 def draw_area(
     train: PatchDataset, index: Tensor, *, settings: TrainSettings, generator: torch.Generator
 ) -> tuple[Tensor, Corners]:
-    """Returns the area `(h, w, k)` that a batch covers, varied as one, and where its patches lie in it.
+    """Returns the augmented area `(h, w, k)` that a batch covers, and the patches' corners in it.
 
-    It varies as `draw_patches` does, but once for all patches: they are turned together, share gains
-    and lost components, and have the same noise where they overlap. Only `shift` stays each patch's own.
-    Rows and cols of the scene that no patch touches are left out.
+    The augmentation is that of `draw_patches`, drawn once for the whole batch. All patches therefore
+    share one symmetry, the gains and the dropped components, and the noise where they overlap. Only
+    `shift` is drawn per patch. Rows and cols of the scene that no patch covers are left out.
+
+    Args:
+        train: the dataset; the area is returned on its device.
+        index: `(n,)` int64 positions in the dataset, on the CPU.
+        settings: the config's `train` section.
+        generator: CPU generator for the symmetry and the shifts.
+
+    Returns:
+        The area, and the upper-left `(row, col)` of each of the n patches in it.
     """
     size, shifts = train.patch_size, None
     symmetry = 0
@@ -74,7 +87,7 @@ def draw_area(
 
 
 def _vary_values(x: Tensor, settings: TrainSettings) -> Tensor:
-    """Components `(n, k, rows, cols)` with gains, noise and gaps, each of the n by itself."""
+    """Returns `x` `(n, k, rows, cols)` with jitter, noise and band dropout, drawn for each of the n."""
     each_component = (*x.shape[:2], 1, 1)
     if settings.spectral_jitter:
         x = x * (1 + settings.spectral_jitter * torch.randn(each_component, device=x.device))

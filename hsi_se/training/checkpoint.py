@@ -1,8 +1,8 @@
-"""Checkpoints: a training on the disk, whole at every moment; the last two are kept.
+"""Saves and restores the state of a training run; the last two checkpoints are kept.
 
-A checkpoint is safetensors, with what is no tensor as JSON in its header: data alone, less than even
-`torch.load(weights_only=True)` would accept, so that nothing that is read back can run code. It is
-called after its step and the SHA-256 of its bytes, so that a damaged one is known for what it is.
+A checkpoint is a safetensors file. Values that are not tensors are stored as JSON in its header.
+Unlike a pickle, such a file cannot run code when it is read. Its name contains the step and the
+beginning of the SHA-256 of its bytes, so damage is detected. Files are written atomically.
 """
 
 import hashlib
@@ -27,15 +27,19 @@ from hsi_se.training.distributed import World
 from hsi_se.training.state import TrainingState, Tree
 from hsi_se.version import __version__
 
-_FORMAT = 1  # another number: the version that reads it has to be the one that wrote it
+_FORMAT = 1  # checkpoints of another format are refused: only the version that wrote them can read them
 _NUM_KEPT = 2
-_SHARE = 0.01  # of the time, at most
-_FIRST_COST_S = 0.05  # until one has been measured
+_MAX_TIME_FRACTION = 0.01  # of the training time that may be spent on saving
+_FIRST_COST_S = 0.05  # assumed time of a save until one has been measured
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{16})\.safetensors")
 
 
 class Keeper(Protocol):
-    """Is shown a training at every step, and may begin it where an earlier one stopped."""
+    """Saves a training run as it proceeds and restores it when it is resumed.
+
+    `restore` is called once before the first step, `after_step` after every step, and `after_epoch` after
+    every epoch.
+    """
 
     def restore(self, state: TrainingState) -> None: ...
 
@@ -45,7 +49,7 @@ class Keeper(Protocol):
 
 
 class Forgetful:
-    """The keeper that keeps nothing."""
+    """A keeper that neither saves nor restores."""
 
     def restore(self, state: TrainingState) -> None: ...
 
@@ -55,20 +59,20 @@ class Forgetful:
 
 
 class Checkpoints:
-    """Keeps a training in a folder: at the end of an epoch, and within it by the clock.
+    """Writes checkpoints to a folder, at the end of epochs and at intervals within them.
 
-    Saving costs at most a hundredth of the time: after a checkpoint that took a second, the next one waits
-    for a hundred, or for more within an epoch. It is never late for a signal.
+    Saving takes at most 1 % of the training time: after a save of one second, the next one follows at
+    least 100 seconds later. A signal to stop always saves at once.
 
     Args:
-        folder: made with the first checkpoint.
-        run: the digest of the config; a checkpoint of another run is refused.
-        every_s: seconds between checkpoints within an epoch; 0 saves after every step, whatever it costs.
-        remedy: how to go on later, in words.
-        stop: asks for an end after the step.
-        note: is told of damage and of what may change the bits.
-        rewind: is told of the epochs that are done when a training begins or goes on.
-        world: the processes of the training; the first one writes for all.
+        folder: created with the first checkpoint.
+        run: digest of the config; a checkpoint of another run is refused.
+        every_s: seconds between checkpoints within an epoch; 0 saves after every step, regardless of cost.
+        remedy: sentence that tells the user how to resume.
+        stop: records a signal that asks training to stop after the current step.
+        note: receives a message about a damaged checkpoint, or a change that may affect rounding.
+        rewind: receives the finished epochs when training starts or resumes.
+        world: the processes of the training run; the first one writes for all.
     """
 
     def __init__(
@@ -90,10 +94,10 @@ class Checkpoints:
         self._last = time.perf_counter()
 
     def restore(self, state: TrainingState) -> None:
-        """Brings a new training to where the newest whole checkpoint is; without any it begins anew.
+        """Loads the newest intact checkpoint into `state`; without any checkpoint `state` is unchanged.
 
         Raises:
-            RunError: there are checkpoints, and none of them can be used.
+            RunError: the folder contains checkpoints, but none of them can be used.
         """
         paths = list_checkpoints(self._folder)
         damaged = []
@@ -102,58 +106,68 @@ class Checkpoints:
                 saved = read_checkpoint(path)
             except RunError as error:
                 if path == paths[-1]:
-                    raise RunError(f"{error}; no checkpoint is left, train again with --overwrite") from None
-                self._note(f"{error}; the one before is used")
+                    raise RunError(
+                        f"{error}; no usable checkpoint is left; train again with --overwrite"
+                    ) from None
+                self._note(f"{error}; using the previous checkpoint")
                 damaged.append(path)
                 continue
             self._load(state, saved, path)
             break
         if not self._world.agree(str(state.steps)):
-            raise RunError(f"{self._folder}: not every process finds the same checkpoints; share the folder")
+            raise RunError(
+                f"{self._folder}: the processes found different checkpoints; "
+                "use a run folder on storage that all of them share"
+            )
         if self._world.is_first:
-            for path in damaged:  # it would count as one of those that are kept
+            for path in damaged:  # otherwise they would count towards the two that are kept
                 path.unlink(missing_ok=True)
         self._rewind(state.history)
 
     def _load(self, state: TrainingState, saved: Tree, path: Path) -> None:
-        """Proves that a checkpoint is of this run and this version, and says what may change the bits."""
+        """Checks a checkpoint's format and run, notes changes that affect rounding, and loads it."""
         if saved.get("format") != _FORMAT:
-            raise RunError(f"{path}: was written by hsi-se {saved.get('hsi_se')}; go on with that version")
+            raise RunError(f"{path}: was written by hsi-se {saved.get('hsi_se')}; resume with that version")
         if saved.get("run") != self._run:
             raise RunError(f"{path}: is a checkpoint of another run; remove it, or train again")
-        for name, now in _surroundings().items():
+        for name, now in _describe_environment().items():
             before = saved.get(name)
             if before != now:
-                self._note(f"was saved with {name} {before}, goes on with {now}: the last bits may differ")
+                self._note(
+                    f"saved with {name} = {before}, resumed with {name} = {now}: "
+                    "weights may differ in the last bits"
+                )
         try:
             state.load(saved["training"])
         except (LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise RunError(f"{path}: is no checkpoint of this run ({_shorten(error)}); train again") from None
+            raise RunError(
+                f"{path}: is not a checkpoint of this run ({_shorten(error)}); train again"
+            ) from None
 
     def after_step(self, state: TrainingState) -> None:
-        """Saves if it is time; if a signal has come, always.
+        """Saves if a checkpoint is due or a signal has arrived.
 
         Raises:
-            Interrupted: a signal has come.
-            OSError: the disk does not take it; the checkpoint before is still there.
+            Interrupted: a signal has arrived; the state has been saved.
+            OSError: the checkpoint could not be written; the previous one is intact.
         """
         if self._world.any(self._stop.signal_number is not None):
             self.save(state)
             number = self._stop.signal_number or signal.SIGTERM
             raise Interrupted(f"interrupted in epoch {state.epoch}; {self._remedy}", signal_number=number)
-        if not self._every_s or self._is_due(max(self._every_s, self._cost_s / _SHARE)):
+        if not self._every_s or self._is_due(max(self._every_s, self._cost_s / _MAX_TIME_FRACTION)):
             self.save(state)
 
     def after_epoch(self, state: TrainingState) -> None:
-        """Saves unless that would cost too much."""
-        if not self._every_s or self._is_due(self._cost_s / _SHARE):
+        """Saves unless that would exceed the time budget for saving."""
+        if not self._every_s or self._is_due(self._cost_s / _MAX_TIME_FRACTION):
             self.save(state)
 
     def _is_due(self, after_s: float) -> bool:
         return time.perf_counter() - self._last >= after_s
 
     def save(self, state: TrainingState) -> None:
-        """Writes a checkpoint; when it has been read back, all but the last two go."""
+        """Writes a checkpoint durably, then deletes all but the last two."""
         if not self._world.is_first:
             return
         start = time.perf_counter()
@@ -161,7 +175,7 @@ class Checkpoints:
             self._folder.mkdir()
             sync_folder(self._folder.parent)
         training = state.save()
-        content = {"format": _FORMAT, "hsi_se": __version__, "run": self._run, **_surroundings()}
+        content = {"format": _FORMAT, "hsi_se": __version__, "run": self._run, **_describe_environment()}
         data = _to_bytes({**content, "training": training})
         digest = hashlib.sha256(data).hexdigest()
         write_durably(self._folder / f"step-{state.steps:08}-{digest[:16]}.safetensors", data)
@@ -172,33 +186,35 @@ class Checkpoints:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Those in a folder, the newest first."""
+    """Returns the paths of a folder's checkpoints, newest first."""
     paths = [path for path in folder.glob("*") if _NAME.fullmatch(path.name)]
     return sorted(paths, key=lambda path: (path.name.split("-")[1], path.stat().st_mtime_ns), reverse=True)
 
 
 def read_checkpoint(path: Path) -> Tree:
-    """Returns what was saved, tensors on the CPU.
+    """Returns the contents of a checkpoint, with its tensors on the CPU.
 
     Raises:
-        RunError: it is damaged, cannot be read, or was never a checkpoint.
+        RunError: the file is damaged, unreadable or not a checkpoint.
     """
     match = _NAME.fullmatch(path.name)
     try:
         data = path.read_bytes()
         if match is None or not hashlib.sha256(data).hexdigest().startswith(match[2]):
-            raise RunError(f"{path}: is damaged, cut short, or no checkpoint (its digest is another)")
+            raise RunError(
+                f"{path}: is damaged, truncated or not a checkpoint (its SHA-256 does not match its name)"
+            )
         with safe_open(path, framework="pt") as file:
             tree = json.loads(file.metadata()["tree"])
-        # Tensors of their own, laid out as new ones are: the same arithmetic on them gives the same bits.
+        # Clones are laid out in memory like new tensors, so the same arithmetic on them gives the same bits.
         tensors = {name: value.clone() for name, value in load(data).items()}
         restored = _put_tensors(tree, tensors)
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from None
     except (SafetensorError, LookupError, TypeError, ValueError, RecursionError) as error:
-        raise RunError(f"{path}: is no checkpoint ({_shorten(error)})") from None
+        raise RunError(f"{path}: is not a checkpoint ({_shorten(error)})") from None
     if not isinstance(restored, dict):
-        raise RunError(f"{path}: is no checkpoint (it holds no table)")
+        raise RunError(f"{path}: is not a checkpoint (its contents are not a mapping)")
     return restored
 
 
@@ -206,8 +222,8 @@ def _shorten(error: Exception) -> str:
     return " ".join(str(error).split())[:80]
 
 
-def _surroundings() -> dict[str, Any]:
-    """What the same training may differ by in its last bits."""
+def _describe_environment() -> dict[str, Any]:
+    """Returns the facts about this process that affect rounding."""
     return {"torch": str(torch.__version__), "threads": torch.get_num_threads()}
 
 
@@ -218,7 +234,7 @@ def _to_bytes(tree: Tree) -> bytes:
 
 
 def _take_tensors(value: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
-    """Returns a tree with the name of each tensor, `{"tensor": name}`, in its place."""
+    """Moves the tensors of a tree into `tensors` and returns the tree with `{"tensor": name}` instead."""
     match value:
         case Tensor():
             name = "/".join(path)
@@ -232,6 +248,7 @@ def _take_tensors(value: Any, path: tuple[str, ...], tensors: dict[str, Tensor])
 
 
 def _put_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Returns a tree with every `{"tensor": name}` replaced by its tensor: reverses `_take_tensors`."""
     match value:
         case {"tensor": str(name), **rest} if not rest:
             return tensors[name]

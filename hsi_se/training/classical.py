@@ -1,4 +1,4 @@
-"""Fitting the classifiers of single spectra that a config may name in place of a network."""
+"""Fits the SVM or random forest that a config may name instead of a network; both see single pixels."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,22 +19,25 @@ def fit_classical(
     patch_size: int,
     seed: int,
 ) -> CentrePixelClassifier:
-    """Returns the classifier that a config's `model` section names, fitted.
+    """Fits the classifier named in a config's `model` section.
 
     Args:
         settings: the config's `model` section.
-        x: `(n, k)` the components of the training side.
+        x: `(n, k)` components of the training pixels.
         y: `(n,)` their classes, in 0..C-1.
         num_classes: C.
-        patch_size: of the patches that it will be given.
-        seed: decides the tuning's folds, or the forest's draws.
+        patch_size: rows and cols of the patches that it will classify by their centre pixels.
+        seed: seed of the cross-validation folds (SVM) or of the forest.
+
+    Returns:
+        The classifier as a module that maps patches `(n, 1, k, p, p)` to logits `(n, C)`.
 
     Raises:
-        TrainingError: the training side has one class only.
+        TrainingError: the training set contains a single class.
     """
     if len(np.unique(y)) == 1:
         raise TrainingError(
-            f"model.name = {settings.name}: the training side holds a single class; train on two or more"
+            f"model.name = {settings.name}: the training set contains a single class; train on two or more"
         )
     if isinstance(settings, Svm):
         machine = fit_svm(x, y, seed=seed, c=settings.penalty, gamma=settings.gamma)

@@ -1,4 +1,4 @@
-"""A network as one compiled program, which a GPU replays without launching its kernels one by one."""
+"""Compiles a network with `torch.compile`, on a GPU as CUDA graphs."""
 
 from collections.abc import Callable
 
@@ -9,13 +9,14 @@ from hsi_se.errors import TrainingError
 
 
 def compile_network(model: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Returns the forward pass of `model`, compiled with its gradients on the first call; weights are shared.
+    """Returns a compiled version of `model`'s forward pass that shares its weights.
 
-    A batch has one of two sizes (see `TrainingState.batches`), and each has a program of its own. On a GPU
-    both ways are captured as CUDA graphs (torch's `reduce-overhead`): a small step is all launches there.
+    Forward and backward pass are compiled at the first call. Batches have one of two sizes (see
+    `TrainingState.batches`), and each size is compiled once. On a GPU both passes are captured as CUDA
+    graphs (torch's `reduce-overhead` mode), because kernel launches dominate a small training step.
 
     Raises:
-        TrainingError: at the first call, where torch has no compiler.
+        TrainingError: at the first call, if torch finds no compiler.
     """
     mode = "reduce-overhead" if device.type == "cuda" else "default"
     compiled = torch.compile(model, mode=mode, dynamic=False)

@@ -1,9 +1,13 @@
-"""One training on many processes, started by torchrun; each takes its share of every batch.
+"""Trains with several torchrun processes, each of which computes its share of every batch.
 
-The batches, their order and whatever is drawn at random are those of one process: each draws for the
-whole batch and keeps its share. Batch norm goes by the whole batch, and gradients are summed, so
-that all processes hold the weights that one would hold, to rounding. A run may therefore go on
-with another number of processes than it began with.
+The result equals that of a single process, up to rounding:
+
+- Batches and their order are the same. Each process draws all random numbers of the whole batch and
+  keeps its share.
+- Batch norm uses the statistics of the whole batch.
+- Gradients are summed over the processes.
+
+A run can therefore be resumed with a different number of processes.
 """
 
 import copy
@@ -23,21 +27,21 @@ from torch.nn.parallel import DistributedDataParallel
 from hsi_se.errors import ClusterError, TrainingError
 from hsi_se.system.processes import is_distributed
 
-_TIMEOUT = datetime.timedelta(seconds=45)  # then a process that waits for a dead one ends too
+_TIMEOUT = datetime.timedelta(seconds=45)  # after this time, a process stops waiting for one that has died
 
 
 class World:
-    """The processes of a training; `World()` is one alone.
+    """The processes of a training run; `World()` is a single process without torchrun.
 
     Attributes:
-        rank: of this process, from 0; that one alone writes and prints.
-        size: how many there are.
+        rank: number of this process, from 0; only process 0 writes and prints.
+        size: number of processes.
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
         self._share = slice(None)
-        self._num_patches = 0  # of the whole batch
+        self._num_patches = 0  # in the whole batch
 
     @property
     def is_alone(self) -> bool:
@@ -48,7 +52,7 @@ class World:
         return self.rank == 0
 
     def check_batches(self, *, num_patches: int, num_batches: int) -> None:
-        """Proves that every process has a patch of every batch.
+        """Checks that every process gets at least one patch of every batch.
 
         Raises:
             TrainingError: a batch has fewer patches than there are processes.
@@ -56,25 +60,26 @@ class World:
         smallest = num_patches // num_batches
         if smallest < self.size:
             raise TrainingError(
-                f"--nproc-per-node: {self.size} processes share batches of {smallest} patches; "
-                "start fewer, or raise train.batch_size"
+                f"--nproc-per-node: {self.size} processes cannot share batches of {smallest} patches; "
+                "start fewer processes, or raise train.batch_size"
             )
 
     def take_share(self, num_patches: int) -> slice:
-        """Returns this process's part of a batch; shared dropout goes by it until the next one."""
+        """Returns this process's slice of a batch of `num_patches`, and sets it for dropout."""
         edges = [num_patches * rank // self.size for rank in range(self.size + 1)]
         self._share, self._num_patches = slice(edges[self.rank], edges[self.rank + 1]), num_patches
         return self._share
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """Returns a network on the same weights whose training step is that of the whole batch.
+        """Returns a network that shares `model`'s weights and takes the training step of the whole batch.
 
-        The loss has to be this process's part of the whole batch's: gradients are summed.
+        Gradients are summed over the processes. The loss must therefore be this process's part of the
+        whole batch's mean loss, not the mean over its share.
         """
         if self.is_alone:
             return model
         tensors = itertools.chain(model.parameters(), model.buffers())
-        twin = copy.deepcopy(model, memo={id(tensor): tensor for tensor in tensors})  # shares them
+        twin = copy.deepcopy(model, memo={id(tensor): tensor for tensor in tensors})  # shares the tensors
         for module in twin.modules():
             if isinstance(module, _BatchNorm):
                 module.__class__ = _SharedNorm
@@ -86,19 +91,19 @@ class World:
         return parallel
 
     def sum(self, value: Tensor) -> Tensor:
-        """Adds a value up over the processes, in place."""
+        """Sums a value over the processes, in place."""
         if not self.is_alone:
             dist.all_reduce(value)
         return value
 
     def any(self, flag: bool) -> bool:
-        """Whether it holds in any process."""
+        """Returns whether `flag` is true in any process."""
         if self.is_alone:
             return flag
         return bool(self.sum(torch.tensor(int(flag))))
 
     def agree(self, text: str) -> bool:
-        """Whether every process has the same text as the first; the others wait for it."""
+        """Returns whether all processes pass the same text (its first 64 bytes); waits for all of them."""
         if self.is_alone:
             return True
         mine = torch.frombuffer(bytearray(text.encode()[:64].ljust(64)), dtype=torch.uint8)
@@ -109,9 +114,9 @@ class World:
 
 @contextmanager
 def join(device: torch.device) -> Iterator[World]:
-    """Yields the processes that torchrun has started, this one among them; without torchrun, it alone.
+    """Joins the process group that torchrun has started and yields it; without torchrun, `World()`.
 
-    They talk over gloo, and over nccl about what is on GPUs.
+    CPU tensors are exchanged with gloo, CUDA tensors with NCCL.
     """
     if not is_distributed():
         yield World()
@@ -130,10 +135,10 @@ def join(device: torch.device) -> Iterator[World]:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Inside, the loss of another process is one line.
+    """Turns torch's errors about a lost process into a `ClusterError` of one line.
 
     Raises:
-        ClusterError: another process has ended, or no longer answers.
+        ClusterError: another process has ended or does not respond.
     """
     try:
         yield
@@ -142,11 +147,11 @@ def together() -> Iterator[None]:
             word in str(error) for word in ("gloo", "Gloo", "NCCL", "peer", "Timed out", "Broken pipe")
         ):
             raise
-        raise ClusterError("another process of this training has ended or does not answer") from None
+        raise ClusterError("another process of this run has ended or does not respond") from None
 
 
 class _Sum(torch.autograd.Function):
-    """A sum over the processes, and in the way back the sum of the gradients."""
+    """Sums a tensor over the processes; the backward pass sums its gradient over them."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -171,13 +176,13 @@ def _sum_gradients(
     _: None,
     bucket: dist.GradBucket,  # type: ignore[name-defined]
 ) -> torch.futures.Future[Tensor]:
-    """DDP's own hook divides by the number of processes."""
+    """Sums the gradients over the processes; DDP's default hook would average them."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     return cast(torch.futures.Future[Tensor], work.get_future().then(lambda done: done.value()[0]))
 
 
 class _SharedDropout(nn.Dropout):
-    """Draws for the whole batch and keeps its share, so that every process draws what one would."""
+    """Dropout that draws the mask of the whole batch, as a single process would, and uses its share."""
 
     world: World
 
@@ -189,7 +194,11 @@ class _SharedDropout(nn.Dropout):
 
 
 class _SharedNorm(_BatchNorm):
-    """Batch norm over the patches of all processes; mean first, then variance, so that nothing cancels."""
+    """Batch norm over the patches of all processes.
+
+    The mean is summed over the processes before the variance. One pass with E[x²] - E[x]² would save an
+    exchange but lose digits by cancellation.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -212,6 +221,7 @@ class _SharedNorm(_BatchNorm):
 
     @torch.no_grad()
     def _move_statistics(self, mean: Tensor, variance: Tensor) -> None:
+        """Updates the running statistics with a batch's mean `(c,)` and unbiased variance `(c,)`."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked += 1
@@ -223,4 +233,5 @@ class _SharedNorm(_BatchNorm):
 
 
 def _along_channels(value: Tensor, ndim: int) -> Tensor:
+    """Returns `value` `(c,)` as `(1, c, 1, …)` with `ndim` axes."""
     return value.view(1, -1, *[1] * (ndim - 2))

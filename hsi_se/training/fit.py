@@ -1,4 +1,4 @@
-"""The training loop: AdamW, a schedule, flips, and the best epoch by validation, never by test."""
+"""Trains a network; the best epoch is chosen on validation pixels, never on test pixels."""
 
 import math
 from dataclasses import dataclass
@@ -21,11 +21,17 @@ from hsi_se.training.step import Stepper
 
 @dataclass(frozen=True)
 class FitResult:
-    """The epoch whose weights the model now has, and the record of every epoch."""
+    """The outcome of a training run.
+
+    Attributes:
+        best_epoch: epoch whose weights the model now has, from 1.
+        history: one record per epoch.
+        training_s: training time in seconds, without interruptions.
+    """
 
     best_epoch: int
     history: tuple[EpochRecord, ...]
-    training_s: float = 0.0  # interruptions not counted
+    training_s: float = 0.0
 
 
 def fit(
@@ -42,27 +48,30 @@ def fit(
 ) -> FitResult:
     """Trains the model in place and leaves it with the weights of its best epoch.
 
-    The epoch taken is the latest whose validation accuracy is within one standard error of the highest
-    (the one-standard-error rule of Breiman et al. 1984, Classification and Regression Trees, with
-    training time for complexity): fifty validation pixels cannot tell 98 % from 100 %, and the schedule
-    has settled the later epochs. Without validation pixels it is the last. With `weight_averaging`, the
-    moving average of the weights and statistics over the steps is validated and kept instead of the
-    weights themselves. The data order, the flips, the noise and
-    the dropout depend on the seed alone, and torch's global generator is left as it was.
+    The best epoch is the latest one whose validation accuracy is within one standard error of the
+    highest. This is the one-standard-error rule of Breiman et al. 1984, Classification and Regression
+    Trees, with training time in place of complexity. Fifty validation pixels cannot distinguish 98 %
+    from 100 %, and the schedule makes later epochs more stable. Without validation pixels the last epoch
+    is used.
+
+    With `weight_averaging`, the exponential moving average of weights and batch-norm statistics is
+    validated and kept instead of the weights themselves.
+
+    Data order, flips, noise and dropout depend only on the seed. Torch's global generators are restored.
 
     Args:
-        model: from patches `(n, 1, k, p, p)` to logits `(n, C)`, on the datasets' device.
-        train: patches with targets; only these are fitted.
-        val: patches with targets, possibly none.
+        model: maps patches `(n, 1, k, p, p)` to logits `(n, C)`, on the datasets' device.
+        train: training patches with targets.
+        val: validation patches with targets; may be empty.
         num_classes: C.
         settings: the config's `train` section.
         seed: an int in 0..2⁶³.
-        observer: told of every batch and epoch.
-        keeper: saves the training as it goes, and begins where a saved one stopped.
-        world: the processes that share each batch; each is given all the patches.
+        observer: receives progress events for every batch and epoch.
+        keeper: saves the training state and restores it when a run is resumed.
+        world: the processes that share each batch; each of them receives all patches.
 
     Raises:
-        DivergedError: the loss is no longer a finite number.
+        DivergedError: the loss or a weight is NaN or infinite.
         TrainingError: there are more processes than patches in a batch.
     """
     world, keeper = world or World(), keeper or Forgetful()
@@ -89,9 +98,8 @@ def fit(
                 loss = F.cross_entropy(
                     logits.float(), targets[share], weight=weight, label_smoothing=settings.label_smoothing
                 )
-                loss = loss * (
-                    _weigh(targets[share], weight) / _weigh(targets, weight)
-                )  # its part of the whole
+                # This process's part of the whole batch's mean: the gradients are summed over processes.
+                loss = loss * (_total_weight(targets[share], weight) / _total_weight(targets, weight))
                 state.optimizer.zero_grad()
                 torch.autograd.backward(loss)
                 state.optimizer.step()
@@ -105,8 +113,8 @@ def fit(
             val_accuracy, val_loss, val_per_class = _validate(state.judged, val, num_classes)
             if not is_sound or (val_loss is not None and not math.isfinite(val_loss)):
                 raise DivergedError(
-                    f"train.learning_rate = {settings.learning_rate:g}: the loss or a weight is no finite "
-                    f"number after epoch {state.epoch}; "
+                    f"train.learning_rate = {settings.learning_rate:g}: training diverged: "
+                    f"loss or weights became NaN or infinite in epoch {state.epoch}; "
                     "lower the learning rate, or check the scale of the cube"
                 )
             record = EpochRecord(
@@ -128,15 +136,18 @@ def fit(
 
 
 def _is_finite(model: nn.Module, train: PatchDataset) -> bool:
-    """Whether weights, running statistics and what becomes of some training patches are numbers."""
+    """Returns whether weights, running statistics and the logits of some training patches are finite."""
     with evaluation_mode(model):
-        patches = torch.stack([train[place] for place in range(min(len(train), 16))])
+        patches = torch.stack([train[position] for position in range(min(len(train), 16))])
         values = [*model.state_dict().values(), model(patches.unsqueeze(1))]
         return bool(torch.stack([value.isfinite().all() for value in values]).all())
 
 
 def _class_weights(targets: Tensor, num_classes: int, kind: str) -> Tensor | None:
-    """`(C,)` n^-power of each class, scaled so that the mean weight of a training pixel is 1."""
+    """Returns the class weights `(C,)`, n^-power for a class of n pixels; None for equal weights.
+
+    They are scaled so that the mean weight of a training pixel is 1.
+    """
     power = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[kind]
     if not power:
         return None
@@ -145,15 +156,18 @@ def _class_weights(targets: Tensor, num_classes: int, kind: str) -> Tensor | Non
     return weights / weights[targets].mean()
 
 
-def _weigh(targets: Tensor, weight: Tensor | None) -> Tensor | int:
-    """What a mean over patches of these classes is divided by."""
+def _total_weight(targets: Tensor, weight: Tensor | None) -> Tensor | int:
+    """Returns the sum of the patches' class weights, by which cross-entropy divides its weighted mean."""
     return len(targets) if weight is None else weight[targets].sum()
 
 
 def _validate(
     model: nn.Module, val: PatchDataset, num_classes: int
 ) -> tuple[float | None, float | None, tuple[float | None, ...] | None]:
-    """The accuracy, mean cross-entropy and accuracy of each class over the validation pixels, if any."""
+    """Returns overall accuracy, mean cross-entropy and per-class accuracy on the validation pixels.
+
+    All three are None without validation pixels; a class without any has accuracy None.
+    """
     if not len(val):
         return None, None, None
     logits = predict_patches(model, val)

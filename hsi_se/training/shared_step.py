@@ -1,12 +1,22 @@
-"""The forward pass of a batch of overlapping patches, in which what they share is computed once.
+"""Runs the forward pass of overlapping patches with their common features computed only once.
 
-Convolutions are valid ones, so the features of a patch are a window of the features of the area that
-the batch covers. They are computed over that area up to the first point where patches differ: a block in
-a slot, or the head. Batch norm counts each location as often as patches cover it, and the gradients
-of a location sum over them: outputs, gradients and running statistics are those of the patches one
-by one, to rounding.
+All convolutions are valid, that is without padding. The features f of a patch with corner (r, q) are
+therefore a window of the features of the area that the batch covers:
 
-Axes: h, w locations of the area; n patches; c features, d spectral depth; C = c·d channels.
+    f(area[r : r+p, q : q+p]) = f(area)[r : r+s, q : q+s]
+
+p is the patch size and s the size of the feature map of one patch. The pass has three parts:
+
+1. All stages up to the first attention block, or up to the head, run once over the area.
+2. The windows of the n patches are cut from the result, and the attention block is applied to them.
+3. The remaining stages and the head run on the patches.
+
+Batch norm weights each location by the number of patches that cover it. In the backward pass the gradient
+of a location is the sum over these patches. Logits, gradients and running statistics therefore equal
+those of the patches computed one by one, up to rounding.
+
+Axes: h, w rows and cols of the area, or of its features; n patches; s rows and cols of a patch's features;
+k components; c features, d spectral depth, C = c·d channels.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,35 +35,35 @@ from hsi_se.training.weighted_norm import normalize
 from hsi_se.training.windows import Corners, average_windows, count_coverage, gather_windows
 
 CUT = "cutting patches"
-Watch = Callable[[str, Tensor], None]  # is told the name of a stage, slot or head, and what it gives
+Watch = Callable[[str, Tensor], None]  # receives the name of a stage, slot or head, and its output
 
 
 def can_share(model: nn.Module) -> bool:
-    """Whether every stage before the head is a valid convolution or moves depth into features."""
+    """Returns whether all stages before the head are valid convolutions or fold depth into features."""
     return isinstance(model, HybridSN | Cnn3d)
 
 
 def list_shared_points(model: Network) -> list[str]:
-    """Returns the stages up to the first with a block behind it, where patches go their own ways."""
+    """Returns the names of the stages that run over the area: up to the first attention block."""
     points = list(model.stages)
     blocks = [not isinstance(model.attention[point], nn.Identity) for point in points]
     return points[: blocks.index(True) + 1] if True in blocks else points
 
 
 def share_forward(model: Network, area: Tensor, corners: Corners, *, watch: Watch | None = None) -> Tensor:
-    """Returns the logits `(n, classes)` of patches of an area, as `model` in training mode gives them.
+    """Returns the logits `(n, classes)` of the patches of an area, equal to those of `model` on each patch.
 
     Args:
-        model: one that `can_share`.
-        area: `(h, w, k)` components; every location between the patches has to be finite.
-        corners: of the n patches in the area.
-        watch: called behind every stage, every block, and where patches are cut.
+        model: a network in training mode for which `can_share` is true.
+        area: `(h, w, k)` components. Locations that no patch covers must be finite too.
+        corners: upper-left (row, col) in the area of each of the n patches.
+        watch: called after every stage, every attention block, and the cutting of patches.
     """
     watch = watch or (lambda *_: None)
     x = area.permute(2, 0, 1)[None, None]  # (1, 1, k, h, w)
     shared = list_shared_points(model)
     for point in shared:
-        x = _run_stage(model.stages[point], x, corners, reach=area.shape[0] - model.patch_size)
+        x = _run_stage(model.stages[point], x, corners, extra_rows=area.shape[0] - model.patch_size)
         watch(point, x)
     block = model.attention[shared[-1]]
     size = x.shape[-1] - (area.shape[1] - model.patch_size)
@@ -63,7 +73,14 @@ def share_forward(model: Network, area: Tensor, corners: Corners, *, watch: Watc
 
 
 def finish_forward(model: Network, x: Tensor, points: Iterable[str], *, watch: Watch) -> Tensor:
-    """Returns the logits of patches from the features in front of the last stages, those of `points`."""
+    """Returns the logits `(n, classes)` of patches, from the features before the remaining stages.
+
+    Args:
+        model: the network.
+        x: `(n, …, s, s)` features of the patches.
+        points: names of the remaining stages, in order.
+        watch: as for `share_forward`.
+    """
     for point in points:
         x = model.stages[point](x)
         watch(point, x)
@@ -75,8 +92,12 @@ def finish_forward(model: Network, x: Tensor, points: Iterable[str], *, watch: W
     return x
 
 
-def _run_stage(stage: nn.Module, x: Tensor, corners: Corners, *, reach: int) -> Tensor:
-    """From `(1, …, h, w)` to the stage's features; a patch covers `h - reach` rows and as many cols."""
+def _run_stage(stage: nn.Module, x: Tensor, corners: Corners, *, extra_rows: int) -> Tensor:
+    """Runs a stage on the features `(1, …, h, w)` of the area.
+
+    Valid convolutions shrink the area and a patch by the same number of rows. A patch's features thus
+    always have `h - extra_rows` rows, and as many cols.
+    """
     if isinstance(stage, nn.Flatten):
         return cast(Tensor, stage(x))
     is_rectified = False
@@ -86,11 +107,11 @@ def _run_stage(stage: nn.Module, x: Tensor, corners: Corners, *, reach: int) -> 
                 x = _convolve(module, x)
             case _BatchNorm():
                 h, w = x.shape[-2:]
-                counts = count_coverage(corners, shape=(h, w), size=h - reach, like=x)
+                counts = count_coverage(corners, shape=(h, w), size=h - extra_rows, like=x)
                 by_location = x.movedim(1, -1)  # (1, d, h, w, c) or (1, h, w, c)
                 flat = by_location.reshape(-1, h * w, x.shape[1])
                 x = normalize(flat, module, counts=counts.flatten()).view(by_location.shape).movedim(-1, 1)
-                is_rectified = True
+                is_rectified = True  # `normalize` includes the ReLU
             case nn.ReLU() if is_rectified:
                 pass
             case _:
@@ -99,18 +120,30 @@ def _run_stage(stage: nn.Module, x: Tensor, corners: Corners, *, reach: int) -> 
 
 
 def _convolve(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
-    """As the layer does it; from one feature, depths run as a batch: 3-D ones are slow with few channels."""
+    """Applies a convolution to `(1, c, h, w)` or `(1, c, d, h, w)`.
+
+    A 3-D convolution of a single feature runs as a 2-D one: the kernel's depths become input channels,
+    and the output's depths become the batch. torch's own 3-D convolution is slow with few channels.
+    """
     if x.ndim == 4 or x.shape[1] > 1:
         return cast(Tensor, conv(x))
     depth = conv.kernel_size[0]
     left = x.shape[2] - depth + 1
-    slabs = torch.stack([x[0, 0, tap : tap + left] for tap in range(depth)], -1).movedim(-1, 1)
+    slabs = torch.stack([x[0, 0, tap : tap + left] for tap in range(depth)], -1)  # (d, h, w, depth)
+    slabs = slabs.movedim(-1, 1)  # (d, depth, h, w)
     y = F.conv2d(slabs, conv.weight.squeeze(1), conv.bias)  # (d, c, h, w)
     return y.transpose(0, 1)[None]  # (1, c, d, h, w)
 
 
 def _cut_patches(block: nn.Module, x: Tensor, corners: Corners, *, size: int) -> Tensor:
-    """Returns the features `(n, …, s, s)` of the patches behind their block, from `(1, …, h, w)`."""
+    """Cuts the patches from features `(1, …, h, w)` and applies their attention block.
+
+    The gates of a channel gate that squeezes by the mean depend only on the channels' means over each
+    window. They are computed before the patches are cut, and applied while they are cut.
+
+    Returns:
+        `(n, …, s, s)`.
+    """
     shape = x.shape[1:-2]  # (C,) or (c, d)
     features = x[0].movedim((-2, -1), (0, 1)).flatten(2).contiguous()  # (h, w, C)
     gates = None
@@ -119,6 +152,6 @@ def _cut_patches(block: nn.Module, x: Tensor, corners: Corners, *, size: int) ->
         gates = block.excitation(means)  # (n, the gated axis)
         if len(shape) == 2:
             gates = gates.unsqueeze(3 - block.gated_dim).expand(means.shape[:3]).flatten(1)  # (n, C)
-        block = nn.Identity()  # has acted
+        block = nn.Identity()  # `gather_windows` applies the gates
     patches = gather_windows(features, corners, size=size, gates=gates)  # (n, s, s, C)
     return cast(Tensor, block(patches.view(*patches.shape[:3], *shape).movedim((1, 2), (-2, -1))))

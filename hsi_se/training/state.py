@@ -1,4 +1,4 @@
-"""All that decides how a training goes on, at any border between two steps."""
+"""Holds the state of a training run between two steps: everything that is needed to resume it."""
 
 import copy
 import math
@@ -14,23 +14,24 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from hsi_se.config.training import TrainSettings
 from hsi_se.progress import EpochRecord
 
-Tree = dict[str, Any]  # nested; its leaves are tensors and what JSON knows
+Tree = dict[str, Any]  # nested; leaves are tensors and JSON values
 
 
 class TrainingState:
-    """A training between two steps: what a checkpoint holds, and what the loop moves.
+    """The state of a training run between two steps, as the training loop updates it.
 
     Attributes:
-        model: whose parameters are fitted.
-        optimizer, schedule: of them.
-        average: the moving average of the weights and statistics over the steps, if one is kept.
-        generator: on the CPU; of the data order, symmetries and shifts. Noise and dropout come from
-            torch's global generators, which are saved and restored too.
-        epoch: the one at work, from 1; past the last one when all is done.
-        steps: done so far, in all epochs.
-        learning_rate: of the epoch's first step.
-        total_loss: summed over the epoch's patches so far.
-        history: the epochs that are done.
+        model: the network that is trained.
+        optimizer, schedule: optimizer of its parameters and learning-rate schedule.
+        average: moving average of weights and batch-norm statistics, or None.
+        generator: CPU generator for data order, symmetries and shifts. Noise and dropout use torch's
+            global generators, which are saved and restored too.
+        epoch: current epoch, from 1; one more than the last epoch when training is finished.
+        steps: number of finished steps in all epochs.
+        learning_rate: learning rate of the epoch's first step.
+        total_loss: sum of the loss over the epoch's patches so far.
+        history: records of the finished epochs.
+        best_accuracy: highest validation accuracy so far.
         best_epoch, best_weights: see `fit`.
     """
 
@@ -54,34 +55,35 @@ class TrainingState:
         self.best_accuracy = 0.0
         self.best_epoch = 0
         self.best_weights = _copy_weights(model)
-        self._order = torch.empty(0, dtype=torch.int64)  # of the epoch's patches; empty between epochs
-        self._started = time.perf_counter()  # moved back by what earlier sessions took
+        self._order = torch.empty(0, dtype=torch.int64)  # order of the epoch's patches; empty between epochs
+        self._started = time.perf_counter()  # moved back by the time that earlier sessions took
         self._epoch_started_s = 0.0
 
     @property
     def judged(self) -> nn.Module:
-        """Whose weights are validated and kept."""
+        """The network whose weights are validated and kept: the moving average, if there is one."""
         return self.model if self.average is None else self.average.module
 
     @property
     def elapsed_s(self) -> float:
-        """Spent on this training so far, by earlier sessions too."""
+        """Training time in seconds so far, including that of earlier sessions."""
         return time.perf_counter() - self._started
 
     @property
     def num_patches_done(self) -> int:
+        """Number of patches processed so far, in all epochs."""
         batches = self._order.tensor_split(self.num_batches)[: self._position]
         return (self.epoch - 1) * self.num_patches + sum(map(len, batches))
 
     @property
     def _position(self) -> int:
-        """Batches of the epoch that are done."""
+        """Number of finished batches in this epoch."""
         return self.steps - (self.epoch - 1) * self.num_batches
 
     def batches(self) -> Iterator[Tensor]:
-        """The positions of the epoch's patches, batch by batch, from where the training is.
+        """Yields the dataset positions `(n,)` of the epoch's remaining batches.
 
-        Batches are of equal size, give or take one: batch norm never meets a single left-over patch.
+        Batch sizes differ by at most one, so batch norm never sees a last batch of a single patch.
         """
         if not len(self._order):
             self._order = torch.randperm(self.num_patches, generator=self.generator)
@@ -91,7 +93,12 @@ class TrainingState:
         yield from self._order.tensor_split(self.num_batches)[self._position :]
 
     def end_step(self, loss: Tensor, *, num_patches: int) -> None:
-        """After the optimizer's: moves the schedule, the average and the sums on."""
+        """Updates schedule, moving average and loss sum after the optimizer's step.
+
+        Args:
+            loss: mean loss `()` of the batch.
+            num_patches: number of patches in the batch.
+        """
         self.schedule.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
@@ -100,11 +107,11 @@ class TrainingState:
 
     @property
     def epoch_s(self) -> float:
-        """Spent on this epoch so far."""
+        """Time in seconds spent on this epoch so far."""
         return self.elapsed_s - self._epoch_started_s
 
     def end_epoch(self, record: EpochRecord, *, num_val: int) -> None:
-        """Keeps the record, and the weights if they are the best so far."""
+        """Appends the record, and keeps the weights if this is the best epoch so far (see `fit`)."""
         self.history.append(record)
         accuracy = record.validation_accuracy
         self.best_accuracy = max(self.best_accuracy, accuracy or 0.0)
@@ -114,7 +121,7 @@ class TrainingState:
         self._order = self._order[:0]
 
     def save(self) -> Tree:
-        """Returns all of it; the tensors are not copied."""
+        """Returns the whole state as a tree; tensors are not copied."""
         generators = {"order": self.generator.get_state(), "cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             generators["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -138,10 +145,10 @@ class TrainingState:
         }
 
     def load(self, saved: Tree) -> None:
-        """Takes the place of the training that was saved, torch's global generators included.
+        """Restores a state returned by `save`, including torch's global generators.
 
         Raises:
-            LookupError, RuntimeError, TypeError, ValueError: it was saved by another one.
+            LookupError, RuntimeError, TypeError, ValueError: the state does not fit this run.
         """
         self.model.load_state_dict(saved["model"])
         optimizer = saved["optimizer"]
@@ -166,17 +173,21 @@ class TrainingState:
 
 
 def _copy_weights(model: nn.Module) -> dict[str, Tensor]:
+    """Returns a copy of weights and buffers by name."""
     return copy.deepcopy(dict(model.state_dict()))
 
 
 def _standard_error(accuracy: float, num_pixels: int) -> float:
-    """Of a share counted on few pixels; two right and two wrong are added (Agresti and Coull 1998)."""
+    """Returns the standard error of an accuracy measured on few pixels.
+
+    Two correct and two wrong pixels are added before it is computed (Agresti and Coull 1998).
+    """
     share = (accuracy * num_pixels + 2) / (num_pixels + 4)
     return math.sqrt(share * (1 - share) / (num_pixels + 4))
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW; weight decay acts on weights alone, not on biases and batch norm's scales."""
+    """Returns AdamW with weight decay on weights only, not on biases or batch-norm parameters."""
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
@@ -188,6 +199,7 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
 def _make_schedule(
     optimizer: torch.optim.Optimizer, settings: TrainSettings, *, num_steps: int
 ) -> LRScheduler:
+    """Returns the learning-rate schedule named in the settings, over `num_steps` steps."""
     match settings.schedule:
         case "one-cycle":
             return OneCycleLR(optimizer, max_lr=settings.learning_rate, total_steps=num_steps + 1)

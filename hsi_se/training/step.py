@@ -1,4 +1,4 @@
-"""From a batch of training pixels to logits: patch by patch, or over the area that the patches share."""
+"""Computes the logits of a training batch, either patch by patch or over the area that the patches share."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,34 +17,45 @@ from hsi_se.training.precision import choose_precision
 from hsi_se.training.shared_step import Watch, can_share, finish_forward, list_shared_points, share_forward
 from hsi_se.training.windows import gather_windows
 
-# Seconds of a shared MAC over those of one patch by patch, gathers and scatter-adds included, and a margin:
-# 1.04 without attention, 0.99 with gates, by benchmarks/training_throughput.py.
+# Time of one MAC in the shared pass relative to one patch by patch, including gathers and scatter-adds.
+# Measured by benchmarks/training_throughput.py: 1.04 without attention, 0.99 with gates; 1.1 leaves a margin.
 SHARED_COST = 1.1
-DRAWN = "drawing and varying"
+DRAWN = "sampling and augmentation"
 
 
 @dataclass(frozen=True)
 class BatchCost:
-    """Counted multiply-accumulates of one batch's forward pass, either way."""
+    """Multiply-accumulates (MACs) of one batch's forward pass, counted for both ways of computing it.
+
+    Attributes:
+        num_patches: patches in the batch.
+        area: rows and cols of the area that they cover.
+        patchwise_macs: MACs if every patch is computed on its own.
+        shared_macs: MACs if the features of the area are computed once.
+    """
 
     num_patches: int
-    area: tuple[int, int]  # rows and cols of what the patches cover
+    area: tuple[int, int]
     patchwise_macs: int
     shared_macs: int
 
     @property
     def is_shared(self) -> bool:
+        """Whether the shared pass is expected to be faster."""
         return self.shared_macs * SHARED_COST < self.patchwise_macs
 
 
 class Stepper:
-    """Draws a batch's variation and gives its logits, by whichever way costs fewer multiply-accumulates.
+    """Augments a training batch and computes its logits in the cheaper of two ways.
+
+    The ways are `share_forward` over the area that the patches cover, and the network on each patch.
+    They are compared by their MACs (see `BatchCost`).
 
     Attributes:
-        precision: of its products.
-        obstacle: why patches cannot share, in words; empty where they can.
-        cost: of the last batch that could share.
-        watch: told of what each part of the forward pass gives, by its name.
+        precision: precision of the products.
+        obstacle: why patches cannot share features; empty if they can.
+        cost: cost of the last batch whose patches could share features, or None.
+        watch: callback that receives the name and output of each part of the forward pass, or None.
     """
 
     def __init__(self, model: torch.nn.Module, *, train: PatchDataset, settings: TrainSettings) -> None:
@@ -56,9 +67,13 @@ class Stepper:
         self.watch: Watch | None = None
 
     def __call__(self, index: Tensor, *, generator: torch.Generator, share: slice = slice(None)) -> Tensor:
-        """Returns the logits `(n, C)` of the training pixels at CPU positions `index`.
+        """Returns the logits `(n, C)` of the training pixels at `index`.
 
-        Under torchrun the whole batch is drawn, and of it this process's `share` goes through the network.
+        Args:
+            index: `(n,)` int64 positions in the training set, on the CPU.
+            generator: CPU generator for symmetries and shifts.
+            share: slice of the batch that goes through the network. Under torchrun every process draws
+                the augmentation of the whole batch and computes its own slice.
         """
         settings, size = self._settings, self._train.patch_size
         if settings.vary_by == "patch" and self.obstacle:
@@ -76,6 +91,7 @@ class Stepper:
         return self._forward(patches.permute(0, 3, 1, 2).unsqueeze(1))  # (n, 1, k, p, p)
 
     def _forward(self, patches: Tensor) -> Tensor:
+        """Runs the network on patches `(n, 1, k, p, p)`."""
         with self._autocast():
             if self.watch is None:
                 return self._network(patches)
@@ -92,7 +108,12 @@ class Stepper:
         return count_stage_costs(cast(Network, self._model))
 
     def count_macs(self, num_patches: int, area: tuple[int, ...] | None = None) -> dict[str, int]:
-        """Returns the forward MACs of each stage, slot and the head for a batch: over an area, if given."""
+        """Returns the forward MACs of each stage, attention slot and the head for one batch.
+
+        Args:
+            num_patches: patches in the batch.
+            area: rows and cols that the batch covers, for the shared pass; None for patch by patch.
+        """
         macs = {}
         shared = list_shared_points(cast(Network, self._model))
         for cost in self._stage_costs:
@@ -105,7 +126,7 @@ class Stepper:
         return macs
 
     def estimate(self, num_patches: int, area: tuple[int, ...]) -> BatchCost:
-        """Returns what a batch of patches costs that cover rows × cols."""
+        """Returns the cost of a batch of `num_patches` patches that cover an `area` of rows × cols."""
         each, together = self.count_macs(num_patches), self.count_macs(num_patches, area)
         return BatchCost(
             num_patches,
@@ -116,13 +137,14 @@ class Stepper:
 
 
 def _explain_obstacle(model: torch.nn.Module, settings: TrainSettings, *, device: torch.device) -> str:
+    """Returns why patches of one batch cannot share features, or an empty string if they can."""
     if settings.compile:
-        return "train.compile makes one program of a patch's way; sharing is another"
+        return "train.compile compiles the forward pass of separate patches"
     if device.type != "cpu":
-        return "sharing is for processors: a GPU would be busy launching what is done for each patch"
+        return "features are shared on CPUs only: on a GPU, one kernel launch per patch would dominate"
     if not can_share(model):
-        return "only HybridSN and cnn3d keep what patches share apart from what they do not"
+        return "only HybridSN and cnn3d can share features between patches"
     varied = settings.list_variations()
     if settings.vary_by == "patch" and varied:
-        return f"{' and '.join(varied)} changes each patch in its own way; train.vary_by: batch does not"
+        return f"each patch has its own {' and '.join(varied)}; train.vary_by: batch draws them per batch"
     return ""

@@ -1,4 +1,9 @@
-"""Batch normalisation and ReLU over locations that count as often as there are patches that cover them.
+"""Batch normalisation and ReLU that weight each location by the number of patches that contain it.
+
+Patches that overlap contain the same location several times. With n_l the number of patches that cover
+location l, and N = d · Σ_l n_l, the statistics of the batch of patches are, for each feature,
+
+    μ = Σ_{d,l} n_l x / N        σ² = Σ_{d,l} n_l (x - μ)² / N        y = relu(γ (x - μ) / √(σ² + ε) + β)
 
 Axes: d spectral depth, l locations, c features.
 """
@@ -12,14 +17,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def normalize(x: Tensor, norm: _BatchNorm, *, counts: Tensor) -> Tensor:
-    """Returns `relu(norm(x))` `(d, l, c)` as if location l stood `counts[l]` times in the batch.
+    """Returns `relu(norm(x))` `(d, l, c)` as if location l occurred `counts[l]` times in the batch.
 
-    The running statistics move as in training on that batch, with its unbiased variance.
+    The running statistics are updated as for that batch, with its unbiased variance.
 
     Args:
         x: `(d, l, c)`, contiguous.
-        norm: in training mode, with weights and running statistics.
-        counts: `(l,)`; a location without any does not matter, and its gradient is 0.
+        norm: a batch norm in training mode, with weights and running statistics.
+        counts: `(l,)` number of patches that cover each location. A location with count 0 has no effect on
+            the statistics, and its gradient is 0 because no patch reads its output.
     """
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -38,7 +44,10 @@ def normalize(x: Tensor, norm: _BatchNorm, *, counts: Tensor) -> Tensor:
 
 
 class _WeightedNorm(Function):
-    """By slabs of one depth, which stay in the cache from one operation to the next."""
+    """The normalisation and its gradient.
+
+    Both loop over slabs of one depth, so that a slab stays in the cache from one operation to the next.
+    """
 
     @staticmethod
     def forward(
@@ -62,13 +71,14 @@ class _WeightedNorm(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, y, counts, mean, scale, gain = ctx.saved_tensors
-        grad = torch.empty_like(x)  # before the ReLU, then of x
+        grad = torch.empty_like(x)  # first the gradient g before the ReLU, then that of x
         of_bias, of_centred = torch.zeros_like(mean), torch.zeros_like(mean)
         for slab, above, out, given in zip(x, y, grad, grads[0], strict=True):
             torch.ops.aten.threshold_backward.grad_input(given, above, 0, grad_input=out)
             of_bias += out.sum(0, dtype=mean.dtype)
             of_centred += ((slab - mean) * out).sum(0)
-        # dx = gain · (g - counts / total · (Σ g + x̂ Σ g x̂)), the last two as a line in x
+        # With x̂ = scale · (x - mean):  dx = gain · (g - counts / total · (Σ g + x̂ Σ g x̂)).
+        # The terms without g are linear in x: counts · (level + slope · x).
         slope = gain * scale**2 * of_centred / ctx.total
         level = gain * of_bias / ctx.total - slope * mean
         for slab, out in zip(x, grad, strict=True):

@@ -1,6 +1,6 @@
-"""Patches cut from features that they share, and the way back for the gradients.
+"""Cuts patches from shared features, with gradients that add up where patches overlap.
 
-Axes: h, w locations of the shared features, C channels behind them; n patches of s × s locations.
+Axes: h, w rows and cols of the shared features, C channels (last axis); n patches of s × s locations.
 """
 
 from typing import Any, cast
@@ -9,53 +9,78 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-Corners = list[tuple[int, int]]  # upper left (row, col) of each patch
+Corners = list[tuple[int, int]]  # upper-left (row, col) of each patch
 
 
 def gather_windows(features: Tensor, corners: Corners, *, size: int, gates: Tensor | None = None) -> Tensor:
-    """Returns the patches `(n, s, s, C)` of features `(h, w, C)`, each channel times its gate `(n, C)`.
+    """Returns the patches `(n, s, s, C)` of features `(h, w, C)`.
 
-    Backwards, a location gets the sum over the patches that cover it.
+    In the backward pass, the gradient of a location is the sum over the patches that cover it.
+
+    Args:
+        features: `(h, w, C)`.
+        corners: upper-left (row, col) of each of the n patches.
+        size: s.
+        gates: `(n, C)` factors by which the channels of each patch are scaled; None for no scaling.
     """
-    if features.device.type != "cpu" and gates is None:  # one launch, where a copy of each would be many
+    if features.device.type != "cpu" and gates is None:  # a single kernel launch instead of one per patch
         return index_windows(features, corners, size=size)
     return cast(Tensor, _GatherWindows.apply(features, corners, size, gates))  # type: ignore[no-untyped-call]
 
 
 def index_windows(features: Tensor, corners: Corners, *, size: int) -> Tensor:
-    """As `gather_windows` without gates, by an index for each location of each patch."""
+    """Returns the same as `gather_windows` without gates, by one gather of all patches' locations."""
     rows, cols = torch.tensor(corners).T
     steps = torch.arange(size)
     rows, cols = rows[:, None] + steps, cols[:, None] + steps  # (n, s)
-    places = rows[:, :, None] * features.shape[1] + cols[:, None]  # (n, s, s)
-    flat = features.flatten(0, 1).index_select(0, places.flatten().to(features.device))
+    locations = rows[:, :, None] * features.shape[1] + cols[:, None]  # (n, s, s)
+    flat = features.flatten(0, 1).index_select(0, locations.flatten().to(features.device))  # (n·s², C)
     return flat.view(len(corners), size, size, -1)
 
 
 def average_windows(features: Tensor, corners: Corners, *, size: int) -> Tensor:
-    """Returns the mean of each channel over each patch, `(n, C)`, without cutting the patches."""
+    """Returns the mean of each channel over each patch `(n, C)`, without copying the patches."""
     return cast(Tensor, _AverageWindows.apply(features, corners, size))  # type: ignore[no-untyped-call]
 
 
 def count_coverage(corners: Corners, *, shape: tuple[int, int], size: int, like: Tensor) -> Tensor:
-    """Returns how many patches of `size` × `size` cover each location, `shape`, on `like`'s device."""
+    """Returns the number of patches that cover each location.
+
+    A patch adds ±1 at its four corners; cumulative sums along both axes turn this into its square of ones.
+
+    Args:
+        corners: upper-left (row, col) of each patch.
+        shape: rows and cols of the features.
+        size: rows and cols of a patch.
+        like: tensor whose device and summation type the result has.
+
+    Returns:
+        `shape`, in float32 or wider.
+    """
     rows, cols = torch.tensor(corners).T
-    steps = torch.zeros(shape[0] + 1, shape[1] + 1, dtype=torch.int64)  # of the count along both axes
+    steps = torch.zeros(shape[0] + 1, shape[1] + 1, dtype=torch.int64)
     for row, col, sign in ((0, 0, 1), (size, 0, -1), (0, size, -1), (size, size, 1)):
         steps.index_put_((rows + row, cols + col), torch.tensor(sign), accumulate=True)
     return steps.cumsum(0).cumsum(1)[:-1, :-1].to(like.device, _sum_type(like))
 
 
 def _sum_type(x: Tensor) -> torch.dtype:
-    """Half-precision values are summed in float32."""
+    """Returns the type in which values like `x` are summed: at least float32."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
 def _windows(features: Tensor, corners: Corners, size: int) -> list[Tensor]:
+    """Returns a view `(s, s, C)` of the features for each patch."""
     return [features[row : row + size, col : col + size] for row, col in corners]
 
 
 class _GatherWindows(Function):
+    """Forward: patches[i] = gates[i] · windows[i].
+
+    Backward: each window of the features' gradient gets += gates[i] · grad[i], and the gradient of
+    gates[i] is the sum of grad[i] · windows[i] over its s × s locations.
+    """
+
     @staticmethod
     def forward(ctx: Any, features: Tensor, corners: Corners, size: int, gates: Tensor | None) -> Tensor:
         patches = features.new_empty(len(corners), size, size, features.shape[2])
@@ -89,6 +114,8 @@ class _GatherWindows(Function):
 
 
 class _AverageWindows(Function):
+    """Forward: means[i] is the mean of windows[i]. Backward: its window gets += grad[i] / s²."""
+
     @staticmethod
     def forward(ctx: Any, features: Tensor, corners: Corners, size: int) -> Tensor:
         means = features.new_empty(len(corners), features.shape[2], dtype=_sum_type(features))

@@ -72,11 +72,11 @@ def test_the_script_prints_a_row_for_each_stage_and_writes_nothing(capsys, tmp_p
     main()
     out = capsys.readouterr().out
     assert all(name in out for name in ("conv3d_1", "attention.fold", "head", "optimizer", "matrix product"))
-    assert "The last batch went" in out
+    assert "The last batch was computed" in out
     assert not list(tmp_path.iterdir())
 
 
 def test_what_has_no_steps_cannot_be_profiled():
     svm = load_config(DEMO, (*TINY, "model={name: svm}"))
-    with pytest.raises(ConfigError, match=r"model.name = svm: is fitted at once"):
+    with pytest.raises(ConfigError, match=r"model.name = svm: this model is not trained in steps"):
         profile_training(svm)

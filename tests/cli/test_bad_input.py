@@ -233,7 +233,9 @@ def test_loss_that_diverges_names_the_learning_rate(run: Run, here: Path) -> Non
     assert out == ""
     *progress, last = err.splitlines()
     assert all(line.startswith("training ") for line in progress)
-    assert last.startswith("hsi-se: train.learning_rate = 1e+30: the loss or a weight is no finite number ")
+    assert last.startswith(
+        "hsi-se: train.learning_rate = 1e+30: training diverged: loss or weights became NaN or infinite "
+    )
     assert last.endswith("lower the learning rate, or check the scale of the cube")
     assert not (here / "runs").exists()
 

@@ -88,7 +88,7 @@ def test_every_setting_changes_the_answer(name, change):
 
 
 def test_a_single_class_is_refused():
-    with pytest.raises(TrainingError, match="holds a single class"):
+    with pytest.raises(TrainingError, match="contains a single class"):
         fit_classical(
             Svm(name="svm"),
             np.zeros((3, 2), np.float32),

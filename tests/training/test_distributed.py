@@ -72,7 +72,8 @@ def test_a_batch_is_shared_without_gap_or_overlap():
 
 def test_more_processes_than_patches_are_refused():
     with pytest.raises(
-        TrainingError, match=r"3 processes share batches of 2 patches; start fewer, or raise train"
+        TrainingError,
+        match=r"3 processes cannot share batches of 2 patches; start fewer processes, or raise train",
     ):
         run_fit(make_model(), num_pixels=8, batch_size=3, world=World(0, 3))
     assert TrainSettings(epochs=1).batch_size >= 3

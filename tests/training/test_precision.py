@@ -17,7 +17,7 @@ from tests.training.test_resume import DEMO, OPTIONS, Impatient, Notes, same_wei
 from tests.training.test_training import are_equal, make_model, run_fit, state_of
 
 PROCESSOR = torch.device("cpu")
-EMULATED = "bfloat16: this device emulates it, many times slower than float32; auto would not"
+EMULATED = "bfloat16: bfloat16 is emulated on this device and much slower than float32; use precision: auto"
 
 
 def be_processor(monkeypatch, **capabilities: bool) -> None:
@@ -68,7 +68,7 @@ def test_a_run_keeps_its_config_and_records_the_precision(monkeypatch, tmp_path)
     record = run.read_record()
     assert (record.precision, record.config_digest) == ("float32", config.digest)
     assert run.read_config().train.precision == "auto"
-    assert not any("emulates" in note for note in notes.notes)
+    assert not any("is emulated" in note for note in notes.notes)
     hsi_se.evaluate(run)
     assert "float32 products" in (tmp_path / "run" / "report.md").read_text()
 

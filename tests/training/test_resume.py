@@ -18,6 +18,7 @@ import pytest
 import torch
 
 import hsi_se
+from hsi_se.config.training import TrainSettings
 from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import DivergedError, Interrupted, RunError, TrainingError
 from hsi_se.runs.folder import RunFolder
@@ -396,7 +397,8 @@ def test_a_truncated_checkpoint_is_recognised_and_the_one_before_used(unfinished
     observer = Notes()
     experiment.resume(unfinished, session=Session(observer=observer))
     assert observer.notes == [
-        f"{newest}: is damaged, cut short, or no checkpoint (its digest is another); the one before is used"
+        f"{newest}: is damaged, truncated or not a checkpoint (its SHA-256 does not match its name); "
+        "using the previous checkpoint"
     ]
     assert same_weights(unfinished, whole)
 
@@ -432,13 +434,13 @@ def test_a_checkpoint_that_the_disk_does_not_give_back_is_named_and_the_one_befo
     monkeypatch.setattr(Path, "read_bytes", fail)
     observer = Notes()
     experiment.resume(unfinished, session=Session(observer=observer))
-    assert observer.notes == [f"{newest}: cannot be read (Input/output error); the one before is used"]
+    assert observer.notes == [f"{newest}: cannot be read (Input/output error); using the previous checkpoint"]
     assert same_weights(unfinished, whole)
 
 
 def test_a_mistake_in_resuming_costs_no_checkpoint(unfinished, monkeypatch):
     def refuse(*_: object, **__: object) -> None:
-        raise TrainingError("--nproc-per-node: 3 processes share batches of 2 patches; start fewer")
+        raise TrainingError("--nproc-per-node: 3 processes cannot share batches of 2 patches; start fewer")
 
     before = list_checkpoints(unfinished / "checkpoints")
     with monkeypatch.context() as patch:
@@ -463,7 +465,7 @@ def test_a_single_changed_bit_is_recognised(unfinished):
     data[len(data) // 2] ^= 1
     newest.write_bytes(data)
     with pytest.raises(
-        RunError, match=rf"{previous}: is damaged.*no checkpoint is left, train again with --over"
+        RunError, match=rf"{previous}: is damaged.*no usable checkpoint is left; train again with --over"
     ):
         experiment.resume(unfinished)
     assert newest.exists(), "nothing is lost"
@@ -501,7 +503,7 @@ def test_a_pickle_is_refused_by_name_and_never_executed(kind, unfinished, whole,
     command = resume(unfinished)
     assert command.wait() == 0
     assert f"note: {path}: is " in command.log.read_text()
-    assert "the one before is used" in command.log.read_text()
+    assert "using the previous checkpoint" in command.log.read_text()
     assert not sprung.exists()
     assert same_weights(unfinished, whole)
 
@@ -511,7 +513,7 @@ def test_a_pickle_is_refused_by_name_and_never_executed(kind, unfinished, whole,
     path = disguise(data, alone.checkpoints)
     code, out, err = call("train", "--resume", alone)
     assert (code, out) == (2, "")
-    assert err.startswith(f"hsi-se: {path}: is no checkpoint (")
+    assert err.startswith(f"hsi-se: {path}: is not a checkpoint (")
     assert err.count("\n") == 1
     assert not sprung.exists()
 
@@ -528,10 +530,13 @@ def change_checkpoint(path: Path, **changes: object) -> Path:
     ("changes", "message"),
     [
         ({"run": "another"}, "is a checkpoint of another run"),
-        ({"format": 0, "hsi_se": "0.0.1"}, r"was written by hsi-se 0\.0\.1; go on with that version"),
-        ({"training": {}}, r"is no checkpoint of this run \('model'\)"),
-        ({"training": {"model": {"weight": torch.zeros(3)}}}, "is no checkpoint of this run .*Missing key"),
-        ({"training": 3}, "is no checkpoint of this run"),
+        ({"format": 0, "hsi_se": "0.0.1"}, r"was written by hsi-se 0\.0\.1; resume with that version"),
+        ({"training": {}}, r"is not a checkpoint of this run \('model'\)"),
+        (
+            {"training": {"model": {"weight": torch.zeros(3)}}},
+            "is not a checkpoint of this run .*Missing key",
+        ),
+        ({"training": 3}, "is not a checkpoint of this run"),
     ],
     ids=str,
 )
@@ -547,7 +552,9 @@ def test_another_number_of_threads_is_said(unfinished):
     observer = Notes()
     experiment.resume(unfinished, session=Session(observer=observer))
     now = torch.get_num_threads()
-    assert observer.notes == [f"was saved with threads 64, goes on with {now}: the last bits may differ"]
+    assert observer.notes == [
+        f"saved with threads = 64, resumed with threads = {now}: weights may differ in the last bits"
+    ]
 
 
 # ------------------------------------------------------------------------------------ what --resume takes
@@ -670,7 +677,7 @@ def test_saving_takes_a_hundredth_of_the_time_and_a_minute_is_lost_at_most_where
     monkeypatch.setattr(checkpoint, "write_durably", write)
     keeper = make_keeper(tmp_path / "checkpoints", every_s=60)
     model = torch.nn.Linear(1, 1)
-    settings = hsi_se.config.TrainSettings(epochs=2, batch_size=2)
+    settings = TrainSettings(epochs=2, batch_size=2)
     state = TrainingState(model, settings, num_patches=4, seed=0)
     while len(saves) < 4:
         for _ in range(10):

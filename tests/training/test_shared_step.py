@@ -206,7 +206,7 @@ def test_a_gpu_goes_patch_by_patch():
         for kind in ("cpu", "cuda")
     }
     assert obstacles["cpu"] == ""
-    assert "a GPU would be busy launching" in obstacles["cuda"]
+    assert "on a GPU, one kernel launch per patch would dominate" in obstacles["cuda"]
 
 
 def test_coverage_is_counted_as_by_hand():
