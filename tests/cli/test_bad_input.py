@@ -276,8 +276,8 @@ def test_missing_scene_file_is_named_with_the_setting_and_where_it_was_searched(
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["train", "folder"], "folder: is a folder; name a YAML config in it"),
-        (["ablate", "folder"], "folder: is a folder; name a YAML config in it"),
+        (["train", "folder"], "folder: is a folder; give a YAML config file in it"),
+        (["ablate", "folder"], "folder: is a folder; give a YAML config file in it"),
         (
             _train("scene={cube: folder, labels: labels.mat}"),
             "scene.cube: folder is a folder; name a file in it",

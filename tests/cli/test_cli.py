@@ -294,10 +294,10 @@ def test_a_dry_run_takes_no_workers(call, more):
 @pytest.mark.parametrize(
     ("seeds", "problem"),
     [
-        ("0-99999999999999999999", "a seed is less than 2⁶³"),
-        ("9223372036854775808", "a seed is less than 2⁶³"),
-        ("0-1000", "0-1000 names 1001 seeds"),
-        ("9-0", "9-0 names 0 seeds"),
+        ("0-99999999999999999999", "a seed must be below 2⁶³"),
+        ("9223372036854775808", "a seed must be below 2⁶³"),
+        ("0-1000", "0-1000 contains 1001 seeds, and 1 to 1000 are allowed"),
+        ("9-0", "9-0 contains 0 seeds, and 1 to 1000 are allowed"),
     ],
 )
 def test_seeds_out_of_bounds_are_refused(call, seeds, problem):

@@ -259,7 +259,7 @@ def test_a_submodule_that_is_called_twice_or_never_is_refused():
 def test_a_block_that_does_not_fit_the_features_is_refused():
     network = nn.Sequential(nn.Conv3d(1, 4, 3))
     message = refuse(network, "0", torch.randn(1, 1, 5, 8, 8), StripPooling(kind="strip_pooling"))
-    assert message.startswith("insert_attention: strip_pooling after 0: kind: works on maps of rows and cols")
+    assert message.startswith("insert_attention: strip_pooling after 0: kind: needs 2-D features")
 
 
 def test_a_second_block_at_one_place_is_refused():
