@@ -317,7 +317,7 @@ def test_a_class_of_one_pixel_asks_for_counts_by_label(call, tmp_path):
     split = "split={kind: random, train: {per_class: 1}}"
     code, _, err = call("split", ROOT / "configs" / "demo.yaml", "--set", scene, "--set", split)
     assert code == 2
-    assert err.endswith("none would be left to test; give counts by label, {per_class: {1: 15, …}}\n")
+    assert err.endswith("none would be left for testing; give counts by label, {per_class: {1: 15, …}}\n")
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def write_files(folder, cube, labels) -> str:
 @pytest.mark.parametrize(
     ("cube", "labels", "problem"),
     [
-        (0, None, "pixels hold the same spectrum; check the file, scene.nodata and scene.scale"),
+        (0, None, "pixels have the same spectrum; check the file, scene.nodata and scene.scale"),
         (None, 1, "has one class, and a classifier needs two; check its labels"),
     ],
 )
@@ -404,7 +404,8 @@ def test_classes_that_nothing_trains_are_named(call, tmp_path):
     )
     assert code == 0
     assert (
-        "split.train.per_class names no training pixel, so all of them will be called something else" in out
+        "split.train.per_class gives no training pixels, so all of them will be classified as another class"
+        in out
     )
 
 
