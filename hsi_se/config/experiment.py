@@ -118,7 +118,7 @@ class Config(Settings):
 
     @property
     def default_buffer(self) -> int:
-        """Distance in pixels beyond which no test prediction depends on a pixel of a training patch."""
+        """Smallest distance in pixels at which no test prediction depends on a pixel of a training patch."""
         return self.patch.size + self.train.shift + self.prediction.reach
 
     @model_validator(mode="after")

@@ -218,7 +218,7 @@ class HybridSN(Network):
 
     points: ClassVar = ("conv3d_1", "conv3d_2", "conv3d_3", "fold", "conv2d")
     points_3d: ClassVar = ("conv3d_1", "conv3d_2", "conv3d_3")
-    name: Literal["hybridsn"] = Field(description="hybridsn: 3-D convolutions, then 2-D ones")
+    name: Literal["hybridsn"] = Field(description="hybridsn: 3-D and 2-D convolutions")
     order: Literal["3d-2d", "2d-3d"] = Field(
         default="3d-2d",
         description="whether the 3-D convolutions come first, as in the paper (default), or the 2-D one",

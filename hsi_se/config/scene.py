@@ -82,7 +82,8 @@ class SceneFiles(Settings):
         description="byte order of an ENVI image whose header does not give it; default: the header's",
     )
     name: str | None = Field(
-        default=None, description="name of the scene in reports and maps; default: the cube file's name"
+        default=None,
+        description="name of the scene in reports and maps; default: the cube file's name without its suffix",
     )
 
     @model_validator(mode="after")

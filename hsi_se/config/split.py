@@ -92,16 +92,18 @@ class FieldsSplit(Settings):
 
     kind: Literal["fields"] = Field(description="fields: assign whole connected fields to training or test")
     train: TrainFraction
-    buffer: Buffer = None
+    buffer: Buffer = Field(
+        default=None,
+        description="smallest Chebyshev distance in pixels between the training and test pixels of a field "
+        "that is cut, 0 or more; default: patch size + train.shift + reach of smoothing; other fields may "
+        "touch",
+    )
     validation: ValidationShare = 0.05
     seed: SplitSeed = None
 
 
 class MasksSplit(Settings):
-    """Training and test pixels from files: two label maps, or one partition map.
-
-    `validation` is a fraction of the training map; a partition map defines its own validation pixels.
-    """
+    """Training and test pixels from files: two label maps, or one partition map."""
 
     kind: Literal["masks"] = Field(description="masks: read training and test pixels from files")
     train: str | None = Field(
@@ -124,18 +126,22 @@ class MasksSplit(Settings):
     partition_key: str | None = Field(
         default=None, description="variable in the partition file; default: the file's only map"
     )
-    validation: ValidationShare = 0.05
+    validation: ValidationShare = Field(
+        default=0.05,
+        description="fraction of each class's training pixels set aside for choosing the epoch, from 0 to "
+        "below 1; default 0.05; ignored with partition, which defines its own",
+    )
     seed: SplitSeed = None
 
     @model_validator(mode="after")
     def _files_are_complete(self) -> Self:
         if (self.partition is None) == (self.train is None) or (self.train is None) != (self.test is None):
-            raise mistake("give train: FILE and test: FILE, or partition: FILE alone")
+            raise mistake("give train: FILE and test: FILE, or only partition: FILE")
         if self.partition is None and self.partition_key is not None:
             raise mistake("has no effect without partition: FILE; leave it out", key="partition_key")
         for key in ("train_key", "test_key"):
             if self.partition is not None and getattr(self, key) is not None:
-                raise mistake("has no effect beside partition: FILE; leave it out", key=key)
+                raise mistake("has no effect with partition: FILE; leave it out", key=key)
         return self
 
 

@@ -15,8 +15,8 @@ from hsi_se.models.residual import EXPANSION, WIDTHS, ResidualBlock, ResidualNet
 class Hierarchy(nn.Module):
     """The branch of a Res2Net block: 1 × 1, a hierarchy of 3 × 3 over s groups, 1 × 1 (eq. 1).
 
-    Every group but the last is convolved, after the output of the previous group is added to it. In the
-    first block of a stage the groups are convolved independently, and the last group is average-pooled,
+    Every group but the last is convolved; from the second on, the previous group's output is added first. In
+    the first block of a stage the groups are convolved independently, and the last group is average-pooled,
     as in the authors' code.
 
     Shape: `(n, num_in, h, w)` to `(n, 4·width, h / stride, w / stride)`.

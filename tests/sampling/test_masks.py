@@ -294,7 +294,7 @@ def test_both_masks_or_one_partition_map_must_be_given(given_):
     with pytest.raises(ConfigError) as caught:
         read_config(f"split={{kind: masks, {given_}}}")
     message = str(caught.value)
-    assert message.endswith(": split: give train: FILE and test: FILE, or partition: FILE alone")
+    assert message.endswith(": split: give train: FILE and test: FILE, or only partition: FILE")
     assert "\n" not in message
 
 
@@ -302,8 +302,8 @@ def test_both_masks_or_one_partition_map_must_be_given(given_):
     ("given_", "key", "problem"),
     [
         ("train: a, test: b, partition_key: c", "partition_key", "has no effect without partition: FILE"),
-        ("partition: a, train_key: c", "train_key", "has no effect beside partition: FILE"),
-        ("partition: a, test_key: c", "test_key", "has no effect beside partition: FILE"),
+        ("partition: a, train_key: c", "train_key", "has no effect with partition: FILE"),
+        ("partition: a, test_key: c", "test_key", "has no effect with partition: FILE"),
     ],
 )
 def test_a_key_without_its_file_is_refused_by_name(given_, key, problem):
