@@ -1,42 +1,43 @@
-"""The mistakes a user can make; each message names the setting or file, its value and the remedy."""
+"""Exceptions for user mistakes. Each message names the setting or file, its value and the remedy."""
 
 
 class HsiError(Exception):
-    """A mistake of the user's: the command line prints it as one line and exits with code 2."""
+    """Base class of user mistakes: the command line prints one line and exits with code 2."""
 
 
 class ConfigError(HsiError):
-    """A setting is unknown, of the wrong kind, or does not fit the others."""
+    """A setting is unknown, has the wrong type, or conflicts with another setting."""
 
 
 class SceneError(HsiError):
-    """A scene cannot be found, read or used."""
+    """A scene is missing, unreadable or unusable."""
 
 
 class SplitError(HsiError):
-    """The labelled pixels cannot be divided as asked."""
+    """The labelled pixels cannot be split as requested."""
 
 
 class RunError(HsiError):
-    """A run folder is missing, incomplete, foreign, or in the way."""
+    """A run folder is missing, incomplete, not written by hsi-se, or would be overwritten."""
 
 
 class TrainingError(HsiError):
-    """The settings do not train: the loss is no longer a number, or the device is not there."""
+    """Training cannot start or continue with these settings, or on this device."""
 
 
 class DivergedError(TrainingError):
-    """The loss or a weight is no longer a number: nothing of the training is worth going on with."""
+    """The loss or a weight became NaN or infinite, so the training cannot be resumed."""
 
 
 class ClusterError(HsiError):
-    """The machines that should share the work cannot be reached, or do not finish it."""
+    """The Dask cluster cannot be reached or did not finish its work."""
 
 
 class Interrupted(BaseException):
-    """A signal asked for an end; what it takes to go on is on the disk, and the message says how.
+    """A signal interrupted the work. All state needed to resume has been saved; the message says how.
 
-    No `KeyboardInterrupt`, which typer would end without a word, and nothing that `except Exception` takes.
+    It is not a `KeyboardInterrupt`, which typer would end without a message, and not an `Exception`, so that
+    `except Exception` does not catch it.
     """
 
     def __init__(self, message: str, *, signal_number: int) -> None:

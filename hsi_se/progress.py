@@ -1,4 +1,4 @@
-"""What a training loop tells: one record an epoch, and whoever wants to watch."""
+"""Progress reporting: one record per epoch, and the observers that receive progress events."""
 
 from typing import Protocol
 
@@ -6,12 +6,12 @@ from pydantic import BaseModel, ConfigDict
 
 
 class EpochRecord(BaseModel):
-    """One epoch: `loss` is the mean over the training patches, accuracies are fractions.
+    """The record of one epoch: `loss` is the mean over the training patches, accuracies are fractions.
 
     Attributes:
-        validation_per_class: of classes 0..C-1, the share of their validation pixels that is called so;
-            None where a class has none there, or nothing validates.
-        elapsed_s: training time up to the end of this epoch, interruptions not counted.
+        validation_per_class: for classes 0..C-1, the fraction of validation pixels classified correctly;
+            None for a class without validation pixels, or if there is no validation set.
+        elapsed_s: training time in seconds up to the end of this epoch, without interruptions.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -27,23 +27,23 @@ class EpochRecord(BaseModel):
 
 
 class Observer(Protocol):
-    """Is told of progress; `hsi_se` itself prints nothing."""
+    """Receives progress events; library code prints nothing itself."""
 
     def start(self, task: str, *, total: int, unit: str) -> None:
-        """A piece of work of `total` units begins."""
+        """Called when a task of `total` units starts."""
 
     def advance(self, count: int) -> None:
-        """`count` more units are done."""
+        """Called when `count` more units are done."""
 
     def epoch(self, record: EpochRecord) -> None:
-        """An epoch has ended."""
+        """Called at the end of each epoch."""
 
     def note(self, text: str) -> None:
-        """Something the user should know, in one sentence."""
+        """Called with a one-sentence note for the user."""
 
 
 class Silent:
-    """The observer that keeps to itself."""
+    """An observer that ignores every event."""
 
     def start(self, task: str, *, total: int, unit: str) -> None: ...
 

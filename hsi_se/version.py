@@ -1,3 +1,3 @@
-"""The version of the package, the one place that says it."""
+"""Defines the version of the package; nothing else does."""
 
 __version__ = "0.1.0"

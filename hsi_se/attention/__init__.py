@@ -1,1 +1,1 @@
-"""Attention blocks, one a file; each takes features (n, c, …) and returns them in the same shape."""
+"""Attention blocks, one per file; each takes features (n, c, …) and returns the same shape."""

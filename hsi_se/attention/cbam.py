@@ -1,4 +1,4 @@
-"""The convolutional block attention module: a gate per channel, then one per place.
+"""The convolutional block attention module: a gate per channel, then a gate per pixel.
 
 Woo, Park, Lee, Kweon: CBAM, https://arxiv.org/abs/1807.06521.
 Axes: n patches, c features, h rows, w cols.
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 class Cbam(nn.Module):
     """Scales by `sigmoid(mlp(mean) + mlp(max))` over channels, then by `sigmoid(conv[mean; max])` (eqs. 2-3).
 
-    Departures from the paper: `spatial_kernel=0` leaves the second half out, and the first half then
-    works at any rank; `bias` is an option; the hidden width is never below 1.
+    Departures from the paper: `spatial_kernel=0` removes the spatial gate, and the channel gates
+    alone work at any rank; `bias` is an option; the hidden width is at least 1.
 
     Args:
         channels: C.
         reduction: r; the hidden width is `max(1, round(C / r))`.
-        bias: whether the two dense layers have one.
-        spatial_kernel: odd side of the second half's convolution, or 0.
+        bias: whether the two dense layers have a bias.
+        spatial_kernel: side of the spatial gate's kernel in pixels, odd, or 0 for no spatial gate.
 
-    Shape: `(n, c, h, w)`, or any `(n, c, …)` without the spatial half; the output has the input's.
+    Shape: `(n, c, h, w)`, or any `(n, c, …)` without the spatial gate; the output has the same shape.
     """
 
     def __init__(
@@ -28,8 +28,8 @@ class Cbam(nn.Module):
     ) -> None:
         super().__init__()
         hidden = max(1, round(channels / reduction))
-        places = f", then places {spatial_kernel}×{spatial_kernel}" if spatial_kernel else " alone"
-        self.description = f"cbam channels {channels}→{hidden}→{channels}{places}"
+        spatial = f", spatial {spatial_kernel}×{spatial_kernel}" if spatial_kernel else " only"
+        self.description = f"cbam channels {channels}→{hidden}→{channels}{spatial}"
         self.mlp = nn.Sequential(
             nn.Linear(channels, hidden, bias=bias), nn.ReLU(), nn.Linear(hidden, channels, bias=bias)
         )
@@ -43,8 +43,8 @@ class Cbam(nn.Module):
         return self.description
 
     def excitation(self, x: Tensor) -> Tensor:
-        """The channel gates `(n, c)` that `x` gets."""
-        flat = x.flatten(2)  # (n, c, places)
+        """Returns the channel gates `(n, c)` for features `x`."""
+        flat = x.flatten(2)  # (n, c, positions)
         gates: Tensor = (self.mlp(flat.mean(2)) + self.mlp(flat.amax(2))).sigmoid()
         return gates
 

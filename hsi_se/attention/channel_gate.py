@@ -1,4 +1,4 @@
-"""What the blocks that gate whole channels share: squeeze, gate, scale.
+"""The base class of blocks that gate whole channels: squeeze, gate, scale.
 
 Axes: n patches, c features, d spectral depth, h rows, w cols.
 """
@@ -12,17 +12,17 @@ Axis = Literal["feature", "band"]
 
 
 class ChannelGate(nn.Module, ABC):
-    """Scales every channel by a gate in (0, 1) that depends on one number a channel.
+    """Scales every channel by a gate in (0, 1) computed from one statistic per channel.
 
-    It works at any rank: the squeeze runs over every axis but the batch and the gated one. A block
-    says in `gate` how the numbers become gates; that this is all it sees of its input is what lets
-    whole-scene maps share the work of overlapping patches.
+    It works at any rank: the squeeze reduces every axis except the batch and the gated one. Subclasses
+    implement `gate`, which maps the statistics to gates. Because the gates depend on nothing else,
+    whole-scene maps can share computation between overlapping patches.
 
     Args:
         axis: `feature` gates axis 1 of `(n, c, …)`; `band` gates axis 2 of `(n, c, d, h, w)`.
-        squeeze: the statistic of each channel.
+        squeeze: the statistic computed for each channel.
 
-    Shape: any `(n, c, …)`; the output has the input's.
+    Shape: any `(n, c, …)`; the output has the same shape.
     """
 
     def __init__(self, *, axis: Axis, squeeze: Literal["mean", "max"] = "mean") -> None:
@@ -36,10 +36,10 @@ class ChannelGate(nn.Module, ABC):
 
     @abstractmethod
     def gate(self, squeezed: Tensor) -> Tensor:
-        """The gates `(n, C)` in (0, 1) for squeezed channels `(n, C)`."""
+        """Returns the gates `(n, C)` in (0, 1) for squeezed channels `(n, C)`."""
 
     def excitation(self, x: Tensor) -> Tensor:
-        """The gates `(n, C)` that `x` gets."""
+        """Returns the gates `(n, C)` for features `x`."""
         others = [dim for dim in range(1, x.ndim) if dim != self.gated_dim]
         return self.gate(x.mean(others) if self.squeeze == "mean" else x.amax(others))
 

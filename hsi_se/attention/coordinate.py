@@ -1,4 +1,4 @@
-"""Coordinate attention: one gate along the rows and one along the cols, from a shared embedding.
+"""Coordinate attention: one gate per row and one per column, from a shared embedding.
 
 Hou, Zhou, Feng: Coordinate Attention for Efficient Mobile Network Design, https://arxiv.org/abs/2103.02907.
 Axes: n patches, c features, h rows, w cols.
@@ -15,7 +15,7 @@ class Coordinate(nn.Module):
         channels: C.
         reduction: r; the embedding has `max(8, C // r)` features, as in the paper's code.
 
-    Shape: `(n, c, h, w)`; the output has the input's.
+    Shape: `(n, c, h, w)`; the output has the same shape.
     """
 
     def __init__(self, channels: int, *, reduction: int = 16) -> None:

@@ -1,4 +1,4 @@
-"""Efficient channel attention: a gate per channel from the means of its neighbours among the channels.
+"""Efficient channel attention: a gate per channel from the means of neighbouring channels.
 
 Wang, Wu, Zhu, Li, Zuo, Hu: ECA-Net, https://arxiv.org/abs/1910.03151.
 """
@@ -11,16 +11,16 @@ from hsi_se.attention.channel_gate import Axis, ChannelGate
 
 
 class EfficientChannel(ChannelGate):
-    """Scales every channel by `sigmoid(conv1d(z))`, z the channel means (section 3.2).
+    """Scales every channel by `sigmoid(conv1d(z))`, where z are the channel means (section 3.2).
 
-    Departure from the paper: `axis="band"` gates spectral depth, where neighbours have a meaning.
+    Departure from the paper: `axis="band"` gates the spectral depth, where neighbouring bands are related.
 
     Args:
         channels: length of the gated axis, C.
-        kernel_size: odd; from C as the paper has it, with γ = 2 and b = 1, unless given.
-        axis: which channels; see `ChannelGate`.
+        kernel_size: odd; by default computed from C as in the paper, with γ = 2 and b = 1.
+        axis: the gated axis; see `ChannelGate`.
 
-    Shape: any `(n, c, …)`; the output has the input's.
+    Shape: any `(n, c, …)`; the output has the same shape.
     """
 
     def __init__(self, channels: int, *, kernel_size: int | None = None, axis: Axis = "feature") -> None:
@@ -35,6 +35,6 @@ class EfficientChannel(ChannelGate):
 
 
 def eca_kernel_size(channels: int) -> int:
-    """Returns |log₂(C) / 2 + 1 / 2|, made odd upwards (section 3.2)."""
+    """Returns log₂(C) / 2 + 1 / 2 truncated to an integer, plus 1 if even (section 3.2)."""
     size = int((math.log2(channels) + 1) / 2)
     return size if size % 2 else size + 1

@@ -1,4 +1,4 @@
-"""Gather-excite without parameters: a gate on every place, from the mean of its neighbourhood.
+"""Gather-excite without parameters: a gate per channel and pixel, from the mean of its neighbourhood.
 
 Hu, Shen, Albanie, Sun, Vedaldi: Gather-Excite, https://arxiv.org/abs/1810.12348.
 Axes: n patches, c features, h rows, w cols.
@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 
 class GatherExcite(nn.Module):
-    """Scales by the sigmoid of local means, each spread over its neighbourhood (GE-θ⁻, section 3).
+    """Scales by the sigmoid of local means, upsampled to the input's size (GE-θ⁻, section 3).
 
     Args:
-        extent: e; means of (2e - 1) × (2e - 1) places at stride e, or of the whole map for 0.
+        extent: e; means over (2e - 1) × (2e - 1) pixels at stride e, or over the whole map for 0.
 
-    Shape: `(n, c, h, w)`; the output has the input's.
+    Shape: `(n, c, h, w)`; the output has the same shape.
     """
 
     def __init__(self, *, extent: int = 0) -> None:

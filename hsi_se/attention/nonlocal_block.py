@@ -1,7 +1,7 @@
-"""The non-local block: every place gets a sum over all places, weighted by likeness.
+"""The non-local block: adds to every position a sum over all positions, weighted by similarity.
 
 Wang, Girshick, Gupta, He: Non-local Neural Networks, https://arxiv.org/abs/1711.07971.
-Axes: n patches, c features, d spectral depth, h rows, w cols; q places, s of them as keys.
+Axes: n patches, c features, d spectral depth, h rows, w cols; q query positions, s key positions.
 """
 
 import torch
@@ -10,17 +10,17 @@ from torch.nn import functional as F
 
 
 class NonLocal(nn.Module):
-    """Adds `norm(W softmax(θᵀφ) g)` to its input (eqs. 1, 3, 6): the embedded Gaussian.
+    """Adds `norm(W softmax(θᵀφ) g)` to its input: the embedded Gaussian (eqs. 1, 3, 6).
 
-    The last norm's scale starts at zero (section 4.1), so that a new block is the identity.
+    The last norm's scale is initialised to zero (section 4.1), so that a new block is the identity.
 
     Args:
         channels: C.
-        is_3d: whether the features have a spectral depth.
-        reduction: C over the width of the embeddings θ, φ and g; 2 in the paper.
+        is_3d: whether the features have a spectral axis.
+        reduction: ratio of C to the width of the embeddings θ, φ and g; 2 in the paper.
         sub_sample: max-pools φ and g by 2 × 2 over rows and cols (section 3.3).
 
-    Shape: `(n, c, h, w)`, or `(n, c, d, h, w)` when 3-D; the output has the input's.
+    Shape: `(n, c, h, w)`, or `(n, c, d, h, w)` when 3-D; the output has the same shape.
     """
 
     def __init__(
@@ -45,20 +45,20 @@ class NonLocal(nn.Module):
         queries, keys, values = self.theta(x), self.phi(x), self.g(x)
         if self.sub_sample:
             keys, values = _halve(keys), _halve(values)
-        # Torch's fused attention, which never holds q × s numbers, asks for a dense last axis, even of one.
-        q, k, v = (_to_rows(each)[:, None] for each in (queries, keys, values))  # (n, 1, places, c/r)
+        # Fused attention avoids a q × s matrix, but needs a contiguous last axis, even of length 1.
+        q, k, v = (_to_rows(each)[:, None] for each in (queries, keys, values))  # (n, 1, positions, c/r)
         gathered = F.scaled_dot_product_attention(q, k, v, scale=1.0)[:, 0]  # (n, q, c/r)
         update: Tensor = self.norm(self.out(gathered.transpose(1, 2).reshape(queries.shape)))
         return x + update
 
 
 def _to_rows(x: Tensor) -> Tensor:
-    """`(n, c, …)` to a copy `(n, places, c)`."""
+    """Returns a copy of `(n, c, …)` as `(n, positions, c)`."""
     return x.flatten(2).transpose(1, 2).clone(memory_format=torch.contiguous_format)
 
 
 def _halve(x: Tensor) -> Tensor:
-    """The 2 × 2 maxima over rows and cols; a last odd one is kept, so that one pixel stays one."""
+    """Returns 2 × 2 maxima over rows and cols; a last odd row or col is kept, so one pixel stays one."""
     if x.ndim == 5:
         return F.max_pool3d(x, (1, 2, 2), ceil_mode=True)
     return F.max_pool2d(x, 2, ceil_mode=True)

@@ -1,4 +1,4 @@
-"""From a config's block to the module that fits its point."""
+"""Builds attention modules from the config's block settings."""
 
 from torch import nn
 
@@ -14,9 +14,13 @@ from hsi_se.config import model as config
 
 
 def build_attention(settings: config.AttentionSettings | None, *, shape: tuple[int, ...]) -> nn.Module:
-    """Returns the block for a point whose features have `shape`, (c, d, h, w) or (c, h, w), or an empty slot.
+    """Returns the attention module of a point, or `nn.Identity()` without settings.
 
-    The config has already proved that the block is legal at the point; its options are the block's own.
+    The config has already checked that the block fits the point.
+
+    Args:
+        settings: the block's settings, or None for an empty slot.
+        shape: of the point's features without the batch, `(c, d, h, w)` or `(c, h, w)`.
     """
     if settings is None:
         return nn.Identity()

@@ -1,4 +1,4 @@
-"""SimAM: a gate on every value from how far it stands out of its channel; no parameters.
+"""SimAM: a gate per value from its squared distance to the channel mean; no parameters.
 
 Yang, Zhang, Li, Xie: SimAM, https://proceedings.mlr.press/v139/yang21o.html.
 """
@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 
 class SimAm(nn.Module):
-    """Scales by `sigmoid(1 / e)`, e the least energy of a value t (eqs. 5-6).
+    """Scales by `sigmoid(1 / e)`, where e is the minimal energy of a value t (eqs. 5-6).
 
-    `1 / e = (t - μ)² / 4(σ² + λ) + 1/2`. As in the paper's code, μ is over all M values of a channel
-    and σ² over M - 1.
+    `1 / e = (t - μ)² / 4(σ² + λ) + 1/2`. As in the paper's code, μ is the mean of all M values of a
+    channel, and σ² is divided by M - 1.
 
     Args:
         regularization: λ.
 
-    Shape: any `(n, c, …)`; the output has the input's.
+    Shape: any `(n, c, …)`; the output has the same shape.
     """
 
     def __init__(self, *, regularization: float = 1e-4) -> None:

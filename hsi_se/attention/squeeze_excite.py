@@ -11,20 +11,20 @@ from hsi_se.attention.channel_gate import Axis, ChannelGate
 
 
 class SqueezeExcite(ChannelGate):
-    """Scales every channel by `sigmoid(W₂ relu(W₁ z))`, z the squeezed channels (eqs. 2-4).
+    """Scales every channel by `sigmoid(W₂ relu(W₁ z))`, where z are the squeezed channels (eqs. 2-4).
 
-    Departures from the paper: `squeeze="max"`, `axis="band"` (the gate over spectral depth instead
-    of features) and `bias=False` are options; the hidden width is never below 1.
+    Departures from the paper: `squeeze="max"`, `axis="band"` (gates over the spectral depth instead
+    of features) and `bias=False` are options; the hidden width is at least 1.
 
     Args:
         channels: length of the gated axis, C.
         reduction: r; the hidden width is `max(1, round(C / r))`.
-        bias: whether the two layers have one.
-        form: `linear` layers, or the same two as 1×1 convolutions.
-        squeeze: the statistic of each channel.
-        axis: which channels; see `ChannelGate`.
+        bias: whether the two layers have a bias.
+        form: `linear` layers, or the same layers as 1×1 convolutions (`conv`).
+        squeeze: the statistic computed for each channel.
+        axis: the gated axis; see `ChannelGate`.
 
-    Shape: any `(n, c, …)`; the output has the input's.
+    Shape: any `(n, c, …)`; the output has the same shape.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Strip pooling: a gate on every place, from the means of its whole row and its whole col.
+"""Strip pooling: a gate per channel and pixel, from the means of its row and its column.
 
 Hou, Zhang, Cheng, Feng: Strip Pooling, https://arxiv.org/abs/2003.13328.
 Axes: n patches, c features, h rows, w cols.
@@ -8,17 +8,18 @@ from torch import Tensor, nn
 
 
 class StripPooling(nn.Module):
-    """Scales by `sigmoid(f(relu(yʰ + yʷ)))`, y 1-D convolutions of row and col means, f 1×1 (section 3.1).
+    """Scales by `sigmoid(f(relu(yʰ + yʷ)))` (section 3.1).
 
-    Departures from the paper: `kernel_size` is an option (3 there); the strips' ends are repeated
-    instead of padded with zeros, so that a constant map stays constant; the ReLU is that of the
-    authors' code, whose norms between the convolutions are left out, as in the equations.
+    yʰ and yʷ are 1-D convolutions of the row and column means, and f is a 1×1 convolution. Departures
+    from the paper: `kernel_size` is an option (3 in the paper); strips are padded by repeating their ends
+    instead of with zeros, so that a constant map stays constant. The ReLU comes from the authors' code;
+    its norms between the convolutions are left out, as in the equations.
 
     Args:
         channels: C.
-        kernel_size: odd length of the 1-D convolutions.
+        kernel_size: length of the 1-D convolutions in pixels, odd.
 
-    Shape: `(n, c, h, w)`; the output has the input's.
+    Shape: `(n, c, h, w)`; the output has the same shape.
     """
 
     def __init__(self, channels: int, *, kernel_size: int = 3) -> None:

@@ -1,1 +1,1 @@
-"""Settings: every section of a config as frozen pydantic models, and the YAML they are read from."""
+"""Settings: frozen pydantic models for every section of a config, and reading them from YAML."""

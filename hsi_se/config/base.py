@@ -1,4 +1,4 @@
-"""What every section of the config is made of: frozen, closed, mistakes in our own words; seeds as a list."""
+"""The base class of all settings, helpers for error messages, and the parser for lists of seeds."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from hsi_se.errors import ConfigError
 
 
 class Settings(BaseModel):
-    """A section of the config: frozen, and closed to keys it does not know."""
+    """A section of the config: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -31,21 +31,22 @@ class Settings(BaseModel):
 
 
 def mistake(message: str, *, key: str | None = None) -> PydanticCustomError:
-    """An error of ours; `key` names the entry at fault below the section that raises it."""
+    """Returns a validation error with our own message; `key` is the faulty entry, relative to the section."""
     return PydanticCustomError("mistake", "{message}", {"message": message, "key": key})
 
 
 def unknown(name: str, what: str, choices: Sequence[str]) -> str:
+    """Returns the message for an unknown name: the closest match, if any, and all choices."""
     near = difflib.get_close_matches(name, choices, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown {what}; {hint}choose from {', '.join(choices)}"
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Returns the seeds that `0-9`, `0,3,5` or a mixture of the two names, each once, in order.
+    """Returns the seeds of a list such as `0-9`, `0,3,5` or `0-4,7`, in order and without duplicates.
 
     Raises:
-        ConfigError: the text is no list of seeds.
+        ConfigError: the text is not a list of seeds.
     """
     seeds: list[int] = []
     for part in text.split(","):
@@ -54,17 +55,20 @@ def parse_seeds(text: str) -> list[int]:
             raise ConfigError(f"--seeds {text}: write 0-9, or 0,3,5")
         low, high = int(first), int(last if dash else first)
         if high >= 2**63:
-            raise ConfigError(f"--seeds {text}: a seed is less than 2⁶³; write 0-9, or 0,3,5")
+            raise ConfigError(f"--seeds {text}: a seed must be below 2⁶³; write 0-9, or 0,3,5")
         if not 0 <= high - low < 1000:
             num_seeds = max(0, high - low + 1)
-            raise ConfigError(f"--seeds {text}: {part.strip()} names {num_seeds} seeds; write 0-9, or 0,3,5")
+            raise ConfigError(
+                f"--seeds {text}: {part.strip()} contains {num_seeds} seeds, and 1 to 1000 are allowed; "
+                "write 0-9, or 0,3,5"
+            )
         seeds += [seed for seed in range(low, high + 1) if seed not in seeds]
     return seeds
 
 
-Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch's generators take
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # the range that torch's generators accept
 
 
 def _tag_by_shape(value: object) -> str:
-    """Tags have a space, so that no key of a config is mistaken for one."""
+    """Returns the union tag of a value or a section; tags contain a space, so no config key equals one."""
     return "a section" if isinstance(value, Mapping | BaseModel) else "a value"

@@ -1,4 +1,4 @@
-"""Every setting of an experiment, as frozen pydantic models; `config_file` reads and writes them."""
+"""The settings of one experiment; `yaml_file` reads and writes them."""
 
 import hashlib
 import json
@@ -22,25 +22,51 @@ from hsi_se.errors import ConfigError
 
 
 class PcaReduction(Settings):
-    kind: Literal["pca"]
-    components: PositiveInt
-    whiten: bool = True
-    fit_on: Literal["train", "scene"]
+    """Principal component analysis: keeps the components with the largest variance."""
+
+    kind: Literal["pca"] = Field(description="pca: principal component analysis of the bands")
+    components: PositiveInt = Field(
+        description="number of principal components to keep; at most the number of bands and one less than "
+        "the number of pixels in the fit"
+    )
+    whiten: bool = Field(
+        default=True,
+        description="scale every component to unit variance (default); false divides all of them by the "
+        "standard deviation of the first",
+    )
+    fit_on: Literal["train", "scene"] = Field(
+        description="pixels the PCA is fitted on: train uses the training pixels only, scene uses every "
+        "pixel, including test pixels"
+    )
 
 
 class NoReduction(Settings):
-    """Every band stays; `standardize` scales each to zero mean and unit variance over the training pixels."""
+    """No reduction: keeps every band, optionally standardized."""
 
-    kind: Literal["none"]
-    standardize: bool = True
+    kind: Literal["none"] = Field(description="none: keep every band")
+    standardize: bool = Field(
+        default=True,
+        description="scale each band to zero mean and unit variance over the training pixels (default); "
+        "false leaves the values as they are",
+    )
 
 
-MAX_PATCH_SIZE = 199  # a dense layer over more would take gigabytes
+MAX_PATCH_SIZE = 199  # larger patches would need gigabytes in a dense layer
 
 
 class PatchSettings(Settings):
-    size: int = Field(ge=1, le=MAX_PATCH_SIZE)
-    padding: Literal["zero", "reflect"] = "reflect"
+    """The square window around each pixel that the classifier sees."""
+
+    size: int = Field(
+        ge=1,
+        le=MAX_PATCH_SIZE,
+        description=f"side of a square patch in pixels; odd, from 1 to {MAX_PATCH_SIZE}",
+    )
+    padding: Literal["zero", "reflect"] = Field(
+        default="reflect",
+        description="how patches continue beyond the scene's edge: reflect mirrors the scene (default), "
+        "zero fills with zeros",
+    )
 
     @model_validator(mode="after")
     def _size_is_odd(self) -> Self:
@@ -57,28 +83,42 @@ ConfigName = Annotated[str, StringConstraints(pattern=r"^[\w.+-]*$")]
 
 
 class Config(Settings):
-    """One experiment: everything that decides what `hsi-se train` writes."""
+    """One experiment: all settings that determine the result of `hsi-se train`."""
 
     name: ConfigName = Field(
-        default="", description="how run folders are called; the file's name unless given"
+        default="",
+        description="name used for run folders: letters, digits, '.', '_', '+' and '-'; default: the file's "
+        "name",
     )
-    seed: Seed = 0
-    scene: SceneSettings
-    split: SplitSettings
-    reduction: Annotated[PcaReduction | NoReduction, Discriminator("kind")]
-    patch: PatchSettings
-    model: ModelSettings
-    train: TrainSettings
-    prediction: PredictionSettings = PredictionSettings()
+    seed: Seed = Field(
+        default=0,
+        description="seed of the split, the initial weights and the training, from 0 to 2⁶³ - 1; default 0",
+    )
+    scene: SceneSettings = Field(
+        description="the image and its labels: a known scene's name, your own files, or a synthetic scene"
+    )
+    split: SplitSettings = Field(
+        description="how labelled pixels are divided into training, validation and test sets"
+    )
+    reduction: Annotated[PcaReduction | NoReduction, Discriminator("kind")] = Field(
+        description="how bands become the components that the classifier sees"
+    )
+    patch: PatchSettings = Field(description="size and padding of the patch around each pixel")
+    model: ModelSettings = Field(description="the network or classical classifier, and its attention blocks")
+    train: TrainSettings = Field(description="the optimizer, its schedule and the augmentation")
+    prediction: PredictionSettings = Field(
+        default=PredictionSettings(),
+        description="post-processing of logits in `eval` and `map`; default: none",
+    )
 
     @property
     def window_size(self) -> int:
-        """Rows and cols of the scene that decide a pixel's class: its patch, and what smoothing reaches."""
+        """Side in pixels of the window that determines a pixel's class: patch plus reach of smoothing."""
         return self.patch.size + 2 * self.prediction.reach
 
     @property
     def default_buffer(self) -> int:
-        """Pixels between the sides at which no test pixel's class depends on a pixel of a training patch."""
+        """Smallest distance in pixels at which no test prediction depends on a pixel of a training patch."""
         return self.patch.size + self.train.shift + self.prediction.reach
 
     @model_validator(mode="after")
@@ -107,7 +147,7 @@ class Config(Settings):
         most = self.patch.size // 2
         if self.train.shift > most:
             raise mistake(
-                f"moves patches of {self.patch.size} off their own pixel; write at most {most}",
+                f"shifts patches of {self.patch.size} pixels past their centre pixel; use at most {most}",
                 key="train.shift",
             )
         return self
@@ -116,13 +156,13 @@ class Config(Settings):
     def _norm_statistics_have_a_norm(self) -> Self:
         if self.train.norm_statistics == "scene" and getattr(self.model, "norm", "batch") == "none":
             raise mistake(
-                "model.norm: none leaves no batch norm; leave norm_statistics out",
+                "model.norm: none leaves the network without batch norm; leave norm_statistics out",
                 key="train.norm_statistics",
             )
         return self
 
     @property
     def digest(self) -> str:
-        """SHA-256 over what decides the result: every setting but the name and the checkpoints' pace."""
+        """SHA-256 of every setting that affects the result: all but `name` and `train.checkpoint_every_s`."""
         settings = self.model_dump(mode="json", exclude={"name": True, "train": {"checkpoint_every_s"}})
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The config's `model` section: every network, its points, and the attention blocks that go there."""
+"""The config's `model` section: the networks, their attention points, and the attention blocks."""
 
 from typing import Annotated, ClassVar, Literal, Self, get_args
 
@@ -15,38 +15,49 @@ from pydantic import (
 from hsi_se.config.base import Settings, mistake, unknown
 from hsi_se.errors import ConfigError
 
-Dropout = Annotated[float, Field(ge=0, lt=1)]
-
 
 def _check_kernel(value: int | None) -> int | None:
     if value is not None and value % 2 == 0:
-        raise mistake(f"a kernel needs a centre; write {value - 1} or {value + 1}")
+        raise mistake(f"a kernel size must be odd; write {value - 1} or {value + 1}")
     return value
 
 
 KernelSize = Annotated[PositiveInt, AfterValidator(_check_kernel)]
+Axis = Annotated[
+    Literal["feature", "band"],
+    Field(
+        description="axis whose channels are gated: feature (default), or band for the spectral depth, at "
+        "3-D points only"
+    ),
+]
+Ratio = Annotated[
+    PositiveInt,
+    Field(
+        description="ratio of channels to hidden width, 1 or more; default 16; the hidden width is at least 1"
+    ),
+]
 
 
 # ---------------------------------------------------------------------------------- attention blocks
 
 
 class Block(Settings):
-    """An attention block's settings; each kind says which points it does not fit."""
+    """The settings of an attention block, and a check of whether it fits a point."""
 
-    needs_2d: ClassVar[bool] = False  # whether rows and cols must be the only spatial axes
+    needs_2d: ClassVar[bool] = False  # whether the block cannot handle a spectral axis
     kind: str
 
     def explain_misfit(self, *, is_3d: bool) -> tuple[str, str] | None:
-        """Returns the setting at fault and why the block does not fit, or None where it does."""
+        """Returns the faulty setting and the reason the block does not fit, or None if it fits."""
         if self.needs_2d and is_3d:
-            return "kind", "works on maps of rows and cols, and this point has a spectral depth as well"
+            return "kind", "needs 2-D features, and this point has a spectral axis; use a 2-D point"
         return None
 
 
 class ChannelGateBlock(Block):
-    axis: Literal["feature", "band"] = Field(
-        default="feature", description="what is gated; band is spectral depth, at 3-D points alone"
-    )
+    """The settings of a block that gates whole channels."""
+
+    axis: Axis = "feature"
 
     def explain_misfit(self, *, is_3d: bool) -> tuple[str, str] | None:
         if self.axis == "band" and not is_3d:
@@ -55,78 +66,104 @@ class ChannelGateBlock(Block):
 
 
 class SqueezeExcite(ChannelGateBlock):
-    """Squeeze-and-excitation (Hu et al. 2018)."""
+    """Squeeze-and-excitation (Hu et al. 2018): one gate per channel from the channel means."""
 
-    kind: Literal["se"]
-    reduction: PositiveInt = 16
-    bias: bool = True
-    form: Literal["linear", "conv"] = "linear"
-    squeeze: Literal["mean", "max"] = "mean"
+    kind: Literal["se"] = Field(description="se: squeeze-and-excitation")
+    reduction: Ratio = 16
+    bias: bool = Field(default=True, description="whether the two layers have a bias; default true")
+    form: Literal["linear", "conv"] = Field(
+        default="linear", description="two linear layers (default), or the same as 1 × 1 convolutions"
+    )
+    squeeze: Literal["mean", "max"] = Field(
+        default="mean", description="statistic that summarizes each channel; default mean"
+    )
 
 
 class EfficientChannel(ChannelGateBlock):
-    """Efficient channel attention (Wang et al. 2020): a 1-D convolution over neighbouring channels."""
+    """Efficient channel attention (Wang et al. 2020): a 1-D convolution across the channel means."""
 
-    kind: Literal["eca"]
-    kernel_size: KernelSize | None = Field(default=None, description="from the channel count unless given")
+    kind: Literal["eca"] = Field(description="eca: efficient channel attention")
+    kernel_size: KernelSize | None = Field(
+        default=None,
+        description="number of channels in the 1-D convolution's kernel, odd; default: computed from the "
+        "number of channels, as in the paper",
+    )
 
 
 class Cbam(Block):
-    """The convolutional block attention module (Woo et al. 2018): channels, then places."""
+    """Convolutional block attention module (Woo et al. 2018): channel gates, then a spatial gate."""
 
-    kind: Literal["cbam"]
-    reduction: PositiveInt = 16
-    bias: bool = False
+    kind: Literal["cbam"] = Field(description="cbam: convolutional block attention module")
+    reduction: Ratio = 16
+    bias: bool = Field(default=False, description="whether the two dense layers have a bias; default false")
     spatial_kernel: Annotated[NonNegativeInt, AfterValidator(lambda k: k and _check_kernel(k))] | None = (
-        Field(default=None, description="7 at 2-D points and 0, which leaves that half out, at 3-D ones")
+        Field(
+            default=None,
+            description="side in pixels of the spatial gate's kernel, odd, or 0 for channel gates only; "
+            "default: 7 at 2-D points, 0 at 3-D points",
+        )
     )
 
     def explain_misfit(self, *, is_3d: bool) -> tuple[str, str] | None:
         if self.spatial_kernel and is_3d:
             return (
                 "spatial_kernel",
-                "this point has no 2-D map; leave it out, and the channel half acts alone",
+                "the spatial gate needs a 2-D point; leave it out to use channel gates only",
             )
         return None
 
 
 class NonLocal(Block):
-    """A non-local block (Wang et al. 2018), embedded Gaussian, that starts as the identity."""
+    """Non-local block (Wang et al. 2018), embedded Gaussian; initialised as the identity."""
 
-    kind: Literal["nonlocal"]
-    reduction: PositiveInt = Field(default=2, description="channels over the embedding's")
-    sub_sample: bool = Field(default=False, description="2 × 2 max-pooled keys and values")
+    kind: Literal["nonlocal"] = Field(description="nonlocal: self-attention between all positions")
+    reduction: PositiveInt = Field(
+        default=2, description="ratio of channels to embedding width, 1 or more; default 2"
+    )
+    sub_sample: bool = Field(
+        default=False,
+        description="max-pool keys and values by 2 × 2 pixels, to save computation; default false",
+    )
 
 
 class StripPooling(Block):
-    """Strip pooling (Hou et al. 2020): a gate from the means of rows and of cols."""
+    """Strip pooling (Hou et al. 2020): a gate per pixel from row means and column means."""
 
     needs_2d: ClassVar[bool] = True
-    kind: Literal["strip_pooling"]
-    kernel_size: KernelSize = 3
+    kind: Literal["strip_pooling"] = Field(description="strip_pooling: gates from whole rows and columns")
+    kernel_size: KernelSize = Field(
+        default=3, description="length of the 1-D convolutions in pixels, odd; default 3"
+    )
 
 
 class Coordinate(Block):
-    """Coordinate attention (Hou et al. 2021): one gate along the rows, one along the cols."""
+    """Coordinate attention (Hou et al. 2021): one gate per row and one per column."""
 
     needs_2d: ClassVar[bool] = True
-    kind: Literal["coordinate"]
-    reduction: PositiveInt = 16
+    kind: Literal["coordinate"] = Field(description="coordinate: coordinate attention")
+    reduction: PositiveInt = Field(
+        default=16,
+        description="ratio of channels to embedding width, 1 or more; default 16; the width is at least 8",
+    )
 
 
 class GatherExcite(Block):
-    """Gather-excite without parameters (Hu et al. 2018): a gate from the mean around each place."""
+    """Gather-excite (Hu et al. 2018): a gate from the mean of each neighbourhood; no parameters."""
 
     needs_2d: ClassVar[bool] = True
-    kind: Literal["gather_excite"]
-    extent: Literal[0, 2, 4, 8] = Field(default=0, description="stride of the gathered means; 0 is the map")
+    kind: Literal["gather_excite"] = Field(description="gather_excite: gates from local means, no parameters")
+    extent: Literal[0, 2, 4, 8] = Field(
+        default=0, description="stride of the local means in pixels; default 0: the mean of the whole map"
+    )
 
 
 class SimAm(Block):
-    """SimAM (Yang et al. 2021): a gate on every value from how far it stands out; no parameters."""
+    """SimAM (Yang et al. 2021): a gate per value from its distance to the channel mean; no parameters."""
 
-    kind: Literal["simam"]
-    regularization: PositiveFloat = Field(default=1e-4, description="λ of the paper's eq. 5")
+    kind: Literal["simam"] = Field(description="simam: gates from each value's contrast, no parameters")
+    regularization: PositiveFloat = Field(
+        default=1e-4, description="λ of the paper's eq. 5, added to the variance, above 0; default 1e-4"
+    )
 
 
 AttentionSettings = Annotated[
@@ -137,7 +174,7 @@ Attention = dict[str, AttentionSettings]
 
 
 def list_blocks() -> list[AttentionSettings]:
-    """Returns every kind of block with its default settings."""
+    """Returns one block of every kind, with default settings."""
     kinds = get_args(get_args(AttentionSettings)[0])
     return [kind(kind=get_args(kind.model_fields["kind"].annotation)[0]) for kind in kinds]
 
@@ -146,22 +183,24 @@ def list_blocks() -> list[AttentionSettings]:
 
 
 class Model(Settings):
-    """A classifier of patches: where attention may go in it, and the input that it needs."""
+    """The settings of a patch classifier: its attention points, and a check of its input."""
 
     points: ClassVar[tuple[str, ...]] = ()
-    points_3d: ClassVar[tuple[str, ...]] = ()  # those whose features keep a spectral depth
+    points_3d: ClassVar[tuple[str, ...]] = ()  # the points whose features still have a spectral axis
     name: str
 
     def check_input(self, *, num_bands: int, patch_size: int, origin: str = "input bands") -> None:
-        """Proves that every convolution has something left to work on.
+        """Checks that the input is large enough for every convolution.
 
         Raises:
-            ConfigError: the patch or the spectral depth is smaller than the kernels together.
+            ConfigError: the patch or the spectral depth is too small for the kernels.
         """
 
 
 class Network(Model):
-    attention: Attention = Field(default={}, description="the block at each point")
+    """The settings of a network with attention points."""
+
+    attention: Attention = Field(default={}, description="attention block at each point; default: none")
 
     @model_validator(mode="after")
     def _attention_fits_its_point(self) -> Self:
@@ -175,21 +214,35 @@ class Network(Model):
 
 
 class HybridSN(Network):
-    """HybridSN (Roy et al. 2020) in either order, with attention after any of its five stages."""
+    """HybridSN (Roy et al. 2020): 3-D and 2-D convolutions in either order, five attention points."""
 
     points: ClassVar = ("conv3d_1", "conv3d_2", "conv3d_3", "fold", "conv2d")
     points_3d: ClassVar = ("conv3d_1", "conv3d_2", "conv3d_3")
-    name: Literal["hybridsn"]
-    order: Literal["3d-2d", "2d-3d"] = "3d-2d"
+    name: Literal["hybridsn"] = Field(description="hybridsn: 3-D and 2-D convolutions")
+    order: Literal["3d-2d", "2d-3d"] = Field(
+        default="3d-2d",
+        description="whether the 3-D convolutions come first, as in the paper (default), or the 2-D one",
+    )
     width: PositiveFloat = Field(
-        default=1.0, description="factor on the features of every convolution and hidden dense layer"
+        default=1.0,
+        description="factor on the features of every convolution and hidden dense layer, above 0; default 1",
     )
-    norm: Literal["batch", "none"] = "batch"
+    norm: Literal["batch", "none"] = Field(
+        default="batch", description="batch norm after every convolution (default), or none as in the paper"
+    )
     pool: Literal["none", "mean"] = Field(
-        default="none", description="what the dense layers see: every place of the last map, or their mean"
+        default="none",
+        description="input of the dense layers: every pixel of the last map (default), or their mean",
     )
-    dropout: Dropout = 0.4
-    dense_relu: bool = Field(default=True, description="ReLU between the dense layers, as in the paper")
+    dropout: float = Field(
+        default=0.4,
+        ge=0,
+        lt=1,
+        description="dropout between the dense layers, from 0 to below 1; default 0.4",
+    )
+    dense_relu: bool = Field(
+        default=True, description="ReLU between the dense layers, as in the paper; default true"
+    )
 
     def check_input(self, *, num_bands: int, patch_size: int, origin: str = "input bands") -> None:
         smallest_patch = 9  # four valid 3 × 3 windows
@@ -200,8 +253,8 @@ class HybridSN(Network):
             )
         if self.order == "2d-3d" and round(64 * self.width) < 13:
             raise ConfigError(
-                f"model.width = {self.width:g}: in 2d-3d the features of the 2-D convolution are the depth "
-                "of the spectral kernels 7, 5 and 3 deep; write model.width: 0.2 or more"
+                f"model.width = {self.width:g}: with order 2d-3d the spectral kernels (7, 5 and 3 deep) need "
+                "at least 13 features of the 2-D convolution; write model.width: 0.2 or more"
             )
         smallest_depth = 13 if self.order == "3d-2d" else 1  # kernels 7, 5 and 3 deep
         if num_bands < smallest_depth:
@@ -219,58 +272,75 @@ def _se_at(*points: str) -> Attention:
 
 
 class Stemmed(Network):
-    """A 2-D network that reads components as channels; its blocks' gates are listed by stage."""
+    """The settings of a 2-D network that takes components as channels."""
 
     stem: Literal["small", "imagenet"] = Field(
         default="small",
-        description="3 × 3 that keeps a small patch's size, or 7 × 7 and a pool that quarter it",
+        description="first layer: small is a 3 × 3 convolution that keeps the patch's size (default), "
+        "imagenet is the original, strided one for large inputs",
     )
-    dropout: Dropout = 0.0
+    dropout: float = Field(
+        default=0.0, ge=0, lt=1, description="dropout before the last layer, from 0 to below 1; default 0"
+    )
 
 
 class SeResNet(Stemmed):
-    """A residual network (He et al. 2016) with a gate in every block of the stages listed."""
+    """Residual network (He et al. 2016) with attention in every block of the listed stages."""
 
     points: ClassVar = _LAYERS
-    name: Literal["se_resnet"]
-    depth: Literal[18, 34, 50, 101, 152] = 18
+    name: Literal["se_resnet"] = Field(description="se_resnet: residual network with gated blocks")
+    depth: Literal[18, 34, 50, 101, 152] = Field(
+        default=18, description="number of layers; default 18; from 50 on, blocks are bottlenecks"
+    )
     gate: Literal["standard", "pre", "post", "identity"] = Field(
         default="standard",
-        description="before the addition, before the residual branch, after the addition, or on the "
-        "identity (Hu et al. 2018, fig. 5)",
+        description="position of the attention (Hu et al. 2018, fig. 5): standard is after the residual "
+        "branch (default), pre before it, post after the addition, identity on the shortcut",
     )
-    attention: Attention = _se_at(*_LAYERS)
+    attention: Attention = Field(
+        default=_se_at(*_LAYERS), description="attention block of each stage; default: se at all four"
+    )
 
 
 class Res2Net(Stemmed):
-    """Res2Net (Gao et al. 2021): residual blocks whose 3 × 3 convolutions form a hierarchy."""
+    """Res2Net (Gao et al. 2021): residual blocks with a hierarchy of 3 × 3 convolutions."""
 
     points: ClassVar = _LAYERS
-    name: Literal["res2net"]
-    depth: Literal[50, 101, 152] = 50
-    scale: int = Field(default=4, ge=2, description="groups of features in each block")
-    base_width: PositiveInt = Field(default=26, description="features of a group in the first stage")
-    attention: Attention = _se_at(*_LAYERS)
+    name: Literal["res2net"] = Field(description="res2net: residual network with multi-scale blocks")
+    depth: Literal[50, 101, 152] = Field(default=50, description="number of layers; default 50")
+    scale: int = Field(default=4, ge=2, description="groups of features in each block, 2 or more; default 4")
+    base_width: PositiveInt = Field(
+        default=26, description="features of one group in the first stage, 1 or more; default 26"
+    )
+    attention: Attention = Field(
+        default=_se_at(*_LAYERS), description="attention block of each stage; default: se at all four"
+    )
 
 
 class SeInception(Stemmed):
-    """Inception modules (Szegedy et al. 2015) with batch norm and a gate after the whole module."""
+    """GoogLeNet (Szegedy et al. 2015) with batch norm, and attention after each Inception module."""
 
     points: ClassVar = tuple(
         f"inception_{name}" for name in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")
     )
-    name: Literal["se_inception"]
-    attention: Attention = _se_at(*points)
+    name: Literal["se_inception"] = Field(description="se_inception: Inception modules with attention")
+    attention: Attention = Field(
+        default=_se_at(*points), description="attention block after each module; default: se after all nine"
+    )
 
 
 class Ssrn(Network):
-    """The spectral-spatial residual network (Zhong et al. 2018)."""
+    """Spectral-spatial residual network (Zhong et al. 2018)."""
 
     points: ClassVar = ("spectral_stem", "spectral_1", "spectral_2", "spatial_stem", "spatial_1", "spatial_2")
     points_3d: ClassVar = ("spectral_stem", "spectral_1", "spectral_2")
-    name: Literal["ssrn"]
-    features: PositiveInt = 24
-    dropout: Dropout = 0.5
+    name: Literal["ssrn"] = Field(description="ssrn: residual blocks along the spectrum, then over space")
+    features: PositiveInt = Field(
+        default=24, description="features of every residual block, 1 or more; default 24"
+    )
+    dropout: float = Field(
+        default=0.5, ge=0, lt=1, description="dropout before the last layer, from 0 to below 1; default 0.5"
+    )
 
     def check_input(self, *, num_bands: int, patch_size: int, origin: str = "input bands") -> None:
         if num_bands < 7:
@@ -278,16 +348,21 @@ class Ssrn(Network):
                 f"{origin} = {num_bands}: the first spectral kernel is 7 deep; keep 7 components or more"
             )
         if patch_size < 3:
-            raise ConfigError(f"patch.size = {patch_size}: a 3 × 3 convolution; write patch.size: 3 or more")
+            raise ConfigError(
+                f"patch.size = {patch_size}: a 3 × 3 convolution needs at least 3; "
+                "write patch.size: 3 or more"
+            )
 
 
 class Cnn3d(Network):
-    """A plain 3-D CNN: HybridSN's three 3-D convolutions, a global mean and one dense layer."""
+    """Plain 3-D CNN: HybridSN's three 3-D convolutions, global mean pooling and one dense layer."""
 
     points: ClassVar = ("conv3d_1", "conv3d_2", "conv3d_3")
     points_3d: ClassVar = points
-    name: Literal["cnn3d"]
-    dropout: Dropout = 0.4
+    name: Literal["cnn3d"] = Field(description="cnn3d: three 3-D convolutions and one dense layer")
+    dropout: float = Field(
+        default=0.4, ge=0, lt=1, description="dropout before the last layer, from 0 to below 1; default 0.4"
+    )
 
     def check_input(self, *, num_bands: int, patch_size: int, origin: str = "input bands") -> None:
         if num_bands < 13:
@@ -302,19 +377,27 @@ class Cnn3d(Network):
 
 
 class Svm(Model):
-    """An RBF support vector machine on the centre pixel; tuned on the training side unless given."""
+    """Support vector machine with an RBF kernel on the centre pixel of each patch."""
 
-    name: Literal["svm"]
-    penalty: PositiveFloat | None = Field(default=None, description="C")
-    gamma: PositiveFloat | None = None
+    name: Literal["svm"] = Field(description="svm: support vector machine, fitted with scikit-learn")
+    penalty: PositiveFloat | None = Field(
+        default=None, description="penalty C, above 0; default: tuned by cross-validation on the training set"
+    )
+    gamma: PositiveFloat | None = Field(
+        default=None,
+        description="γ of the kernel exp(-γ |x - x'|²) on standardized components, above 0; default: tuned "
+        "by cross-validation on the training set",
+    )
 
 
 class RandomForest(Model):
-    """A random forest (Breiman 2001) on the centre pixel."""
+    """Random forest (Breiman 2001) on the centre pixel of each patch."""
 
-    name: Literal["random_forest"]
-    trees: PositiveInt = 300
-    min_leaf: PositiveInt = Field(default=1, description="fewest training pixels in a leaf")
+    name: Literal["random_forest"] = Field(description="random_forest: fitted with scikit-learn")
+    trees: PositiveInt = Field(default=300, description="number of trees, 1 or more; default 300")
+    min_leaf: PositiveInt = Field(
+        default=1, description="smallest number of training pixels in a leaf, 1 or more; default 1"
+    )
 
 
 NetworkSettings = HybridSN | SeResNet | Res2Net | SeInception | Ssrn | Cnn3d
@@ -322,6 +405,6 @@ ModelSettings = Annotated[NetworkSettings | Svm | RandomForest, Discriminator("n
 
 
 def list_models() -> dict[str, type[Model]]:
-    """Returns the settings of every classifier, by its name."""
+    """Returns the settings class of every classifier, by name."""
     kinds = get_args(get_args(ModelSettings)[0])
     return {get_args(kind.model_fields["name"].annotation)[0]: kind for kind in kinds}

@@ -1,4 +1,4 @@
-"""The `prediction` section of the config: what happens to logits before a class is picked."""
+"""The `prediction` section of the config: post-processing of logits before a class is chosen."""
 
 import math
 
@@ -12,45 +12,52 @@ from hsi_se.config.base import Settings
 
 
 class Smoothing(Settings):
-    """A joint bilateral filter of the class probabilities, guided by the components (Kang et al. 2014)."""
+    """Joint bilateral filter of the class probabilities, guided by the components (Kang et al. 2014)."""
 
     spatial: PositiveFloat = Field(
         default=3.0,
         le=20,
-        description="standard deviation over rows and cols, in pixels; the window ends at two",
+        description="spatial standard deviation in pixels, above 0 and at most 20; the window reaches two of "
+        "them; default 3",
     )
     range: PositiveFloat = Field(
         default=0.3,
-        description="standard deviation over the components, each in units of its own over the scene",
+        description="spectral standard deviation, above 0, in units of each component's standard deviation "
+        "over the scene; default 0.3",
     )
     components: PositiveInt = Field(
-        default=6, description="how many of the first components, at most, guide the filter"
+        default=6, description="number of leading components that guide the filter, at most; default 6"
     )
     passes: PositiveInt = Field(
-        default=1, le=10, description="how often the filter runs, each time on what the time before has left"
+        default=1,
+        le=10,
+        description="number of filter passes, 1 to 10, each on the result of the previous one; default 1",
     )
 
     @property
     def radius(self) -> int:
-        """Pixels that the window reaches to either side."""
+        """Distance in pixels from the window's centre to its edge."""
         return math.ceil(2 * self.spatial)
 
 
 class PredictionSettings(Settings):
-    """What becomes of a trained classifier's logits before a class is picked, in `eval` and in `map`."""
+    """Post-processing of a trained classifier's logits, in `eval` and in `map`."""
 
     symmetries: bool = Field(
         default=False,
-        description="the mean logits of the scene's eight flips and transposes: eight times the work",
+        description="average the logits over the eight flips and transposes of the scene, at eight times the "
+        "cost; default false",
     )
-    smoothing: Smoothing | None = Field(default=None, description="no filter unless given")
+    smoothing: Smoothing | None = Field(
+        default=None, description="filter for the class probabilities; default: no filter"
+    )
 
     @property
     def reach(self) -> int:
-        """Pixels beyond its own patch that decide a pixel's class."""
+        """Distance in pixels beyond a pixel's own patch that can influence its class."""
         return 0 if self.smoothing is None else self.smoothing.passes * self.smoothing.radius
 
     @property
     def num_passes(self) -> int:
-        """How often each pixel goes through the classifier."""
+        """Number of times each pixel passes through the classifier."""
         return 8 if self.symmetries else 1

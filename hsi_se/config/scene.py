@@ -1,4 +1,4 @@
-"""The `scene` section of the config: files of one's own, a known scene, or a synthetic one."""
+"""The `scene` section of the config: your own files, a known scene, or a synthetic one."""
 
 import re
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from hsi_se.config.base import Seed, Settings, _tag_by_shape, mistake
 
 
 def _check_bands(value: object) -> str:
-    """`104-108` or `150`, counted from 1."""
+    """Returns a band or range of bands as text, such as `150` or `104-108`, counted from 1."""
     match = re.fullmatch(r"([1-9]\d{0,6})(?:\s*[-–]\s*([1-9]\d{0,6}))?", str(value).strip())
     if match is None or isinstance(value, bool) or int(match[2] or match[1]) < int(match[1]):
         raise mistake("write bands as 150 or 104-108, counted from 1")
@@ -26,7 +26,7 @@ def _check_bands(value: object) -> str:
 
 
 def _name_nan(value: object) -> object:
-    """NaN is spelt as a word, because no two NaNs are equal."""
+    """Replaces NaN by the word "nan", because NaN does not equal itself."""
     return "nan" if isinstance(value, float) and value != value else value
 
 
@@ -35,36 +35,56 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class SceneFiles(Settings):
-    """A scene of the user's own: two files in any format, found as given or below the data folder."""
+    """Your own scene: an image file and a label file, in any supported format."""
 
-    cube: str
-    labels: str
-    cube_key: str | None = None
-    labels_key: str | None = None
+    cube: str = Field(
+        description="file of the image, rows × cols × bands; an absolute path, or relative to the working "
+        "or data folder"
+    )
+    labels: str = Field(description="file of the label map, rows × cols of integers; searched for like cube")
+    cube_key: str | None = Field(
+        default=None, description="variable or layer in the cube file; default: the file's only cube"
+    )
+    labels_key: str | None = Field(
+        default=None,
+        description="variable or attribute in the labels file; default: the file's only label map",
+    )
     class_names: tuple[str, ...] | str | None = Field(
-        default=None, description="names in ascending order of label, or a known scene to take them from"
+        default=None,
+        description="class names in ascending order of label, or the name of a known scene that has them; "
+        "default: the file's names, or numbers",
     )
     palette: tuple[tuple[Byte, Byte, Byte], ...] | None = Field(
-        default=None, description="[red, green, blue] from 0 to 255, in ascending order of label"
+        default=None,
+        description="class colours as [red, green, blue], 0 to 255, in ascending order of label; default: "
+        "the file's colours, or a built-in palette",
     )
-    unlabelled: int = Field(default=0, description="the stored value of pixels without a label")
+    unlabelled: int = Field(default=0, description="label value of unlabelled pixels; default 0")
     drop_bands: tuple[Bands, ...] = Field(
-        default=(), description="bands of the file to leave out, counted from 1: [104-108, 150]"
+        default=(),
+        description="bands of the file to leave out, counted from 1, such as [104-108, 150]; default: none",
     )
     wavelengths: tuple[PositiveFloat, ...] | str | None = Field(
         default=None,
-        description="of each band of the file, or a text file of them; in nm, or in µm if none reaches 100",
+        description="wavelength of each band of the file, or a text file of them; in nm, or in µm if all "
+        "are below 100; default: the file's",
     )
     nodata: Annotated[float | Literal["nan"] | None, BeforeValidator(_name_nan)] = Field(
-        default=None, description="the stored value that means nothing was measured; the file's unless given"
+        default=None,
+        description="stored value that marks pixels without data, or nan; default: the file's",
     )
     scale: PositiveFloat | None = Field(
-        default=None, description="what values are divided by, such as 10000; the file's unless given"
+        default=None,
+        description="number that stored values are divided by, above 0, such as 10000; default: the file's",
     )
     byte_order: Literal["little", "big"] | None = Field(
-        default=None, description="of an ENVI image whose header leaves it out"
+        default=None,
+        description="byte order of an ENVI image whose header does not give it; default: the header's",
     )
-    name: str | None = None
+    name: str | None = Field(
+        default=None,
+        description="name of the scene in reports and maps; default: the cube file's name without its suffix",
+    )
 
     @model_validator(mode="after")
     def _classes_are_told_apart(self) -> Self:
@@ -72,24 +92,24 @@ class SceneFiles(Settings):
         for name in names:
             if not name or names.count(name) > 1:
                 raise mistake(
-                    f"{name!r} is no class's name, or more than one's; give each one of its own",
+                    f"class name {name!r} is empty or used twice; give every class its own name",
                     key="class_names",
                 )
         return self
 
     def list_dropped_bands(self) -> list[int]:
-        """Returns the bands of `drop_bands`, 0-based."""
+        """Returns the indices of the bands in `drop_bands`, counted from 0."""
         ends = [(part.partition("-")[0], part.rpartition("-")[2]) for part in self.drop_bands]
         return [band - 1 for first, last in ends for band in range(int(first), int(last) + 1)]
 
 
 class SyntheticScene(Settings):
-    """The embedded demo scene, generated from a seed."""
+    """The built-in demo scene: synthetic farmland generated from a seed."""
 
-    synthetic: Seed = Field(description="the seed that the scene is generated from")
-    rows: int = Field(default=72, ge=24)
-    cols: int = Field(default=72, ge=24)
-    bands: int = Field(default=64, ge=16)
+    synthetic: Seed = Field(description="seed of the generated scene, from 0 to 2⁶³ - 1")
+    rows: int = Field(default=72, ge=24, description="height in pixels, 24 or more; default 72")
+    cols: int = Field(default=72, ge=24, description="width in pixels, 24 or more; default 72")
+    bands: int = Field(default=64, ge=16, description="number of bands, 16 or more; default 64")
 
     @model_validator(mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""The `split` section of the config: how labelled pixels are divided."""
+"""The `split` section of the config: how labelled pixels are divided into training, validation and test."""
 
 from typing import Annotated, Literal, Self
 
@@ -22,84 +22,126 @@ def _check_fraction(value: float) -> float:
 
 
 class PerClass(Settings):
-    """A count of training pixels: one for every class, or one for each label (a label left out has none)."""
+    """A number of training pixels instead of a fraction."""
 
-    per_class: PositiveInt | dict[int, NonNegativeInt]
+    per_class: PositiveInt | dict[int, NonNegativeInt] = Field(
+        description="training pixels of every class, validation pixels included: one number for all "
+        "classes, or a mapping from label to number (labels left out get none)"
+    )
 
 
 Fraction = Annotated[float, AfterValidator(_check_fraction)]
-ValidationShare = Annotated[
-    float, Field(ge=0, lt=1, description="share of the training side kept for choosing the epoch")
+TrainFraction = Annotated[
+    Fraction,
+    Field(
+        description="fraction of each class's pixels to train on, validation pixels included; between 0 and "
+        "1, met as closely as whole blocks or fields allow"
+    ),
 ]
-SplitSeed = Annotated[Seed | None, Field(description="the config's seed unless given")]
+ValidationShare = Annotated[
+    float,
+    Field(
+        ge=0,
+        lt=1,
+        description="fraction of each class's training pixels set aside for choosing the epoch, from 0 to "
+        "below 1; default 0.05; 0 trains on all of them",
+    ),
+]
+SplitSeed = Annotated[
+    Seed | None, Field(description="seed of the split, from 0 to 2⁶³ - 1; default: the experiment's seed")
+]
 Buffer = Annotated[
     int | None,
     Field(
         ge=0,
-        description="pixels between the sides; unless given the patch size, train.shift and what smoothing "
-        "reaches, so that no test pixel's class depends on a pixel of a training patch",
+        description="smallest Chebyshev distance in pixels between training and test pixels, 0 or more; "
+        "default: patch size + train.shift + reach of smoothing, so that no test prediction depends on a "
+        "pixel of a training patch",
     ),
 ]
 
 
 class RandomSplit(Settings):
-    """Pixels drawn class by class. Test patches will contain training pixels: see the README."""
+    """Stratified random split, class by class. Test patches will contain training pixels."""
 
-    kind: Literal["random"]
+    kind: Literal["random"] = Field(description="random: draw pixels at random within each class")
     train: Annotated[
         Annotated[Fraction, Tag("a value")] | Annotated[PerClass, Tag("a section")],
         Discriminator(_tag_by_shape),
-    ]
+    ] = Field(
+        description="training pixels of each class, validation pixels included: a fraction between 0 and 1, "
+        "or {per_class: 50} for a number; a fraction takes at least one pixel per class"
+    )
     validation: ValidationShare = 0.05
     seed: SplitSeed = None
 
 
 class BlocksSplit(Settings):
-    """Square blocks go to one side each, with a buffer between; those too coarse for a class are cut."""
+    """Spatially disjoint split by square blocks with a buffer; blocks too coarse for a class are cut."""
 
-    kind: Literal["blocks"]
-    train: Fraction
-    block_size: PositiveInt = 16
+    kind: Literal["blocks"] = Field(description="blocks: assign whole square blocks to training or test")
+    train: TrainFraction
+    block_size: PositiveInt = Field(default=16, description="side of a block in pixels; default 16")
     buffer: Buffer = None
     validation: ValidationShare = 0.05
     seed: SplitSeed = None
 
 
 class FieldsSplit(Settings):
-    """Whole connected fields of a class go to one side; a class's only field is cut, with a buffer."""
+    """Split by whole connected fields of a class; a class with a single field is cut, with a buffer."""
 
-    kind: Literal["fields"]
-    train: Fraction
-    buffer: Buffer = None
+    kind: Literal["fields"] = Field(description="fields: assign whole connected fields to training or test")
+    train: TrainFraction
+    buffer: Buffer = Field(
+        default=None,
+        description="smallest Chebyshev distance in pixels between the training and test pixels of a field "
+        "that is cut, 0 or more; default: patch size + train.shift + reach of smoothing; other fields may "
+        "touch",
+    )
     validation: ValidationShare = 0.05
     seed: SplitSeed = None
 
 
 class MasksSplit(Settings):
-    """Both sides from files: label maps of the two, or one map of 1 train, 2 validation, 3 test, 4 buffer.
+    """Training and test pixels from files: two label maps, or one partition map."""
 
-    `validation` is a share of the training map; a partition map says itself what validates.
-    """
-
-    kind: Literal["masks"]
-    train: str | None = None
-    train_key: str | None = None
-    test: str | None = None
-    test_key: str | None = None
-    partition: str | None = None
-    partition_key: str | None = None
-    validation: ValidationShare = 0.05
+    kind: Literal["masks"] = Field(description="masks: read training and test pixels from files")
+    train: str | None = Field(
+        default=None,
+        description="label map of the training pixels (0 elsewhere); required unless partition is given",
+    )
+    train_key: str | None = Field(
+        default=None, description="variable in the train file; default: the file's only label map"
+    )
+    test: str | None = Field(
+        default=None, description="label map of the test pixels (0 elsewhere); required with train"
+    )
+    test_key: str | None = Field(
+        default=None, description="variable in the test file; default: the file's only label map"
+    )
+    partition: str | None = Field(
+        default=None,
+        description="map of 0 unused, 1 training, 2 validation, 3 test, 4 buffer, in place of train and test",
+    )
+    partition_key: str | None = Field(
+        default=None, description="variable in the partition file; default: the file's only map"
+    )
+    validation: ValidationShare = Field(
+        default=0.05,
+        description="fraction of each class's training pixels set aside for choosing the epoch, from 0 to "
+        "below 1; default 0.05; ignored with partition, which defines its own",
+    )
     seed: SplitSeed = None
 
     @model_validator(mode="after")
     def _files_are_complete(self) -> Self:
         if (self.partition is None) == (self.train is None) or (self.train is None) != (self.test is None):
-            raise mistake("give train: FILE and test: FILE, or partition: FILE alone")
+            raise mistake("give train: FILE and test: FILE, or only partition: FILE")
         if self.partition is None and self.partition_key is not None:
             raise mistake("has no effect without partition: FILE; leave it out", key="partition_key")
         for key in ("train_key", "test_key"):
             if self.partition is not None and getattr(self, key) is not None:
-                raise mistake("has no effect beside partition: FILE; leave it out", key=key)
+                raise mistake("has no effect with partition: FILE; leave it out", key=key)
         return self
 
 

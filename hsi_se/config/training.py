@@ -15,60 +15,95 @@ from hsi_se.config.base import Settings, mistake
 
 
 class TrainSettings(Settings):
-    epochs: PositiveInt
-    batch_size: int = Field(default=256, ge=2)
-    learning_rate: PositiveFloat = 1e-3
-    weight_decay: NonNegativeFloat = 1e-2
-    schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    flips: bool = Field(default=True, description="a random flip or transpose of every training patch")
+    """Training: AdamW, the learning-rate schedule, augmentation and precision."""
+
+    epochs: PositiveInt = Field(description="number of passes over the training patches, 1 or more")
+    batch_size: int = Field(default=256, ge=2, description="patches per step, 2 or more; default 256")
+    learning_rate: PositiveFloat = Field(
+        default=1e-3, description="peak learning rate of AdamW, above 0; default 1e-3"
+    )
+    weight_decay: NonNegativeFloat = Field(
+        default=1e-2, description="decoupled weight decay of AdamW, 0 or more; default 1e-2"
+    )
+    schedule: Literal["one-cycle", "cosine", "constant"] = Field(
+        default="one-cycle",
+        description="course of the learning rate over all steps: one-cycle rises and then falls (default), "
+        "cosine falls, constant stays",
+    )
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the target probability spread evenly over all classes, from 0 to below 1; "
+        "default 0",
+    )
+    flips: bool = Field(
+        default=True,
+        description="transform training patches by a random symmetry of the square (flips, rotations, "
+        "transposes); default true",
+    )
     shift: NonNegativeInt = Field(
-        default=0, description="pixels by which a training patch may be moved off its pixel; its label stays"
+        default=0,
+        description="largest random shift of a training patch in pixels, at most half the patch; its label "
+        "is kept; default 0",
     )
     noise: NonNegativeFloat = Field(
-        default=0.0, description="standard deviation of Gaussian noise on the components of training patches"
+        default=0.0,
+        description="standard deviation of Gaussian noise added to the components of training patches, in "
+        "the components' units; default 0",
     )
     spectral_jitter: NonNegativeFloat = Field(
         default=0.0,
-        description="standard deviation of a training patch's gain on each of its components",
+        description="standard deviation of the random gain (mean 1) on each component of a training patch; "
+        "default 0",
     )
     band_dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="share of each training patch's components that are set to 0"
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="probability that a component of a training patch is set to 0, from 0 to below 1; "
+        "default 0",
     )
     vary_by: Literal["patch", "batch"] = Field(
         default="patch",
-        description="whether flips, jitter, noise and band dropout are drawn for each patch, or once a "
-        "batch for the whole scene, so that patches that overlap can share their work",
+        description="draw flips, jitter, noise and band dropout for each patch (default), or once per batch "
+        "for the whole scene, so that overlapping patches share computation",
     )
     precision: Literal["float32", "bfloat16", "auto"] = Field(
         default="float32",
-        description="of products in the training step; weights and evaluation stay float32; auto is bfloat16 "
-        "where the device computes with it",
+        description="number format of matrix products in the training step: float32 (default), bfloat16, or "
+        "auto for bfloat16 where the device supports it natively; weights and evaluation stay float32",
     )
     compile: bool = Field(
         default=False,
-        description="torch.compile the step, a minute or two before the first; a GPU then replays it as CUDA "
-        "graphs, a processor gains nothing",
+        description="compile the training step with torch.compile; takes a minute or two, pays off on GPUs "
+        "(CUDA graphs) and not on CPUs; default false",
     )
     weight_averaging: float = Field(
-        default=0.0, ge=0, lt=1, description="decay a step of the moving average that is kept; 0 keeps none"
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay per step of the moving average of the weights, from 0 to below 1; the average is "
+        "validated and kept; default 0: no averaging",
     )
     norm_statistics: Literal["train", "scene"] = Field(
         default="train",
-        description="what batch norm goes by in the end: the training patches, or patches of the whole scene "
-        "without their labels",
+        description="source of the final batch norm statistics: training patches (default), or patches of "
+        "the whole scene, without labels",
     )
     class_weights: Literal["none", "sqrt", "balanced"] = Field(
-        default="none", description="weight of a class in the loss: 1, 1/√n or 1/n of its training pixels"
+        default="none",
+        description="weight of a class with n training pixels in the loss: none is 1 (default), sqrt is "
+        "1/√n, balanced is 1/n",
     )
     checkpoint_every_s: NonNegativeFloat = Field(
         default=60.0,
-        description="seconds between checkpoints within an epoch, more where saving would cost over 1 % of "
-        "the time; 0 saves after every step",
+        description="seconds between checkpoints within an epoch, 0 or more; longer if saving would take "
+        "over 1 % of the time; 0 saves after every step; default 60",
     )
 
     def list_variations(self) -> list[str]:
-        """Returns the settings in force that change the values of a patch, or turn it."""
+        """Returns the names of the active settings that vary a patch's values or orientation."""
         return [key for key in ("flips", "spectral_jitter", "noise", "band_dropout") if getattr(self, key)]
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
-"""A config as a YAML file: read with every mistake where it was typed, changed by `--set`, written.
+"""Reads configs from YAML with `--set` overrides and exact error positions, and writes them.
 
-A mistake is reported as `file:line:column: path: what is wrong`; one in a value given with
-`--set a.b=c`, or laid over the config by another file, is reported where that was written.
+A mistake is reported as `file:line:column: path: what is wrong`. A mistake in an override, from
+`--set a.b=c` or from another file, is reported at the override.
 """
 
 import copy
@@ -28,21 +28,21 @@ from hsi_se.errors import ConfigError
 Kind = TypeVar("Kind", bound=Settings)
 Loc = tuple[int | str, ...]
 _MAX_LENGTH = 2**17  # characters
-_MAX_VALUES = 100_000  # of a config with every alias written out
+_MAX_VALUES = 100_000  # in a config, with every alias expanded
 _MAX_DEPTH = 50
 _LONGEST_SHOWN = 200  # characters, or bits
-_KINDS = ("kind", "name")  # keys that say what else a section may hold
+_KINDS = ("kind", "name")  # keys that decide which other keys a section may contain
 
 
 @dataclass(frozen=True, eq=False)
 class Override:
-    """A setting laid over a config.
+    """A setting that replaces one of a config's.
 
     Attributes:
-        key: dotted.
-        value: plain.
-        place: says where the user wrote it, or what lies at some keys below it.
-        form: how a key and a value are written there.
+        key: dotted key, such as `patch.size`.
+        value: plain Python value.
+        place: returns where the user wrote it, or the entry at the given keys below it.
+        form: format in which a key and a value are written there.
     """
 
     key: str
@@ -52,7 +52,7 @@ class Override:
 
     @classmethod
     def parse(cls, text: str) -> "Override":
-        """From `a.b=c`, c in YAML."""
+        """Parses `a.b=c`, where c is YAML."""
         place = f"--set {text}"
         key, equals, value = text.partition("=")
         if not equals or not all(key.strip().split(".")):
@@ -62,49 +62,55 @@ class Override:
 
 
 def load_config(path: str | Path, overrides: Sequence[str | Override] = ()) -> Config:
-    """Returns the experiment that a YAML file describes, with `a.b=c` overrides applied in order.
+    """Returns the experiment described by a YAML file, with overrides applied in order.
 
-    An override takes any dotted key and a YAML value: `model.attention={}`, `patch.size=15`.
+    Args:
+        path: the YAML file.
+        overrides: `key=value` with any dotted key and a YAML value: `model.attention={}`, `patch.size=15`.
 
     Raises:
-        ConfigError: the file is missing or no YAML, or a setting is unknown, of the wrong kind or
-            at odds with another; the message starts with `file:line:column:` or `--set a.b=c:`.
+        ConfigError: the file is missing or not YAML, or a setting is unknown, has the wrong type or
+            conflicts with another; the message starts with `file:line:column:` or `--set a.b=c:`.
     """
     return parse_config(read_text(path), overrides, path=Path(path))
 
 
 def read_text(path: str | Path) -> str:
-    """Returns what a config file holds.
+    """Returns the text of a config file.
 
     Raises:
-        ConfigError: it is missing, or no text.
+        ConfigError: the file is missing or not text.
     """
     try:
         return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file; check the path") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is no text in UTF-8 ({error.reason}); save it as UTF-8") from None
+        raise ConfigError(f"{path}: is not UTF-8 text ({error.reason}); save it as UTF-8") from None
     except IsADirectoryError:
-        raise ConfigError(f"{path}: is a folder; name a YAML config in it") from None
+        raise ConfigError(f"{path}: is a folder; give a YAML config file in it") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read as text ({error}); give a YAML config file") from None
 
 
 def parse_config(text: str, overrides: Sequence[str | Override] = (), *, path: Path) -> Config:
-    """As `load_config`, of a text; `path` is what messages call it, and its stem the config's name."""
+    """Parses a config from text, like `load_config`; `path` is used in messages and as the default name."""
     return parse_settings(Config, text, overrides, path=path)[0]
 
 
 def parse_settings(
     kind: type[Kind], text: str, overrides: Sequence[str | Override] = (), *, path: Path
 ) -> tuple[Kind, CommentedMap]:
-    """Returns what a YAML text says, as settings of a kind that has a name, and the text with its lines."""
+    """Returns the settings in a YAML text, validated as `kind`, and the document with its positions."""
     if len(text) > _MAX_LENGTH:
-        raise ConfigError(f"{path}: {len(text):,} characters are no config; give a YAML config file")
+        raise ConfigError(
+            f"{path}: {len(text):,} characters are too long for a config; give a YAML config file"
+        )
     document = _parse_yaml(text, where=str(path))
     if not isinstance(document, CommentedMap):
-        raise ConfigError(f"{path}:1:1: holds no settings; a config is a YAML mapping, see configs/demo.yaml")
+        raise ConfigError(
+            f"{path}:1:1: contains no settings; a config is a YAML mapping, see configs/demo.yaml"
+        )
     settings = _plain(document, where=str(path))
     parsed = [Override.parse(entry) if isinstance(entry, str) else entry for entry in overrides]
     for override in parsed:
@@ -118,9 +124,9 @@ def parse_settings(
 
 
 def dump_config(config: Config, *, is_named: bool = True) -> str:
-    """Returns all settings, defaults included, as YAML that `load_config` reads back.
+    """Returns all settings, including defaults, as YAML that `load_config` reads back.
 
-    Without its name, the config is called as the file that it is written to.
+    With `is_named=False` the name is left out, so the config takes the name of its file.
     """
     stream = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
@@ -134,7 +140,7 @@ def dump_config(config: Config, *, is_named: bool = True) -> str:
 
 
 class _Representer(SafeRepresenter):
-    """Quotes what ruamel.yaml would leave plain and no YAML parser reads inside [] and {}, such as `?0`."""
+    """Quotes strings such as `?0`, which ruamel.yaml leaves plain but YAML cannot read inside [] and {}."""
 
     def represent_text(self, text: str) -> ScalarNode:
         is_plain = re.fullmatch(r"[\w./][\w./+ -]*", text, re.ASCII) is not None
@@ -146,8 +152,8 @@ _Representer.add_representer(str, _Representer.represent_text)
 
 def _parse_yaml(text: str, *, where: str) -> Any:
     steps = ((sign in "[{") - (sign in "]}") for sign in text)
-    if max(accumulate(steps), default=0) > _MAX_DEPTH:  # the parser would take minutes over it
-        raise ConfigError(f"{where}: brackets nested more than {_MAX_DEPTH} deep; correct the YAML")
+    if max(accumulate(steps), default=0) > _MAX_DEPTH:  # the parser would take minutes
+        raise ConfigError(f"{where}: brackets are nested more than {_MAX_DEPTH} deep; correct the YAML")
     try:
         return YAML(typ="rt", pure=True).load(text)
     except MarkedYAMLError as error:
@@ -160,11 +166,10 @@ def _parse_yaml(text: str, *, where: str) -> Any:
 
 
 def _plain(node: object, *, where: str) -> Any:
-    """The parsed document without its line numbers and number styles, and with its aliases written out.
+    """Returns the document as plain Python values, with aliases expanded.
 
     Raises:
-        ConfigError: it is too large, or nested without end, as only a mistake or an attack is; or a key is
-            empty, or no scalar.
+        ConfigError: the document is too large or nested too deep, or a key is empty or not a scalar.
     """
     num_values = 0
 
@@ -172,13 +177,13 @@ def _plain(node: object, *, where: str) -> Any:
         nonlocal num_values
         num_values += 1
         if depth > _MAX_DEPTH or num_values > _MAX_VALUES:
-            raise ConfigError(f"{where}: nested too deep or too large for a config; correct the YAML")
+            raise ConfigError(f"{where}: too deeply nested or too large for a config; correct the YAML")
         if isinstance(node, CommentedMap):
             for key in node:
                 if not isinstance(key, str | int | float) or not str(key).strip():
                     line, column = (node.lc.data or {}).get(key, (node.lc.line, node.lc.col))[:2]
                     raise ConfigError(
-                        f"{where}:{line + 1}:{column + 1}: a key that is no name; write name: value"
+                        f"{where}:{line + 1}:{column + 1}: a key must be a name; write name: value"
                     )
             return {str(convert(key, depth + 1)): convert(value, depth + 1) for key, value in node.items()}
         if isinstance(node, Sequence) and not isinstance(node, str):
@@ -202,7 +207,7 @@ def _apply_override(settings: dict[str, Any], override: Override) -> None:
             parent = ".".join(keys[:depth])
             raise ConfigError(
                 f"{override.place(())}: {parent} = {section!r} is a value, not a section; "
-                f"replace it whole: {override.form.format(parent, '{…}')}"
+                f"replace it: {override.form.format(parent, '{…}')}"
             )
     section[keys[-1]] = copy.deepcopy(override.value)
 
@@ -225,7 +230,7 @@ def _explain(
     override = _find_override(document, keys, overrides)
     if override is not None:
         return f"{override.place(keys[override.key.count('.') + 1 :])}: {problem}"
-    for override in reversed(overrides):  # one may have changed a section's kind, and left it the rest
+    for override in reversed(overrides):  # an override may have changed only the kind of a section
         *section, key = override.key.split(".")
         is_of_kind = key in _KINDS and override.value in loc and list(keys[: len(section)]) == section
         if section and is_of_kind and _follow(document, (*section, key))[1] != override.value:
@@ -236,7 +241,7 @@ def _explain(
 
 
 def _show(value: object) -> str:
-    """A value as it may stand in one line; Python itself refuses to write out very long numbers."""
+    """Returns a value as one line of bounded length; Python itself refuses to print very long integers."""
     if isinstance(value, int) and value.bit_length() > _LONGEST_SHOWN:
         return f"a number of {value.bit_length():,} bits"
     text = repr(value)
@@ -263,7 +268,7 @@ def _what_is_wrong(error: ErrorDetails) -> str:
 
 
 def _follow(settings: object, loc: Loc) -> tuple[tuple[str, ...], object, bool]:
-    """The part of pydantic's `loc` that the user wrote: union tags are in `loc`, but in no file."""
+    """Returns the keys of pydantic's `loc` that the user wrote, without union tags, and the value there."""
     keys: tuple[str, ...] = ()
     value = settings
     for part in loc:
@@ -279,14 +284,14 @@ def _follow(settings: object, loc: Loc) -> tuple[tuple[str, ...], object, bool]:
 
 
 def locate(document: CommentedMap, keys: Sequence[str]) -> tuple[str, int]:
-    """Returns `line:column` of the innermost of nested `keys` that a document has, and how many it has."""
+    """Returns `line:column` of the innermost of `keys` found in the document, and how many are found."""
     line, column = 0, 0
     node: Any = document
     for depth, name in enumerate(keys):
         known = {str(key): key for key in node} if isinstance(node, CommentedMap) else {}
         if name not in known:
             return f"{line + 1}:{column + 1}", depth
-        if known[name] in (node.lc.data or {}):  # a key that comes from a merge, `<<: *other`, has no place
+        if known[name] in (node.lc.data or {}):  # a key merged by `<<: *other` has no position
             line, column = node.lc.key(known[name])
         node = node[known[name]]
     return f"{line + 1}:{column + 1}", len(keys)
@@ -295,9 +300,9 @@ def locate(document: CommentedMap, keys: Sequence[str]) -> tuple[str, int]:
 def _find_override(
     document: CommentedMap, keys: tuple[str, ...], overrides: Sequence[Override]
 ) -> Override | None:
-    """The last override that wrote what lies at nested `keys`, or the section that the file lacks there."""
+    """Returns the last override that set the value at `keys` or created a section missing from the file."""
     _, depth = locate(document, keys)
-    absent = keys[: depth + 1] if depth < len(keys) else None  # the outermost part that the file lacks
+    absent = keys[: depth + 1] if depth < len(keys) else None  # the outermost key missing from the file
     for override in reversed(overrides):
         changed = tuple(override.key.split("."))
         has_created = absent is not None and changed[: len(absent)] == absent

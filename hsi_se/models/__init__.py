@@ -1,4 +1,4 @@
-"""Classifiers of patches (n, 1, k, p, p), and how one is built from a config."""
+"""Classifiers of patches (n, 1, k, p, p), and the function that builds a network from a config."""
 
 import hashlib
 import math
@@ -20,23 +20,23 @@ from hsi_se.models.ssrn import Ssrn
 def build_model(
     settings: config.ModelSettings, *, num_bands: int, patch_size: int, num_classes: int, seed: int = 0
 ) -> Network:
-    """Returns the network that a config's `model` section describes, with seeded weights.
+    """Returns the network described by a config's `model` section, with seeded weights.
 
     Args:
         settings: the config's `model` section.
-        num_bands: components after the reduction, k.
-        patch_size: p, odd.
-        num_classes: C.
-        seed: decides every weight; see `initialize`.
+        num_bands: number of components after the reduction, k.
+        patch_size: side of a patch in pixels, p, odd.
+        num_classes: number of classes, C.
+        seed: determines every weight; see `initialize`.
 
     Returns:
-        A plain module from patches `(n, 1, k, p, p)` to logits `(n, C)`, in training mode.
+        A plain torch module that maps patches `(n, 1, k, p, p)` to logits `(n, C)`, in training mode.
 
     Raises:
-        ConfigError: the input is too small for the kernels, or the model is no network.
+        ConfigError: the input is too small for the kernels, or the model is not a network.
     """
     settings.check_input(num_bands=num_bands, patch_size=patch_size)
-    with torch.random.fork_rng(devices=[]):  # torch's layers draw weights that are replaced below
+    with torch.random.fork_rng(devices=[]):  # torch's layers draw weights, which are replaced below
         model = _build(settings, num_bands=num_bands, patch_size=patch_size, num_classes=num_classes)
     initialize(model, seed=seed)
     return model
@@ -60,16 +60,16 @@ def _build(settings: config.ModelSettings, *, num_bands: int, patch_size: int, n
         case config.Svm() | config.RandomForest():
             raise ConfigError(
                 f"model.name = {settings.name}: is fitted, not built, and its size depends on the training "
-                "pixels; train it, or name a network"
+                "pixels; train it, or choose a network"
             )
 
 
 def initialize(model: nn.Module, *, seed: int) -> None:
-    """Draws every convolution's and dense layer's weights anew, each from its own name and the seed.
+    """Initialises every convolution and dense layer, seeded by the layer's name and `seed`.
 
-    A layer's weights therefore do not depend on what else the network holds: variants of one seed
-    that differ in their attention start from the same base weights. The distribution is He's
-    (https://arxiv.org/abs/1502.01852, eq. 10) with uniform shape; biases start at zero.
+    A layer's weights therefore do not depend on the rest of the network: variants with the same seed
+    but different attention start from the same base weights. Weights follow He's initialisation
+    (https://arxiv.org/abs/1502.01852, eq. 10) with a uniform distribution; biases are zero.
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):

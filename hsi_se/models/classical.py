@@ -1,7 +1,7 @@
-"""A support vector machine and a random forest as modules: patches in, logits out, weights in tensors.
+"""A support vector machine and a random forest as torch modules that map patches to logits.
 
-scikit-learn fits them; what it found is kept as plain tensors, so that a bundle holds no pickle and
-the two run, are mapped and are saved as the networks are.
+scikit-learn fits them, and the fitted values are kept as plain tensors. Bundles therefore contain no pickle,
+and both classifiers are evaluated, mapped and saved like networks.
 Axes: n patches, k components, p × p pixels, C classes.
 """
 
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 
 class CentrePixelClassifier(nn.Module, ABC):
-    """What the two share: they look at the patch's centre alone, and all they know is in buffers.
+    """The base class of both classifiers: uses only the patch's centre pixel, and keeps its state in buffers.
 
     Attributes:
-        patch_size: p; only the centre of the p × p pixels is looked at.
+        patch_size: p; only the centre of the p × p pixels is used.
     """
 
     def __init__(self, tensors: dict[str, Tensor], *, patch_size: int) -> None:
@@ -33,19 +33,19 @@ class CentrePixelClassifier(nn.Module, ABC):
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of one patch."""
+        """Multiply-accumulates per patch."""
         return 0
 
     @abstractmethod
     def score(self, spectra: Tensor) -> Tensor:
-        """The logits `(n, C)` of spectra `(n, k)`."""
+        """Returns the logits `(n, C)` of spectra `(n, k)`."""
 
 
 class SupportVectorMachine(CentrePixelClassifier):
-    """One machine for each pair of classes; a logit is its class's votes, ties broken by distance.
+    """A one-vs-one support vector machine; logits are votes per class, with ties broken by distance.
 
-    The logits equal scikit-learn's `decision_function` of shape `ovr`; a class without a training
-    pixel gets the lowest.
+    The logits equal scikit-learn's `decision_function` of shape `ovr`. Classes without training pixels
+    get the lowest logit.
     """
 
     mean: Tensor  # (k,)
@@ -59,7 +59,7 @@ class SupportVectorMachine(CentrePixelClassifier):
 
     @classmethod
     def from_pipeline(cls, machine: Pipeline, *, num_classes: int, patch_size: int) -> "SupportVectorMachine":
-        """From what `training.spectral.fit_svm` returns for classes 0..C-1."""
+        """Converts a pipeline from `evaluation.baselines.fit_svm`, fitted on classes 0..C-1."""
         scaler, svc = machine["standardscaler"], machine["svc"]
         count = len(svc.classes_)
         pairs = [(one, other) for one in range(count) for other in range(one + 1, count)]
@@ -68,7 +68,7 @@ class SupportVectorMachine(CentrePixelClassifier):
         for column, (one, other) in enumerate(pairs):
             weights[owner == one, column] = svc.dual_coef_[other - 1, owner == one]
             weights[owner == other, column] = svc.dual_coef_[one, owner == other]
-        sign = -1.0 if count == 2 else 1.0  # of two classes scikit-learn turns the one machine round
+        sign = -1.0 if count == 2 else 1.0  # with two classes, scikit-learn flips the sign
         tensors = {
             "mean": torch.tensor(scaler.mean_, dtype=torch.float32),
             "scale": torch.tensor(scaler.scale_, dtype=torch.float32),
@@ -100,11 +100,11 @@ class SupportVectorMachine(CentrePixelClassifier):
 
 
 class ForestOfTrees(CentrePixelClassifier):
-    """The mean of the trees' class shares, as scikit-learn's `predict_proba`; a logit is its logarithm."""
+    """A random forest; logits are the logarithms of scikit-learn's `predict_proba`."""
 
-    feature: Tensor  # (trees, nodes); of a leaf 0
+    feature: Tensor  # (trees, nodes); 0 for leaves
     threshold: Tensor  # (trees, nodes) float64
-    branches: Tensor  # (trees, nodes, 2); of a leaf itself, twice
+    branches: Tensor  # (trees, nodes, 2) children; a leaf points to itself
     share: Tensor  # (trees, nodes, C)
     depth: Tensor  # ()
 
@@ -112,6 +112,7 @@ class ForestOfTrees(CentrePixelClassifier):
     def from_forest(
         cls, forest: RandomForestClassifier, *, num_classes: int, patch_size: int
     ) -> "ForestOfTrees":
+        """Converts a fitted scikit-learn forest, with classes 0..C-1."""
         trees = [tree.tree_ for tree in forest.estimators_]
         shape = len(trees), max(tree.node_count for tree in trees)
         feature, threshold = np.zeros(shape, np.int64), np.zeros(shape, np.float64)

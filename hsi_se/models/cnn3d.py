@@ -1,4 +1,4 @@
-"""A plain 3-D CNN, the control that an ablation needs: HybridSN without its 2-D half."""
+"""A plain 3-D CNN: HybridSN without its 2-D convolution, as a control for ablations."""
 
 from torch import nn
 
@@ -8,7 +8,10 @@ from hsi_se.models.network import Network, fill_slots, make_head
 
 
 class Cnn3d(Network):
-    """HybridSN's three 3-D convolutions, the mean of every feature, and one dense layer."""
+    """HybridSN's three 3-D convolutions, global mean pooling and one dense layer.
+
+    Shape: `(n, 1, k, p, p)` to `(n, C)`; at least 13 components and patches of 7 pixels.
+    """
 
     def __init__(self, settings: config.Cnn3d, *, num_bands: int, patch_size: int, num_classes: int) -> None:
         super().__init__(num_bands=num_bands, patch_size=patch_size)

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-accumulates as torch's own counter sees them, and time."""
+"""Measures the cost of a network: parameters, multiply-accumulates (torch's counter) and time."""
 
 import itertools
 import statistics
@@ -21,14 +21,14 @@ _TIMED_PATCHES, _TIMED_PASSES = 32, 5
 
 @dataclass(frozen=True)
 class StageCost:
-    """One row of `hsi-se info`.
+    """The cost of one stage, attention block or head: one row of `hsi-se info`.
 
     Attributes:
-        name: the stage, its slot as `attention.STAGE`, or `head`.
-        shape: the output without the batch.
-        num_parameters: trainable ones.
-        macs: multiply-accumulates of one patch in convolutions and dense layers. FLOPs are twice that.
-        contents: what the module is, in a few words.
+        name: the stage, its attention block as `attention.STAGE`, or `head`.
+        shape: of the output, without the batch.
+        num_parameters: number of trainable parameters.
+        macs: multiply-accumulates per patch in convolutions and dense layers; FLOPs are twice that.
+        contents: a short description of the module.
     """
 
     name: str
@@ -39,21 +39,21 @@ class StageCost:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Trainable numbers; of a classifier that is not trained by gradients, all that it keeps."""
+    """Returns the number of trainable parameters; for a classical classifier, of all stored numbers."""
     if isinstance(module, CentrePixelClassifier):
         return sum(buffer.numel() for buffer in module.buffers())
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
 def count_macs(model: Network | CentrePixelClassifier) -> int:
-    """Multiply-accumulates of one patch in convolutions, products and dense layers; a forest has none."""
+    """Returns multiply-accumulates per patch in convolutions, products and dense layers; 0 for a forest."""
     if isinstance(model, CentrePixelClassifier):
         return model.macs
     return sum(row.macs for row in count_stage_costs(model))
 
 
 def count_stage_costs(model: Network) -> list[StageCost]:
-    """Returns the cost of each stage, of what sits in its slot, and of the head, for one patch."""
+    """Returns the cost per patch of each stage, each attention block and the head, in running order."""
     modules: dict[str, nn.Module] = {}
     for point, stage in model.stages.items():
         modules[f"stages.{point}"] = stage
@@ -116,15 +116,15 @@ def _describe_layers(stage: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class BlockCost:
-    """What one kind of block at one point adds to a network.
+    """The cost that one kind of block adds to a network at one point.
 
     Attributes:
-        point: where.
-        kind: which, with its default settings.
-        num_parameters: trainable ones, over what the network has without attention.
-        macs: the same for multiply-accumulates of one patch in convolutions, products and dense layers.
-        forward_us: microseconds of one patch inside the block, in batches, measured.
-        misfit: why the block cannot be there; the costs are then None.
+        point: the attention point.
+        kind: the kind of block, with default settings.
+        num_parameters: trainable parameters added to the network without attention.
+        macs: multiply-accumulates added per patch, in convolutions, matrix products and dense layers.
+        forward_us: measured time in the block, in microseconds per patch, in batches of 32.
+        misfit: why the block does not fit the point; the costs are then None.
     """
 
     point: str
@@ -138,7 +138,7 @@ class BlockCost:
 def compare_blocks(
     settings: config.NetworkSettings, *, num_bands: int, patch_size: int, num_classes: int
 ) -> Iterator[BlockCost]:
-    """Yields the cost of every kind of block at every point of a network, each alone."""
+    """Yields the cost of every kind of block at every point of a network, one block at a time."""
     sizes = {"num_bands": num_bands, "patch_size": patch_size, "num_classes": num_classes}
     patches = torch.randn(_TIMED_PATCHES, 1, num_bands, patch_size, patch_size)
     bare = build_model(settings.model_copy(update={"attention": {}}), **sizes)
@@ -159,7 +159,7 @@ def compare_blocks(
 
 
 def _time_blocks(model: Network, patches: Tensor) -> float:
-    """The median seconds that a pass of `patches` spends in the attention blocks."""
+    """Returns the median time in seconds that a forward pass of `patches` spends in attention blocks."""
     starts: list[float] = []
     spent = 0.0
 
@@ -180,4 +180,4 @@ def _time_blocks(model: Network, patches: Tensor) -> float:
             spent = 0.0
             model(patches)
             passes.append(spent)
-    return statistics.median(passes[1:])  # the first warms up
+    return statistics.median(passes[1:])  # the first pass is a warm-up

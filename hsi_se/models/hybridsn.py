@@ -1,4 +1,4 @@
-"""HybridSN: 3-D convolutions over spectrum and space, folded into a 2-D one, with a slot after each.
+"""HybridSN: 3-D convolutions over spectrum and space and a 2-D convolution, with attention points.
 
 Roy, Krishna, Dubey, Chaudhuri: HybridSN: Exploring 3-D-2-D CNN Feature Hierarchy for Hyperspectral
 Image Classification, https://arxiv.org/abs/1902.06701.
@@ -17,19 +17,21 @@ from hsi_se.models.network import Network, fill_slots
 
 
 class HybridSN(Network):
-    """Five named stages, an attention slot after each, and three dense layers.
+    """HybridSN as five named stages, an attention slot after each, and three dense layers.
 
     In the paper's order, `3d-2d`, the stages are conv3d_1, conv3d_2, conv3d_3, fold, conv2d. In
-    `2d-3d` the input's depth is folded into features first: fold, conv2d, conv3d_1, conv3d_2,
-    conv3d_3, where the 2-D features become the spectral depth of the 3-D convolutions.
+    `2d-3d` they are fold, conv2d, conv3d_1, conv3d_2, conv3d_3: the input's depth is folded into
+    features first, and the 2-D features become the spectral depth of the 3-D convolutions.
 
-    Departures from the paper: batch normalisation between each convolution and its ReLU, and a
-    network that ends in logits instead of a softmax; `norm: none` restores the first.
+    Departures from the paper: batch normalisation between each convolution and its ReLU (none with
+    `norm: none`), and logits as output instead of a softmax.
 
     Attributes:
-        order: which convolutions come first.
-        shapes: of each stage's output, without the batch.
-        pool: before the dense layers; empty where they see every place of the last map, as in the paper.
+        order: `3d-2d` or `2d-3d`, which convolutions come first.
+        shapes: output shape of each stage, without the batch.
+        pool: pooling before the dense layers; the identity if they see every pixel, as in the paper.
+
+    Shape: `(n, 1, k, p, p)` to `(n, C)`, with p at least 9, and k at least 13 in `3d-2d`.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class HybridSN(Network):
 def stage_shapes(
     order: str, *, num_bands: int, patch_size: int, width: float = 1.0
 ) -> dict[str, tuple[int, ...]]:
-    """Returns each stage's output shape without the batch, in the order in which they run."""
+    """Returns each stage's output shape without the batch, in running order."""
     k, p = num_bands, patch_size
     first, second, third, flat = (_scale(count, width) for count in (8, 16, 32, 64))
     if order == "3d-2d":
@@ -97,7 +99,7 @@ def _scale(count: int, width: float) -> int:
 
 
 class Fold(nn.Flatten):
-    """Depth into features: `(n, c, d, h, w)` to `(n, c·d, h, w)`, channels last if they were."""
+    """Folds depth into features, `(n, c, d, h, w)` to `(n, c·d, h, w)`; preserves channels-last layout."""
 
     def extra_repr(self) -> str:
         return "depth into features"
@@ -111,7 +113,7 @@ class Fold(nn.Flatten):
 def make_conv3d(
     num_in: int, num_out: int, *, depth: int, norm: str = "batch", is_unfolding: bool = False
 ) -> nn.Sequential:
-    """A valid convolution `depth` × 3 × 3; one that unfolds reads 2-D features as spectral depth."""
+    """Returns an unpadded `depth` × 3 × 3 convolution stage; unfolding turns 2-D features into depth."""
     stage = nn.Sequential()
     if is_unfolding:
         stage.append(nn.Unflatten(1, (1, -1)))  # (n, c, h, w) to (n, 1, d=c, h, w)

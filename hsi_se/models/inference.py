@@ -1,4 +1,4 @@
-"""Running a trained network: dropout and batch normalisation stand still, nothing is recorded."""
+"""Runs networks in evaluation mode, without gradients and in full float32."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from hsi_se.sampling.patches import PatchDataset
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Inside, cuDNN multiplies all of a float32; by default new GPUs drop 13 of its 23 bits (TF32)."""
+    """Disables TF32 in cuDNN inside the context; by default new GPUs drop 13 of 23 mantissa bits."""
     cudnn = torch.backends.cudnn
     with cudnn.flags(
         enabled=cudnn.enabled,
@@ -24,9 +24,9 @@ def full_float32() -> Iterator[None]:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Inside, dropout passes everything, batch norm uses its running statistics, and no gradient flows.
+    """Puts a model in evaluation mode inside the context, with neither gradients nor TF32.
 
-    Afterwards every module is in the mode it was in before, whether or not an error came between.
+    Every module returns to its previous mode afterwards, also after an error.
     """
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -45,13 +45,13 @@ def predict_patches(
     batch_size: int = 128,
     on_batch: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Returns the logits `(n, C)` of every patch, in the dataset's order and on its device.
+    """Returns the logits `(n, C)` of every patch, in the order and on the device of the dataset.
 
     Args:
-        model: from patches `(n, 1, k, p, p)` to logits; used in evaluation mode and left as it was.
-        patches: the dataset.
-        batch_size: bounds the memory; it does not change the result beyond rounding.
-        on_batch: called with the number of patches after each batch.
+        model: maps patches `(n, 1, k, p, p)` to logits; its mode is restored afterwards.
+        patches: the dataset of n patches.
+        batch_size: patches per batch; affects memory, and the result only by rounding.
+        on_batch: called after each batch with its number of patches.
     """
     logits = []
     with evaluation_mode(model):

@@ -1,4 +1,7 @@
-"""What the networks of this folder share; n patches, k components, p × p pixels."""
+"""The base class of all networks, and their common layers.
+
+Axes: n patches, k components, p × p pixels, C classes.
+"""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -10,16 +13,16 @@ from hsi_se.config.model import Attention
 
 
 class Network(nn.Module):
-    """Named stages in order, an attention slot after each, and a head that ends in logits.
+    """A network of named stages, with an attention slot after each, and a head that returns logits.
 
-    Each kind is built from its section of the config, which says what every option does.
+    Subclasses are built from their settings in `config.model`, which describe every option.
 
     Attributes:
-        num_bands: components of the input, k.
-        patch_size: p.
-        stages: by name, which is also the name of the point behind each.
-        attention: by point; a stage without attention has an empty slot, `nn.Identity()`.
-        head: from the last features to logits.
+        num_bands: number of components of the input, k.
+        patch_size: side of a patch in pixels, p.
+        stages: stages by name; the attention point after a stage has the same name.
+        attention: attention blocks by point; an empty slot is `nn.Identity()`.
+        head: maps the last features to logits.
 
     Shape: `(n, 1, k, p, p)` to `(n, C)`.
     """
@@ -39,37 +42,37 @@ class Network(nn.Module):
         return self.classify(x)
 
     def classify(self, x: Tensor) -> Tensor:
-        """Returns the logits `(n, C)` of the last point's features."""
+        """Returns the logits `(n, C)` for the features of the last point."""
         logits: Tensor = self.head(x)
         return logits
 
 
 def fill_slots(attention: Attention, shapes: Mapping[str, tuple[int, ...]]) -> nn.ModuleDict:
-    """Returns the slot behind each stage, whose features have these shapes without the batch."""
+    """Returns the attention slot after each stage; `shapes` are the stages' outputs without the batch."""
     return nn.ModuleDict(
         {point: build_attention(attention.get(point), shape=shape) for point, shape in shapes.items()}
     )
 
 
 class _ComponentsAsChannels(nn.Module):
-    """Patches `(n, 1, k, p, p)` to `(n, k, p, p)`, and images as they are."""
+    """Turns patches `(n, 1, k, p, p)` into images `(n, k, p, p)`; leaves images unchanged."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.squeeze(1) if x.ndim == 5 else x
 
 
 def make_conv2d(num_in: int, num_out: int, size: int, *, stride: int = 1, relu: bool = True) -> nn.Sequential:
-    """A 2-D convolution that keeps the map's size at stride 1, batch norm, and perhaps a ReLU."""
+    """Returns a 2-D convolution with padding, batch norm and an optional ReLU; stride 1 keeps the size."""
     conv = nn.Conv2d(num_in, num_out, size, stride=stride, padding=size // 2, bias=False)
     stages: list[tuple[str, nn.Module]] = [("conv", conv), ("norm", nn.BatchNorm2d(num_out))]
     return nn.Sequential(OrderedDict([*stages, ("relu", nn.ReLU())] if relu else stages))
 
 
 def make_stem(num_bands: int, num_out: int, *, kind: str) -> nn.Sequential:
-    """The first stage of a 2-D network, which takes patches as well as images.
+    """Returns the first stage of a 2-D network, which accepts patches and images.
 
-    `imagenet`, a 7 × 7 convolution and a pool, quarters its input; `small`, a 3 × 3 one, keeps its size, as
-    patches need.
+    `imagenet` is a 7 × 7 convolution and a max-pool, and divides the input's sides by 4. `small` is a 3 × 3
+    convolution that keeps the size, for small patches.
     """
     if kind == "small":
         return nn.Sequential(_ComponentsAsChannels(), make_conv2d(num_bands, num_out, 3))
@@ -81,6 +84,6 @@ def make_stem(num_bands: int, num_out: int, *, kind: str) -> nn.Sequential:
 
 
 def make_head(num_features: int, num_classes: int, *, dropout: float, is_3d: bool = False) -> nn.Sequential:
-    """The mean of every feature, dropout, and one dense layer."""
+    """Returns a head of global mean pooling, dropout and one dense layer."""
     pool = nn.AdaptiveAvgPool3d(1) if is_3d else nn.AdaptiveAvgPool2d(1)
     return nn.Sequential(pool, nn.Flatten(), nn.Dropout(dropout), nn.Linear(num_features, num_classes))

@@ -1,4 +1,4 @@
-"""Res2Net: in each block, groups of features pass 3 × 3 convolutions one after another.
+"""Res2Net: residual blocks with a hierarchy of 3 × 3 convolutions over groups of features.
 
 Gao, Cheng, Zhao, Zhang, Yang, Torr: Res2Net, https://arxiv.org/abs/1904.01169.
 Axes: n images, c channels, h rows, w cols; s groups.
@@ -15,9 +15,9 @@ from hsi_se.models.residual import EXPANSION, WIDTHS, ResidualBlock, ResidualNet
 class Hierarchy(nn.Module):
     """The branch of a Res2Net block: 1 × 1, a hierarchy of 3 × 3 over s groups, 1 × 1 (eq. 1).
 
-    Each group but one passes a convolution, together with the group before; at the start of a stage,
-    where the map may shrink, the groups stay apart and the one without a convolution is averaged, as in
-    the authors' code.
+    Every group but the last is convolved; from the second on, the previous group's output is added first. In
+    the first block of a stage the groups are convolved independently, and the last group is average-pooled,
+    as in the authors' code.
 
     Shape: `(n, num_in, h, w)` to `(n, 4·width, h / stride, w / stride)`.
     """
@@ -25,7 +25,7 @@ class Hierarchy(nn.Module):
     def __init__(self, num_in: int, width: int, *, group_width: int, scale: int, stride: int) -> None:
         super().__init__()
         num_out = EXPANSION * width
-        self.is_first = num_in != num_out  # in a stage, where the number of features changes
+        self.is_first = num_in != num_out  # of its stage: the number of features changes
         self.reduce = make_conv2d(num_in, scale * group_width, 1)
         self.convs = nn.ModuleList(
             make_conv2d(group_width, group_width, 3, stride=stride) for _ in range(scale - 1)
@@ -45,7 +45,10 @@ class Hierarchy(nn.Module):
 
 
 class Res2Net(ResidualNetwork):
-    """Res2Net of depth 50, 101 or 152, the gate before the addition."""
+    """Res2Net of depth 50, 101 or 152, with attention on the branch, before the addition.
+
+    Shape: `(n, 1, k, p, p)` or images `(n, k, h, w)` to `(n, C)`.
+    """
 
     @staticmethod
     def make_block(settings: config.Res2Net, point: str, *, num_in: int, stride: int) -> ResidualBlock:

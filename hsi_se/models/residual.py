@@ -1,4 +1,4 @@
-"""The trunk of every residual network here: a stem, four stages of blocks, a mean, one dense layer.
+"""The base of the 2-D residual networks: a stem, four stages of blocks, mean pooling, one dense layer.
 
 He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385.
 Axes: n images, c channels, h rows, w cols.
@@ -21,14 +21,14 @@ DEPTHS = {  # blocks in each of the four stages
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
-EXPANSION = 4  # of a bottleneck's channels
+EXPANSION = 4  # ratio of a bottleneck's output channels to its width
 
 
 class ResidualBlock(nn.Module):
-    """Adds a branch to its input, and gates one of the two, the branch's input or the sum.
+    """Adds a branch to a shortcut and applies attention at one of four positions.
 
-    `gate` is where the attention sits (Hu et al. 2018, figure 5): `standard` on the branch before the
-    addition, `pre` before the branch, `post` after the addition's ReLU, `identity` on the shortcut.
+    `gate` is the position (Hu et al. 2018, figure 5): `standard` after the branch, before the addition;
+    `pre` before the branch; `post` after the addition's ReLU; `identity` on the shortcut.
 
     Shape: `(n, num_in, h, w)` to `(n, num_out, h / stride, w / stride)`.
     """
@@ -73,9 +73,9 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualNetwork(Network, ABC):
-    """Stages `stem`, `layer1` … `layer4`, and a head; each kind says of what blocks the layers are made.
+    """A network of stages `stem`, `layer1` … `layer4` and a head; subclasses define the blocks.
 
-    Attention sits inside the blocks, and the slots after the stages are empty.
+    Attention is inside the blocks, and the slots after the stages are empty.
 
     Shape: `(n, 1, k, p, p)` or images `(n, k, h, w)` to `(n, C)`.
     """
@@ -104,7 +104,7 @@ class ResidualNetwork(Network, ABC):
     @staticmethod
     @abstractmethod
     def make_block(settings: Any, point: str, *, num_in: int, stride: int) -> ResidualBlock:
-        """A block of the stage `point`."""
+        """Returns one block of the stage `point`."""
 
 
 class _RepeatedBlocks(nn.Sequential):

@@ -1,7 +1,7 @@
-"""Inception modules with a gate after each.
+"""GoogLeNet with batch norm and an attention point after each Inception module.
 
 Szegedy et al.: Going Deeper with Convolutions, https://arxiv.org/abs/1409.4842 (table 1), with the
-batch norm of Ioffe and Szegedy, https://arxiv.org/abs/1502.03167; the gate after the whole module as in
+batch norm of Ioffe and Szegedy, https://arxiv.org/abs/1502.03167; attention after each module as in
 Hu et al., https://arxiv.org/abs/1709.01507 (figure 2).
 Axes: n images, c channels, h rows, w cols.
 """
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hsi_se.config import model as config
 from hsi_se.models.network import Network, fill_slots, make_conv2d, make_head, make_stem
 
-# Features of 1×1; of 1×1 and 3×3; of 1×1 and 5×5; of 1×1 after the pool.
+# Features per branch: 1×1; 1×1 then 3×3; 1×1 then 5×5; 1×1 after the pool.
 _WIDTHS = {
     "inception_3a": (64, 96, 128, 16, 32, 32),
     "inception_3b": (128, 128, 192, 32, 96, 64),
@@ -28,7 +28,10 @@ _POOLED_BEFORE = ("inception_4a", "inception_5a")
 
 
 class Inception(nn.Module):
-    """Four branches side by side: 1 × 1, 3 × 3, 5 × 5 and a pool, each with 1 × 1 convolutions."""
+    """Four parallel branches: 1 × 1, 3 × 3, 5 × 5 and max-pool, with 1 × 1 convolutions (figure 2b).
+
+    Shape: `(n, num_in, h, w)` to `(n, num_out, h, w)`.
+    """
 
     def __init__(self, num_in: int, widths: tuple[int, int, int, int, int, int]) -> None:
         super().__init__()
@@ -51,9 +54,9 @@ class Inception(nn.Module):
 
 
 class SeInception(Network):
-    """GoogLeNet's nine modules with batch norm and without the side classifiers; a slot after each.
+    """GoogLeNet's nine modules with batch norm, without auxiliary classifiers; a slot after each.
 
-    The `imagenet` stem, as in the paper, divides the input's sides by 8; `small` is one 3 × 3 convolution.
+    The `imagenet` stem is the paper's and divides the input's sides by 8; `small` is one 3 × 3 convolution.
 
     Shape: `(n, 1, k, p, p)` or images `(n, k, h, w)` to `(n, C)`.
     """

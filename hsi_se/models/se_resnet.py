@@ -1,4 +1,4 @@
-"""Residual networks with a gate in every block.
+"""Residual networks with attention in every block.
 
 Hu, Shen, Albanie, Sun, Wu: Squeeze-and-Excitation Networks, https://arxiv.org/abs/1709.01507.
 """
@@ -13,7 +13,9 @@ from hsi_se.models.residual import EXPANSION, WIDTHS, ResidualBlock, ResidualNet
 class SeResNet(ResidualNetwork):
     """SE-ResNet of depth 18 or 34 (basic blocks), 50, 101 or 152 (bottlenecks).
 
-    A bottleneck's stride is on its first 1 × 1 convolution, as in the paper's networks.
+    The first 1 × 1 convolution of a bottleneck is the strided one, as in the paper.
+
+    Shape: `(n, 1, k, p, p)` or images `(n, k, h, w)` to `(n, C)`.
     """
 
     @staticmethod

@@ -13,14 +13,16 @@ from torch import Tensor, nn
 from hsi_se.config import model as config
 from hsi_se.models.network import Network, fill_slots, make_head
 
-_NUM_COLLAPSED = 128  # features once the spectral depth is gone
+_NUM_COLLAPSED = 128  # features after the spectral depth is reduced to 1
 
 
 class Ssrn(Network):
     """SSRN as in the paper's figure 3: two spectral and two spatial residual blocks.
 
-    Departure from the paper: once its depth is 1, the 3-D features are convolved as 2-D ones, which is
-    the same arithmetic.
+    Departure from the paper: features of depth 1 are convolved in 2-D instead of 3-D, with the same
+    result.
+
+    Shape: `(n, 1, k, p, p)` to `(n, C)`, with k at least 7 and p at least 3.
     """
 
     def __init__(self, settings: config.Ssrn, *, num_bands: int, patch_size: int, num_classes: int) -> None:
@@ -53,7 +55,7 @@ class Ssrn(Network):
 
 
 class _Residual(nn.Module):
-    """Two convolutions, 7 deep along the spectrum or 3 × 3 over space, and the input added to them."""
+    """A residual block of two convolutions, of length 7 along the spectrum or 3 × 3 over space."""
 
     def __init__(self, features: int, *, is_spectral: bool) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""Sampling: which pixels train, the bands they keep, and the patch around each."""
+"""Sampling: splits of the labelled pixels, band reduction, and patches."""

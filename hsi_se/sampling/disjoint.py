@@ -1,6 +1,6 @@
-"""Dividing a label map so that the two sides lie apart: by square blocks, or by whole fields.
+"""Spatially disjoint splits of a label map, by square blocks or by whole fields.
 
-Both return a map `(rows, cols)` of sides and the names of the classes that one side has to do without.
+Both functions return a partition map `(rows, cols)` and notes that name the classes missing from a set.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from hsi_se.scene.scene import UNLABELLED, GroundTruth
 
 
 class Side(IntEnum):
-    """What a pixel is used for; the numbers are those of a partition map on disk."""
+    """The set that a pixel belongs to; the numbers are those of partition maps on disk."""
 
     UNUSED = 0
     TRAIN = 1
@@ -31,30 +31,30 @@ SideMap = NDArray[np.uint8]
 _RESTARTS = 3
 _MOVES_PER_BLOCK = 60
 _MIN_MOVES, _MAX_MOVES = 1500, 30000
-_RESCUES = 0.3  # share of the moves that serve an absent class, while there is one
+_RESCUES = 0.3  # fraction of moves that target an absent class, if there is one
 _FIRST_TEMPERATURE, _LAST_TEMPERATURE = 0.1, 0.0005
-_MAX_OCTAVES = 3.0  # a class's share can be off by this many doublings before it is all the same
-_ABSENT = 10.0  # the cost of an absent class: more than all else together, which is at most 3.5
+_MAX_OCTAVES = 3.0  # cap on a class's deviation from its share, in factors of 2
+_ABSENT = 10.0  # cost of an absent class; exceeds all other terms, which sum to at most 3.5
 
 
 def divide_by_blocks(
     truth: GroundTruth, settings: BlocksSplit, *, rng: np.random.Generator
 ) -> tuple[SideMap, tuple[str, ...]]:
-    """Returns the sides of every labelled pixel, with square blocks as the unit.
+    """Splits the labelled pixels by square blocks; returns the partition map and notes.
 
-    Simulated annealing looks for the set of training blocks that leaves no class without training or
-    test pixels, comes close to `train` of every class and of all, and loses few pixels to the buffer.
-    Test pixels nearer than `buffer` (Chebyshev) to a training pixel become the buffer. Blocks that cut
-    a class too coarsely to have it on both sides, though two of its pixels lie `buffer` apart, are
-    quartered until they do not.
+    Simulated annealing searches for training blocks that leave every class with training and test pixels,
+    come close to the fraction `train` of each class and in total, and lose few pixels to the buffer. Test
+    pixels closer than `buffer` (Chebyshev distance, in pixels) to a training pixel become buffer pixels.
+    Blocks are quartered while they are too coarse for a class: it cannot have both training and test
+    pixels, although two of its pixels are `buffer` apart.
 
     Args:
         truth: the labels.
-        settings: `train` is the share of each class; `buffer` is given.
-        rng: decides the blocks' offset, the start and the moves.
+        settings: `train` is the fraction of each class; `buffer` must be set.
+        rng: determines the blocks' offset, the initial assignment and the moves.
 
     Raises:
-        SplitError: no assignment found leaves any class on both sides.
+        SplitError: no assignment was found that gives any class both training and test pixels.
     """
     buffer = _given(settings.buffer)
     blocks = _Blocks.lay_out(truth, block_size=settings.block_size, buffer=buffer, rng=rng)
@@ -63,8 +63,8 @@ def divide_by_blocks(
     found = _Search(blocks, settings.train, is_train_block)
     if not ((blocks.count(found.is_train) > 0) & (blocks.count(found.is_test) > 0)).any():
         raise SplitError(
-            f"split.buffer = {buffer}: no assignment of blocks of {settings.block_size} pixels leaves a "
-            f"class on both sides of a scene of {truth.shape[0]} × {truth.shape[1]}; "
+            f"split.buffer = {buffer}: no assignment of blocks of {settings.block_size} pixels gives "
+            f"any class both training and test pixels in a scene of {truth.shape[0]} × {truth.shape[1]}; "
             "lower split.buffer"
         )
     sides = np.full(truth.shape, Side.UNUSED, dtype=np.uint8)
@@ -76,17 +76,17 @@ def divide_by_blocks(
 def divide_by_fields(
     truth: GroundTruth, settings: FieldsSplit, *, rng: np.random.Generator
 ) -> tuple[SideMap, tuple[str, ...]]:
-    """Returns the sides of every labelled pixel, with connected fields of one class as the unit.
+    """Splits the labelled pixels by connected fields of one class; returns the partition map and notes.
 
-    Of each class, the set of fields is taken that comes closest to `train` of its pixels, among random
-    ones with a field on each side. A class with a single field is cut across its long axis, and the
-    test pixels nearer than `buffer` to the cut-off training pixels become the buffer; other fields
-    keep no distance, as neighbouring farms do not.
+    For each class, random sets of fields are drawn, each leaving a field for training and one for testing,
+    and the set closest to the fraction `train` is used. A class with a single field is cut across its long
+    axis, and its test pixels closer than `buffer` pixels to its training pixels become buffer pixels.
+    Different fields are not separated by a buffer, because neighbouring farms are not either.
 
     Args:
-        truth: the labels; fields touch at an edge or a corner.
-        settings: `train` is the share of each class; `buffer` is given.
-        rng: decides among the sets of fields, and which end is cut off.
+        truth: the labels; pixels of a field are connected by an edge or a corner.
+        settings: `train` is the fraction of each class; `buffer` must be set.
+        rng: determines the sets of fields, and which end of a single field is used for training.
     """
     sides = np.full(truth.shape, Side.UNUSED, dtype=np.uint8)
     for label in truth.class_ids:
@@ -103,16 +103,16 @@ def divide_by_fields(
 
 @dataclass(frozen=True, eq=False)
 class _Blocks:
-    """The labelled pixels by block, with what each block would take from the other side.
+    """The labelled pixels grouped by block, and the pixels that each block's buffer would cover.
 
     Attributes:
-        pixels: `(n, 2)` labelled pixels.
-        classes: `(n,)` their class, 0..C-1.
-        sizes: `(C,)` pixels of each class.
-        block_of: `(n,)` their block, 0..B-1.
-        members: B times `(m,)` the pixels of a block, as positions in `pixels`.
-        near: B times `(k,)` the pixels outside it that lie nearer than the buffer to one in it.
-        has_hope: `(C,)` which classes at least one block, when it trains, leaves on both sides.
+        pixels: `(n, 2)` labelled pixels, (row, col).
+        classes: `(n,)` class of each pixel, 0..C-1.
+        sizes: `(C,)` number of pixels of each class.
+        block_of: `(n,)` block of each pixel, 0..B-1.
+        members: for each block, `(m,)` indices of its pixels in `pixels`.
+        near: for each block, `(k,)` indices of the pixels outside it but within its buffer.
+        has_hope: `(C,)`, true for classes that keep test pixels when at least one of their blocks trains.
     """
 
     pixels: NDArray[np.int64]
@@ -131,14 +131,14 @@ class _Blocks:
         position = np.full(truth.shape, -1)
         position[pixels[:, 0], pixels[:, 1]] = np.arange(len(pixels))
         shifted = pixels + rng.integers(block_size, size=2)
-        side = np.full(len(pixels), block_size)  # (n,) side of the square that each pixel lies in
+        side = np.full(len(pixels), block_size)  # (n,) side in pixels of each pixel's block
         while True:
             squares = np.column_stack([side, shifted // side[:, None]])
             _, block_of = np.unique(squares, axis=0, return_inverse=True)
             members = np.split(np.argsort(block_of, kind="stable"), np.cumsum(np.bincount(block_of))[:-1])
             near = [_find_near(pixels[inside], position, buffer) for inside in members]
             blocks = cls(pixels, classes, np.bincount(classes), block_of, members, near)
-            # Blocks cut a class that fits into a few of them too coarsely: quarter those.
+            # Classes that only a few blocks cover may need smaller blocks: quarter those.
             coarse = [
                 label
                 for label in np.flatnonzero(~blocks.has_hope)
@@ -158,12 +158,12 @@ class _Blocks:
         return has_hope
 
     def count(self, pixels: NDArray[np.int64] | NDArray[np.bool_]) -> NDArray[np.int64]:
-        """`(C,)` pixels of each class among some, given by position or by mask."""
+        """Returns `(C,)`, the number of selected pixels by class; `pixels` are indices or a mask."""
         return np.bincount(self.classes[pixels], minlength=len(self.sizes))
 
 
 def _find_near(inside: NDArray[np.int64], position: NDArray[np.int64], buffer: int) -> NDArray[np.int64]:
-    """`(k,)` positions of the labelled pixels nearer than the buffer to some, which are not among them."""
+    """Returns `(k,)` indices of labelled pixels outside `inside` but closer than `buffer` to it."""
     if buffer == 0:
         return np.empty(0, dtype=np.int64)
     low = np.maximum(inside.min(axis=0) - buffer + 1, 0)
@@ -176,12 +176,12 @@ def _find_near(inside: NDArray[np.int64], position: NDArray[np.int64], buffer: i
 
 
 class _Search:
-    """A set of training blocks, and the counts that follow from it as blocks change sides.
+    """A set of training blocks, with pixel counts that are updated as blocks change sets.
 
     Attributes:
-        is_train_block: `(B,)`.
-        is_train: `(n,)` the pixels of training blocks.
-        cover: `(n,)` how many training blocks each pixel is near to; without one, it can be tested.
+        is_train_block: `(B,)`, true for training blocks.
+        is_train: `(n,)`, true for pixels of training blocks.
+        cover: `(n,)` number of training blocks whose buffer covers a pixel; 0 for possible test pixels.
     """
 
     def __init__(self, blocks: _Blocks, share: float, is_train_block: NDArray[np.bool_]) -> None:
@@ -199,7 +199,7 @@ class _Search:
         return is_test
 
     def flip(self, block: int) -> None:
-        """Moves a block to the other side."""
+        """Moves a block from training to test, or back."""
         inside, near = self.blocks.members[block], self.blocks.near[block]
         step = -1 if self.is_train_block[block] else 1
         free_inside = self.blocks.count(inside[self.cover[inside] == 0])
@@ -214,12 +214,12 @@ class _Search:
         self.is_train_block[block] = step > 0
 
     def find_one_sided(self) -> NDArray[np.int64]:
-        """The classes without training or without test pixels, though there is hope for them."""
+        """Returns the classes that lack training or test pixels but could have both."""
         is_one_sided = (self._num_train == 0) | (self._num_test == 0)
         return np.flatnonzero(is_one_sided & self.blocks.has_hope)
 
     def rescue(self, label: int, rng: np.random.Generator) -> list[int]:
-        """Gives a class a training block and a test pixel; returns the blocks that changed sides."""
+        """Gives a class a training block and a test pixel; returns the blocks that were flipped."""
         blocks = self.blocks
         train = int(rng.choice(blocks.block_of[blocks.classes == label]))
         is_testable = blocks.classes == label  # if that block trains
@@ -240,14 +240,14 @@ class _Search:
 
     @property
     def cost(self) -> float:
-        """Absent classes first, then the shares by class and in all, then what the buffer takes."""
+        """Cost to minimise: absent classes, deviation from the fractions, and pixels lost to the buffer."""
         num_train, num_test, sizes = self._num_train, self._num_test, self.blocks.sizes
         total = int(sizes.sum())
         is_untrained = num_train == 0
         one_sided = np.count_nonzero(is_untrained | (num_test == 0))
-        # Of two classes on one side, the untrained one is worse: it cannot be right.
+        # A class without training pixels is worse than one without test pixels: it is always misclassified.
         absent = one_sided + np.count_nonzero(is_untrained) / (len(sizes) + 1)
-        # A class with a tenth of its share is as far off as one with ten times it.
+        # Logarithmic: a tenth of the share is as bad as ten times the share.
         with np.errstate(divide="ignore"):
             octaves = np.abs(np.log2(num_train / sizes / self.share))
         by_class = np.minimum(octaves, _MAX_OCTAVES).sum() / len(sizes) / _MAX_OCTAVES
@@ -257,7 +257,7 @@ class _Search:
 
 
 def _anneal(blocks: _Blocks, share: float, rng: np.random.Generator) -> tuple[float, NDArray[np.bool_]]:
-    """The lowest cost found by moving a block, or a few for an absent class, and its training blocks."""
+    """Returns the lowest cost found by simulated annealing, and its training blocks `(B,)`."""
     num_blocks = len(blocks.members)
     search = _Search(blocks, share, rng.random(num_blocks) < share)
     num_moves = int(np.clip(_MOVES_PER_BLOCK * num_blocks, _MIN_MOVES, _MAX_MOVES))
@@ -282,7 +282,7 @@ def _anneal(blocks: _Blocks, share: float, rng: np.random.Generator) -> tuple[fl
 
 
 def _choose_fields(sizes: NDArray[np.int64], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """`(f,)` which fields train: the closest to the share of 100 random sets with a field on each side."""
+    """Returns `(f,)`, true for training fields: the closest to the share of 100 random sets."""
     best, best_error = np.zeros(len(sizes), dtype=bool), np.inf
     for _ in range(100):
         order = rng.permutation(len(sizes))
@@ -299,7 +299,7 @@ def _choose_fields(sizes: NDArray[np.int64], share: float, rng: np.random.Genera
 def _cut_field(
     sides: SideMap, pixels: NDArray[np.int64], settings: FieldsSplit, rng: np.random.Generator
 ) -> None:
-    """Marks a share of a field at one end of its long axis, and what the buffer leaves of the rest."""
+    """Assigns one end of a field's long axis to training, and the rest to test or buffer, in place."""
     centred = pixels - pixels.mean(axis=0)
     long_axis = np.linalg.svd(centred, full_matrices=False)[2][0]
     along = centred @ long_axis * rng.choice([-1, 1])
@@ -316,19 +316,20 @@ def _cut_field(
 
 
 def _name_absent(truth: GroundTruth, sides: SideMap) -> tuple[str, ...]:
-    """One sentence for each side that lacks classes, naming them."""
+    """Returns a note for each set that lacks classes, with their names."""
     sentences = []
     for side, what in ((Side.TRAIN, "training"), (Side.TEST, "test")):
         present = np.unique(truth.labels[sides == side])
         absent = [truth.class_names[label] for label in truth.class_ids.tolist() if label not in present]
         if absent:
-            sentences.append(f"no {what} pixel at this distance for {', '.join(absent)}")
+            sentences.append(f"no {what} pixels with this buffer for {', '.join(absent)}")
     return tuple(sentences)
 
 
 def _given(buffer: int | None) -> int:
     if buffer is None:
         raise SplitError(
-            "split.buffer: is missing; give the pixels between the sides, such as the patch size"
+            "split.buffer: is missing; give the distance between training and test pixels, such as the "
+            "patch size"
         )
     return buffer

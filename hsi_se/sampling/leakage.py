@@ -1,6 +1,6 @@
-"""What a split gives away: how much of the training side a test patch already holds.
+"""Audits spatial leakage of a split: how many training pixels the test patches contain.
 
-The training side is everything whose labels the method may look at: training and validation pixels.
+Validation pixels count as training pixels here, because the method sees their labels too.
 """
 
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from hsi_se.sampling.splits import Split
 
 @dataclass(frozen=True)
 class Leakage:
-    """The audit of one split at one patch size.
+    """The leakage of one split at one patch size.
 
     Attributes:
-        patch_size: P.
-        test_patches_with_train_pixels: the share of test pixels whose P × P patch holds a pixel of
-            the training side.
-        mean_train_pixels_per_test_patch: how many it holds on average.
-        min_distance: the smallest Chebyshev distance between a test pixel and a pixel of the
-            training side; below P, two patches overlap.
+        patch_size: side of a patch in pixels, P.
+        test_patches_with_train_pixels: fraction of test pixels whose P × P patch contains a training or
+            validation pixel.
+        mean_train_pixels_per_test_patch: mean number of such pixels in a test patch.
+        min_distance: smallest Chebyshev distance in pixels between a test pixel and a training or
+            validation pixel; below P, their patches overlap.
         reduction_saw_test: whether the reduction was fitted on test pixels.
     """
 
@@ -36,7 +36,7 @@ class Leakage:
 def audit_leakage(
     split: Split, *, shape: tuple[int, int], patch_size: int, reduction_saw_test: bool
 ) -> Leakage:
-    """Returns the audit of a split of a scene of `shape` (rows, cols); patches end at its edge."""
+    """Returns the leakage of a split of a scene of `shape` (rows, cols); padding is not counted."""
     is_train = np.zeros(shape, dtype=bool)
     is_train[split.training_side[:, 0], split.training_side[:, 1]] = True
     rows, cols = split.test[:, 0], split.test[:, 1]
@@ -52,7 +52,7 @@ def audit_leakage(
 
 
 def _count_in_windows(mask: NDArray[np.bool_], patch_size: int) -> NDArray[np.int64]:
-    """`(rows, cols)`: how many true pixels the window around each pixel holds."""
+    """Returns, for each pixel `(rows, cols)`, the number of true pixels in the window around it."""
     window = np.ones(patch_size, dtype=np.int64)
     counts = mask.astype(np.int64)
     for axis in (0, 1):

@@ -1,4 +1,4 @@
-"""Splits from files: label maps of the training and the test side, or one partition map."""
+"""Reads splits from files: label maps of the training and test sets, or one partition map."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,25 +13,25 @@ from hsi_se.sampling.disjoint import Side, SideMap
 from hsi_se.scene.loading import find_file, read_labels
 from hsi_se.scene.scene import UNLABELLED, GroundTruth
 
-PARTITIONS = (".mat", ".npz")  # what a partition map may be written to
+PARTITIONS = (".mat", ".npz")  # file formats of partition maps
 
 
 def read_masks(
     truth: GroundTruth, settings: MasksSplit, *, roots: Sequence[Path]
 ) -> tuple[SideMap, NDArray[np.int32], tuple[str, ...]]:
-    """Returns the sides `(rows, cols)`, the labels that hold on them, and what the user should know.
+    """Returns the partition `(rows, cols)`, the labels `(rows, cols)`, and notes for the user.
 
-    A mask's labels win over the scene's where the two disagree.
+    The masks' labels take precedence over the scene's.
 
     Args:
         truth: the scene's labels.
-        settings: the files, found as given or below a root.
-        roots: the folders to search.
+        settings: the files, as given or relative to a root.
+        roots: folders to search.
 
     Raises:
-        SplitError: a file has another size than the scene, two masks share a pixel, a label is
-            unknown to the scene, or a partition map holds a number that means nothing.
-        SceneError: a file is missing or holds no label map.
+        SplitError: a file differs in size from the scene, the masks overlap, a label is not in the scene, or
+            a partition map contains an unknown number or assigns unlabelled pixels.
+        SceneError: a file is missing or contains no label map.
     """
     if settings.partition is not None:
         sides = _read(truth, settings.partition, settings.partition_key, "partition", roots)
@@ -42,7 +42,7 @@ def read_masks(
     both = (train != UNLABELLED) & (test != UNLABELLED)
     if both.any():
         raise SplitError(
-            f"split.test = {settings.test}: {_count_and_first(both)} are in the training mask too; "
+            f"split.test = {settings.test}: {_count_and_first(both)} are also in the training mask; "
             "give masks that do not overlap"
         )
     labels = truth.labels.copy()
@@ -50,8 +50,8 @@ def read_masks(
         unknown = np.setdiff1d(mask, [UNLABELLED, *truth.class_ids])
         if len(unknown):
             raise SplitError(
-                f"split.{setting} = {file}: labels {', '.join(map(str, unknown))} are none of the scene's "
-                f"({', '.join(map(str, truth.class_ids))}); give a mask in the scene's ids"
+                f"split.{setting} = {file}: labels {', '.join(map(str, unknown))} are not in the scene "
+                f"({', '.join(map(str, truth.class_ids))}); give a mask with the scene's labels"
             )
         labels[mask != UNLABELLED] = mask[mask != UNLABELLED]
     sides = np.select([train != UNLABELLED, test != UNLABELLED], [Side.TRAIN, Side.TEST], Side.UNUSED)
@@ -63,7 +63,7 @@ def read_masks(
     if any(disagreeing.values()):
         notes = (
             f"the masks disagree with the scene's labels at {disagreeing['training']} training and "
-            f"{disagreeing['test']} test pixels; the masks hold",
+            f"{disagreeing['test']} test pixels; the masks take precedence",
         )
     return sides.astype(np.uint8), labels, notes
 
@@ -75,8 +75,8 @@ def _read(
     mask = read_labels(path, key=key, setting=f"split.{setting}_key", shape=truth.shape)
     if mask.shape != truth.shape:
         raise SplitError(
-            f"split.{setting} = {file}: is {mask.shape[0]} × {mask.shape[1]} pixels and the scene "
-            f"{truth.shape[0]} × {truth.shape[1]}; give a mask of the scene"
+            f"split.{setting} = {file}: is {mask.shape[0]} × {mask.shape[1]} pixels, but the scene is "
+            f"{truth.shape[0]} × {truth.shape[1]}; give a mask of the same size"
         )
     return np.where(truth.valid, mask, UNLABELLED).astype(np.int32)
 
@@ -88,14 +88,13 @@ def _check_partition(
     unknown = np.setdiff1d(partition, list(Side))
     if len(unknown):
         raise SplitError(
-            f"split.partition = {file}: holds {', '.join(map(str, unknown[:5]))}; "
-            f"a partition map holds {meaning}"
+            f"split.partition = {file}: contains {', '.join(map(str, unknown[:5]))}; use only {meaning}"
         )
     unlabelled = (partition != Side.UNUSED) & (truth.labels == UNLABELLED)
     if unlabelled.any():
         raise SplitError(
-            f"split.partition = {file}: {_count_and_first(unlabelled)} have a side and no label "
-            "in the scene; set them to 0"
+            f"split.partition = {file}: {_count_and_first(unlabelled)} are assigned to a set but have no "
+            "label in the scene; set them to 0"
         )
     return partition.astype(np.uint8), truth.labels, ()
 
@@ -106,7 +105,7 @@ def _count_and_first(mask: NDArray[np.bool_]) -> str:
 
 
 def write_partition(sides: SideMap, path: Path) -> None:
-    """Writes a partition map `(rows, cols)` to a .mat or .npz file, as `split.partition` reads it back."""
+    """Writes a partition map `(rows, cols)` to a .mat or .npz file that `split.partition` can read."""
     if path.suffix.casefold() == ".mat":
         scipy.io.savemat(path, {"partition": sides}, do_compression=True)
     else:

@@ -1,7 +1,7 @@
-"""Windows on one padded cube, never materialised; n patches, k components, p × p pixels.
+"""Patches as windows on one padded cube; n patches, k components, p × p pixels.
 
-A patch exists only inside a batch: the dataset holds the padded cube once, and a batch gathers its
-windows by index on the device where the cube lies.
+The dataset stores the padded cube once. Patches are copied only when a batch is gathered, by index, on
+the cube's device.
 """
 
 import numpy as np
@@ -15,12 +15,12 @@ NUM_SYMMETRIES = 8  # of a square: the identity, three rotations, four reflectio
 
 
 def pad_cube(components: NDArray[np.float32], *, patch_size: int, padding: str) -> Tensor:
-    """Returns `(rows + p - 1, cols + p - 1, k)`: every pixel, corners too, is the centre of a patch.
+    """Returns the padded cube `(rows + p - 1, cols + p - 1, k)`, in which every pixel is a patch's centre.
 
     Args:
         components: `(rows, cols, k)`.
         patch_size: p, odd.
-        padding: `zero`, or `reflect` (mirrored without repeating the edge, as often as it takes).
+        padding: `zero`, or `reflect` (mirrored without repeating the edge, more than once in small scenes).
     """
     margin = patch_size // 2
     widths = ((margin, margin), (margin, margin), (0, 0))
@@ -29,13 +29,13 @@ def pad_cube(components: NDArray[np.float32], *, patch_size: int, padding: str) 
 
 
 class PatchDataset:
-    """The patches around some pixels of a scene, with classes as 0..C-1.
+    """A dataset of the patches around given pixels of a scene, with classes 0..C-1.
 
     Args:
         padded: `(rows + p - 1, cols + p - 1, k)` from `pad_cube`, on any device.
         pixels: `(n, 2)` of (row, col) in the scene before padding.
         patch_size: p, odd.
-        targets: `(n,)` classes as 0..C-1; zeros where there is nothing to learn or compare.
+        targets: `(n,)` classes 0..C-1; zeros by default.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class PatchDataset:
         self.patch_size = patch_size
         self.padded = padded
         self.device = padded.device
-        self._pixels = torch.from_numpy(pixels)  # (n, 2): in `padded`, the corners; on the CPU
+        self._pixels = torch.from_numpy(pixels)  # (n, 2), on the CPU; also the patch corners in `padded`
         self.targets = torch.from_numpy(np.zeros(len(pixels), np.int64) if targets is None else targets)
         self.targets = self.targets.to(self.device)
         self._flat = padded.view(-1, padded.shape[2])  # (pixels, k)
@@ -54,13 +54,13 @@ class PatchDataset:
         return len(self._pixels)
 
     def __getitem__(self, position: int) -> Tensor:
-        """The patch `(k, p, p)` at a position: a view on the padded cube."""
+        """Returns the patch `(k, p, p)` at an index, as a view on the padded cube."""
         row, col = self._pixels[position].tolist()
         size = self.patch_size
         return self.padded[row : row + size, col : col + size].permute(2, 0, 1)
 
     def find_corners(self, index: Tensor, *, shifts: Tensor | None = None) -> Tensor:
-        """Returns the upper left pixels `(n, 2)` of patches in `padded`, on the CPU; see `gather`."""
+        """Returns the upper-left corners `(n, 2)` of patches in `padded`, on the CPU; see `gather`."""
         corners = self._pixels[index]
         if shifts is not None:
             last = [length - self.patch_size for length in self.padded.shape[:2]]
@@ -70,12 +70,12 @@ class PatchDataset:
     def gather(
         self, index: Tensor, *, symmetries: Tensor | None = None, shifts: Tensor | None = None
     ) -> Tensor:
-        """Returns the patches `(n, 1, k, p, p)` at positions `index` `(n,)` of the dataset.
+        """Returns the patches `(n, 1, k, p, p)` at the given indices of the dataset.
 
         Args:
-            index: int64 positions in 0..len-1, on the CPU as the next two.
-            symmetries: `(n,)` int64 in 0..7: which flip or transpose each patch is turned by; 0 is none.
-            shifts: `(n, 2)` int64 rows and cols by which each patch is moved, as far as the scene goes.
+            index: `(n,)` int64 in 0..len-1; all three arguments are on the CPU.
+            symmetries: `(n,)` int64 in 0..7, the symmetry of the square applied to each patch; 0 is none.
+            shifts: `(n, 2)` int64 rows and cols to move each patch by, limited to the padded scene.
         """
         size = self.patch_size
         rows, cols = self.find_corners(index, shifts=shifts).unbind(1)
@@ -89,12 +89,12 @@ class PatchDataset:
 
 
 def to_targets(labels: NDArray[np.int32], pixels: Pixels, class_ids: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Returns `(n,)` classes as 0..C-1: class `i` is the label `class_ids[i]`, gaps in the ids closed."""
+    """Returns the classes `(n,)` in 0..C-1 of pixels; class `i` stands for the label `class_ids[i]`."""
     return np.searchsorted(class_ids, labels[pixels[:, 0], pixels[:, 1]])
 
 
 def _window_offsets(patch_size: int, padded_cols: int) -> Tensor:
-    """`(8, p²)`: the window's pixels relative to its corner, under the eight symmetries of a square."""
+    """Returns `(8, p²)` flat offsets of a window's pixels from its corner, one row per symmetry."""
     steps = torch.arange(patch_size)
     window = steps[:, None] * padded_cols + steps  # (p, p)
     symmetries = []

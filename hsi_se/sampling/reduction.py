@@ -1,4 +1,4 @@
-"""From bands to components: fitted once on the training scene, applied unchanged to any other."""
+"""Reduces bands to components: fitted once on the training scene, applied unchanged to other scenes."""
 
 from dataclasses import dataclass
 
@@ -17,9 +17,9 @@ class Reduction:
     """A fitted linear map: component = ((band - mean) @ components.T) / scale.
 
     Attributes:
-        mean: `(bands,)`.
+        mean: `(bands,)`, in the units of the cube.
         components: `(K, bands)` with orthonormal rows.
-        scale: `(K,)`, positive.
+        scale: `(K,)`, positive, in the units of the cube.
     """
 
     mean: NDArray[np.float64]
@@ -39,18 +39,20 @@ class Reduction:
     ) -> NDArray[np.float32]:
         """Returns the components `(rows, cols, K)` of a cube `(rows, cols, bands)`.
 
-        Pixels in `nodata` `(rows, cols)` become zero, which is what the fit's mean becomes.
+        Args:
+            cube: `(rows, cols, bands)`.
+            nodata: `(rows, cols)`, true for pixels to set to zero, which is the mean of the fit.
 
         Raises:
-            SceneError: the cube has another band count than the one this was fitted on.
+            SceneError: the number of bands differs from that of the fit.
         """
         if cube.shape[2] != self.num_bands:
             raise SceneError(
-                f"the cube has {cube.shape[2]} bands and the reduction was fitted on {self.num_bands}; "
+                f"the cube has {cube.shape[2]} bands, but the reduction was fitted on {self.num_bands}; "
                 "give a scene with the same bands"
             )
         components = np.empty((*cube.shape[:2], self.num_components), dtype=np.float32)
-        for rows in chunk_rows(len(cube)):  # float64 copies of a few rows at a time
+        for rows in chunk_rows(len(cube)):  # in chunks, to bound the memory of float64 copies
             components[rows] = (cube[rows].astype(np.float64) - self.mean) @ (self.components.T / self.scale)
         if nodata is not None:
             components[nodata] = 0
@@ -64,28 +66,27 @@ def fit_reduction(
     train_pixels: Pixels,
     nodata: NDArray[np.bool_] | None = None,
 ) -> Reduction:
-    """Returns the reduction that the config asks for, fitted on the training pixels or the scene.
+    """Returns the reduction described by the config, fitted on the training pixels or the scene.
 
-    `pca` with `whiten` gives every component unit variance. Without it, all components are divided
-    by one number, the standard deviation of the first: their ratios are those of the plain scores,
-    and the network still sees numbers of order one. `none` keeps the bands as they are, or
-    standardized over the training pixels.
+    `pca` with `whiten` scales every component to unit variance. Without `whiten`, all components are
+    divided by the standard deviation of the first. This keeps their ratios, and values stay of order one.
+    `none` keeps the bands, optionally standardized over the training pixels.
 
     Args:
         cube: `(rows, cols, bands)`.
         settings: the config's `reduction` section.
         train_pixels: `(n, 2)` of (row, col).
-        nodata: `(rows, cols)` the pixels that no fit may see.
+        nodata: `(rows, cols)`, true for pixels that are excluded from the fit.
 
     Raises:
-        ConfigError: more components than bands or than the fit has pixels for.
-        SceneError: every band holds one value over the training pixels.
+        ConfigError: there are more components than bands, or than the pixels of the fit allow.
+        SceneError: all training pixels have the same spectrum.
     """
     num_bands = cube.shape[2]
     train = cube[train_pixels[:, 0], train_pixels[:, 1]].astype(np.float64)
     if len(train) > 1 and (train == train[0]).all():
         raise SceneError(
-            f"the cube: all {len(train):,} training pixels hold the same spectrum; check the file, "
+            f"the cube: all {len(train):,} training pixels have the same spectrum; check the file, "
             "scene.nodata and scene.scale"
         )
     if isinstance(settings, NoReduction):
@@ -100,10 +101,10 @@ def fit_reduction(
     if settings.components > most:
         raise ConfigError(
             f"reduction.components = {settings.components}: the scene has {num_bands} bands and the fit "
-            f"{num_samples} pixels; write at most {most}"
+            f"{num_samples} pixels; use at most {most}"
         )
     samples = train if settings.fit_on == "train" else measured.astype(np.float64)
-    # From the band covariance: memory grows with the bands, not with a decomposition of the pixels.
+    # The band covariance needs memory for the bands only; decomposing the pixel matrix would need far more.
     pca = PCA(settings.components, svd_solver="covariance_eigh", copy=False).fit(samples)
     deviations = _positive(np.sqrt(pca.explained_variance_))
     scale = deviations if settings.whiten else np.full_like(deviations, deviations[0])
@@ -111,5 +112,5 @@ def fit_reduction(
 
 
 def _positive(scale: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A constant band stays at zero instead of becoming NaN."""
+    """Replaces zeros by 1, so that a constant band becomes zero instead of NaN."""
     return np.where(scale > 0, scale, 1.0)

@@ -1,4 +1,4 @@
-"""Which labelled pixels train, validate and test; `pixels` are `(n, 2)` of (row, col)."""
+"""Splits labelled pixels into training, validation and test sets; `Pixels` are `(n, 2)` of (row, col)."""
 
 import hashlib
 from dataclasses import dataclass, field, replace
@@ -26,16 +26,16 @@ def _no_pixels() -> Pixels:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Disjoint sets of pixels; the constructor proves them disjoint.
+    """Disjoint training, validation and test sets; the constructor checks that they are disjoint.
 
     Attributes:
         train, val, test: `(n, 2)` int64 of (row, col), in ascending order.
-        buffer: labelled pixels that no side may use, because they lie too near the other one.
-        labels: `(rows, cols)` the label map to go by, where masks from files have changed the scene's.
-        notes: what the user should know about this draw, one sentence each.
+        buffer: `(n, 2)` labelled pixels left out because they are too close to the training set.
+        labels: `(rows, cols)` label map to use if mask files changed the scene's labels; otherwise None.
+        notes: notes for the user about this split, one sentence each.
 
     Raises:
-        SplitError: a pixel is in two sides, or a side that needs pixels has none.
+        SplitError: a pixel is in two sets, or the training or test set is empty.
     """
 
     train: Pixels
@@ -51,21 +51,21 @@ class Split:
         if (counts > 1).any():
             row, col = pixels[counts > 1][0]
             raise SplitError(
-                f"split: {int((counts > 1).sum())} pixels are in more than one side, the first at "
-                f"row {row}, col {col}; give disjoint sides"
+                f"split: {int((counts > 1).sum())} pixels are in more than one set, the first at "
+                f"row {row}, col {col}; give disjoint sets"
             )
-        for name, side in (("train", self.train), ("test", self.test)):
+        for name, side in (("training", self.train), ("test", self.test)):
             if not len(side):
-                raise SplitError(f"split: no {name} pixel is left; change split.train or split.buffer")
+                raise SplitError(f"split: the {name} set is empty; change split.train or split.buffer")
 
     @cached_property
     def training_side(self) -> Pixels:
-        """`(n, 2)` every pixel whose label the method may look at: training and validation pixels."""
+        """Training and validation pixels `(n, 2)`: those whose labels the method may use."""
         return np.concatenate([self.train, self.val])
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the sides and changed labels: splits share it only if they share every pixel."""
+        """SHA-256 of the three sets and changed labels: equal only if every pixel is equal."""
         digest = hashlib.sha256()
         for side in (self.train, self.val, self.test):
             digest.update(len(side).to_bytes(8, "little"))
@@ -75,7 +75,7 @@ class Split:
         return digest.hexdigest()
 
     def to_sides(self, shape: tuple[int, int]) -> SideMap:
-        """Returns the partition map `(rows, cols)`, as `split.partition` reads it back."""
+        """Returns the partition map `(rows, cols)` with values of `Side`, as `split.partition` reads it."""
         sides = np.full(shape, Side.UNUSED, dtype=np.uint8)
         for side, pixels in (
             (Side.TRAIN, self.train),
@@ -87,28 +87,31 @@ class Split:
         return sides
 
     def relabel(self, truth: Truth) -> Truth:
-        """Returns the scene with the labels that this split goes by."""
+        """Returns the scene with the labels of this split."""
         return truth if self.labels is None else replace(truth, labels=self.labels)
 
 
 def make_split(
     truth: GroundTruth, settings: SplitSettings, *, seed: int = 0, data: str | Path | None = None
 ) -> Split:
-    """Returns the split that a config's `split` section describes.
+    """Returns the split described by a config's `split` section.
 
-    `random` takes `round(fraction × size)` pixels of each class, or a fixed count, and at least one;
-    `blocks` and `fields` keep the sides apart (see `sampling.disjoint`); `masks` reads them from
-    files. A share `validation` of each class of the training side is kept for choosing the epoch, but
-    for a partition map, which says itself what validates.
+    `random` takes `round(fraction × size)` pixels of each class, at least one, or a given number.
+    `blocks` and `fields` separate training and test pixels in space (see `sampling.disjoint`). `masks`
+    reads both sets from files. A fraction `validation` of each class's training pixels is set aside for
+    choosing the epoch, except with a partition map, which defines its own validation pixels.
 
     Args:
-        truth: a scene, or its labels alone.
-        settings: the config's `split` section; its own seed wins over `seed`.
+        truth: a scene, or only its labels.
+        settings: the config's `split` section; its own seed takes precedence over `seed`.
         seed: the experiment's seed.
-        data: where mask files are looked for before `datasets/`.
+        data: folder that is searched for mask files before `datasets/`.
+
+    Returns:
+        The pixels of each set as `(n, 2)` int64 of (row, col), and notes for the user.
 
     Raises:
-        SplitError: the labels cannot be divided as asked.
+        SplitError: the labels cannot be split as requested.
         SceneError: a mask file cannot be read.
     """
     rng = np.random.default_rng(seed if settings.seed is None else settings.seed)
@@ -129,7 +132,7 @@ def make_split(
 
 
 def count_training_side(truth: GroundTruth, split: Split) -> dict[int, int]:
-    """Returns the training and validation pixels of each label that has any, as `per_class` takes them."""
+    """Returns the number of training and validation pixels by label, in the form of `per_class`."""
     side = split.training_side
     labels, counts = np.unique(truth.labels[side[:, 0], side[:, 1]], return_counts=True)
     return dict(zip(labels.tolist(), counts.tolist(), strict=True))
@@ -167,15 +170,15 @@ def _divide_at_random(
     if rescued:
         notes.append(
             f"{', '.join(rescued)}: too few pixels for split.train = {settings.train}, "
-            "so one trains all the same"
+            "one pixel is used for training anyway"
         )
     if untrained:
         notes.append(
-            f"{', '.join(untrained)}: split.train.per_class names no training pixel, so all of them will be "
-            "called something else"
+            f"{', '.join(untrained)}: split.train.per_class gives no training pixels, so all of them will be "
+            "classified as another class"
         )
     if untested:
-        notes.append(f"{', '.join(untested)}: every pixel trains, so none is left to test")
+        notes.append(f"{', '.join(untested)}: every pixel is used for training, so none is left for testing")
     return sides, tuple(notes)
 
 
@@ -184,23 +187,23 @@ def _check_labels(truth: GroundTruth, counts: PerClass) -> None:
         unknown = sorted(set(counts.per_class) - set(truth.class_ids.tolist()))
         if unknown:
             raise SplitError(
-                f"split.train.per_class: labels {', '.join(map(str, unknown))} are none of the scene's "
+                f"split.train.per_class: labels {', '.join(map(str, unknown))} are not in the scene "
                 f"({', '.join(map(str, truth.class_ids))}); give counts by label"
             )
 
 
 def _count_train(size: int, settings: RandomSplit, *, name: str, label: int) -> int:
     if isinstance(settings.train, float):
-        # The class that a large fraction would use up keeps a test pixel where it can.
+        # Even with a large fraction, a class of two or more pixels keeps a test pixel.
         return max(1, min(round(settings.train * size), size - 1))
     setting, count, most = "split.train.per_class", settings.train.per_class, size - 1
-    if isinstance(count, dict):  # who counts label by label may leave a class out, on either side
+    if isinstance(count, dict):  # counts by label may leave a class without training or test pixels
         setting, count, most = f"{setting}.{label}", count.get(label, 0), size
     if count > most:
-        remedy = f"write at most {most}" if most else "give counts by label, {per_class: {1: 15, …}}"
+        remedy = f"use at most {most}" if most else "give counts by label, {per_class: {1: 15, …}}"
         raise SplitError(
             f"{setting} = {count}: class {label} ({name}) has {size} labelled pixels, so none would be left "
-            f"to test; {remedy}"
+            f"for testing; {remedy}"
         )
     return count
 
@@ -208,7 +211,7 @@ def _count_train(size: int, settings: RandomSplit, *, name: str, label: int) -> 
 def _set_validation_apart(
     sides: SideMap, labels: NDArray[np.int32], share: float, rng: np.random.Generator
 ) -> None:
-    """Turns a share of each class's training pixels into validation pixels; one always trains."""
+    """Moves a fraction of each class's training pixels to validation; at least one stays in training."""
     for label in np.unique(labels[sides == Side.TRAIN]):
         pixels = rng.permutation(np.argwhere((labels == label) & (sides == Side.TRAIN)))
         val = pixels[: min(round(share * len(pixels)), len(pixels) - 1)]

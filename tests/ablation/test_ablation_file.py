@@ -172,15 +172,15 @@ def test_the_placement_ablation_has_each_point_alone_the_papers_pair_and_all():
         (
             HEAD + "grid: {points: [conv3d_1], kinds: [coordinate]}\n",
             "3:1",
-            "grid: conv3d_1 coordinate: .*depth",
+            "grid: conv3d_1 coordinate: .*spectral axis",
         ),
         (HEAD + "variants: {none: {}}\n", "3:1", "give two variants or more"),
-        (HEAD.replace("0-1", "3-1") + PAIR, "2:1", "seeds = '3-1': 3-1 names 0 seeds"),
+        (HEAD.replace("0-1", "3-1") + PAIR, "2:1", "seeds = '3-1': 3-1 contains 0 seeds"),
         (HEAD.replace("0-1", "[1, 1]") + PAIR, "2:1", "names a seed twice"),
         (HEAD.replace("0-1", "[-1]") + PAIR, "2:1", "greater than or equal to 0"),
         (HEAD.replace("demo.yaml", "dem.yaml") + PAIR, "1:1", "no such config beside this file"),
         ("seeds: 0-1\n" + PAIR, "1:1", "base: is missing"),
-        ("- a\n", "1:1", "holds no settings"),
+        ("- a\n", "1:1", "contains no settings"),
     ],
 )
 def test_a_mistake_is_one_line_with_its_place(load, tmp_path, text, place, message):

@@ -202,15 +202,13 @@ def test_setting_that_cannot_work_is_refused_before_any_data_is_read(
 
 def test_more_components_than_bands_are_refused_with_the_most_there_can_be(refuse: Refuse) -> None:
     assert refuse(*_train("reduction.components=17")) == (
-        "reduction.components = 17: the scene has 16 bands and the fit 18 pixels; write at most 16"
+        "reduction.components = 17: the scene has 16 bands and the fit 18 pixels; use at most 16"
     )
 
 
 def test_more_components_than_training_pixels_are_refused(refuse: Refuse) -> None:
     message = refuse(*_train("split.train={per_class: 1}"))
-    assert (
-        message == "reduction.components = 13: the scene has 16 bands and the fit 9 pixels; write at most 8"
-    )
+    assert message == "reduction.components = 13: the scene has 16 bands and the fit 9 pixels; use at most 8"
 
 
 def test_too_few_bands_for_the_kernels_are_refused_where_nothing_reduces_them(refuse: Refuse) -> None:
@@ -223,7 +221,7 @@ def test_too_few_bands_for_the_kernels_are_refused_where_nothing_reduces_them(re
 def test_count_per_class_that_leaves_no_test_pixel_is_refused_with_the_class(refuse: Refuse) -> None:
     assert refuse(*_train(FILES, "split.train={per_class: 168}")) == (
         "split.train.per_class = 168: class 1 (class 1) has 168 labelled pixels, "
-        "so none would be left to test; write at most 167"
+        "so none would be left for testing; use at most 167"
     )
 
 
@@ -278,8 +276,8 @@ def test_missing_scene_file_is_named_with_the_setting_and_where_it_was_searched(
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["train", "folder"], "folder: is a folder; name a YAML config in it"),
-        (["ablate", "folder"], "folder: is a folder; name a YAML config in it"),
+        (["train", "folder"], "folder: is a folder; give a YAML config file in it"),
+        (["ablate", "folder"], "folder: is a folder; give a YAML config file in it"),
         (
             _train("scene={cube: folder, labels: labels.mat}"),
             "scene.cube: folder is a folder; name a file in it",
@@ -492,7 +490,7 @@ def test_cuda_without_a_gpu_is_refused_with_the_device_to_write(here: Path) -> N
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == "hsi-se: --device cuda: this torch sees no GPU; write --device cpu\n"
+    assert done.stderr == "hsi-se: --device cuda: PyTorch found no CUDA device; use --device cpu\n"
     assert not (here / "runs").exists()
 
 

@@ -294,10 +294,10 @@ def test_a_dry_run_takes_no_workers(call, more):
 @pytest.mark.parametrize(
     ("seeds", "problem"),
     [
-        ("0-99999999999999999999", "a seed is less than 2⁶³"),
-        ("9223372036854775808", "a seed is less than 2⁶³"),
-        ("0-1000", "0-1000 names 1001 seeds"),
-        ("9-0", "9-0 names 0 seeds"),
+        ("0-99999999999999999999", "a seed must be below 2⁶³"),
+        ("9223372036854775808", "a seed must be below 2⁶³"),
+        ("0-1000", "0-1000 contains 1001 seeds, and 1 to 1000 are allowed"),
+        ("9-0", "9-0 contains 0 seeds, and 1 to 1000 are allowed"),
     ],
 )
 def test_seeds_out_of_bounds_are_refused(call, seeds, problem):
@@ -317,7 +317,7 @@ def test_a_class_of_one_pixel_asks_for_counts_by_label(call, tmp_path):
     split = "split={kind: random, train: {per_class: 1}}"
     code, _, err = call("split", ROOT / "configs" / "demo.yaml", "--set", scene, "--set", split)
     assert code == 2
-    assert err.endswith("none would be left to test; give counts by label, {per_class: {1: 15, …}}\n")
+    assert err.endswith("none would be left for testing; give counts by label, {per_class: {1: 15, …}}\n")
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def write_files(folder, cube, labels) -> str:
 @pytest.mark.parametrize(
     ("cube", "labels", "problem"),
     [
-        (0, None, "pixels hold the same spectrum; check the file, scene.nodata and scene.scale"),
+        (0, None, "pixels have the same spectrum; check the file, scene.nodata and scene.scale"),
         (None, 1, "has one class, and a classifier needs two; check its labels"),
     ],
 )
@@ -404,7 +404,8 @@ def test_classes_that_nothing_trains_are_named(call, tmp_path):
     )
     assert code == 0
     assert (
-        "split.train.per_class names no training pixel, so all of them will be called something else" in out
+        "split.train.per_class gives no training pixels, so all of them will be classified as another class"
+        in out
     )
 
 

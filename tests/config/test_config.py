@@ -285,7 +285,7 @@ def test_override_may_repair_what_is_wrong_in_the_file(load: Load) -> None:
         ("reduction.components=12", f"reduction.components = 12: {TOO_SHALLOW}"),
         (
             "train.epochs.first=3",
-            'train.epochs = 40 is a value, not a section; replace it whole: --set "train.epochs={…}"',
+            'train.epochs = 40 is a value, not a section; replace it: --set "train.epochs={…}"',
         ),
         ("patch.size", "write key=value with a dotted key, such as patch.size=15"),
         ("=15", "write key=value with a dotted key, such as patch.size=15"),
@@ -368,7 +368,7 @@ def test_mistake_in_what_a_section_merges_is_placed_at_the_section(
 def test_patch_may_be_shifted_as_far_as_it_holds_its_pixel(refuse: Callable[..., str], load: Load) -> None:
     load(GOOD, "train.shift=5")
     assert refuse(GOOD, "train.shift=6").endswith(
-        "train.shift = 6: moves patches of 11 off their own pixel; write at most 5"
+        "train.shift = 6: shifts patches of 11 pixels past their centre pixel; use at most 5"
     )
 
 
@@ -577,7 +577,9 @@ def test_yaml_that_breaks_the_parser_is_refused_by_the_name_of_the_file(
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "- a\n- list\n", "a sentence", "3"])
 def test_file_that_is_no_mapping_is_refused(refuse: Callable[..., str], path: Path, text: str) -> None:
-    assert refuse(text) == f"{path}:1:1: holds no settings; a config is a YAML mapping, see configs/demo.yaml"
+    assert (
+        refuse(text) == f"{path}:1:1: contains no settings; a config is a YAML mapping, see configs/demo.yaml"
+    )
 
 
 @pytest.mark.parametrize(
@@ -595,7 +597,7 @@ def test_file_that_is_no_mapping_is_refused(refuse: Callable[..., str], path: Pa
 def test_key_that_is_no_name_is_said_so_where_it_stands(
     refuse: Callable[..., str], path: Path, text: str, place: str
 ) -> None:
-    assert refuse(text) == f"{path}:{place}: a key that is no name; write name: value"
+    assert refuse(text) == f"{path}:{place}: a key must be a name; write name: value"
 
 
 def test_missing_file_is_named(path: Path) -> None:
@@ -607,7 +609,7 @@ def test_missing_file_is_named(path: Path) -> None:
 def test_folder_is_no_config(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(tmp_path)
-    assert str(caught.value) == f"{tmp_path}: is a folder; name a YAML config in it"
+    assert str(caught.value) == f"{tmp_path}: is a folder; give a YAML config file in it"
 
 
 def test_what_no_file_can_be_called_is_no_config(tmp_path: Path) -> None:
@@ -617,7 +619,7 @@ def test_what_no_file_can_be_called_is_no_config(tmp_path: Path) -> None:
 
 def test_binary_file_is_no_config(path: Path) -> None:
     path.write_bytes(b"\x89PNG\r\n\xff\xfe")
-    with pytest.raises(ConfigError, match=r"is no text in UTF-8 \(.*\); save it as UTF-8"):
+    with pytest.raises(ConfigError, match=r"is not UTF-8 text \(.*\); save it as UTF-8"):
         load_config(path)
 
 
@@ -928,7 +930,34 @@ def test_json_schema_lists_every_section_and_closes_it_to_others() -> None:
         assert section["additionalProperties"] is False
 
 
+def _list_undescribed(schema: dict[str, Any]) -> list[str]:
+    """Returns every section and property of a JSON schema that has no description."""
+    undescribed = []
+    for name, section in {"Config": schema, **schema["$defs"]}.items():
+        parts = {name: section, **{f"{name}.{key}": part for key, part in section["properties"].items()}}
+        undescribed += [part for part, contents in parts.items() if not contents.get("description")]
+    return undescribed
+
+
+def test_every_section_and_setting_in_the_json_schema_has_a_description() -> None:
+    assert _list_undescribed(Config.model_json_schema()) == []
+
+
+def test_the_search_for_missing_descriptions_finds_them_at_every_level() -> None:
+    schema = Config.model_json_schema()
+    del schema["properties"]["seed"]["description"]
+    del schema["$defs"]["SqueezeExcite"]["properties"]["kind"]["description"]
+    schema["$defs"]["Smoothing"]["properties"]["range"]["description"] = ""
+    del schema["$defs"]["TrainSettings"]["description"]
+    assert sorted(_list_undescribed(schema)) == [
+        "Config.seed",
+        "Smoothing.range",
+        "SqueezeExcite.kind",
+        "TrainSettings",
+    ]
+
+
 @pytest.mark.parametrize("names", ["[a, a, b]", "['', b, c]"])
 def test_classes_have_names_of_their_own(refuse: Callable[..., str], names: str) -> None:
     scene = f"scene={{cube: a.npy, labels: b.npy, class_names: {names}}}"
-    assert "is no class's name, or more than one's; give each one of its own" in refuse(GOOD, scene)
+    assert "is empty or used twice; give every class its own name" in refuse(GOOD, scene)

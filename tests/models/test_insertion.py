@@ -221,14 +221,14 @@ def refuse(network: nn.Module, name: str, example: Tensor = IMAGE, block: object
 
 def test_an_unknown_name_is_answered_with_the_nearest():
     message = refuse(make_network(), "layer.1.bn2")
-    assert message.startswith("insert_attention: no submodule 'layer.1.bn2'; the nearest are layer.1.bn, ")
+    assert message.startswith("insert_attention: no submodule 'layer.1.bn2'; the closest are layer.1.bn, ")
 
 
 def test_a_transformer_encoder_returns_no_map():
     layer = nn.TransformerEncoderLayer(8, 2, batch_first=True)
     network = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
     message = refuse(network, "layers.1", torch.randn(2, 5, 8))
-    assert "layers.1 returns a tensor (2, 5, 8), no features (n, c, h, w)" in message
+    assert "layers.1 returns a tensor (2, 5, 8), not features (n, c, h, w)" in message
 
 
 def test_a_submodule_that_returns_no_tensor_is_refused():
@@ -240,7 +240,7 @@ def test_a_submodule_that_returns_no_tensor_is_refused():
         def forward(self, x: Tensor) -> Tensor:
             return self.attend(x, x, x)[0]
 
-    assert "attend returns a tuple, no features" in refuse(Attending(), "attend", torch.randn(2, 5, 8))
+    assert "attend returns a tuple, not features" in refuse(Attending(), "attend", torch.randn(2, 5, 8))
 
 
 def test_a_submodule_that_is_called_twice_or_never_is_refused():
@@ -259,10 +259,10 @@ def test_a_submodule_that_is_called_twice_or_never_is_refused():
 def test_a_block_that_does_not_fit_the_features_is_refused():
     network = nn.Sequential(nn.Conv3d(1, 4, 3))
     message = refuse(network, "0", torch.randn(1, 1, 5, 8, 8), StripPooling(kind="strip_pooling"))
-    assert message.startswith("insert_attention: strip_pooling after 0: kind: works on maps of rows and cols")
+    assert message.startswith("insert_attention: strip_pooling after 0: kind: needs 2-D features")
 
 
 def test_a_second_block_at_one_place_is_refused():
     network = hsi_se.insert_attention(make_network(), {"stem": SE}, example=IMAGE)
-    with pytest.raises(ConfigError, match="stem has something called attention already"):
+    with pytest.raises(ConfigError, match="stem already has an attribute named attention"):
         hsi_se.insert_attention(network, {"stem": SE}, example=IMAGE)

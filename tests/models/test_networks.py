@@ -263,12 +263,12 @@ def test_a_wrong_point_is_answered_with_the_networks_points(name):
 
 @pytest.mark.parametrize("kind", ["strip_pooling", "coordinate", "gather_excite"])
 def test_a_2d_block_is_refused_at_a_3d_point(kind):
-    with pytest.raises(ValueError, match="works on maps of rows and cols"):
+    with pytest.raises(ValueError, match="needs 2-D features"):
         settings("hybridsn", attention={"conv3d_2": {"kind": kind}})
 
 
 def test_cbams_spatial_half_is_refused_at_a_3d_point():
-    with pytest.raises(ValueError, match="the channel half acts alone"):
+    with pytest.raises(ValueError, match="the spatial gate needs a 2-D point"):
         settings("hybridsn", attention={"conv3d_2": {"kind": "cbam", "spatial_kernel": 7}})
     assert build("hybridsn", attention={"conv3d_2": {"kind": "cbam"}}).attention["conv3d_2"].places is None
 

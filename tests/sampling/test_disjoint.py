@@ -149,7 +149,7 @@ def test_every_class_that_a_blocks_split_leaves_on_one_side_is_named_and_no_othe
     for side, what in ((split.training_side, "training"), (split.test, "test")):
         absent = set(truth.class_ids.tolist()) - set(labels_of(truth, side).tolist())
         names = ", ".join(truth.class_names[label] for label in sorted(absent))
-        sentence = f"no {what} pixel at this distance for {names}"
+        sentence = f"no {what} pixels with this buffer for {names}"
         assert [note for note in split.notes if what in note] == ([sentence] if absent else [])
     too_close = {label for label, reach in find_reach(truth).items() if reach < max(blocks.buffer, 1)}
     assert too_close <= find_one_sided(truth, split)
@@ -204,8 +204,8 @@ def test_a_buffer_as_large_as_the_scene_is_refused(small_scene):
     with pytest.raises(SplitError) as caught:
         make_split(small_scene, blocks_split(buffer=32))
     assert str(caught.value) == (
-        "split.buffer = 32: no assignment of blocks of 16 pixels leaves a class on both sides of a scene of "
-        "32 × 28; lower split.buffer"
+        "split.buffer = 32: no assignment of blocks of 16 pixels gives any class both training and test "
+        "pixels in a scene of 32 × 28; lower split.buffer"
     )
 
 
@@ -218,8 +218,8 @@ def test_a_buffer_that_leaves_nothing_ends_in_one_line(tmp_path, monkeypatch, ca
         cli.main()
     assert caught.value.code == 2
     assert capsys.readouterr().err == (
-        "hsi-se: split.buffer = 99: no assignment of blocks of 16 pixels leaves a class on both sides of a "
-        "scene of 24 × 24; lower split.buffer\n"
+        "hsi-se: split.buffer = 99: no assignment of blocks of 16 pixels gives any class both training and "
+        "test pixels in a scene of 24 × 24; lower split.buffer\n"
     )
     assert not list(tmp_path.iterdir())
 
@@ -244,7 +244,9 @@ def test_the_buffer_is_the_patch_size_unless_given(kind):
 @pytest.mark.parametrize("kind", ["blocks", "fields"])
 def test_without_a_patch_size_the_buffer_must_be_given(kind):
     split = (blocks_split if kind == "blocks" else fields_split)(buffer=None)
-    with pytest.raises(SplitError, match=r"^split\.buffer: is missing; give the pixels between the sides"):
+    with pytest.raises(
+        SplitError, match=r"^split\.buffer: is missing; give the distance between training and test pixels"
+    ):
         make_split(scene_of(np.ones((9, 9))), split)
 
 
@@ -400,7 +402,7 @@ def test_a_single_field_smaller_than_the_buffer_is_named():
     labels[:, 0], labels[:, 5] = 1, 1
     labels[2, 7:10] = 2
     split = make_split(scene_of(labels), fields_split(buffer=5))
-    assert split.notes == ("no test pixel at this distance for class 2",)
+    assert split.notes == ("no test pixels with this buffer for class 2",)
     assert len(split.buffer) == 2
 
 

@@ -107,7 +107,8 @@ def test_a_masks_label_wins_over_the_scenes_and_the_difference_is_counted(truth,
     test = mask_of((0, 2, 4), (2, 2, 9))  # corn is hay
     split = make_split(truth, read_settings(tmp_path, train=train, test=test))
     assert split.notes == (
-        "the masks disagree with the scene's labels at 2 training and 1 test pixels; the masks hold",
+        "the masks disagree with the scene's labels at 2 training and 1 test pixels; "
+        "the masks take precedence",
     )
     assert split.labels is not None
     assert split.labels.tolist() == [[1, 1, 4, 0], [9, 4, 4, 0], [9, 9, 9, 9]]
@@ -196,8 +197,8 @@ def refuse(truth: GroundTruth, split: MasksSplit, kind: type[Exception] = SplitE
 def test_masks_that_overlap_are_refused_with_how_many_and_the_first(truth, tmp_path):
     test = mask_of((1, 0, 4), (2, 0, 4), (2, 1, 9))
     assert refuse(truth, read_settings(tmp_path, train=TRAIN, test=test)) == (
-        f"split.test = {tmp_path}/test.mat: 2 pixels, the first at row 1, col 0, are in the training mask "
-        "too; give masks that do not overlap"
+        f"split.test = {tmp_path}/test.mat: 2 pixels, the first at row 1, col 0, are also in the training "
+        "mask; give masks that do not overlap"
     )
 
 
@@ -205,14 +206,15 @@ def test_masks_that_overlap_are_refused_with_how_many_and_the_first(truth, tmp_p
 def test_a_mask_of_another_size_is_refused_with_both_sizes(truth, tmp_path, name):
     masks = {"train": TRAIN, "test": TEST, name: np.ones((4, 3))}
     assert refuse(truth, read_settings(tmp_path, **masks)) == (
-        f"split.{name} = {tmp_path}/{name}.mat: is 4 × 3 pixels and the scene 3 × 4; give a mask of the scene"
+        f"split.{name} = {tmp_path}/{name}.mat: is 4 × 3 pixels, but the scene is 3 × 4; "
+        "give a mask of the same size"
     )
 
 
 def test_a_partition_map_of_another_size_is_refused_with_both_sizes(truth, tmp_path):
     message = refuse(truth, read_settings(tmp_path, partition=np.ones((3, 5))))
     assert message.startswith(
-        f"split.partition = {tmp_path}/partition.mat: is 3 × 5 pixels and the scene 3 ×"
+        f"split.partition = {tmp_path}/partition.mat: is 3 × 5 pixels, but the scene is 3 ×"
     )
 
 
@@ -220,36 +222,36 @@ def test_a_partition_map_of_another_size_is_refused_with_both_sizes(truth, tmp_p
 def test_ids_that_the_scene_lacks_are_refused_with_those_it_has(truth, tmp_path, name):
     masks = {"train": TRAIN, "test": TEST, name: mask_of((0, 1, 2), (2, 1, 10))}
     assert refuse(truth, read_settings(tmp_path, **masks)) == (
-        f"split.{name} = {tmp_path}/{name}.mat: labels 2, 10 are none of the scene's (1, 4, 9); "
-        "give a mask in the scene's ids"
+        f"split.{name} = {tmp_path}/{name}.mat: labels 2, 10 are not in the scene (1, 4, 9); "
+        "give a mask with the scene's labels"
     )
 
 
 def test_numbers_without_a_meaning_in_a_partition_map_are_refused_with_those_that_have_one(truth, tmp_path):
     partition = np.array([[1, 3, 7, 0], [0, 5, 0, 0], [0, 0, 0, 0]])
     assert refuse(truth, read_settings(tmp_path, partition=partition)) == (
-        f"split.partition = {tmp_path}/partition.mat: holds 5, 7; "
-        "a partition map holds 0 unused, 1 train, 2 validation, 3 test, 4 buffer"
+        f"split.partition = {tmp_path}/partition.mat: contains 5, 7; "
+        "use only 0 unused, 1 train, 2 validation, 3 test, 4 buffer"
     )
 
 
 def test_a_side_on_an_unlabelled_pixel_is_refused_with_its_place(truth, tmp_path):
     partition = np.array([[1, 3, 0, 0], [0, 0, 3, 4], [0, 0, 0, 0]])
     assert refuse(truth, read_settings(tmp_path, partition=partition)) == (
-        f"split.partition = {tmp_path}/partition.mat: 2 pixels, the first at row 1, col 2, have a side and "
-        "no label in the scene; set them to 0"
+        f"split.partition = {tmp_path}/partition.mat: 2 pixels, the first at row 1, col 2, are assigned "
+        "to a set but have no label in the scene; set them to 0"
     )
 
 
-@pytest.mark.parametrize(("name", "array"), [("train", TRAIN), ("test", TEST)])
-def test_an_empty_mask_is_refused(truth, tmp_path, name, array):
-    masks = {"train": TRAIN, "test": TEST, name: np.zeros_like(array)}
-    assert f"no {name} pixel is left" in refuse(truth, read_settings(tmp_path, **masks))
+@pytest.mark.parametrize(("name", "what"), [("train", "training"), ("test", "test")])
+def test_an_empty_mask_is_refused(truth, tmp_path, name, what):
+    masks = {"train": TRAIN, "test": TEST, name: np.zeros_like(TRAIN)}
+    assert f"the {what} set is empty" in refuse(truth, read_settings(tmp_path, **masks))
 
 
 def test_a_partition_map_without_test_pixels_is_refused(truth, tmp_path):
     message = refuse(truth, read_settings(tmp_path, partition=np.where(LABELS == 9, 1, 0)))
-    assert message.startswith("split: no test pixel is left; ")
+    assert message.startswith("split: the test set is empty; ")
 
 
 @pytest.mark.parametrize("name", ["train", "test"])
@@ -292,7 +294,7 @@ def test_both_masks_or_one_partition_map_must_be_given(given_):
     with pytest.raises(ConfigError) as caught:
         read_config(f"split={{kind: masks, {given_}}}")
     message = str(caught.value)
-    assert message.endswith(": split: give train: FILE and test: FILE, or partition: FILE alone")
+    assert message.endswith(": split: give train: FILE and test: FILE, or only partition: FILE")
     assert "\n" not in message
 
 
@@ -300,8 +302,8 @@ def test_both_masks_or_one_partition_map_must_be_given(given_):
     ("given_", "key", "problem"),
     [
         ("train: a, test: b, partition_key: c", "partition_key", "has no effect without partition: FILE"),
-        ("partition: a, train_key: c", "train_key", "has no effect beside partition: FILE"),
-        ("partition: a, test_key: c", "test_key", "has no effect beside partition: FILE"),
+        ("partition: a, train_key: c", "train_key", "has no effect with partition: FILE"),
+        ("partition: a, test_key: c", "test_key", "has no effect with partition: FILE"),
     ],
 )
 def test_a_key_without_its_file_is_refused_by_name(given_, key, problem):
@@ -328,7 +330,8 @@ def test_the_fixed_split_of_indian_pines_disagrees_with_the_public_labels_at_256
     truth, split = load_public_split("indian-pines", f"{file}:TR", f"{file}:TE")
     assert (len(split.train), len(split.test), len(split.buffer)) == (695, 9671, 0)
     assert split.notes == (
-        "the masks disagree with the scene's labels at 26 training and 230 test pixels; the masks hold",
+        "the masks disagree with the scene's labels at 26 training and 230 test pixels; "
+        "the masks take precedence",
     )
     masks = scipy.io.loadmat(REAL_SCENES / "indian_pines" / file)
     for side, key in ((split.train, "TR"), (split.test, "TE")):
@@ -377,9 +380,9 @@ def test_a_class_that_one_split_does_not_train_the_random_one_does_not_either(tr
     labels = truth.labels[split.training_side[:, 0], split.training_side[:, 1]]
     assert sorted(labels.tolist()) == [1, 1, 9, 9, 9, 9]
     assert truth.labels[split.test[:, 0], split.test[:, 1]].tolist() == [1, 4, 4]
-    assert "oats: every pixel trains, so none is left to test" in split.notes
+    assert "oats: every pixel is used for training, so none is left for testing" in split.notes
 
 
 def test_counts_for_labels_that_the_scene_lacks_are_refused(truth):
-    with pytest.raises(SplitError, match=r"per_class: labels 2, 7 are none of the scene's \(1, 4, 9\)"):
+    with pytest.raises(SplitError, match=r"per_class: labels 2, 7 are not in the scene \(1, 4, 9\)"):
         split_at_random(truth, {1: 1, 7: 1, 2: 1})

@@ -87,7 +87,7 @@ def test_a_class_of_a_single_pixel_trains_and_says_that_none_is_tested():
     labels = np.repeat([1, 2], [399, 1]).reshape(20, 20)
     split = make_split(scene_of(labels), random_split(0.1))
     assert count_labels(scene_of(labels), split.train)[2] == 1
-    assert "none is left to test" in split.notes[-1]
+    assert "none is left for testing" in split.notes[-1]
 
 
 def test_a_count_that_leaves_a_class_untested_is_refused_with_the_largest_that_does_not():
@@ -112,7 +112,7 @@ def test_the_splits_own_seed_wins_over_the_experiments(small_scene):
 
 def test_sides_that_share_a_pixel_are_refused():
     one, both = np.array([[0, 0]]), np.array([[0, 0], [3, 4]])
-    with pytest.raises(SplitError, match="1 pixels are in more than one side, the first at row 0, col 0"):
+    with pytest.raises(SplitError, match="1 pixels are in more than one set, the first at row 0, col 0"):
         Split(train=one, val=np.empty((0, 2), np.int64), test=both)
 
 
@@ -192,7 +192,7 @@ def test_a_new_scene_is_reduced_with_the_training_statistics(small_scene):
 def test_another_band_count_is_refused(small_scene):
     train = make_split(small_scene, random_split(0.3)).train
     reduction = fit_reduction(small_scene.cube, pca(), train_pixels=train)
-    with pytest.raises(SceneError, match="has 19 bands and the reduction was fitted on 20"):
+    with pytest.raises(SceneError, match="has 19 bands, but the reduction was fitted on 20"):
         reduction.apply(small_scene.cube[..., :19])
 
 

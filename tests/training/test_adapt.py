@@ -64,5 +64,7 @@ def test_a_run_says_that_batch_norm_saw_the_scene_and_its_weights_are_the_plain_
 
 
 def test_without_batch_norm_the_setting_is_refused():
-    with pytest.raises(ConfigError, match=r"train\.norm_statistics.*model\.norm: none leaves no batch norm"):
+    with pytest.raises(
+        ConfigError, match=r"train\.norm_statistics.*model\.norm: none leaves the network without batch norm"
+    ):
         load_config(DEMO, (*TINY, "model.norm=none", "train.norm_statistics=scene"))

@@ -609,7 +609,7 @@ def test_a_changed_config_scene_or_split_is_not_gone_on_with(unfinished, monkeyp
         experiment.resume(unfinished)
     folder.progress.write_text(json.dumps({**head, "device_kind": "cuda"}) + "\n")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(hsi_se.errors.TrainingError, match="--device cuda: this torch sees no GPU"):
+    with pytest.raises(hsi_se.errors.TrainingError, match="--device cuda: PyTorch found no CUDA device"):
         experiment.resume(unfinished)
     assert folder.has_checkpoint
 
