@@ -256,12 +256,13 @@ def test_the_catalogues_checksums_are_those_of_the_real_files():
     names = {
         name: file for known in KNOWN_SCENES for file in (known.cube, known.labels) for name in file.names
     }
-    checked = 0
+    checked = set()
     for path in REAL_SCENES.rglob("*.mat"):
         file = names.get(path.name)
         if file is not None and file.sha256 is not None:
             content = path.read_bytes()
             assert hashlib.sha256(content).hexdigest() == file.sha256, path
             assert len(content) == file.num_bytes
-            checked += 1
-    assert checked == 8
+            checked.add(path.name)
+    assert {"Indian_pines_corrected.mat", "SalinasA_corrected.mat", "PaviaU_gt.mat", "KSC_gt.mat"} <= checked
+    assert len(checked) >= 9

@@ -41,9 +41,11 @@ def test_auto_is_bfloat16_where_the_processor_multiplies_it(monkeypatch, capabil
     assert choose_precision("bfloat16", PROCESSOR) == "bfloat16"
 
 
-def test_a_torch_that_cannot_tell_computes_in_float32(monkeypatch):
+@pytest.mark.parametrize(("is_supported", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_where_torch_cannot_list_capabilities_onednn_decides(monkeypatch, is_supported, expected):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert choose_precision("auto", PROCESSOR) == "float32"
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: is_supported)
+    assert choose_precision("auto", PROCESSOR) == expected
 
 
 def test_this_processor_is_known_by_what_the_system_says_of_it():
