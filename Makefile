@@ -8,7 +8,7 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 BIN := .venv/bin
 SET_UP := .venv/.set-up
 
-.PHONY: install demo test quick check clean
+.PHONY: install demo test quick exhaustive check clean
 
 install: $(SET_UP)
 
@@ -26,11 +26,16 @@ demo: install
 	$(BIN)/hsi-se train configs/demo.yaml --run runs/demo --overwrite
 	$(BIN)/hsi-se eval runs/demo
 
-test: install
-	$(BIN)/python -m pytest
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-quick: install  # what is not slow, two at a time, a thread each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2
+test: install  # two files at a time, a thread each
+	$(PYTEST) -m "not exhaustive" -n 2 --dist loadfile
+
+quick: install  # what is not slow
+	$(PYTEST) -m "not slow and not exhaustive" -n 2 --dist loadfile
+
+exhaustive: install  # what `make test` leaves out
+	$(PYTEST) -m exhaustive
 
 check: install
 	$(BIN)/ruff check .
