@@ -166,7 +166,7 @@ def test_without_validation_pixels_no_report_passes_certainty_off_as_calibrated(
         assert found["is_scaled"] == is_scaled == RunFiles.read(folder).is_scaled
         for text in texts:
             assert found["about"] in text
-            assert ("The certainty is not calibrated" in text) != is_scaled
+            assert ("The confidence is not calibrated" in text) != is_scaled
             assert ("after temperature scaling" in text) == is_scaled
         assert ("Softmax of the predicted class, not calibrated" in texts[0]) != is_scaled
         assert ("Not calibrated: an order, no probabilities." in texts[0]) != is_scaled
