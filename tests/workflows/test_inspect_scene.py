@@ -80,7 +80,7 @@ def test_inspect_prints_what_it_sees_and_draws_both_pictures(inspect, files, tmp
         r"wavelengths: +unknown",
         r"nodata: +-1, in 6 pixels",
         r"CRS: +none",
-        r"note: 6 pixels hold nodata; \d+ of them had a label and are left out",
+        r"note: 6 pixels are nodata; \d+ of them are labelled and were excluded",
     ):
         assert re.search(line, out), line
     labels = np.load(files[1])
