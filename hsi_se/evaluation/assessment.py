@@ -65,8 +65,8 @@ class Assessment:
         if not self.clears_floor:
             found = (
                 f"The network does not exceed the location floor ({100 * network:.2f} % against "
-                f"{100 * floor:.2f} %): a classifier that knows only row and column does at least as well, "
-                "so the accuracy is not evidence that the network uses the spectra."
+                f"{100 * floor:.2f} %): row and column alone do at least as well, so the accuracy does not "
+                "show that the network uses the spectra."
             )
         else:
             found = (

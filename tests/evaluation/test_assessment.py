@@ -39,7 +39,7 @@ def test_a_network_below_the_floor_is_told_so_in_words(small_scene):
     assessment = assess_with(small_scene, random_split(small_scene), accuracy=0.5)
     assert not assessment.clears_floor
     assert "does not exceed the location floor" in assessment.verdict
-    assert "not evidence that the network uses the spectra" in assessment.verdict
+    assert "does not show that the network uses the spectra" in assessment.verdict
     assert assessment.values()["clears_location_floor"] is False
 
 

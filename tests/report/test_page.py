@@ -383,8 +383,8 @@ def test_a_pixel_moved_by_keys_stays_in_sight(reader, scene):
 
 
 def test_the_mouse_zooms_at_its_place_pans_and_keeps_a_pixel(reader):
-    box = reader.page.locator("#map").bounding_box()
     reader.hover(8, 9)
+    box = reader.page.locator("#map").bounding_box()  # after the page has scrolled to the map
     before, scale = reader.screen(8, 9), reader.view()[2]
     reader.page.mouse.wheel(0, -500)
     reader.settle()
