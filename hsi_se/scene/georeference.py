@@ -20,7 +20,7 @@ class Georeference:
 
     @property
     def pixel_area_m2(self) -> float | None:
-        """Returns the area of a pixel in map units of m²; None for unknown systems or those in degrees.
+        """Returns the area of a pixel in m²; None if the coordinate system is unknown or in degrees.
 
         Without rasterio, only UTM on WGS 84 (`EPSG:326xx` and `EPSG:327xx`) is recognised.
         """

@@ -51,7 +51,7 @@ def compare_wavelengths(
     return ()
 
 
-NATURAL_COLOUR_NM = (640, 550, 460)
+NATURAL_COLOUR_NM = (640, 550, 460)  # red, green, blue
 _FALSE_COLOUR = (0.4, 0.2, 0.1)  # fractions of the number of bands
 _IN_WORDS = re.compile(r"(\d[\d.]*)\s*(nm|nano\w*|um|µm|micro\w*)\b", re.IGNORECASE)
 _NANOMETRES = {  # by the beginning of the unit's name, longer ones first

@@ -153,7 +153,10 @@ def test_list_and_show_tell_every_scene(inspect):
 def test_fetch_of_a_scene_behind_a_registration_exits_with_2(inspect):
     code, out, err = inspect("fetch", "houston-2013")
     assert (code, out) == (2, "")
-    assert "ask there, then put 2013_IEEE_GRSS_DF_Contest_CASI.tif and houston_gt.mat into datasets" in err
+    assert (
+        "download them there and put 2013_IEEE_GRSS_DF_Contest_CASI.tif and houston_gt.mat into datasets"
+        in err
+    )
 
 
 @needs_real_scenes
