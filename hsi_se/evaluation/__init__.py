@@ -1,1 +1,1 @@
-"""Evaluation: what the test pixels say, and how far it may be believed."""
+"""Measures accuracy on the test pixels, compares it with baselines and estimates its uncertainty."""

@@ -1,6 +1,6 @@
-"""Areas and accuracies of a map, corrected for the map's errors, with 95 % intervals.
+"""Estimates class areas and map accuracy, adjusted for the map's errors, with 95 % intervals.
 
-Axes: i map class (the stratum, as called), k true class; both run over the same C classes.
+Axes: i map class (the stratum), k reference class; both run over the same C classes.
 """
 
 from dataclasses import dataclass
@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from hsi_se.evaluation.metrics import Fractions
 
 AREA_CAVEAT = (
-    "Valid only if the test pixels are a probability sample of the map. Labelled pixels of a benchmark scene "
-    "are not: somebody chose the fields. Over the whole map the estimate takes unlabelled pixels to err as "
-    "labelled ones do, and its intervals do not know how far they differ."
+    "Valid only if the test pixels are a probability sample of the map. Benchmark labels are not a "
+    "probability sample: the fields were chosen by hand. The estimate for the whole map assumes that "
+    "unlabelled pixels are misclassified as often as labelled ones; its intervals do not include the error "
+    "of this assumption."
 )
-_NORMAL_95 = 1.96  # as the paper rounds it
+_NORMAL_95 = 1.96  # rounded as in the paper
 _M2_PER_HECTARE = 10_000
 
 Quantity = TypeVar("Quantity", float, Fractions)
@@ -24,28 +25,28 @@ Quantity = TypeVar("Quantity", float, Fractions)
 
 @dataclass(frozen=True, eq=False)
 class Estimate(Generic[Quantity]):
-    """A number, or one for each class, with its standard error; NaN where it cannot be computed."""
+    """An estimate, overall or per class, with its standard error; NaN where it cannot be computed."""
 
     value: Quantity
     standard_error: Quantity
 
     @property
     def margin(self) -> Quantity:
-        """Half the width of the 95 % interval: 1.96 standard errors."""
+        """Returns half the width of the 95 % interval: 1.96 standard errors."""
         return self.standard_error * _NORMAL_95
 
 
 @dataclass(frozen=True, eq=False)
 class AreaEstimate:
-    """What a map and its test pixels say together about the area of each class.
+    """The area of each class and the accuracy of a map, estimated from the map and its test pixels.
 
     Attributes:
-        mapped_pixels: `(C,)` pixels the map calls each class.
-        pixel_area_m2: area of one pixel, if known.
-        proportion: `(C,)` share of the map's area that truly is each class (eqs. 9 and 10).
-        overall_accuracy: share of the map's area that is called right (eqs. 1 and 5).
-        users_accuracy: `(C,)` of the area called a class, the share that is (eqs. 2 and 6).
-        producers_accuracy: `(C,)` of the area of a class, the share called so (eqs. 3 and 7).
+        mapped_pixels: `(C,)` pixels that the map assigns to each class.
+        pixel_area_m2: area of one pixel in m², if known.
+        proportion: `(C,)` fraction of the map's area that truly belongs to each class (eqs. 9 and 10).
+        overall_accuracy: fraction of the map's area that is classified correctly (eqs. 1 and 5).
+        users_accuracy: `(C,)` fraction of the area mapped as a class that belongs to it (eqs. 2 and 6).
+        producers_accuracy: `(C,)` fraction of a class's true area that is mapped as it (eqs. 3 and 7).
     """
 
     mapped_pixels: NDArray[np.int64]
@@ -57,12 +58,12 @@ class AreaEstimate:
 
     @property
     def pixels(self) -> Estimate[Fractions]:
-        """`(C,)` true area in pixels (eq. 11)."""
+        """Returns the estimated true area of each class in pixels, `(C,)` (eq. 11)."""
         return self._scale(float(self.mapped_pixels.sum()))
 
     @property
     def hectares(self) -> Estimate[Fractions] | None:
-        """`(C,)` true area in hectares; None where the area of a pixel is not known."""
+        """Returns the estimated true area in hectares, `(C,)`; None if the area of a pixel is unknown."""
         if self.pixel_area_m2 is None:
             return None
         return self._scale(float(self.mapped_pixels.sum()) * self.pixel_area_m2 / _M2_PER_HECTARE)
@@ -77,51 +78,53 @@ def estimate_area(
     mapped_pixels: NDArray[np.integer],
     pixel_area_m2: float | None = None,
 ) -> AreaEstimate:
-    """Returns the stratified estimates of Olofsson et al. 2014, whose strata are the map's classes.
+    """Returns the stratified estimates of Olofsson et al. 2014, with the map's classes as strata.
 
     Good practices for estimating area and assessing accuracy of land change, Remote Sensing of
     Environment 148, https://doi.org/10.1016/j.rse.2014.02.015, eqs. 1-7 and 9-11.
 
-    Valid only where the test pixels are a probability sample of the pixels in `mapped_pixels`: drawn at
-    random within each map class, or from all, the classes then being post-strata. The labelled pixels
-    of a benchmark scene are no such sample of the scene, for they lie where somebody chose to label; a
-    random draw from them stands for the labelled area alone, whose classes are known. Over a whole map the
-    estimate then takes the unlabelled pixels to err as the labelled ones do, which the reports say.
-    Test pixels close together err together; the intervals know nothing of that.
+    The estimates are valid only if the test pixels are a probability sample of the pixels counted in
+    `mapped_pixels`. They may be drawn at random within each map class, or from all pixels; the map
+    classes are then post-strata. The labelled pixels of a benchmark scene are not such a sample,
+    because the fields were chosen by hand. A random draw from them represents only the labelled area.
+    For a whole map, the estimate then assumes that unlabelled pixels are misclassified as often as
+    labelled ones; the reports state this assumption. Neighbouring test pixels tend to share their
+    errors, which the intervals ignore.
 
-    A class that the map holds but that only one test pixel is called leaves its share of every variance
-    unknown: all standard errors are NaN but those of the other classes' user's accuracies. Where no
-    test pixel is called so, the areas, the overall and all producer's accuracies are NaN too. A class
-    estimated to cover nothing has no producer's accuracy.
+    If the map contains a class that was predicted for only one test pixel, the variance within this
+    class is unknown. All standard errors are then NaN, except those of the other classes' user's
+    accuracies. If it was predicted for no test pixel, the areas, the overall accuracy and all
+    producer's accuracies are NaN as well. The producer's accuracy of a class whose estimated area is
+    zero is NaN.
 
     Args:
-        confusion: `(C, C)` counts of test pixels, rows the truth, columns the map, as everywhere in
-            this package; the paper's error matrix is its transpose.
-        mapped_pixels: `(C,)` pixels that the map calls each class.
-        pixel_area_m2: area of one pixel, if known.
+        confusion: `(C, C)` counts of test pixels; rows are the reference, columns the map, as
+            everywhere in this package. The paper's error matrix is its transpose.
+        mapped_pixels: `(C,)` pixels that the map assigns to each class.
+        pixel_area_m2: area of one pixel in m², if known.
 
     Raises:
-        ValueError: A class has more test pixels than the map has pixels of it.
+        ValueError: more test pixels were predicted as a class than `mapped_pixels` counts for it.
     """
     sample = confusion.T  # (i, k), as in the paper
     num_sampled = sample.sum(axis=1)
     if (num_sampled > mapped_pixels).any():
         worst = int(np.argmax(num_sampled - mapped_pixels))
         raise ValueError(
-            f"mapped_pixels[{worst}] = {mapped_pixels[worst]}, but the map calls {num_sampled[worst]} "
-            "test pixels so; count the pixels of the map that the test pixels were drawn from"
+            f"mapped_pixels[{worst}] = {mapped_pixels[worst]}: {num_sampled[worst]} test pixels are "
+            "mapped as this class; count all pixels of the map from which the test pixels were drawn"
         )
     weight = mapped_pixels / mapped_pixels.sum()
     is_mapped = mapped_pixels[:, None] > 0
-    with np.errstate(invalid="ignore"):  # too few test pixels are 0 / 0
+    with np.errstate(invalid="ignore"):  # 0 / 0 where a class has too few test pixels
         share = sample / num_sampled[:, None]
         share_variance = share * (1 - share) / (num_sampled[:, None] - 1)
-        # A class that the map does not hold weighs nothing, and cannot have been sampled.
+        # A class absent from the map has weight 0 and no test pixels: its 0 · NaN must be 0.
         proportion = np.where(is_mapped, weight[:, None] * share, 0)  # eq. 4
         variance = np.where(is_mapped, weight[:, None] ** 2 * share_variance, 0)
         adjusted = proportion.sum(axis=0)
         producers = np.diag(proportion) / adjusted
-        # Eq. 7: area of class k counts 1 - P where it is called k, and -P where it is called another.
+        # Eq. 7: the residual of class k is 1 - P where it is mapped as k and -P elsewhere.
         residual = np.where(np.eye(len(weight), dtype=bool), 1 - producers, -producers)
         producers_error = np.sqrt((residual**2 * variance).sum(axis=0)) / adjusted
     return AreaEstimate(

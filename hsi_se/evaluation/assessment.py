@@ -1,4 +1,4 @@
-"""Everything that is said of one run: its accuracies, what they must beat, and how sure the network is."""
+"""Assesses one run: accuracy, baselines, leakage, calibration, rejection and class areas."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -29,16 +29,17 @@ REPORTED_COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.5)
 
 @dataclass(frozen=True, eq=False)
 class Assessment:
-    """One run on its test pixels, and beside it what a reader needs to weigh it.
+    """The results of one run on its test pixels, with the baselines needed to interpret them.
 
     Attributes:
         evaluation: the network's accuracies.
-        unsmoothed: the same before `prediction.smoothing`; None where the config asks for none.
+        unsmoothed: the accuracies before `prediction.smoothing`; None without smoothing.
         audit: the split's leakage and location floor.
-        spectral_baseline: a support vector machine on the centre pixels.
-        temperature: fitted on the validation pixels; 1 leaves the network's confidence as it is.
-        calibration, calibration_scaled: reliability on the test pixels, before and after it.
-        rejection: accuracy of the test pixels that are left when the least certain are rejected.
+        spectral_baseline: accuracies of a support vector machine on the centre pixels.
+        temperature: fitted on the validation pixels; 1 leaves the network's confidence unchanged.
+        calibration, calibration_scaled: reliability on the test pixels before and after temperature
+            scaling.
+        rejection: accuracy of the remaining test pixels when the least confident ones are rejected.
         area: the area of each class, adjusted for the map's errors.
     """
 
@@ -58,14 +59,14 @@ class Assessment:
 
     @property
     def verdict(self) -> str:
-        """What may be concluded, in words."""
+        """Returns what may be concluded from the run, in two sentences."""
         network, floor = self.evaluation.overall_accuracy, self.audit.location_floor.overall_accuracy
         leaking = self.audit.leakage.test_patches_with_train_pixels
         if not self.clears_floor:
             found = (
-                f"The network does not clear the location floor ({100 * network:.2f} % against "
-                f"{100 * floor:.2f} %): knowing only row and column does as well, so nothing has been shown "
-                "about the spectra."
+                f"The network does not exceed the location floor ({100 * network:.2f} % against "
+                f"{100 * floor:.2f} %): row and column alone do at least as well, so the accuracy does not "
+                "show that the network uses the spectra."
             )
         else:
             found = (
@@ -74,15 +75,15 @@ class Assessment:
             )
         if leaking > 0:
             return (
-                f"{found} {100 * leaking:.1f} % of the test patches contain pixels of the training side: "
-                "the accuracy says how well a map is completed between known pixels, not how well new "
-                "ground is classified."
+                f"{found} {100 * leaking:.1f} % of the test patches contain training pixels: the accuracy "
+                "measures how well the map is filled in between known pixels, not how well unseen areas "
+                "are classified."
             )
-        return f"{found} No test patch contains a pixel of the training side."
+        return f"{found} No test patch contains a training pixel."
 
     @property
     def about_certainty(self) -> str:
-        """How far the network's confidence may be believed, in words."""
+        """Returns how well the network's confidence is calibrated, in words."""
         return describe_calibration(
             self.calibration.ece,
             self.calibration_scaled.ece,
@@ -91,12 +92,12 @@ class Assessment:
         )
 
     def _classes(self) -> list[tuple[int, int, str]]:
-        """Each class's place in the arrays, its label and its name."""
+        """Returns the array index, label and name of each class."""
         pairs = zip(self.evaluation.class_ids, self.evaluation.class_names, strict=True)
-        return [(place, label, name) for place, (label, name) in enumerate(pairs)]
+        return [(index, label, name) for index, (label, name) in enumerate(pairs)]
 
     def values(self) -> dict[str, Any]:
-        """Returns what `report.json` holds of it: fractions, counts, and null for what has no value."""
+        """Returns the contents of `report.json`: fractions, counts, and None for undefined values."""
         baseline = self.spectral_baseline
         return {
             **accuracies(self.evaluation),
@@ -113,12 +114,12 @@ class Assessment:
                 {
                     "label": label,
                     "name": name,
-                    "support": int(self.evaluation.support[place]),
-                    "producers_accuracy": number_or_none(self.evaluation.producers_accuracy[place]),
-                    "users_accuracy": number_or_none(self.evaluation.users_accuracy[place]),
-                    "f1": number_or_none(self.evaluation.f1[place]),
+                    "support": int(self.evaluation.support[index]),
+                    "producers_accuracy": number_or_none(self.evaluation.producers_accuracy[index]),
+                    "users_accuracy": number_or_none(self.evaluation.users_accuracy[index]),
+                    "f1": number_or_none(self.evaluation.f1[index]),
                 }
-                for place, label, name in self._classes()
+                for index, label, name in self._classes()
             ],
             "confusion_matrix": self.evaluation.confusion.tolist(),
             "calibration": {
@@ -138,11 +139,11 @@ class Assessment:
                 {
                     "label": label,
                     "name": name,
-                    "mapped_pixels": int(self.area.mapped_pixels[place]),
-                    "adjusted_pixels": number_or_none(self.area.pixels.value[place]),
-                    "margin_95": number_or_none(self.area.pixels.margin[place]),
+                    "mapped_pixels": int(self.area.mapped_pixels[index]),
+                    "adjusted_pixels": number_or_none(self.area.pixels.value[index]),
+                    "margin_95": number_or_none(self.area.pixels.margin[index]),
                 }
-                for place, label, name in self._classes()
+                for index, label, name in self._classes()
             ],
             "area_adjusted_accuracy": {
                 "overall_accuracy": number_or_none(self.area.overall_accuracy.value),
@@ -164,13 +165,13 @@ def assess(
     """Returns the assessment of a network's logits on the test pixels.
 
     Args:
-        truth: the labels that the split goes by (`Split.relabel`).
-        split: the pixels.
-        logits: `(rows, cols, C)` of every pixel of the scene.
-        unsmoothed: the same before `prediction.smoothing`.
-        components: `(rows, cols, k)` what the network saw.
-        config: the experiment's.
-        pixel_area_m2: area of a pixel on the ground, where known.
+        truth: the labels used by the split (`Split.relabel`).
+        split: training, validation and test pixels.
+        logits: `(rows, cols, C)` network output for every pixel of the scene.
+        unsmoothed: `(rows, cols, C)` network output before `prediction.smoothing`.
+        components: `(rows, cols, k)` the network's input, before patches are cut.
+        config: the experiment's config.
+        pixel_area_m2: area of a pixel on the ground in m², if known.
     """
     ids, names = truth.class_ids.tolist(), [truth.class_names[label] for label in truth.class_ids.tolist()]
     at_test = _at(split.test)

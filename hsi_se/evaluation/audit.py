@@ -1,4 +1,4 @@
-"""What a split says before anything is trained: its counts, its leakage and its location floor."""
+"""Audits a split before training: pixel counts, leakage and location floor."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,14 +16,14 @@ from hsi_se.scene.scene import GroundTruth
 
 @dataclass(frozen=True, eq=False)
 class SplitAudit:
-    """One split at one patch size.
+    """The audit of one split at one patch size.
 
     Attributes:
         split: the pixels.
-        leakage: what the test patches hold of the training side.
-        location_floor: the accuracies of 1-nearest-neighbour on (row, col).
-        counts: `(C, 4)` pixels of each class that train, validate, test, or are lost to the buffer.
-        class_ids, class_names: of the C classes.
+        leakage: how many training pixels the test patches contain.
+        location_floor: accuracies of a 1-nearest-neighbour classifier on (row, col).
+        counts: `(C, 4)` training, validation, test and buffer pixels of each class.
+        class_ids, class_names: labels and names of the C classes.
     """
 
     split: Split
@@ -40,16 +40,16 @@ class SplitAudit:
         return self.location_floor.class_names
 
     def values(self) -> dict[str, Any]:
-        """Returns what JSON holds of it, under the keys of `report.json`."""
+        """Returns the audit as JSON values, under the keys used in `report.json`."""
         totals = self.counts.sum(axis=0).tolist()
-        sides = ("num_train", "num_val", "num_test", "num_buffer")
+        keys = ("num_train", "num_val", "num_test", "num_buffer")
         return {
-            **dict(zip(sides, totals, strict=True)),
+            **dict(zip(keys, totals, strict=True)),
             "split_digest": self.split.digest,
             "leakage": asdict(self.leakage),
             "location_floor": accuracies(self.location_floor),
             "split_per_class": [
-                {"label": label, "name": name, **dict(zip(sides, row, strict=True))}
+                {"label": label, "name": name, **dict(zip(keys, row, strict=True))}
                 for label, name, row in zip(
                     self.class_ids, self.class_names, self.counts.tolist(), strict=True
                 )
@@ -59,21 +59,21 @@ class SplitAudit:
 
 
 def audit_split(truth: GroundTruth, split: Split, config: Config) -> SplitAudit:
-    """Returns the audit of a split under a config's patch size and reduction.
+    """Returns the audit of a split for a config's patch size and reduction.
 
     Args:
-        truth: the labels that the split goes by (`Split.relabel`).
+        truth: the labels used by the split (`Split.relabel`).
         split: the pixels.
-        config: its `patch`, `prediction` and `reduction` sections are used; with smoothing, a test pixel's
-            patch is counted with what the filter reaches.
+        config: its `patch`, `prediction` and `reduction` sections are used. With smoothing, the window
+            counted for a test pixel includes the reach of the filter.
     """
     saw_test = isinstance(config.reduction, PcaReduction) and config.reduction.fit_on == "scene"
     counts = [
         np.bincount(
-            np.searchsorted(truth.class_ids, truth.labels[side[:, 0], side[:, 1]]),
+            np.searchsorted(truth.class_ids, truth.labels[pixels[:, 0], pixels[:, 1]]),
             minlength=truth.num_classes,
         )
-        for side in (split.train, split.val, split.test, split.buffer)
+        for pixels in (split.train, split.val, split.test, split.buffer)
     ]
     return SplitAudit(
         split=split,
@@ -86,7 +86,7 @@ def audit_split(truth: GroundTruth, split: Split, config: Config) -> SplitAudit:
 
 
 def accuracies(evaluation: Evaluation) -> dict[str, float | None]:
-    """Returns OA, AA and κ as fractions, under the keys that `report.json` uses for the network's."""
+    """Returns OA, AA and κ as fractions, under the keys used in `report.json`; κ is None if undefined."""
     return {
         "overall_accuracy": evaluation.overall_accuracy,
         "average_accuracy": evaluation.average_accuracy,

@@ -1,4 +1,4 @@
-"""What a pixel's place alone, or its spectrum alone, would reach: the two numbers a patch must beat."""
+"""Fits two baselines for the network: one uses only a pixel's position, one only its spectrum."""
 
 import warnings
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from hsi_se.scene.scene import GroundTruth
 
 
 def evaluate_location_floor(truth: GroundTruth, split: Split) -> Evaluation:
-    """Returns the accuracies of 1-nearest-neighbour on (row, col) alone.
+    """Returns the test accuracies of a 1-nearest-neighbour classifier on (row, col) alone.
 
-    It is fitted on the training side, validation pixels included, and sees no spectrum.
+    It is fitted on the training and validation pixels and sees no spectra.
 
     Args:
-        truth: the labels that the split goes by (`Split.relabel`).
-        split: where they are known, and where they are asked for.
+        truth: the labels used by the split (`Split.relabel`).
+        split: the pixels to fit on and to test on.
     """
     known = split.training_side
     neighbour = KNeighborsClassifier(n_neighbors=1).fit(known, truth.labels[known[:, 0], known[:, 1]])
@@ -32,7 +32,7 @@ def evaluate_location_floor(truth: GroundTruth, split: Split) -> Evaluation:
 
 @dataclass(frozen=True)
 class SpectralBaseline:
-    """The accuracies of the support vector machine, and the parameters that tuning chose."""
+    """Test accuracies of the support vector machine, with its tuned parameters C and gamma."""
 
     evaluation: Evaluation
     c: float
@@ -42,17 +42,17 @@ class SpectralBaseline:
 def evaluate_spectral_baseline(
     truth: GroundTruth, split: Split, components: NDArray[np.float32], *, seed: int
 ) -> SpectralBaseline:
-    """Returns the accuracies of an RBF support vector machine on the centre pixels alone.
+    """Returns the test accuracies of an RBF support vector machine on the centre pixels alone.
 
-    It is scaled, tuned (three-fold cross-validation over C and gamma) and fitted on the training
-    side, and sees each pixel's components without its neighbours. Where the training side has a
-    single class there is nothing to fit: every pixel is called it, and c and gamma are 0.
+    Its input is the components of each pixel, without its neighbours. It is scaled, tuned (three-fold
+    cross-validation over C and gamma) and fitted on the training and validation pixels. If these
+    contain a single class, every test pixel is predicted as that class, and c and gamma are 0.
 
     Args:
-        truth: the labels that the split goes by (`Split.relabel`).
-        split: where they are known, and where they are asked for.
-        components: `(rows, cols, k)` what the network sees, before it is cut into patches.
-        seed: decides the folds, and the pixels that a large training side is tuned on.
+        truth: the labels used by the split (`Split.relabel`).
+        split: the pixels to fit on and to test on.
+        components: `(rows, cols, k)` the network's input, before patches are cut.
+        seed: determines the folds, and the pixels used for tuning when there are more than 2000.
     """
     known = split.training_side
     x, y = components[known[:, 0], known[:, 1]], truth.labels[known[:, 0], known[:, 1]]
@@ -71,10 +71,10 @@ def _evaluate(truth: GroundTruth, split: Split, predicted: NDArray[np.int32]) ->
     return evaluate_labels(true, predicted, class_ids=ids, class_names=names)
 
 
-# Powers that the field's SVM papers search; gamma is relative to 1 / components.
+# The powers usually searched in SVM papers of this field; gamma is relative to 1 / components.
 _GRID_C = (1.0, 10.0, 100.0, 1000.0)
 _GRID_GAMMA = (0.25, 1.0, 4.0)
-_MAX_TUNING_PIXELS = 2000  # the grid is searched on a stratified part of a larger training side
+_MAX_TUNING_PIXELS = 2000  # a larger set is subsampled, stratified by class
 _FOLDS = 3
 
 
@@ -86,16 +86,16 @@ def fit_svm(
     c: float | None = None,
     gamma: float | None = None,
 ) -> Pipeline:
-    """Returns an RBF support vector machine behind a scaler to zero mean and unit variance.
+    """Fits an RBF support vector machine on inputs scaled to zero mean and unit variance.
 
-    What is not given is tuned by three-fold cross-validation, on 2000 pixels at most.
+    Parameters that are not given are tuned by three-fold cross-validation on at most about 2000 pixels.
 
     Args:
-        x: `(n, k)` spectra.
-        y: `(n,)` classes, at least two of them.
-        seed: decides the folds, and the pixels that a large training side is tuned on.
-        c: the penalty C, and
-        gamma: of the kernel exp(-γ |x - x'|²) on scaled components; tuned where None.
+        x: `(n, k)` spectra or components.
+        y: `(n,)` classes; at least two different ones.
+        seed: determines the folds, and the pixels used for tuning when there are more than 2000.
+        c: the penalty C; tuned if None.
+        gamma: γ of the kernel exp(-γ |x - x'|²) on scaled components; tuned if None.
     """
     if c is None or gamma is None:
         c, gamma = _tune(x, y, seed=seed, c=c, gamma=gamma)
@@ -105,7 +105,10 @@ def fit_svm(
 def _tune(
     x: NDArray[np.float32], y: NDArray[np.integer], *, seed: int, c: float | None, gamma: float | None
 ) -> tuple[float, float]:
-    """C and gamma by cross-validation; the middle of the grid where two classes do not reach every fold."""
+    """Returns C and gamma by cross-validation.
+
+    If fewer than two classes have a pixel for every fold, C is 100 and gamma 1 / components.
+    """
     num_components = x.shape[1]
     classes, counts = np.unique(y, return_counts=True)
     if (counts >= _FOLDS).sum() < 2:
@@ -122,7 +125,7 @@ def _tune(
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
     search = GridSearchCV(make_pipeline(StandardScaler(), SVC()), grid, cv=folds, refit=False)
     with warnings.catch_warnings():
-        # A class smaller than the folds is missing from some; the fit on all pixels still has it.
+        # A class with fewer pixels than folds is missing from some folds, but not from the final fit.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         search.fit(x[tuned_on], y[tuned_on])
     return float(search.best_params_["svc__C"]), float(search.best_params_["svc__gamma"])

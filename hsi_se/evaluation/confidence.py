@@ -1,6 +1,6 @@
-"""How far a pixel's confidence may be believed: temperature scaling, calibration and rejection.
+"""Measures how reliable a network's confidence is: temperature scaling, calibration and rejection.
 
-Axes: n pixels, c classes. A pixel's confidence is the probability of the class it is called.
+Axes: n pixels, c classes. A pixel's confidence is the probability of its predicted class.
 """
 
 from dataclasses import dataclass
@@ -17,17 +17,18 @@ _MAX_TEMPERATURE = 20.0
 
 
 def fit_temperature(logits: NDArray[np.floating], truth: NDArray[np.integer]) -> float:
-    """Returns the T in [0.05, 20] that makes softmax(logits / T) likeliest; fit it on validation pixels.
+    """Returns the temperature T in [0.05, 20] that maximises the likelihood of softmax(logits / T).
 
     Guo et al. 2017, On Calibration of Modern Neural Networks, https://arxiv.org/abs/1706.04599, sec. 4.2.
+    Fit it on validation pixels.
 
-    T is 1 where the pixels cannot tell: there are fewer than two, every logit of each is the same, or
-    every one is called right. In the last case the likelihood only grows as T falls, so it has no
-    maximum, and the smallest T would turn all confidences into 1 and lose their order.
+    T is 1 if the pixels cannot determine it: there are fewer than two, all logits of each pixel are
+    equal, or every pixel is classified correctly. In the last case the likelihood grows without a
+    maximum as T falls; the smallest T would turn all confidences into 1 and lose their order.
 
     Args:
-        logits: `(n, c)`.
-        truth: `(n,)` classes 0..c-1.
+        logits: `(n, c)` network output.
+        truth: `(n,)` true classes 0..c-1.
     """
     pixels = np.arange(len(truth))
     scores = np.asarray(logits, dtype=np.float64)
@@ -38,7 +39,7 @@ def fit_temperature(logits: NDArray[np.floating], truth: NDArray[np.integer]) ->
         log_probabilities = log_softmax(scores / np.exp(log_temperature), axis=1)
         return -float(log_probabilities[pixels, truth].mean())
 
-    # The loss is convex in 1 / T, so along log T it has one valley and a bounded search finds it.
+    # The loss is convex in 1 / T, so it has a single minimum along log T.
     found = minimize_scalar(
         loss, bounds=(np.log(_MIN_TEMPERATURE), np.log(_MAX_TEMPERATURE)), method="bounded"
     )
@@ -46,28 +47,28 @@ def fit_temperature(logits: NDArray[np.floating], truth: NDArray[np.integer]) ->
 
 
 def is_scaled(temperature: float) -> bool:
-    """Whether validation pixels have had a say in the confidence; see `fit_temperature`."""
+    """Returns whether the validation pixels determined the temperature; see `fit_temperature`."""
     return temperature != 1
 
 
 def to_probabilities(logits: NDArray[np.floating], *, temperature: float = 1.0) -> Fractions:
-    """Returns softmax(logits / temperature) over the last axis, which ranks the classes as the logits do.
+    """Returns softmax(logits / temperature) over the last axis; the order of the classes is unchanged.
 
-    In double precision: single precision rounds confidences near 1 to 1 and loses their order.
+    Computed in double precision, because single precision would round confidences near 1 to 1.
     """
     return np.asarray(softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=-1))
 
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """How accurate the pixels of each bin of confidence are.
+    """Accuracy and mean confidence of the pixels in each confidence bin.
 
     Attributes:
-        bin_edges: `(bins + 1,)` from 0 to 1; a bin holds its upper edge and not its lower one.
-        mean_confidence: `(bins,)`, NaN where a bin is empty.
-        accuracy: `(bins,)` share called right, NaN where a bin is empty.
-        count: `(bins,)` pixels.
-        ece: expected calibration error: the mean over pixels of their bin's |accuracy - confidence|.
+        bin_edges: `(bins + 1,)` from 0 to 1; a bin includes its upper edge but not its lower one.
+        mean_confidence: `(bins,)`; NaN for an empty bin.
+        accuracy: `(bins,)` fraction classified correctly; NaN for an empty bin.
+        count: `(bins,)` number of pixels.
+        ece: expected calibration error: |accuracy - confidence| of the bins, averaged over pixels.
     """
 
     bin_edges: Fractions
@@ -80,10 +81,15 @@ class Reliability:
 def measure_calibration(
     probabilities: NDArray[np.floating], truth: NDArray[np.integer], *, num_bins: int = 15
 ) -> Reliability:
-    """Returns the reliability of probabilities `(n, c)` for classes 0..c-1 `(n,)`, n ≥ 1.
+    """Returns the reliability of predicted probabilities in bins of equal width.
 
-    Bins of equal width, Guo et al. 2017, eqs. 1-3. The error depends on the number of bins: compare
-    errors of the same number only.
+    Guo et al. 2017, On Calibration of Modern Neural Networks, https://arxiv.org/abs/1706.04599, eqs. 1-3.
+    The error depends on the number of bins: compare only errors computed with the same number.
+
+    Args:
+        probabilities: `(n, c)` with n ≥ 1.
+        truth: `(n,)` true classes 0..c-1.
+        num_bins: number of bins between 0 and 1.
     """
     confidence = np.asarray(probabilities.max(axis=1), dtype=np.float64)
     is_correct = probabilities.argmax(axis=1) == truth
@@ -92,7 +98,7 @@ def measure_calibration(
     count = np.bincount(bins, minlength=num_bins)
     sum_confidence = np.bincount(bins, weights=confidence, minlength=num_bins)
     num_correct = np.bincount(bins, weights=is_correct, minlength=num_bins)
-    with np.errstate(invalid="ignore"):  # an empty bin is 0 / 0
+    with np.errstate(invalid="ignore"):  # 0 / 0 in an empty bin
         mean_confidence = sum_confidence / count
         accuracy = num_correct / count
     ece = float(np.abs(num_correct - sum_confidence).sum() / len(truth))
@@ -100,7 +106,13 @@ def measure_calibration(
 
 
 def describe_calibration(error: float, scaled_error: float, *, temperature: float, num_val: int) -> str:
-    """Expected calibration errors before and after temperature scaling, or why there was none, in words."""
+    """Returns a sentence on calibration: the errors before and after scaling, or why none was fitted.
+
+    Args:
+        error, scaled_error: expected calibration errors before and after scaling, fractions.
+        temperature: the fitted temperature; 1 if none could be fitted.
+        num_val: number of validation pixels.
+    """
     if is_scaled(temperature):
         return (
             f"Expected calibration error {100 * error:.2f} %, and {100 * scaled_error:.2f} % after "
@@ -108,20 +120,20 @@ def describe_calibration(error: float, scaled_error: float, *, temperature: floa
         )
     reason = "there are no validation pixels to fit a temperature on"
     if num_val:
-        reason = f"the {num_val:,} validation pixels fix no temperature (all are called right, or too few)"
+        reason = f"the {num_val:,} validation pixels cannot determine a temperature (too few, or all correct)"
     return (
-        f"The certainty is not calibrated: {reason}. It ranks pixels, and is no probability: its expected "
-        f"calibration error is {100 * error:.2f} %."
+        f"The confidence is not calibrated: {reason}. Use it to rank pixels, not as a probability: its "
+        f"expected calibration error is {100 * error:.2f} %."
     )
 
 
 @dataclass(frozen=True, eq=False)
 class Rejection:
-    """The accuracy of the pixels that are kept when the least certain ones are rejected first.
+    """Accuracy of the remaining pixels when the least confident ones are rejected first.
 
     Attributes:
-        coverage: `(k,)` share of pixels kept at each distinct confidence, rising to 1.
-        accuracy: `(k,)` share of those kept that are called right; the last is the overall accuracy.
+        coverage: `(k,)` fraction of pixels kept at each of k distinct confidences, rising to 1.
+        accuracy: `(k,)` fraction of the kept pixels classified correctly; the last is the overall accuracy.
     """
 
     coverage: Fractions
@@ -129,35 +141,44 @@ class Rejection:
 
     @property
     def aurc(self) -> float:
-        """Area under the risk-coverage curve: the mean over pixels of the error among those as certain.
+        """Returns the area under the risk-coverage curve; smaller is better.
 
-        The curve is Geifman & El-Yaniv 2017's, Selective Classification for Deep Neural Networks,
-        https://arxiv.org/abs/1705.08500; its area Geifman et al. 2019's, Bias-Reduced Uncertainty Estimation
-        for Deep Neural Classifiers, https://arxiv.org/abs/1805.08206. Smaller is better; confidences
-        that say nothing score the overall error.
+        It is the error rate among the pixels with at least a pixel's confidence, averaged over all
+        pixels. Uninformative confidences score the overall error rate.
+
+        The curve is defined in Geifman & El-Yaniv 2017, Selective Classification for Deep Neural Networks,
+        https://arxiv.org/abs/1705.08500; its area in Geifman et al. 2019, Bias-Reduced Uncertainty
+        Estimation for Deep Neural Classifiers, https://arxiv.org/abs/1805.08206.
         """
         return float(np.diff(self.coverage, prepend=0) @ (1 - self.accuracy))
 
     @property
     def steady(self) -> "Rejection":
-        """The part that a picture can show; below it, one wrong pixel moves the accuracy far."""
+        """Returns the curve at coverages of at least 2 %; below, single pixels dominate the accuracy."""
         is_steady = self.coverage >= 0.02
         return Rejection(self.coverage[is_steady], self.accuracy[is_steady])
 
     def accuracy_at(self, coverage: float) -> float:
-        """The accuracy when as few pixels are kept as cover at least this share in (0, 1].
+        """Returns the accuracy at the smallest coverage that is at least the given fraction.
 
         Raises:
-            ValueError: The share lies outside (0, 1].
+            ValueError: the coverage lies outside (0, 1].
         """
         if not 0 < coverage <= 1:
-            raise ValueError(f"coverage = {coverage}: a share of the pixels must lie in (0, 1]")
+            raise ValueError(
+                f"coverage = {coverage}: not a fraction in (0, 1]; use 0.9 for 90 % of the pixels"
+            )
         return float(self.accuracy[np.searchsorted(self.coverage, coverage)])
 
 
 def measure_rejection(confidence: NDArray[np.floating], is_correct: NDArray[np.bool_]) -> Rejection:
-    """Returns accuracy against coverage for pixels `(n,)`, n ≥ 1; pixels equally certain go together."""
-    levels, rank = np.unique(-confidence, return_inverse=True)  # the most certain first
+    """Returns accuracy against coverage; pixels of equal confidence are kept or rejected together.
+
+    Args:
+        confidence: `(n,)` with n ≥ 1.
+        is_correct: `(n,)` whether each pixel is classified correctly.
+    """
+    levels, rank = np.unique(-confidence, return_inverse=True)  # the most confident first
     num_kept = np.bincount(rank, minlength=len(levels)).cumsum()
     num_correct = np.bincount(rank, weights=is_correct, minlength=len(levels)).cumsum()
     return Rejection(num_kept / len(confidence), num_correct / num_kept)

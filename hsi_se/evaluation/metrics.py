@@ -1,4 +1,4 @@
-"""Accuracies from a confusion matrix alone; rows are the truth, columns the prediction."""
+"""Computes accuracies from a confusion matrix; rows are the reference, columns the prediction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ Fractions = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Accuracies, all as fractions; NaN where a class has no pixel to compute one from.
+    """Classification accuracies as fractions; NaN where a class has no pixels to compute one from.
 
     Attributes:
-        confusion: `(C, C)` counts of test pixels; `confusion[i, j]` are of class i and called j.
-        class_ids: `(C,)` labels in the ground truth.
-        class_names: C names.
+        confusion: `(C, C)` counts; `confusion[i, j]`: test pixels of class i predicted as j.
+        class_ids: the C labels in the ground truth.
+        class_names: the C class names.
     """
 
     confusion: NDArray[np.int64]
@@ -31,17 +31,17 @@ class Evaluation:
 
     @property
     def overall_accuracy(self) -> float:
-        """OA: the share of test pixels called by their class."""
+        """Returns OA: fraction of test pixels classified correctly."""
         return float(np.trace(self.confusion) / self.num_test)
 
     @property
     def average_accuracy(self) -> float:
-        """AA: the mean producer's accuracy of the classes that the test pixels hold."""
+        """Returns AA: the mean producer's accuracy over the classes present in the test pixels."""
         return float(np.nanmean(self.producers_accuracy))
 
     @property
     def kappa(self) -> float:
-        """Cohen's κ = (p₀ - pₑ) / (1 - pₑ); NaN where chance alone would agree everywhere.
+        """Returns Cohen's κ = (p₀ - pₑ) / (1 - pₑ); NaN if the chance agreement pₑ is 1.
 
         Cohen 1960, A coefficient of agreement for nominal scales, eq. 1.
         """
@@ -50,32 +50,32 @@ class Evaluation:
 
     @cached_property
     def support(self) -> NDArray[np.int64]:
-        """`(C,)` test pixels of each class."""
+        """Returns the number of test pixels of each class, `(C,)`."""
         return np.asarray(self.confusion.sum(axis=1))
 
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
-        """`(C,)` test pixels called each class."""
+        """Returns the number of test pixels predicted as each class, `(C,)`."""
         return np.asarray(self.confusion.sum(axis=0))
 
     @property
     def shares(self) -> Fractions:
-        """`(C, C)` confusion as shares of the true class; 0 where it has no test pixel."""
+        """Returns the confusion matrix divided by its row sums, `(C, C)`; 0 for an empty row."""
         return np.asarray(self.confusion / np.maximum(self.support, 1)[:, None])
 
     @cached_property
     def producers_accuracy(self) -> Fractions:
-        """`(C,)` recall: of the pixels of a class, the share called so."""
+        """Returns the recall, `(C,)`: fraction of a class's pixels that are predicted as it."""
         return _ratio(np.diag(self.confusion), self.support)
 
     @cached_property
     def users_accuracy(self) -> Fractions:
-        """`(C,)` precision: of the pixels called a class, the share that are."""
+        """Returns the precision, `(C,)`: fraction of the pixels predicted as a class that belong to it."""
         return _ratio(np.diag(self.confusion), self.predicted)
 
     @cached_property
     def f1(self) -> Fractions:
-        """`(C,)` harmonic mean of producer's and user's accuracy."""
+        """Returns the harmonic mean of producer's and user's accuracy, `(C,)`."""
         return _ratio(2 * np.diag(self.confusion), self.support + self.predicted)
 
 
@@ -86,13 +86,20 @@ def evaluate_labels(
     class_ids: Sequence[int],
     class_names: Sequence[str],
 ) -> Evaluation:
-    """Returns the evaluation of predicted labels `(n,)` against true ones, n ≥ 1."""
+    """Returns the accuracies of predicted labels.
+
+    Args:
+        truth: `(n,)` true labels, n ≥ 1.
+        predicted: `(n,)` predicted labels.
+        class_ids: the C labels, in the order of the confusion matrix.
+        class_names: the C class names.
+    """
     counts = confusion_matrix(truth, predicted, labels=list(class_ids)).astype(np.int64)
     return Evaluation(counts, tuple(int(label) for label in class_ids), tuple(class_names))
 
 
 def number_or_none(value: float) -> float | None:
-    """JSON has no NaN: what cannot be computed becomes null."""
+    """Returns a value as JSON can store it: None in place of NaN."""
     return None if np.isnan(value) else float(value)
 
 

@@ -1,4 +1,4 @@
-"""What repeated runs say together: mean and spread, and whether variants differ by more than chance."""
+"""Summarises repeated runs: mean and spread, and tests whether variants differ by more than chance."""
 
 import functools
 import math
@@ -10,28 +10,28 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, chi2, f, rankdata, studentized_range, t
 
 _CONFIDENCE = 0.95
-LEVEL = 1 - _CONFIDENCE  # of every test
-_FEWEST_SCENES = 5  # below, the distributions that Friedman's statistic is compared with are no likeness
+LEVEL = 1 - _CONFIDENCE  # significance level of every test
+_FEWEST_SCENES = 5  # with fewer, the chi-square and F approximations are poor
 
 Numbers = Sequence[float] | NDArray[np.floating]
-Range = tuple[float, float]  # where a mean can lie
+Range = tuple[float, float]  # the values that a mean can take
 UNBOUNDED: Range = (-math.inf, math.inf)
 AMOUNT: Range = (0.0, math.inf)
 SHARE: Range = (0.0, 1.0)
-SIGNED: Range = (-1.0, 1.0)  # κ, and differences of shares
+SIGNED: Range = (-1.0, 1.0)  # κ, and differences of fractions
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A number over seeds.
+    """The mean and spread of one quantity over seeds.
 
     Attributes:
-        n: How many values there are.
-        mean: Their mean; NaN where there is none.
-        std: Sample standard deviation (n-1); NaN below two values.
-        low: Lower end of the 95 % Student t interval of the mean, cut where the mean cannot lie; NaN below
-            two values.
-        high: Upper end.
+        n: number of values.
+        mean: their mean; NaN without values.
+        std: sample standard deviation (n-1); NaN for fewer than two values.
+        low: lower end of the 95 % Student t interval of the mean, clipped to the values that the mean can
+            take; NaN for fewer than two values.
+        high: upper end of the interval, clipped likewise.
     """
 
     n: int
@@ -42,15 +42,19 @@ class Summary:
 
 
 def summarize(values: Numbers, *, within: Range = UNBOUNDED) -> Summary:
-    """Returns the summary of the values that are numbers: NaN is dropped, and `n` counts the rest.
+    """Returns mean, standard deviation and 95 % confidence interval of the values that are not NaN.
 
-    The interval is for the mean over seeds of one scene and protocol, and takes the values as independent
-    and about normal. It says nothing about another scene.
+    The interval is for the mean over seeds of one scene and protocol. It assumes that the values are
+    independent and approximately normal. It says nothing about other scenes.
 
-    Student's interval knows no bounds: two accuracies of 90 and 99 % give 37 to 152 %. It is cut to
-    where the mean of such numbers can lie (`within`). The true mean never lies in what is cut off, so that
-    what is left holds it as often: in 95 of 100 series. An interval on a scale without bounds (the logit)
-    would end inside too, but it is about another mean, and accuracies of 0 and 1 have no place on it.
+    Student's interval is unbounded: two accuracies of 90 and 99 % give 37 to 152 %. It is therefore
+    clipped to `within`, the values that the mean can take. The true mean never lies in the clipped
+    part, so the coverage of 95 % is unchanged. An interval on the logit scale would also stay within
+    bounds, but it is an interval for a different mean, and the logits of 0 and 1 are infinite.
+
+    Args:
+        values: one number per seed; NaN is ignored.
+        within: lowest and highest possible mean.
     """
     numbers = np.asarray(values, dtype=np.float64)
     numbers = numbers[~np.isnan(numbers)]
@@ -59,7 +63,7 @@ def summarize(values: Numbers, *, within: Range = UNBOUNDED) -> Summary:
     if n < 2:
         return Summary(n, mean, float("nan"), float("nan"), float("nan"))
     std = float(numbers.std(ddof=1))
-    # Not t.interval: that is NaN where all values are the same, and the interval is then the mean alone.
+    # t.interval would give NaN where all values are equal; the interval is then just the mean.
     margin = _student(n - 1) * std / n**0.5
     least, most = within
     return Summary(n, mean, std, max(mean - margin, least), min(mean + margin, most))
@@ -75,14 +79,16 @@ def _student(degrees: int) -> float:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """One variant against another over the same seeds.
+    """A comparison of two variants over the same seeds.
 
     Attributes:
-        difference: The summary of the differences.
-        rank_sum: Wilcoxon's T, the smaller of the rank sums of positive and of negative differences.
-        p: Two-sided, of the exact signed-rank test; 1 where no difference is left to test.
-        effect_size: Cohen's d of paired values, mean over standard deviation; NaN where that is 0.
-        rank_biserial: Rank sum in favour minus against, over both (Kerby 2014); NaN without differences.
+        difference: summary of the paired differences.
+        rank_sum: Wilcoxon's T: the smaller of the rank sums of positive and negative differences.
+        p: two-sided p-value of the exact signed-rank test; 1 if all differences are zero.
+        effect_size: Cohen's d for paired values: mean over standard deviation; NaN if all differences
+            are equal.
+        rank_biserial: (positive - negative rank sum) / (positive + negative rank sum) (Kerby 2014); NaN
+            if all differences are zero.
     """
 
     difference: Summary
@@ -93,17 +99,21 @@ class PairedTest:
 
 
 def compare_pairs(differences: Numbers, *, within: Range = UNBOUNDED) -> PairedTest:
-    """Returns the exact signed-rank test of paired differences (Wilcoxon 1945), and what stands beside it.
+    """Returns the exact signed-rank test of paired differences (Wilcoxon 1945), with effect sizes.
 
-    Differences of zero are dropped, equal ones share their mean rank, and p comes from all 2ⁿ ways to
-    sign these very ranks, so that it is exact with ties too. `within` is as in `summarize`.
+    Zero differences are dropped and ties receive their mean rank. The p-value counts all 2ⁿ
+    assignments of signs to these ranks, so it is exact with ties too.
+
+    Args:
+        differences: one number per seed, first variant minus second.
+        within: lowest and highest possible mean difference; see `summarize`.
     """
-    numbers = np.asarray(differences, dtype=np.float64).round(12)  # equal differences of fractions are equal
+    numbers = np.asarray(differences, dtype=np.float64).round(12)  # so that rounding errors do not break ties
     summary = summarize(numbers, within=within)
     nonzero = numbers[np.abs(numbers) > 0]
-    ranks = (2 * rankdata(np.abs(nonzero))).astype(np.int64)  # doubled, so that mean ranks are whole
+    ranks = (2 * rankdata(np.abs(nonzero))).astype(np.int64)  # doubled, so that mean ranks are integers
     positive, negative = int(ranks[nonzero > 0].sum()), int(ranks[nonzero < 0].sum())
-    chance = np.ones(1)  # of each doubled rank sum, under random signs
+    chance = np.ones(1)  # probability of each doubled rank sum under random signs
     for rank in ranks:
         moved = np.pad(chance, (int(rank), 0))
         moved[: len(chance)] += chance
@@ -119,12 +129,16 @@ def compare_pairs(differences: Numbers, *, within: Range = UNBOUNDED) -> PairedT
 
 
 def least_p(num_pairs: int) -> float:
-    """The smallest p that a two-sided signed-rank test of so many pairs can have: all signs the same."""
+    """Returns the smallest two-sided p of a signed-rank test with this many pairs: all signs equal."""
     return min(1.0, 2.0 ** (1 - num_pairs))
 
 
 def fewest_pairs(num_tests: int = 1) -> int:
-    """The fewest pairs with which the best of so many signed-rank tests can reach 5 % after Holm."""
+    """Returns the fewest pairs with which a signed-rank test can reach 5 % after Holm's adjustment.
+
+    Args:
+        num_tests: number of tests that are adjusted together.
+    """
     pairs = 1
     while num_tests * least_p(pairs) > LEVEL:
         pairs += 1
@@ -132,9 +146,9 @@ def fewest_pairs(num_tests: int = 1) -> int:
 
 
 def adjust_holm(p_values: Numbers) -> NDArray[np.float64]:
-    """Returns p-values adjusted for their number, in their order (Holm 1979).
+    """Returns p-values adjusted for multiple testing (Holm 1979), in the order given.
 
-    Rejecting those at most α bounds the chance of any false rejection by α, whatever their dependence.
+    Rejecting those of at most α keeps the family-wise error rate at or below α under any dependence.
     """
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")
@@ -144,9 +158,13 @@ def adjust_holm(p_values: Numbers) -> NDArray[np.float64]:
 
 
 def compare_correct(only_first: int, only_second: int) -> float:
-    """Returns the exact two-sided p of McNemar's test, from the pixels that one classifier alone calls right.
+    """Returns the two-sided p of the exact McNemar test (McNemar 1947); 1 without discordant pixels.
 
-    Under no difference each such pixel is the one's or the other's by the toss of a coin (McNemar 1947).
+    Under the null hypothesis each discordant pixel favours either classifier with probability 1/2.
+
+    Args:
+        only_first: pixels that only the first classifier gets right.
+        only_second: pixels that only the second classifier gets right.
     """
     discordant = only_first + only_second
     return float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
@@ -157,15 +175,16 @@ def compare_correct(only_first: int, only_second: int) -> float:
 
 @dataclass(frozen=True, eq=False)
 class RankTest:
-    """Variants ranked over scenes.
+    """Average ranks of k variants over n scenes, with tests of their differences.
 
     Attributes:
         average_ranks: `(k,)`; 1 is the best.
-        chi_square: Friedman's, as Demšar 2006 writes it, without a correction for ties.
-        p: Of it, from χ² with k-1 degrees of freedom.
-        iman_davenport: The less conservative F of Iman and Davenport 1980; inf where all scenes agree.
-        iman_davenport_p: Of it.
-        critical_difference: Of average ranks, by Nemenyi's test at 5 %.
+        chi_square: Friedman's statistic as in Demšar 2006, without a correction for ties.
+        p: its p-value, from χ² with k-1 degrees of freedom.
+        iman_davenport: the less conservative F statistic of Iman and Davenport 1980; inf if all scenes
+            give the same order.
+        iman_davenport_p: its p-value, from F with k-1 and (k-1)(n-1) degrees of freedom.
+        critical_difference: of average ranks, by Nemenyi's test at 5 %.
     """
 
     average_ranks: NDArray[np.float64]
@@ -176,7 +195,7 @@ class RankTest:
     critical_difference: float
 
     def find_groups(self) -> list[list[int]]:
-        """Returns the largest sets of variants whose ranks lie within the critical difference."""
+        """Returns the largest groups of variants with average ranks within the critical difference."""
         order = np.argsort(self.average_ranks, kind="stable")
         ranks = self.average_ranks[order]
         groups: list[list[int]] = []
@@ -190,9 +209,12 @@ class RankTest:
 
 
 def rank_over_scenes(scores: NDArray[np.floating]) -> RankTest:
-    """Returns Friedman's test and Nemenyi's critical difference of scores `(scenes, variants)`, high is good.
+    """Returns Friedman's test and Nemenyi's critical difference.
 
     Demšar 2006, Statistical Comparisons of Classifiers over Multiple Data Sets, section 3.2.2.
+
+    Args:
+        scores: `(scenes, variants)`; higher is better.
     """
     n, k = scores.shape
     ranks = rankdata(-np.asarray(scores).round(12), axis=1).mean(axis=0)
@@ -210,17 +232,17 @@ def rank_over_scenes(scores: NDArray[np.floating]) -> RankTest:
 
 
 def why_no_ranks(num_scenes: int, num_variants: int) -> str:
-    """Returns why a critical-difference diagram would show nothing, or an empty text where it can."""
+    """Returns why a critical-difference diagram would be uninformative; an empty string if it is not."""
     if num_variants < 3:
-        return f"{num_variants} variants need no ranking: the signed-rank test compares two"
+        return "Nemenyi's test needs at least three variants; two are compared by the signed-rank test"
     needed = _FEWEST_SCENES
-    while _nemenyi(needed, num_variants) >= num_variants - 1:  # not even the first and the last differ
+    while _nemenyi(needed, num_variants) >= num_variants - 1:  # even the best and the worst cannot differ
         needed += 1
     if num_scenes >= needed:
         return ""
     return (
-        f"Friedman's and Nemenyi's tests rank variants over scenes, and seeds of one scene are no scenes: "
-        f"{num_scenes} here, and {num_variants} variants need at least {needed}"
+        f"Friedman's and Nemenyi's tests compare variants over scenes, not over seeds of one scene: "
+        f"{num_variants} variants need at least {needed} scenes, this comparison has {num_scenes}"
     )
 
 
@@ -231,9 +253,9 @@ def _nemenyi(num_scenes: int, num_variants: int) -> float:
 
 
 def describe_splits(num_splits: int, num_seeds: int) -> str:
-    """Whether the spread over seeds contains that of the pixels drawn, in words."""
+    """Returns a sentence on whether the spread over seeds includes that of drawing different splits."""
     if num_splits == num_seeds:
-        return "Every seed has its own split: the spread is that of the pixels drawn and of the training."
+        return "Every seed has its own split: the spread reflects both the choice of pixels and the training."
     if num_splits == 1:
-        return "All seeds share one split: the spread is that of the training alone."
-    return f"The {num_seeds} seeds have {num_splits} different splits between them."
+        return "All seeds share one split: the spread is due to the training alone."
+    return f"The {num_seeds} seeds use {num_splits} different splits."

@@ -1,1 +1,1 @@
-"""Scenes: a hyperspectral cube, its labels, and what is known about both."""
+"""Reads, checks and describes scenes: a hyperspectral cube with its labels and metadata."""

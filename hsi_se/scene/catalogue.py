@@ -1,18 +1,19 @@
-"""The known benchmark scenes: facts only.
+"""Lists the known benchmark scenes with their files, sizes and classes.
 
-Sizes, keys and class names are those of who publishes the scenes; most come from the Computational
-Intelligence Group of the University of the Basque Country (EHU). Natural-colour bands are 0-based.
+Sizes, array names and class names are those of the publishers; most scenes are published by the
+Computational Intelligence Group of the University of the Basque Country (EHU). Natural-colour bands
+are 0-based.
 """
 
 import re
 from dataclasses import dataclass
 
-AVIRIS_NATURAL_COLOUR = (27, 17, 8)  # about 650, 550 and 470 nm; 43, often named so, is near infrared
+AVIRIS_NATURAL_COLOUR = (27, 17, 8)  # about 650, 550 and 470 nm; band 43, often used as red, is near infrared
 ROSIS_NATURAL_COLOUR = (55, 41, 12)
 _EHU = "https://www.ehu.eus/ccwintco/uploads"
 _WHU = "http://rsidea.whu.edu.cn (WHU-Hi data sharing)"
 _GITHUB = "https://github.com/gokriznastic/HybridSN/raw/master/data"
-# Of each file its folder at EHU, bytes (0: unknown) and SHA-256.
+# Per file: name, folder at EHU, size in bytes (0 if unknown), SHA-256.
 _PUBLISHED = """\
 Indian_pines_corrected.mat 6/67 5953527 ec2f8808710919d566f70f0d4aa885aae1ddfd42b734aba71c5e12ca65450939
 Indian_pines_gt.mat c/c4 1125 65c4687a8ab04f6da4789799bc3bc4f6e88bccac3ed6a2e6ae367e5e6b9e429c
@@ -36,10 +37,10 @@ class KnownFile:
     """One file of a scene.
 
     Attributes:
-        names: what it is called; `scene fetch` writes the first.
-        keys: its arrays; several label maps make one.
+        names: accepted file names; `scene fetch` writes the first.
+        keys: names of its arrays; several label maps are merged into one.
         sources: URLs in the order in which they are tried.
-        num_bytes, sha256: where known.
+        num_bytes, sha256: size in bytes and checksum, if known.
     """
 
     names: tuple[str, ...]
@@ -51,15 +52,16 @@ class KnownFile:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownScene:
-    """One scene: its two files, and `class_names` by label.
+    """One known scene: its two files, size, sensor and classes.
 
     Attributes:
         shape: `(rows, cols, bands)`.
-        sensor: that took it.
-        gsd_m: ground sampling distance, metres.
-        wavelengths_nm: where the spectrum starts and ends.
-        natural_colour: 0-based red, green and blue bands, where fixed.
-        registration: where to ask for the files, if they cannot be fetched.
+        class_names: name of each label.
+        sensor: name of the sensor.
+        gsd_m: ground sampling distance in metres.
+        wavelengths_nm: first and last wavelength in nanometres.
+        natural_colour: 0-based red, green and blue bands, if known.
+        registration: website that requires registration, for files that cannot be downloaded directly.
     """
 
     name: str
@@ -77,12 +79,12 @@ class KnownScene:
 
 
 def _from_one(names: str) -> dict[int, str]:
-    """Names between commas, by label from 1."""
+    """Returns comma-separated names as a dictionary with labels from 1."""
     return dict(enumerate(names.split(", "), start=1))
 
 
 def _public(name: str, key: str, *mirrors: str, also: tuple[str, ...] = ()) -> KnownFile:
-    """A file that EHU publishes, and others in their folders."""
+    """Returns a file published by EHU, with further download folders in `mirrors`."""
     rows = (line.split() for line in _PUBLISHED.splitlines())
     folder, num_bytes, sha256 = next(facts for published, *facts in rows if published == name)
     return KnownFile(
@@ -98,7 +100,7 @@ def _hugging_face(folder: str) -> str:
     return f"https://huggingface.co/datasets/danaroth/{folder}/resolve/main"
 
 
-def _asked_for(name: str, *keys: str) -> KnownFile:
+def _registered(name: str, *keys: str) -> KnownFile:
     return KnownFile(names=(name,), keys=keys)
 
 
@@ -223,8 +225,8 @@ KNOWN_SCENES = (
         name="houston-2013",
         title="Houston 2013 (CASI, 2012)",
         aliases=("HU", "Houston", "Houston13"),
-        cube=_asked_for("2013_IEEE_GRSS_DF_Contest_CASI.tif", ""),
-        labels=_asked_for("houston_gt.mat", "houston_gt_tr", "houston_gt_te"),
+        cube=_registered("2013_IEEE_GRSS_DF_Contest_CASI.tif", ""),
+        labels=_registered("houston_gt.mat", "houston_gt_tr", "houston_gt_te"),
         shape=(349, 1905, 144),
         sensor="ITRES CASI-1500",
         gsd_m=2.5,
@@ -240,8 +242,8 @@ KNOWN_SCENES = (
         name="whu-hi-longkou",
         title="WHU-Hi LongKou",
         aliases=("LK", "LongKou"),
-        cube=_asked_for("WHU_Hi_LongKou.mat", "WHU_Hi_LongKou"),
-        labels=_asked_for("WHU_Hi_LongKou_gt.mat", "WHU_Hi_LongKou_gt"),
+        cube=_registered("WHU_Hi_LongKou.mat", "WHU_Hi_LongKou"),
+        labels=_registered("WHU_Hi_LongKou_gt.mat", "WHU_Hi_LongKou_gt"),
         shape=(550, 400, 270),
         sensor="Headwall Nano-Hyperspec",
         gsd_m=0.463,
@@ -256,8 +258,8 @@ KNOWN_SCENES = (
         name="whu-hi-hanchuan",
         title="WHU-Hi HanChuan",
         aliases=("HC", "HanChuan"),
-        cube=_asked_for("WHU_Hi_HanChuan.mat", "WHU_Hi_HanChuan"),
-        labels=_asked_for("WHU_Hi_HanChuan_gt.mat", "WHU_Hi_HanChuan_gt"),
+        cube=_registered("WHU_Hi_HanChuan.mat", "WHU_Hi_HanChuan"),
+        labels=_registered("WHU_Hi_HanChuan_gt.mat", "WHU_Hi_HanChuan_gt"),
         shape=(1217, 303, 274),
         sensor="Headwall Nano-Hyperspec",
         gsd_m=0.109,
@@ -272,8 +274,8 @@ KNOWN_SCENES = (
         name="whu-hi-honghu",
         title="WHU-Hi HongHu",
         aliases=("HH", "HongHu"),
-        cube=_asked_for("WHU_Hi_HongHu.mat", "WHU_Hi_HongHu"),
-        labels=_asked_for("WHU_Hi_HongHu_gt.mat", "WHU_Hi_HongHu_gt"),
+        cube=_registered("WHU_Hi_HongHu.mat", "WHU_Hi_HongHu"),
+        labels=_registered("WHU_Hi_HongHu_gt.mat", "WHU_Hi_HongHu_gt"),
         shape=(940, 475, 270),
         sensor="Headwall Nano-Hyperspec",
         gsd_m=0.043,
@@ -290,7 +292,7 @@ KNOWN_SCENES = (
 
 
 def find_known_scene(name: str) -> KnownScene | None:
-    """The scene with this name or alias, whatever its case, spaces, dashes and underscores."""
+    """Returns the scene with this name or alias; case, spaces, dashes and underscores are ignored."""
     wanted = _squash(name)
     for scene in KNOWN_SCENES:
         if wanted in {_squash(known) for known in (scene.name, *scene.aliases)}:
@@ -299,7 +301,7 @@ def find_known_scene(name: str) -> KnownScene | None:
 
 
 def guess_known_scene(rows: int, cols: int, *, bands: int | None = None) -> KnownScene | None:
-    """The known scene of this size, if there is one; `bands` are compared where they are given."""
+    """Returns the known scene of this size, or None; `bands` is compared only if given."""
     for scene in KNOWN_SCENES:
         if scene.shape[:2] == (rows, cols) and bands in (None, scene.shape[2]):
             return scene

@@ -1,57 +1,45 @@
-"""Downloads of known scenes: source after source, and a file gets its name only with the right checksum."""
+"""Downloads the files of known scenes: tries one source after another and verifies every checksum."""
 
-import hashlib
 import os
 import shutil
 from pathlib import Path
-from typing import BinaryIO, Protocol
-from urllib.parse import unquote, urlsplit
+from typing import BinaryIO
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from hsi_se.errors import SceneError
+from hsi_se.progress import Observer
 from hsi_se.scene.catalogue import KnownFile, KnownScene
 from hsi_se.scene.loading import find_file
 
 MIRROR_VARIABLE = "HSI_SE_MIRROR"
-TIMEOUT_S = 30.0  # without a byte
-_ATTEMPTS = 2  # a source; the second starts again from the first byte
+TIMEOUT_S = 30.0  # without receiving a byte
+_ATTEMPTS = 2  # per source
 _CHUNK = 2**16  # bytes
-_GUESSED_SIZE = 2**27  # bytes, where the catalogue has none
+_GUESSED_SIZE = 2**27  # bytes, for the progress bar of a file whose size the catalogue does not know
 _WEB_PAGE_STARTS = (b"<!doctype html", b"<html", b"<?xml", b"<head", b"<!--")
 
 
-class Progress(Protocol):
-    """Is told of a download; the training's observers fit."""
-
-    def start(self, task: str, *, total: int, unit: str) -> None:
-        """A download of `total` bytes begins."""
-
-    def advance(self, count: int) -> None:
-        """`count` more bytes have come."""
-
-    def note(self, text: str) -> None:
-        """Something the user should know, in one sentence."""
-
-
 def fetch_scene(
-    known: KnownScene, folder: Path, *, progress: Progress, timeout_s: float = TIMEOUT_S
+    known: KnownScene, folder: Path, *, progress: Observer, timeout_s: float = TIMEOUT_S
 ) -> list[Path]:
-    """Returns the files of a known scene in a folder, downloaded unless they are there already.
+    """Downloads the files of a known scene unless they are already in the folder; returns their paths.
 
     Args:
         known: the scene.
-        folder: made if it is not there.
-        progress: told of every download, and of every source that failed.
-        timeout_s: how long a source may be silent.
+        folder: target folder; created if it does not exist.
+        progress: receives the bytes of every download and a note for every source that failed.
+        timeout_s: longest time that a source may send nothing, in seconds.
 
     Raises:
-        SceneError: the scene is behind a registration, no source has the file, or another file is in
-            its place; no part of a file is left.
+        SceneError: the scene requires registration, no source provides the file, or a different file
+            of that name exists. No partial file is left behind.
     """
     if known.registration is not None:
         names = " and ".join(file.names[0] for file in (known.cube, known.labels))
         raise SceneError(
-            f"{known.name}: its files are given out by {known.registration}; ask there, "
-            f"then put {names} into {folder}"
+            f"{known.name}: its files require registration at {known.registration}; download them there "
+            f"and put {names} into {folder}"
         )
     folder.mkdir(parents=True, exist_ok=True)
     return [
@@ -61,107 +49,92 @@ def fetch_scene(
 
 
 def list_sources(file: KnownFile) -> list[str]:
-    """Returns the URLs where a file is looked for, in order; `HSI_SE_MIRROR` goes in front."""
+    """Returns the URLs of a file in the order in which they are tried; `HSI_SE_MIRROR` comes first."""
     mirror = os.environ.get(MIRROR_VARIABLE, "").strip()
-    in_front = [f"{mirror.rstrip('/')}/{file.names[0]}"] if mirror else []
-    return [*in_front, *file.sources]
+    return [*([f"{mirror.rstrip('/')}/{file.names[0]}"] if mirror else []), *file.sources]
 
 
-def _fetch_file(file: KnownFile, folder: Path, *, progress: Progress, timeout_s: float) -> Path:
+def _fetch_file(file: KnownFile, folder: Path, *, progress: Observer, timeout_s: float) -> Path:
+    import pooch
+
+    pooch.get_logger().setLevel("WARNING")  # its own messages would interrupt the progress bar
     path = folder / file.names[0]
     if path.exists():
-        if _hash_of(path) == file.sha256:
-            progress.note(f"{path} is there already")
+        if pooch.file_hash(str(path)) == file.sha256:
+            progress.note(f"{path} already exists")
             return path
         raise SceneError(
-            f"{path}: exists and is not the published file (its SHA-256 is another); move it away first"
+            f"{path}: already exists but is not the published file (its SHA-256 differs); move it away first"
         )
-    draft = path.with_name(f".{path.name}.partial")
+
+    def download(url: str, draft: str, _: object) -> None:
+        Path(draft).unlink()  # pooch made it readable by its owner only
+        with Path(draft).open("wb") as stream:
+            _download(url, _CheckedStream(stream, file, progress), timeout_s=timeout_s)
+            size = stream.tell()
+        if file.num_bytes is not None and size < file.num_bytes:
+            raise OSError(f"ends after {size:,} of {file.num_bytes:,} bytes")
+
     problems: list[str] = []
-    try:
-        for url in list_sources(file):
-            for attempt in range(1, _ATTEMPTS + 1):
-                try:
-                    _download(url, draft, file, progress=progress, timeout_s=timeout_s)
-                    draft.replace(path)
-                    return path
-                except _WrongContentError as error:  # again, it would be the same
-                    problem, is_last = str(error), True
-                except Exception as error:  # whatever goes wrong with one source, there is the next
-                    problem, is_last = _shorten(error), attempt == _ATTEMPTS
-                problems.append(f"{urlsplit(url).netloc or urlsplit(url).path}: {problem}")
-                progress.note(
-                    f"{url}: {problem}; {'trying the next source' if is_last else 'starting again'}"
-                )
-                if is_last:
-                    break
-    finally:
-        draft.unlink(missing_ok=True)
+    for url in list_sources(file):
+        for attempts_left in reversed(range(_ATTEMPTS)):
+            progress.start(path.name, total=file.num_bytes or _GUESSED_SIZE, unit="B")
+            try:
+                pooch.retrieve(url, file.sha256, fname=path.name, path=folder, downloader=download)
+                return path
+            except Exception as error:  # whatever fails at one source, the next one is tried
+                problem, may_retry = _explain(error)
+            is_last = not (attempts_left and may_retry)
+            problems.append(f"{urlsplit(url).netloc or urlsplit(url).path}: {problem}")
+            progress.note(f"{url}: {problem}; {'trying the next source' if is_last else 'retrying'}")
+            if is_last:
+                break
     raise SceneError(
-        f"{file.names[0]}: no source has it ({'; '.join(dict.fromkeys(problems))}); put the file into "
-        f"{folder} by hand, or name a server or folder that has it with {MIRROR_VARIABLE}"
+        f"{path.name}: no source provides it ({'; '.join(dict.fromkeys(problems))}); put the file into "
+        f"{folder} by hand, or set {MIRROR_VARIABLE} to the URL of a server or folder that has it"
     )
 
 
 class _WrongContentError(Exception):
-    """A source answers with something that is not the file."""
+    """A source sends something other than the file."""
 
 
-class _Draft:
-    """What a download is written to: counts, hashes, and stops as soon as it cannot be the file."""
+class _CheckedStream:
+    """A writable stream that reports progress and stops as soon as the content cannot be the file."""
 
-    def __init__(self, stream: BinaryIO, file: KnownFile, progress: Progress) -> None:
-        self._stream, self._file, self._progress = stream, file, progress
-        self._hash, self._size = hashlib.sha256(), 0
+    def __init__(self, stream: BinaryIO, file: KnownFile, progress: Observer) -> None:
+        self.file, self.flush = file, stream.flush
+        self._stream, self._progress = stream, progress
 
     def write(self, chunk: bytes) -> int:
-        if self._size == 0 and chunk.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_WEB_PAGE_STARTS):
-            raise _WrongContentError("answers with a web page instead of the file")
-        self._size += len(chunk)
-        if self._file.num_bytes is not None and self._size > self._file.num_bytes:
-            raise _WrongContentError(f"sends more than the {self._file.num_bytes:,} bytes of the file")
-        self._hash.update(chunk)
+        position, num_bytes = self._stream.tell(), self.file.num_bytes
+        if position == 0 and chunk.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_WEB_PAGE_STARTS):
+            raise _WrongContentError("sends a web page instead of the file")
+        if num_bytes is not None and position + len(chunk) > num_bytes:
+            raise _WrongContentError(f"sends more than the {num_bytes:,} bytes of the file")
         self._progress.advance(len(chunk))
         return self._stream.write(chunk)
 
-    def flush(self) -> None:
-        """Left to the closing of the stream."""
 
-    def check(self) -> None:
-        if self._file.num_bytes is not None and self._size < self._file.num_bytes:
-            raise OSError(f"ends after {self._size:,} of {self._file.num_bytes:,} bytes")
-        if self._hash.hexdigest() != self._file.sha256:
-            raise _WrongContentError("sends another file (its SHA-256 is not the published one)")
+def _download(url: str, stream: _CheckedStream, *, timeout_s: float) -> None:
+    import pooch
 
-
-def _download(url: str, draft: Path, file: KnownFile, *, progress: Progress, timeout_s: float) -> None:
-    progress.start(file.names[0], total=file.num_bytes or _GUESSED_SIZE, unit="B")
-    with draft.open("wb") as stream:
-        checked = _Draft(stream, file, progress)
-        parts = urlsplit(url)
-        if parts.scheme == "file":
-            mirrored = Path(unquote(parts.path))
-            if not mirrored.is_file():
-                folder = mirrored.parent
-                mirrored = find_file(folder / file.names[0], [folder], setting=url, also=file.names)
-            with mirrored.open("rb") as source:
-                shutil.copyfileobj(source, checked, _CHUNK)
-        else:
-            import pooch
-
-            pooch.HTTPDownloader(chunk_size=_CHUNK, timeout=timeout_s)(url, checked, None)
-        checked.check()
+    if urlsplit(url).scheme != "file":
+        pooch.HTTPDownloader(chunk_size=_CHUNK, timeout=timeout_s)(url, stream, None)
+        return
+    names, mirrored = stream.file.names, Path(url2pathname(urlsplit(url).path))
+    with find_file(mirrored, [mirrored.parent], setting=url, also=names).open("rb") as source:
+        shutil.copyfileobj(source, stream, _CHUNK)
 
 
-def _hash_of(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _shorten(error: Exception) -> str:
-    """A library's error in a few words: the innermost reason says most."""
-    reason: BaseException = error
+def _explain(error: Exception) -> tuple[str, bool]:
+    """Returns in a few words why a source failed, and whether a second attempt may succeed."""
+    if isinstance(error, _WrongContentError):
+        return str(error), False
+    if type(error) is ValueError:  # pooch found another checksum; errors of a request are subclasses
+        return "sends a different file (its SHA-256 does not match)", False
+    reason: BaseException = error  # the innermost reason is the most specific
     while (inner := reason.__cause__ or reason.__context__) is not None:
         reason = inner
     text = next(iter(str(reason).splitlines()), "") or type(reason).__name__
-    return text if len(text) <= 120 else f"{text[:119]}…"
+    return (text if len(text) <= 120 else f"{text[:119]}…"), True

@@ -1,4 +1,4 @@
-"""Where a raster lies on the ground."""
+"""Describes the coordinate system and the position of a raster."""
 
 import re
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Georeference:
-    """Where a raster lies.
+    """The georeference of a raster.
 
     Attributes:
-        crs: the coordinate system, as WKT or `EPSG:n`.
-        transform: `(a, b, c, d, e, f)`: a pixel's upper left corner is at x = a·col + b·row + c and
+        crs: the coordinate reference system, as WKT or `EPSG:n`.
+        transform: `(a, b, c, d, e, f)`; the upper left corner of a pixel is at x = a·col + b·row + c and
             y = d·col + e·row + f.
     """
 
@@ -20,9 +20,9 @@ class Georeference:
 
     @property
     def pixel_area_m2(self) -> float | None:
-        """Area of a pixel in the plane of the map; None where the system is in degrees or not known.
+        """Returns the area of a pixel in m²; None if the coordinate system is unknown or in degrees.
 
-        Without rasterio, UTM on WGS 84 alone is known.
+        Without rasterio, only UTM on WGS 84 (`EPSG:326xx` and `EPSG:327xx`) is recognised.
         """
         known = parse_crs(self.crs or "")
         if known is not None:
@@ -36,7 +36,7 @@ class Georeference:
 
 
 def parse_crs(crs: str) -> Any:
-    """Returns rasterio's coordinate system; None if it knows none of that name, or is not installed."""
+    """Returns rasterio's coordinate system; None if it does not know the name or is not installed."""
     try:
         import rasterio.crs
         import rasterio.errors

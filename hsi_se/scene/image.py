@@ -1,4 +1,4 @@
-"""A raster as a scene shows it: its bad bands left out, its values scaled, its nodata apart."""
+"""Presents a raster as a scene uses it: without bad bands, with scaled values and a nodata mask."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Image:
-    """The bands of a raster that a scene has; read whole, or row by row in bounded memory.
+    """The bands of a raster that a scene uses; read as a whole, or by rows in bounded memory.
 
     Attributes:
-        raster: the file.
-        bands: `(bands,)` the kept bands, 0-based in the file.
-        dropped: the others, 0-based in the file, each with the reason.
-        wavelengths_nm: `(bands,)` of the kept bands.
-        nodata: the stored value that means "nothing was measured".
-        gain, offset: `(bands,)` of the kept bands; None where values are as stored.
+        raster: the raster in the file.
+        bands: `(bands,)` indices of the kept bands, 0-based in the file.
+        dropped: the other bands, 0-based in the file, each with the reason.
+        wavelengths_nm: `(bands,)` band centres of the kept bands in nanometres, if known.
+        nodata: the stored value that marks missing data.
+        gain, offset: `(bands,)` of the kept bands; None if stored values are used unchanged.
     """
 
     raster: Raster
@@ -40,9 +40,10 @@ class Image:
         return rows, cols, len(self.bands)
 
     def read_rows(self, first: int, last: int) -> tuple[NDArray[Any], Mask | None]:
-        """Returns rows `first..last-1`, `(rows, cols, bands)`, and where they hold nodata `(rows, cols)`.
+        """Returns rows `first..last-1`, `(rows, cols, bands)`, and their nodata mask `(rows, cols)`.
 
-        A pixel with nodata in any band is nodata in all, and zero. Scaled values are float32.
+        A pixel with nodata in any band counts as nodata and is set to zero in all bands. The mask is None
+        if no value marks nodata. Scaled values are float32.
         """
         cube = self.raster.read_rows(first, last)
         if self.dropped:
@@ -59,14 +60,14 @@ class Image:
         return cube, empty
 
     def read(self) -> tuple[NDArray[Any], Mask | None]:
-        """Returns the whole image, as `read_rows` does; memory-mapped where the file is taken as it is."""
+        """Returns the whole image as `read_rows` does; memory-mapped if stored values are used unchanged."""
         if not self.dropped and self.nodata is None and self.gain is None:
             return self.read_rows(0, self.shape[0])
         cube: NDArray[Any] | None = None
         empty = np.zeros(self.shape[:2], dtype=bool)
         for part in chunk_rows(self.shape[0]):
             rows, mask = self.read_rows(part.start, part.stop)
-            if cube is None:  # a file may store less than the type it declares
+            if cube is None:  # the dtype read may be smaller than the declared one
                 cube = np.empty(self.shape, rows.dtype)
             cube[part] = rows
             if mask is not None:
@@ -75,7 +76,7 @@ class Image:
         return cube, None if self.nodata is None else empty
 
     def read_nodata(self) -> Mask | None:
-        """Returns where the image holds nodata `(rows, cols)`, or None where nothing means that."""
+        """Returns the nodata mask `(rows, cols)`, or None if no value marks nodata."""
         if self.nodata is None:
             return None
         masks = [self.read_rows(part.start, part.stop)[1] for part in chunk_rows(self.shape[0])]
@@ -91,32 +92,32 @@ def make_image(
     nodata: float | None = None,
     scale: float | None = None,
 ) -> Image:
-    """Returns the image of a raster: bad bands dropped, and those that are nodata in every pixel.
+    """Returns the image of a raster, without bad bands and bands that are nodata in every pixel.
 
     Args:
-        raster: the file.
+        raster: the raster in the file.
         drop: further bands to drop, 0-based, each with the reason.
-        keep: the bands to keep whatever the file says, 0-based; no other is.
-        wavelengths_nm: `(bands,)` instead of the file's.
-        nodata: instead of the file's.
-        scale: what values are divided by, instead of what the file says.
+        keep: exactly the bands to keep, 0-based, regardless of the file's bad bands.
+        wavelengths_nm: `(bands,)` in nanometres; replaces the file's.
+        nodata: replaces the file's nodata value.
+        scale: values are divided by it; replaces the file's gain and offset.
 
     Raises:
-        SceneError: a band is not there, or none is left.
+        SceneError: a band to drop does not exist, a band to keep is empty, or no band is left.
     """
     num_bands = raster.shape[2]
     nodata = raster.nodata if nodata is None else nodata
     if beyond := [band for band in drop if band >= num_bands]:
         raise SceneError(
             f"{raster.path}: scene.drop_bands = {beyond[0] + 1}: the file has bands 1 to {num_bands}; "
-            "drop some of these"
+            "choose from these"
         )
     if keep is not None:
         dropped = {band: "not in the model" for band in range(num_bands) if band not in keep}
         if empty := set(_find_empty_bands(raster, nodata)) & set(keep):
             raise SceneError(
-                f"{raster.path}: bands {describe_bands(empty)} hold nodata in every pixel, and the "
-                "network needs them; give a scene that has them"
+                f"{raster.path}: bands {describe_bands(empty)} are nodata in every pixel, but the "
+                "network needs them; use a scene with data in these bands"
             )
     else:
         dropped = {**_find_empty_bands(raster, nodata), **raster.bad_bands, **drop}
@@ -140,7 +141,7 @@ def make_image(
 
 
 def describe_bands(bands: Collection[int], *, wavelengths_nm: Floats | None = None) -> str:
-    """Returns 0-based bands as a reader counts them, from 1: `104-108, 150 (1362-1410 nm, 1830 nm)`."""
+    """Returns 0-based bands as text that counts from 1: `104-108, 150 (1362-1410 nm, 1830 nm)`."""
     numbers = sorted(bands)
     starts = [band for band in numbers if band - 1 not in bands]
     ends = [band for band in numbers if band + 1 not in bands]

@@ -1,4 +1,4 @@
-"""What a scene's files hold, found in one pass of bounded memory. Axes: rows, cols, bands; C classes."""
+"""Computes statistics of a cube in one pass of bounded memory. Axes: rows, cols, bands; C classes."""
 
 from dataclasses import dataclass
 
@@ -15,16 +15,17 @@ _NODATA_GREY = 128
 
 @dataclass(frozen=True, eq=False)
 class CubeFacts:
-    """One cube as a user should see it before training.
+    """Statistics of one cube, to be checked before training.
 
     Attributes:
         dtype: of the stored values.
-        lowest, highest: of the values that are measured and finite.
-        num_not_finite: values that are NaN or infinite though they are no nodata.
-        num_nodata: pixels.
+        lowest, highest: range of the finite values outside nodata.
+        num_not_finite: number of NaN or infinite values outside nodata.
+        num_nodata: number of nodata pixels.
         picture: `(rows, cols, 3)` 8-bit, stretched from the 2nd to the 98th percentile of each band;
             nodata is grey.
-        class_means, class_deviations: `(C, bands)`, in ascending order of label; empty without labels.
+        class_means, class_deviations: `(C, bands)` mean and standard deviation of the spectra, in
+            ascending order of label; empty without labels.
     """
 
     dtype: str
@@ -40,12 +41,12 @@ class CubeFacts:
 def inspect_cube(
     image: Image, *, natural_colour: tuple[int, int, int], labels: Labels | None = None
 ) -> CubeFacts:
-    """Returns the facts of an image.
+    """Returns the statistics of an image.
 
     Args:
         image: the cube.
-        natural_colour: the bands of the picture, 0-based in the image.
-        labels: `(rows, cols)`, for the spectra of the classes.
+        natural_colour: red, green and blue band of the picture, 0-based in the image.
+        labels: `(rows, cols)`, used for the class spectra; 0 is unlabelled.
     """
     rows, cols, bands = image.shape
     if labels is None:
@@ -56,7 +57,7 @@ def inspect_cube(
     channels = np.zeros((rows, cols, 3))
     counts = np.zeros((len(ids), 1))
     sums, squares = np.zeros((len(ids), bands)), np.zeros((len(ids), bands))
-    origin: Floats | None = None  # near the mean, so that the squares stay small
+    origin: Floats | None = None  # close to the mean: keeps the squared sums accurate
     for part in chunk_rows(rows):
         cube, mask = image.read_rows(part.start, part.stop)
         if mask is not None:
@@ -73,11 +74,11 @@ def inspect_cube(
             continue
         if origin is None:
             origin = pixels.mean(axis=0)
-        for place, label in enumerate(ids):
+        for index, label in enumerate(ids):
             spectra = pixels[pixel_labels == label] - origin
-            counts[place] += len(spectra)
-            sums[place] += spectra.sum(axis=0)
-            squares[place] += (spectra**2).sum(axis=0)
+            counts[index] += len(spectra)
+            sums[index] += spectra.sum(axis=0)
+            squares[index] += (spectra**2).sum(axis=0)
     means = sums / np.maximum(counts, 1)
     variances = np.maximum(squares - counts * means**2, 0) / np.maximum(counts - 1, 1)
     return CubeFacts(
@@ -93,7 +94,7 @@ def inspect_cube(
 
 
 def stretch(channels: Floats, empty: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Returns channels `(rows, cols, 3)` as the 8-bit picture of `CubeFacts`; `empty` is nodata."""
+    """Returns channels `(rows, cols, 3)` as an 8-bit picture, see `CubeFacts`; `empty` marks nodata."""
     picture = np.full(channels.shape, _NODATA_GREY, dtype=np.uint8)
     for channel in range(channels.shape[2]):
         values = channels[..., channel]

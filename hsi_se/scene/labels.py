@@ -1,4 +1,4 @@
-"""Label maps (rows, cols) from any raster format, an ENVI classification, or a table of row,col,label."""
+"""Reads label maps (rows, cols) from raster files, ENVI classifications or row,col,label tables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ Labels = NDArray[np.int32]
 
 @dataclass(frozen=True, eq=False)
 class LabelMap:
-    """Labels `(rows, cols)`, 0 where there is none, and what their file says about the classes."""
+    """Labels `(rows, cols)` with 0 for unlabelled, and the names and colours given by their file."""
 
     labels: Labels
     class_names: Mapping[int, str] = field(default_factory=dict)
@@ -41,20 +41,20 @@ def read_label_map(
     shape: tuple[int, int] | None = None,
     byte_order: str | None = None,
 ) -> LabelMap:
-    """Returns the label map called `key`, or the sole one, of a file.
+    """Returns the label map named `key`, or the only one, in a file.
 
-    Where 0 is a class because another value stands for unlabelled, every label is raised by one.
+    If another value than 0 marks unlabelled pixels and 0 is a class, every label is raised by one.
 
     Args:
-        path: a raster, or a CSV table of 0-based row, col and label.
-        key: of the array, where the file holds several.
-        setting: what picks the array, for messages.
-        unlabelled: the stored value of pixels without a label.
-        shape: `(rows, cols)` of the cube; a CSV table has none of its own.
+        path: a raster file, or a CSV table of 0-based row and col, and label.
+        key: name of the array, if the file contains several.
+        setting: the setting that selects the array, for messages.
+        unlabelled: the stored value of unlabelled pixels.
+        shape: `(rows, cols)` of the cube; required for a CSV table, which does not state it.
         byte_order: see `open_file`.
 
     Raises:
-        SceneError: there is no such map, or a label is no whole number from 0 up.
+        SceneError: there is no such map, or a label is not a non-negative integer.
     """
     raster = None
     if is_table(path):
@@ -72,13 +72,11 @@ def read_label_map(
     if wrong.any():
         row, col = np.argwhere(wrong)[0]
         raise SceneError(
-            f"{path}: {int(wrong.sum())} labels are no whole number from 0 up, the first "
+            f"{path}: {int(wrong.sum())} labels are not non-negative integers, the first is "
             f"{values[row, col]:g} at row {row}, col {col}; give a label map"
         )
     labels = np.where(is_unlabelled, UNLABELLED, labels + shift).astype(np.int32)
-    notes = (
-        (f"{path.name}: 0 is a class here, so every label is one higher than in the file",) if shift else ()
-    )
+    notes = (f"{path.name}: 0 is a class in this file, so every label was raised by one",) if shift else ()
 
     def raise_labels(facts: Mapping[int, Any]) -> dict[int, Any]:
         return {
@@ -93,7 +91,7 @@ def read_label_map(
 
 
 def read_labels(path: Path, *, key: str | None, setting: str, shape: tuple[int, int] | None = None) -> Labels:
-    """As `read_label_map`, the labels alone."""
+    """Returns only the labels of `read_label_map`, `(rows, cols)`."""
     return read_label_map(path, key=key, setting=setting, shape=shape).labels
 
 
@@ -106,39 +104,39 @@ def pick_raster(
     setting: str,
     shape: tuple[int, int] | None = None,
 ) -> Raster:
-    """Returns the raster called `key`, or the sole one that is a map or a cube.
+    """Returns the raster named `key`, or the only map or cube in the file.
 
     Args:
-        contents: of the file.
-        path: for messages.
+        contents: contents of the file.
+        path: the file, for messages.
         is_map: whether a map (one band) or a cube is wanted.
-        key: the array's name.
-        setting: what picks the array, for messages.
-        shape: `(rows, cols)`; among several, one of this size is taken if there is only one.
+        key: name of the array.
+        setting: the setting that selects the array, for messages.
+        shape: `(rows, cols)`; selects the only array of this size among several.
 
     Raises:
-        SceneError: it is absent or one of several; the message lists what the file holds.
+        SceneError: the array is absent or ambiguous; the message lists the file's contents.
     """
     axes, listing = (2 if is_map else 3), contents.listing or "nothing"
     fitting = {name: raster for name, raster in contents.rasters.items() if raster.is_map == is_map}
     if key is not None:
         if key not in fitting:
             raise SceneError(
-                f"{path}: {setting} = {key!r} is no {axes}-D numeric array; the file holds {listing}"
+                f"{path}: {setting} = {key!r} is not a {axes}-D numeric array; the file contains {listing}"
             )
         return fitting[key]
     if not fitting:
-        raise SceneError(f"{path}: no {axes}-D numeric array; the file holds {listing}; give another file")
+        raise SceneError(f"{path}: no {axes}-D numeric array; the file contains {listing}; give another file")
     of_shape = [raster for raster in fitting.values() if raster.shape[:2] == shape]
     if len(fitting) > 1 and len(of_shape) != 1:
         raise SceneError(
-            f"{path}: {len(fitting)} {axes}-D arrays ({', '.join(fitting)}); pick one with {setting}"
+            f"{path}: {len(fitting)} {axes}-D arrays ({', '.join(fitting)}); choose one with {setting}"
         )
     return of_shape[0] if len(fitting) > 1 else next(iter(fitting.values()))
 
 
 def is_table(path: Path) -> bool:
-    """Whether the file is text whose first line has the three fields of a label table."""
+    """Returns whether the file is text with three fields in its first line, as in a label table."""
     with path.open("rb") as stream:
         head = stream.read(_SNIFFED)
     try:
@@ -154,9 +152,9 @@ def _split(line: str) -> list[str]:
 
 
 def _read_table(path: Path, *, shape: tuple[int, int] | None, unlabelled: int) -> Labels:
-    """The labels as they are stored; pixels that the table leaves out are unlabelled."""
+    """Returns the labels as stored; pixels missing from the table are unlabelled."""
     if shape is None:
-        raise SceneError(f"{path}: a table of labels has no size of its own; give the scene's cube beside it")
+        raise SceneError(f"{path}: a label table does not state the image size; give the cube as well")
     order = _COLUMNS
     labels = np.full(shape, unlabelled, dtype=np.int32)
     is_given = np.zeros(shape, dtype=bool)
@@ -172,18 +170,18 @@ def _read_table(path: Path, *, shape: tuple[int, int] | None, unlabelled: int) -
                 row, col, label = (int(dict(zip(order, fields, strict=True))[name]) for name in _COLUMNS)
             except ValueError:
                 raise SceneError(
-                    f"{path}:{number}: {line.strip()[:60]!r} is no row,col,label; "
-                    "give three whole numbers a line"
+                    f"{path}:{number}: {line.strip()[:60]!r} is not row,col,label; "
+                    "give three integers per line"
                 ) from None
             if not (0 <= row < shape[0] and 0 <= col < shape[1]):
                 raise SceneError(
-                    f"{path}:{number}: row {row}, col {col} lies outside the cube of {shape[0]} × {shape[1]} "
+                    f"{path}:{number}: row {row}, col {col} is outside the cube of {shape[0]} × {shape[1]} "
                     "pixels; count both from 0"
                 )
             if not 0 <= label <= _HIGHEST or (is_given[row, col] and labels[row, col] != label):
                 raise SceneError(
-                    f"{path}:{number}: label {label} for row {row}, col {col}: "
-                    "give one whole number from 0 up a pixel"
+                    f"{path}:{number}: label {label} for row {row}, col {col}: negative, too large, or "
+                    "a second label for this pixel; give one non-negative integer per pixel"
                 )
             labels[row, col], is_given[row, col] = label, True
     return labels

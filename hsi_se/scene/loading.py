@@ -1,4 +1,4 @@
-"""Files on disk become a `Scene`: known scenes by name, the user's own by path, the demo by its seed."""
+"""Loads a `Scene`: a known scene by name, own files by path, or the synthetic scene by its seed."""
 
 import difflib
 import re
@@ -23,7 +23,7 @@ from hsi_se.scene.synthetic import make_synthetic_scene
 from hsi_se.scene.wavelengths import pick_natural_colour, to_nanometres
 
 DEFAULT_DATA_DIR = Path("datasets")
-_DEPTHS = ("*", "*/*", "*/*/*")  # below the data folder where files are looked for
+_DEPTHS = ("*", "*/*", "*/*/*")  # levels below the data folder that are searched
 _MAX_WAVELENGTH_FILE = 2**20  # bytes
 
 SceneSettings = str | SceneFiles | SyntheticScene
@@ -32,17 +32,17 @@ SceneSettings = str | SceneFiles | SyntheticScene
 def load_scene(
     scene: SceneSettings, data: str | Path | None = None, *, keep: Collection[int] | None = None
 ) -> Scene:
-    """Returns the scene that a config's `scene` section names.
+    """Returns the scene described by a config's `scene` section.
 
     Args:
-        scene: a known scene's name or alias, a pair of files, or the synthetic scene's seed and size.
-        data: a folder searched before `datasets/`; files may lie in it or in its sub-folders, and
-            their names match whatever the case.
-        keep: the cube's bands to take, 0-based, whatever the file or the config says of them.
+        scene: name or alias of a known scene, a pair of files, or seed and size of the synthetic scene.
+        data: folder searched before `datasets/`, including up to two levels of sub-folders; the case of
+            file names is ignored.
+        keep: exactly the bands to use, 0-based in the file; overrides bad and dropped bands.
 
     Raises:
-        SceneError: the name is unknown, a file is missing or in no format that can be read, the array
-            cannot be picked, or the cube and the labels do not fit each other (see `Scene`).
+        SceneError: the name is unknown, a file is missing or unreadable, the array is ambiguous, or the
+            cube and the labels do not match (see `Scene`).
     """
     roots = list_roots(data)
     if isinstance(scene, SyntheticScene):
@@ -69,16 +69,16 @@ def load_scene(
 
 
 def load_ground_truth(scene: SceneSettings, data: str | Path | None = None) -> GroundTruth:
-    """Returns the labels of the scene that a config names; its cube need not be there.
+    """Returns the labels of the scene described by a config; its cube may be missing.
 
-    Where the cube is there, labels at its nodata pixels are left out as `load_scene` does.
+    If the cube is available, labels at its nodata pixels are removed as in `load_scene`.
 
     Args:
         scene: as for `load_scene`.
         data: as for `load_scene`.
 
     Raises:
-        SceneError: as `load_scene`, for the labels alone.
+        SceneError: as for `load_scene`, for the labels alone.
     """
     if isinstance(scene, SyntheticScene):
         return load_scene(scene, data)
@@ -91,14 +91,14 @@ def load_ground_truth(scene: SceneSettings, data: str | Path | None = None) -> G
 def open_scene_image(
     scene: SceneSettings | Scene, data: str | Path | None = None, *, keep: Collection[int] | None = None
 ) -> Image:
-    """Returns the cube of a scene without reading it: `Image.read_rows` goes through it in bounded memory.
+    """Returns the cube of a scene without reading it; `Image.read_rows` reads it in bounded memory.
 
     Args:
-        scene: as for `load_scene`, or one that is loaded.
+        scene: as for `load_scene`, or a loaded scene.
         data, keep: as for `load_scene`.
 
     Raises:
-        SceneError: as `load_scene`, for the cube alone.
+        SceneError: as for `load_scene`, for the cube alone.
     """
     if isinstance(scene, SyntheticScene):
         scene = load_scene(scene)
@@ -109,7 +109,7 @@ def open_scene_image(
 
 @dataclass(frozen=True)
 class SceneSource:
-    """The files of a scene, known or the user's own, and the folders where they may lie."""
+    """The files of a scene, known or the user's own, and the folders to search for them."""
 
     files: SceneFiles
     known: KnownScene | None
@@ -152,7 +152,7 @@ class SceneSource:
         )
 
     def _read_wavelengths(self, bands: int) -> Floats | None:
-        """The config's own, from a list or a text file of numbers."""
+        """Returns the config's wavelengths in nanometres, from a list or a text file."""
         given = self.files.wavelengths
         if given is None:
             return None
@@ -160,8 +160,8 @@ class SceneSource:
         found, _ = to_nanometres(values, unit=None, bands=bands)
         if found is None:
             raise SceneError(
-                f"scene.wavelengths: {len(values)} values, and not one positive number for each "
-                f"of the {bands} bands of the file; give that"
+                f"scene.wavelengths: {len(values)} values for the {bands} bands of the file; "
+                "give one positive number for each band"
             )
         return found
 
@@ -169,14 +169,14 @@ class SceneSource:
         path = find_file(name, self.roots, setting="scene.wavelengths")
         if path.stat().st_size > _MAX_WAVELENGTH_FILE:
             raise SceneError(
-                f"{path}: too long for a list of wavelengths; give a text file of one number a band"
+                f"{path}: too long for a list of wavelengths; give a text file with one number per band"
             )
         return re.split(r"[\s,;]+", path.read_text(encoding="utf-8", errors="replace").strip())
 
     def read_labels(self, *, shape: tuple[int, int] | None) -> LabelMap:
         path = self._find("labels")
         keys = self.known.labels.keys if self.known is not None else ()
-        if len(keys) > 1:  # a training and a test map, which do not overlap
+        if len(keys) > 1:  # separate maps of training and test pixels, which do not overlap
             maps = [read_label_map(path, key=key, setting="scene.labels_key").labels for key in keys]
             return LabelMap(np.maximum.reduce(maps))
         return read_label_map(
@@ -189,7 +189,7 @@ class SceneSource:
         )
 
     def make_truth(self, label_map: LabelMap, nodata: NDArray[np.bool_] | None) -> GroundTruth:
-        """The labels with their names and colours, and none where there is no data."""
+        """Returns the labels with class names and colours; nodata pixels become unlabelled."""
         files, labels, notes = self.files, label_map.labels, label_map.notes
         name = files.name or Path(files.cube).stem
         ids = _list_ids(labels)
@@ -202,14 +202,15 @@ class SceneSource:
         if nodata is not None and nodata.any():
             if nodata.shape != labels.shape:
                 raise SceneError(
-                    f"scene {name}: the cube is {nodata.shape[0]} × {nodata.shape[1]} pixels and the labels "
-                    f"are {labels.shape[0]} × {labels.shape[1]}; give two files of one scene (rows × cols)"
+                    f"scene {name}: the cube has {nodata.shape[0]} × {nodata.shape[1]} pixels and the "
+                    f"labels have {labels.shape[0]} × {labels.shape[1]} (rows × cols); give two files of "
+                    "the same scene"
                 )
             lost = int((nodata & (labels != UNLABELLED)).sum())
             labels = np.where(nodata, UNLABELLED, labels).astype(np.int32)
             notes += (
-                f"{int(nodata.sum()):,} pixels hold nodata"
-                + (f"; {lost:,} of them had a label and are left out" if lost else ""),
+                f"{int(nodata.sum()):,} pixels are nodata"
+                + (f"; {lost:,} of them are labelled and were excluded" if lost else ""),
             )
         else:
             nodata = None
@@ -230,7 +231,7 @@ class SceneSource:
 
 
 def _make_raster(scene: Scene) -> Raster:
-    """A loaded scene's cube as a file's, NaN where there is no data."""
+    """Returns the cube of a loaded scene as a raster, with NaN at nodata pixels."""
     cube, empty = scene.cube, scene.nodata
 
     def read(first: int, last: int) -> NDArray[Any]:
@@ -261,20 +262,23 @@ def _describe_dropped(image: Image) -> tuple[str, ...]:
     for reason in dict.fromkeys(image.dropped.values()):
         bands = {band for band, why in image.dropped.items() if why == reason}
         text = describe_bands(bands, wavelengths_nm=image.raster.wavelengths_nm)
-        notes.append(f"bands {text} of {image.raster.path.name} are left out: {reason}")
+        notes.append(f"bands {text} of {image.raster.path.name} are excluded: {reason}")
     return tuple(notes)
 
 
 def list_roots(data: str | Path | None) -> list[Path]:
-    """Returns the folders where files are looked for, in order.
+    """Returns the folders that are searched for files, in order.
+
+    Args:
+        data: the folder given by `--data`, searched before `datasets/`; None for `datasets/` alone.
 
     Raises:
-        SceneError: the data folder is not there.
+        SceneError: the data folder does not exist.
     """
     if data is None:
         return [DEFAULT_DATA_DIR]
     if not Path(data).is_dir():
-        raise SceneError(f"--data {data}: no such folder; name the folder that holds the scenes")
+        raise SceneError(f"--data {data}: no such folder; give the folder that contains the scenes")
     return [Path(data), DEFAULT_DATA_DIR]
 
 
@@ -297,7 +301,7 @@ def get_known(name: str) -> KnownScene:
     """Returns the known scene with this name or alias.
 
     Raises:
-        SceneError: there is none; the message says which are near.
+        SceneError: the name is unknown; the message lists similar and known names.
     """
     known = find_known_scene(name)
     if known is None:
@@ -306,24 +310,24 @@ def get_known(name: str) -> KnownScene:
         near = [by_lower[match] for match in difflib.get_close_matches(name.casefold(), by_lower, n=3)]
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise SceneError(
-            f"scene = {name!r}: no known scene; {hint}known are "
+            f"scene = {name!r}: unknown scene; {hint}known scenes: "
             f"{', '.join(scene.name for scene in KNOWN_SCENES)}; "
-            "or give {cube: FILE, labels: FILE}"
+            "for your own data give {cube: FILE, labels: FILE}"
         )
     return known
 
 
 def find_file(name: str | Path, roots: Sequence[Path], *, setting: str, also: Sequence[str] = ()) -> Path:
-    """Returns the file called `name`: as given, or below a root, without regard to case.
+    """Returns the path of a file: `name` as given, or found below a root, ignoring case.
 
     Args:
-        name: of the file.
-        roots: the folders to search.
-        setting: what names the file, for the message.
-        also: other names that the file is known by.
+        name: name or path of the file.
+        roots: the folders to search, up to three levels deep.
+        setting: the setting that names the file, for the message.
+        also: alternative names of the file.
 
     Raises:
-        SceneError: there is none; the message lists the folders that were searched.
+        SceneError: the file does not exist; the message lists the folders searched.
     """
     for asked in (Path(name).expanduser(), *map(Path, also)):
         if asked.is_file():
@@ -334,8 +338,7 @@ def find_file(name: str | Path, roots: Sequence[Path], *, setting: str, also: Se
                 if tuple(part.casefold() for part in path.parts[-len(tail) :]) == tail and path.is_file():
                     return path
     if Path(name).expanduser().is_dir():
-        raise SceneError(f"{setting}: {name} is a folder; name a file in it")
-    searched = "" if Path(name).is_absolute() else f" nor below {', '.join(str(root) for root in roots)}"
-    raise SceneError(
-        f"{setting}: no file {name} here{searched}; put it there, or name its folder with --data DIR"
-    )
+        raise SceneError(f"{setting}: {name} is a folder; give a file in it")
+    folders = ", ".join(str(root) for root in roots)
+    searched = "" if Path(name).is_absolute() else f" in the current folder or below {folders}"
+    raise SceneError(f"{setting}: no file {name}{searched}; put it there, or give its folder with --data DIR")

@@ -1,4 +1,4 @@
-"""Class colours by label: the field's usual ones, and ones that colour-blind readers tell apart."""
+"""Chooses the colour of each class by its label."""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,15 +10,15 @@ from hsi_se.scene.scene import UNLABELLED
 
 
 def make_palette(class_ids: Iterable[int], *, given: Mapping[int, Colour] | None = None) -> dict[int, Colour]:
-    """Returns an 8-bit RGB colour for unlabelled ground and for each label.
+    """Returns an 8-bit RGB colour for unlabelled pixels and for each label.
 
-    Labels keep the colours that Spectral Python gives them (`spectral.spy_colors`); those beyond its
-    list get evenly spread hues. A colour that is `given` wins.
+    Labels have the colours of Spectral Python (`spectral.spy_colors`); labels beyond its list get
+    evenly spaced hues. Colours in `given` take precedence.
     """
     ids = sorted(int(label) for label in class_ids)
     beyond = [label for label in ids if label >= len(spy_colors)]
     hues = matplotlib.colormaps["hsv"].resampled(len(beyond) + 1)
-    palette = {label: hues(place, bytes=True)[:3] for place, label in enumerate(beyond)}
+    palette = {label: hues(index, bytes=True)[:3] for index, label in enumerate(beyond)}
     palette |= {label: spy_colors[label] for label in (UNLABELLED, *ids) if label < len(spy_colors)}
     palette |= {label: colour for label, colour in (given or {}).items() if label in palette}
     return {label: (int(red), int(green), int(blue)) for label, (red, green, blue) in sorted(palette.items())}

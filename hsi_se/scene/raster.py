@@ -1,4 +1,4 @@
-"""An image in a file, read row by row: what every format becomes. Axes: rows, cols, bands."""
+"""Represents an image in a file of any format, read by rows. Axes: rows, cols, bands."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,21 +19,22 @@ Colour = tuple[int, int, int]  # 8-bit red, green, blue
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Raster:
-    """One numeric array of a file and what the file says about it; nothing is read until it is asked for.
+    """One numeric array of a file with its metadata; values are read only on request.
 
     Attributes:
-        path, key: the file, and the array's name in it where it has one.
+        path, key: the file, and the name of the array in it, if it has one.
         shape: `(rows, cols, bands)`; a label map has one band.
         dtype: as stored.
-        rows_of: `(first, last)` to the rows `first..last-1`, `(rows, cols, bands)` as stored.
-        wavelengths_nm: `(bands,)` band centres.
-        nodata: the stored value that means "nothing was measured"; may be NaN.
-        gain, offset: `(bands,)`: value = stored · gain + offset; None where values are as stored.
-        bad_bands: 0-based bands that the file declares bad, with the reason.
-        georeference: where it lies.
-        class_names, palette: of a classification, by label.
-        natural_colour: 0-based bands that the file names for display.
-        notes: what in the file could not be used, one sentence each.
+        rows_of: function of `(first, last)` that reads rows `first..last-1`, `(rows, cols, bands)`, as
+            stored.
+        wavelengths_nm: `(bands,)` band centres in nanometres.
+        nodata: the stored value that marks missing data; may be NaN.
+        gain, offset: `(bands,)`; value = stored · gain + offset; None if stored values are used unchanged.
+        bad_bands: 0-based bands that the file marks as bad, each with the reason.
+        georeference: coordinate system and position, if known.
+        class_names, palette: names and colours of a classification, by label.
+        natural_colour: 0-based red, green and blue bands that the file suggests for display.
+        notes: metadata that could not be used, one sentence each.
     """
 
     path: Path
@@ -69,7 +70,7 @@ class Raster:
 
 @dataclass(frozen=True)
 class FileContents:
-    """What a file holds: its format, its numeric 2-D and 3-D arrays by name, and all of it in words."""
+    """The contents of a file: its format, its numeric 2-D and 3-D arrays by name, and a text listing."""
 
     format: str
     rasters: Mapping[str, Raster]
@@ -77,10 +78,10 @@ class FileContents:
 
 
 def chunk_rows(rows: int) -> Iterator[slice]:
-    """Yields the parts in which a file of so many rows is read: what a pass over it holds in memory."""
+    """Yields slices of `ROWS_PER_CHUNK` rows, the parts of a file that are in memory at one time."""
     return (slice(first, min(first + ROWS_PER_CHUNK, rows)) for first in range(0, rows, ROWS_PER_CHUNK))
 
 
 def describe_array(key: str, shape: Sequence[int], dtype: object) -> str:
-    """Returns how a listing names an array: `labels 145×145 uint8`."""
+    """Returns the entry of an array in a listing: `labels 145×145 uint8`."""
     return f"{key} {'×'.join(map(str, shape))} {dtype}".strip()

@@ -1,4 +1,4 @@
-"""A label map (rows, cols) and a cube (rows, cols, bands), and what the two mean."""
+"""Defines a scene: a label map (rows, cols), a cube (rows, cols, bands) and their metadata."""
 
 import hashlib
 from collections.abc import Mapping
@@ -17,18 +17,18 @@ UNLABELLED = 0
 
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
-    """A label map without its image: all that a split needs; the constructor proves it usable.
+    """A label map without its image, which is all that a split needs; checked on construction.
 
     Attributes:
-        name: what reports call the scene.
+        name: name of the scene in reports.
         labels: `(rows, cols)` int32; 0 is unlabelled, other ids need not be contiguous.
-        class_names: a name for every id that `labels` holds, in ascending order of id.
-        palette: the colours that the scene's files or its user give to some ids.
-        nodata: `(rows, cols)` where nothing was measured, None where everything was; never labelled.
-        notes: what the user should know about how the files were read, one sentence each.
+        class_names: name of every id present in `labels`, in ascending order of id.
+        palette: 8-bit RGB colours of some ids, from the scene's files or its config.
+        nodata: `(rows, cols)` mask of pixels without data, which are unlabelled; None if there are none.
+        notes: how the files were read, where the user should know, one sentence each.
 
     Raises:
-        SceneError: the labels are no map, or nothing is labelled.
+        SceneError: the labels are not two-dimensional, or every pixel is unlabelled.
     """
 
     name: str
@@ -51,12 +51,12 @@ class GroundTruth:
 
     @cached_property
     def class_ids(self) -> NDArray[np.int32]:
-        """`(C,)` the ids present, ascending, without the unlabelled 0."""
+        """Returns the ids present in `labels`, `(C,)`, in ascending order and without 0."""
         return np.setdiff1d(self.labels, [UNLABELLED]).astype(np.int32)
 
     @cached_property
     def valid(self) -> NDArray[np.bool_]:
-        """`(rows, cols)` where something was measured."""
+        """Returns the mask of pixels with data, `(rows, cols)`."""
         return np.ones(self.labels.shape, dtype=bool) if self.nodata is None else ~self.nodata
 
     @property
@@ -71,17 +71,17 @@ class GroundTruth:
 
 @dataclass(frozen=True, eq=False)
 class Scene(GroundTruth):
-    """A hyperspectral image with its ground truth; the constructor proves that the two fit.
+    """A hyperspectral image with its ground truth; checked on construction.
 
     Attributes:
-        cube: `(rows, cols, bands)`, any real dtype, finite everywhere, zero where there is no data.
-        wavelengths_nm: `(bands,)` band centres in nanometres, where known.
-        natural_colour: 0-based red, green and blue bands for a natural-colour picture, where known.
-        georeference: where the scene lies, where known.
-        dropped_bands: the file's bands that `cube` leaves out, counted from 1, each with the reason.
+        cube: `(rows, cols, bands)`, any real dtype, finite everywhere, zero at nodata pixels.
+        wavelengths_nm: `(bands,)` band centres in nanometres, if known.
+        natural_colour: 0-based red, green and blue bands for a natural-colour picture, if known.
+        georeference: coordinate system and position, if known.
+        dropped_bands: bands of the file that `cube` excludes, counted from 1, each with the reason.
 
     Raises:
-        SceneError: the shapes disagree, nothing is labelled, or a value is NaN or infinite.
+        SceneError: the shapes disagree, every pixel is unlabelled, or a value is NaN or infinite.
     """
 
     cube: NDArray[np.generic]
@@ -98,8 +98,8 @@ class Scene(GroundTruth):
             )
         if self.cube.shape[:2] != self.labels.shape:
             raise SceneError(
-                f"scene {self.name}: the cube is {_size(self.cube)} pixels and the labels are "
-                f"{_size(self.labels)}; give two files of one scene (rows × cols)"
+                f"scene {self.name}: the cube has {_size(self.cube)} pixels and the labels have "
+                f"{_size(self.labels)} (rows × cols); give two files of the same scene"
             )
         if np.issubdtype(self.cube.dtype, np.inexact):
             wrong = [
@@ -111,7 +111,7 @@ class Scene(GroundTruth):
                 raise SceneError(
                     f"scene {self.name}: {num_wrong} values of the cube are NaN or "
                     f"infinite, the first at row {row}, col {col}, band {band}; "
-                    "if they mean no data, set scene.nodata (nan, say), else replace them"
+                    "if they mark missing data, set scene.nodata (e.g. nan); otherwise replace them"
                 )
 
     @property
@@ -120,7 +120,7 @@ class Scene(GroundTruth):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over shapes, dtypes and bytes of the cube, the labels and a nodata mask, if any."""
+        """Returns the SHA-256 of shapes, dtypes and bytes of the cube, the labels and any nodata mask."""
         digest = hashlib.sha256()
         digest.update(f"{self.cube.shape}{self.cube.dtype.str}".encode())
         for part in chunk_rows(len(self.cube)):

@@ -1,6 +1,6 @@
-"""A farmland scene made from a seed, to learn, test and demonstrate on without downloading data.
+"""Makes a synthetic farmland scene from a seed, for tests and demonstrations without real data.
 
-Axes: rows, cols, bands; f is the field, m the material that a mixture is made of.
+Axes: rows, cols, bands; f is the field, m the material in a mixture.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from hsi_se.scene.wavelengths import NATURAL_COLOUR_NM
 
 Feature = tuple[float, float, float]  # centre (nm), standard deviation (nm), depth as a fraction
 
-# Reflectance at these knots draws a material's continuum; 690, 730 and 770 nm hold the red edge.
+# Reflectance at these knots defines a material's continuum; 690, 730 and 770 nm sample the red edge.
 KNOTS_NM = (400, 550, 690, 730, 770, 1100, 1650, 2200, 2500)
 CONTINUA = {
     "corn leaf": (0.08, 0.15, 0.13, 0.34, 0.47, 0.49, 0.34, 0.22, 0.14),
@@ -41,8 +41,8 @@ ABSORPTION: dict[str, Sequence[Feature]] = {
     "gravel": ((2330, 30, 0.12),),  # carbonate
 }
 
-# What covers the ground of each class; the last class is the rare one. Tillage trades residue for
-# soil under one crop: its classes lie on a line, and a pixel's own scatter blurs where one ends.
+# Cover fractions of each class; the last class is the rare one. Tillage replaces residue by soil under
+# the same crop: these classes differ only in that ratio, and the scatter of pixels makes them overlap.
 CLASSES = {
     "corn, no tillage": {"corn leaf": 0.40, "soil": 0.16, "residue": 0.44},
     "corn, reduced tillage": {"corn leaf": 0.40, "soil": 0.35, "residue": 0.25},
@@ -57,42 +57,43 @@ CLASSES = {
 RARE = len(CLASSES)
 TRACK_COVER = {"gravel": 0.7, "soil": 0.3}
 
-FIELD_SIZE = 230  # pixels: two or three fields a class in the default scene, 15 pixels across
-MIN_FIELDS_PER_CLASS = 2  # so that a class is more than one field's soil and light
-UNLABELLED_FIELDS = 0.1  # the share of fields that nobody surveyed
-TILT = 0.3  # radians: how far the whole layout may turn from the image's axes
-SKEW = 0.06  # radians, standard deviation: how far one border turns from the layout
+FIELD_SIZE = 230  # pixels: two or three fields per class in the default scene, 15 pixels across
+MIN_FIELDS_PER_CLASS = 2  # so that a class varies in soil and light between fields
+UNLABELLED_FIELDS = 0.1  # fraction of fields without labels
+TILT = 0.3  # radians: largest rotation of the layout against the image's axes
+SKEW = 0.06  # radians, standard deviation of one border's rotation against the layout
 TRACK_WIDTH = 1.6  # pixels
-MAIN_TRACKS = 0.15  # the share of cuts, the longest ones, that are always tracks
-TRACK_CHANCE = 0.5  # for every later cut
-RARE_SIZE = (18, 23)  # pixels, upper end excluded: as few as Indian Pines has of oats
-POINT_SPREAD = 0.6  # pixels, standard deviation: a half width of 1.4 pixels
-FIELD_CONCENTRATION = 400.0  # Dirichlet: a field's cover is within 0.03 of its class's
-PIXEL_CONCENTRATION = 35.0  # a pixel's, before the point spread, within 0.08 of its field's
-FIELD_LIGHT, PIXEL_LIGHT = 0.04, 0.05  # relative: a field's roughness, a pixel's slope and shade
+MAIN_TRACKS = 0.15  # fraction of cuts, the longest ones, that are always tracks
+TRACK_CHANCE = 0.5  # probability that a later cut is a track
+RARE_SIZE = (18, 23)  # pixels, upper end excluded: as few as the oats of Indian Pines
+POINT_SPREAD = 0.6  # pixels, standard deviation: full width at half maximum of 1.4 pixels
+FIELD_CONCENTRATION = 400.0  # Dirichlet: a field's cover deviates by about 0.03 from its class's
+PIXEL_CONCENTRATION = 35.0  # Dirichlet: a pixel's cover by about 0.08 from its field's
+FIELD_LIGHT, PIXEL_LIGHT = 0.04, 0.05  # relative: roughness of a field; slope and shade of a pixel
 NOISE = 0.004  # reflectance, standard deviation in a clear band
-# Signal lost to water vapour, and at both ends of the detectors; noise grows as it fades.
+# Fraction of the signal lost to water vapour and at both ends of the detectors; the noise grows with it.
 LOST_SIGNAL = ((1400, 40, 0.75), (1900, 50, 0.80), (400, 60, 0.60), (2500, 120, 0.65))
-COUNTS_PER_REFLECTANCE = 10_000  # as published scenes store it
+COUNTS_PER_REFLECTANCE = 10_000  # scale used by published scenes
 
 
 def make_synthetic_scene(*, seed: int = 0, rows: int = 72, cols: int = 72, bands: int = 64) -> Scene:
-    """Returns a farmland scene in which a pixel's neighbourhood says more than its own spectrum.
+    """Returns a farmland scene in which a pixel's neighbourhood is more informative than its spectrum.
 
-    The ground is cut into straight-edged fields, some apart by a track, each of one class or
-    unsurveyed; a patch of about 20 pixels of a rare class lies inside the largest. Each pixel mixes
-    leaf, soil and residue in shares that scatter around its field's, as those do around its
-    class's; a point spread then mixes it with its neighbours, so that borders are mixtures. Light
-    varies by field and by pixel. Noise varies by band: it is highest at both ends of the spectrum
-    and where water vapour dims the sun. The same arguments give the same scene.
+    The area is divided into fields with straight edges, some separated by tracks. Each field belongs to
+    one class or is unlabelled; the largest contains a patch of about 20 pixels of a rare class. Each
+    pixel is a mixture of leaf, soil and residue. Its fractions scatter around those of its field, which
+    scatter around those of its class. A point spread function then mixes neighbouring pixels, so that
+    pixels at borders are mixtures. Illumination varies by field and by pixel. Noise varies by band: it
+    is strongest at both ends of the spectrum and in the water vapour bands. The same arguments give the
+    same scene.
 
     Values are uint16 reflectance × 10,000 in evenly spaced bands from 400 to 2500 nm. Class ids run
-    from 1 to 9, every class is present, and the last one is the rare one.
+    from 1 to 9; every class is present, and the last one is the rare one.
 
     Args:
-        seed: decides everything that is drawn.
-        rows, cols: 24 or more: below it, two fields a class leave no field an interior.
-        bands: 16 or more, 140 nm apart: coarser ones would step over the red edge and both red and blue.
+        seed: determines all random draws.
+        rows, cols: at least 24; in a smaller scene, two fields per class would have no interior.
+        bands: at least 16, which are 140 nm apart; coarser bands would miss the red edge, red and blue.
     """
     rng = np.random.default_rng(seed)
     wavelengths_nm = np.linspace(400.0, 2500.0, bands)
@@ -123,9 +124,9 @@ def make_synthetic_scene(*, seed: int = 0, rows: int = 72, cols: int = 72, bands
 def _lay_out_fields(
     rng: np.random.Generator, *, rows: int, cols: int
 ) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
-    """`(rows, cols)` the field of each pixel, and `(f,)` the class id of each field.
+    """Returns the field of each pixel, `(rows, cols)`, and the class id of each field, `(f,)`.
 
-    Field 0 is all the tracks, unlabelled; the last field is the rare class's patch.
+    Field 0 contains all tracks and is unlabelled; the last field is the patch of the rare class.
     """
     common = np.arange(1, RARE, dtype=np.int32)
     wanted = round(rows * cols / FIELD_SIZE * (1 - UNLABELLED_FIELDS))
@@ -142,7 +143,7 @@ def _lay_out_fields(
     sizes = [len(piece) * (id_ != UNLABELLED) for piece, id_ in zip(pieces, classes, strict=True)]
     host = pieces[int(np.argmax(sizes))]
     off_centre = np.abs(host - host.mean(axis=0)).max(axis=1)
-    # In a small scene the patch takes a third of its host at most, and so never all of a class.
+    # In a small scene the patch covers at most a third of its field, so the field's class remains.
     rare_size = min(int(rng.integers(*RARE_SIZE)), len(host) // 3)
     patch = host[np.argsort(off_centre, kind="stable")[:rare_size]]
     field_map[patch[:, 0], patch[:, 1]] = len(pieces) + 1
@@ -150,7 +151,7 @@ def _lay_out_fields(
 
 
 def _cut(rng: np.random.Generator, ground: NDArray[np.intp], num_fields: int) -> list[NDArray[np.intp]]:
-    """The (row, col) pixels of each field: the largest is cut across until there are enough."""
+    """Returns the (row, col) pixels of each field; the largest field is cut until there are enough."""
     tilt = rng.uniform(-TILT, TILT)
     fields = [ground]
     while len(fields) < num_fields:
@@ -159,7 +160,7 @@ def _cut(rng: np.random.Generator, ground: NDArray[np.intp], num_fields: int) ->
         turn = np.array(((np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))))
         turned = field @ turn
         length = turned[:, int(np.ptp(turned, axis=0).argmax())]
-        beyond = length - np.quantile(length, rng.uniform(0.35, 0.65))  # near halves, not equal
+        beyond = length - np.quantile(length, rng.uniform(0.35, 0.65))  # about half each
         is_track = len(fields) < MAIN_TRACKS * num_fields or rng.random() < TRACK_CHANCE
         gap = TRACK_WIDTH / 2 if is_track else 0.0
         fields += [field[beyond < -gap], field[beyond >= gap]]
@@ -167,31 +168,31 @@ def _cut(rng: np.random.Generator, ground: NDArray[np.intp], num_fields: int) ->
 
 
 def _cover_fields(rng: np.random.Generator, class_of_field: NDArray[np.int32]) -> Floats:
-    """`(f, m)` what covers each field: its class's recipe, or anything if unsurveyed."""
+    """Returns the cover of each field, `(f, m)`: that of its class, or random if it is unlabelled."""
     recipes = [TRACK_COVER, *CLASSES.values()]
     shares = np.array([[recipe.get(m, 0.0) for m in MATERIALS] for recipe in recipes])
     cover = shares[class_of_field]
-    unsurveyed = np.flatnonzero(class_of_field == UNLABELLED)[1:]  # the first is the tracks
-    cover[unsurveyed] = rng.dirichlet(np.ones(len(MATERIALS)), len(unsurveyed))
+    unlabelled = np.flatnonzero(class_of_field == UNLABELLED)[1:]  # the first are the tracks
+    cover[unlabelled] = rng.dirichlet(np.ones(len(MATERIALS)), len(unlabelled))
     return cover
 
 
 def _scatter(rng: np.random.Generator, mean: Floats, concentration: float) -> Floats:
-    """Dirichlet draws around the mixtures in the last axis; an absent material stays absent."""
+    """Returns Dirichlet draws around the mixtures in the last axis; absent materials stay absent."""
     amounts = rng.standard_gamma(concentration * mean)
     scattered: Floats = amounts / amounts.sum(axis=-1, keepdims=True)
     return scattered
 
 
 def _material_spectra(wavelengths_nm: Floats) -> Floats:
-    """`(m, bands)` the reflectance of each pure material."""
+    """Returns the reflectance of each pure material, `(m, bands)`."""
     continua = PchipInterpolator(KNOTS_NM, [CONTINUA[m] for m in MATERIALS], axis=1)(wavelengths_nm)
     absorbed = [_transmit(wavelengths_nm, ABSORPTION.get(m, LEAF)) for m in MATERIALS]
     return np.asarray(continua * np.array(absorbed), dtype=np.float64)
 
 
 def _transmit(wavelengths_nm: Floats, features: Sequence[Feature]) -> Floats:
-    """`(bands,)` the fraction that gaussian absorption features let through."""
+    """Returns the fraction transmitted by Gaussian absorption features, `(bands,)`."""
     centre, deviation, depth = np.array(features).T[..., None]  # each (features, 1)
     gaussians = np.exp(-0.5 * ((wavelengths_nm - centre) / deviation) ** 2)
     return np.asarray(np.prod(1 - depth * gaussians, axis=0), dtype=np.float64)

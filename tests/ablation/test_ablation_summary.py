@@ -245,7 +245,7 @@ def test_the_ranks_over_scenes_need_scenes_and_are_of_the_means():
     assert found.groups == (("a", "b"), ("b", "none"))  # 1 apart, and the critical difference is 1.35
     alone = answer(tables["0"])
     assert alone.friedman is None
-    assert "1 here, and 3 variants need at least 5" in alone.no_friedman
+    assert "3 variants need at least 5 scenes, this comparison has 1" in alone.no_friedman
 
 
 # ------------------------------------------------------------------------------------- tables and figures

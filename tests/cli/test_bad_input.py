@@ -253,11 +253,11 @@ def test_unknown_scene_is_answered_with_the_nearest_names_and_all_others(
     refuse: Refuse, name: str, hint: str
 ) -> None:
     message = refuse(*_train(f"scene={name}"))
-    assert message.startswith(f"scene = {name!r}: no known scene; {hint}")
+    assert message.startswith(f"scene = {name!r}: unknown scene; {hint}")
     assert message.endswith(
-        "known are indian-pines, pavia-university, pavia-centre, salinas, salinas-a, ksc, botswana, "
+        "known scenes: indian-pines, pavia-university, pavia-centre, salinas, salinas-a, ksc, botswana, "
         "houston-2013, whu-hi-longkou, whu-hi-hanchuan, whu-hi-honghu; "
-        "or give {cube: FILE, labels: FILE}"
+        "for your own data give {cube: FILE, labels: FILE}"
     )
 
 
@@ -268,8 +268,8 @@ def test_missing_scene_file_is_named_with_the_setting_and_where_it_was_searched(
     (here / "mine").mkdir()
     message = refuse(*_train(FILES, f"scene.{setting}=absent.mat"), "--data", "mine")
     assert message == (
-        f"scene.{setting}: no file absent.mat here nor below mine, datasets; "
-        "put it there, or name its folder with --data DIR"
+        f"scene.{setting}: no file absent.mat in the current folder or below mine, datasets; "
+        "put it there, or give its folder with --data DIR"
     )
 
 
@@ -280,15 +280,15 @@ def test_missing_scene_file_is_named_with_the_setting_and_where_it_was_searched(
         (["ablate", "folder"], "folder: is a folder; give a YAML config file in it"),
         (
             _train("scene={cube: folder, labels: labels.mat}"),
-            "scene.cube: folder is a folder; name a file in it",
+            "scene.cube: folder is a folder; give a file in it",
         ),
         (
             _train(FILES, "split={kind: masks, partition: folder}"),
-            "split.partition: folder is a folder; name a file in it",
+            "split.partition: folder is a folder; give a file in it",
         ),
         (["scene", "inspect", "folder"], "folder: is a folder; name files in it"),
-        (["map", "run", "--scene", "folder"], "scene.cube: folder is a folder; name a file in it"),
-        (["eval", "run", "--scene", "folder"], "scene.cube: folder is a folder; name a file in it"),
+        (["map", "run", "--scene", "folder"], "scene.cube: folder is a folder; give a file in it"),
+        (["eval", "run", "--scene", "folder"], "scene.cube: folder is a folder; give a file in it"),
         (
             ["split", "config.yaml", "--png", "a.png", "--export", "folder"],
             "--export folder: name a file that ends in .mat, .npz",
@@ -316,7 +316,7 @@ def test_missing_file_to_evaluate_on_is_answered_with_where_it_was_searched(
 ) -> None:
     shutil.copytree(trained / "run", here / "run")
     assert refuse("eval", "run", "--scene", "absent.mat").startswith(
-        "scene.cube: no file absent.mat here nor "
+        "scene.cube: no file absent.mat in the current folder or "
     )
     assert refuse("eval", "run", "--scene", "a.yaml") == "a.yaml: no such config file; check the path"
     assert "did you mean indian-pines?" in refuse("eval", "run", "--scene", "indian-pine")
@@ -330,20 +330,22 @@ def test_mask_without_a_byte_order_is_answered_with_the_line_for_its_header(
     )
     (here / "mask.img").write_bytes(np.ones((ROWS, COLS), "<i2").tobytes())
     message = refuse(*_train(FILES, "split={kind: masks, partition: mask.img}"))
-    assert message.startswith("mask.hdr: the header does not say the byte order; ")
-    assert message.endswith("for a mask, byte order = 0 (little) or 1 into the header")
+    assert message.startswith("mask.hdr: the header does not state the byte order; ")
+    assert message.endswith("for a mask, add byte order = 0 (little) or 1 (big) to the header")
 
 
 def test_missing_file_of_a_known_scene_is_named(refuse: Refuse) -> None:
     message = refuse(*_train("scene=salinas-a"))
-    assert message.startswith("scene salinas-a: no file SalinasA_corrected.mat here nor below datasets; ")
+    assert message.startswith(
+        "scene salinas-a: no file SalinasA_corrected.mat in the current folder or below datasets; "
+    )
     assert message.endswith("--data DIR")
 
 
 @pytest.mark.parametrize("command", ["train", "info"])
 def test_missing_data_folder_is_named(refuse: Refuse, command: str) -> None:
     message = refuse(command, "config.yaml", "--data", "absent")
-    assert message == "--data absent: no such folder; name the folder that holds the scenes"
+    assert message == "--data absent: no such folder; give the folder that contains the scenes"
 
 
 HDF5_HEADER = (
@@ -361,12 +363,12 @@ HDF5_HEADER = (
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        pytest.param(b"", "no file of a format that can be read (", id="empty"),
-        pytest.param(b"a sentence\n", "no file of a format that can be read (", id="short text"),
-        pytest.param(b"x,y\n" + b"1,2\n" * 99, "no file of a format that can be read (", id="text"),
-        pytest.param(b"\x89PNG\r\n\x1a\n" + bytes(900), "no file of a format that", id="picture"),
-        pytest.param(bytes(900), "no file of a format that can be read (", id="zeros"),
-        pytest.param(HDF5_HEADER, "no HDF5 or MATLAB v7.3 file (", id="v7.3"),
+        pytest.param(b"", "unknown file format (", id="empty"),
+        pytest.param(b"a sentence\n", "unknown file format (", id="short text"),
+        pytest.param(b"x,y\n" + b"1,2\n" * 99, "unknown file format (", id="text"),
+        pytest.param(b"\x89PNG\r\n\x1a\n" + bytes(900), "unknown file format", id="picture"),
+        pytest.param(bytes(900), "unknown file format (", id="zeros"),
+        pytest.param(HDF5_HEADER, "not a readable HDF5 or MATLAB v7.3 file (", id="v7.3"),
     ],
 )
 @pytest.mark.parametrize("setting", ["cube", "labels"])
@@ -396,7 +398,7 @@ def test_file_without_a_3d_array_is_answered_with_what_it_holds(refuse: Refuse) 
     _save("cube.mat", flat=np.ones((4, 5)), text="hello", many={"a": 1})
     message = refuse(*_train(FILES))
     assert message == (
-        "cube.mat: no 3-D numeric array; the file holds flat 4×5 double, text 1 char, many 1×1 struct; "
+        "cube.mat: no 3-D numeric array; the file contains flat 4×5 double, text 1 char, many 1×1 struct; "
         "give another file"
     )
 
@@ -404,7 +406,7 @@ def test_file_without_a_3d_array_is_answered_with_what_it_holds(refuse: Refuse) 
 def test_several_3d_arrays_are_listed_with_the_setting_that_picks_one(refuse: Refuse, run: Run) -> None:
     _save("cube.mat", raw=_make_cube(), corrected=_make_cube())
     message = refuse(*_train(FILES))
-    assert message == "cube.mat: 2 3-D arrays (raw, corrected); pick one with scene.cube_key"
+    assert message == "cube.mat: 2 3-D arrays (raw, corrected); choose one with scene.cube_key"
     code, _, err = run("info", "config.yaml", "--set", FILES, "--set", "scene.cube_key=corrected")
     assert code == 0, err
 
@@ -412,7 +414,7 @@ def test_several_3d_arrays_are_listed_with_the_setting_that_picks_one(refuse: Re
 def test_several_label_maps_are_listed_with_the_setting_that_picks_one(refuse: Refuse) -> None:
     _save("labels.mat", gt=_make_labels(), mask=_make_labels())
     message = refuse(*_train(FILES))
-    assert message == "labels.mat: 2 2-D arrays (gt, mask); pick one with scene.labels_key"
+    assert message == "labels.mat: 2 2-D arrays (gt, mask); choose one with scene.labels_key"
 
 
 @pytest.mark.parametrize(
@@ -423,8 +425,8 @@ def test_wrong_key_is_answered_with_what_the_file_holds(
     refuse: Refuse, setting: str, num_axes: int, listing: str
 ) -> None:
     assert refuse(*_train(FILES, f"scene.{setting}_key=wrong")) == (
-        f"{setting}.mat: scene.{setting}_key = 'wrong' is no {num_axes}-D numeric array; "
-        f"the file holds {listing}"
+        f"{setting}.mat: scene.{setting}_key = 'wrong' is not a {num_axes}-D numeric array; "
+        f"the file contains {listing}"
     )
 
 
@@ -437,8 +439,8 @@ def test_cube_and_labels_of_different_size_are_refused_with_both_sizes(refuse: R
     _save("labels.mat", labels=_make_labels()[:, :20])
     message = refuse(*_train(FILES))
     assert message == (
-        "scene cube: the cube is 24 × 24 pixels and the labels are 24 × 20; "
-        "give two files of one scene (rows × cols)"
+        "scene cube: the cube has 24 × 24 pixels and the labels have 24 × 20 (rows × cols); "
+        "give two files of the same scene"
     )
 
 
@@ -458,7 +460,7 @@ def test_label_that_is_no_whole_number_from_0_up_is_refused_with_its_place(
 ) -> None:
     _save("labels.mat", labels=_with(_make_labels(), ((5, 6), value), ((7, 2), value)))
     assert refuse(*_train(FILES)) == (
-        f"labels.mat: 2 labels are no whole number from 0 up, the first {shown} at row 5, col 6; "
+        f"labels.mat: 2 labels are not non-negative integers, the first is {shown} at row 5, col 6; "
         "give a label map"
     )
 
@@ -472,7 +474,7 @@ def test_cube_with_a_value_that_is_not_finite_is_refused_with_how_many_and_where
     _save("cube.mat", cube=cube.astype(kind))
     assert refuse(*_train(FILES)) == (
         "scene cube: 3 values of the cube are NaN or infinite, the first at row 2, col 3, band 4; "
-        "if they mean no data, set scene.nodata (nan, say), else replace them"
+        "if they mark missing data, set scene.nodata (e.g. nan); otherwise replace them"
     )
 
 
@@ -709,8 +711,11 @@ def trained_here(trained: Path, here: Path) -> str:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--scene", "absent.img"], "scene.cube: no file absent.img here nor below datasets; "),
-        (["--scene", "labels.mat"], "labels.mat: no 3-D numeric array; the file holds "),
+        (
+            ["--scene", "absent.img"],
+            "scene.cube: no file absent.img in the current folder or below datasets; ",
+        ),
+        (["--scene", "labels.mat"], "labels.mat: no 3-D numeric array; the file contains "),
         (["--scene", "few.npy"], "few.npy: the scene has 12 bands and the model was trained on 16; "),
         (["--scene", "cube.mat"], "cube.mat: its values lie in -3.8"),
         (["--scene", "empty.npy"], "empty.npy: all 576 pixels hold no data in some band; "),

@@ -124,7 +124,7 @@ def test_a_class_that_the_map_misses_has_an_area_and_no_producers_accuracy_but_0
 
 
 def test_more_test_pixels_than_map_pixels_are_refused():
-    with pytest.raises(ValueError, match=r"mapped_pixels\[1\] = 5, but the map calls 9 test pixels so"):
+    with pytest.raises(ValueError, match=r"mapped_pixels\[1\] = 5: 9 test pixels are mapped as this class"):
         estimate_area(np.array([[4, 2], [0, 7]]), mapped_pixels=np.array([50, 5]))
 
 

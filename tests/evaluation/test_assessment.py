@@ -38,8 +38,8 @@ def random_split(scene: Scene) -> Split:
 def test_a_network_below_the_floor_is_told_so_in_words(small_scene):
     assessment = assess_with(small_scene, random_split(small_scene), accuracy=0.5)
     assert not assessment.clears_floor
-    assert "does not clear the location floor" in assessment.verdict
-    assert "nothing has been shown about the spectra" in assessment.verdict
+    assert "does not exceed the location floor" in assessment.verdict
+    assert "does not show that the network uses the spectra" in assessment.verdict
     assert assessment.values()["clears_location_floor"] is False
 
 
@@ -51,7 +51,7 @@ def test_a_network_above_the_floor_is_told_by_how_much_and_what_leaks(small_scen
         f"{100 * (1 - floor):.2f} points above the location floor of {100 * floor:.2f} %"
         in assessment.verdict
     )
-    assert "% of the test patches contain pixels of the training side" in assessment.verdict
+    assert "% of the test patches contain training pixels" in assessment.verdict
 
 
 def test_a_disjoint_split_is_told_to_leak_nothing(small_scene):
@@ -60,7 +60,7 @@ def test_a_disjoint_split_is_told_to_leak_nothing(small_scene):
     split = Split(train=left, val=left[:0], test=right)
     assessment = assess_with(small_scene, split, accuracy=1.0)
     assert assessment.audit.leakage.test_patches_with_train_pixels == 0
-    assert assessment.verdict.endswith("No test patch contains a pixel of the training side.")
+    assert assessment.verdict.endswith("No test patch contains a training pixel.")
 
 
 def test_the_values_are_json_without_nan_and_count_every_pixel(small_scene):
@@ -81,7 +81,11 @@ def test_the_record_says_what_an_adjusted_area_cannot_know_right_before_the_area
     values = assess_with(small_scene, random_split(small_scene), accuracy=0.9).values()
     names = list(values)
     assert names.index("area_caveat") + 1 == names.index("area")
-    for part in ("probability sample", "somebody chose the fields", "unlabelled pixels to err as labelled"):
+    for part in (
+        "probability sample",
+        "the fields were chosen by hand",
+        "misclassified as often as labelled",
+    ):
         assert part in values["area_caveat"]
 
 
@@ -91,7 +95,7 @@ def test_without_validation_pixels_the_record_says_that_certainty_is_not_calibra
     found = assessment.values()["calibration"]
     assert (found["is_scaled"], found["temperature"]) == (False, 1)
     assert found["about"] == assessment.about_certainty
-    assert found["about"].startswith("The certainty is not calibrated: there are no validation pixels")
+    assert found["about"].startswith("The confidence is not calibrated: there are no validation pixels")
     assert f"{100 * assessment.calibration.ece:.2f} %" in found["about"]
 
     split = make_split(small_scene, RandomSplit(kind="random", train=0.4, validation=0.5), seed=0)

@@ -157,13 +157,15 @@ def test_the_accuracy_at_a_coverage_keeps_at_least_so_many(coverage, accuracy):
 
 @pytest.mark.parametrize("coverage", [0, -0.1, 1.1, float("nan")])
 def test_a_coverage_outside_its_range_is_refused(coverage):
-    with pytest.raises(ValueError, match=r"coverage = .*: a share of the pixels must lie in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"coverage = .*: not a fraction in \(0, 1\]"):
         measure_rejection(np.array([0.5]), np.array([True])).accuracy_at(coverage)
 
 
 def test_validation_pixels_that_are_all_right_calibrate_nothing_and_it_is_said():
     text = describe_calibration(0.13, 0.13, temperature=1.0, num_val=21)
-    assert text.startswith("The certainty is not calibrated: the 21 validation pixels fix no temperature")
+    assert text.startswith(
+        "The confidence is not calibrated: the 21 validation pixels cannot determine a temperature"
+    )
     assert "13.00 %" in text
     assert "1.50 % after temperature scaling (T = 0.60" in describe_calibration(
         0.13, 0.015, temperature=0.6, num_val=21

@@ -407,7 +407,7 @@ def test_other_scenes_that_do_not_fit_are_refused_with_both_numbers(run, tmp_pat
     )
     moved = np.where(WAVELENGTHS > 2200, 2356, WAVELENGTHS)
     assert refused(wavelengths=moved).startswith(
-        "1 of 16 bands are more than half a band from those of the training "
+        "1 of 16 bands differ by more than half a band from the training scene's "
         "(trained and given: band 18: 2300.0 and 2356.0 nm); "
     )
     text = refused(factor=1e-4)

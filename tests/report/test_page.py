@@ -167,7 +167,7 @@ def test_without_validation_pixels_no_report_passes_certainty_off_as_calibrated(
         assert found["is_scaled"] == is_scaled == RunFiles.read(folder).is_scaled
         for text in texts:
             assert found["about"] in text
-            assert ("The certainty is not calibrated" in text) != is_scaled
+            assert ("The confidence is not calibrated" in text) != is_scaled
             assert ("after temperature scaling" in text) == is_scaled
         assert ("Softmax of the predicted class, not calibrated" in texts[0]) != is_scaled
         assert ("Not calibrated: an order, no probabilities." in texts[0]) != is_scaled
@@ -384,8 +384,8 @@ def test_a_pixel_moved_by_keys_stays_in_sight(reader, scene):
 
 
 def test_the_mouse_zooms_at_its_place_pans_and_keeps_a_pixel(reader):
-    box = reader.page.locator("#map").bounding_box()
     reader.hover(8, 9)
+    box = reader.page.locator("#map").bounding_box()  # after the page has scrolled to the map
     before, scale = reader.screen(8, 9), reader.view()[2]
     reader.page.mouse.wheel(0, -500)
     reader.settle()

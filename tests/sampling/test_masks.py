@@ -258,15 +258,15 @@ def test_a_partition_map_without_test_pixels_is_refused(truth, tmp_path):
 def test_a_missing_mask_is_named_with_where_it_was_looked_for(truth, tmp_path, name):
     split = read_settings(tmp_path, train=TRAIN, test=TEST).model_copy(update={name: "absent.mat"})
     assert refuse(truth, split, SceneError) == (
-        f"split.{name}: no file absent.mat here nor below datasets; put it there, "
-        "or name its folder with --data DIR"
+        f"split.{name}: no file absent.mat in the current folder or below datasets; put it there, "
+        "or give its folder with --data DIR"
     )
 
 
 def test_a_missing_key_is_answered_with_what_the_file_holds(truth, tmp_path):
     split = read_settings(tmp_path, "split.test_key=Te", train=TRAIN, test=TEST)
     message = refuse(truth, split, SceneError)
-    assert message.startswith(f"{tmp_path}/test.mat: split.test_key = 'Te' is no 2-D numeric array")
+    assert message.startswith(f"{tmp_path}/test.mat: split.test_key = 'Te' is not a 2-D numeric array")
     assert "TE 3×4 uint8" in message
 
 
@@ -275,14 +275,14 @@ def test_several_masks_in_a_file_are_listed_with_the_setting_that_picks_one(trut
     split = read_settings(tmp_path, train=TRAIN, test=TEST)
     split = split.model_copy(update={"train": str(tmp_path / "both.mat")})
     message = refuse(truth, split, SceneError)
-    assert message == f"{tmp_path}/both.mat: 2 2-D arrays (TR, TE); pick one with split.train_key"
+    assert message == f"{tmp_path}/both.mat: 2 2-D arrays (TR, TE); choose one with split.train_key"
 
 
 def test_a_mask_that_is_no_label_map_is_refused_with_the_place(truth, tmp_path):
     test = TEST.astype(float)
     test[2, 3] = 0.5
     message = refuse(truth, read_settings(tmp_path, train=TRAIN, test=test), SceneError)
-    assert "1 labels are no whole number from 0 up, the first 0.5 at row 2, col 3" in message
+    assert "1 labels are not non-negative integers, the first is 0.5 at row 2, col 3" in message
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Downloads against a real server on loopback that is slow, cuts, lies, or answers with a page."""
+"""Downloads from a local server that is slow, drops the connection, or sends the wrong content."""
 
 import hashlib
 import http.server
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hsi_se.errors import SceneError
+from hsi_se.progress import Silent
 from hsi_se.scene.catalogue import KNOWN_SCENES, KnownFile, KnownScene, find_known_scene
 from hsi_se.scene.fetch import MIRROR_VARIABLE, fetch_scene, list_sources
 from tests.conftest import REAL_SCENES, needs_real_scenes
@@ -17,7 +18,7 @@ CONTENT = {"cube.mat": bytes(range(256)) * 2000, "labels.mat": b"labels" * 300}
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Answers /FAULT/NAME with the file and the fault."""
+    """Serves /FAULT/NAME: the file NAME, damaged as FAULT says."""
 
     daemon_threads = True
 
@@ -30,7 +31,7 @@ class Server(http.server.ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/{fault}"
 
     def handle_error(self, request, client_address):
-        """A client that hangs up is no news."""
+        """Ignores clients that hang up."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -64,7 +65,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 time.sleep(0.1)
 
     def log_message(self, *args):
-        """Quiet."""
+        """Prints nothing."""
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def server(monkeypatch):
 
 
 def make_scene(*bases: str) -> KnownScene:
-    """A scene of two small files at each of the bases, in order."""
+    """Returns a scene of two small files, to be fetched from the bases in this order."""
 
     def file(name: str) -> KnownFile:
         return KnownFile(
@@ -104,8 +105,8 @@ def make_scene(*bases: str) -> KnownScene:
     )
 
 
-class Told:
-    """Remembers what it is told."""
+class Recorder(Silent):
+    """An observer that records its events."""
 
     def __init__(self) -> None:
         self.started: list[tuple[str, int]] = []
@@ -123,10 +124,10 @@ class Told:
         self.notes.append(text)
 
 
-def fetch(scene: KnownScene, folder: Path, *, timeout_s: float = 10) -> Told:
-    told = Told()
-    fetch_scene(scene, folder, progress=told, timeout_s=timeout_s)
-    return told
+def fetch(scene: KnownScene, folder: Path, *, timeout_s: float = 10) -> Recorder:
+    recorder = Recorder()
+    fetch_scene(scene, folder, progress=recorder, timeout_s=timeout_s)
+    return recorder
 
 
 def assert_complete(folder: Path) -> None:
@@ -134,25 +135,38 @@ def assert_complete(folder: Path) -> None:
 
 
 def test_both_files_are_fetched_with_progress(server, tmp_path):
-    told = fetch(make_scene(server.url("good")), tmp_path / "datasets")
+    recorder = fetch(make_scene(server.url("good")), tmp_path / "datasets")
     assert_complete(tmp_path / "datasets")
-    assert dict(told.started) == {name: len(content) for name, content in CONTENT.items()}
-    assert told.count == sum(map(len, CONTENT.values()))
-    assert told.notes == []
+    assert dict(recorder.started) == {name: len(content) for name, content in CONTENT.items()}
+    assert recorder.count == sum(map(len, CONTENT.values()))
+    assert recorder.notes == []
+
+
+def test_a_fetched_file_can_be_read_by_others(server, tmp_path):
+    (tmp_path / "ordinary").touch()
+    fetch(make_scene(server.url("good")), tmp_path)
+    assert (tmp_path / "cube.mat").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
+def test_nothing_is_printed(server, tmp_path, capfd):
+    fetch(make_scene(server.url("good")), tmp_path)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_files_that_are_there_are_not_fetched_again(server, tmp_path):
     fetch(make_scene(server.url("good")), tmp_path)
     server.requests.clear()
-    told = fetch(make_scene(server.url("good")), tmp_path)
+    recorder = fetch(make_scene(server.url("good")), tmp_path)
     assert server.requests == []
-    assert len(told.notes) == 2
-    assert all(note.endswith("is there already") for note in told.notes)
+    assert len(recorder.notes) == 2
+    assert all(note.endswith("already exists") for note in recorder.notes)
 
 
 def test_another_file_of_that_name_is_never_replaced(server, tmp_path):
     (tmp_path / "cube.mat").write_bytes(b"years of work")
-    with pytest.raises(SceneError, match=r"cube\.mat: exists and is not the published file .* move it away"):
+    with pytest.raises(
+        SceneError, match=r"cube\.mat: already exists but is not the published file .* move it away"
+    ):
         fetch(make_scene(server.url("good")), tmp_path)
     assert (tmp_path / "cube.mat").read_bytes() == b"years of work"
 
@@ -161,18 +175,18 @@ def test_another_file_of_that_name_is_never_replaced(server, tmp_path):
     ("fault", "said", "tries"),
     [
         ("missing", "404", 2),
-        ("page", "answers with a web page instead of the file", 1),
-        ("wrong-byte", "sends another file (its SHA-256 is not the published one)", 1),
+        ("page", "sends a web page instead of the file", 1),
+        ("wrong-byte", "sends a different file (its SHA-256 does not match)", 1),
         ("endless", "sends more than the 512,000 bytes of the file", 1),
         ("cut", "", 2),
         ("silent", "timed out", 2),
     ],
 )
 def test_the_next_source_is_taken_on_any_fault(server, tmp_path, fault, said, tries):
-    told = fetch(make_scene(server.url(fault), server.url("good")), tmp_path, timeout_s=0.5)
+    recorder = fetch(make_scene(server.url(fault), server.url("good")), tmp_path, timeout_s=0.5)
     assert_complete(tmp_path)
     assert server.requests.count(f"/{fault}/cube.mat") == tries
-    cube_notes = [note for note in told.notes if "cube.mat" in note]
+    cube_notes = [note for note in recorder.notes if "cube.mat" in note]
     assert len(cube_notes) == tries
     assert all(said in note for note in cube_notes)
     assert cube_notes[-1].endswith("trying the next source")
@@ -183,23 +197,23 @@ def test_without_a_good_source_one_line_says_why_and_no_part_is_left(server, tmp
     with pytest.raises(SceneError) as caught:
         fetch(make_scene(server.url(fault)), tmp_path)
     message = str(caught.value)
-    assert message.startswith(f"labels.mat: no source has it (127.0.0.1:{server.server_port}: ")
-    assert message.endswith(f"or name a server or folder that has it with {MIRROR_VARIABLE}")
+    assert message.startswith(f"labels.mat: no source provides it (127.0.0.1:{server.server_port}: ")
+    assert message.endswith(f"or set {MIRROR_VARIABLE} to the URL of a server or folder that has it")
     assert "\n" not in message
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_slow_server_is_waited_for(server, tmp_path):
-    told = fetch(make_scene(server.url("slow")), tmp_path, timeout_s=0.5)
+    recorder = fetch(make_scene(server.url("slow")), tmp_path, timeout_s=0.5)
     assert_complete(tmp_path)
-    assert told.notes == []
+    assert recorder.notes == []
 
 
 def test_a_cut_download_starts_again_from_the_same_source(server, tmp_path):
     server.cuts_left = 1
-    told = fetch(make_scene(server.url("cut-once")), tmp_path)
+    recorder = fetch(make_scene(server.url("cut-once")), tmp_path)
     assert_complete(tmp_path)
-    assert [note.rpartition("; ")[2] for note in told.notes] == ["starting again"]
+    assert [note.rpartition("; ")[2] for note in recorder.notes] == ["retrying"]
 
 
 def test_a_server_that_is_not_there_is_passed_over(server, tmp_path):
@@ -238,7 +252,7 @@ def test_scenes_behind_a_registration_say_where_to_go_and_where_to_put_the_files
     assert known is not None
     with pytest.raises(SceneError) as caught:
         fetch(known, tmp_path / "datasets")
-    assert f"given out by {known.registration}" in str(caught.value)
+    assert f"require registration at {known.registration}" in str(caught.value)
     assert str(caught.value).endswith(
         f"put {known.cube.names[0]} and {known.labels.names[0]} into {tmp_path / 'datasets'}"
     )

@@ -67,7 +67,7 @@ def test_pixels_of_nodata_are_masked_and_lose_their_labels_with_the_count_said(t
     np.testing.assert_array_equal(scene.labels, np.where(hole, 0, whole.labels))
     lost = int((whole.labels[hole] > 0).sum())
     assert lost > 0
-    assert f"60 pixels hold nodata; {lost} of them had a label and are left out" in scene.notes
+    assert f"60 pixels are nodata; {lost} of them are labelled and were excluded" in scene.notes
     assert scene.dropped_bands == {8: "nodata in every pixel"}
     np.testing.assert_array_equal(scene.cube[~hole], np.delete(whole.cube, 7, axis=2)[~hole])
     assert not scene.cube[hole].any()
@@ -135,7 +135,7 @@ def test_what_a_nodata_pixel_holds_changes_neither_the_weights_nor_a_number_of_t
         bundles.append(run.bundle_arrays.read_bytes())
         bundle = hsi_se.load_bundle(run)
         assert bundle.facts.dropped_bands == {8: "nodata in every pixel"}
-        assert "60 pixels hold nodata" in " ".join(run.read_record().notes)
+        assert "60 pixels are nodata" in " ".join(run.read_record().notes)
         valid = load_scene(config.scene).valid
         test = run.read_split().test
         assert valid[test[:, 0], test[:, 1]].all()

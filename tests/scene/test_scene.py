@@ -116,7 +116,7 @@ def test_one_file_may_hold_both(data):
 
 def test_among_several_arrays_the_key_picks_one_and_the_error_lists_them(data):
     files = write_pair(data, {"raw": CUBE, "corrected": CUBE + 1}, {"y": LABELS})
-    with pytest.raises(SceneError, match=r"2 3-D arrays \(raw, corrected\); pick one with scene\.cube_key"):
+    with pytest.raises(SceneError, match=r"2 3-D arrays \(raw, corrected\); choose one with scene\.cube_key"):
         load_scene(SceneFiles(**files))
     scene = load_scene(SceneFiles(**files, cube_key="corrected"))
     np.testing.assert_array_equal(scene.cube, CUBE + 1)

@@ -105,7 +105,7 @@ def test_wavelengths_more_than_half_a_band_apart_are_refused_side_by_side(run, f
     with pytest.raises(HsiError) as caught:
         evaluate_on(run, files)
     assert str(caught.value).startswith(
-        f"{folder}/second.npy: 15 of 15 bands are more than half a band from those of the training "
+        f"{folder}/second.npy: 15 of 15 bands differ by more than half a band from the training scene's "
         f"(trained and given: band 1: 400.0 and {400 + shift:.1f} nm, "
     )
 
@@ -113,8 +113,7 @@ def test_wavelengths_more_than_half_a_band_apart_are_refused_side_by_side(run, f
 def test_unknown_wavelengths_are_said(run, folder):
     found = evaluate_on(run, name(write(folder, "second", seed=1)))
     assert (
-        f"the wavelengths of {folder / 'second.npy'} are unknown, so the bands were compared by their number "
-        "alone"
+        f"the wavelengths of {folder / 'second.npy'} are unknown, so the bands were matched by their numbers only"
     ) in found.notes
 
 

@@ -80,7 +80,7 @@ def test_inspect_prints_what_it_sees_and_draws_both_pictures(inspect, files, tmp
         r"wavelengths: +unknown",
         r"nodata: +-1, in 6 pixels",
         r"CRS: +none",
-        r"note: 6 pixels hold nodata; \d+ of them had a label and are left out",
+        r"note: 6 pixels are nodata; \d+ of them are labelled and were excluded",
     ):
         assert re.search(line, out), line
     labels = np.load(files[1])
@@ -153,7 +153,10 @@ def test_list_and_show_tell_every_scene(inspect):
 def test_fetch_of_a_scene_behind_a_registration_exits_with_2(inspect):
     code, out, err = inspect("fetch", "houston-2013")
     assert (code, out) == (2, "")
-    assert "ask there, then put 2013_IEEE_GRSS_DF_Contest_CASI.tif and houston_gt.mat into datasets" in err
+    assert (
+        "download them there and put 2013_IEEE_GRSS_DF_Contest_CASI.tif and houston_gt.mat into datasets"
+        in err
+    )
 
 
 @needs_real_scenes

@@ -1,4 +1,4 @@
-"""File formats, one a module; which one a file is in is seen from its content, not from its name."""
+"""Opens image files; each format has a module and is recognised by content, not by file name."""
 
 from pathlib import Path
 
@@ -6,24 +6,24 @@ from hsi_se.errors import SceneError
 from hsi_se.scene.raster import FileContents
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_HDF5_PLACES = (0, 512, 1024, 2048)  # behind a user block, as MATLAB writes it
+_HDF5_OFFSETS = (0, 512, 1024, 2048)  # MATLAB writes a user block first
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 READABLE = "MATLAB v5 and v7.3, ENVI, GeoTIFF, .npy and .npz"
 
 
 def open_file(path: Path, *, byte_order: str | None = None) -> FileContents:
-    """Returns what a file holds, whatever its format; no array is read yet.
+    """Returns the contents of a file of any supported format; arrays are not read yet.
 
     Args:
-        path: the file; of an ENVI image, either the header or the data.
-        byte_order: `little` or `big`, for an ENVI header that leaves it out.
+        path: the file; for an ENVI image, either the header or the data.
+        byte_order: `little` or `big`, for an ENVI header that does not state it.
 
     Raises:
-        SceneError: the format is none that can be read, or the file is damaged.
+        SceneError: the format is not supported, or the file is damaged.
     """
     with path.open("rb") as stream:
-        head = stream.read(_HDF5_PLACES[-1] + len(_HDF5_SIGNATURE))
-    if any(head[place : place + 8] == _HDF5_SIGNATURE for place in _HDF5_PLACES):
+        head = stream.read(_HDF5_OFFSETS[-1] + len(_HDF5_SIGNATURE))
+    if any(head[offset : offset + 8] == _HDF5_SIGNATURE for offset in _HDF5_OFFSETS):
         from hsi_se.scene.formats.hdf5 import open_hdf5
 
         return open_hdf5(path)
@@ -45,6 +45,6 @@ def open_file(path: Path, *, byte_order: str | None = None) -> FileContents:
     if header is not None:
         return open_envi(header, path if header != path else None, byte_order=byte_order)
     raise SceneError(
-        f"{path}: no file of a format that can be read ({READABLE}; an ENVI image needs its .hdr beside it); "
-        "give another file"
+        f"{path}: unknown file format (readable are {READABLE}; an ENVI image needs its .hdr in the same "
+        "folder); give another file"
     )

@@ -1,4 +1,4 @@
-"""ENVI images, through Spectral Python: a text header and raw data beside it, memory-mapped."""
+"""Opens ENVI images with Spectral Python: a text header and memory-mapped raw data beside it."""
 
 import math
 import re
@@ -26,35 +26,35 @@ Header = dict[str, Any]
 
 
 def find_header(path: Path) -> Path | None:
-    """Returns the ENVI header beside a data file: `NAME.hdr`, or with `.hdr` for the ending."""
+    """Returns the ENVI header beside a data file, `NAME.dat.hdr` or `NAME.hdr`, or None."""
     wanted = {f"{name}.hdr".casefold() for name in (path.name, path.stem)}
     others = (other for other in sorted(path.parent.iterdir()) if other != path)
     return next((other for other in others if other.name.casefold() in wanted), None)
 
 
 def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | None) -> FileContents:
-    """Returns the image that a header describes, memory-mapped.
+    """Returns the image described by a header, memory-mapped.
 
     Args:
         header_path: the header.
-        data_path: the raw data; looked for beside the header unless given.
-        byte_order: `little` or `big`, where the header leaves it out.
+        data_path: the raw data; searched for beside the header if not given.
+        byte_order: `little` or `big`, if the header does not state it.
 
     Raises:
-        SceneError: the header is no ENVI header or is at odds with the data, the data is missing, or
-            the byte order is unknown.
+        SceneError: the header is not a valid ENVI header or contradicts the data, the data file is
+            missing, or the byte order is unknown.
     """
     remedy = "correct the header"
-    with blaming(header_path, "no ENVI header that can be read", remedy=remedy):
+    with blaming(header_path, "not a readable ENVI header", remedy=remedy):
         header = _read_header(header_path)
     if "byte order" not in header:
         if byte_order is None:
             raise SceneError(
-                f"{header_path}: the header does not say the byte order; write scene.byte_order: little "
-                "(what PCs write) or big; for a mask, byte order = 0 (little) or 1 into the header"
+                f"{header_path}: the header does not state the byte order; set scene.byte_order: little "
+                "(usual on PCs) or big; for a mask, add byte order = 0 (little) or 1 (big) to the header"
             )
         header["byte order"] = _BYTE_ORDERS[byte_order]
-    with blaming(header_path, "no ENVI header that can be read", remedy=remedy):
+    with blaming(header_path, "not a readable ENVI header", remedy=remedy):
         spectral.io.envi.check_compatibility(header)
         layout = spectral.io.envi.gen_params(header)
         shape, dtype = (layout.nrows, layout.ncols, layout.nbands), np.dtype(layout.dtype)
@@ -64,12 +64,12 @@ def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | No
     if dtype.kind == "c":
         raise SceneError(f"{header_path}: the data are complex; give real values")
     if layout.offset < 0:
-        raise SceneError(f"{header_path}: header offset = {layout.offset}: give a number from 0 up")
+        raise SceneError(f"{header_path}: header offset = {layout.offset}: give a non-negative integer")
     data_path = data_path or _find_data(header_path, interleave)
     stored = data_path.stat().st_size - layout.offset
     check_declared(data_path, shape=shape, itemsize=dtype.itemsize, stored=stored, is_packed=False)
 
-    with blaming(header_path, "no ENVI header that can be read", remedy=remedy):
+    with blaming(header_path, "not a readable ENVI header", remedy=remedy):
         raster = _make_raster(
             data_path, header, shape, dtype, header_bytes=layout.offset, interleave=interleave
         )
@@ -97,7 +97,7 @@ def _make_raster(
         if (first, last) == (0, rows):
             mapped = np.memmap(data_path, dtype=dtype, mode="r", offset=header_bytes, shape=stored_shape)
             return mapped.transpose(axes)
-        # Read, as the kernel may map far more of a file than is touched.
+        # Not memory-mapped, because the kernel may load far more than these rows.
         count = (last - first) * row_size
         starts = [(plane * rows + first) * row_size * dtype.itemsize for plane in range(num_planes)]
         planes = [np.fromfile(data_path, dtype, count, offset=header_bytes + start) for start in starts]
@@ -122,12 +122,12 @@ def _make_raster(
             offset = np.array(offsets) if offsets else None
         else:
             notes += (
-                "the file's data gain or offset values are not one for each band, or stand beside a "
-                "reflectance scale factor; they are not used",
+                "the file's data gain or offset values are not one per band, or are combined with a "
+                "reflectance scale factor; both ignored",
             )
     bad = _list_numbers(header, "bbl")
     if bad and len(bad) != bands:
-        notes += (f"the file's bad band list has {len(bad)} entries for {bands} bands; it is not used",)
+        notes += (f"the file's bad band list has {len(bad)} entries for {bands} bands; list ignored",)
         bad = []
     class_names = {label: name for label, name in enumerate(_list(header, "class names")) if name}
     return Raster(
@@ -149,12 +149,12 @@ def _make_raster(
 
 
 def _read_header(path: Path) -> Header:
-    """As Spectral reads it, also where it is not in UTF-8 (a "µm" in the header of a Windows program)."""
+    """Returns the header as Spectral reads it; one that is not UTF-8 is read as Latin-1 (for "µm")."""
     if path.stat().st_size > _MAX_HEADER:
         raise ValueError("longer than any header")
     text = path.read_bytes()
     with warnings.catch_warnings(), tempfile.NamedTemporaryFile(suffix=".hdr") as copy:
-        warnings.simplefilter("ignore")  # names with capitals are converted
+        warnings.simplefilter("ignore")  # Spectral warns that it converts names to lower case
         try:
             text.decode("utf-8")
         except UnicodeDecodeError:
@@ -166,7 +166,7 @@ def _read_header(path: Path) -> Header:
 
 
 def _find_data(header_path: Path, interleave: str) -> Path:
-    """The data file beside a header, whatever its ending."""
+    """Returns the data file beside a header, with any of the usual endings."""
     endings = (
         "",
         *(f".{ending}" for ending in (*spectral.io.envi.KNOWN_EXTS, interleave, "bsq", "bil", "bip")),
@@ -176,7 +176,7 @@ def _find_data(header_path: Path, interleave: str) -> Path:
     found = next((names[key] for ending in endings if (key := f"{stem}{ending}".casefold()) in names), None)
     if found is None or found == header_path:
         raise SceneError(
-            f"{header_path}: no data file {stem} (.img, .dat, .raw, …) beside the header; put it there"
+            f"{header_path}: no data file {stem} (.img, .dat, .raw, …) in the same folder; put it there"
         )
     return found
 
@@ -208,7 +208,7 @@ def _find_palette(header: Header, labels: Collection[int]) -> dict[int, Colour]:
 
 
 def _find_georeference(header: Header) -> Georeference | None:
-    """`map info` names the centre of no pixel but the upper left corner of one, counted from 1."""
+    """Returns the georeference in `map info`, which refers to pixel corners and counts pixels from 1."""
     info = _list(header, "map info")
     if len(info) < 7:
         return None
@@ -222,7 +222,7 @@ def _find_georeference(header: Header) -> Georeference | None:
 
 
 def _name_crs(info: list[str]) -> str | None:
-    """`EPSG:n` for the two systems that `map info` says completely: UTM and degrees, on WGS 84."""
+    """Returns `EPSG:n` for the systems fully specified by `map info`: UTM and degrees, both on WGS 84."""
     words = [part.strip().casefold() for part in info]
     if not any("wgs" in word and "84" in word for word in words):
         return None

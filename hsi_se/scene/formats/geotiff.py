@@ -1,4 +1,4 @@
-"""GeoTIFF files, through rasterio: wavelengths, bad bands, scale, nodata and place from the tags."""
+"""Opens GeoTIFF files with rasterio; tags give wavelengths, bad bands, scale, nodata, georeference."""
 
 import sys
 import warnings
@@ -23,13 +23,15 @@ def open_geotiff(path: Path) -> FileContents:
     """Returns the image of a TIFF file, read in blocks of rows.
 
     Raises:
-        SceneError: the file is damaged, or declares more than it can hold; or rasterio is not installed.
+        SceneError: the file is damaged, its declared size is impossible, or rasterio is missing.
     """
     import_extra("rasterio", path=path)
-    with blaming(path, "no GeoTIFF file", remedy="get the file again"), _open(path) as image:
+    with blaming(path, "not a readable GeoTIFF file", remedy="get the file again"), _open(path) as image:
         shape, kinds = (image.height, image.width, image.count), set(image.dtypes)
         if len(kinds) > 1 or np.dtype(image.dtypes[0]).kind not in "iuf":
-            raise SceneError(f"{path}: holds {', '.join(sorted(kinds))} values; give bands of one real type")
+            raise SceneError(
+                f"{path}: contains {', '.join(sorted(kinds))} values; give bands of one real type"
+            )
         dtype = np.dtype(image.dtypes[0])
         for block in (shape, *image.block_shapes):
             check_declared(
@@ -62,10 +64,10 @@ def open_geotiff(path: Path) -> FileContents:
 
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
-    """The GTiff driver alone, so that no other format in disguise is opened."""
+    """Opens a file with the GTiff driver only, so that files of other formats are refused."""
     import rasterio
 
-    with warnings.catch_warnings(), _without_asides():
+    with warnings.catch_warnings(), _without_tracebacks():
         warnings.simplefilter("ignore")  # a scene need not be georeferenced
         with (
             rasterio.Env(GDAL_CACHEMAX=_CACHE_MB),
@@ -75,8 +77,8 @@ def _open(path: Path) -> Iterator[Any]:
 
 
 @contextmanager
-def _without_asides() -> Iterator[None]:
-    """Inside, rasterio prints no traceback where it cannot decode what GDAL says of a damaged file."""
+def _without_tracebacks() -> Iterator[None]:
+    """Suppresses the tracebacks that rasterio prints when it cannot decode a GDAL message."""
     hooks = sys.excepthook, sys.unraisablehook
     sys.excepthook, sys.unraisablehook = lambda *_: None, lambda _: None
     try:
@@ -97,7 +99,7 @@ def _make_reader(path: Path) -> Any:
 
 
 def _find_wavelengths(image: Any, tags: list[dict[str, str]]) -> tuple[Floats | None, tuple[str, ...]]:
-    """Band tags first (`wavelength`, or GDAL's own), then numbers with a unit in the descriptions."""
+    """Returns wavelengths from band tags (`wavelength` or GDAL's own), else from band descriptions."""
     values: list[Any] = [tag.get("wavelength") for tag in tags]
     unit = tags[0].get("wavelength_units") or tags[0].get("wavelength units")
     if None in values:

@@ -1,4 +1,4 @@
-"""HDF5 files, through h5py: MATLAB v7.3, whose axes are stored in reverse, and plain ones, whose are not."""
+"""Opens HDF5 files with h5py: MATLAB v7.3, which stores axes in reverse order, and plain HDF5."""
 
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,16 @@ from hsi_se.scene.raster import FileContents, Raster, describe_array
 
 
 def open_hdf5(path: Path) -> FileContents:
-    """Returns the arrays at the top of an HDF5 file; links to other files are not followed.
+    """Returns the top-level arrays of an HDF5 file; links to other files are not followed.
 
     Raises:
-        SceneError: the file is damaged, or declares more than it can hold; or h5py is not installed.
+        SceneError: the file is damaged, its declared size is impossible, or h5py is missing.
     """
     h5py = import_extra("h5py", path=path)
     rasters: dict[str, Raster] = {}
     entries: list[str] = []
     with (
-        blaming(path, "no HDF5 or MATLAB v7.3 file", remedy="get the file again"),
+        blaming(path, "not a readable HDF5 or MATLAB v7.3 file", remedy="get the file again"),
         h5py.File(path, "r") as file,
     ):
         is_matlab = file.userblock_size > 0
@@ -38,7 +38,7 @@ def open_hdf5(path: Path) -> FileContents:
             if item.dtype.kind not in "iufb" or len(shape) not in (2, 3) or is_text or 0 in shape:
                 continue
             if item.is_virtual or item.external:
-                raise SceneError(f"{path}: {key} keeps its data in another file; give one that holds it")
+                raise SceneError(f"{path}: {key} has its data in another file; give a file that contains it")
             for size in (shape, item.chunks or ()):
                 check_declared(
                     path,

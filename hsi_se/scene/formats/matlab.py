@@ -1,4 +1,4 @@
-"""MATLAB v5 files, through SciPy; those of v7.3 are HDF5."""
+"""Opens MATLAB v5 files with SciPy; MATLAB v7.3 files are HDF5."""
 
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from hsi_se.errors import SceneError
 from hsi_se.scene.guards import blaming, check_declared
 from hsi_se.scene.raster import FileContents, Raster, describe_array
 
-# What MATLAB calls a type; nothing else is ever parsed, as a struct or a cell may nest without end.
+# MATLAB's names of numeric types; structs and cells are never parsed, as they may be nested endlessly.
 NUMERIC_CLASSES: dict[str, np.dtype[Any]] = {
     "single": np.dtype(np.float32),
     "double": np.dtype(np.float64),
@@ -22,18 +22,18 @@ NUMERIC_CLASSES: dict[str, np.dtype[Any]] = {
 
 
 def open_matlab(path: Path) -> FileContents:
-    """Returns the arrays of a MATLAB v5 file; one is read whole when its first row is asked for.
+    """Returns the arrays of a MATLAB v5 file; an array is read completely on its first use.
 
     Raises:
-        SceneError: the file is damaged, or declares more than it can hold.
+        SceneError: the file is damaged, or its declared size is impossible.
     """
-    with blaming(path, "no MATLAB .mat file", remedy="give a .mat file"):
+    with blaming(path, "not a readable MATLAB file", remedy="give a .mat file"):
         contents = scipy.io.whosmat(path)
     rasters = {}
     for key, shape, kind in contents:
         if kind in NUMERIC_CLASSES and len(shape) in (2, 3):
             rows, cols, bands = (*shape, 1)[:3]
-            # MATLAB stores whole numbers of a wide type in as few bytes as they need.
+            # MATLAB stores integers in as few bytes as they need, whatever the type.
             check_declared(path, shape=shape, itemsize=1, stored=path.stat().st_size, is_packed=True)
             rasters[key] = Raster(
                 path=path,

@@ -1,4 +1,4 @@
-"""NumPy's own files: .npy, memory-mapped, and .npz. Object arrays, which are pickles, are refused."""
+"""Opens NumPy files: .npy, memory-mapped, and .npz. Object arrays, which are pickles, are refused."""
 
 import zipfile
 from functools import cache
@@ -22,9 +22,9 @@ def open_numpy(path: Path) -> FileContents:
     """Returns the arrays of a .npy or .npz file.
 
     Raises:
-        SceneError: the file is damaged, declares more than it can hold, or holds objects.
+        SceneError: the file is damaged, its declared size is impossible, or it contains objects.
     """
-    with blaming(path, "no .npy or .npz file of plain arrays", remedy="get the file again"):
+    with blaming(path, "not a readable .npy or .npz file of plain arrays", remedy="get the file again"):
         if not zipfile.is_zipfile(path):
             with path.open("rb") as stream:
                 shape, dtype = _read_header(stream)
@@ -65,7 +65,7 @@ def _make_raster(
     path: Path, key: str, shape: tuple[int, ...], dtype: np.dtype[Any], stored: int
 ) -> Raster | None:
     if dtype.hasobject:
-        raise SceneError(f"{path}: {key or 'the array'} holds Python objects; save plain numbers instead")
+        raise SceneError(f"{path}: {key or 'the array'} contains Python objects; save plain numbers instead")
     if dtype.kind not in "iufb" or len(shape) not in (2, 3):
         return None
     check_declared(path, shape=shape, itemsize=dtype.itemsize, stored=stored, is_packed=False)
@@ -76,7 +76,7 @@ def _make_raster(
         with np.load(path, allow_pickle=False) as arrays:
             return np.asarray(arrays[key])
 
-    def read() -> NDArray[Any]:  # a file is mapped anew each time, so that pages read before are let go
+    def read() -> NDArray[Any]:  # mapped anew each time, so that pages read before are released
         array = read_member() if key else np.load(path, mmap_mode="r", allow_pickle=False)
         return array.reshape(rows, cols, bands)
 
