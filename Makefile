@@ -8,7 +8,7 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 BIN := .venv/bin
 SET_UP := .venv/.set-up
 
-.PHONY: install demo test quick check clean
+.PHONY: install demo test quick check docs site clean
 
 install: $(SET_UP)
 
@@ -23,7 +23,7 @@ endif
 	touch $@
 
 demo: install
-	$(BIN)/hsi-se train configs/demo.yaml --run runs/demo --overwrite
+	$(BIN)/hsi-se train configs/demo.yaml --out runs/demo --overwrite
 	$(BIN)/hsi-se eval runs/demo
 
 test: install
@@ -37,5 +37,11 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: install  # on this machine, built anew when a page changes
+	$(BIN)/mkdocs serve
+
+site: install  # into site/; a warning is an error
+	$(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf site .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
