@@ -65,18 +65,14 @@ def _render_parameter(name: str, text: str) -> str:
     name = re.sub(r" <path>", "", name)  # FILE and DIR say it already
     text = re.sub(r"\[required\]", "Required.", text)
     text = re.sub(r"\[default: ([^\]]*)\]", r"Default: `\1`.", text)
-    return f"| `{_escape_bars(name)}` | {_escape(text)} |"
+    return f"| `{name}` | {_escape(text)} |"
 
 
 def _escape(text: str) -> str:
     """Markdown reads a placeholder such as <name> as HTML, and a bar as the end of a cell; not in `code`."""
     spans = re.split(r"(`[^`]*`)", " ".join(text.split()))
-    plain = (
-        span if span.startswith("`") else span.replace("<", "&lt;").replace("[", "\\[").replace("*", "\\*")
+    signs = {"<": "&lt;", "[": "\\[", "*": "\\*", "|": "\\|"}
+    return "".join(
+        span if span.startswith("`") else re.sub(r"[<\[*|]", lambda found: signs[found[0]], span)
         for span in spans
     )
-    return _escape_bars("".join(plain))
-
-
-def _escape_bars(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -1,12 +1,14 @@
 """Fills docs/settings.md with a table for every section of a config, from its JSON Schema."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 MARKER = "<!-- settings -->"
 Node = Mapping[str, Any]
+_NONE = "–"
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,9 @@ def _render_section(section: Section, definitions: Node, *, is_alone: bool) -> s
 
 
 def _summarize(node: Node, definitions: Node, *, is_required: bool) -> str:
-    default = "Required." if is_required else f"Default: {_default(node, is_required=False)}."
-    return f"Values: {_values(node, definitions)}. {default}"
+    default = _default(node, is_required=is_required)
+    end = " Required." if is_required else f" Default: {default}." if default != _NONE else ""
+    return f"Values: {_values(node, definitions)}.{end}"
 
 
 def _list_alternatives(node: Node) -> list[Node]:
@@ -166,7 +169,7 @@ def _default(node: Node, *, is_required: bool) -> str:
     if is_required:
         return "required"
     value = node.get("default")
-    return "–" if value is None or value == "" else f"`{_yaml(value)}`"
+    return _NONE if value is None or value == "" else f"`{_yaml(value)}`"
 
 
 def _yaml(value: object) -> str:
@@ -187,4 +190,8 @@ def _sentence(node: Node) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    """Outside of `code`, a bar would end the cell, and <name> would be HTML."""
+    spans = re.split(r"(`[^`]*`)", text)
+    return "".join(
+        span if span.startswith("`") else span.replace("|", "\\|").replace("<", "&lt;") for span in spans
+    )
