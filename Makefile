@@ -41,7 +41,7 @@ docs: install  # on this machine, built anew when a page changes
 	$(BIN)/mkdocs serve
 
 site: install  # into site/; a warning is an error
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf site .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

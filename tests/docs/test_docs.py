@@ -23,6 +23,7 @@ from hsi_se.config.model import list_blocks as list_attention
 from hsi_se.config.model import list_models
 from hsi_se.config.yaml_file import parse_config
 from hsi_se.errors import ConfigError
+from hsi_se.scene.catalogue import KNOWN_SCENES
 from tests import test_architecture as architecture
 from tests.conftest import ROOT
 from tests.docs.pages import (
@@ -151,6 +152,13 @@ def test_every_network_and_block_is_in_the_guide_to_networks():
     page = GUIDES["docs/networks.md"]
     for name in (*list_models(), *(block.kind for block in list_attention())):
         assert f"\n| `{name}` |" in page, name
+
+
+def test_every_known_scene_is_in_the_guide_to_data():
+    page = GUIDES["docs/your-data.md"]
+    for known in KNOWN_SCENES:
+        names = ", ".join(f"`{name}`" for name in (known.name, *known.aliases))
+        assert f"| {names} |" in page, known.name
 
 
 def test_every_public_name_is_in_the_python_api():
