@@ -4,9 +4,8 @@
     python benchmarks/network_costs.py --out benchmarks/results/network_costs.json
 
 All variants take a step in turn, in one process and warm, and the median of the rounds is printed, so
-that a busy moment of the machine falls on all of them. Sizes are those of the table of networks in
-docs/results.md: 20 components, patches of 15, 16 classes, batches of 32, bfloat16 products where
-`--precision` says so.
+that a busy moment of the machine falls on all of them. Sizes are those of the accuracy table in the README:
+20 components, patches of 15, 16 classes, batches of 32, bfloat16 products where `--precision` says so.
 """
 
 import argparse

@@ -162,7 +162,9 @@ def _limits(node: Node) -> str:
         return f" {node['minimum']:,} to {node['maximum']:,}"
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     found = [(sign, node[key]) for key, sign in signs.items() if key in node]
-    return " " + ", ".join(f"{sign} {value:,}" for sign, value in found if value < 2**63) if found else ""
+    return (
+        " " + ", ".join(f"{sign}&nbsp;{value:,}" for sign, value in found if value < 2**63) if found else ""
+    )
 
 
 def _default(node: Node, *, is_required: bool) -> str:
