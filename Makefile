@@ -8,7 +8,7 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 BIN := .venv/bin
 SET_UP := .venv/.set-up
 
-.PHONY: install demo test quick exhaustive check clean
+.PHONY: install demo test quick exhaustive check docs site clean
 
 install: $(SET_UP)
 
@@ -23,7 +23,7 @@ endif
 	touch $@
 
 demo: install
-	$(BIN)/hsi-se train configs/demo.yaml --run runs/demo --overwrite
+	$(BIN)/hsi-se train configs/demo.yaml --out runs/demo --overwrite
 	$(BIN)/hsi-se eval runs/demo
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
@@ -42,5 +42,11 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: install  # on this machine, built anew when a page changes
+	$(BIN)/mkdocs serve
+
+site: install  # into site/; a warning is an error
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf site .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,10 +8,7 @@ import sys
 import numpy as np
 import pytest
 import scipy.io
-import typer.main
 
-import hsi_se
-from hsi_se.cli.main import app
 from hsi_se.config.experiment import Config
 from hsi_se.config.model import Ssrn, list_blocks
 from hsi_se.report.tables import clock
@@ -116,46 +113,6 @@ def test_schema_describes_every_section(call):
     code, out, _ = call("schema")
     assert code == 0
     assert set(json.loads(out)["properties"]) == set(Config.model_fields)
-
-
-def test_every_command_and_option_is_in_the_readme_or_its_help():
-    commands = dict(typer.main.get_command(app).commands)
-    commands |= {f"scene {name}": command for name, command in commands.pop("scene").commands.items()}
-    readme = (ROOT / "README.md").read_text()
-    for name, command in commands.items():
-        assert f"hsi-se {name}" in readme, name
-        assert command.help, name
-        for parameter in command.params:
-            assert parameter.param_type_name == "argument" or parameter.help, (name, parameter.name)
-
-
-def test_every_section_of_a_config_is_in_the_readme():
-    readme = (ROOT / "README.md").read_text()
-    for section in Config.model_fields:
-        assert f"\n{section}:" in readme or section == "name", section
-
-
-def test_the_readme_leads_a_newcomer_to_a_map_and_says_how_to_cite():
-    readme = (ROOT / "README.md").read_text()
-    opening = readme.split("\n\n")[1].replace("\n", " ")
-    assert len(re.findall(r"\.(?: |$)", opening)) == 2, "what it is, in two sentences"
-    picture = ROOT / re.search(r"!\[.+\]\((.+)\)", readme)[1]
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    assert picture.stat().st_size <= 200_000
-    steps = (
-        "make demo",
-        "make test",
-        "scene inspect",
-        "hsi-se train my",
-        "eval  runs/my ",
-        "location floor |",
-    )
-    places = [readme.index(step) for step in steps]
-    assert places == sorted(places)
-    assert f"version = {{{hsi_se.__version__}}}" in readme
-    assert "@software{hsi_se," in readme
-    for path in re.findall(r"`((?:hsi_se|configs|benchmarks)/[\w/.]+)`", readme):
-        assert (ROOT / path).exists(), path
 
 
 def test_a_mistyped_command_or_option_exits_with_2(call):
