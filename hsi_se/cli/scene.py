@@ -66,12 +66,12 @@ def list_scenes() -> None:
     from rich.table import Table
 
     from hsi_se.cli.terminal import make_console
-    from hsi_se.scene.catalogue import KNOWN_SCENES
+    from hsi_se.scene.catalogue import list_known_scenes
 
     table = Table()
     for heading in ("name", "scene", "sensor", "rows × cols × bands", "classes", "m", "nm", "from"):
         table.add_column(heading, overflow="fold")
-    for known in KNOWN_SCENES:
+    for known in list_known_scenes():
         table.add_row(
             known.name,
             known.title,

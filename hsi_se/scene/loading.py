@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hsi_se.config.scene import SceneFiles, SyntheticScene
 from hsi_se.errors import SceneError
-from hsi_se.scene.catalogue import KNOWN_SCENES, KnownScene, find_known_scene
+from hsi_se.scene.catalogue import KnownScene, find_known_scene, list_known_scenes
 from hsi_se.scene.formats import open_file
 from hsi_se.scene.image import Image, describe_bands, make_image
 from hsi_se.scene.labels import LabelMap, Labels, pick_raster, read_label_map
@@ -305,13 +305,13 @@ def get_known(name: str) -> KnownScene:
     """
     known = find_known_scene(name)
     if known is None:
-        names = [name for scene in KNOWN_SCENES for name in (scene.name, *scene.aliases)]
+        names = [name for scene in list_known_scenes() for name in (scene.name, *scene.aliases)]
         by_lower = {known.casefold(): known for known in names}
         near = [by_lower[match] for match in difflib.get_close_matches(name.casefold(), by_lower, n=3)]
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise SceneError(
             f"scene = {name!r}: unknown scene; {hint}known scenes: "
-            f"{', '.join(scene.name for scene in KNOWN_SCENES)}; "
+            f"{', '.join(scene.name for scene in list_known_scenes())}; "
             "for your own data give {cube: FILE, labels: FILE}"
         )
     return known

@@ -23,7 +23,7 @@ from hsi_se.config.model import list_blocks as list_attention
 from hsi_se.config.model import list_models
 from hsi_se.config.yaml_file import parse_config
 from hsi_se.errors import ConfigError
-from hsi_se.scene.catalogue import KNOWN_SCENES
+from hsi_se.scene.catalogue import list_known_scenes
 from tests import test_architecture as architecture
 from tests.conftest import ROOT
 from tests.docs.pages import (
@@ -175,7 +175,7 @@ def test_every_network_and_block_is_in_the_guide_to_networks():
 
 def test_every_known_scene_is_in_the_guide_to_data():
     page = GUIDES["docs/your-data.md"]
-    for known in KNOWN_SCENES:
+    for known in list_known_scenes():
         names = ", ".join(f"`{name}`" for name in (known.name, *known.aliases))
         assert f"| {names} |" in page, known.name
 

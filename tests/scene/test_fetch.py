@@ -10,7 +10,7 @@ import pytest
 
 from hsi_se.errors import SceneError
 from hsi_se.progress import Silent
-from hsi_se.scene.catalogue import KNOWN_SCENES, KnownFile, KnownScene, find_known_scene
+from hsi_se.scene.catalogue import KnownFile, KnownScene, find_known_scene, list_known_scenes
 from hsi_se.scene.fetch import MIRROR_VARIABLE, fetch_scene, list_sources
 from tests.conftest import REAL_SCENES, needs_real_scenes
 
@@ -260,7 +260,7 @@ def test_scenes_behind_a_registration_say_where_to_go_and_where_to_put_the_files
 
 
 def test_every_public_file_has_a_checksum_and_a_source():
-    for known in KNOWN_SCENES:
+    for known in list_known_scenes():
         for file in (known.cube, known.labels):
             assert (known.registration is None) == bool(list_sources(file)) == (file.sha256 is not None)
 
@@ -268,7 +268,10 @@ def test_every_public_file_has_a_checksum_and_a_source():
 @needs_real_scenes
 def test_the_catalogues_checksums_are_those_of_the_real_files():
     names = {
-        name: file for known in KNOWN_SCENES for file in (known.cube, known.labels) for name in file.names
+        name: file
+        for known in list_known_scenes()
+        for file in (known.cube, known.labels)
+        for name in file.names
     }
     checked = set()
     for path in REAL_SCENES.rglob("*.mat"):

@@ -8,7 +8,7 @@ from spectral import spy_colors
 from hsi_se import load_scene
 from hsi_se.config.scene import SceneFiles, SyntheticScene
 from hsi_se.errors import SceneError
-from hsi_se.scene.catalogue import KNOWN_SCENES, find_known_scene
+from hsi_se.scene.catalogue import find_known_scene, list_known_scenes
 from hsi_se.scene.loading import DEFAULT_DATA_DIR
 from hsi_se.scene.palette import make_palette
 from hsi_se.scene.scene import Scene
@@ -70,7 +70,7 @@ def test_the_data_folder_goes_before_datasets(data, monkeypatch):
 
 
 def test_every_name_and_alias_of_the_catalogue_means_one_scene():
-    names = [(name, scene) for scene in KNOWN_SCENES for name in (scene.name, *scene.aliases)]
+    names = [(name, scene) for scene in list_known_scenes() for name in (scene.name, *scene.aliases)]
     assert len({name for name, _ in names}) == len(names)
     for name, scene in names:
         for spelling in (name, name.lower(), name.upper(), name.replace("-", "_"), name.replace("-", " ")):
@@ -182,7 +182,7 @@ def test_the_real_indian_pines_cubes_load_with_their_labels(cube, bands):
 @needs_real_scenes
 def test_the_catalogue_agrees_with_every_real_ground_truth():
     checked = 0
-    for known in KNOWN_SCENES:
+    for known in list_known_scenes():
         for path in REAL_SCENES.rglob("*.mat"):
             if path.name in known.labels.names:
                 arrays = scipy.io.loadmat(path)

@@ -10,7 +10,7 @@ import scipy.io
 from hsi_se.config.scene import SceneFiles
 from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import SceneError
-from hsi_se.scene.catalogue import KNOWN_SCENES
+from hsi_se.scene.catalogue import list_known_scenes
 from hsi_se.scene.inspection import inspect_cube
 from hsi_se.scene.loading import load_scene, open_scene_image
 from hsi_se.scene.synthetic import make_synthetic_scene
@@ -137,7 +137,7 @@ def test_a_mistake_in_inspect_is_one_line(inspect, files, arguments, tmp_path):
 def test_list_and_show_tell_every_scene(inspect):
     code, out, _ = inspect("list")
     assert code == 0
-    for known in KNOWN_SCENES:
+    for known in list_known_scenes():
         assert known.name in out
         code, shown, _ = inspect("show", known.aliases[0])
         assert code == 0
