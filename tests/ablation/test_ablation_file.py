@@ -180,7 +180,7 @@ def test_the_placement_ablation_has_each_point_alone_the_papers_pair_and_all():
         (HEAD.replace("0-1", "[-1]") + PAIR, "2:1", "greater than or equal to 0"),
         (HEAD.replace("demo.yaml", "dem.yaml") + PAIR, "1:1", "no such config beside this file"),
         ("seeds: 0-1\n" + PAIR, "1:1", "base: is missing"),
-        ("- a\n", "1:1", "holds no settings"),
+        ("- a\n", "1:1", "contains no settings"),
     ],
 )
 def test_a_mistake_is_one_line_with_its_place(load, tmp_path, text, place, message):
