@@ -23,7 +23,7 @@ endif
 	touch $@
 
 demo: install
-	$(BIN)/hsi-se train configs/demo.yaml --run runs/demo --overwrite
+	$(BIN)/hsi-se train configs/demo.yaml --out runs/demo --overwrite
 	$(BIN)/hsi-se eval runs/demo
 
 test: install

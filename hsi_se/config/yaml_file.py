@@ -266,20 +266,20 @@ def _explain(error: ErrorDetails, settings: object, kind: type[Settings]) -> tup
     problem = _describe(error, value)
     start, unknown, rest = problem.partition("unknown setting; choose from")
     if unknown and not start:
-        setting = find_setting(dotted, _list_settings(kind))
+        setting = find_setting(dotted, list_settings(kind))
         problem = (
             problem if setting is None else f"unknown setting; did you mean {setting}? choose from{rest}"
         )
     return keys, f"{shown}: {problem}"
 
 
-def _list_settings(kind: type[Settings], prefix: str = "") -> list[str]:
+def list_settings(kind: type[Settings], prefix: str = "") -> list[str]:
     """Returns the dotted key of every setting, whatever the kinds of the sections."""
     found = []
     for name, field in kind.model_fields.items():
         found.append(f"{prefix}{name}")
         for section in _find_sections(field.annotation):
-            found += _list_settings(section, f"{prefix}{name}.")
+            found += list_settings(section, f"{prefix}{name}.")
     return list(dict.fromkeys(found))
 
 

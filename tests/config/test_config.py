@@ -14,7 +14,7 @@ from hsi_se.config.experiment import Config, NoReduction, PcaReduction
 from hsi_se.config.model import HybridSN, SqueezeExcite, list_blocks, list_models
 from hsi_se.config.scene import SceneFiles, SyntheticScene
 from hsi_se.config.split import PerClass
-from hsi_se.config.yaml_file import _list_settings, dump_config, load_config
+from hsi_se.config.yaml_file import dump_config, list_settings, load_config
 from hsi_se.errors import ConfigError
 
 GOOD = """\
@@ -343,7 +343,7 @@ def test_suggested_setting_is_reported_where_the_file_has_the_other(
 
 
 def test_every_setting_that_a_hint_names_exists() -> None:
-    settings = _list_settings(Config)
+    settings = list_settings(Config)
     assert {"train.learning_rate", "split.train.per_class", "prediction.smoothing.range"} <= set(settings)
     assert set(nearest._SETTINGS.values()) <= set(settings)
 
