@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, StringConstraints, model_validator
-from ruamel.yaml.comments import CommentedMap
 
 from hsi_se.config.base import Seed, Settings, mistake, parse_seeds, unknown
 from hsi_se.config.experiment import Config, ConfigName
-from hsi_se.config.yaml_file import Override, load_config, locate, parse_settings, read_text
+from hsi_se.config.yaml_file import Override, Places, find_place, load_config, parse_settings, read_text
 from hsi_se.errors import ConfigError
 
 _SHARED = ("scene", "split", "seed", "name")  # sections that make pairs of a seed's runs
@@ -131,9 +130,9 @@ def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
             all must share. The message says where in which file.
     """
     path = Path(path)
-    settings, document = parse_settings(AblationSettings, read_text(path), path=path)
-    base = _find_base(settings.base, path, document)
-    source = _Source(path, document)
+    settings, places = parse_settings(AblationSettings, read_text(path), path=path)
+    base = _find_base(settings.base, path, places)
+    source = _Source(places)
     for override in overrides:
         if override.partition("=")[0].strip() == "seed":
             raise ConfigError(f"--set {override}: has no effect; write seeds: in {path}")
@@ -182,42 +181,37 @@ def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
 
 @dataclass(frozen=True, eq=False)
 class _Source:
-    """An ablation file, to say where in it something was written."""
+    """Where in an ablation file each of its settings is written."""
 
-    path: Path
-    document: CommentedMap
+    places: Places
 
-    def place(self, section: str, *names: str, key: str = "") -> str:
-        """`file:line:column` of an entry; of its dotted key that `key` is the start of, if there is one."""
-        if section == "variants" and names[0] not in self.document.get("variants", {}):
-            section, names = "grid", ()  # which it then comes from
-        node: Any = self.document[section]
-        for name in names:
-            node = node[name]
-        inner = [str(written) for written in node if key and str(written).split(".")[0] == key]
-        return f"{self.path}:{locate(self.document, (section, *names, *inner[:1]))[0]}"
+    def place(self, *names: str, key: str = "") -> str:
+        """`file:line:column` of an entry; of the dotted key in it that starts with `key`, if there is one."""
+        if names not in self.places:  # a variant of the grid
+            return self.places[("grid",)]
+        inside = (keys for keys in self.places if keys[:-1] == names and keys[-1].split(".")[0] == key)
+        return self.places[next(inside, names)]
 
-    def overrides(self, values: Overrides, section: str, *names: str) -> list[Override]:
+    def overrides(self, values: Overrides, *names: str) -> list[Override]:
         def make(key: str, value: object) -> Override:
-            def place(below: Sequence[str]) -> str:
-                if section == "variants" and names[0] not in self.document.get("variants", {}):
-                    return f"{self.path}:{locate(self.document, ('grid',))[0]}: grid: {names[0]}"
-                where, _ = locate(self.document, (section, *names, key, *below))
-                return f"{self.path}:{where}: {'.'.join((section, *names))}"
-
-            return Override(key, value, place)
+            if names not in self.places:
+                return Override(key, value, {(): f"{self.places[('grid',)]}: grid: {names[-1]}"})
+            keys, label = (*names, key), ".".join(names)
+            written = {(): find_place(self.places, keys)} | {
+                each[len(keys) :]: place for each, place in self.places.items() if each[: len(keys)] == keys
+            }
+            return Override(key, value, {below: f"{place}: {label}" for below, place in written.items()})
 
         return [make(key, value) for key, value in values.items()]
 
 
-def _find_base(base: str, path: Path, document: CommentedMap) -> Path:
+def _find_base(base: str, path: Path, places: Places) -> Path:
     candidates = [folder / base for folder in (path.parent, path.parent.parent, Path())]
     found = next((candidate for candidate in candidates if candidate.is_file()), None)
     if found is None:
-        place = locate(document, ("base",))[0]
         raise ConfigError(
-            f"{path}:{place}: base = {base!r}: no such config beside this file, in the folder above it, or "
-            "here; check the path"
+            f"{places[('base',)]}: base = {base!r}: no such config beside this file, in the folder above it, "
+            "or here; check the path"
         )
     return found
 

@@ -1,4 +1,4 @@
-"""`hsi-se ablate`, with a table that lives while the runs are made, and `explain`: what attention does."""
+"""`hsi-se ablate`, with a live table of its runs."""
 
 import sys
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hsi_se.cli.ablate_live import watch
+from hsi_se.cli.options import DataFolder, Device, Overrides, Scheduler, out_folder
 from hsi_se.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,31 +19,23 @@ def ablate(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="An ablation, such as configs/ablations/placement.yaml.")
     ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="a.b=c", help="Change a setting of the base, for all variants."),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The folder to write. Unless given: runs/ablation-NAME-DIGEST."),
-    ] = None,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, out_folder("Folder to write. By default runs/ablation-NAME-DIGEST.")] = None,
     workers: Annotated[
-        int | None, typer.Option(metavar="N", help="Start a Dask cluster of N processes on this machine.")
+        int | None,
+        typer.Option("--workers", metavar="N", help="Start a Dask cluster of N processes on this machine."),
     ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(metavar="tcp://HOST:8786", help="An existing Dask cluster; its workers see the scene."),
-    ] = None,
+    scheduler: Scheduler = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the runs with their size and time; run nothing.")
+        bool, typer.Option("--dry-run", help="List the runs with their size and time; train nothing.")
     ] = False,
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", metavar="DIR", help="Where scenes are looked for before datasets/."),
-    ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    data: DataFolder = None,
+    device: Device = "auto",
 ) -> None:
-    """Train every variant of FILE with every seed, and say which differ. Interrupted, it goes on later."""
+    """Train every variant of FILE with every seed, and report which differ significantly.
+
+    Can be interrupted and resumed with the same command.
+    """
     from hsi_se.ablation.file import load_ablation
 
     ablation = load_ablation(file, overrides or [])
@@ -85,7 +78,7 @@ def print_plan(rows: "list[PlannedVariant]") -> None:
 
     from rich.table import Table
 
-    from hsi_se.cli.terminal import make_console
+    from hsi_se.cli.terminal import make_console, say
     from hsi_se.report.tables import clock
 
     def describe_time(seconds: float | None) -> str:
@@ -102,9 +95,9 @@ def print_plan(rows: "list[PlannedVariant]") -> None:
     table.add_column("changes", overflow="fold")
     table.add_column("seeds")
     table.add_column("finished", str(sum(row.num_finished for row in rows)), justify="right")
-    for heading in ("parameters", "MACs a patch", "training of one"):
+    for heading in ("parameters", "MACs per patch", "time per run"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("of what is left", describe_time(total), justify="right", no_wrap=True)
+    table.add_column("remaining", describe_time(total), justify="right", no_wrap=True)
     for row, (count, seconds) in zip(rows, left, strict=True):
         changes = ", ".join(f"{key}={json.dumps(value)}" for key, value in row.settings.items())
         table.add_row(
@@ -118,7 +111,7 @@ def print_plan(rows: "list[PlannedVariant]") -> None:
             describe_time(None if seconds is None else count * seconds),
         )
     make_console(width=150).print(table)
-    print("Times are training alone, one run after another, from one timed step each on this machine.")
+    say("Times are for training only, one run after another, estimated from one timed step on this machine.")
 
 
 def _describe_seeds(seeds: tuple[int, ...]) -> str:
@@ -131,7 +124,7 @@ def print_answer(report: "AblationReport") -> None:
     from rich.table import Table
 
     from hsi_se.ablation.tables import HEADINGS, list_rows
-    from hsi_se.cli.terminal import make_console
+    from hsi_se.cli.terminal import make_console, say
 
     for scene in report.scenes:
         table = Table(title=f"{report.name} on {scene.name}", title_justify="left")
@@ -142,12 +135,12 @@ def print_answer(report: "AblationReport") -> None:
         make_console(width=150).print(table)
         for variant in scene.variants:
             if variant.comparison is not None:
-                print(f"{variant.name} against {report.baseline}: {variant.comparison.sentence}")
+                say(f"{variant.name} against {report.baseline}: {variant.comparison.sentence}", style="bold")
         for note in scene.notes:
-            print(f"note: {note}")
+            say(f"note: {note}")
     for caveat in report.caveats:
-        print(f"note: {caveat}")
+        say(f"note: {caveat}")
     if report.no_friedman:
-        print(f"note: no critical-difference diagram: {report.no_friedman}.")
+        say(f"note: no critical-difference diagram: {report.no_friedman}.")
     if report.num_missing:
-        print(f"note: {report.num_missing} runs are not there yet")
+        say(f"note: {report.num_missing} runs are still missing")

@@ -1,4 +1,4 @@
-"""The state of an ablation while it runs: a live table on a terminal, lines otherwise."""
+"""The state of an ablation while it runs: a live table on a terminal, lines elsewhere."""
 
 import statistics
 import sys
@@ -17,12 +17,9 @@ if TYPE_CHECKING:
 _SIGNS = {"": "·", "running": "▶", "finished": "■", "failed": "✗", "elsewhere": "□"}
 
 
-# ------------------------------------------------------------------------------------- while it works
-
-
 @contextmanager
 def watch(ablation: "Ablation") -> Iterator["Watcher"]:
-    """Yields who shows the state of every run: a live table on a terminal, lines off it."""
+    """Yields a watcher that shows the state of every run: a live table on a terminal, lines elsewhere."""
     from rich.console import Console
 
     console = Console(stderr=True, markup=False, emoji=False)
@@ -76,7 +73,7 @@ class Lines:
         print(f"{text}  {self.describe_time()}".rstrip(), file=sys.stderr, flush=True)
 
     def describe(self, scene: str, variant: str) -> str:
-        """`94.96 ± 0.31, n=3` of a variant's runs so far."""
+        """Returns `94.96 ± 0.31, n=3`: mean and standard deviation over a variant's runs so far."""
         values = [
             100 * accuracy
             for run, accuracy in self.accuracies.items()
@@ -88,7 +85,7 @@ class Lines:
         return f"{statistics.fmean(values):.2f}{spread}, n={len(values)}"
 
     def describe_time(self) -> str:
-        """How long the rest will take at the pace of this start."""
+        """Returns the time left at the pace since this command started, or an empty string."""
         num_left = sum(self.states.get(run) not in ("finished", "failed") for run in self.ablation.runs)
         if not self.spent or not num_left:
             return ""
@@ -99,7 +96,7 @@ class Lines:
 
 
 class Board(Lines):
-    """A row for every variant: a sign for each seed's run, and the mean so far."""
+    """One row per variant: a sign for each seed's run, and the mean so far."""
 
     live: "Live"
 
@@ -107,7 +104,7 @@ class Board(Lines):
         self.live.console.print(f"note: {text}", highlight=False, markup=False)
 
     def show(self, run: "PlannedRun") -> None:
-        pass  # the table is drawn anew twice a second
+        pass  # the table is redrawn twice a second
 
     def render(self) -> "Table":
         from rich.table import Table

@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from hsi_se.cli.options import ConfigPath, DataFolder, Device, Overrides, RunOption, RunPath
+from hsi_se.cli.options import (
+    ConfigPath,
+    DataFolder,
+    Device,
+    Overrides,
+    RunPath,
+    Scene,
+    SceneOverrides,
+    out_folder,
+)
 from hsi_se.errors import ConfigError
 
 _PICTURES = (".png", ".pdf", ".svg")
@@ -15,19 +24,10 @@ def evaluate(
     run: RunPath,
     data: DataFolder = None,
     device: Device = "auto",
-    scene: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SCENE",
-            help="Evaluate on another scene: a known name, a config, a file, or {cube: FILE, labels: FILE}.",
-        ),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="scene.b=c", help="A setting of SCENE, such as scene.scale=10000."),
-    ] = None,
+    scene: Scene = None,
+    overrides: SceneOverrides = None,
 ) -> None:
-    """Print the accuracies of RUN, or of a folder of seeds, beside the floor; write reports and maps."""
+    """Print the accuracies of RUN next to its location floor and spectral baseline; write its reports."""
     from hsi_se.runs.folder import RunFolder
     from hsi_se.runs.series import SeriesFolder
 
@@ -69,22 +69,17 @@ def split(
     config: ConfigPath,
     overrides: Overrides = None,
     data: DataFolder = None,
-    png: Annotated[
-        Path | None,
-        typer.Option("--png", metavar="FILE", help="The picture. Unless given: in runs/."),
-    ] = None,
-    json_file: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="FILE", help="Write the audit, with the keys of report.json."),
-    ] = None,
-    export: Annotated[
-        Path | None,
+    out: Annotated[
+        list[Path] | None,
         typer.Option(
-            metavar="FILE", help="Write the partition map as .mat or .npz, as split.partition reads it."
+            "--out",
+            metavar="FILE",
+            help="File to write: the picture (.png, .pdf, .svg), the audit (.json) or the partition map "
+            "(.mat, .npz). Repeatable. By default the picture goes into runs/.",
         ),
     ] = None,
 ) -> None:
-    """Draw the split of CONFIG and print what it gives away; trains nothing and needs no cube."""
+    """Draw the split of CONFIG and print its counts, leakage and location floor. Trains nothing."""
     import json
 
     from hsi_se.cli.tables import print_audit
@@ -95,36 +90,38 @@ def split(
     from hsi_se.workflows.preview import audit_config
     from hsi_se.workflows.train import RUNS
 
-    for option, path, endings in (("--png", png, _PICTURES), ("--export", export, PARTITIONS)):
-        if path is not None and (path.is_dir() or path.suffix.casefold() not in endings):
-            raise ConfigError(f"{option} {path}: name a file that ends in {', '.join(endings)}")
+    endings = (*_PICTURES, ".json", *PARTITIONS)
+    for path in out or []:
+        if path.is_dir() or path.suffix.casefold() not in endings:
+            raise ConfigError(f"--out {path}: name a file that ends in {', '.join(endings)}")
     settings = load_config(config, overrides or [])
     truth, audit = audit_config(settings, data=data)
     sides = audit.split.to_sides(truth.shape)
-    if export is not None:
-        with replacing(export) as draft:
-            write_partition(sides, draft)
-    if json_file is not None:
-        with replacing(json_file) as draft:
-            draft.write_text(
-                json.dumps(audit.values(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
-    picture = png or RUNS / f"{settings.name or 'config'}-split-{audit.split.digest[:8]}.png"
-    save_split(sides, picture, title=f"{truth.name}: {settings.split.kind} split")
+    written = out or [RUNS / f"{settings.name or 'config'}-split-{audit.split.digest[:8]}.png"]
+    for path in written:
+        ending = path.suffix.casefold()
+        if ending in _PICTURES:
+            save_split(sides, path, title=f"{truth.name}: {settings.split.kind} split")
+            continue
+        with replacing(path) as draft:
+            if ending == ".json":
+                values = json.dumps(audit.values(), indent=2, ensure_ascii=False)
+                draft.write_text(f"{values}\n", encoding="utf-8")
+            else:
+                write_partition(sides, draft)
     print_audit(audit)
-    for path in (picture, json_file, export):
-        if path is not None:
-            print(f"wrote:  {path}")
+    for path in written:
+        print(f"wrote:  {path}")
 
 
 def gap(
     config: ConfigPath,
     overrides: Overrides = None,
     data: DataFolder = None,
-    run: RunOption = None,
+    out: Annotated[Path | None, out_folder("Folder for the two runs. By default below runs/.")] = None,
     device: Device = "auto",
 ) -> None:
-    """Train CONFIG's network on a random and on a blocks split of one size; print the gap."""
+    """Train CONFIG's network on a random split and on a blocks split of the same size; print the gap."""
     from hsi_se.config.yaml_file import load_config
 
     settings = load_config(config, overrides or [])
@@ -134,6 +131,6 @@ def gap(
     from hsi_se.workflows import series
 
     with start_session(data=data, device=device) as session:
-        found = series.measure_gap(settings, out=run, session=session)
+        found = series.measure_gap(settings, out=out, session=session)
     print_gap(found)
     print(f"runs:   {found.folder}")

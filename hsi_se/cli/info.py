@@ -10,27 +10,29 @@ from hsi_se.errors import ConfigError
 
 
 def info(
-    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A YAML config.")] = None,
+    config: Annotated[Path | None, typer.Argument(metavar="CONFIG", help="A YAML config.")] = None,
     overrides: Overrides = None,
     data: DataFolder = None,
     points: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="List the points of a network, and the blocks that fit there."),
+        typer.Option(metavar="NAME", help="List a network's attention points and the blocks that fit them."),
     ] = None,
     compare: Annotated[
         bool,
         typer.Option(
-            "--compare-attention", help="What every block costs at every point of CONFIG's network."
+            "--compare-attention", help="Print the cost of every block at every point of CONFIG's network."
         ),
     ] = False,
 ) -> None:
-    """Print each stage of CONFIG's network: output shape, parameters, MACs, and what sits in its slot."""
+    """Print each stage of CONFIG's network: output shape, parameters, MACs and attention."""
     from hsi_se.config.yaml_file import load_config
 
     if (config is None) == (points is None):
-        raise ConfigError("info: give a CONFIG, or --points NAME without one")
+        raise ConfigError("info: give either a CONFIG or --points NAME")
     if points is not None and (overrides or compare or data is not None):
-        raise ConfigError("--points: --set, --data and --compare-attention have no effect beside it")
+        raise ConfigError(
+            "--points: --set, --data and --compare-attention have no effect with it; leave them out"
+        )
     settings = None if config is None else load_config(config, overrides or [])
 
     from hsi_se.cli.tables import print_block_costs, print_network, print_points
@@ -48,7 +50,7 @@ def info(
 
 
 def schema() -> None:
-    """Print the JSON Schema of a config, for editors that check YAML while one types."""
+    """Print the JSON Schema of a config, with which editors check and complete YAML."""
     import json
 
     from hsi_se.config.experiment import Config

@@ -4,8 +4,7 @@ Whatever needs torch is imported inside the command that needs it, so that `--he
 """
 
 import sys
-from collections.abc import Iterable
-from typing import Any
+from typing import Annotated
 
 import typer
 
@@ -16,83 +15,93 @@ from hsi_se.cli.info import info, schema
 from hsi_se.cli.maps import export, map_scene
 from hsi_se.cli.report import report, watch
 from hsi_se.cli.scene import app as scene_app
-from hsi_se.cli.train import train
-from hsi_se.errors import ConfigError, HsiError, Interrupted
+from hsi_se.cli.train import resume, train
+from hsi_se.cli.usage import Command, Group, UsageError, check_words, describe_mistake
+from hsi_se.errors import HsiError, Interrupted
 from hsi_se.system.processes import is_first
+from hsi_se.version import __version__
 
 app = typer.Typer(
     name="hsi-se",
+    cls=Group,
     help="Hyperspectral image classification with HybridSN and attention.",
+    epilog="Example: hsi-se train configs/demo.yaml --out runs/demo",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-app.add_typer(scene_app, name="scene")
-app.command()(split)
-app.command()(train)
-app.command(name="eval")(evaluate)
-app.command()(gap)
-app.command()(info)
-app.command()(report)
-app.command()(watch)
-app.command()(explain)
-app.command()(ablate)
-app.command(name="map")(map_scene)
-app.command()(export)
-app.command()(schema)
-# Of every mistake in the words of a command; typer has no public name for it.
-_UsageError: Any = typer.BadParameter.__base__
+app.add_typer(scene_app, name="scene", rich_help_panel="Data")
+for _panel, _name, _function, _example in (
+    ("Data", "split", split, "split configs/demo.yaml --out split.png --out split.mat"),
+    ("Train", "train", train, "train configs/demo.yaml --set train.epochs=5 --out runs/demo"),
+    ("Train", "resume", resume, "resume runs/demo"),
+    ("Train", "eval", evaluate, "eval runs/demo"),
+    ("Train", "gap", gap, "gap configs/demo.yaml --out runs/demo-gap"),
+    ("Look", "info", info, "info configs/demo.yaml --set model.order=2d-3d"),
+    ("Look", "report", report, "report runs/demo --figures pdf"),
+    ("Look", "watch", watch, "watch runs/demo"),
+    ("Look", "explain", explain, "explain runs/demo"),
+    ("Look", "schema", schema, "schema > hsi-se.schema.json"),
+    ("Compare", "ablate", ablate, "ablate configs/ablations/placement.yaml --workers 2"),
+    ("Deliver", "map", map_scene, "map runs/demo --scene field.img --set scene.scale=10000"),
+    ("Deliver", "export", export, "export runs/demo --format onnx"),
+):
+    app.command(_name, cls=Command, rich_help_panel=_panel, epilog=f"Example: hsi-se {_example}")(_function)
 _INTERRUPTED = 130
 
 
-def _refuse_bytes(words: Iterable[str]) -> None:
-    """Raises ConfigError for a word that is no UTF-8: not every library beneath opens such files."""
-    for word in words:
-        try:
-            word.encode()
-        except UnicodeEncodeError:
-            raise ConfigError(f"{word!a}: is no text in UTF-8; rename the file or folder") from None
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        print(f"hsi-se {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _take_options_of_all_commands(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None: ...
 
 
 def main() -> None:
     """Runs the command line. Exit codes: 0 done, 2 the user's mistake, 1 ours, 130 or 143 interrupted."""
     try:
-        _refuse_bytes(sys.argv)
+        check_words(sys.argv[1:])
         code = app(prog_name="hsi-se", standalone_mode=False)
-        if code == _INTERRUPTED:  # a Ctrl-C that typer has taken
+        if code == _INTERRUPTED:  # typer has caught a Ctrl-C
             raise KeyboardInterrupt
         sys.exit(code or 0)
-    except _UsageError as error:
+    except UsageError as error:
         context = getattr(error, "ctx", None)
-        if context is not None and len(sys.argv) == 1:
+        if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
             print(context.get_help(), file=sys.stderr)
-        else:
-            command = "hsi-se" if context is None else context.command_path
-            message = " ".join(error.format_message().split()).rstrip(".")
-            print(f"{command}: {message}; see `{command} --help`", file=sys.stderr)
-        sys.exit(2)
+            sys.exit(2)
+        _fail(describe_mistake(error))
     except HsiError as error:
-        if is_first():  # of several processes, one speaks
-            print("hsi-se:", *str(error).splitlines(), file=sys.stderr)
-        sys.exit(2)
+        _fail(f"hsi-se: {' '.join(str(error).splitlines())}")
     except OSError as error:
         if error.filename is None:
             raise
-        path = error.filename2 or error.filename  # of a move, where to
-        message = f"{path}: {error.strerror}; check the path, its rights and the room on the disk"
-        print(f"hsi-se: {message}", file=sys.stderr)
-        sys.exit(2)
+        path = error.filename2 or error.filename  # the target, if a file was moved
+        _fail(f"hsi-se: {path}: {error.strerror}; check the path, its permissions and the free disk space")
     except (MemoryError, RuntimeError) as error:
-        what = next(iter(str(error).splitlines()), "") or "no more is to be had"
-        if isinstance(error, RuntimeError) and "memory" not in what:  # torch's own kind of MemoryError
+        what = next(iter(str(error).splitlines()), "")
+        if isinstance(error, RuntimeError) and "memory" not in what:  # torch's MemoryError is a RuntimeError
             raise
-        print(f"hsi-se: not enough memory ({what}); take a smaller scene, patch or batch", file=sys.stderr)
-        sys.exit(2)
+        _fail(f"hsi-se: out of memory{what and f' ({what})'}; use a smaller scene, patch or batch")
     except Interrupted as stop:
-        if is_first():
-            print(f"hsi-se: {stop}", file=sys.stderr)
-        sys.exit(stop.exit_code)
+        _fail(f"hsi-se: {stop}", code=stop.exit_code)
     except KeyboardInterrupt:
-        print("hsi-se: interrupted; the same command goes on with what is finished", file=sys.stderr)
-        sys.exit(_INTERRUPTED)
+        message = "interrupted; rerun the same command to resume (finished work is kept)"
+        _fail(f"hsi-se: {message}", code=_INTERRUPTED)
+
+
+def _fail(message: str, *, code: int = 2) -> None:
+    from hsi_se.cli.terminal import say
+
+    if is_first():  # of several processes, one prints
+        say(message, to_stderr=True)
+    sys.exit(code)

@@ -5,38 +5,40 @@ from typing import Annotated
 
 import typer
 
-from hsi_se.cli.options import DataFolder, Device, RunPath
+from hsi_se.cli.options import (
+    DataFolder,
+    Device,
+    RunPath,
+    Scene,
+    SceneOverrides,
+    Scheduler,
+    choose,
+    out_folder,
+)
 
 
 def map_scene(
     run: RunPath,
-    scene: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|NAME", help="Another scene: a file, or a known scene. Unless given: RUN's own."
-        ),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="scene.b=c", help="A setting of the scene, such as scene.scale=10000."),
-    ] = None,
+    scene: Scene = None,
+    overrides: SceneOverrides = None,
     out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The folder to write. Unless given: RUN/map, or RUN/map-NAME."),
+        Path | None, out_folder("Folder to write. By default RUN/map, or RUN/map-NAME with --scene.")
     ] = None,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Write each class's probability, and the entropy.")
+        bool, typer.Option("--probabilities", help="Also write each class's probability, and the entropy.")
     ] = False,
     engine: Annotated[
-        str, typer.Option(help="dense, or patches: the same map one patch at a time.")
+        str,
+        choose("--engine", "dense", "patches", help="patches computes the same map patch by patch, slowly."),
     ] = "dense",
-    scheduler: Annotated[
-        str | None, typer.Option(metavar="tcp://HOST:8786", help="A Dask cluster that takes the tiles.")
-    ] = None,
+    scheduler: Scheduler = None,
     data: DataFolder = None,
     device: Device = "auto",
 ) -> None:
-    """Map a whole scene with what RUN has learned: ENVI, GeoTIFF and PNG. Interrupted, it goes on later."""
+    """Map a whole scene with the classifier of RUN, as ENVI, GeoTIFF and PNG.
+
+    Can be interrupted and resumed with the same command.
+    """
     from hsi_se.runs.folder import RunFolder
 
     folder = RunFolder.open(run)
@@ -61,13 +63,15 @@ def map_scene(
 
 def export(
     run: RunPath,
-    file_format: Annotated[str, typer.Option("--format", help="onnx or torch.")],
+    file_format: Annotated[str, choose("--format", "onnx", "torch", help="ONNX, or a torch.export program.")],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The file. Unless given: RUN/model.onnx or RUN/model.pt2."),
+        typer.Option(
+            "--out", metavar="FILE", help="File to write. By default RUN/model.onnx or RUN/model.pt2."
+        ),
     ] = None,
 ) -> None:
-    """Write RUN's network, its reduction inside, as one file that other runtimes read."""
+    """Write RUN's network, including its reduction, as one file for other runtimes."""
     from hsi_se.runs.folder import RunFolder
 
     folder = RunFolder.open(run)

@@ -1,27 +1,70 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands share, each declared once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from hsi_se.config.nearest import did_you_mean
+from hsi_se.errors import ConfigError
+
+_RUN = "A run folder, as printed by `hsi-se train`."
+
+
+def choose(option: str, *choices: str, help: str) -> Any:
+    """Declares an option that takes one of some values."""
+
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in choices:
+            hint = did_you_mean(value, choices)
+            raise ConfigError(f"{option} {value}: {hint}choose from {', '.join(choices)}")
+        return value
+
+    def complete(incomplete: str) -> list[str]:
+        return [choice for choice in choices if choice.startswith(incomplete)]
+
+    metavar = f"[{'|'.join(choices)}]"
+    return typer.Option(option, metavar=metavar, help=help, callback=check, autocompletion=complete)
+
+
+def out_folder(help: str) -> Any:
+    """Declares `--out DIR`."""
+    return typer.Option("--out", metavar="DIR", help=help)
+
 
 ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A YAML config, such as configs/demo.yaml.")
 ]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as `hsi-se train` prints it.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help=_RUN)]
+RunOrAblation = Annotated[
+    Path, typer.Argument(metavar="RUN|ABLATION", help="The folder of a run or of an ablation.")
+]
 Overrides = Annotated[
     list[str] | None,
+    typer.Option("--set", metavar="a.b=c", help="Change a setting: dotted key, YAML value. Repeatable."),
+]
+SceneOverrides = Annotated[
+    list[str] | None,
     typer.Option(
-        "--set", metavar="a.b=c", help="Change a setting: any dotted key, any YAML value. Repeatable."
+        "--set", metavar="scene.b=c", help="Change a setting of the scene: scene.scale=10000. Repeatable."
+    ),
+]
+Scene = Annotated[
+    str | None,
+    typer.Option(
+        "--scene",
+        metavar="SCENE",
+        help="Another scene: a known name, a config, a file, or {cube: FILE, labels: FILE}.",
     ),
 ]
 DataFolder = Annotated[
-    Path | None, typer.Option("--data", metavar="DIR", help="Where scenes are looked for before datasets/.")
+    Path | None, typer.Option("--data", metavar="DIR", help="Search this folder for scenes before datasets/.")
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-
-
-RunOption = Annotated[
-    Path | None,
-    typer.Option("--run", metavar="DIR", help="The run folder. Unless given: runs/DATE-NAME-DIGEST."),
+RunOut = Annotated[Path | None, out_folder("Run folder to write. By default runs/DATE-NAME-DIGEST.")]
+Device = Annotated[
+    str, choose("--device", "auto", "cpu", "cuda", help="Device to compute on; auto is the GPU, if any.")
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option("--scheduler", metavar="tcp://HOST:PORT", help="Spread the work over this Dask cluster."),
 ]

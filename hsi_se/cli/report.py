@@ -1,32 +1,39 @@
-"""The commands to look at a run or an ablation with: `hsi-se report`, and `watch` while it trains."""
+"""The commands that look at a run or an ablation: `hsi-se report`, and `watch` while it trains."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hsi_se.errors import RunError
+from hsi_se.cli.options import RunOrAblation, choose
+from hsi_se.errors import ConfigError, RunError
 
 
 def report(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN|ABLATION", help="An evaluated run, or an ablation's folder.")
-    ],
+    run: RunOrAblation,
     figures: Annotated[
         str | None,
-        typer.Option(metavar="pdf|svg|png", help="Write figures for a paper too, one column (3.5 in) wide."),
+        choose("--figures", "png", "pdf", "svg", help="Also draw all figures, one column (3.5 in) wide."),
     ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="HTML file to write. By default report.html in the folder."
+        ),
+    ] = None,
 ) -> None:
-    """Write RUN's report as one HTML file that needs no network: a map to explore, tables, curves."""
+    """Write the report of an evaluated run or an ablation as one HTML file that works offline."""
     from hsi_se.ablation.record import AblationFolder
     from hsi_se.runs.folder import RunFolder
 
+    if out is not None and (out.is_dir() or out.suffix.casefold() not in (".html", ".htm")):
+        raise ConfigError(f"--out {out}: name a file that ends in .html")
     ablation = AblationFolder(run)
     if ablation.report.is_file() or ablation.plan.is_file():
         if figures is not None:
             raise RunError(
-                f"--figures {figures}: an ablation's folder holds its tables and pictures; name a run"
+                f"--figures {figures}: an ablation's folder already contains its figures; name a run"
             )
         from hsi_se.ablation.page import write_ablation_page
 
@@ -43,6 +50,12 @@ def report(
             for path in write_figures(RunFiles.read(folder), file_format=file_format):
                 print(f"figure: {path}")
         page = folder.page
+    if out is not None:
+        from hsi_se.system.files import replacing
+
+        with replacing(out) as draft:
+            draft.write_bytes(page.read_bytes())
+        page = out
     print(f"report: {page}")
     if open_it:
         import webbrowser
@@ -50,17 +63,13 @@ def report(
         webbrowser.open(page.resolve().as_uri())
 
 
-def watch(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN|ABLATION", help="The folder that `train` or `ablate` works in.")
-    ],
-) -> None:
-    """Show the training in RUN as it goes: curves, each class's validation accuracy, the time left."""
+def watch(run: RunOrAblation) -> None:
+    """Follow the training in a folder: the epoch, loss, validation accuracy and time left of each run."""
     from contextlib import suppress
 
     from rich.console import Console
 
     from hsi_se.cli.watch import follow
 
-    with suppress(KeyboardInterrupt):  # whoever watches may leave; the training goes on
+    with suppress(KeyboardInterrupt):  # ends the watching; the training continues
         follow(run, console=Console(markup=False, emoji=False))

@@ -1,43 +1,44 @@
-"""The commands of `hsi-se scene`: what files hold, which scenes are known, and how to get one."""
+"""The commands of `hsi-se scene`: look into scene files, and list, show or download known scenes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hsi_se.cli.options import DataFolder, SceneOverrides, out_folder
+from hsi_se.cli.usage import Command, Group, quote
+
 if TYPE_CHECKING:
     from hsi_se.scene.catalogue import KnownScene
     from hsi_se.workflows.inspect_scene import Survey
 
-app = typer.Typer(help="Look into scene files; list, show and fetch known scenes.", no_args_is_help=True)
+app = typer.Typer(
+    cls=Group,
+    help="Look into scene files; list, show and download known scenes.",
+    epilog="Example: hsi-se scene inspect cube.mat labels.mat --write-config my.yaml",
+    no_args_is_help=True,
+)
 
 SceneName = Annotated[
-    str, typer.Argument(metavar="NAME", help="A known scene, as `hsi-se scene list` calls it, or an alias.")
+    str, typer.Argument(metavar="NAME", help="A known scene: its name or an alias, see `hsi-se scene list`.")
 ]
 _DATASETS = Path("datasets")
 
 
-@app.command()
+@app.command(cls=Command, epilog="Example: hsi-se scene inspect cube.mat labels.mat --write-config my.yaml")
 def inspect(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="A cube, a label map, or both, in any order.")
+        list[Path], typer.Argument(metavar="FILE", help="A cube, a label map, or both, in any order.")
     ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="scene.b=c", help="A setting of the scene, such as scene.unlabelled=255."
-        ),
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", metavar="DIR", help="Where other files are looked for.")
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the pictures go.")] = Path("runs"),
+    overrides: SceneOverrides = None,
+    data: DataFolder = None,
+    out: Annotated[Path, out_folder("Folder for the pictures.")] = Path("runs"),
     write_config: Annotated[
         Path | None,
-        typer.Option("--write-config", metavar="FILE", help="Write a config that trains on the files."),
+        typer.Option("--write-config", metavar="FILE", help="Also write a config that trains on the files."),
     ] = None,
 ) -> None:
-    """Say what FILEs hold; draw a quick look and the spectra of the classes."""
+    """Print what is in one or two scene files; draw a quick look and the mean spectra of the classes."""
     from hsi_se.errors import RunError
     from hsi_se.system.files import replacing
     from hsi_se.workflows.inspect_scene import save_survey_figures, suggest_config, survey_files
@@ -47,7 +48,7 @@ def inspect(
             problem = "is a folder; name files in it" if path.is_dir() else "no such file; check the path"
             raise RunError(f"{path}: {problem}")
     if write_config is not None and write_config.exists():
-        raise RunError(f"--write-config {write_config}: exists; name another file")
+        raise RunError(f"--write-config {write_config}: already exists; name another file")
     survey = survey_files(files, overrides or [], data=data)
     config = None if write_config is None else suggest_config(survey)
     _print_survey(survey)
@@ -60,34 +61,34 @@ def inspect(
         print(f"wrote:  {path}")
 
 
-@app.command(name="list")
+@app.command(name="list", cls=Command, epilog="Example: hsi-se scene list")
 def list_scenes() -> None:
     """List the known scenes."""
     from rich.table import Table
 
-    from hsi_se.cli.terminal import make_console
+    from hsi_se.cli.terminal import make_console, say
     from hsi_se.scene.catalogue import list_known_scenes
 
-    table = Table()
-    for heading in ("name", "scene", "sensor", "rows × cols × bands", "classes", "m", "nm", "from"):
-        table.add_column(heading, overflow="fold")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("name", "scene", "rows × cols × bands", "classes", "m", "nm"):
+        is_number = heading in ("classes", "m")
+        table.add_column(heading, justify="right" if is_number else "left", no_wrap=heading == "name")
     for known in list_known_scenes():
         table.add_row(
-            known.name,
-            known.title,
-            known.sensor,
+            known.name + ("" if known.registration is None else " *"),
+            known.title if "(" in known.title else f"{known.title} ({known.sensor})",
             _size(known),
             str(len(known.class_names)),
             f"{known.gsd_m:g}",
             "-".join(map(str, known.wavelengths_nm)),
-            "fetch" if known.registration is None else "registration",
         )
-    make_console(width=140).print(table)
+    make_console(width=80).print(table)
+    say("* to be requested from its owners; all others can be downloaded with `hsi-se scene fetch NAME`")
 
 
-@app.command()
+@app.command(cls=Command, epilog="Example: hsi-se scene show indian-pines")
 def show(name: SceneName) -> None:
-    """Say everything that is known of the scene NAME."""
+    """Print all known facts about the scene NAME: size, sensor, files, sources and classes."""
     from hsi_se.scene.fetch import list_sources
     from hsi_se.scene.loading import get_known
 
@@ -105,27 +106,28 @@ def show(name: SceneName) -> None:
         for url in list_sources(file) if known.registration is None else ():
             print(f"  {url}")
     if known.registration is not None:
-        print(f"ask for the files at {known.registration} and put them into {_DATASETS}/")
+        print(f"request the files at {known.registration} and put them into {_DATASETS}/")
     for label, class_name in known.class_names.items():
         print(f"{label:4}  {class_name}")
 
 
-@app.command()
+@app.command(cls=Command, epilog="Example: hsi-se scene fetch indian-pines")
 def fetch(
     name: SceneName,
-    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where the files go.")] = _DATASETS,
+    out: Annotated[Path, out_folder("Folder for the files.")] = _DATASETS,
 ) -> None:
-    """Download the files of the scene NAME, from the first source that has them."""
+    """Download the files of the scene NAME from the first source that has them."""
     from hsi_se.cli.terminal import start_session
     from hsi_se.scene.fetch import fetch_scene
     from hsi_se.scene.loading import get_known
 
     known = get_known(name)
     with start_session() as session:
-        paths = fetch_scene(known, to, progress=session.observer)
+        paths = fetch_scene(known, out, progress=session.observer)
     for path in paths:
         print(f"file:  {path}")
-    print(f"next:  scene: {known.name} in a config" + ("" if to == _DATASETS else f", and --data {to}"))
+    options = ["--set", f"scene={known.name}", *([] if out == _DATASETS else ["--data", out])]
+    print(f"next:  {quote('hsi-se', 'train', 'configs/demo.yaml', *options)}")
 
 
 def _size(known: "KnownScene") -> str:
@@ -135,7 +137,7 @@ def _size(known: "KnownScene") -> str:
 def _print_survey(survey: "Survey") -> None:
     from rich.table import Table
 
-    from hsi_se.cli.terminal import make_console
+    from hsi_se.cli.terminal import make_console, say
     from hsi_se.scene.image import describe_bands
 
     for path, held in survey.files:
@@ -167,7 +169,7 @@ def _print_survey(survey: "Survey") -> None:
             if place.transform is not None:
                 print(f"transform:    {', '.join(f'{number:g}' for number in place.transform)}")
         for note in raster.notes:
-            print(f"note: {note}")
+            say(f"note: {note}")
     if truth is not None:
         table = Table(title=f"labels: {truth.shape[0]} × {truth.shape[1]} pixels", title_justify="left")
         table.add_column("label", justify="right")
@@ -178,6 +180,6 @@ def _print_survey(survey: "Survey") -> None:
         table.add_row("", "unlabelled", f"{(truth.labels == 0).sum():,}")
         make_console().print(table)
         for note in truth.notes:
-            print(f"note: {note}")
+            say(f"note: {note}")
     if survey.likely is not None:
-        print(f"note: this is the size of {survey.likely.title}, known as {survey.likely.name}")
+        say(f"note: this is the size of {survey.likely.title}, a known scene: {survey.likely.name}")

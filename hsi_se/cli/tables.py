@@ -1,10 +1,10 @@
-"""The tables that commands print; imported by each command when it has something to print."""
+"""The tables and sentences that commands print; each command imports them when it has results."""
 
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from hsi_se.cli.terminal import make_console
+from hsi_se.cli.terminal import make_console, say
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.audit import SplitAudit
 from hsi_se.report.tables import (
@@ -30,7 +30,7 @@ def print_assessment(assessment: Assessment) -> None:
     table = Table(title=f"{evaluation.num_test:,} test pixels", title_justify="left")
     table.add_column("label", justify="right")
     table.add_column("class", overflow="fold")
-    for heading in ("support", "producer's %", "user's %", "F1 %", "floor's producer's %"):
+    for heading in ("support", "producer's %", "user's %", "F1 %", "floor producer's %"):
         table.add_column(heading, justify="right")
     for row, of_floor in zip(list_class_rows(evaluation), floor.producers_accuracy, strict=True):
         accuracies = (percent(value) for value in (row.producers, row.users, row.f1, of_floor))
@@ -43,9 +43,9 @@ def print_assessment(assessment: Assessment) -> None:
             f"{method.name + ':':<18} OA {percent(numbers.overall_accuracy):>6} %   "
             f"AA {percent(numbers.average_accuracy):>6} %   κ {kappa_text(numbers.kappa)}"
         )
-    print(describe_leakage(assessment.audit.leakage))
-    print(assessment.about_certainty)
-    print(assessment.verdict)
+    say(describe_leakage(assessment.audit.leakage))
+    say(assessment.about_certainty)
+    say(assessment.verdict, style="bold")
 
 
 def print_cross_scene(found: "CrossScene") -> None:
@@ -61,14 +61,14 @@ def print_cross_scene(found: "CrossScene") -> None:
         table.add_row(str(row.label), row.name, str(row.support), *accuracies)
     make_console().print(table)
     for note in found.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     print(
         f"cross-scene:  OA {percent(evaluation.overall_accuracy)} %   "
         f"AA {percent(evaluation.average_accuracy)} %   κ {kappa_text(evaluation.kappa)}"
     )
-    print(
-        "No split is involved: every labelled pixel counts. Where the two scenes share ground, pixels that "
-        "trained the network are among them."
+    say(
+        "No split is involved: every labelled pixel is a test pixel. Where the two scenes overlap, these "
+        "include pixels that trained the network."
     )
 
 
@@ -83,8 +83,8 @@ def print_audit(audit: SplitAudit) -> None:
         table.add_row(str(label), name, *(str(count) for count in counts))
     make_console().print(table)
     for note in audit.split.notes:
-        print(f"note: {note}")
-    print(describe_leakage(audit.leakage))
+        say(f"note: {note}")
+    say(describe_leakage(audit.leakage))
     floor = audit.location_floor
     print(
         f"location floor: OA {percent(floor.overall_accuracy)} %   AA {percent(floor.average_accuracy)} %   "
@@ -111,11 +111,13 @@ def print_series(report: SeriesReport) -> None:
     console.print(classes)
     console.print(table)
     leaking = report.summaries["leakage.test_patches_with_train_pixels"].mean
-    print(f"{percent(leaking)} % of the test patches hold pixels of the training side. {report.about_splits}")
+    say(f"{percent(leaking)} % of the test patches contain training pixels. {report.about_splits}")
 
 
 def print_gap(found: "Gap") -> None:
-    table = Table(title="the same network, as many training pixels of each class", title_justify="left")
+    table = Table(
+        title="the same network with the same number of training pixels per class", title_justify="left"
+    )
     for heading in ("", "random OA %", "blocks OA %", "random AA %", "blocks AA %"):
         table.add_column(heading, justify="left" if not heading else "right")
     for row, other in zip(list_accuracy_rows(found.random), list_accuracy_rows(found.blocks), strict=True):
@@ -131,11 +133,11 @@ def print_gap(found: "Gap") -> None:
     table.add_row("training pixels", *(f"{len(audit.split.train):,}" for audit in sides), "", "")
     table.add_row("test pixels", *(f"{len(audit.split.test):,}" for audit in sides), "", "")
     make_console().print(table)
-    print(f"optimism gap: {100 * found.optimism:.2f} points of OA")
-    print(f"random: {found.random.verdict}")
-    print(f"blocks: {found.blocks.verdict}")
+    say(f"optimism gap: {100 * found.optimism:.2f} points of OA", style="bold")
+    say(f"random: {found.random.verdict}")
+    say(f"blocks: {found.blocks.verdict}")
     for note in found.blocks.audit.split.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
 
 
 def print_network(network: "NetworkDescription") -> None:
@@ -144,14 +146,14 @@ def print_network(network: "NetworkDescription") -> None:
     table.add_column("output", no_wrap=True)
     table.add_column("parameters", f"{network.num_parameters:,}", justify="right", no_wrap=True)
     table.add_column("MACs", f"{network.macs:,}", justify="right", no_wrap=True)
-    table.add_column("what it is", f"FLOPs = 2 × MACs = {2 * network.macs:,}")
+    table.add_column("layers", f"FLOPs = 2 × MACs = {2 * network.macs:,}")
     for row in network.rows:
         table.add_row(row.name, str(row.shape), f"{row.num_parameters:,}", f"{row.macs:,}", row.contents)
     make_console(width=140).print(table)
 
 
 def print_points(name: str, points: "list[tuple[str, list[str]]]") -> None:
-    table = Table(title=f"the points of {name}, in order", title_justify="left")
+    table = Table(title=f"attention points of {name}, in order", title_justify="left")
     table.add_column("model.attention key", no_wrap=True)
     table.add_column("blocks that fit")
     for point, kinds in points:
@@ -160,10 +162,10 @@ def print_points(name: str, points: "list[tuple[str, list[str]]]") -> None:
 
 
 def print_block_costs(rows: "list[BlockCost]") -> None:
-    table = Table(title="what a block adds, with its default settings", title_justify="left")
+    table = Table(title="cost of each block, with its default settings", title_justify="left")
     table.add_column("point", no_wrap=True)
     table.add_column("block", no_wrap=True)
-    for heading in ("parameters", "MACs a patch", "forward µs a patch"):
+    for heading in ("parameters", "MACs per patch", "forward µs per patch"):
         table.add_column(heading, justify="right")
     last = ""
     for row in rows:

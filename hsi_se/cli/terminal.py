@@ -1,6 +1,6 @@
-"""What a command shows: a progress bar while it works, or plain lines off a terminal; tables at the end.
+"""Output of commands: a progress bar on a terminal, plain lines elsewhere; prose and tables at the end.
 
-Progress goes to standard error, so that standard output holds results alone.
+Progress goes to standard error, so that standard output contains results only.
 """
 
 import sys
@@ -8,20 +8,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hsi_se.progress import EpochRecord, Observer, Silent
-from hsi_se.report.tables import (
-    clock,
-)
+from hsi_se.report.tables import clock
 from hsi_se.system.processes import is_first
 from hsi_se.system.session import Session
-
-if TYPE_CHECKING:
-    pass
 
 _LINE_EVERY_S = 10.0
 
@@ -35,7 +29,7 @@ def start_session(*, data: Path | None = None, device: str = "auto") -> Iterator
 
 @contextmanager
 def _show_progress() -> Iterator[Observer]:
-    if not is_first():  # of several processes, one speaks
+    if not is_first():  # of several processes, one prints
         yield Silent()
         return
     console = Console(stderr=True, markup=False, emoji=False)
@@ -55,7 +49,7 @@ def _show_progress() -> Iterator[Observer]:
 
 
 class ProgressBar:
-    """One bar a task, with its rate and the last epoch's loss and validation accuracy."""
+    """One bar per task, with its rate and the last epoch's loss and validation accuracy."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -77,11 +71,11 @@ class ProgressBar:
         self._progress.update(self._task, state=_describe(record))
 
     def note(self, text: str) -> None:
-        self._progress.console.print(f"note: {text}", highlight=False, markup=False)
+        print_prose(self._progress.console, f"note: {text}")
 
 
 class PlainLines:
-    """One line an epoch, and one every ten seconds of other work."""
+    """One line per epoch, and one every ten seconds during other work."""
 
     def __init__(self) -> None:
         self._task, self._unit, self._total, self._done = "", "", 0, 0
@@ -124,6 +118,22 @@ def _describe(record: EpochRecord) -> str:
 # ------------------------------------------------------------------------------------- results
 
 
+def say(text: str, *, style: str = "", to_stderr: bool = False) -> None:
+    """Prints prose. On a terminal it breaks between words; redirected, each paragraph is one line."""
+    print_prose(Console(stderr=to_stderr, markup=False, emoji=False), text, style=style)
+
+
+def print_prose(console: Console, text: str, *, style: str = "") -> None:
+    """As `say`, to a console."""
+    is_terminal = console.is_terminal
+    console.print(
+        text, style=style, highlight=False, soft_wrap=not is_terminal, overflow="ignore", crop=False
+    )
+
+
 def make_console(*, width: int = 110) -> Console:
-    """As wide as the terminal; off one, as wide as the tables need. Names are no markup: [x] and :x: stay."""
+    """Returns a console sized to the terminal, or to `width` when output is redirected.
+
+    Markup is off, so that class names such as [x] and :x: print as they are.
+    """
     return Console(width=None if sys.stdout.isatty() else width, markup=False, emoji=False)

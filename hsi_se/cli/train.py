@@ -1,58 +1,39 @@
-"""`hsi-se train`."""
+"""`hsi-se train` and `resume`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hsi_se.cli.options import DataFolder, Device, Overrides, RunOption
+from hsi_se.cli.options import ConfigPath, DataFolder, Device, Overrides, RunOut
+from hsi_se.cli.usage import quote
 from hsi_se.errors import ConfigError
 from hsi_se.system.processes import is_first
 
 
 def train(
-    config: Annotated[
-        Path | None, typer.Argument(metavar="CONFIG", help="A YAML config, such as configs/demo.yaml.")
-    ] = None,
+    config: ConfigPath,
     overrides: Overrides = None,
     data: DataFolder = None,
-    run: RunOption = None,
+    out: RunOut = None,
     seeds: Annotated[
         str | None,
         typer.Option(
-            metavar="0-9", help="Train once a seed, each with its own split unless split.seed is set."
+            metavar="0-9", help="Train one run per seed, each with its own split unless split.seed is set."
         ),
     ] = None,
     device: Device = "auto",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run folder if it exists.")
     ] = False,
-    resume: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="Finish an interrupted run, with its own config, data and device."),
-    ] = None,
 ) -> None:
-    """Train the network that CONFIG describes and write a run folder, or one a seed."""
-    if resume is not None:
-        given = {
-            "CONFIG": config, "--set": overrides, "--run": run, "--seeds": seeds, "--overwrite": overwrite,
-            "--device": device != "auto",
-        }  # fmt: skip
-        beside = [name for name, value in given.items() if value]
-        if beside:
-            raise ConfigError(f"--resume {resume}: goes on as it began; leave out {', '.join(beside)}")
-        _print_run(_resume(resume, data=data))
-        return
-    if config is None:
-        raise ConfigError("train: give a CONFIG, or --resume RUN")
+    """Train the network described by CONFIG. Writes one run folder, or one per seed with --seeds."""
     from hsi_se.config.base import parse_seeds
     from hsi_se.config.yaml_file import load_config
 
     settings = load_config(config, overrides or [])
     if seeds is not None and overwrite:
-        raise ConfigError(
-            "--overwrite: has no effect beside --seeds, which keeps finished runs; leave it out"
-        )
+        raise ConfigError("--overwrite: has no effect with --seeds, which keeps finished runs; leave it out")
 
     from hsi_se.cli.terminal import start_session
     from hsi_se.workflows import series
@@ -60,14 +41,18 @@ def train(
 
     with start_session(data=data, device=device) as session:
         if seeds is None:
-            folder = str(experiment.train(settings, out=run, overwrite=overwrite, session=session))
+            folder = str(experiment.train(settings, out=out, overwrite=overwrite, session=session))
         else:
             numbers = parse_seeds(seeds)
-            folder = str(series.train_series(settings, numbers, out=run, session=session))
+            folder = str(series.train_series(settings, numbers, out=out, session=session))
     _print_run(folder)
 
 
-def _resume(run: Path, *, data: Path | None) -> str:
+def resume(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of an interrupted run.")],
+    data: DataFolder = None,
+) -> None:
+    """Finish the interrupted training in RUN, with the config and the device that it began with."""
     from hsi_se.runs.lifecycle import open_unfinished
 
     folder = open_unfinished(run)
@@ -76,11 +61,12 @@ def _resume(run: Path, *, data: Path | None) -> str:
     from hsi_se.workflows import train as experiment
 
     with start_session(data=data) as session:
-        return str(experiment.resume(folder, session=session))
+        finished = experiment.resume(folder, session=session)
+    _print_run(str(finished))
 
 
 def _print_run(folder: str) -> None:
     if not is_first():
         return
     print(f"run folder: {folder}")
-    print(f"next: hsi-se eval {folder}")
+    print(f"next: {quote('hsi-se', 'eval', folder)}")

@@ -1,6 +1,5 @@
 """The base class of all settings, helpers for error messages, and the parser for lists of seeds."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from hsi_se.config.nearest import did_you_mean
 from hsi_se.errors import ConfigError
 
 
@@ -37,9 +37,7 @@ def mistake(message: str, *, key: str | None = None) -> PydanticCustomError:
 
 def unknown(name: str, what: str, choices: Sequence[str]) -> str:
     """Returns the message for an unknown name: the closest match, if any, and all choices."""
-    near = difflib.get_close_matches(name, choices, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown {what}; {hint}choose from {', '.join(choices)}"
+    return f"unknown {what}; {did_you_mean(name, choices)}choose from {', '.join(choices)}"
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -1,17 +1,17 @@
-"""Reads configs from YAML with `--set` overrides and exact error positions, and writes them.
+"""Reads a config from YAML, applies `--set` overrides, and writes it back.
 
-A mistake is reported as `file:line:column: path: what is wrong`. A mistake in an override, from
-`--set a.b=c` or from another file, is reported at the override.
+One index maps every setting to where it is written: `file:line:column`, `--set a.b=c`, or a line of
+another file that overrides the config. A mistake is reported as `where: path: what is wrong; the remedy`.
 """
 
 import copy
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -23,42 +23,57 @@ from ruamel.yaml.representer import SafeRepresenter
 
 from hsi_se.config.base import Settings
 from hsi_se.config.experiment import Config
+from hsi_se.config.nearest import did_you_mean, find_setting
 from hsi_se.errors import ConfigError
 
 Kind = TypeVar("Kind", bound=Settings)
-Loc = tuple[int | str, ...]
+Keys = tuple[str, ...]
+Places = Mapping[Keys, str]  # where each setting is written, by its nested keys; () is the whole
 _MAX_LENGTH = 2**17  # characters
 _MAX_VALUES = 100_000  # in a config, with every alias expanded
 _MAX_DEPTH = 50
 _LONGEST_SHOWN = 200  # characters, or bits
-_KINDS = ("kind", "name")  # keys that decide which other keys a section may contain
+_KINDS = ("kind", "name")  # settings that decide which others a section may have
 
 
 @dataclass(frozen=True, eq=False)
 class Override:
-    """A setting that replaces one of a config's.
+    """A setting that replaces one of a config.
 
     Attributes:
-        key: dotted key, such as `patch.size`.
-        value: plain Python value.
-        place: returns where the user wrote it, or the entry at the given keys below it.
-        form: format in which a key and a value are written there.
+        key: dotted.
+        value: plain.
+        places: where the user wrote the value, and what lies below it.
+        form: how a key and a value are written there.
     """
 
     key: str
     value: Any
-    place: Callable[[Sequence[str]], str]
+    places: Places
     form: str = "{}: {}"
 
     @classmethod
     def parse(cls, text: str) -> "Override":
-        """Parses `a.b=c`, where c is YAML."""
+        """Parses `a.b=c`, with c in YAML."""
         place = f"--set {text}"
         key, equals, value = text.partition("=")
         if not equals or not all(key.strip().split(".")):
             raise ConfigError(f"{place}: write key=value with a dotted key, such as patch.size=15")
-        plain = _plain(_parse_yaml(value, where=place), where=place)
-        return cls(key.strip(), plain, lambda _: place, form='--set "{}={}"')
+        plain, _ = _read(_parse_yaml(value, where=place), where=place)
+        return cls(key.strip(), plain, {(): place}, form='--set "{}={}"')
+
+    @property
+    def place(self) -> str:
+        return self.places[()]
+
+    @property
+    def keys(self) -> Keys:
+        return tuple(self.key.split("."))
+
+
+def find_place(places: Places, keys: Keys) -> str:
+    """Returns where a setting is written; of one that is not, where the innermost section around it is."""
+    return next(places[keys[:depth]] for depth in range(len(keys), -1, -1) if keys[:depth] in places)
 
 
 def load_config(path: str | Path, overrides: Sequence[str | Override] = ()) -> Config:
@@ -69,8 +84,8 @@ def load_config(path: str | Path, overrides: Sequence[str | Override] = ()) -> C
         overrides: `key=value` with any dotted key and a YAML value: `model.attention={}`, `patch.size=15`.
 
     Raises:
-        ConfigError: the file is missing or not YAML, or a setting is unknown, has the wrong type or
-            conflicts with another; the message starts with `file:line:column:` or `--set a.b=c:`.
+        ConfigError: the file is missing or not YAML, or a setting is unknown, of the wrong type or
+            in conflict with another; the message starts with `file:line:column:` or `--set a.b=c:`.
     """
     return parse_config(read_text(path), overrides, path=Path(path))
 
@@ -79,7 +94,7 @@ def read_text(path: str | Path) -> str:
     """Returns the text of a config file.
 
     Raises:
-        ConfigError: the file is missing or not text.
+        ConfigError: the file is missing, or is not UTF-8 text.
     """
     try:
         return Path(path).read_text(encoding="utf-8")
@@ -94,14 +109,17 @@ def read_text(path: str | Path) -> str:
 
 
 def parse_config(text: str, overrides: Sequence[str | Override] = (), *, path: Path) -> Config:
-    """Parses a config from text, like `load_config`; `path` is used in messages and as the default name."""
+    """Returns the experiment that a YAML text describes, as `load_config` does for a file.
+
+    Messages refer to the text as `path`, whose stem is also the config's default name.
+    """
     return parse_settings(Config, text, overrides, path=path)[0]
 
 
 def parse_settings(
     kind: type[Kind], text: str, overrides: Sequence[str | Override] = (), *, path: Path
-) -> tuple[Kind, CommentedMap]:
-    """Returns the settings in a YAML text, validated as `kind`, and the document with its positions."""
+) -> tuple[Kind, Places]:
+    """Returns the settings in a YAML text, which include a name, and where each is written."""
     if len(text) > _MAX_LENGTH:
         raise ConfigError(
             f"{path}: {len(text):,} characters are too long for a config; give a YAML config file"
@@ -111,22 +129,30 @@ def parse_settings(
         raise ConfigError(
             f"{path}:1:1: contains no settings; a config is a YAML mapping, see configs/demo.yaml"
         )
-    settings = _plain(document, where=str(path))
+    written, places = _read(document, where=str(path))
+    settings, in_force = copy.deepcopy(written), dict(places)
     parsed = [Override.parse(entry) if isinstance(entry, str) else entry for entry in overrides]
     for override in parsed:
-        _apply_override(settings, override)
+        _apply(override, settings, in_force)
     settings.setdefault("name", re.sub(r"[^\w.+-]", "_", path.stem))
     try:
-        return kind.model_validate(settings), document
+        return kind.model_validate(settings), places
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise ConfigError(_explain(first, document, settings, path, parsed)) from None
+        keys, problem = _explain(first, settings, kind)
+        place, remedy = find_place(in_force, keys), ""
+        changed = _find_changed_kind(first, keys, written, parsed)
+        if changed is not None and place == find_place(places, keys):
+            *section, key = changed.keys
+            whole = changed.form.format(".".join(section), f"{{{key}: {changed.value}}}")
+            place, remedy = changed.place, f"; or replace the section: {whole}"
+        raise ConfigError(f"{place}: {problem}{'' if first['type'] == 'missing' else remedy}") from None
 
 
 def dump_config(config: Config, *, is_named: bool = True) -> str:
     """Returns all settings, including defaults, as YAML that `load_config` reads back.
 
-    With `is_named=False` the name is left out, so the config takes the name of its file.
+    Without its name, the config takes the name of the file it is written to.
     """
     stream = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
@@ -140,7 +166,7 @@ def dump_config(config: Config, *, is_named: bool = True) -> str:
 
 
 class _Representer(SafeRepresenter):
-    """Quotes strings such as `?0`, which ruamel.yaml leaves plain but YAML cannot read inside [] and {}."""
+    """Quotes text that ruamel.yaml would leave plain but cannot read back inside [] and {}, such as `?0`."""
 
     def represent_text(self, text: str) -> ScalarNode:
         is_plain = re.fullmatch(r"[\w./][\w./+ -]*", text, re.ASCII) is not None
@@ -160,63 +186,76 @@ def _parse_yaml(text: str, *, where: str) -> Any:
         mark = error.problem_mark or error.context_mark
         place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
         raise ConfigError(f"{place}: {error.problem or error.context}; correct the YAML") from None
-    except Exception as error:  # a damaged file can break the parser in any way
+    except Exception as error:  # a damaged file can make the parser fail in any way
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"{where}: {line}; correct the YAML") from None
 
 
-def _plain(node: object, *, where: str) -> Any:
-    """Returns the document as plain Python values, with aliases expanded.
+def _read(document: object, *, where: str) -> tuple[Any, dict[Keys, str]]:
+    """Returns plain values, with aliases written out, and `file:line:column` of every key of a mapping.
+
+    A key from a merge, `<<: *other`, has no place of its own: `find_place` then returns its section's.
 
     Raises:
         ConfigError: the document is too large or nested too deep, or a key is empty or not a scalar.
     """
+    places: dict[Keys, str] = {(): f"{where}:1:1"}
     num_values = 0
 
-    def convert(node: object, depth: int) -> Any:
+    def convert(node: object, keys: Keys | None, depth: int) -> Any:
+        """Converts a node at nested `keys`, which are None inside a list."""
         nonlocal num_values
         num_values += 1
         if depth > _MAX_DEPTH or num_values > _MAX_VALUES:
             raise ConfigError(f"{where}: too deeply nested or too large for a config; correct the YAML")
         if isinstance(node, CommentedMap):
-            for key in node:
+            known = node.lc.data or {}
+            values = {}
+            for key, value in node.items():
+                line, column = known.get(key, (node.lc.line, node.lc.col))[:2]
+                place = f"{where}:{line + 1}:{column + 1}"
                 if not isinstance(key, str | int | float) or not str(key).strip():
-                    line, column = (node.lc.data or {}).get(key, (node.lc.line, node.lc.col))[:2]
-                    raise ConfigError(
-                        f"{where}:{line + 1}:{column + 1}: a key must be a name; write name: value"
-                    )
-            return {str(convert(key, depth + 1)): convert(value, depth + 1) for key, value in node.items()}
+                    raise ConfigError(f"{place}: a key must be a name; write name: value")
+                below = None if keys is None else (*keys, str(key))
+                if below is not None and key in known:
+                    places[below] = place
+                values[str(key)] = convert(value, below, depth + 1)
+            return values
         if isinstance(node, Sequence) and not isinstance(node, str):
-            return [convert(value, depth + 1) for value in node]
+            return [convert(value, None, depth + 1) for value in node]
         for kind in (bool, int, float, str):
             if isinstance(node, kind):
                 return kind(node)
         return node
 
-    return convert(node, 0)
+    return convert(document, (), 0), places
 
 
-def _apply_override(settings: dict[str, Any], override: Override) -> None:
-    keys = override.key.split(".")
+def _apply(override: Override, settings: dict[str, Any], places: dict[Keys, str]) -> None:
+    keys = override.keys
     if not all(keys):
-        raise ConfigError(f"{override.place(())}: {override.key}: write a dotted key, such as patch.size")
+        raise ConfigError(f"{override.place}: {override.key}: write a dotted key, such as patch.size")
     section = settings
     for depth, part in enumerate(keys[:-1], start=1):
+        if part not in section:
+            places[keys[:depth]] = override.place
         section = section.setdefault(part, {})
         if not isinstance(section, dict):
             parent = ".".join(keys[:depth])
             raise ConfigError(
-                f"{override.place(())}: {parent} = {section!r} is a value, not a section; "
+                f"{override.place}: {parent} = {section!r} is a value, not a section; "
                 f"replace it: {override.form.format(parent, '{…}')}"
             )
     section[keys[-1]] = copy.deepcopy(override.value)
+    for replaced in [known for known in places if known[: len(keys)] == keys]:
+        del places[replaced]
+    places.update({(*keys, *below): place for below, place in override.places.items()})
 
 
-def _explain(
-    error: ErrorDetails, document: CommentedMap, settings: object, path: Path, overrides: Sequence[Override]
-) -> str:
+def _explain(error: ErrorDetails, settings: object, kind: type[Settings]) -> tuple[Keys, str]:
+    """Returns the nested keys that an error of pydantic is about, and `path = value: what is wrong`."""
     context = error.get("ctx", {})
-    loc: Loc = error["loc"]
+    loc = error["loc"]
     if error["type"] == "mistake" and context.get("key"):
         loc = (*loc, *context["key"].split("."))
     if "discriminator" in context:
@@ -226,36 +265,66 @@ def _explain(
         keys, is_present = (*keys, str(loc[-1])), False
     dotted = ".".join(keys)
     shown = f"{dotted} = {_show(value)}" if is_present and not isinstance(value, dict | list) else dotted
-    problem = f"{shown}: {_what_is_wrong(error)}"
-    override = _find_override(document, keys, overrides)
-    if override is not None:
-        return f"{override.place(keys[override.key.count('.') + 1 :])}: {problem}"
-    for override in reversed(overrides):  # an override may have changed only the kind of a section
-        *section, key = override.key.split(".")
-        is_of_kind = key in _KINDS and override.value in loc and list(keys[: len(section)]) == section
-        if section and is_of_kind and _follow(document, (*section, key))[1] != override.value:
-            whole = override.form.format(".".join(section), f"{{{key}: {override.value}}}")
-            remedy = "" if error["type"] == "missing" else f"; or replace the section: {whole}"
-            return f"{override.place(())}: {problem}{remedy}"
-    return f"{path}:{locate(document, keys)[0]}: {problem}"
+    problem = _describe(error, value)
+    start, unknown, rest = problem.partition("unknown setting; choose from")
+    if unknown and not start:
+        setting = find_setting(dotted, list_settings(kind))
+        problem = (
+            problem if setting is None else f"unknown setting; did you mean {setting}? choose from{rest}"
+        )
+    return keys, f"{shown}: {problem}"
+
+
+def list_settings(kind: type[Settings], prefix: str = "") -> list[str]:
+    """Returns the dotted key of every setting, whatever the kinds of the sections."""
+    found = []
+    for name, field in kind.model_fields.items():
+        found.append(f"{prefix}{name}")
+        for section in _find_sections(field.annotation):
+            found += list_settings(section, f"{prefix}{name}.")
+    return list(dict.fromkeys(found))
+
+
+def _find_sections(annotation: object) -> Iterator[type[Settings]]:
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        yield annotation
+    elif get_origin(annotation) is not dict:  # whose keys the user chooses
+        for part in get_args(annotation):
+            yield from _find_sections(part)
+
+
+def _find_changed_kind(
+    error: ErrorDetails, keys: Keys, written: object, overrides: Sequence[Override]
+) -> Override | None:
+    """Returns the override that changed the kind of a section but kept its other settings, if one did."""
+    for override in reversed(overrides):
+        *section, key = override.keys
+        is_of_kind = (
+            key in _KINDS and override.value in error["loc"] and list(keys[: len(section)]) == section
+        )
+        if section and is_of_kind and _follow(written, override.keys)[1] != override.value:
+            return override
+    return None
 
 
 def _show(value: object) -> str:
-    """Returns a value as one line of bounded length; Python itself refuses to print very long integers."""
+    """Returns a value as it may stand in one line; Python itself refuses to print very long integers."""
     if isinstance(value, int) and value.bit_length() > _LONGEST_SHOWN:
         return f"a number of {value.bit_length():,} bits"
     text = repr(value)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
-def _what_is_wrong(error: ErrorDetails) -> str:
+def _describe(error: ErrorDetails, value: object) -> str:
+    """Says what is wrong with a value, and what to write instead."""
     context = error.get("ctx", {})
     match error["type"]:
         case "missing" | "union_tag_not_found":
             return "is missing; add it"
         case "literal_error" | "union_tag_invalid":
             expected = str(context.get("expected") or context.get("expected_tags"))
-            return f"choose from {expected.replace(' or ', ', ')}"
+            hint = did_you_mean(value, re.findall(r"'([^']*)'", expected)) if isinstance(value, str) else ""
+            return f"{hint}choose from {expected.replace(' or ', ', ')}"
         case "mistake":
             return str(context["message"])
         case "model_type" | "model_attributes_type" | "dict_type":
@@ -267,9 +336,9 @@ def _what_is_wrong(error: ErrorDetails) -> str:
             return f"{message[0].lower()}{message[1:]}"
 
 
-def _follow(settings: object, loc: Loc) -> tuple[tuple[str, ...], object, bool]:
-    """Returns the keys of pydantic's `loc` that the user wrote, without union tags, and the value there."""
-    keys: tuple[str, ...] = ()
+def _follow(settings: object, loc: Sequence[int | str]) -> tuple[Keys, object, bool]:
+    """Returns the part of pydantic's `loc` that the user wrote, which has no union tags, and its value."""
+    keys: Keys = ()
     value = settings
     for part in loc:
         match value:
@@ -281,31 +350,3 @@ def _follow(settings: object, loc: Loc) -> tuple[tuple[str, ...], object, bool]:
                 continue
         keys = (*keys, str(part))
     return keys, value, bool(keys)
-
-
-def locate(document: CommentedMap, keys: Sequence[str]) -> tuple[str, int]:
-    """Returns `line:column` of the innermost of `keys` found in the document, and how many are found."""
-    line, column = 0, 0
-    node: Any = document
-    for depth, name in enumerate(keys):
-        known = {str(key): key for key in node} if isinstance(node, CommentedMap) else {}
-        if name not in known:
-            return f"{line + 1}:{column + 1}", depth
-        if known[name] in (node.lc.data or {}):  # a key merged by `<<: *other` has no position
-            line, column = node.lc.key(known[name])
-        node = node[known[name]]
-    return f"{line + 1}:{column + 1}", len(keys)
-
-
-def _find_override(
-    document: CommentedMap, keys: tuple[str, ...], overrides: Sequence[Override]
-) -> Override | None:
-    """Returns the last override that set the value at `keys` or created a section missing from the file."""
-    _, depth = locate(document, keys)
-    absent = keys[: depth + 1] if depth < len(keys) else None  # the outermost key missing from the file
-    for override in reversed(overrides):
-        changed = tuple(override.key.split("."))
-        has_created = absent is not None and changed[: len(absent)] == absent
-        if changed == keys[: len(changed)] or has_created:
-            return override
-    return None

@@ -56,7 +56,7 @@ def find_scene(
 
 def _parse_scene(text: str, data: str | Path | None) -> Override:
     if text.lstrip().startswith("{"):
-        return replace(Override.parse(f"scene={text}"), place=lambda _: f"--scene {text}")
+        return replace(Override.parse(f"scene={text}"), places={(): f"--scene {text}"})
     value: object
     if Path(text).suffix.lower() in (".yaml", ".yml"):
         value = load_config(text).model_dump(mode="json", exclude_none=True)["scene"]
@@ -64,7 +64,7 @@ def _parse_scene(text: str, data: str | Path | None) -> Override:
         value = get_known(text).name
     else:
         value = {"cube": text, "labels": text}
-    return Override("scene", value, lambda _: f"--scene {text}")
+    return Override("scene", value, {(): f"--scene {text}"})
 
 
 def is_known_name(text: str) -> bool:

@@ -197,7 +197,7 @@ def reproduce(run: RunFiles) -> str:
     """Returns the commands that train and evaluate the same run again, into a new folder."""
     again = f"{run.folder}-again"
     data = [] if run.record.data is None else ["--data", run.record.data]
-    train = ["hsi-se", "train", str(run.folder.config), *data, "--run", again]
+    train = ["hsi-se", "train", str(run.folder.config), *data, "--out", again]
     return f"{shlex.join(train)}\n{shlex.join(['hsi-se', 'eval', again])}"
 
 

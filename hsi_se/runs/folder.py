@@ -6,6 +6,7 @@ safetensors, everything else is JSON or YAML; nothing that is read back can run 
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -123,7 +124,7 @@ class RunFolder:
 
     @property
     def how_to_resume(self) -> str:
-        return f"go on with `hsi-se train --resume {self}`"
+        return f"resume with `hsi-se resume {shlex.quote(str(self))}`"
 
     def read_config(self) -> Config:
         return load_config(self.config)

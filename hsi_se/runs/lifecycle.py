@@ -28,11 +28,11 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     if not path.exists():
         parent = next(parent for parent in path.absolute().parents if parent.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise RunError(f"{path}: no folder can be made in {parent}; name another with --run DIR")
+            raise RunError(f"{path}: no folder can be made in {parent}; name another with --out DIR")
         return
     folder = RunFolder(path)
     if not folder.record.is_file() and not folder.is_unfinished:
-        raise RunError(f"{path}: exists and is no run folder; name another with --run DIR")
+        raise RunError(f"{path}: exists and is no run folder; name another with --out DIR")
     if folder.is_unfinished:
         with hold(path, "training"):  # if another process is, that is what to say
             pass
@@ -44,9 +44,9 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     if folder.is_unfinished:
         raise RunError(
             f"{path}: holds an unfinished run; {folder.how_to_resume}, "
-            "name another with --run DIR, or add --overwrite"
+            "name another with --out DIR, or add --overwrite"
         )
-    raise RunError(f"{path}: this run folder exists; name another with --run DIR, or add --overwrite")
+    raise RunError(f"{path}: this run folder exists; name another with --out DIR, or add --overwrite")
 
 
 @contextmanager

@@ -39,7 +39,7 @@ class RunFacts(BaseModel):
 
 
 class RunStart(RunFacts):
-    """The head line of `progress.jsonl`: what `--resume` and whoever watches need besides the config.
+    """First line of `progress.jsonl`: what `resume` and `watch` need besides the config.
 
     Attributes:
         started: in UTC.

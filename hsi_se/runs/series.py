@@ -115,7 +115,7 @@ class SeriesFolder:
             and not any(RunFolder(path).progress.is_file() for path in self.path.glob("seed-*"))
             and not self.list_runs()
         ):
-            raise RunError(f"{self.path}: exists and is no series of runs; name another with --run DIR")
+            raise RunError(f"{self.path}: exists and is no series of runs; name another with --out DIR")
 
     def write_report(self, report: SeriesReport, *, text: str) -> None:
         values = json.dumps(report.values(), indent=2, ensure_ascii=False, allow_nan=False)

@@ -141,7 +141,7 @@ def train_unless_finished(config: Config, path: Path, *, session: Session) -> No
     folder = RunFolder(path)
     facts = folder.read_progress()[0] if folder.is_unfinished else RunFolder.open(path).read_record()
     if facts.config_digest != config.digest:
-        raise RunError(f"{path}: holds a run of other settings; name another folder with --run DIR")
+        raise RunError(f"{path}: holds a run of other settings; name another folder with --out DIR")
     if folder.is_unfinished:
         session.observer.note(f"{path} goes on")
         resume(path, session=session)

@@ -38,7 +38,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "config.yaml").write_text(CONFIG, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "sys.argv", ["hsi-se", "train", str(folder / "config.yaml"), "--run", str(folder / "run")]
+            "sys.argv", ["hsi-se", "train", str(folder / "config.yaml"), "--out", str(folder / "run")]
         )
         with pytest.raises(SystemExit) as caught:
             cli.main()
@@ -125,7 +125,7 @@ def _train(*overrides: str) -> list[str]:
 
 def test_the_good_config_trains_on_the_good_files(run: Run, here: Path) -> None:
     """So that each refusal below has its one cause."""
-    code, out, err = run(*_train(FILES, "split.train=0.1"), "--run", "runs/files")
+    code, out, err = run(*_train(FILES, "split.train=0.1"), "--out", "runs/files")
     assert code == 0, err
     assert "run folder: runs/files" in out
     assert [path.name for path in (here / "runs").iterdir()] == ["files"]
@@ -290,16 +290,16 @@ def test_missing_scene_file_is_named_with_the_setting_and_where_it_was_searched(
         (["map", "run", "--scene", "folder"], "scene.cube: folder is a folder; give a file in it"),
         (["eval", "run", "--scene", "folder"], "scene.cube: folder is a folder; give a file in it"),
         (
-            ["split", "config.yaml", "--png", "a.png", "--export", "folder"],
-            "--export folder: name a file that ends in .mat, .npz",
+            ["split", "config.yaml", "--out", "a.png", "--out", "folder"],
+            "--out folder: name a file that ends in .png, .pdf, .svg, .json, .mat, .npz",
         ),
         (
             ["export", "run", "--format", "onnx", "--out", "folder"],
             "--out folder: a file of format onnx ends in .onnx",
         ),
         (
-            ["split", "config.yaml", "--json", "folder"],
-            "folder: Is a directory; check the path, its rights and the room on the disk",
+            ["report", "run", "--out", "folder"],
+            "--out folder: name a file that ends in .html",
         ),
     ],
 )
@@ -504,15 +504,15 @@ def test_run_folder_that_exists_is_not_touched_without_overwrite(
     refuse: Refuse, here: Path, trained: Path
 ) -> None:
     shutil.copytree(trained / "run", here / "mine")
-    message = refuse(*_train(), "--run", "mine")
-    assert message == "mine: this run folder exists; name another with --run DIR, or add --overwrite"
+    message = refuse(*_train(), "--out", "mine")
+    assert message == "mine: this run folder exists; name another with --out DIR, or add --overwrite"
 
 
 def test_run_that_fails_leaves_the_one_it_would_have_replaced(
     refuse: Refuse, here: Path, trained: Path
 ) -> None:
     shutil.copytree(trained / "run", here / "mine")
-    refuse(*_train("reduction.components=17"), "--run", "mine", "--overwrite")
+    refuse(*_train("reduction.components=17"), "--out", "mine", "--overwrite")
 
 
 def test_overwriting_takes_no_file_with_it_that_no_command_wrote(
@@ -526,30 +526,30 @@ def test_overwriting_takes_no_file_with_it_that_no_command_wrote(
         foreign = here / "mine" / name
         foreign.parent.mkdir(exist_ok=True)
         foreign.write_text("years of work", encoding="utf-8")
-        assert refuse(*_train(), "--run", "mine", "--overwrite") == (
+        assert refuse(*_train(), "--out", "mine", "--overwrite") == (
             f"--overwrite: mine/{name} is of no run and would be lost; move it elsewhere first"
         )
         foreign.unlink()
-    assert run(*_train(), "--run", "mine", "--overwrite")[0] == 0
+    assert run(*_train(), "--out", "mine", "--overwrite")[0] == 0
 
 
 @pytest.mark.parametrize("options", [[], ["--overwrite"]])
 def test_folder_that_is_no_run_is_never_replaced(refuse: Refuse, here: Path, options: list[str]) -> None:
     (here / "thesis").mkdir()
     (here / "thesis" / "chapter.tex").write_text("years of work", encoding="utf-8")
-    message = refuse(*_train(), "--run", "thesis", *options)
-    assert message == "thesis: exists and is no run folder; name another with --run DIR"
+    message = refuse(*_train(), "--out", "thesis", *options)
+    assert message == "thesis: exists and is no run folder; name another with --out DIR"
 
 
 def test_file_where_the_run_should_go_is_never_replaced(refuse: Refuse) -> None:
-    message = refuse(*_train(), "--run", "cube.mat", "--overwrite")
-    assert message == "cube.mat: exists and is no run folder; name another with --run DIR"
+    message = refuse(*_train(), "--out", "cube.mat", "--overwrite")
+    assert message == "cube.mat: exists and is no run folder; name another with --out DIR"
 
 
 def test_run_below_a_file_is_refused_before_training(refuse: Refuse, here: Path) -> None:
-    message = refuse(*_train(), "--run", "cube.mat/run")
+    message = refuse(*_train(), "--out", "cube.mat/run")
     assert (
-        message == f"cube.mat/run: no folder can be made in {here / 'cube.mat'}; name another with --run DIR"
+        message == f"cube.mat/run: no folder can be made in {here / 'cube.mat'}; name another with --out DIR"
     )
 
 
@@ -594,7 +594,7 @@ def test_folder_that_holds_runs_is_answered_with_one_of_them(
         ["explain", "many"],
         ["export", "many", "--format", "onnx"],
         ["report", "many"],
-        ["train", "--resume", "many"],
+        ["resume", "many"],
         ["eval", "many", "--scene", "cube.mat"],
     ]
     if runs[0] != "seed-0":
@@ -720,7 +720,7 @@ def trained_here(trained: Path, here: Path) -> str:
         (["--scene", "cube.mat"], "cube.mat: its values lie in -3.8"),
         (["--scene", "empty.npy"], "empty.npy: all 576 pixels hold no data in some band; "),
         (["--engine", "fast"], "--engine fast: choose from dense, patches"),
-        (["--device", "tpu"], "--device tpu: choose from auto, cpu, cuda"),
+        (["--device", "tpu"], "--device tpu: did you mean 'cpu'? choose from auto, cpu, cuda"),
         (["--set", "seed=1"], "--set seed=1: a map has no settings but the scene's; "),
         (["--set", "scene.scal=1"], "--set scene.scal=1: "),
         (
@@ -755,7 +755,7 @@ def test_an_export_that_cannot_be_made_is_refused(refuse: Refuse, trained_here: 
 
 
 @pytest.mark.parametrize("words", [("train", "é\udcff.yaml"), ("map", "run", "--out", "\udcff")])
-def test_a_name_that_is_no_utf_8_is_refused_before_a_library_stumbles_over_it(call, words):
+def test_a_name_that_is_not_utf_8_is_refused_before_a_library_fails_on_it(call, words):
     code, out, err = call(*words)
     assert (code, out) == (2, "")
-    assert err == f"hsi-se: {words[-1]!a}: is no text in UTF-8; rename the file or folder\n"
+    assert err == f"hsi-se: {words[-1]!a}: is not UTF-8 text; rename the file or folder\n"

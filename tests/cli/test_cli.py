@@ -21,7 +21,7 @@ TINY_OPTIONS = [part for override in TINY for part in ("--set", override)]
 
 def test_train_then_eval_end_with_the_accuracies_and_the_reports_path(call, tmp_path):
     folder = tmp_path / "run"
-    code, out, err = call("train", DEMO, *TINY_OPTIONS, "--run", folder, "--device", "cpu")
+    code, out, err = call("train", DEMO, *TINY_OPTIONS, "--out", folder, "--device", "cpu")
     assert code == 0
     assert out.splitlines() == [f"run folder: {folder}", f"next: hsi-se eval {folder}"]
     assert re.search(
@@ -47,7 +47,7 @@ def test_train_then_eval_end_with_the_accuracies_and_the_reports_path(call, tmp_
 
 
 def test_a_terminal_gets_a_progress_bar(tmp_path):
-    command = [sys.executable, "-m", "hsi_se", "train", DEMO, *TINY_OPTIONS, "--run", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "hsi_se", "train", DEMO, *TINY_OPTIONS, "--out", str(tmp_path / "run")]
     code = (
         "import os, pty, sys\n"
         "os.environ.update(TERM='xterm', COLUMNS='140', LINES='30')\n"
@@ -96,8 +96,8 @@ def test_info_compares_every_block_at_every_point(call):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "info: give a CONFIG, or --points NAME without one"),
-        ((DEMO, "--points", "ssrn"), "info: give a CONFIG, or --points NAME without one"),
+        ((), "info: give either a CONFIG or --points NAME"),
+        ((DEMO, "--points", "ssrn"), "info: give either a CONFIG or --points NAME"),
         (("--points", "resnet"), "--points resnet: unknown network; did you mean 'res2net'? choose from "),
         ((DEMO, "--set", "model={name: svm}"), "model.name = svm: is fitted, not built"),
         ((DEMO, "--compare-attention", "--set", "model={name: svm}"), "model.name = svm: has no points"),
@@ -129,7 +129,7 @@ def test_split_draws_and_audits_without_a_cube_or_a_training(call, tmp_path, mon
     scene = ("--set", "scene={cube: absent.mat, labels: labels.mat}")
     blocks = ("--set", "split={kind: blocks, train: 0.2, block_size: 8}", "--set", "patch.size=9")
     code, out, _ = call(
-        "split", DEMO, *scene, *blocks, "--json", "audit.json", "--export", "split.npz", "--png", "s.png"
+        "split", DEMO, *scene, *blocks, "--out", "audit.json", "--out", "split.npz", "--out", "s.png"
     )
     assert code == 0
     audit = json.loads((tmp_path / "audit.json").read_text())
@@ -143,25 +143,31 @@ def test_split_draws_and_audits_without_a_cube_or_a_training(call, tmp_path, mon
     assert {path.name for path in tmp_path.iterdir()} == {"labels.mat", "audit.json", "split.npz", "s.png"}
 
     read_back = ("--set", "split={kind: masks, partition: split.npz}")
-    code, _, _ = call("split", DEMO, *scene, *read_back, "--set", "patch.size=9", "--json", "again.json")
+    code, _, _ = call("split", DEMO, *scene, *read_back, "--set", "patch.size=9", "--out", "again.json")
     assert code == 0
     again = json.loads((tmp_path / "again.json").read_text())
     assert again == {**audit, "notes": []}
+    assert not (tmp_path / "runs").exists()
+    assert call("split", DEMO, *scene, *blocks)[0] == 0
     assert [path.suffix for path in (tmp_path / "runs").iterdir()] == [".png"]
 
 
-@pytest.mark.parametrize("name", ["split.txt", "split"])
-def test_a_partition_is_exported_in_two_formats_only(call, tmp_path, name):
+@pytest.mark.parametrize("name", ["split.txt", "split", "folder", "folder.png"])
+def test_a_split_is_written_in_known_formats_only(call, tmp_path, name):
     path = tmp_path / name
-    code, _, err = call("split", DEMO, *TINY_OPTIONS, "--export", path, "--json", tmp_path / "audit.json")
-    assert (code, err) == (2, f"hsi-se: --export {path}: name a file that ends in .mat, .npz\n")
-    assert list(tmp_path.iterdir()) == []
+    if "folder" in name:
+        path.mkdir()
+    before = list(tmp_path.iterdir())
+    code, _, err = call("split", DEMO, *TINY_OPTIONS, "--out", tmp_path / "audit.json", "--out", path)
+    endings = ".png, .pdf, .svg, .json, .mat, .npz"
+    assert (code, err) == (2, f"hsi-se: --out {path}: name a file that ends in {endings}\n")
+    assert list(tmp_path.iterdir()) == before
 
 
 def test_seeds_and_their_evaluation_end_with_the_interval(call, tmp_path):
     folder = tmp_path / "seeds"
     quick = ("--set", "train.epochs=1")
-    code, out, _ = call("train", DEMO, *TINY_OPTIONS, *quick, "--seeds", "0,1", "--run", folder)
+    code, out, _ = call("train", DEMO, *TINY_OPTIONS, *quick, "--seeds", "0,1", "--out", folder)
     assert code == 0
     assert out.splitlines()[0] == f"run folder: {folder}"
     code, out, _ = call("eval", folder)
@@ -177,7 +183,7 @@ def test_seeds_and_their_evaluation_end_with_the_interval(call, tmp_path):
 def test_gap_prints_both_splits_side_by_side(call, tmp_path):
     split = ("--set", "split={kind: blocks, train: 0.2, block_size: 5, buffer: 4}")
     code, out, _ = call(
-        "gap", DEMO, *TINY_OPTIONS, *split, "--set", "train.epochs=1", "--run", tmp_path / "gap"
+        "gap", DEMO, *TINY_OPTIONS, *split, "--set", "train.epochs=1", "--out", tmp_path / "gap"
     )
     assert code == 0
     assert re.search(r"optimism gap: -?[\d.]+ points of OA", out)
@@ -191,17 +197,19 @@ def test_gap_prints_both_splits_side_by_side(call, tmp_path):
         assert row in out
 
 
-def test_overwrite_beside_seeds_is_refused(call, tmp_path):
-    code, _, err = call("train", DEMO, "--seeds", "0-1", "--overwrite", "--run", tmp_path / "seeds")
+def test_overwrite_with_seeds_is_refused(call, tmp_path):
+    code, _, err = call("train", DEMO, "--seeds", "0-1", "--overwrite", "--out", tmp_path / "seeds")
     assert code == 2
-    assert err.startswith("hsi-se: --overwrite: has no effect beside --seeds")
+    assert err.startswith("hsi-se: --overwrite: has no effect with --seeds")
 
 
 def test_a_path_that_cannot_be_written_is_one_line(call, tmp_path):
     (tmp_path / "file").write_text("")
-    code, _, err = call("split", DEMO, *TINY_OPTIONS, "--png", tmp_path / "file" / "split.png")
+    code, _, err = call("split", DEMO, *TINY_OPTIONS, "--out", tmp_path / "file" / "split.png")
     assert code == 2
-    assert re.fullmatch(r"hsi-se: .*file.*: .*; check the path, its rights and the room on the disk\n", err)
+    assert re.fullmatch(
+        r"hsi-se: .*file.*: .*; check the path, its permissions and the free disk space\n", err
+    )
 
 
 @pytest.mark.slow
@@ -218,7 +226,7 @@ def test_a_class_may_be_called_what_it_likes(call, tmp_path, name):
     changes = [f"scene={json.dumps(files)}", *TINY[1:], "train.epochs=1", "model.width=0.25"]
     options = [part for change in changes for part in ("--set", change)]
     run = tmp_path / "run"
-    assert call("train", ROOT / "configs" / "demo.yaml", *options, "--run", run)[0] == 0
+    assert call("train", ROOT / "configs" / "demo.yaml", *options, "--out", run)[0] == 0
     code, out, err = call("eval", run)
     assert code == 0, err
     assert name in out
@@ -238,7 +246,10 @@ def test_a_day_and_more_is_told_in_hours():
 def test_points_stand_alone(call, more):
     code, _, err = call("info", "--points", "ssrn", *more)
     assert code == 2
-    assert err == "hsi-se: --points: --set, --data and --compare-attention have no effect beside it\n"
+    assert (
+        err
+        == "hsi-se: --points: --set, --data and --compare-attention have no effect with it; leave them out\n"
+    )
 
 
 @pytest.mark.parametrize("more", [["--workers", 2], ["--scheduler", "tcp://127.0.0.1:1"]])
@@ -280,19 +291,22 @@ def test_a_class_of_one_pixel_asks_for_counts_by_label(call, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "command", "problem"),
     [
-        (["train", "--foo"], "hsi-se train", "No such option: --foo"),
-        (["train", DEMO, "extra"], "hsi-se train", "Got unexpected extra argument"),
-        (["map"], "hsi-se map", "Missing argument 'RUN'"),
-        (["export", "run"], "hsi-se export", "Missing option '--format'"),
-        (["scene", "show"], "hsi-se scene show", "Missing argument 'NAME'"),
-        (["trian"], "hsi-se", "No such command 'trian'"),
+        (["train", "--foo"], "hsi-se train", "unknown option --foo"),
+        (["train", DEMO, "extra"], "hsi-se train", "got unexpected extra argument"),
+        (["train"], "hsi-se train", "missing argument 'CONFIG'"),
+        (["map"], "hsi-se map", "missing argument 'RUN'"),
+        (["export", "run"], "hsi-se export", "missing option '--format'"),
+        (["scene", "show"], "hsi-se scene show", "missing argument 'NAME'"),
+        (["trian"], "hsi-se", "unknown command 'trian'; did you mean `hsi-se train`?"),
+        (["train", DEMO, "--set"], "hsi-se train", "--set needs a value: a.b=c"),
+        (["ablate", DEMO, "--workers", "nan"], "hsi-se ablate", "invalid value for '--workers': "),
     ],
 )
 def test_a_mistake_in_a_commands_words_is_one_line(call, arguments, command, problem):
     code, out, err = call(*arguments)
     assert (code, out) == (2, "")
     assert err.startswith(f"{command}: {problem}")
-    assert err.endswith(f"; see `{command} --help`\n")
+    assert err.endswith(f" see `{command} --help`\n")
     assert len(err.splitlines()) == 1
 
 
@@ -303,9 +317,9 @@ def test_without_words_the_commands_are_listed(call):
         assert command in out + err
 
 
-def test_an_interrupted_map_says_how_to_go_on(call, monkeypatch, tmp_path):
+def test_an_interrupted_map_says_how_to_resume(call, monkeypatch, tmp_path):
     options = [*TINY_OPTIONS, "--set", "train.epochs=1", "--device", "cpu"]
-    assert call("train", DEMO, *options, "--run", tmp_path / "run")[0] == 0
+    assert call("train", DEMO, *options, "--out", tmp_path / "run")[0] == 0
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -313,15 +327,10 @@ def test_an_interrupted_map_says_how_to_go_on(call, monkeypatch, tmp_path):
     monkeypatch.setattr("hsi_se.maps.write.predict_tiles", interrupt)
     code, _, err = call("map", tmp_path / "run")
     assert code == 130
-    assert err.splitlines()[-1] == "hsi-se: interrupted; the same command goes on with what is finished"
-
-
-@pytest.mark.parametrize("name", ["foo.xyz", "folder"])
-def test_a_picture_of_no_known_kind_is_refused(call, tmp_path, name):
-    (tmp_path / "folder").mkdir()
-    code, _, err = call("split", DEMO, "--png", tmp_path / name)
-    assert code == 2
-    assert err == f"hsi-se: --png {tmp_path / name}: name a file that ends in .png, .pdf, .svg\n"
+    assert (
+        err.splitlines()[-1]
+        == "hsi-se: interrupted; rerun the same command to resume (finished work is kept)"
+    )
 
 
 def test_options_say_what_holds_without_them(call):
@@ -349,7 +358,7 @@ def test_a_scene_with_nothing_to_learn_is_refused(call, tmp_path, cube, labels, 
     truth = scene.labels if labels is None else np.full_like(scene.labels, labels)
     changes = [write_files(tmp_path, stored, truth), *TINY[1:]]
     options = [part for change in changes for part in ("--set", change)]
-    code, _, err = call("train", DEMO, *options, "--run", tmp_path / "run")
+    code, _, err = call("train", DEMO, *options, "--out", tmp_path / "run")
     assert code == 2
     assert problem in err
     assert not (tmp_path / "run").exists()
@@ -357,7 +366,7 @@ def test_a_scene_with_nothing_to_learn_is_refused(call, tmp_path, cube, labels, 
 
 def test_classes_that_nothing_trains_are_named(call, tmp_path):
     code, out, _ = call(
-        "split", DEMO, "--set", "split.train={per_class: {1: 20}}", "--png", tmp_path / "a.png"
+        "split", DEMO, "--set", "split.train={per_class: {1: 20}}", "--out", tmp_path / "a.png"
     )
     assert code == 0
     assert (

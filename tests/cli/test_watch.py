@@ -17,7 +17,7 @@ import hsi_se
 from hsi_se.ablation.file import load_ablation
 from hsi_se.ablation.record import AblationFolder
 from hsi_se.ablation.run import run_ablation
-from hsi_se.cli.watch import draw, draw_curve, follow, list_progress
+from hsi_se.cli.watch import draw, follow, list_progress
 from hsi_se.runs.folder import RunFolder
 from hsi_se.system.locks import hold
 from tests.ablation.test_ablation import FILE, Log
@@ -96,21 +96,21 @@ def test_an_ablation_is_followed_run_by_run_until_its_report_misses_none(tmp_pat
     assert sorted(ends) == [f"runs/{variant}/seed-{seed}" for variant in ("none", "se") for seed in (0, 1)]
 
 
-def test_a_run_that_fails_while_watched_is_said_to_be_gone(unfinished):
+def test_a_run_that_fails_while_watched_is_reported_as_deleted(unfinished):
     console = off_terminal()
     with hold(unfinished.path, "training"):
         follow(unfinished.path, console=console, sleep=lambda _: shutil.rmtree(unfinished.path))
-    assert "the run has failed or was stopped: its folder is gone" in console.file.getvalue()
+    assert "the run failed or was stopped, and its folder was deleted" in console.file.getvalue()
 
 
-def test_watching_a_run_whose_process_is_dead_ends_and_says_how_to_go_on(unfinished):
+def test_watching_a_run_whose_process_is_dead_ends_and_says_how_to_resume(unfinished):
     (unfinished.path / ".lock").touch()  # as a killed process leaves it
     console, waits = off_terminal(), []
     follow(unfinished.path, console=console, sleep=waits.append)
     assert waits == []
     last = console.file.getvalue().splitlines()[-1]
     assert last == (
-        f"{unfinished}: nobody trains in here any more; go on with `hsi-se train --resume {unfinished}`"
+        f"{unfinished}: no process is training here any more; resume with `hsi-se resume {unfinished}`"
     )
 
 
@@ -125,7 +125,7 @@ def test_watching_a_folder_of_runs_whose_process_is_dead_waits_for_the_next_and_
     assert 10 < sum(waits) < 60
     last = console.file.getvalue().splitlines()[-1]
     assert last == (
-        f"{folder}: nobody trains in here any more; the command that began it goes on with what is left"
+        f"{folder}: no process is training here any more; rerun the command that started it to resume"
     )
 
 
@@ -147,40 +147,44 @@ def test_a_run_that_another_process_begins_again_is_followed(finished, unfinishe
     assert console.file.getvalue().splitlines()[-1].endswith("finished")
 
 
-def test_a_terminal_shows_curves_each_class_and_the_time_left(unfinished):
+def test_a_terminal_shows_what_is_trained_its_last_epoch_and_the_time_left(unfinished):
     (run,) = list_progress(unfinished.path)
     console = off_terminal()
-    console.print(draw([run], path=unfinished.path, width=120))
-    picture = console.file.getvalue()
-    for part in (
-        "demo on synthetic farmland, seed 0",
-        "training loss",
-        "validation OA",
-        "0:00:0",
-        "left",
-        "█",
-    ):
-        assert part in picture, part
-    for name, share in zip(run.start.class_names, run.epochs[0].validation_per_class, strict=True):
-        row = next(line for line in picture.splitlines() if name in line)
-        assert ("no validation pixel" if share is None else f"{100 * share:.1f} %") in row
+    console.print(draw([run], path=unfinished.path))
+    title, row = console.file.getvalue().splitlines()
+    assert title == "demo on synthetic farmland, seed 0, trained with seed 0"
+    assert re.fullmatch(
+        rf"demo  epoch 1 of 2  loss {run.epochs[0].loss:.3f}  validation OA [\d.]+ %  0:00:\d\d left",
+        row.strip(),
+    )
+
+
+def test_a_terminal_shows_the_last_runs_of_a_folder_and_how_many_are_finished(finished, unfinished, tmp_path):
+    for seed in range(15):
+        shutil.copytree(finished.path, tmp_path / f"seed-{seed}")
+        os.utime(tmp_path / f"seed-{seed}" / "progress.jsonl", (seed, seed))
+    unfinished.path.rename(tmp_path / "seed-15")
+    console = off_terminal()
+    console.print(draw(list_progress(tmp_path), path=tmp_path), soft_wrap=True)
+    title, *rows = console.file.getvalue().splitlines()
+    assert title.endswith(
+        "15 of 16 runs finished; now demo on synthetic farmland, seed 0, trained with seed 0"
+    )
+    assert [row.split()[0] for row in rows] == [f"seed-{seed}" for seed in range(4, 16)]
+    assert all(row.rstrip().endswith("finished") for row in rows[:-1])
+    assert rows[-1].rstrip().endswith("left")
+
+
+def test_a_run_that_writes_nothing_for_a_minute_is_said_to(unfinished):
+    os.utime(unfinished.progress, (time.time() - 90, time.time() - 90))
+    console = off_terminal()
+    console.print(draw(list_progress(unfinished.path), path=unfinished.path))
+    assert console.file.getvalue().splitlines()[-1].startswith("nothing written for 0:01:")
 
 
 def test_the_time_left_is_that_of_the_epochs_to_come(unfinished):
     (run,) = list_progress(unfinished.path)
     assert run.left_s == pytest.approx(max(0, run.epochs[0].elapsed_s - min(run.quiet_s, 9)), abs=0.5)
-
-
-@pytest.mark.parametrize("num", [1, 3, 40, 41, 1000])
-def test_a_curve_rises_with_its_values_and_keeps_to_its_width(num):
-    lines = draw_curve([float(value) for value in range(num)], width=40, height=5)
-    assert len(lines) == 5
-    assert {len(line) for line in lines} == {len(lines[0])}
-    assert len(lines[0]) <= 40
-    levels = [sum(" ▁▂▃▄▅▆▇█".index(line[place]) for line in lines) for place in range(len(lines[0]))]
-    assert levels == sorted(levels)
-    if num > 1:
-        assert (levels[0], levels[-1]) == (1 if num <= 40 else levels[0], 40)
 
 
 def test_a_folder_of_runs_shows_them_all_and_ends_when_none_is_to_come(finished, unfinished, tmp_path):
@@ -204,8 +208,8 @@ def test_a_folder_of_runs_shows_them_all_and_ends_when_none_is_to_come(finished,
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda _: None, "no such folder; `hsi-se train` and `ablate` work in one"),
-        (lambda path: path.mkdir(), "nothing trains in here (progress.jsonl is missing)"),
+        (lambda _: None, "no such folder; give the --out folder of `hsi-se train` or `ablate`"),
+        (lambda path: path.mkdir(), "nothing trains in this folder (progress.jsonl is missing)"),
         (lambda path: path.write_text(""), "no such folder"),
     ],
 )
@@ -238,7 +242,7 @@ def test_a_training_in_another_process_is_watched_to_its_end(tmp_path):
     run = tmp_path / "run"
     train = [sys.executable, "-m", "hsi_se", "train", str(ROOT / "configs" / "demo.yaml"), *options]
     with subprocess.Popen(
-        [*train, "--run", str(run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*train, "--out", str(run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         for _ in range(600):
             if (run / "progress.jsonl").is_file():

@@ -9,11 +9,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from hsi_se.config import nearest
 from hsi_se.config.experiment import Config, NoReduction, PcaReduction
 from hsi_se.config.model import HybridSN, SqueezeExcite, list_blocks, list_models
 from hsi_se.config.scene import SceneFiles, SyntheticScene
 from hsi_se.config.split import PerClass
-from hsi_se.config.yaml_file import dump_config, load_config
+from hsi_se.config.yaml_file import dump_config, list_settings, load_config
 from hsi_se.errors import ConfigError
 
 GOOD = """\
@@ -281,7 +282,10 @@ def test_override_may_repair_what_is_wrong_in_the_file(load: Load) -> None:
             "model.attention.fold.axis=band",
             f"model.attention.fold.axis = 'band': {NO_BAND_AXIS}",
         ),
-        ("model.attention.fold.kind=bam", f"model.attention.fold.kind = 'bam': choose from {KINDS}"),
+        (
+            "model.attention.fold.kind=bam",
+            f"model.attention.fold.kind = 'bam': did you mean 'cbam'? choose from {KINDS}",
+        ),
         ("reduction.components=12", f"reduction.components = 12: {TOO_SHALLOW}"),
         (
             "train.epochs.first=3",
@@ -296,6 +300,72 @@ def test_mistake_in_an_override_is_reported_as_that_override(
     refuse: Callable[..., str], override: str, problem: str
 ) -> None:
     assert refuse(GOOD, "seed=5", override, "train.batch_size=64") == f"--set {override}: {problem}"
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("train.lr=0.1", "train.learning_rate"),
+        ("lr=0.1", "train.learning_rate"),
+        ("model.lr=0.1", "train.learning_rate"),
+        ("train.bs=8", "train.batch_size"),
+        ("train.wd=0", "train.weight_decay"),
+        ("epochs=3", "train.epochs"),
+        ("train.order=2d-3d", "model.order"),
+        ("model.components=20", "reduction.components"),
+        ("train.n_components=20", "reduction.components"),
+        ("model.window_size=9", "patch.size"),
+        ("split.random_state=1", "split.seed"),
+        ("train.optimizer=adam", None),
+        ("model.attention.fold.learning_rate=1", None),
+    ],
+)
+def test_setting_of_another_section_or_another_tools_name_is_answered_with_ours(
+    refuse: Callable[..., str], override: str, meant: str | None
+) -> None:
+    message = refuse(GOOD, override)
+    key = override.partition("=")[0]
+    assert message.startswith(f"--set {override}: {key} = ")
+    assert "unknown setting; " in message
+    if meant is None:
+        assert "did you mean" not in message
+    else:
+        assert f"unknown setting; did you mean {meant}? choose from " in message
+
+
+def test_suggested_setting_is_reported_where_the_file_has_the_other(
+    refuse: Callable[..., str], path: Path
+) -> None:
+    assert refuse(_change("learning_rate: 1e-3", "lr: 1e-3")) == (
+        f"{path}:12:3: train.lr = 0.001: unknown setting; did you mean train.learning_rate? "
+        f"choose from {TRAIN_SETTINGS}"
+    )
+
+
+def test_every_setting_that_a_hint_names_exists() -> None:
+    settings = list_settings(Config)
+    assert {"train.learning_rate", "split.train.per_class", "prediction.smoothing.range"} <= set(settings)
+    assert set(nearest._SETTINGS.values()) <= set(settings)
+
+
+@pytest.mark.parametrize(
+    ("override", "near"),
+    [
+        ("model.name=HybridSN", "hybridsn"),
+        ("model.name=hybrid-sn", "hybridsn"),
+        ("model.attention.fold.kind=SE", "se"),
+        ("train={epochs: 1, schedule: OneCycle}", "one-cycle"),
+        ("train={epochs: 1, precision: bf16}", "bfloat16"),
+        ("patch.padding=zeros", "zero"),
+        ("patch.padding=mirror", None),
+    ],
+)
+def test_misspelt_value_is_answered_with_the_nearest_choice(
+    refuse: Callable[..., str], override: str, near: str | None
+) -> None:
+    message = refuse(GOOD, override)
+    assert message.startswith(f"--set {override}: ")
+    assert f": did you mean {near!r}? choose from '" in message if near else "did you mean" not in message
 
 
 def test_override_that_is_no_yaml_is_reported_with_its_column(refuse: Callable[..., str]) -> None:
@@ -469,7 +539,8 @@ def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[...
         (
             "kind: random",
             "kind: block",
-            "3:9: split.kind = 'block': choose from 'random', 'blocks', 'fields', 'masks'",
+            "3:9: split.kind = 'block': did you mean 'blocks'? "
+            "choose from 'random', 'blocks', 'fields', 'masks'",
         ),
         ("kind: pca", "kind: lda", "4:13: reduction.kind = 'lda': choose from 'pca', 'none'"),
         (
@@ -477,7 +548,11 @@ def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[...
             "padding: mirror",
             "5:19: patch.padding = 'mirror': choose from 'zero', 'reflect'",
         ),
-        ("name: hybridsn", "name: resnet", f"7:3: model.name = 'resnet': choose from {MODELS}"),
+        (
+            "name: hybridsn",
+            "name: resnet",
+            f"7:3: model.name = 'resnet': did you mean 'res2net'? choose from {MODELS}",
+        ),
         (
             "name: hybridsn",
             "name: hybridsn\n  order: 2d",

@@ -213,7 +213,7 @@ def test_a_buffer_that_leaves_nothing_ends_in_one_line(tmp_path, monkeypatch, ca
     config, folder = str(ROOT / "configs" / "demo.yaml"), str(tmp_path / "run")
     overrides = (*TINY, "split={kind: blocks, train: 0.3, buffer: 99}")
     arguments = [part for override in overrides for part in ("--set", override)]
-    monkeypatch.setattr("sys.argv", ["hsi-se", "train", config, "--run", folder, *arguments])
+    monkeypatch.setattr("sys.argv", ["hsi-se", "train", config, "--out", folder, *arguments])
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 2

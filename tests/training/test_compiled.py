@@ -80,7 +80,7 @@ def test_a_compiled_step_has_no_stages_to_time():
 def test_a_machine_without_a_compiler_says_so_in_one_line(tmp_path):
     sets = [f"--set={change}" for change in (*TINY, "train.compile=true")]
     done = subprocess.run(
-        [sys.executable, "-m", "hsi_se", "train", DEMO, "--run", tmp_path / "run", *sets],
+        [sys.executable, "-m", "hsi_se", "train", DEMO, "--out", tmp_path / "run", *sets],
         env={**os.environ, "CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},
         capture_output=True,
         text=True,

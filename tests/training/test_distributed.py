@@ -85,13 +85,13 @@ def test_two_processes_train_what_one_does_and_the_first_alone_writes(tmp_path):
     alone = start(
         "train",
         *options(epochs=2),
-        "--run",
+        "--out",
         one,
         log=tmp_path / "log1",
         launcher=[sys.executable, "-m", "hsi_se"],
     )
     log = tmp_path / "log2"
-    shared = start("-m", "--", "hsi_se", "train", *options(epochs=2), "--run", two, log=log)
+    shared = start("-m", "--", "hsi_se", "train", *options(epochs=2), "--out", two, log=log)
     assert (alone.wait(timeout=120), shared.wait(timeout=120)) == (0, 0), log.read_text()
     assert RunFolder.open(two).split.read_bytes() == RunFolder(one).split.read_bytes()
     for mine, whole in zip(
@@ -120,7 +120,7 @@ def rank_of(pid: int) -> str:
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_a_process_that_dies_ends_the_other_within_a_minute_and_the_run_goes_on(rank, tmp_path):
     run, log = tmp_path / "run", tmp_path / "log"
-    shared = start("-m", "--", "hsi_se", "train", *options(epochs=200), "--run", run, log=log)
+    shared = start("-m", "--", "hsi_se", "train", *options(epochs=200), "--out", run, log=log)
     wait_for_checkpoint(run)
     workers = children_of(shared)
     assert {rank_of(pid) for pid in workers} >= {"0", "1"}
@@ -133,7 +133,7 @@ def test_a_process_that_dies_ends_the_other_within_a_minute_and_the_run_goes_on(
     folder = RunFolder(run)
     assert folder.is_unfinished
     done = len(folder.read_progress()[1])
-    again = start("-m", "--", "hsi_se", "train", "--resume", run, log=tmp_path / "log2")
+    again = start("-m", "--", "hsi_se", "resume", run, log=tmp_path / "log2")
     while len(folder.read_progress()[1]) < done + 2:
         assert again.poll() is None, (tmp_path / "log2").read_text()
         time.sleep(0.05)

@@ -84,11 +84,11 @@ class Impatient(Notes):
 
 def train(*more: object, run: Path, config: Path = DEMO, **limits: int) -> Command:
     log = run.with_name(f"{run.name}.log")
-    return Command("train", config, *OPTIONS, *more, "--run", run, "--device", "cpu", log=log, **limits)
+    return Command("train", config, *OPTIONS, *more, "--out", run, "--device", "cpu", log=log, **limits)
 
 
 def resume(run: Path, **limits: int) -> Command:
-    return Command("train", "--resume", run, log=run.with_name(f"{run.name}.log"), **limits)
+    return Command("resume", run, log=run.with_name(f"{run.name}.log"), **limits)
 
 
 def wait_for_checkpoint(run: Path, *, number: int = 3) -> None:
@@ -112,7 +112,7 @@ def killed(tmp_path_factory, _one_thread) -> Path:
     """A run that was ended in its 13th step, with two checkpoints."""
     run = tmp_path_factory.mktemp("killed") / "run"
     config = load_config(DEMO, OPTIONS[1::2])
-    with pytest.raises(Interrupted, match=f"interrupted; go on with `hsi-se train --resume {run}`"):
+    with pytest.raises(Interrupted, match=f"interrupted; resume with `hsi-se resume {run}`"):
         hsi_se.train(config, out=run, session=Session(device="cpu", observer=Impatient(in_step=13)))
     assert len(list_checkpoints(run / "checkpoints")) == 2
     return run
@@ -252,7 +252,7 @@ def test_a_signal_ends_after_the_step_with_a_word_how_to_go_on(number, code, who
     assert command.wait() == code
     text = command.last_line()
     assert text.startswith("hsi-se: interrupted in epoch ")
-    assert text.endswith(f"; go on with `hsi-se train --resume {run}`")
+    assert text.endswith(f"; resume with `hsi-se resume {run}`")
     assert "Traceback" not in command.log.read_text()
     assert len(list_checkpoints(run / "checkpoints")) == 1
     assert resume(run).wait() == 0
@@ -295,18 +295,16 @@ def small_disk(tmp_path) -> Iterator[Path]:
 def test_a_full_disk_ends_with_one_line_and_two_checkpoints(small_disk, whole, tmp_path):
     run = small_disk / "run"
     log = tmp_path / "log"
-    command = Command("train", DEMO, *OPTIONS, "--run", run, "--device", "cpu", log=log)
+    command = Command("train", DEMO, *OPTIONS, "--out", run, "--device", "cpu", log=log)
     assert command.wait() == 2
     said = [line for line in log.read_text().splitlines() if not line.startswith(("training", "note"))]
     assert len(said) == 1
     assert said[0].startswith(f"hsi-se: {run}/checkpoints/step-")
-    assert said[0].endswith(
-        f"No space left on device; make room, then go on with `hsi-se train --resume {run}`"
-    )
+    assert said[0].endswith(f"No space left on device; make room, then resume with `hsi-se resume {run}`")
     assert len(list_checkpoints(run / "checkpoints")) == 2
     assert not any((run / "checkpoints").glob(".*")), "what did not fit is gone"
     subprocess.run(["mount", "-o", "remount,size=50m", small_disk], check=True)
-    assert Command("train", "--resume", run, log=log).wait() == 0
+    assert Command("resume", run, log=log).wait() == 0
     assert same_weights(run, whole)
 
 
@@ -315,7 +313,7 @@ def test_a_file_size_limit_ends_with_one_line_and_the_checkpoints_before(unfinis
     command = resume(unfinished, max_file_size=1 << 16)
     assert command.wait() == 2
     assert command.last_line().startswith(f"hsi-se: {unfinished}/checkpoints/step-")
-    assert "File too large; make room, then go on with" in command.last_line()
+    assert "File too large; make room, then resume with" in command.last_line()
     assert list_checkpoints(unfinished / "checkpoints") == before
     assert resume(unfinished).wait() == 0
     assert same_weights(unfinished, whole)
@@ -325,9 +323,7 @@ def test_a_disk_without_room_for_a_checkpoint_leaves_a_run_that_can_begin_anew(w
     run = tmp_path / "run"
     command = train(run=run, max_file_size=1 << 16)
     assert command.wait() == 2
-    assert command.last_line().endswith(
-        f"File too large; make room, then go on with `hsi-se train --resume {run}`"
-    )
+    assert command.last_line().endswith(f"File too large; make room, then resume with `hsi-se resume {run}`")
     assert resume(run).wait() == 0
     assert same_weights(run, whole)
 
@@ -335,7 +331,7 @@ def test_a_disk_without_room_for_a_checkpoint_leaves_a_run_that_can_begin_anew(w
 def test_a_disk_without_room_for_the_split_leaves_nothing(tmp_path):
     command = train(run=tmp_path / "run", max_file_size=1 << 10)
     assert command.wait() == 2
-    assert "File too large; check the path, its rights and the room on the disk" in command.last_line()
+    assert "File too large; check the path, its permissions and the free disk space" in command.last_line()
     assert not (tmp_path / "run").exists()
 
 
@@ -361,9 +357,9 @@ def test_a_second_process_in_the_same_folder_is_refused(whole, call, tmp_path):
     first = train(run=run)
     wait_for_checkpoint(run)
     for arguments in (
-        ["train", "--resume", run],
-        ["train", DEMO, *OPTIONS, "--run", run],
-        ["train", DEMO, *OPTIONS, "--run", run, "--overwrite"],
+        ["resume", run],
+        ["train", DEMO, *OPTIONS, "--out", run],
+        ["train", DEMO, *OPTIONS, "--out", run, "--overwrite"],
     ):
         code, out, err = call(*arguments)
         assert (code, out) == (2, "")
@@ -378,7 +374,7 @@ def test_a_second_process_in_the_same_folder_is_refused(whole, call, tmp_path):
 def test_of_two_that_start_together_one_is_refused(whole, tmp_path):
     run = tmp_path / "run"
     commands = [
-        Command("train", DEMO, *OPTIONS, "--run", run, "--device", "cpu", log=tmp_path / name)
+        Command("train", DEMO, *OPTIONS, "--out", run, "--device", "cpu", log=tmp_path / name)
         for name in ("one", "other")
     ]
     assert sorted(command.wait() for command in commands) == [0, 2]
@@ -511,7 +507,7 @@ def test_a_pickle_is_refused_by_name_and_never_executed(kind, unfinished, whole,
     alone.record.unlink()
     alone.checkpoints.mkdir()
     path = disguise(data, alone.checkpoints)
-    code, out, err = call("train", "--resume", alone)
+    code, out, err = call("resume", alone)
     assert (code, out) == (2, "")
     assert err.startswith(f"hsi-se: {path}: is not a checkpoint (")
     assert err.count("\n") == 1
@@ -557,21 +553,23 @@ def test_another_number_of_threads_is_said(unfinished):
     ]
 
 
-# ------------------------------------------------------------------------------------ what --resume takes
+# ------------------------------------------------------------------------------------ what `resume` takes
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("options", "problem"),
     [
-        ([DEMO], "CONFIG"), (["--set", "seed=1"], "--set"), (["--seeds", "0-2"], "--seeds"),
-        (["--device", "cuda"], "--device"), (["--run", "other", "--overwrite"], "--run, --overwrite"),
+        ([DEMO], "got unexpected extra argument"), (["--set", "seed=1"], "unknown option --set"),
+        (["--seeds", "0-2"], "unknown option --seeds"), (["--device", "cuda"], "unknown option --device"),
+        (["--out", "other"], "unknown option --out"), (["--overwrite"], "unknown option --overwrite"),
     ],
     ids=str,
 )  # fmt: skip
-def test_resume_goes_on_as_it_began_and_takes_nothing_else(options, named, unfinished, call):
-    code, out, err = call("train", "--resume", unfinished, *options)
+def test_a_run_resumes_as_it_began_and_takes_nothing_but_a_data_folder(options, problem, unfinished, call):
+    code, out, err = call("resume", unfinished, *options)
     assert (code, out) == (2, "")
-    assert err == f"hsi-se: --resume {unfinished}: goes on as it began; leave out {named}\n"
+    assert err.startswith(f"hsi-se resume: {problem}")
+    assert err.endswith("; see `hsi-se resume --help`\n")
 
 
 def test_what_cannot_be_resumed_is_refused_in_one_line(whole, call, tmp_path):
@@ -582,8 +580,8 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(whole, call, tmp_path):
         (DEMO, "is a file; name a run folder, as `hsi-se train` prints it"),
         (tmp_path / "empty", "no run in here (progress.jsonl is missing); name a folder that train wrote"),
     ):
-        assert call("train", "--resume", folder) == (2, "", f"hsi-se: {folder}: {message}\n")
-    assert call("train") == (2, "", "hsi-se: train: give a CONFIG, or --resume RUN\n")
+        assert call("resume", folder) == (2, "", f"hsi-se: {folder}: {message}\n")
+    assert call("resume") == (2, "", "hsi-se resume: missing argument 'RUN'; see `hsi-se resume --help`\n")
 
 
 def test_a_changed_config_scene_or_split_is_not_gone_on_with(unfinished, monkeypatch):
@@ -623,12 +621,10 @@ def test_without_a_checkpoint_a_run_begins_anew(unfinished, whole):
 
 
 def test_an_unfinished_run_is_replaced_only_when_asked(unfinished, whole, call):
-    code, _, err = call("train", DEMO, *OPTIONS, "--run", unfinished)
+    code, _, err = call("train", DEMO, *OPTIONS, "--out", unfinished)
     assert code == 2
-    assert err.startswith(
-        f"hsi-se: {unfinished}: holds an unfinished run; go on with `hsi-se train --resume "
-    )
-    code, _, _ = call("train", DEMO, *OPTIONS, "--run", unfinished, "--overwrite")
+    assert err.startswith(f"hsi-se: {unfinished}: holds an unfinished run; resume with `hsi-se resume ")
+    code, _, _ = call("train", DEMO, *OPTIONS, "--out", unfinished, "--overwrite")
     assert code == 0
     assert same_weights(unfinished, whole)
 
@@ -644,7 +640,7 @@ def test_a_series_resumes_its_interrupted_run_by_itself(tmp_path):
 
     for _ in range(2):  # interrupted in its second run, and again
         observer = Impatient()
-        with pytest.raises(Interrupted, match=r"go on with `hsi-se train --resume .*seed-1`"):
+        with pytest.raises(Interrupted, match=r"resume with `hsi-se resume .*seed-1`"):
             series.train_series(
                 config, [0, 1], out=tmp_path / "seeds", session=Session(device="cpu", observer=observer)
             )

@@ -162,7 +162,7 @@ def test_fetch_of_a_scene_behind_a_registration_exits_with_2(inspect):
 @needs_real_scenes
 def test_fetch_from_a_folder_ends_with_the_files_and_what_to_write(inspect, tmp_path, monkeypatch):
     monkeypatch.setenv("HSI_SE_MIRROR", (REAL_SCENES / "salinas_a").resolve().as_uri())
-    code, out, _ = inspect("fetch", "SalinasA", "--to", tmp_path)
+    code, out, _ = inspect("fetch", "SalinasA", "--out", tmp_path)
     assert code == 0
     assert out.splitlines()[-1] == f"next:  scene: salinas-a in a config, and --data {tmp_path}"
     assert load_scene("salinas-a", tmp_path).num_bands == 204

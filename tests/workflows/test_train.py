@@ -198,7 +198,7 @@ def test_the_default_folder_is_called_after_the_date_the_name_and_the_digest(
 
 def test_a_run_is_replaced_only_when_asked(run, tiny_config):
     before = run.bundle_arrays.read_bytes()
-    with pytest.raises(RunError, match=r"exists; name another with --run DIR, or add --overwrite"):
+    with pytest.raises(RunError, match=r"exists; name another with --out DIR, or add --overwrite"):
         hsi_se.train(tiny_config, out=run.path)
     assert run.bundle_arrays.read_bytes() == before
 
@@ -215,9 +215,7 @@ class Broken(Silent):
         assert epochs == (record,)
         assert (start.epochs, start.class_ids) == (2, tuple(range(1, 10)))
         for use in (RunFolder.open, hsi_se.evaluate):
-            with pytest.raises(
-                RunError, match=f"not finished; go on with `hsi-se train --resume {self.folder}`"
-            ):
+            with pytest.raises(RunError, match=f"not finished; resume with `hsi-se resume {self.folder}`"):
                 use(self.folder)
         for session in (Session(), Session(observer=Silent())):
             with pytest.raises(RunError, match="another process is training in there"):

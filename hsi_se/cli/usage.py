@@ -1,0 +1,136 @@
+"""The form that commands have in common: their help, and mistakes in the words of a command."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from hsi_se.config.nearest import find_nearest, find_setting
+from hsi_se.errors import ConfigError
+
+# Every mistake in the words of a command is of this class; typer has no public name for it.
+UsageError: Any = typer.BadParameter.__base__
+_USUAL_OPTIONS = {  # of other tools
+    "--cpu": "--device cpu",
+    "--cuda": "--device cuda",
+    "--export": "--out FILE.mat",
+    "--gpu": "--device cuda",
+    "--json": "--out FILE.json",
+    "--output": "--out",
+    "--png": "--out FILE.png",
+    "--run": "--out",
+    "--to": "--out",
+}
+
+
+class _Form:
+    """Help that names the kind of a value by its placeholder alone; mistakes that know their command."""
+
+    def get_params(self, ctx: Any) -> Any:
+        parameters = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in parameters:
+            if getattr(parameter, "is_flag", False):
+                parameter.metavar = ""  # in place of <bool>
+            elif parameter.param_type_name == "argument":
+                parameter.display_type_rich = lambda ctx: None  # noqa: ARG005 - in place of <path>
+        return parameters
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        pieces: list[str] = super().collect_usage_pieces(ctx)  # type: ignore[misc]
+        return [re.sub(r"[{}]", "", piece) for piece in pieces]
+
+    def parse_args(self, ctx: Any, args: Any) -> Any:
+        try:
+            return super().parse_args(ctx, args)  # type: ignore[misc]
+        except UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
+
+class Command(_Form, TyperCommand):
+    """A command."""
+
+
+class Group(_Form, TyperGroup):
+    """A group of commands that lists the groups in it first."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(
+            super().list_commands(ctx), key=lambda name: not hasattr(self.commands[name], "commands")
+        )
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Checks what no command can make sense of.
+
+    Raises:
+        ConfigError: a word is not UTF-8, which not every library beneath can open, or is empty.
+    """
+    for before, word in zip(["", *words], words, strict=False):
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{word!a}: is not UTF-8 text; rename the file or folder") from None
+        option, equals, value = word.partition("=") if word.startswith("--") else (before, "=", word)
+        if equals and not value.strip():
+            name = option if option.startswith("--") else "an argument"
+            raise ConfigError(f"{name}: is empty; give it a value or leave it out")
+
+
+def describe_mistake(error: Any) -> str:
+    """Returns a mistake in the words of a command as one line: what is wrong, and what was meant."""
+    context = getattr(error, "ctx", None)
+    command = "hsi-se" if context is None else context.command_path
+    message = " ".join(error.format_message().split())
+    hint = ""
+    name = getattr(error, "option_name", None)
+    if name is not None and hasattr(error, "possibilities"):
+        message, hint = f"unknown option {name}", _find_option(name, context)
+    elif name is not None and context is not None and "requires" in message:
+        parameter = next(each for each in context.command.params if name in each.opts)
+        message = f"{name} needs a value: {parameter.metavar}"
+    elif (unknown := re.match(r"No such command '(.*?)'", message)) is not None:
+        message, hint = f"unknown command '{unknown[1]}'", _find_command(unknown[1], context)
+    message = f"{message[0].lower()}{message[1:]}".rstrip(".")
+    hint = hint and f"did you mean `{hint}`? "
+    return f"{command}: {message}; {hint}see `{command} --help`"
+
+
+def _find_option(name: str, context: Any) -> str:
+    options = [
+        option for parameter in context.command.params for option in parameter.opts if option[0] == "-"
+    ]
+    near = find_nearest(name.lstrip("-"), [option.lstrip("-") for option in options])
+    if near is not None:
+        return f"--{near}"
+    if name == "--resume":
+        return "hsi-se resume RUN"
+    usual = _USUAL_OPTIONS.get(name, "")
+    if usual.partition(" ")[0] in options:
+        return usual
+    if "--set" in options:
+        from hsi_se.config.experiment import Config
+        from hsi_se.config.yaml_file import list_settings
+
+        setting = find_setting(name.lstrip("-").replace("-", "_"), list_settings(Config))
+        return "" if setting is None else f"--set {setting}=…"
+    return ""
+
+
+def _find_command(name: str, context: Any) -> str:
+    """Returns the nearest command, also one of a group's."""
+    found = {}
+    for first, command in context.command.commands.items():
+        found[first] = f"{context.command_path} {first}"
+        for second in getattr(command, "commands", {}):
+            found.setdefault(second, f"{context.command_path} {first} {second}")
+    near = find_nearest(name, list(found))
+    return "" if near is None else found[near]
+
+
+def quote(*words: object) -> str:
+    """Returns the words of a command as a shell takes them."""
+    return shlex.join(map(str, words))
