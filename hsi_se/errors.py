@@ -34,11 +34,12 @@ class ClusterError(HsiError):
 
 
 class Interrupted(BaseException):
-    """A signal asked for an end; what it takes to go on is on the disk, and the message says how.
+    """A signal asked for an end; all state needed to resume has been saved, and the message says how.
 
-    No `KeyboardInterrupt`, which typer would end without a word, and nothing that `except Exception` takes.
+    It is not a `KeyboardInterrupt`, which typer would swallow, and `except Exception` does not catch it.
     """
 
     def __init__(self, message: str, *, signal_number: int) -> None:
         super().__init__(message)
+        self.signal_number = signal_number
         self.exit_code = 128 + signal_number

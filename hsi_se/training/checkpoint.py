@@ -64,7 +64,6 @@ class Checkpoints:
         folder: made with the first checkpoint.
         run: the digest of the config; a checkpoint of another run is refused.
         every_s: seconds between checkpoints within an epoch; 0 saves after every step, whatever it costs.
-        remedy: how to go on later, in words.
         stop: asks for an end after the step.
         note: is told of damage and of what may change the bits.
         rewind: is told of the epochs that are done when a training begins or goes on.
@@ -77,7 +76,6 @@ class Checkpoints:
         *,
         run: str,
         every_s: float,
-        remedy: str,
         stop: Stop,
         note: Callable[[str], None],
         rewind: Callable[[Sequence[EpochRecord]], None],
@@ -85,7 +83,7 @@ class Checkpoints:
     ) -> None:
         self._world = world or World()
         self._folder, self._run, self._every_s = folder, run, every_s
-        self._remedy, self._stop, self._note, self._rewind = remedy, stop, note, rewind
+        self._stop, self._note, self._rewind = stop, note, rewind
         self._cost_s = _FIRST_COST_S
         self._last = time.perf_counter()
 
@@ -140,7 +138,7 @@ class Checkpoints:
         if self._world.any(self._stop.signal_number is not None):
             self.save(state)
             number = self._stop.signal_number or signal.SIGTERM
-            raise Interrupted(f"interrupted in epoch {state.epoch}; {self._remedy}", signal_number=number)
+            raise Interrupted(f"interrupted in epoch {state.epoch}", signal_number=number)
         if not self._every_s or self._is_due(max(self._every_s, self._cost_s / _SHARE)):
             self.save(state)
 
