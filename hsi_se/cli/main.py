@@ -3,6 +3,7 @@
 Whatever needs torch is imported inside the command that needs it, so that `--help` answers at once.
 """
 
+import signal
 import sys
 from typing import Annotated
 
@@ -18,7 +19,7 @@ from hsi_se.cli.scene import app as scene_app
 from hsi_se.cli.train import resume, train
 from hsi_se.cli.usage import Command, Group, UsageError, check_words, describe_mistake
 from hsi_se.errors import HsiError, Interrupted
-from hsi_se.system.processes import is_first
+from hsi_se.system.processes import is_first, listening
 from hsi_se.version import __version__
 
 app = typer.Typer(
@@ -49,6 +50,7 @@ for _panel, _name, _function, _example in (
 ):
     app.command(_name, cls=Command, rich_help_panel=_panel, epilog=f"Example: hsi-se {_example}")(_function)
 _INTERRUPTED = 130
+_RERUN = "interrupted; rerun the same command to resume (finished work is kept)"
 
 
 def _print_version(is_wanted: bool) -> None:
@@ -69,10 +71,11 @@ def _take_options_of_all_commands(
 def main() -> None:
     """Runs the command line. Exit codes: 0 done, 2 the user's mistake, 1 ours, 130 or 143 interrupted."""
     try:
-        check_words(sys.argv[1:])
-        code = app(prog_name="hsi-se", standalone_mode=False)
-        if code == _INTERRUPTED:  # typer has caught a Ctrl-C
-            raise KeyboardInterrupt
+        with listening(signal.SIGTERM) as stop, stop.at_once(_RERUN):
+            check_words(sys.argv[1:])
+            code = app(prog_name="hsi-se", standalone_mode=False)
+            if code == _INTERRUPTED:  # typer has caught a Ctrl-C
+                raise KeyboardInterrupt
         sys.exit(code or 0)
     except UsageError as error:
         context = getattr(error, "ctx", None)
@@ -92,11 +95,10 @@ def main() -> None:
         if isinstance(error, RuntimeError) and "memory" not in what:  # torch's MemoryError is a RuntimeError
             raise
         _fail(f"hsi-se: out of memory{what and f' ({what})'}; use a smaller scene, patch or batch")
-    except Interrupted as stop:
-        _fail(f"hsi-se: {stop}", code=stop.exit_code)
+    except Interrupted as end:
+        _fail(f"hsi-se: {end}", code=end.exit_code)
     except KeyboardInterrupt:
-        message = "interrupted; rerun the same command to resume (finished work is kept)"
-        _fail(f"hsi-se: {message}", code=_INTERRUPTED)
+        _fail(f"hsi-se: {_RERUN}", code=_INTERRUPTED)
 
 
 def _fail(message: str, *, code: int = 2) -> None:
