@@ -54,7 +54,7 @@ def evaluate(
         print_series(report)
     else:
         print_assessment(assessment)
-        print(f"maps:   {folder.map_figure}, {folder.labelled_map_figure}")
+        print(f"map:    {folder.map_figure}")
         print(f"page:   {folder.page}")
     print(f"report: {folder.report_text}")
 
@@ -79,11 +79,10 @@ def split(
     ] = None,
 ) -> None:
     """Draw the split of CONFIG and print what it gives away; trains nothing and needs no cube."""
-    import json
-
     from hsi_se.cli.tables import print_audit
     from hsi_se.config.yaml_file import load_config
     from hsi_se.report.figures import save_split
+    from hsi_se.runs.report import SplitReport
     from hsi_se.sampling.masks import PARTITIONS, write_partition
     from hsi_se.system.files import replacing
     from hsi_se.workflows.preview import audit_config
@@ -100,9 +99,7 @@ def split(
             write_partition(sides, draft)
     if json_file is not None:
         with replacing(json_file) as draft:
-            draft.write_text(
-                json.dumps(audit.values(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
+            draft.write_text(SplitReport.of_split(audit).model_dump_json(indent=2) + "\n", encoding="utf-8")
     picture = png or RUNS / f"{settings.name or 'config'}-split-{audit.split.digest[:8]}.png"
     save_split(sides, picture, title=f"{truth.name}: {settings.split.kind} split")
     print_audit(audit)
