@@ -33,20 +33,20 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def read_run(run: RunFolder) -> dict[str, Any]:
     """Returns the results of one evaluated run."""
-    report, record = json.loads(run.report.read_text()), run.read_record()
+    report, record = run.read_report(), run.read_record()
     return {
         "seed": record.seed,
-        **{name: round(report[name], 6) for name in MEASURES},
+        **{name: round(getattr(report, name), 6) for name in MEASURES},
         **{
-            f"unsmoothed_{name}": round(report["unsmoothed"][name], 6)
+            f"unsmoothed_{name}": round(getattr(report.unsmoothed, name), 6)
             for name in MEASURES
-            if report.get("unsmoothed")
+            if report.unsmoothed is not None
         },
-        "location_floor": round(report["location_floor"]["overall_accuracy"], 6),
-        "spectral_baseline": round(report["spectral_baseline"]["overall_accuracy"], 6),
-        "test_patches_with_train_pixels": round(report["leakage"]["test_patches_with_train_pixels"], 6),
-        "num_train": report["num_train"],
-        "num_test": report["num_test"],
+        "location_floor": round(report.location_floor.overall_accuracy, 6),
+        "spectral_baseline": round(report.spectral_baseline.overall_accuracy, 6),
+        "test_patches_with_train_pixels": round(report.leakage.test_patches_with_train_pixels, 6),
+        "num_train": report.num_train,
+        "num_test": report.num_test,
         "best_epoch": record.best_epoch,
         "training_s": round(record.training_s, 1),
         "device": record.device,

@@ -150,7 +150,7 @@ def _note_finished(run: PlannedRun, folder: AblationFolder, watcher: Watcher) ->
     if not is_finished(run, folder):
         return False
     report = folder.run_of(run.variant, run.seed, scene=run.scene).read_report()
-    watcher.change(run, "finished", accuracy=report["overall_accuracy"])
+    watcher.change(run, "finished", accuracy=report.overall_accuracy)
     return True
 
 

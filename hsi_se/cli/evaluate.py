@@ -60,7 +60,7 @@ def evaluate(
         print_series(report)
     else:
         print_assessment(assessment)
-        print(f"maps:   {folder.map_figure}, {folder.labelled_map_figure}")
+        print(f"map:    {folder.map_figure}")
         print(f"page:   {folder.page}")
     print(f"report: {folder.report_text}")
 
@@ -80,11 +80,10 @@ def split(
     ] = None,
 ) -> None:
     """Draw the split of CONFIG and print its counts, leakage and location floor. Trains nothing."""
-    import json
-
     from hsi_se.cli.tables import print_audit
     from hsi_se.config.yaml_file import load_config
     from hsi_se.report.figures import save_split
+    from hsi_se.runs.report import SplitReport
     from hsi_se.sampling.masks import PARTITIONS, write_partition
     from hsi_se.system.files import replacing
     from hsi_se.workflows.preview import audit_config
@@ -105,8 +104,9 @@ def split(
             continue
         with replacing(path) as draft:
             if ending == ".json":
-                values = json.dumps(audit.values(), indent=2, ensure_ascii=False)
-                draft.write_text(f"{values}\n", encoding="utf-8")
+                draft.write_text(
+                    f"{SplitReport.of_split(audit).model_dump_json(indent=2)}\n", encoding="utf-8"
+                )
             else:
                 write_partition(sides, draft)
     print_audit(audit)

@@ -1,26 +1,24 @@
 """Assesses one run: accuracy, baselines, leakage, calibration, rejection and class areas."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.config.experiment import Config
-from hsi_se.evaluation.area import AREA_CAVEAT, AreaEstimate, estimate_area
-from hsi_se.evaluation.audit import SplitAudit, accuracies, audit_split
+from hsi_se.evaluation.area import AreaEstimate, estimate_area
+from hsi_se.evaluation.audit import SplitAudit, audit_split
 from hsi_se.evaluation.baselines import SpectralBaseline, evaluate_spectral_baseline
 from hsi_se.evaluation.confidence import (
     Rejection,
     Reliability,
     describe_calibration,
     fit_temperature,
-    is_scaled,
     measure_calibration,
     measure_rejection,
     to_probabilities,
 )
-from hsi_se.evaluation.metrics import Evaluation, evaluate_labels, number_or_none
+from hsi_se.evaluation.metrics import Evaluation, evaluate_labels
 from hsi_se.sampling.splits import Pixels, Split
 from hsi_se.scene.scene import GroundTruth
 
@@ -90,66 +88,6 @@ class Assessment:
             temperature=self.temperature,
             num_val=len(self.audit.split.val),
         )
-
-    def _classes(self) -> list[tuple[int, int, str]]:
-        """Returns the array index, label and name of each class."""
-        pairs = zip(self.evaluation.class_ids, self.evaluation.class_names, strict=True)
-        return [(index, label, name) for index, (label, name) in enumerate(pairs)]
-
-    def values(self) -> dict[str, Any]:
-        """Returns the contents of `report.json`: fractions, counts, and None for undefined values."""
-        baseline = self.spectral_baseline
-        return {
-            **accuracies(self.evaluation),
-            "unsmoothed": None if self.unsmoothed is None else accuracies(self.unsmoothed),
-            **self.audit.values(),
-            "spectral_baseline": {
-                **accuracies(baseline.evaluation),
-                "C": baseline.c,
-                "gamma": baseline.gamma,
-            },
-            "clears_location_floor": self.clears_floor,
-            "verdict": self.verdict,
-            "per_class": [
-                {
-                    "label": label,
-                    "name": name,
-                    "support": int(self.evaluation.support[index]),
-                    "producers_accuracy": number_or_none(self.evaluation.producers_accuracy[index]),
-                    "users_accuracy": number_or_none(self.evaluation.users_accuracy[index]),
-                    "f1": number_or_none(self.evaluation.f1[index]),
-                }
-                for index, label, name in self._classes()
-            ],
-            "confusion_matrix": self.evaluation.confusion.tolist(),
-            "calibration": {
-                "expected_calibration_error": self.calibration.ece,
-                "temperature": self.temperature,
-                "expected_calibration_error_scaled": self.calibration_scaled.ece,
-                "is_scaled": is_scaled(self.temperature),
-                "about": self.about_certainty,
-            },
-            "rejection": [
-                {"coverage": coverage, "overall_accuracy": self.rejection.accuracy_at(coverage)}
-                for coverage in REPORTED_COVERAGES
-            ],
-            "pixel_area_m2": self.area.pixel_area_m2,
-            "area_caveat": AREA_CAVEAT,
-            "area": [
-                {
-                    "label": label,
-                    "name": name,
-                    "mapped_pixels": int(self.area.mapped_pixels[index]),
-                    "adjusted_pixels": number_or_none(self.area.pixels.value[index]),
-                    "margin_95": number_or_none(self.area.pixels.margin[index]),
-                }
-                for index, label, name in self._classes()
-            ],
-            "area_adjusted_accuracy": {
-                "overall_accuracy": number_or_none(self.area.overall_accuracy.value),
-                "margin_95": number_or_none(self.area.overall_accuracy.margin),
-            },
-        }
 
 
 def assess(

@@ -1,14 +1,13 @@
 """Audits a split before training: pixel counts, leakage and location floor."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.config.experiment import Config, PcaReduction
 from hsi_se.evaluation.baselines import evaluate_location_floor
-from hsi_se.evaluation.metrics import Evaluation, number_or_none
+from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.sampling.leakage import Leakage, audit_leakage
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.scene import GroundTruth
@@ -39,24 +38,6 @@ class SplitAudit:
     def class_names(self) -> tuple[str, ...]:
         return self.location_floor.class_names
 
-    def values(self) -> dict[str, Any]:
-        """Returns the audit as JSON values, under the keys used in `report.json`."""
-        totals = self.counts.sum(axis=0).tolist()
-        keys = ("num_train", "num_val", "num_test", "num_buffer")
-        return {
-            **dict(zip(keys, totals, strict=True)),
-            "split_digest": self.split.digest,
-            "leakage": asdict(self.leakage),
-            "location_floor": accuracies(self.location_floor),
-            "split_per_class": [
-                {"label": label, "name": name, **dict(zip(keys, row, strict=True))}
-                for label, name, row in zip(
-                    self.class_ids, self.class_names, self.counts.tolist(), strict=True
-                )
-            ],
-            "notes": list(self.split.notes),
-        }
-
 
 def audit_split(truth: GroundTruth, split: Split, config: Config) -> SplitAudit:
     """Returns the audit of a split for a config's patch size and reduction.
@@ -83,12 +64,3 @@ def audit_split(truth: GroundTruth, split: Split, config: Config) -> SplitAudit:
         location_floor=evaluate_location_floor(truth, split),
         counts=np.stack(counts, axis=1),
     )
-
-
-def accuracies(evaluation: Evaluation) -> dict[str, float | None]:
-    """Returns OA, AA and κ as fractions, under the keys used in `report.json`; κ is None if undefined."""
-    return {
-        "overall_accuracy": evaluation.overall_accuracy,
-        "average_accuracy": evaluation.average_accuracy,
-        "kappa": number_or_none(evaluation.kappa),
-    }

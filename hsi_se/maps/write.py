@@ -134,8 +134,7 @@ def _find_temperature(folder: RunFolder) -> tuple[float, str]:
             "the probabilities are the network's own: the run is not evaluated; "
             f"`hsi-se eval {folder}` fits them a temperature"
         )
-    calibration = folder.read_report()["calibration"]
-    temperature = float(calibration["temperature"])
+    temperature = folder.read_report().calibration.temperature
     if not is_scaled(temperature):
         return temperature, "the probabilities are the network's own: its evaluation could fit no temperature"
     return temperature, f"the probabilities are at temperature {temperature:.2f}, as in {folder.report}"

@@ -1,4 +1,4 @@
-"""The picture of what the gates do: mean excitation of each class over channels, and over the spectrum."""
+"""A figure of what the gates do: mean excitation of each class over channels and over the spectrum."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +16,15 @@ _DPI = 150
 
 
 def save_explanation(explanation: Explanation, path: Path) -> None:
-    """Writes a row of panels for every gate, in the order of the network, and one that compares them.
+    """Writes `explain.png`, the figure of `draw_explanation`."""
+    save_figure(draw_explanation(explanation), path)
 
-    Lines where neighbours are neighbours, in spectral depth or in the spectrum; a row of shades for each
-    class where the order of the channels means nothing.
+
+def draw_explanation(explanation: Explanation) -> Figure:
+    """Draws a row of panels for every gate, in the order of the network, below one that compares them.
+
+    Over spectral depth and over the spectrum, each class is a line. Over channels, whose order means nothing,
+    each class is a row of shades.
     """
     gates = explanation.gates
     cols = 2 if any(gate.spectrum for gate in gates) else 1
@@ -38,7 +43,8 @@ def save_explanation(explanation: Explanation, path: Path) -> None:
         else:
             _draw_shades(axes, explanation, means)
         axes.set_title(
-            f"{gate.point}: {gate.block}; between classes {gate.between_class_std:.3f}", fontsize=9
+            f"{gate.point}: {gate.block}; standard deviation between classes {gate.between_class_std:.3f}",
+            fontsize=9,
         )
         if gate.spectrum is not None:
             axes = figure.add_subplot(grid[row, 1])
@@ -50,7 +56,7 @@ def save_explanation(explanation: Explanation, path: Path) -> None:
     if lines:
         handles, _ = lines[0].get_legend_handles_labels()
         figure.legend(handles=handles, loc="outside right upper", fontsize=7.5, frameon=False, handlelength=3)
-    save_figure(figure, path)
+    return figure
 
 
 def _draw_depths(axes: Axes, explanation: Explanation) -> None:
@@ -62,24 +68,24 @@ def _draw_depths(axes: Axes, explanation: Explanation) -> None:
     axes.set_xticks(places, [gate.point for gate in explanation.gates], fontsize=8)
     axes.set_xlim(-0.7, len(heights) - 0.3)
     axes.set_ylim(0, 1.2 * max(*heights, 1e-6))
-    axes.set_ylabel("std between classes", fontsize=8)
+    axes.set_ylabel("standard deviation\nbetween classes", fontsize=8)
     num_pixels = sum(each.num_pixels for each in explanation.classes)
     axes.set_title(
-        f"{explanation.name} on {explanation.scene}: how much excitation varies between the classes of "
-        f"{num_pixels:,} test pixels",
+        f"{explanation.name} on {explanation.scene}: how much mean excitation differs between classes "
+        f"({num_pixels:,} test pixels)",
         fontsize=10,
     )
     axes.tick_params(axis="y", labelsize=7)
 
 
 def _draw_shades(axes: Axes, explanation: Explanation, rows: NDArray[np.float64]) -> None:
-    """A row a class, a column a channel, in the order of the channels' means."""
+    """Draws one row per class and one column per channel, channels in the order of their means."""
     rows = rows[:, np.argsort(rows.mean(axis=0), kind="stable")]
     image = axes.imshow(rows, aspect="auto", interpolation="nearest", cmap="viridis")
     names = [f"{each.label}  {each.name}" for each in explanation.classes]
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(labelsize=7)
-    axes.set_xlabel("channel, in the order of their means", fontsize=8)
+    axes.set_xlabel("channel, sorted by its mean", fontsize=8)
     bar = axes.figure.colorbar(image, ax=axes, pad=0.01)
     bar.set_label("mean excitation", fontsize=8)
     bar.ax.tick_params(labelsize=7)
@@ -88,7 +94,7 @@ def _draw_shades(axes: Axes, explanation: Explanation, rows: NDArray[np.float64]
 def _draw_lines(
     axes: Axes, explanation: Explanation, positions: Sequence[float], rows: NDArray[np.float64]
 ) -> None:
-    """A line a class, and the mean over the classes in black."""
+    """Draws one line per class, and the mean over the classes in black."""
     dot = "o" if len(positions) == 1 else None
     for place, (each, colour, row) in enumerate(
         zip(explanation.classes, explanation.palette, rows, strict=True)

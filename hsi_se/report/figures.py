@@ -1,4 +1,4 @@
-"""Pictures of a run: the class map with its legend, and the confusion matrix."""
+"""Pictures of a scene with a legend, the class map and the split, and helpers that all figures share."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.text import Text
 
-from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.prediction.class_map import ClassMap
-from hsi_se.report.tables import kappa_text
 from hsi_se.sampling.disjoint import Side, SideMap
 from hsi_se.scene.raster import Colour, Floats
 from hsi_se.scene.scene import UNLABELLED
@@ -28,7 +26,7 @@ def to_hex(colour: Colour) -> str:
 
 
 def save_map(class_map: ClassMap, path: Path, *, title: str) -> None:
-    """Writes the map as a PNG in the class colours, north up as in the file, with a legend beside it."""
+    """Writes the map as a PNG in the class colours, oriented as in the file, with a legend beside it."""
     figure, axes = make_map_figure(*class_map.labels.shape, title=title)
     axes.imshow(class_map.to_rgb(), interpolation="nearest")
     names = {label: f"{label}  {name}" for label, name in class_map.class_names.items()}
@@ -48,7 +46,7 @@ SIDE_COLOURS = {
 
 
 def save_split(sides: SideMap, path: Path, *, title: str) -> None:
-    """Writes the partition map `(rows, cols)` as a PNG: who trains, validates, is tested, or is dropped."""
+    """Writes the partition map `(rows, cols)` as a PNG: training, validation, test and unused pixels."""
     figure, axes = make_map_figure(sides.shape[0], sides.shape[1], title=title)
     colours = ListedColormap([colour for _, colour in SIDE_COLOURS.values()])
     axes.imshow(sides, cmap=colours, vmin=-0.5, vmax=len(Side) - 0.5, interpolation="nearest")
@@ -60,39 +58,8 @@ def save_split(sides: SideMap, path: Path, *, title: str) -> None:
     save_figure(figure, path)
 
 
-def save_confusion(evaluation: Evaluation, path: Path) -> None:
-    """Writes the confusion matrix as a PNG: shade is the share of the true class, numbers are pixels."""
-    size = len(evaluation.class_ids)
-    shares = evaluation.shares
-    side = 2.6 + 0.42 * size
-    figure = Figure(figsize=(side + 0.8, side), dpi=_DPI, layout="constrained")
-    axes = figure.add_subplot()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, col in np.argwhere(evaluation.confusion > 0):
-        colour = "white" if shares[row, col] > 0.5 else "black"
-        axes.text(
-            col, row, evaluation.confusion[row, col], ha="center", va="center", color=colour, fontsize=6.5
-        )
-    labels = [
-        f"{label} {name}" for label, name in zip(evaluation.class_ids, evaluation.class_names, strict=True)
-    ]
-    axes.set_xticks(range(size), labels, rotation=90, fontsize=7)
-    axes.set_yticks(range(size), labels, fontsize=7)
-    axes.set_xlabel("predicted (numbers are test pixels)")
-    axes.set_ylabel("truth")
-    axes.set_title(
-        f"OA {100 * evaluation.overall_accuracy:.2f} %   AA {100 * evaluation.average_accuracy:.2f} %   "
-        f"κ {kappa_text(evaluation.kappa)}",
-        fontsize=10,
-    )
-    bar = figure.colorbar(image, ax=axes, shrink=0.7)
-    bar.set_label("share of the true class", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
-    save_figure(figure, path)
-
-
 def make_map_figure(rows: int, cols: int, *, title: str) -> tuple[Figure, Axes]:
-    """A figure in the shape of a scene, with room for a legend on the right."""
+    """Returns a figure in the shape of a scene, with room for a legend on the right."""
     scale = _SHORTER_SIDE_INCHES / min(rows, cols)
     width, height = min(cols * scale, 12), min(rows * scale, 12)
     figure = Figure(figsize=(width + _LEGEND_INCHES, height + 0.5), dpi=_DPI, layout="constrained")
@@ -105,7 +72,7 @@ def make_map_figure(rows: int, cols: int, *, title: str) -> tuple[Figure, Axes]:
 
 
 def _put_legend(axes: Axes, entries: Sequence[tuple[str, str]]) -> None:
-    """Names with their colours, beside the map from its upper edge down: a long title may stand above it."""
+    """Puts names and colours beside the map, from its upper edge down, so that a long title fits above."""
     axes.legend(
         handles=[
             Patch(facecolor=colour, edgecolor="0.4", linewidth=0.5, label=name) for name, colour in entries
@@ -123,10 +90,10 @@ _LIGHTEST = 0.3  # relative luminance of a line on white: a contrast of 3:1, WCA
 
 
 def style_class_line(place: int, colour: Colour) -> tuple[Floats, tuple[float, ...]]:
-    """Returns what a class's line on white has: its colour, darkened until it is seen, and dashes.
+    """Returns the colour and dashes of a class's line on white; light colours are darkened to be visible.
 
-    The dashes go by the class's place and tell apart what colour-blind readers cannot, and what
-    darkening has made alike.
+    The dashes depend on the class's position. They distinguish classes whose colours look alike to
+    colour-blind readers, or have become alike by darkening.
     """
     linear = (np.array(colour) / 255) ** 2.2
     luminance = float(linear @ (0.2126, 0.7152, 0.0722))
@@ -135,7 +102,7 @@ def style_class_line(place: int, colour: Colour) -> tuple[Floats, tuple[float, .
 
 
 def keep_dollars(figure: Figure) -> None:
-    """Names may hold dollars, between which matplotlib sets mathematics; ticks of powers need that."""
+    """Prints dollar signs in names as they are; matplotlib sets mathematics only in the ticks of log axes."""
     axes = [axis for each in figure.axes for axis in (each.xaxis, each.yaxis)]
     powers = {
         tick for axis in axes if axis.get_scale() == "log" for tick in axis.get_ticklabels(which="both")

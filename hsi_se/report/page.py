@@ -1,16 +1,14 @@
-"""The page of one run: a single HTML file that needs no network, from what lies in the run folder."""
+"""The page of one run: a single HTML file that works offline, made from the run folder alone."""
 
 import base64
 import io
 import json
 import shlex
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from hsi_se.config.yaml_file import dump_config
@@ -21,20 +19,20 @@ from hsi_se.report.explorer import Explorer
 from hsi_se.report.figures import SIDE_COLOURS, to_hex
 from hsi_se.report.palette import make_distinct_palette
 from hsi_se.report.scene_figures import split_at_gaps
-from hsi_se.report.tables import describe_leakage, list_class_rows, percent, render_template
+from hsi_se.report.tables import describe_leakage, kappa_text, list_class_rows, percent, render_template
 from hsi_se.runs.bundle import Arrays, BundleFacts
 from hsi_se.runs.explanation import Explanation, GateExplanation
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import RunRecord
+from hsi_se.runs.report import RunReport
 from hsi_se.sampling.disjoint import Side
-from hsi_se.sampling.leakage import Leakage
 from hsi_se.scene.raster import Floats
 from hsi_se.system.files import replacing
 
 
 @dataclass(frozen=True)
 class PageClass:
-    """One class on the page: how it is called and coloured, and how many pixels are called so."""
+    """One class on the page: its name, its two colours, and how many pixels are predicted as it."""
 
     label: int
     name: str
@@ -45,7 +43,7 @@ class PageClass:
 
 @dataclass(frozen=True)
 class GatePicture:
-    """A gate's mean excitations as a picture: a row a class, a column a channel; `low` is dark."""
+    """A gate's mean excitations as a picture: one row per class, one column per channel; `low` is dark."""
 
     gate: GateExplanation
     source: str
@@ -56,12 +54,12 @@ class GatePicture:
 
 @dataclass(frozen=True, eq=False)
 class RunFiles:
-    """What a run folder holds for its page and its figures, read once."""
+    """Everything that the page and the figures of a run are made from."""
 
     folder: RunFolder
     record: RunRecord
     facts: BundleFacts
-    report: Mapping[str, Any]
+    report: RunReport
     explorer: Explorer
     explanation: Explanation | None = None
 
@@ -75,34 +73,28 @@ class RunFiles:
 
     @property
     def evaluation(self) -> Evaluation:
-        return Evaluation(
-            np.array(self.report["confusion_matrix"], dtype=np.int64),
-            self.facts.class_ids,
-            self.facts.class_names,
-        )
+        return self.report.evaluation
 
     @property
     def positions(self) -> Floats:
-        """`(bands,)` wavelengths, or the numbers of the bands where they are unknown."""
+        """`(bands,)` wavelengths in nm, or band numbers where the wavelengths are unknown."""
         known = self.facts.wavelengths_nm
         return np.arange(1.0, self.explorer.spectra.shape[2] + 1) if known is None else np.array(known)
-
-    @property
-    def is_scaled(self) -> bool:
-        return bool(self.report["calibration"]["is_scaled"])
 
     @property
     def rejection(self) -> Rejection:
         return Rejection(*self.explorer.rejection).steady
 
     def list_reliability(self) -> list[tuple[str, Floats, Floats]]:
-        """The curves of the reliability diagram: name, confidence and accuracy of the bins with pixels."""
+        """Returns the curves of the reliability diagram: name, confidence and accuracy of non-empty bins."""
         curves = [("as trained, not calibrated", self.explorer.calibration)]
-        if self.is_scaled:
-            temperature = self.report["calibration"]["temperature"]
+        if self.report.calibration.is_scaled:
             curves = [
                 ("as trained", self.explorer.calibration),
-                (f"at temperature {temperature:.2f}", self.explorer.calibration_scaled),
+                (
+                    f"at temperature {self.report.calibration.temperature:.2f}",
+                    self.explorer.calibration_scaled,
+                ),
             ]
         return [
             (name, confidence[count > 0], accuracy[count > 0])
@@ -123,10 +115,10 @@ class RunFiles:
 
 
 def write_page(folder: RunFolder) -> None:
-    """Writes `report.html` into an evaluated run.
+    """Writes `report.html` into the folder of an evaluated run.
 
     Raises:
-        RunError: the run is not evaluated, or a file of it cannot be read.
+        RunError: the run has not been evaluated, or one of its files cannot be read.
     """
     text = render_page(RunFiles.read(folder))
     with replacing(folder.page) as draft:
@@ -168,7 +160,8 @@ def render_page(run: RunFiles) -> str:
     }
     return render_template(
         "report.html",
-        run=run,
+        every=explorer.every,
+        explanation=run.explanation,
         record=record,
         report=report,
         evaluation=evaluation,
@@ -180,13 +173,14 @@ def render_page(run: RunFiles) -> str:
         aspect=f"{explorer.truth.shape[1]} / {explorer.truth.shape[0]}",
         rows=_list_rows(run),
         shares=evaluation.shares,
-        leakage_sentence=describe_leakage(Leakage(**report["leakage"])),
+        leakage_sentence=describe_leakage(report.leakage),
         training=_chart_training(record),
         gates=[] if run.explanation is None else [_draw_gate(gate) for gate in run.explanation.gates],
         confidence=_chart_confidence(run),
         config=dump_config(run.folder.read_config()),
         command=reproduce(run),
         percent=percent,
+        kappa_text=kappa_text,
         facts=json.dumps(facts, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
         maps=pack(maps),
         spectra=pack(spectra),
@@ -194,7 +188,7 @@ def render_page(run: RunFiles) -> str:
 
 
 def reproduce(run: RunFiles) -> str:
-    """Returns the commands that train and evaluate the same run again, into a new folder."""
+    """Returns the commands that train and evaluate the same run again in a new folder."""
     again = f"{run.folder}-again"
     data = [] if run.record.data is None else ["--data", run.record.data]
     train = ["hsi-se", "train", str(run.folder.config), *data, "--out", again]
@@ -202,9 +196,9 @@ def reproduce(run: RunFiles) -> str:
 
 
 def pack(arrays: Arrays) -> str:
-    """Returns arrays of 8 and 16 bits as text: base64 of a zlib stream of their bytes, one after the other.
+    """Returns 8-bit and 16-bit arrays as text: their bytes, one array after the other, in zlib and base64.
 
-    Of 16-bit numbers all high bytes come first, then all low ones, which deflates better.
+    Of an array of 16-bit numbers all high bytes come first and then all low bytes, which compresses better.
     """
     return base64.b64encode(zlib.compress(b"".join(map(_to_bytes, arrays.values())), 9)).decode("ascii")
 
@@ -221,33 +215,35 @@ def _describe_arrays(arrays: Arrays) -> list[dict[str, Any]]:
     ]
 
 
-def _list_headline(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """What stands at the top in large type: a name, its value, and what it is."""
-    floor, baseline = report["location_floor"], report["spectral_baseline"]
-    leaking = report["leakage"]["test_patches_with_train_pixels"]
-    kappa = "–" if report["kappa"] is None else f"{report['kappa']:.4f}"
+def _list_headline(report: RunReport) -> list[tuple[str, str, str]]:
+    """Returns the numbers at the top of the page: name, value, and an explanation."""
+    floor, baseline = report.location_floor, report.spectral_baseline
     return [
-        ("OA", f"{percent(report['overall_accuracy'])} %", "of the test pixels are called by their class"),
-        ("AA", f"{percent(report['average_accuracy'])} %", "mean producer's accuracy of the classes"),
-        ("κ", kappa, "Cohen's kappa"),
-        ("location floor", f"{percent(floor['overall_accuracy'])} %", "OA from row and column alone"),
-        ("spectral baseline", f"{percent(baseline['overall_accuracy'])} %", "OA of a support vector machine"),
+        ("OA", f"{percent(report.overall_accuracy)} %", "fraction of test pixels classified correctly"),
+        ("AA", f"{percent(report.average_accuracy)} %", "mean producer's accuracy of the classes"),
+        ("κ", kappa_text(report.kappa), "Cohen's kappa"),
+        ("location floor", f"{percent(floor.overall_accuracy)} %", "OA from row and column alone"),
+        (
+            "spectral baseline",
+            f"{percent(baseline.overall_accuracy)} %",
+            "OA of a support vector machine on single pixels",
+        ),
         (
             "test patches with training pixels",
-            f"{100 * leaking:.1f} %",
-            "how much of the test the training side has seen",
+            f"{100 * report.leakage.test_patches_with_train_pixels:.1f} %",
+            "fraction of test patches that contain at least one training or validation pixel",
         ),
     ]
 
 
 def _list_rows(run: RunFiles) -> list[dict[str, Any]]:
-    """The per-class table: the accuracies, the floor's, and the pixels of each side."""
+    """Returns the rows of the per-class table: accuracies, the floor's accuracy, and pixel counts."""
     return [
-        {**vars(row), "floor": floor, "num_train": split["num_train"] + split["num_val"]}
+        {**vars(row), "floor": floor, "num_train": split.num_train, "num_val": split.num_val}
         for row, floor, split in zip(
             list_class_rows(run.evaluation),
             run.explorer.floor_producers.tolist(),
-            run.report["split_per_class"],
+            run.report.split_per_class,
             strict=True,
         )
     ]
@@ -276,19 +272,19 @@ def _chart_training(record: RunRecord) -> list[Chart]:
 
 def _chart_confidence(run: RunFiles) -> list[Chart]:
     ends = np.array([0.0, 1.0])
-    curves = [Line("as accurate as confident", ends, ends, is_reference=True)]
+    curves = [Line("perfectly calibrated", ends, ends, is_reference=True)]
     curves += [Line(*curve) for curve in run.list_reliability()]
     reliability = draw_lines(
         "Reliability", curves, x=_percent_axis("confidence"), y=_percent_axis("accuracy")
     )
     shown = run.rejection
     rejection = draw_lines(
-        "When the least certain pixels are rejected",
+        "Accuracy after rejecting the least certain pixels",
         [
             Line("all test pixels", ends, np.full(2, shown.accuracy[-1]), is_reference=True),
             Line("pixels kept", shown.coverage, shown.accuracy),
         ],
-        x=_percent_axis("test pixels kept, the most certain first"),
+        x=_percent_axis("test pixels kept, most certain first"),
         y=_percent_axis("accuracy", find_lower_end(shown.accuracy)),
     )
     return [reliability, rejection]
@@ -296,6 +292,8 @@ def _chart_confidence(run: RunFiles) -> list[Chart]:
 
 def _draw_gate(gate: GateExplanation) -> GatePicture:
     values = np.array(gate.mean_excitation)  # (C, channels)
+    from matplotlib.image import imsave  # most pages have no gates, and matplotlib is slow to load
+
     low, high = float(values.min()), float(values.max())
     file = io.BytesIO()
     imsave(file, values, vmin=low, vmax=max(high, low + 1e-6), cmap="viridis", format="png")
@@ -312,5 +310,5 @@ def _name_band(run: RunFiles, band: int) -> str:
 
 
 def _to_json(values: Floats) -> list[Any]:
-    """Six digits of each: more than a picture shows."""
+    """Returns nested lists of numbers with six digits, which is more than a picture shows."""
     return [_to_json(row) for row in values] if values.ndim > 1 else [float(f"{v:.6g}") for v in values]

@@ -1,6 +1,10 @@
-"""Figures of a run for a paper: one column wide, readable at that width, from the run folder alone."""
+"""Figures of a run, drawn from its folder alone.
 
-from collections.abc import Callable
+Each fits one column of a journal and is readable at that width; only the gates take as much room as their
+panels need.
+"""
+
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +17,17 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from hsi_se.errors import RunError
+from hsi_se.evaluation.confidence import Rejection
 from hsi_se.report.charts import find_lower_end
-from hsi_se.report.figures import keep_dollars
+from hsi_se.report.explanation_figure import draw_explanation
+from hsi_se.report.figures import SIDE_COLOURS, keep_dollars, to_hex
 from hsi_se.report.page import RunFiles
+from hsi_se.report.tables import percent
+from hsi_se.scene.scene import UNLABELLED
 from hsi_se.system.files import replacing
 
 FORMATS = ("pdf", "svg", "png")
-COLUMN_INCHES = 3.5  # of the journals of the field
+COLUMN_INCHES = 3.5  # as in the journals of the field
 SMALLEST_PT = 7.0
 _DPI = 600
 _STYLE: dict[Any, Any] = {
@@ -28,14 +36,14 @@ _STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.2, "grid.linewidth": 0.4, "grid.color": "0.88", "axes.axisbelow": True,
     "pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "hsi-se",
 }  # fmt: skip
-_FIRST, _SECOND = "#0a5699", "#b34700"  # told apart by every reader, and by their dashes in grey
+_FIRST, _SECOND = "#0a5699", "#b34700"  # distinct with any colour vision, and by their dashes in grey
 
 
 def parse_format(name: str) -> str:
-    """Returns the format of a name.
+    """Returns the name of a file format.
 
     Raises:
-        RunError: there is none.
+        RunError: figures are not written in this format.
     """
     if name not in FORMATS:
         raise RunError(f"--figures {name}: choose from {', '.join(FORMATS)}")
@@ -47,15 +55,21 @@ def write_figures(run: RunFiles, *, file_format: str) -> list[Path]:
     figures: dict[str, Callable[[RunFiles], Figure]] = {
         "map": lambda each: _draw_map(each, each.explorer.prediction),
         "truth": lambda each: _draw_map(each, each.explorer.truth),
+        "map_labelled": lambda each: _draw_map(
+            each, np.where(each.explorer.truth > 0, each.explorer.prediction, 0)
+        ),
+        "split": _draw_split,
         "confusion": _draw_confusion,
         "reliability": _draw_reliability,
         "rejection": _draw_rejection,
     }
     if run.record.history:
         figures["training"] = _draw_training
+    if (explanation := run.explanation) is not None:
+        figures["gates"] = lambda _: draw_explanation(explanation)
     written = []
     for name, draw in figures.items():
-        path = run.folder.paper_figures / f"{name}.{file_format}"
+        path = run.folder.figures / f"{name}.{file_format}"
         with matplotlib.rc_context(_STYLE):
             figure = draw(run)
             keep_dollars(figure)
@@ -71,34 +85,52 @@ def _make(height: float) -> Figure:
 
 
 def _draw_map(run: RunFiles, places: NDArray[np.uint16]) -> Figure:
-    """The map above the names of its classes, two a line."""
-    facts = run.facts
-    rows, cols = places.shape
-    colours = np.array(
-        [facts.palette[0], *(facts.palette[label] for label in facts.class_ids)], dtype=np.uint8
+    """Draws classes `(rows, cols)`, numbered as in `Explorer`, above the names of those present."""
+    colours = [to_hex(run.facts.palette[label]) for label in (UNLABELLED, *run.facts.class_ids)]
+    names = ("unlabelled", *run.facts.class_names)
+    return _draw_picture(
+        places, {place: (names[place], colours[place]) for place in np.unique(places).tolist()}
     )
-    present = np.unique(places).tolist()
-    num_lines = -(-len(present) // 2)
-    map_inches = min(COLUMN_INCHES * rows / cols, 5.0)
-    figure = _make(map_inches + 0.15 * num_lines + 0.1)
+
+
+def _draw_split(run: RunFiles) -> Figure:
+    sides = run.explorer.sides
+    counts = np.bincount(sides.ravel(), minlength=len(SIDE_COLOURS))
+    return _draw_picture(
+        sides,
+        {
+            side: (f"{name}: {counts[side]:,}", colour)
+            for side, (name, colour) in SIDE_COLOURS.items()
+            if counts[side]
+        },
+    )
+
+
+def _draw_picture(places: NDArray[np.integer], entries: Mapping[int, tuple[str, str]]) -> Figure:
+    """Draws a map `(rows, cols)` above the name and the colour of each value in it, two in a line."""
+    rows, cols = places.shape
+    num_lines = -(-len(entries) // 2)
+    figure = _make(min(COLUMN_INCHES * rows / cols, 5.0) + 0.15 * num_lines + 0.1)
     axes = figure.add_subplot()
-    axes.imshow(colours[places], interpolation="nearest")
+    lookup = np.zeros((max(entries) + 1, 3), dtype=np.uint8)
+    for place, (_, colour) in entries.items():
+        lookup[place] = tuple(bytes.fromhex(colour.removeprefix("#")))
+    axes.imshow(lookup[places], interpolation="nearest")
     axes.set_axis_off()
     handles = [
-        Patch(facecolor=colours[place] / 255, edgecolor="0.4", linewidth=0.4, label=_name(run, place))
-        for place in present
+        Patch(facecolor=colour, edgecolor="0.4", linewidth=0.4, label=_shorten(name))
+        for name, colour in entries.values()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, handlelength=1.0, columnspacing=1.0)
     return figure
 
 
-def _name(run: RunFiles, place: int) -> str:
-    name = run.facts.class_names[place - 1] if place else "unlabelled"
+def _shorten(name: str) -> str:
     return name if len(name) <= 22 else f"{name[:21]}…"
 
 
 def _draw_confusion(run: RunFiles) -> Figure:
-    """Shares of the true class as shades; with numbers while there is room for them at 7 pt."""
+    """Draws fractions of the true class as shades, with counts if they fit at 7 pt."""
     evaluation = run.evaluation
     size = len(evaluation.class_ids)
     shares = evaluation.shares
@@ -115,7 +147,7 @@ def _draw_confusion(run: RunFiles) -> Figure:
             text = str(evaluation.confusion[row, col])
             axes.text(col, row, text, ha="center", va="center", color=colour, fontsize=SMALLEST_PT)
     bar = figure.colorbar(image, cax=axes.inset_axes((1.05, 0, 0.05, 1)))  # as high as the matrix
-    bar.set_label("share of the true class")
+    bar.set_label("fraction of the true class")
     return figure
 
 
@@ -146,10 +178,14 @@ def _draw_training(run: RunFiles) -> Figure:
 def _draw_reliability(run: RunFiles) -> Figure:
     figure = _make(2.6)
     axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":", label="as accurate as confident")
+    axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":", label="perfectly calibrated")
     styles = ((_FIRST, "-"), (_SECOND, "--"))
-    for (name, confidence, accuracy), (colour, dash) in zip(run.list_reliability(), styles, strict=False):
-        axes.plot(confidence, accuracy, color=colour, linestyle=dash, marker="o", markersize=2.5, label=name)
+    found = run.report.calibration
+    errors = (found.expected_calibration_error, found.expected_calibration_error_scaled)
+    curves = run.list_reliability()
+    for (name, confidence, accuracy), error, (colour, dash) in zip(curves, errors, styles, strict=False):
+        label = f"{name}: ECE {percent(error)} %"
+        axes.plot(confidence, accuracy, color=colour, linestyle=dash, marker="o", markersize=2.5, label=label)
     _finish(axes, "confidence", "accuracy")
     return figure
 
@@ -158,11 +194,14 @@ def _draw_rejection(run: RunFiles) -> Figure:
     shown = run.rejection
     figure = _make(2.3)
     axes = figure.add_subplot()
-    axes.plot(shown.coverage, shown.accuracy, color=_FIRST, label="pixels kept")
-    axes.axhline(shown.accuracy[-1], color="0.4", linewidth=0.8, linestyle=":", label="all test pixels")
+    dot = "o" if len(shown.coverage) < 30 else None
+    area = f"area under the risk-coverage curve {Rejection(*run.explorer.rejection).aurc:.4f}"
+    axes.plot(shown.coverage, shown.accuracy, color=_FIRST, marker=dot, markersize=2.5, label=area)
+    of_all = f"all test pixels: {percent(shown.accuracy[-1])} %"
+    axes.axhline(shown.accuracy[-1], color="0.4", linewidth=0.8, linestyle=":", label=of_all)
     lower = find_lower_end(shown.accuracy)
     axes.set_ylim(lower, 1 + 0.03 * (1 - lower))
-    _finish(axes, "test pixels kept, the most certain first", "accuracy")
+    _finish(axes, "test pixels kept, most certain first", "accuracy")
     return figure
 
 

@@ -11,11 +11,11 @@ from hsi_se.report.figures import make_map_figure, save_figure, style_class_line
 from hsi_se.scene.raster import Colour, Floats
 
 _DPI = 150
-_GAP = 3.0  # times the usual step: a wider one is where bands were left out
+_GAP = 3.0  # times the median step: where the wavelengths step further, bands were left out
 
 
 def save_quick_look(picture: NDArray[np.uint8], path: Path, *, title: str) -> None:
-    """Writes a picture `(rows, cols, 3)` as a PNG with its rows and columns counted."""
+    """Writes a picture `(rows, cols, 3)` as a PNG with row and column axes."""
     figure, axes = make_map_figure(picture.shape[0], picture.shape[1], title=title)
     axes.imshow(picture, interpolation="nearest")
     save_figure(figure, path)
@@ -31,11 +31,11 @@ def save_spectra(
     wavelengths_nm: Floats | None,
     title: str,
 ) -> None:
-    """Writes the mean spectrum of each class, and one standard deviation around it, as a PNG.
+    """Writes the mean spectrum of each class as a PNG, in a band of one standard deviation.
 
     Args:
         means, deviations: `(C, bands)`, in the order of `names`.
-        path: the picture.
+        path: the file to write.
         names: the C classes by label.
         palette: by label.
         wavelengths_nm: `(bands,)`; band numbers are shown where it is unknown.
@@ -64,7 +64,7 @@ def save_spectra(
 
 
 def split_at_gaps(positions: Floats) -> list[NDArray[np.intp]]:
-    """Returns the bands in ascending order of wavelength `(bands,)`, parted where some were left out."""
+    """Returns the bands in ascending order of wavelength `(bands,)`, split where bands were left out."""
     order = np.argsort(positions, kind="stable")
     steps = np.diff(positions[order])
     gaps = np.flatnonzero(steps > _GAP * np.median(steps)) + 1 if len(steps) else np.array([], dtype=np.intp)

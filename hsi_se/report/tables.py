@@ -1,4 +1,4 @@
-"""Tables of accuracies, as values for a screen and as Markdown."""
+"""Tables of accuracies: their rows, the numbers in them as text, and `report.md`."""
 
 import math
 from dataclasses import dataclass
@@ -11,13 +11,14 @@ from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.evaluation.statistics import Summary
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import RunRecord
+from hsi_se.runs.report import LeakageReport
 from hsi_se.runs.series import SeriesFolder, SeriesReport
 from hsi_se.sampling.leakage import Leakage
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class of the per-class table; accuracies are fractions."""
+    """One row of the per-class table; accuracies are fractions."""
 
     label: int
     name: str
@@ -29,7 +30,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class AccuracyRow:
-    """One method on the test pixels."""
+    """The accuracies of one method on the test pixels."""
 
     name: str
     evaluation: Evaluation
@@ -51,7 +52,7 @@ def list_class_rows(evaluation: Evaluation) -> list[ClassRow]:
 
 
 def list_accuracy_rows(assessment: Assessment) -> list[AccuracyRow]:
-    """The network, with and without smoothing, and the two that it must beat."""
+    """Returns the network, with and without smoothing, and the two baselines it must beat."""
     unsmoothed = assessment.unsmoothed
     return [
         AccuracyRow("network", assessment.evaluation),
@@ -62,50 +63,53 @@ def list_accuracy_rows(assessment: Assessment) -> list[AccuracyRow]:
 
 
 def percent(fraction: float) -> str:
-    """`0.98765` as `98.77`; a dash for what cannot be computed."""
+    """Returns `0.98765` as `98.77`; a dash for a value that cannot be computed."""
     return "–" if math.isnan(fraction) else f"{100 * fraction:.2f}"
 
 
 def clock(seconds: float) -> str:
-    """`3725` as `1:02:05`; hours go on beyond a day."""
+    """Returns `3725` as `1:02:05`; a day is 24:00:00."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
-def kappa_text(kappa: float) -> str:
-    """`0.98765` as `0.9877`; a dash where one class alone leaves nothing to agree on."""
-    return "–" if math.isnan(kappa) else f"{kappa:.4f}"
+def kappa_text(kappa: float | None) -> str:
+    """Returns `0.98765` as `0.9877`; a dash if kappa cannot be computed (a single class)."""
+    return "–" if kappa is None or math.isnan(kappa) else f"{kappa:.4f}"
 
 
 def pixels(count: float) -> str:
-    """A number of pixels that need not be whole; a dash for what cannot be computed."""
+    """Returns a number of pixels, rounded; a dash for a value that cannot be computed."""
     return "–" if math.isnan(count) else f"{count:,.0f}"
 
 
 def hectares(area: float) -> str:
-    """Four digits, and whole numbers from 1,000; a dash for what cannot be computed."""
+    """Returns four digits, whole numbers from 1,000; a dash for a value that cannot be computed."""
     return "–" if math.isnan(area) else f"{area:,.0f}" if area >= 1000 else f"{area:.4g}"
 
 
-def describe_leakage(leakage: Leakage) -> str:
-    """The audit of a split in one sentence or two."""
-    size = leakage.patch_size
+def describe_leakage(leakage: Leakage | LeakageReport) -> str:
+    """Returns the leakage of a split in two sentences.
+
+    Validation pixels count as training pixels here: they choose the epoch.
+    """
+    size, distance = leakage.patch_size, leakage.min_distance
     return (
-        f"At patches of {size} × {size}, {percent(leakage.test_patches_with_train_pixels)} % of the test "
-        f"patches hold pixels of the training side, {leakage.mean_train_pixels_per_test_patch:.1f} on "
-        f"average; the nearest pixels of the two sides are {leakage.min_distance} apart. "
-        f"The reduction has {'seen' if leakage.reduction_saw_test else 'not seen'} the test pixels."
+        f"With {size} × {size} patches, {percent(leakage.test_patches_with_train_pixels)} % of test patches "
+        f"contain training pixels ({leakage.mean_train_pixels_per_test_patch:.1f} on average); the closest "
+        f"training and test pixels are {distance} pixel{'s' if distance != 1 else ''} apart. The reduction "
+        f"was {'fitted on test pixels too' if leakage.reduction_saw_test else 'not fitted on test pixels'}."
     )
 
 
 def describe_summary(summary: Summary) -> str:
-    """`98.70 ± 0.21 [98.55, 98.85]`: mean, sample standard deviation and 95 % interval, in per cent."""
+    """Returns mean ± sample standard deviation [95 % interval] in percent: `98.70 ± 0.21 [98.55, 98.85]`."""
     text = f"{percent(summary.mean)} ± {percent(summary.std)}"
     return text if math.isnan(summary.low) else f"{text} [{percent(summary.low)}, {percent(summary.high)}]"
 
 
 def list_series_rows(report: SeriesReport) -> list[tuple[str, str, str, str]]:
-    """Name, OA, AA, κ of the network and of the two that it must beat; κ is a hundredfold too."""
+    """Returns name, OA, AA and 100 κ of the network and of the two baselines it must beat."""
     rows = []
     for name, part in (
         ("network", ""),
@@ -137,7 +141,7 @@ def render_series(report: SeriesReport, series: SeriesFolder) -> str:
 
 
 def render_template(template: str, **values: object) -> str:
-    """Returns a template with its values; in HTML and SVG, text is escaped."""
+    """Returns a template filled with values; text is escaped in HTML and SVG."""
     environment = Environment(
         loader=PackageLoader("hsi_se.report"),
         undefined=StrictUndefined,
@@ -149,7 +153,7 @@ def render_template(template: str, **values: object) -> str:
 
 
 def render_report(assessment: Assessment, record: RunRecord, run: RunFolder) -> str:
-    """Returns `report.md`, whose pictures lie beside it in the run folder."""
+    """Returns `report.md`; its map lies beside it in the run folder."""
     return render_template(
         "report.md",
         assessment=assessment,
@@ -172,12 +176,12 @@ def render_report(assessment: Assessment, record: RunRecord, run: RunFolder) -> 
 
 
 def points(fraction: float | None) -> str:
-    """A difference of fractions as `+0.05` or `−0.11`, in points; a dash where there is none."""
+    """Returns a difference of fractions in percentage points, `+0.05` or `−0.11`; a dash for None."""
     return signed(None if fraction is None else 100 * fraction)
 
 
 def signed(value: float | None) -> str:
-    """`+0.05` or `−0.11`; a dash where there is none."""
+    """Returns `+0.05` or `−0.11`; a dash for None."""
     if value is None:
         return "–"
     text = f"{value:+.2f}"

@@ -4,12 +4,11 @@ This is the only module that knows the names of the files in `runs/`. Weights an
 safetensors, everything else is JSON or YAML; nothing that is read back can run code.
 """
 
-import json
 import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +19,11 @@ from safetensors.numpy import load_file, save
 from hsi_se.config.experiment import Config
 from hsi_se.config.yaml_file import dump_config, load_config
 from hsi_se.errors import RunError
-from hsi_se.evaluation.assessment import Assessment
 from hsi_se.progress import EpochRecord
 from hsi_se.runs.bundle import Arrays, BundleFacts, ModelBundle
 from hsi_se.runs.explanation import Explanation
 from hsi_se.runs.records import MappingCost, RunRecord, RunStart
+from hsi_se.runs.report import RunReport
 from hsi_se.sampling.reduction import Reduction
 from hsi_se.sampling.splits import Split
 from hsi_se.system.files import replacing, write_durably
@@ -35,7 +34,7 @@ _LEVELS_OF_RUNS = ("*", "runs/*/*", "runs/*/*/*")
 # What commands write into a run folder besides the files that it has names for.
 _ALSO_WRITTEN = re.compile(
     r"checkpoints/[^/]+\.safetensors"
-    r"|figures/(map|truth|confusion|reliability|rejection|training)\.(pdf|svg|png)"
+    r"|figures/(map|truth|map_labelled|split|confusion|reliability|rejection|training|gates)\.(pdf|svg|png)"
     r"|map(-[^/]*)?/((map|probabilities|entropy)\.[^/]+|\.unfinished/[^/]+)"
     r"|model\.(onnx|pt2)"
     r"|(.*/)?\.(lock|[^/]+\.draft|[^/]+\.\d+(\.\w+)?)"  # of a process that was killed
@@ -63,15 +62,10 @@ class RunFolder:
         self.mapping_cost = self.path / "mapping_cost.json"
         self.explanation = self.path / "explain.json"
         self.explanation_figure = self.path / "explain.png"
-        self.confusion_figure = self.path / "confusion.png"
         self.map_figure = self.path / "map.png"
-        self.labelled_map_figure = self.path / "map_labelled.png"
-        self.split_figure = self.path / "split.png"
-        self.reliability_figure = self.path / "reliability.png"
-        self.rejection_figure = self.path / "rejection.png"
         self.explorer = self.path / "explorer.safetensors"
         self.page = self.path / "report.html"
-        self.paper_figures = self.path / "figures"
+        self.figures = self.path / "figures"  # a folder, of `hsi-se report --figures`
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -190,23 +184,17 @@ class RunFolder:
         write_durably(self.bundle_facts, bundle.facts.model_dump_json(indent=2).encode())
         write_durably(self.record, record.model_dump_json(indent=2).encode())
 
-    def read_report(self) -> dict[str, Any]:
-        """Returns what `report.json` holds.
+    def read_report(self) -> RunReport:
+        """Returns the report of an evaluated run.
 
         Raises:
             RunError: the run has not been evaluated, or its report cannot be read.
         """
-        try:
-            report: dict[str, Any] = json.loads(self.report.read_text(encoding="utf-8"))
-            report["overall_accuracy"], report["confusion_matrix"], report["verdict"]
-            float(report["calibration"]["temperature"])
-        except FileNotFoundError:
+        if not self.report.is_file():
             raise RunError(
                 f"{self}: is not evaluated yet ({self.report.name} is missing); {self._to_evaluate}"
-            ) from None
-        except (ValueError, KeyError, TypeError):
-            raise RunError(f"{self.report}: not what this version writes; {self._to_evaluate}") from None
-        return report
+            )
+        return _parse(RunReport, self.report, remedy=self._to_evaluate)
 
     def read_explanation(self) -> Explanation:
         return _parse(Explanation, self.explanation)
@@ -227,8 +215,8 @@ class RunFolder:
         with replacing(self.explorer) as draft:
             _write_arrays(draft, arrays)
 
-    def write_report(self, assessment: Assessment, record: RunRecord, *, text: str) -> None:
-        values = json.dumps(report_values(assessment, record), indent=2, ensure_ascii=False, allow_nan=False)
+    def write_report(self, report: RunReport, *, text: str) -> None:
+        values = report.model_dump_json(indent=2, by_alias=True)
         for path, content in ((self.report_text, text), (self.report, values + "\n")):
             with replacing(path) as draft:
                 draft.write_text(content, encoding="utf-8")
@@ -259,36 +247,21 @@ class RunFolder:
         return all(path.is_file() for path in (self.report, self.predictions, self.mapping_cost))
 
 
-def report_values(assessment: Assessment, record: RunRecord) -> dict[str, Any]:
-    """Returns what `report.json` holds: fractions, counts, and null for what cannot be computed."""
-    return {
-        **assessment.values(),
-        "scene": record.scene,
-        "seed": record.seed,
-        "config_digest": record.config_digest,
-        "scene_digest": record.scene_digest,
-        "notes": list(record.notes),
-        "num_parameters": record.num_parameters,
-        "macs_per_patch": record.macs_per_patch,
-        "training_s": record.training_s,
-    }
-
-
-def _parse(kind: type[Model], path: Path) -> Model:
+def _parse(kind: type[Model], path: Path, *, remedy: str = "train again") -> Model:
     try:
         text = path.read_bytes()
     except FileNotFoundError:
-        raise RunError(f"{path}: missing from the run folder; train again") from None
-    return _parse_text(kind, text, path=path)
+        raise RunError(f"{path}: missing from the run folder; {remedy}") from None
+    return _parse_text(kind, text, path=path, remedy=remedy)
 
 
-def _parse_text(kind: type[Model], text: bytes, *, path: Path) -> Model:
+def _parse_text(kind: type[Model], text: bytes, *, path: Path, remedy: str = "train again") -> Model:
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         problem = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
-        raise RunError(f"{path}: not what this version writes ({problem}); train again") from None
+        raise RunError(f"{path}: not what this version writes ({problem}); {remedy}") from None
 
 
 def _write_arrays(path: Path, arrays: Arrays) -> None:

@@ -129,8 +129,10 @@ def summarize_series(series: SeriesFolder) -> SeriesReport:
     runs = series.list_runs()
     reports = [run.read_report() for run in runs]
     accuracy_names = ("overall_accuracy", "average_accuracy", "kappa")
-    summaries = {name: _summarize(name, [report[name] for report in reports]) for name in accuracy_names}
-    smoothed = [("unsmoothed", accuracy_names)] if reports[0]["unsmoothed"] is not None else []
+    summaries = {
+        name: _summarize(name, [getattr(report, name) for report in reports]) for name in accuracy_names
+    }
+    smoothed = [("unsmoothed", accuracy_names)] if reports[0].unsmoothed is not None else []
     for part, names in (
         *smoothed,
         ("location_floor", accuracy_names),
@@ -138,21 +140,23 @@ def summarize_series(series: SeriesFolder) -> SeriesReport:
         ("leakage", ("test_patches_with_train_pixels",)),
     ):
         for name in names:
-            summaries[f"{part}.{name}"] = _summarize(name, [report[part][name] for report in reports])
+            summaries[f"{part}.{name}"] = _summarize(
+                name, [getattr(getattr(report, part), name) for report in reports]
+            )
     per_class = tuple(
         (
-            row["label"],
-            row["name"],
-            _summarize("producers", [report["per_class"][place]["producers_accuracy"] for report in reports]),
+            row.label,
+            row.name,
+            _summarize("producers", [report.per_class[place].producers_accuracy for report in reports]),
         )
-        for place, row in enumerate(reports[0]["per_class"])
+        for place, row in enumerate(reports[0].per_class)
     )
     first = runs[0].read_record()
     return SeriesReport(
         name=first.name,
         scene=first.scene,
-        seeds=tuple(report["seed"] for report in reports),
-        num_splits=len({report["split_digest"] for report in reports}),
+        seeds=tuple(report.seed for report in reports),
+        num_splits=len({report.split_digest for report in reports}),
         summaries=summaries,
         per_class=per_class,
     )

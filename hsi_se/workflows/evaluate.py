@@ -1,4 +1,4 @@
-"""Evaluates a run: its accuracies, what stands beside them, and its reports."""
+"""Evaluates a run: its accuracies, the baselines beside them, and its reports."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.models.device import pick_device
 from hsi_se.prediction.bundled import predict_bundled
 from hsi_se.prediction.class_map import classify
-from hsi_se.report.confidence_figures import save_rejection, save_reliability
 from hsi_se.report.explorer import make_explorer
-from hsi_se.report.figures import save_confusion, save_map, save_split
+from hsi_se.report.figures import save_map
 from hsi_se.report.page import write_page
 from hsi_se.report.tables import render_report
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import open_run
 from hsi_se.runs.records import MappingCost
+from hsi_se.runs.report import RunReport
 from hsi_se.system.memory import Meter
 from hsi_se.system.session import Session
 
@@ -24,14 +24,14 @@ def evaluate(
     *,
     session: Session = Session(),
 ) -> Evaluation:
-    """Returns the accuracies of a run on its test pixels, and writes its reports and maps.
+    """Returns the accuracies of a run on its test pixels, and writes its reports and its map.
 
     Args:
         run: a folder that `train` wrote.
         session: the folder of scenes, the device and the observer.
 
     Raises:
-        HsiError: the folder holds no run, or the scene is not the one it was trained on.
+        HsiError: the folder does not contain a run, or the scene is not the one it was trained on.
     """
     return assess_run(run, session=session).evaluation
 
@@ -41,7 +41,7 @@ def assess_run(
     *,
     session: Session = Session(),
 ) -> Assessment:
-    """As `evaluate`, and returns what stands beside the accuracies too: floor, leakage, calibration."""
+    """As `evaluate`, and also returns the location floor, the leakage, the calibration and more."""
     opened = open_run(run, data=session.data)
     folder, record, config, bundle = opened.folder, opened.record, opened.config, opened.bundle
     split, scene, components = opened.split, opened.scene, opened.components
@@ -71,25 +71,14 @@ def assess_run(
 
     title = f"{record.scene}, {record.name}: OA {100 * assessment.evaluation.overall_accuracy:.2f} %"
     save_map(class_map, folder.map_figure, title=title)
-    save_map(class_map.where(scene.labels > 0), folder.labelled_map_figure, title=f"{title}, labelled pixels")
-    save_confusion(assessment.evaluation, folder.confusion_figure)
-    save_split(
-        split.to_sides(scene.shape), folder.split_figure, title=f"{record.scene}: {config.split.kind} split"
-    )
-    save_reliability(
-        assessment.calibration,
-        assessment.calibration_scaled,
-        assessment.temperature,
-        folder.reliability_figure,
-    )
-    save_rejection(assessment.rejection, folder.rejection_figure)
     row, col = split.test.T
     folder.write_predictions(
         scene.labels[row, col],
         class_map.labels[row, col],
         cost=MappingCost(num_pixels=scene.labels.size, seconds=cost.seconds, peak_bytes=cost.peak_bytes),
     )
-    folder.write_report(assessment, record, text=render_report(assessment, record, folder))
+    report = RunReport.of_run(assessment, record)
+    folder.write_report(report, text=render_report(assessment, record, folder))
     explorer = make_explorer(scene, split, logits=logits, assessment=assessment)
     folder.write_explorer(explorer.to_arrays())
     write_page(folder)

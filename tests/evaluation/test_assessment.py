@@ -1,7 +1,5 @@
 """What is said of a run beside its accuracies: the verdict in words, and values fit for JSON."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -40,7 +38,6 @@ def test_a_network_below_the_floor_is_told_so_in_words(small_scene):
     assert not assessment.clears_floor
     assert "does not exceed the location floor" in assessment.verdict
     assert "does not show that the network uses the spectra" in assessment.verdict
-    assert assessment.values()["clears_location_floor"] is False
 
 
 def test_a_network_above_the_floor_is_told_by_how_much_and_what_leaks(small_scene):
@@ -63,45 +60,18 @@ def test_a_disjoint_split_is_told_to_leak_nothing(small_scene):
     assert assessment.verdict.endswith("No test patch contains a training pixel.")
 
 
-def test_the_values_are_json_without_nan_and_count_every_pixel(small_scene):
-    split = random_split(small_scene)
-    values = assess_with(small_scene, split, accuracy=0.9).values()
-    assert json.loads(json.dumps(values, allow_nan=False)) == values
-    assert sum(row["mapped_pixels"] for row in values["area"]) == small_scene.labels.size
-    assert values["num_test"] == len(split.test) == np.sum(values["confusion_matrix"])
-    assert set(values["leakage"]) == {
-        "patch_size", "test_patches_with_train_pixels", "mean_train_pixels_per_test_patch", "min_distance",
-        "reduction_saw_test",
-    }  # fmt: skip
-    for method in ("location_floor", "spectral_baseline"):
-        assert {"overall_accuracy", "average_accuracy", "kappa"} <= set(values[method])
-
-
-def test_the_record_says_what_an_adjusted_area_cannot_know_right_before_the_areas(small_scene):
-    values = assess_with(small_scene, random_split(small_scene), accuracy=0.9).values()
-    names = list(values)
-    assert names.index("area_caveat") + 1 == names.index("area")
-    for part in (
-        "probability sample",
-        "the fields were chosen by hand",
-        "misclassified as often as labelled",
-    ):
-        assert part in values["area_caveat"]
-
-
-def test_without_validation_pixels_the_record_says_that_certainty_is_not_calibrated(small_scene):
+def test_without_validation_pixels_certainty_is_said_not_to_be_calibrated(small_scene):
     split = make_split(small_scene, RandomSplit(kind="random", train=0.2, validation=0), seed=0)
     assessment = assess_with(small_scene, split, accuracy=0.7)
-    found = assessment.values()["calibration"]
-    assert (found["is_scaled"], found["temperature"]) == (False, 1)
-    assert found["about"] == assessment.about_certainty
-    assert found["about"].startswith("The confidence is not calibrated: there are no validation pixels")
-    assert f"{100 * assessment.calibration.ece:.2f} %" in found["about"]
+    assert assessment.temperature == 1
+    assert assessment.about_certainty.startswith(
+        "The confidence is not calibrated: there are no validation pixels"
+    )
+    assert f"{100 * assessment.calibration.ece:.2f} %" in assessment.about_certainty
 
     split = make_split(small_scene, RandomSplit(kind="random", train=0.4, validation=0.5), seed=0)
-    found = assess_with(small_scene, split, accuracy=0.7).values()["calibration"]
-    assert found["is_scaled"]
-    assert f"fitted on {len(split.val)} validation pixels" in found["about"]
+    assessment = assess_with(small_scene, split, accuracy=0.7)
+    assert f"fitted on {len(split.val)} validation pixels" in assessment.about_certainty
 
 
 def test_confidence_is_measured_on_test_pixels_and_temperature_fitted_on_validation(small_scene):

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from matplotlib.image import imread
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
@@ -16,7 +15,6 @@ from hsi_se.evaluation.confidence import (
     measure_rejection,
     to_probabilities,
 )
-from hsi_se.report.confidence_figures import save_rejection, save_reliability
 
 
 def simulate(num_pixels: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -225,23 +223,3 @@ def test_confidences_of_pixels_ranked_better_have_a_smaller_area(data):
     best = measure_rejection(is_correct.astype(float), is_correct).aurc
     worst = measure_rejection(1.0 - is_correct, is_correct).aurc
     assert best < worst
-
-
-@pytest.mark.parametrize("num_pixels", [1, 12, 4000])
-def test_the_pictures_are_drawn_for_few_pixels_and_many(num_pixels, tmp_path):
-    logits, truth = simulate(num_pixels)
-    temperature = fit_temperature(3 * logits, truth)
-    probabilities = to_probabilities(3 * logits, temperature=temperature)
-    is_correct = probabilities.argmax(axis=1) == truth
-    save_reliability(
-        measure_calibration(to_probabilities(3 * logits), truth),
-        measure_calibration(probabilities, truth),
-        temperature,
-        tmp_path / "reliability.png",
-    )
-    save_rejection(
-        measure_rejection(probabilities.max(axis=1), is_correct),
-        tmp_path / "rejection.png",
-    )
-    for name in ("reliability.png", "rejection.png"):
-        assert imread(tmp_path / name).std() > 0.01

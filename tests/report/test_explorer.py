@@ -70,7 +70,7 @@ def test_a_page_holds_the_scene_as_it_was_classified(run, tiny_config):
     components = bundle.reduction.apply(scene.cube)
     logits = predict_logits(build_bundled_model(bundle), components, padding=bundle.facts.padding)
     np.testing.assert_array_equal(maps["prediction"], logits.argmax(axis=2) + 1)
-    temperature = run.read_report()["calibration"]["temperature"]
+    temperature = run.read_report().calibration.temperature
     chances = to_probabilities(logits.reshape(-1, scene.num_classes), temperature=temperature)
     found = maps["top_probabilities"].reshape(-1, 3) / FULL
     np.testing.assert_allclose(found, -np.sort(-chances, axis=1)[:, :3], atol=0.6 / FULL)
@@ -127,7 +127,7 @@ def test_the_commands_on_the_page_train_the_same_run_again(run, files, call):
     again = RunFolder(f"{run}-again")
     losses = [[epoch.loss for epoch in folder.read_record().history] for folder in (run, again)]
     assert losses[0] == losses[1]
-    assert again.read_report()["confusion_matrix"] == run.read_report()["confusion_matrix"]
+    assert again.read_report().confusion_matrix == run.read_report().confusion_matrix
 
 
 def test_names_from_files_are_text_and_never_markup(files):
@@ -146,13 +146,16 @@ def test_names_from_files_are_text_and_never_markup(files):
     ("spoil", "message"),
     [
         (lambda run: run.report.unlink(), "is not evaluated yet (report.json is missing); run `hsi-se eval "),
-        (lambda run: run.report.write_text("{}"), "report.json: not what this version writes; run `hsi-se"),
-        (lambda run: run.report.write_text("[1]"), "report.json: not what this version writes; run `hsi-se"),
+        (
+            lambda run: run.report.write_text("{}"),
+            "report.json: not what this version writes (overall_accuracy: ",
+        ),
+        (lambda run: run.report.write_text("[1]"), "report.json: not what this version writes ("),
         (
             lambda run: run.report.write_text(
                 '{"overall_accuracy": 1, "confusion_matrix": [], "verdict": "", "calibration": {}}'
             ),
-            "report.json: not what this version writes; run `hsi-se",
+            "report.json: not what this version writes (",
         ),
         (
             lambda run: run.explorer.unlink(),
@@ -195,7 +198,7 @@ def test_two_classes_have_a_page_too(tmp_path):
     assert maps["top_classes"].shape == (24, 24, 2)
     assert not maps["prediction"][0, :3].any()
     assert maps["prediction"][1:].all()
-    assert assessment.evaluation.num_test == run.read_report()["num_test"]
+    assert assessment.evaluation.num_test == run.read_report().num_test
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.2, 8), (0.93, 1), (1, 1.0001), (400, 2500), (5, 5)])

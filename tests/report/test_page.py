@@ -134,18 +134,18 @@ def test_the_page_opens_without_a_complaint_and_asks_for_nothing(reader, run):
 
 def test_the_top_line_and_the_sentence_below_say_what_the_report_says(reader, run):
     report = run.read_report()
-    leaking = report["leakage"]["test_patches_with_train_pixels"]
+    leaking = report.leakage.test_patches_with_train_pixels
     values = reader.page.locator(".headline dd").all_inner_texts()
     names = reader.page.locator(".headline dt").all_inner_texts()
     assert dict(zip(names, values, strict=True)) == {
-        "OA": f"{100 * report['overall_accuracy']:.2f} %",
-        "AA": f"{100 * report['average_accuracy']:.2f} %",
-        "κ": f"{report['kappa']:.4f}",
-        "location floor": f"{100 * report['location_floor']['overall_accuracy']:.2f} %",
-        "spectral baseline": f"{100 * report['spectral_baseline']['overall_accuracy']:.2f} %",
+        "OA": f"{100 * report.overall_accuracy:.2f} %",
+        "AA": f"{100 * report.average_accuracy:.2f} %",
+        "κ": f"{report.kappa:.4f}",
+        "location floor": f"{100 * report.location_floor.overall_accuracy:.2f} %",
+        "spectral baseline": f"{100 * report.spectral_baseline.overall_accuracy:.2f} %",
         "test patches with training pixels": f"{100 * leaking:.1f} %",
     }
-    assert reader.page.locator(".verdict").inner_text() == report["verdict"]
+    assert reader.page.locator(".verdict").inner_text() == report.verdict
     tops = reader.page.locator(".headline dd").evaluate_all(
         "(all) => all.map((each) => Math.round(each.getBoundingClientRect().top))"
     )
@@ -163,14 +163,14 @@ def uncalibrated(tmp_path_factory) -> RunFolder:
 def test_without_validation_pixels_no_report_passes_certainty_off_as_calibrated(run, uncalibrated):
     for folder, is_scaled in ((run, True), (uncalibrated, False)):
         texts = [folder.page.read_text(), folder.report_text.read_text()]
-        found = folder.read_report()["calibration"]
-        assert found["is_scaled"] == is_scaled == RunFiles.read(folder).is_scaled
+        found = folder.read_report().calibration
+        assert found.is_scaled == is_scaled
         for text in texts:
-            assert found["about"] in text
+            assert found.about in text
             assert ("The confidence is not calibrated" in text) != is_scaled
             assert ("after temperature scaling" in text) == is_scaled
         assert ("Softmax of the predicted class, not calibrated" in texts[0]) != is_scaled
-        assert ("Not calibrated: an order, no probabilities." in texts[0]) != is_scaled
+        assert ("Not calibrated: these rank the classes but are not probabilities." in texts[0]) != is_scaled
         names = [name for name, _, _ in RunFiles.read(folder).list_reliability()]
         assert names[0] == ("as trained" if is_scaled else "as trained, not calibrated")
         assert len(names) == (2 if is_scaled else 1)
@@ -442,9 +442,9 @@ def test_a_table_is_sorted_by_the_column_that_is_clicked(reader, files):
         return table.locator(f"tbody tr > :nth-child({number})").all_inner_texts()
 
     table.locator("th button", has_text="test").click()
-    assert [int(text.replace(",", "")) for text in column(4)] == sorted(supports)
+    assert [int(text.replace(",", "")) for text in column(5)] == sorted(supports)
     table.locator("th button", has_text="test").click()
-    assert [int(text.replace(",", "")) for text in column(4)] == sorted(supports, reverse=True)
+    assert [int(text.replace(",", "")) for text in column(5)] == sorted(supports, reverse=True)
     assert table.locator('th[aria-sort="descending"]').inner_text().startswith("test")
     table.locator("th button", has_text="class").click()
     assert column(2) == sorted(files.evaluation.class_names)

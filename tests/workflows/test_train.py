@@ -83,14 +83,34 @@ def test_the_report_counts_the_test_pixels_alone(run, evaluation, tiny_config):
     )
 
 
-def test_the_markdown_report_shows_every_class_and_every_picture(run, evaluation):
+def test_the_markdown_report_shows_every_class_and_the_map(run, evaluation):
     text = run.report_text.read_text()
     for name in evaluation.class_names:
         assert f"| {name} |" in text
-    for figure in (run.map_figure, run.labelled_map_figure, run.confusion_figure):
-        assert f"({figure.name})" in text
-        assert matplotlib.image.imread(figure).ndim == 3
+    assert f"({run.map_figure.name})" in text
+    assert matplotlib.image.imread(run.map_figure).ndim == 3
     assert f"{100 * evaluation.overall_accuracy:.2f} %" in text
+
+
+@pytest.mark.usefixtures("evaluation")
+def test_evaluation_writes_one_picture_and_what_the_page_and_later_commands_read(run, tmp_path):
+    copy = RunFolder(tmp_path / "copy")
+    copy.path.mkdir()
+    trained = (
+        "config.yaml",
+        "record.json",
+        "progress.jsonl",
+        "split.safetensors",
+        "bundle.json",
+        "bundle.safetensors",
+    )
+    for name in trained:
+        shutil.copy(run.path / name, copy.path)
+    hsi_se.evaluate(copy)
+    assert {path.name for path in copy.path.iterdir()} - set(trained) == {
+        "report.html", "report.md", "report.json", "map.png",
+        "predictions.safetensors", "mapping_cost.json", "explorer.safetensors",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("place", [None, ["UTM", 1, 1, 353128, 3813729, 20, 20, 11, "North", "WGS-84"]])
