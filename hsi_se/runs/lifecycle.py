@@ -61,11 +61,11 @@ def begin_run(
     check_free(path, overwrite=overwrite)
     new_parents = [parent for parent in path.absolute().parents if not parent.exists()]
     draft = RunFolder(path.with_name(f".{path.name}.{os.getpid()}.partial"))
-    with hold(draft.path, "training"):  # the lock moves along with the folder
+    with hold(draft.path, "training") as held:
         try:
             draft.write_start(start, config=config, split=split)
             _clear(path)
-            draft.path.rename(path)
+            held.move(path)
             sync_folder(path.absolute().parent)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
@@ -120,14 +120,13 @@ def until_finished(folder: RunFolder, *, new_parents: Sequence[Path] = ()) -> It
     except BaseException as error:
         is_lost = not folder.has_checkpoint and not isinstance(error, from_outside)
         if is_lost or isinstance(error, DivergedError):
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)
             if _replaced(path).exists():
                 _replaced(path).rename(path)
             with suppress(OSError):  # by now another run may be in there
                 for parent in new_parents:
                     parent.rmdir()
             raise
-        (path / ".lock").unlink(missing_ok=True)
         if isinstance(error, ClusterError):
             raise ClusterError(f"{error}; {folder.how_to_resume}") from None
         if isinstance(error, OSError) and error.errno in DISK_IS_FULL:
@@ -139,7 +138,6 @@ def until_finished(folder: RunFolder, *, new_parents: Sequence[Path] = ()) -> It
         raise
     for done_with in (folder.checkpoints, _replaced(path)):
         shutil.rmtree(done_with, ignore_errors=True)
-    (path / ".lock").unlink(missing_ok=True)
 
 
 class Logged:

@@ -1,59 +1,71 @@
-"""Files that are whole at every moment, whatever happens to the process or the machine meanwhile."""
+"""Files that are complete at every moment, whatever happens to the process or the machine."""
 
 import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CANNOT_SYNC = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)
 _CHUNK = 1 << 20
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Writes beside, syncs, reads back, and only then renames into place and syncs the folder.
-
-    Raises:
-        OSError: it cannot be written, or reads back as something else; what was at `path` is still there.
-    """
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        with draft.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        with draft.open("rb") as stream:
-            view = memoryview(data)
-            parts = (view[start : start + _CHUNK] for start in range(0, len(data) + 1, _CHUNK))
-            if any(stream.read(_CHUNK) != part for part in parts):
-                raise OSError(errno.EIO, "reads back as something else", str(path))
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        error.filename = error.filename or str(path)  # a write does not know what it writes to
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Puts on the disk which files a folder holds."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a path to write to, which takes the place of `path` once it is complete and on the disk."""
+    """Yields a path to write to. The file written there replaces `path` once it is on the disk.
+
+    If the block or the disk fails, the earlier file at `path` is kept.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
+    draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")  # pictures go by their suffix
+    with _publishing(draft, path):
         yield draft
-        with draft.open("rb") as stream:
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Replaces a file as `replacing` does, and reads it back first; one process at a time may do so.
+
+    Raises:
+        OSError: the file cannot be written or reads back differently; the earlier one is kept.
+    """
+    draft = path.with_name(f".{path.name}.draft")  # the next writer replaces one that a kill left behind
+    with _publishing(draft, path, expected=data):
+        draft.write_bytes(data)
+
+
+@contextmanager
+def _publishing(draft: Path, path: Path, *, expected: bytes | None = None) -> Iterator[None]:
+    try:
+        yield
+        with draft.open("rb+") as stream:  # Windows syncs no file that is open for reading alone
             os.fsync(stream.fileno())
+            if expected is not None and not _holds(stream, expected):
+                raise OSError(errno.EIO, "reads back differently", str(path))
         draft.replace(path)
-        sync_folder(path.parent)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a failed write does not name its file
+        raise
     finally:
         draft.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def _holds(stream: IO[bytes], expected: bytes) -> bool:
+    view = memoryview(expected)
+    starts = range(0, len(expected) + 1, _CHUNK)  # the last part is empty if the chunks fit exactly
+    return all(stream.read(_CHUNK) == view[start : start + _CHUNK] for start in starts)
+
+
+def sync_folder(path: Path) -> None:
+    """Puts the names of a folder's files on the disk, where the system can: Windows opens no folder."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise

@@ -59,7 +59,7 @@ def _reset_peak() -> bool:
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)  # what earlier work has freed goes back to the system
         _RESET.write_text("5")
-    except (OSError, AttributeError):
+    except (OSError, AttributeError, TypeError):  # Windows names no library of the process itself
         return False
     return True
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hsi_se.errors import RunError
+from hsi_se.system import locks
 from hsi_se.system.locks import hold, is_held
 
 HOLD = """
@@ -104,3 +105,48 @@ def test_the_lock_of_another_holder_is_not_taken_away_with_ones_own(tmp_path):
     with pytest.raises(RunError, match="another process is training"):
         hold(tmp_path, "training").__enter__()
     other.communicate("\n")
+
+
+@pytest.mark.parametrize("renames_open", [True, False], ids=["here", "windows"])
+def test_the_lock_moves_along_with_a_renamed_folder(renames_open, tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "_RENAMES_OPEN", renames_open)
+    draft, run = tmp_path / ".draft", tmp_path / "run"
+    with hold(draft, "training") as held:
+        held.move(run)
+        assert not draft.exists()
+        assert is_held(run)
+        with pytest.raises(RunError, match="another process is training in there"):
+            hold(run, "training").__enter__()
+    assert list(run.iterdir()) == []
+    assert not is_held(run)
+
+
+def test_a_folder_that_cannot_be_renamed_is_released_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "_RENAMES_OPEN", False)
+    (tmp_path / "taken" / "run").mkdir(parents=True)
+    with pytest.raises(OSError, match="not empty"), hold(tmp_path / "draft", "training") as held:
+        held.move(tmp_path / "taken")
+    assert not is_held(tmp_path / "draft")
+
+
+WATCH = """
+import sys
+from pathlib import Path
+from hsi_se.system.locks import is_held
+print("watching", flush=True)
+while True:
+    is_held(Path(sys.argv[1]))
+"""
+
+
+def test_whoever_looks_whether_a_folder_is_held_is_not_in_the_way_of_its_holder(tmp_path):
+    (tmp_path / ".lock").touch()  # of a killed process: it can be locked to look
+    command = [sys.executable, "-c", WATCH, tmp_path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watcher:
+        try:
+            assert watcher.stdout.readline() == "watching\n"
+            for _ in range(200):
+                with hold(tmp_path, "training"):
+                    assert is_held(tmp_path)
+        finally:
+            watcher.kill()

@@ -4,11 +4,19 @@ import platform
 import subprocess
 import sys
 
+import pytest
+import torch
+
+from hsi_se.system import memory
 from hsi_se.system.memory import keep_freed_memory
 
 # Takes 64 MB, writes to them and frees them, again and again; prints how many pages the kernel had to find.
 FAULTS = """
 import ctypes, resource
+import pytest
+import torch
+
+from hsi_se.system import memory
 from hsi_se.system.memory import keep_freed_memory
 assert {keep} is None or keep_freed_memory()
 c = ctypes.CDLL(None)
@@ -35,3 +43,22 @@ def test_memory_that_was_freed_is_not_fetched_from_the_kernel_again():
         return
     assert faults[None] > 1000
     assert faults[True] < 100
+
+
+@pytest.mark.parametrize("system", ["windows", "macos"])
+def test_a_system_without_glibc_and_proc_has_a_time_and_no_peak(system, tmp_path, monkeypatch):
+    """Windows names no library of the process itself; that of macOS trims nothing."""
+
+    def load(_: None) -> object:
+        if system == "windows":
+            raise TypeError
+        return object()
+
+    monkeypatch.setattr(memory.ctypes, "CDLL", load)
+    monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(memory, "_RESET", tmp_path / "missing" / "clear_refs")
+    monkeypatch.setattr(memory, "_STATUS", tmp_path / "missing" / "status")
+    assert not keep_freed_memory()
+    cost = memory.Meter(torch.device("cpu")).stop()
+    assert cost.peak_bytes is None
+    assert cost.seconds >= 0
