@@ -3,6 +3,7 @@
 Whatever needs torch is imported inside the command that needs it, so that `--help` answers at once.
 """
 
+import signal
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -18,7 +19,7 @@ from hsi_se.cli.report import report, watch
 from hsi_se.cli.scene import app as scene_app
 from hsi_se.cli.train import train
 from hsi_se.errors import ConfigError, HsiError, Interrupted
-from hsi_se.system.processes import is_first
+from hsi_se.system.processes import is_first, listening
 
 app = typer.Typer(
     name="hsi-se",
@@ -44,6 +45,7 @@ app.command()(schema)
 # Of every mistake in the words of a command; typer has no public name for it.
 _UsageError: Any = typer.BadParameter.__base__
 _INTERRUPTED = 130
+_RERUN = "interrupted; rerun the same command to resume (finished work is kept)"
 
 
 def _refuse_bytes(words: Iterable[str]) -> None:
@@ -58,10 +60,11 @@ def _refuse_bytes(words: Iterable[str]) -> None:
 def main() -> None:
     """Runs the command line. Exit codes: 0 done, 2 the user's mistake, 1 ours, 130 or 143 interrupted."""
     try:
-        _refuse_bytes(sys.argv)
-        code = app(prog_name="hsi-se", standalone_mode=False)
-        if code == _INTERRUPTED:  # a Ctrl-C that typer has taken
-            raise KeyboardInterrupt
+        with listening(signal.SIGTERM) as stop, stop.at_once(_RERUN):
+            _refuse_bytes(sys.argv)
+            code = app(prog_name="hsi-se", standalone_mode=False)
+            if code == _INTERRUPTED:  # a Ctrl-C that typer has taken
+                raise KeyboardInterrupt
         sys.exit(code or 0)
     except _UsageError as error:
         context = getattr(error, "ctx", None)
@@ -89,10 +92,7 @@ def main() -> None:
             raise
         print(f"hsi-se: not enough memory ({what}); take a smaller scene, patch or batch", file=sys.stderr)
         sys.exit(2)
-    except Interrupted as stop:
+    except Interrupted as end:
         if is_first():
-            print(f"hsi-se: {stop}", file=sys.stderr)
-        sys.exit(stop.exit_code)
-    except KeyboardInterrupt:
-        print("hsi-se: interrupted; the same command goes on with what is finished", file=sys.stderr)
-        sys.exit(_INTERRUPTED)
+            print(f"hsi-se: {end}", file=sys.stderr)
+        sys.exit(end.exit_code)

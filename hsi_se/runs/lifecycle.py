@@ -133,8 +133,10 @@ def until_finished(folder: RunFolder, *, new_parents: Sequence[Path] = ()) -> It
             where = error.filename or folder
             raise RunError(f"{where}: {error.strerror}; make room, then {folder.how_to_resume}") from None
         if isinstance(error, KeyboardInterrupt):
-            how = f"interrupted; {folder.how_to_resume}"
-            raise Interrupted(how, signal_number=signal.SIGINT) from None
+            error = Interrupted("interrupted", signal_number=signal.SIGINT)
+        if isinstance(error, Interrupted):
+            how = f"{error}; {folder.how_to_resume}"
+            raise Interrupted(how, signal_number=error.signal_number) from None
         raise
     for done_with in (folder.checkpoints, _replaced(path)):
         shutil.rmtree(done_with, ignore_errors=True)

@@ -68,7 +68,6 @@ class Checkpoints:
         folder: created with the first checkpoint.
         run: digest of the config; a checkpoint of another run is refused.
         every_s: seconds between checkpoints within an epoch; 0 saves after every step, regardless of cost.
-        remedy: sentence that tells the user how to resume.
         stop: records a signal that asks training to stop after the current step.
         note: receives a message about a damaged checkpoint, or a change that may affect rounding.
         rewind: receives the finished epochs when training starts or resumes.
@@ -81,7 +80,6 @@ class Checkpoints:
         *,
         run: str,
         every_s: float,
-        remedy: str,
         stop: Stop,
         note: Callable[[str], None],
         rewind: Callable[[Sequence[EpochRecord]], None],
@@ -89,7 +87,7 @@ class Checkpoints:
     ) -> None:
         self._world = world or World()
         self._folder, self._run, self._every_s = folder, run, every_s
-        self._remedy, self._stop, self._note, self._rewind = remedy, stop, note, rewind
+        self._stop, self._note, self._rewind = stop, note, rewind
         self._cost_s = _FIRST_COST_S
         self._last = time.perf_counter()
 
@@ -154,7 +152,7 @@ class Checkpoints:
         if self._world.any(self._stop.signal_number is not None):
             self.save(state)
             number = self._stop.signal_number or signal.SIGTERM
-            raise Interrupted(f"interrupted in epoch {state.epoch}; {self._remedy}", signal_number=number)
+            raise Interrupted(f"interrupted in epoch {state.epoch}", signal_number=number)
         if not self._every_s or self._is_due(max(self._every_s, self._cost_s / _MAX_TIME_FRACTION)):
             self.save(state)
 

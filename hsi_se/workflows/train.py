@@ -36,7 +36,7 @@ from hsi_se.scene.palette import make_palette
 from hsi_se.scene.scene import Scene
 from hsi_se.system.locks import hold
 from hsi_se.system.memory import Meter
-from hsi_se.system.processes import listening
+from hsi_se.system.processes import Stop, listening
 from hsi_se.system.session import Session
 from hsi_se.training.adapt import adapt_norms
 from hsi_se.training.checkpoint import Checkpoints
@@ -72,11 +72,12 @@ def train(
     """
     path = Path(out) if out is not None else default_run(config)
     torch_device = pick_device(session.device)
-    with join(torch_device) as world:
-        if world.is_first:
-            check_free(path, overwrite=overwrite)
-        setting = prepare(config, data=session.data, device=torch_device)
-        start = _describe_start(setting, data=session.data)
+    with listening() as stop, join(torch_device) as world:
+        with stop.at_once("interrupted before training began; rerun the same command"):
+            if world.is_first:
+                check_free(path, overwrite=overwrite)
+            setting = prepare(config, data=session.data, device=torch_device)
+            start = _describe_start(setting, data=session.data)
         with ExitStack() as stack:
             folder, observer = RunFolder(path), session.observer
             if world.is_first:
@@ -85,7 +86,8 @@ def train(
                 begun = begin_run(path, overwrite=overwrite, start=start, config=config, split=setting.split)
                 folder = stack.enter_context(begun)
                 observer = Logged(observer, folder)
-            _train_into(folder, setting, start=start, observer=observer, world=world)
+            _train_into(folder, setting, start=start, observer=observer, world=world, stop=stop)
+        stop.check(f"interrupted; the run {path} is finished")
     return RunFolder(path)
 
 
@@ -103,28 +105,37 @@ def resume(run: str | Path | RunFolder, *, session: Session = Session()) -> RunF
             split or its checkpoints are not what they were.
     """
     folder, observer = open_unfinished(run), session.observer
-    with ExitStack() as stack:
-        world = stack.enter_context(join(pick_device(folder.read_progress()[0].device_kind)))
-        if world.is_first:
-            stack.enter_context(hold(folder.path, "training"))
-        start, _ = folder.read_progress()
-        config = folder.read_config()
-        if config.digest != start.config_digest:
-            raise RunError(f"{folder.config}: was changed since the run began; train it into another folder")
-        split = folder.read_split()
-        if split.digest != start.split_digest:
-            raise RunError(f"{folder.split}: was changed since the run began; train again with --overwrite")
-        torch_device = pick_device(start.device_kind)
-        setting = prepare(config, data=find_data(start, session.data), device=torch_device, split=split)
-        check_edition(folder, start, found=setting.scene_digest)
-        if world.is_first:
-            for note in warn_of_emulation(start.precision, torch_device):
-                observer.note(note)
-            if not folder.has_checkpoint:
-                observer.note(f"{folder}: has no checkpoint yet, begins anew")
-            stack.enter_context(until_finished(folder))
-            observer = Logged(observer, folder)
-        _train_into(folder, setting, start=start, observer=observer, world=world)
+    with listening() as stop:
+        with ExitStack() as stack:
+            world = stack.enter_context(join(pick_device(folder.read_progress()[0].device_kind)))
+            if world.is_first:
+                stack.enter_context(hold(folder.path, "training"))
+            with stop.at_once(f"interrupted; {folder.how_to_resume}"):
+                start, _ = folder.read_progress()
+                config = folder.read_config()
+                if config.digest != start.config_digest:
+                    raise RunError(
+                        f"{folder.config}: was changed since the run began; train it into another folder"
+                    )
+                split = folder.read_split()
+                if split.digest != start.split_digest:
+                    raise RunError(
+                        f"{folder.split}: was changed since the run began; train again with --overwrite"
+                    )
+                torch_device = pick_device(start.device_kind)
+                setting = prepare(
+                    config, data=find_data(start, session.data), device=torch_device, split=split
+                )
+                check_edition(folder, start, found=setting.scene_digest)
+            if world.is_first:
+                for note in warn_of_emulation(start.precision, torch_device):
+                    observer.note(note)
+                if not folder.has_checkpoint:
+                    observer.note(f"{folder}: has no checkpoint yet, begins anew")
+                stack.enter_context(until_finished(folder))
+                observer = Logged(observer, folder)
+            _train_into(folder, setting, start=start, observer=observer, world=world, stop=stop)
+        stop.check(f"interrupted; the run {folder} is finished")
     return folder
 
 
@@ -208,7 +219,7 @@ def _describe_start(setting: Prepared, *, data: str | Path | None) -> RunStart:
 
 
 def _train_into(
-    folder: RunFolder, setting: Prepared, *, start: RunStart, observer: Observer, world: World
+    folder: RunFolder, setting: Prepared, *, start: RunStart, observer: Observer, world: World, stop: Stop
 ) -> None:
     """Fits what the config names; the first process writes it and the record into the run folder."""
     config, scene, split, device = setting.config, setting.scene, setting.split, setting.padded.device
@@ -230,11 +241,12 @@ def _train_into(
         x = setting.components[known[:, 0], known[:, 1]]
         y = to_targets(scene.labels, known, scene.class_ids)
         began = time.perf_counter()
-        model = fit_classical(config.model, x, y, **setting.sizes).to(device)
+        with stop.at_once("interrupted"):
+            model = fit_classical(config.model, x, y, **setting.sizes).to(device)
         result = FitResult(best_epoch=0, history=(), training_s=time.perf_counter() - began)
     else:
         model = setting.network
-        with listening(insist=world.is_alone) as stop, together():
+        with together():
             result = fit(
                 setting.network,
                 train=setting.make_patches(split.train),
@@ -247,7 +259,6 @@ def _train_into(
                     folder.checkpoints,
                     run=start.config_digest,
                     every_s=config.train.checkpoint_every_s,
-                    remedy=folder.how_to_resume,
                     stop=stop,
                     note=observer.note,
                     rewind=folder.rewind if world.is_first else lambda _: None,
@@ -259,9 +270,9 @@ def _train_into(
             return
         if config.train.norm_statistics == "scene":
             pixels = np.argwhere(scene.valid)
-            adapt_norms(
-                model, PatchDataset(setting.padded, pixels, patch_size=config.patch.size), seed=config.seed
-            )
+            patches = PatchDataset(setting.padded, pixels, patch_size=config.patch.size)
+            with stop.at_once("interrupted"):
+                adapt_norms(model, patches, seed=config.seed)
     record = RunRecord(
         **{name: getattr(start, name) for name in RunFacts.model_fields},
         num_parameters=count_parameters(model),

@@ -313,7 +313,9 @@ def test_an_interrupted_map_says_how_to_go_on(call, monkeypatch, tmp_path):
     monkeypatch.setattr("hsi_se.maps.write.predict_tiles", interrupt)
     code, _, err = call("map", tmp_path / "run")
     assert code == 130
-    assert err.splitlines()[-1] == "hsi-se: interrupted; the same command goes on with what is finished"
+    assert err.splitlines()[-1] == (
+        "hsi-se: interrupted; rerun the same command to resume (finished work is kept)"
+    )
 
 
 @pytest.mark.parametrize("name", ["foo.xyz", "folder"])

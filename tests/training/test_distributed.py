@@ -16,7 +16,7 @@ from hsi_se.errors import TrainingError
 from hsi_se.runs.folder import RunFolder
 from hsi_se.training.distributed import World
 from tests.conftest import ROOT, TINY
-from tests.training.test_resume import wait_for_checkpoint
+from tests.training.test_resume import wait_for_epoch
 from tests.training.test_training import make_model, run_fit
 from tests.training.torchrun_gradients import take_steps
 
@@ -121,7 +121,7 @@ def rank_of(pid: int) -> str:
 def test_a_process_that_dies_ends_the_other_within_a_minute_and_the_run_goes_on(rank, tmp_path):
     run, log = tmp_path / "run", tmp_path / "log"
     shared = start("-m", "--", "hsi_se", "train", *options(epochs=200), "--run", run, log=log)
-    wait_for_checkpoint(run)
+    wait_for_epoch(run, lambda: shared.poll() is None)
     workers = children_of(shared)
     assert {rank_of(pid) for pid in workers} >= {"0", "1"}
     began = time.monotonic()
