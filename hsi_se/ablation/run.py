@@ -9,8 +9,8 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -25,12 +25,12 @@ from hsi_se.ablation.record import AblationFolder, AblationPlan, AblationReport,
 from hsi_se.ablation.summary import is_finished, summarize_ablation
 from hsi_se.ablation.tables import render_csv, render_latex, render_markdown
 from hsi_se.config.experiment import Config
-from hsi_se.errors import ClusterError, HsiError, RunError
+from hsi_se.errors import HsiError, RunError
 from hsi_se.models.device import pick_device
 from hsi_se.runs.folder import RunFolder
 from hsi_se.sampling.splits import make_split
 from hsi_se.scene.loading import load_ground_truth
-from hsi_se.system.cluster import _count_slots, _start_cluster
+from hsi_se.system.cluster import Call, run_tasks, start_cluster
 from hsi_se.system.memory import fixed_threads
 from hsi_se.system.session import Session
 from hsi_se.workflows.evaluate import assess_run
@@ -38,7 +38,6 @@ from hsi_se.workflows.series import train_unless_finished
 from hsi_se.workflows.train import RUNS
 
 State = Literal["running", "finished", "failed", "elsewhere"]
-_LOST_S = 30.0  # without a worker
 _ONE_AT_A_TIME = threading.Lock()  # a worker may have more threads, and torch's generator is the process's
 
 
@@ -93,7 +92,7 @@ def run_ablation(
             f"{workers} workers of threads: {ablation.threads} on {num_cores} cores: times measured in their "
             "runs are those of processes in each other's way"
         )
-    with _start_cluster(workers, scheduler) as client:
+    with start_cluster(workers, scheduler) as client:
         if scheduler is None:
             pick_device(session.device)
             check_scenes(ablation, session.data)
@@ -218,70 +217,54 @@ def _claim(run: PlannedRun, job: Job, claims: ExitStack, watcher: Watcher) -> bo
 def _work_on_cluster(
     todo: Sequence[PlannedRun], job: Job, client: Any, failed: list[FailedRun], watcher: Watcher
 ) -> None:
-    """As many runs at a time as there are workers, or GPUs where they declare them.
+    """Works on as many runs at a time as there are workers; their folders come back and are written here."""
+    with ExitStack() as all_claims:
+        calls = _claim_each(todo, job, all_claims, watcher)
+        tasks = all_claims.enter_context(closing(run_tasks(client, calls, per_slot=1)))
+        for (run, claims), files in tasks:
+            with claims:
+                _collect(files, run, job, failed, watcher)
 
-    A worker that is lost has its run done by another. Run folders come back whole and are written here.
-    """
-    from distributed import wait
 
-    waiting = list(todo)
-    at_work: dict[Any, tuple[PlannedRun, ExitStack]] = {}
-    last_seen = time.monotonic()
+def _claim_each(
+    todo: Sequence[PlannedRun], job: Job, all_claims: ExitStack, watcher: Watcher
+) -> Iterator[Call[tuple[PlannedRun, ExitStack]] | None]:
+    """Yields the runs that no other process works on; None while another works on all that are left."""
+    while todo:
+        elsewhere = []
+        for run in todo:
+            claims = all_claims.enter_context(ExitStack())
+            if not _claim(run, job, claims, watcher):
+                elsewhere.append(run)
+            elif _note_finished(run, job.folder, watcher):
+                claims.close()
+            else:
+                watcher.change(run, "running")
+                yield (run, claims), run_on_worker, (run.config, job.session, job.threads)
+        todo = elsewhere
+        again = time.monotonic() + 1
+        while todo and time.monotonic() < again:
+            yield None
+
+
+def _collect(
+    files: dict[str, bytes] | BaseException,
+    run: PlannedRun,
+    job: Job,
+    failed: list[FailedRun],
+    watcher: Watcher,
+) -> None:
     try:
-        while waiting or at_work:
-            slots, resources = _count_slots(client)
-            if slots:
-                last_seen = time.monotonic()
-            elif time.monotonic() - last_seen > _LOST_S:
-                raise ClusterError(
-                    "the cluster has lost all its workers; start some and come again: finished runs are kept"
-                )
-            for run in waiting.copy() if slots > len(at_work) else ():
-                claims = ExitStack()
-                if slots > len(at_work) and _claim(run, job, claims, watcher):
-                    waiting.remove(run)
-                    if _note_finished(run, job.folder, watcher):
-                        claims.close()
-                        continue
-                    watcher.change(run, "running")
-                    future = client.submit(
-                        run_on_worker,
-                        run.config,
-                        session=job.session,
-                        threads=job.threads,
-                        pure=False,
-                        key=f"{job.folder.path.name}/{run}/{time.monotonic_ns()}",
-                        resources=resources,
-                    )
-                    at_work[future] = run, claims
-            if not at_work:
-                time.sleep(1)
-                continue
-            try:
-                done = wait(list(at_work), timeout=1, return_when="FIRST_COMPLETED").done
-            except TimeoutError:
-                continue
-            for future in done:
-                run, claims = at_work.pop(future)
-                with claims:
-                    _collect(future, run, job, failed, watcher)
-    finally:
-        for future, (_, claims) in at_work.items():
-            future.cancel()
-            claims.close()
-
-
-def _collect(future: Any, run: PlannedRun, job: Job, failed: list[FailedRun], watcher: Watcher) -> None:
-    try:
-        files: dict[str, bytes] = future.result()
+        if isinstance(files, BaseException):  # the run's own, or Dask's, which has given it up
+            raise files
         job.folder.place(job.folder.run_of(run.variant, run.seed, scene=run.scene), files)
-    except Exception as error:  # the run's own, or the scheduler's, which has given it up
+    except Exception as error:
         _note_failed(run, error, failed, watcher)
     else:
         _note_finished(run, job.folder, watcher)
 
 
-def run_on_worker(config: Config, *, session: Session, threads: int) -> dict[str, bytes]:
+def run_on_worker(config: Config, session: Session, threads: int) -> dict[str, bytes]:
     """Returns the files of a finished run, by name. What a killed worker leaves, Dask sweeps up."""
     from distributed import get_worker
 

@@ -1,27 +1,141 @@
-"""Dask clusters: an existing one, or one on this machine."""
+"""Dask clusters: an existing one, or one on this machine, and a bounded number of tasks under way on it."""
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from hsi_se.errors import ClusterError, ConfigError
 
-# ------------------------------------------------------------------------------------- on a cluster
+_CONNECT_S, _WORKERS_S = 15, 10
+_LOST_S = 60.0  # without any worker
+_LOOK_S = 0.1  # between looks at what is done and at who is there
+_RERUN = "rerun the same command to resume (finished work is kept)"
+
+Task = TypeVar("Task")
+Call = tuple[Task, Callable[..., Any], tuple[Any, ...]]  # a task, and what a worker calls for it
+
+
+def run_tasks(
+    client: Any, calls: Iterator[Call[Task] | None], *, per_slot: int
+) -> Generator[tuple[Task, Any], None, None]:
+    """Yields each task that is done with its result, or the exception that it raised.
+
+    Where workers declare GPUs, each GPU counts in place of a worker, and a task occupies one. The task of a
+    worker that is lost goes to another one, or to one that appears within `_LOST_S`. At the end, the tasks
+    under way are cancelled.
+
+    Args:
+        client: from `connect` or `start_cluster`.
+        calls: taken when there is room; None where nothing can be sent at the moment.
+        per_slot: tasks under way for each worker. With 2, one is at work and one waits.
+
+    Raises:
+        ClusterError: the scheduler is lost, or there has been no worker for `_LOST_S`.
+    """
+    from distributed import as_completed
+
+    scheduler = client.scheduler.address
+    name = f"--scheduler {scheduler}" if client.cluster is None else "--workers"
+    lost = ClusterError(f"{name}: is lost; start it again with its workers, then {_RERUN}")
+    under_way: dict[Any, Task] = {}
+    finished = as_completed(with_results=True, raise_errors=False, loop=client.loop)
+    done: tuple[Task, Any] | None = None
+    is_more, last_seen = True, time.monotonic()
+    try:
+        while is_more or under_way or done is not None:
+            num_slots, resources = count_slots(client)
+            while is_more and len(under_way) < per_slot * num_slots:
+                try:
+                    call = next(calls)
+                except StopIteration:
+                    is_more = False
+                    break
+                if call is None:
+                    break
+                task, function, arguments = call
+                future = client.submit(_call, function, *arguments, pure=False, resources=resources)
+                under_way[future] = task
+                finished.add(future)
+            if done is not None:
+                yield done
+                done, last_seen = None, time.monotonic()  # however long that has taken
+            if client.status == "closed":  # it has tried to connect again, and given up
+                raise lost
+            if num_slots:
+                last_seen = time.monotonic()
+            elif time.monotonic() - last_seen > _LOST_S:
+                raise ClusterError(
+                    f"{name}: has had no worker for {_LOST_S:.0f} s; start one with "
+                    f"`dask worker {scheduler}`, then {_RERUN}"
+                )
+            if not finished.has_ready():
+                time.sleep(_LOOK_S)
+                continue
+            future, result = next(finished)
+            if not isinstance(result, _Value | tuple):  # whatever has become of the future's worker since
+                raise lost
+            future.release()
+            # Of an exception there is a tuple: its type, itself, its traceback.
+            done = under_way.pop(future), result.value if isinstance(result, _Value) else result[1]
+    finally:
+        if client.status == "running":
+            client.cancel(list(under_way))
+
+
+@dataclass(frozen=True)
+class _Value:
+    """The result of a task; whatever else Dask returns is a failure."""
+
+    value: Any
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> _Value:
+    return _Value(function(*arguments))
+
+
+def share(client: Any, value: Any) -> Any:
+    """Returns what stands for a value among the arguments of tasks: each worker receives it once."""
+    # The result of a task, not data: Dask makes it again if all workers that hold it are lost.
+    return client.submit(_return, value, pure=False)
+
+
+def _return(value: Any) -> Any:
+    return value
+
+
+def count_slots(client: Any) -> tuple[int, dict[str, int] | None]:
+    """Returns how many tasks can run at a time, and the resources that each of them takes.
+
+    It asks the scheduler itself: the client's copy of the answer is at times one without workers.
+    """
+    try:
+        workers = client.sync(client.scheduler.identity)["workers"].values()
+    except (OSError, AttributeError, RuntimeError):  # it cannot be reached, or the client is closed
+        return 0, None
+    gpus = sum(int(worker.get("resources", {}).get("GPU", 0)) for worker in workers)
+    return (gpus, {"GPU": 1}) if gpus else (len(workers), None)
 
 
 @contextmanager
-def _start_cluster(workers: int | None, scheduler: str | None) -> Iterator[Any]:
-    """Yields a client of the cluster that is asked for, or None."""
+def start_cluster(workers: int | None, scheduler: str | None) -> Iterator[Any]:
+    """Yields a client of an existing cluster, or of one with so many workers here; None without either.
+
+    Raises:
+        ConfigError: both are asked for, or no worker.
+        ClusterError: as for `connect`.
+    """
     if workers is not None and scheduler is not None:
         raise ConfigError("--workers: has no effect beside --scheduler; leave one of them out")
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers {workers}: write 1 or more")
-    if workers is None and scheduler is None:
-        yield None
-        return
     if scheduler is not None:
         with connect(scheduler) as client:
             yield client
+        return
+    if workers is None:
+        yield None
         return
     try:
         from distributed import Client, LocalCluster
@@ -32,7 +146,7 @@ def _start_cluster(workers: int | None, scheduler: str | None) -> Iterator[Any]:
             n_workers=workers,
             threads_per_worker=1,
             host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # any free port: a taken one is a warning
+            dashboard_address="127.0.0.1:0",  # any free port: Dask warns of a port that is taken
             memory_limit=0,
             silence_logs=50,
         ) as cluster,
@@ -41,29 +155,11 @@ def _start_cluster(workers: int | None, scheduler: str | None) -> Iterator[Any]:
         yield client
 
 
-def _count_slots(client: Any) -> tuple[int, Mapping[str, int] | None]:
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    gpus = sum(int(worker.get("resources", {}).get("GPU", 0)) for worker in workers)
-    return (gpus, {"GPU": 1}) if gpus else (len(workers), None)
-
-
-_CONNECT_S, _WORKERS_S = 15, 10
-
-
-def _count_workers(client: Any) -> int:
-    """Returns 0 also while the scheduler cannot be reached.
-
-    The number is right in every answer of the scheduler's, the list of workers is not: the client asks by
-    itself too, for none of them, and may do so between a question and its answer.
-    """
-    return int(client.scheduler_info().get("n_workers", 0))
-
-
 def connect(scheduler: str) -> Any:
     """Returns a client of the Dask scheduler at an address, `tcp://host:8786`, that has workers.
 
     Raises:
-        ClusterError: none answers within 15 s, or it has no worker within another 10.
+        ClusterError: no scheduler answers within 15 s, or it has no worker within another 10.
     """
     try:
         from distributed import Client

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,10 @@ from hsi_se.ablation import run as runner
 from hsi_se.ablation.file import Ablation, PlannedRun, load_ablation
 from hsi_se.ablation.record import AblationFolder
 from hsi_se.errors import ClusterError, RunError, TrainingError
+from hsi_se.system import cluster as pool
 from hsi_se.system import memory as measure
 from tests.conftest import CPU, ROOT, TINY
-from tests.maps.test_cluster import ENVIRONMENT, start_cluster
+from tests.maps.test_cluster import ENVIRONMENT, GATE, Gate, start_cluster
 
 SET = ", ".join(text.replace("=", ": ", 1) for text in TINY)
 FILE = f"""
@@ -282,7 +283,7 @@ def test_threads_of_one_worker_do_not_mix_their_runs(finished, file, tmp_path):
         threading.Thread(
             target=runner.run_once,
             args=(run.config, tmp_path / "runs" / run.variant / f"seed-{run.seed}"),
-            kwargs={"data": None, "device": "cpu", "threads": 1},
+            kwargs={"session": CPU, "threads": 1},
         )
         for run in runs
     ]
@@ -320,8 +321,25 @@ def test_a_terminal_gets_a_table_of_every_variants_state_and_mean(finished, file
     assert re.search(r"│ se +│ ■■ +│ +[\d.]+ ± [\d.]+, n=2 │", screen)
 
 
-def start(file: Path, out: Path, *options: object) -> subprocess.Popen:
-    command = [sys.executable, "-m", "hsi_se", "ablate", file, "--out", out, "--device", "cpu", *options]
+# `hsi-se`, whose workers keep a finished run at a gate.
+GATED = """
+import sys
+from hsi_se.ablation import run as runner
+from hsi_se.cli.main import main
+{GATE}
+work, gate = runner.run_on_worker, Path(sys.argv.pop(1))
+def gated(*arguments):
+    files = work(*arguments)
+    pass_gate(gate, num_free=2)
+    return files
+runner.run_on_worker = gated
+main()
+""".replace("{GATE}", GATE)
+
+
+def start(file: Path, out: Path, *options: object, gate: Gate | None = None) -> subprocess.Popen:
+    program = ["-m", "hsi_se"] if gate is None else ["-c", GATED, gate.path]
+    command = [sys.executable, *program, "ablate", file, "--out", out, "--device", "cpu", *options]
     return subprocess.Popen(
         [*map(str, command)], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -353,12 +371,12 @@ def test_a_cluster_that_loses_a_worker_midway_has_the_sequential_result_to_the_b
     cluster = tmp_path / "cluster"
     cluster.mkdir()
     with start_cluster(cluster) as (address, workers):
-        process = start(path, torn.path, "--scheduler", address)
-        while len(list(torn.path.glob("runs/*/*/record.json"))) < 2:
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.02)
+        gate = Gate(tmp_path / "gate")
+        process = start(path, torn.path, "--scheduler", address, gate=gate)
+        gate.wait_for_calls(4, process)  # both workers have a run and keep it
         os.kill(workers[0].pid, signal.SIGKILL)
-        assert len(list(torn.path.glob("runs/*/*/record.json"))) < 5, "of 6 runs some are left"
+        assert len(list(torn.path.glob("runs/*/*/record.json"))) <= 2, "of 6 runs some are left"
+        gate.open()
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
         assert workers[0].wait() == -signal.SIGKILL
@@ -381,10 +399,8 @@ def test_workers_of_this_machine_have_the_sequential_result_to_the_bit(finished,
 
 @pytest.mark.slow
 def test_a_scheduler_that_does_not_answer_is_refused_in_one_line(file, tmp_path):
-    start_s = time.monotonic()
     process = start(file, tmp_path / "out", "--scheduler", "tcp://127.0.0.1:9")
     _, errors = process.communicate(timeout=100)
-    assert time.monotonic() - start_s < 60, "30 s, and the start of an interpreter"
     assert process.returncode == 2
     assert errors.startswith("hsi-se: --scheduler tcp://127.0.0.1:9: no Dask scheduler answers there; ")
     assert errors.count("\n") == 1
@@ -408,18 +424,41 @@ class Cluster:
 
     def __init__(self, *resources: dict[str, int]) -> None:
         self.workers = {str(place): {"resources": each} for place, each in enumerate(resources)}
+        self.scheduler, self.cluster, self.loop = self, None, None
+        self.address, self.status = "tcp://here:1", "idle"
 
-    def scheduler_info(self, **_: object) -> dict[str, object]:
+    def sync(self, question: Callable[[], object]) -> object:
+        return question()
+
+    def identity(self) -> dict[str, object]:
         return {"workers": self.workers}
 
 
 def test_gpus_that_workers_declare_bound_the_runs_at_a_time():
-    assert runner._count_slots(Cluster({}, {}, {})) == (3, None)
-    assert runner._count_slots(Cluster({"GPU": 2}, {}, {"GPU": 1})) == (3, {"GPU": 1})
+    assert pool.count_slots(Cluster({}, {}, {})) == (3, None)
+    assert pool.count_slots(Cluster({"GPU": 2}, {}, {"GPU": 1})) == (3, {"GPU": 1})
+
+
+def test_a_scheduler_that_cannot_be_asked_has_no_workers():
+    def refuse() -> object:
+        raise OSError
+
+    cluster = Cluster({})
+    cluster.identity = refuse
+    assert pool.count_slots(cluster) == (0, None)
 
 
 def test_a_cluster_that_stays_without_workers_is_given_up(file, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "_LOST_S", 0.5)
-    job = runner.Job(AblationFolder(tmp_path), None, "cpu", 1)
-    with pytest.raises(ClusterError, match="has lost all its workers; start some and come again"):
+    monkeypatch.setattr(pool, "_LOST_S", 0.5)
+    monkeypatch.setattr("distributed.as_completed", lambda **_: Silence())
+    job = runner.Job(AblationFolder(tmp_path), CPU, 1)
+    gone = "tcp://here:1: has had no worker for 0 s; start one with `dask worker tcp://here:1`, then rerun"
+    with pytest.raises(ClusterError, match=gone):
         runner._work_on_cluster(load_ablation(file).runs, job, Cluster(), [], Log())
+
+
+class Silence:
+    """What is done in a cluster that does nothing."""
+
+    def has_ready(self) -> bool:
+        return False
