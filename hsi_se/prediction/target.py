@@ -74,7 +74,7 @@ def is_known_name(text: str) -> bool:
 
 def _is_file(text: str, data: str | Path | None) -> bool:
     """Whether a text is to be taken for a file: there is one, or nothing else has such a name."""
-    if Path(text).suffix or len(Path(text).parts) > 1:
+    if Path(text).suffix or len(Path(text).parts) > 1 or Path(text).is_dir():
         return True
     try:
         find_file(text, list_roots(data), setting="--scene")

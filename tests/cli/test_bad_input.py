@@ -288,7 +288,7 @@ def test_missing_scene_file_is_named_with_the_setting_and_where_it_was_searched(
         ),
         (["scene", "inspect", "folder"], "folder: is a folder; name files in it"),
         (["map", "run", "--scene", "folder"], "scene.cube: folder is a folder; give a file in it"),
-        (["eval", "run", "--scene", "folder"], "scene.cube: folder is a folder; give a file in it"),
+        (["eval", "run", "--scene", "folder"], "scene.labels: folder is a folder; give a file in it"),
         (
             ["split", "config.yaml", "--out", "a.png", "--out", "folder"],
             "--out folder: name a file that ends in .png, .pdf, .svg, .json, .mat, .npz",
@@ -316,7 +316,7 @@ def test_missing_file_to_evaluate_on_is_answered_with_where_it_was_searched(
 ) -> None:
     shutil.copytree(trained / "run", here / "run")
     assert refuse("eval", "run", "--scene", "absent.mat").startswith(
-        "scene.cube: no file absent.mat in the current folder or "
+        "scene.labels: no file absent.mat in the current folder or "
     )
     assert refuse("eval", "run", "--scene", "a.yaml") == "a.yaml: no such config file; check the path"
     assert "did you mean indian-pines?" in refuse("eval", "run", "--scene", "indian-pine")
@@ -721,7 +721,7 @@ def trained_here(trained: Path, here: Path) -> str:
         (["--scene", "empty.npy"], "empty.npy: all 576 pixels hold no data in some band; "),
         (["--engine", "fast"], "--engine fast: choose from dense, patches"),
         (["--device", "tpu"], "--device tpu: did you mean 'cpu'? choose from auto, cpu, cuda"),
-        (["--set", "seed=1"], "--set seed=1: a map has no settings but the scene's; "),
+        (["--set", "seed=1"], "--set seed=1: only settings of the scene apply here; "),
         (["--set", "scene.scal=1"], "--set scene.scal=1: "),
         (
             ["--out", "taken"],

@@ -77,7 +77,7 @@ def test_a_mistake_in_the_format_is_one_line_and_writes_nothing(run, call):
     before = run.page.stat().st_mtime_ns
     code, out, err = call("report", run, "--figures", "jpeg")
     assert (code, out) == (2, "")
-    assert err == "hsi-se: --figures jpeg: choose from pdf, svg, png\n"
+    assert err == "hsi-se: --figures jpeg: choose from png, pdf, svg\n"
     assert run.page.stat().st_mtime_ns == before
 
 
