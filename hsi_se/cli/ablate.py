@@ -23,7 +23,13 @@ def ablate(
     out: Annotated[Path | None, out_folder("Folder to write. By default runs/ablation-NAME-DIGEST.")] = None,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", metavar="N", help="Start a Dask cluster of N processes on this machine."),
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=1,
+            max=1024,
+            help="Start a Dask cluster of N processes on this machine.",
+        ),
     ] = None,
     scheduler: Scheduler = None,
     dry_run: Annotated[

@@ -29,7 +29,6 @@ app = typer.Typer(
     epilog="Example: hsi-se train configs/demo.yaml --out runs/demo",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(scene_app, name="scene", rich_help_panel="Data")

@@ -27,6 +27,13 @@ def choose(option: str, *choices: str, help: str) -> Any:
     return typer.Option(option, metavar=metavar, help=help, callback=check, autocompletion=complete)
 
 
+def _check_data(folder: Path | None) -> Path | None:
+    if folder is not None and not folder.is_dir():
+        problem = "is a file" if folder.is_file() else "no such folder"
+        raise ConfigError(f"--data {folder}: {problem}; give the folder that contains the scenes")
+    return folder
+
+
 def out_folder(help: str) -> Any:
     """Declares `--out DIR`."""
     return typer.Option("--out", metavar="DIR", help=help)
@@ -58,7 +65,13 @@ Scene = Annotated[
     ),
 ]
 DataFolder = Annotated[
-    Path | None, typer.Option("--data", metavar="DIR", help="Search this folder for scenes before datasets/.")
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Search this folder for scenes before datasets/.",
+        callback=_check_data,
+    ),
 ]
 RunOut = Annotated[Path | None, out_folder("Run folder to write. By default runs/DATE-NAME-DIGEST.")]
 Device = Annotated[

@@ -51,12 +51,12 @@ def inspect(
         raise RunError(f"--write-config {write_config}: already exists; name another file")
     survey = survey_files(files, overrides or [], data=data)
     config = None if write_config is None else suggest_config(survey)
-    _print_survey(survey)
     written = save_survey_figures(survey, out)
     if write_config is not None and config is not None:
         with replacing(write_config) as draft:
             draft.write_text(config, encoding="utf-8")
         written.append(write_config)
+    _print_survey(survey)
     for path in written:
         print(f"wrote:  {path}")
 

@@ -4,6 +4,7 @@ Progress goes to standard error, so that standard output contains results only.
 """
 
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -124,11 +125,10 @@ def say(text: str, *, style: str = "", to_stderr: bool = False) -> None:
 
 
 def print_prose(console: Console, text: str, *, style: str = "") -> None:
-    """As `say`, to a console."""
-    is_terminal = console.is_terminal
-    console.print(
-        text, style=style, highlight=False, soft_wrap=not is_terminal, overflow="ignore", crop=False
-    )
+    """As `say`, to a console. A word that is longer than a line, such as a path, stays whole."""
+    if console.is_terminal:
+        text = textwrap.fill(text, console.width, break_long_words=False, break_on_hyphens=False)
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def make_console(*, width: int = 110) -> Console:

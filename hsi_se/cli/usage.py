@@ -76,8 +76,8 @@ def check_words(words: Sequence[str]) -> None:
             raise ConfigError(f"{word!a}: is not UTF-8 text; rename the file or folder") from None
         option, equals, value = word.partition("=") if word.startswith("--") else (before, "=", word)
         if equals and not value.strip():
-            name = option if option.startswith("--") else "an argument"
-            raise ConfigError(f"{name}: is empty; give it a value or leave it out")
+            name = f"{option}:" if option.startswith("--") else "an argument"
+            raise ConfigError(f"{name} is empty; give it a value or leave it out")
 
 
 def describe_mistake(error: Any) -> str:
@@ -94,6 +94,9 @@ def describe_mistake(error: Any) -> str:
         message = f"{name} needs a value: {parameter.metavar}"
     elif (unknown := re.match(r"No such command '(.*?)'", message)) is not None:
         message, hint = f"unknown command '{unknown[1]}'", _find_command(unknown[1], context)
+    elif (extra := re.match(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", message)) is not None:
+        message = f"unexpected argument {extra[1]}"
+    message = message.replace(": Input should", ": should")
     message = f"{message[0].lower()}{message[1:]}".rstrip(".")
     hint = hint and f"did you mean `{hint}`? "
     return f"{command}: {message}; {hint}see `{command} --help`"

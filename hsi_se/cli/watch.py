@@ -91,7 +91,8 @@ def follow(path: str | Path, *, console: Console, sleep: Callable[[float], None]
     """
     path = Path(path)
     if not path.is_dir():
-        raise RunError(f"{path}: no such folder; give the --out folder of `hsi-se train` or `ablate`")
+        problem = "is a file" if path.is_file() else "no such folder"
+        raise RunError(f"{path}: {problem}; give the --out folder of `hsi-se train` or `ablate`")
     if not list_progress(path) and not AblationFolder(path).plan.is_file():
         raise RunError(
             f"{path}: nothing trains in this folder ({RunFolder(path).progress.name} is missing); "

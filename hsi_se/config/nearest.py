@@ -42,15 +42,16 @@ _SETTINGS = {
 }
 
 
-def find_nearest(name: str, choices: Sequence[str], *, cutoff: float = 0.6) -> str | None:
+def find_nearest(name: str, choices: Sequence[str]) -> str | None:
     """Returns the choice nearest to a name, or None where none is near; upper case makes no difference."""
     usual = _VALUES.get(_squash(name))
     if usual in choices:
         return usual
     same = (choice for choice in choices if _squash(choice) == _squash(name))
     folded = {choice.casefold(): choice for choice in choices}
-    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=cutoff)
-    return next(same, None) or (folded[near[0]] if near else None)
+    start = (folded[each] for each in folded if _is_start(each, name.casefold()))
+    near = difflib.get_close_matches(name.casefold(), folded, n=1)
+    return next(same, None) or next(start, None) or (folded[near[0]] if near else None)
 
 
 def did_you_mean(name: str, choices: Sequence[str]) -> str:
@@ -59,18 +60,30 @@ def did_you_mean(name: str, choices: Sequence[str]) -> str:
     return "" if near is None else f"did you mean {near!r}? "
 
 
-def find_setting(name: str, settings: Sequence[str]) -> str | None:
-    """Returns the one of some dotted settings that a name probably stands for, whatever its section."""
+def find_setting(name: str, settings: Sequence[str], *, here: Sequence[str] = ()) -> str | None:
+    """Returns the one of some dotted settings that an unknown one probably stands for.
+
+    Args:
+        name: dotted.
+        settings: of all sections, whatever their kind.
+        here: those that its own section has, without the section's name.
+    """
     section, _, key = name.rpartition(".")
     if name in settings or (section and section not in settings):
         return None  # it is of a section of another kind, or of one whose name the user chose
-    last = _squash(key)
-    usual = _SETTINGS.get(last, "")
-    here = f"{section}.{usual.rpartition('.')[2]}"
-    if usual in settings:
-        return here if here in settings else usual
-    namesakes = (setting for setting in settings if _squash(setting.rpartition(".")[2]) == last)
-    return next(namesakes, None) or find_nearest(name, settings, cutoff=0.75)
+    usual = _SETTINGS.get(_squash(key), "")
+    if usual.rpartition(".")[2] in here:
+        return f"{section}.{usual.rpartition('.')[2]}".lstrip(".")
+    elsewhere = [setting for setting in settings if setting.rpartition(".")[0] != section or not section]
+    namesakes = (setting for setting in elsewhere if _squash(setting.rpartition(".")[2]) == _squash(key))
+    near = difflib.get_close_matches(name, elsewhere, n=1, cutoff=0.75)
+    return next(iter([*filter(elsewhere.__contains__, [usual]), *namesakes, *near]), None)
+
+
+def _is_start(name: str, other: str) -> bool:
+    """Whether one of two names is the other's start, and longer than two letters."""
+    shared = min(len(name), len(other))
+    return shared > 2 and name[:shared] == other[:shared]
 
 
 def _squash(name: str) -> str:

@@ -101,7 +101,7 @@ def read_text(path: str | Path) -> str:
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file; check the path") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text ({error.reason}); save it as UTF-8") from None
+        raise ConfigError(f"{path}: is not UTF-8 text ({error.reason}); give a YAML config file") from None
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a folder; give a YAML config file in it") from None
     except OSError as error:
@@ -130,6 +130,12 @@ def parse_settings(
             f"{path}:1:1: contains no settings; a config is a YAML mapping, see configs/demo.yaml"
         )
     written, places = _read(document, where=str(path))
+    if kind is Config and "base" in written and "seeds" in written:
+        raise ConfigError(f"{path}: is an ablation, not a config; run it with `hsi-se ablate`")
+    if kind is not Config and "model" in written and "base" not in written:
+        raise ConfigError(
+            f"{path}: is a config, not an ablation; train it, or name it as base: in an ablation"
+        )
     settings, in_force = copy.deepcopy(written), dict(places)
     parsed = [Override.parse(entry) if isinstance(entry, str) else entry for entry in overrides]
     for override in parsed:
@@ -266,12 +272,11 @@ def _explain(error: ErrorDetails, settings: object, kind: type[Settings]) -> tup
     dotted = ".".join(keys)
     shown = f"{dotted} = {_show(value)}" if is_present and not isinstance(value, dict | list) else dotted
     problem = _describe(error, value)
-    start, unknown, rest = problem.partition("unknown setting; choose from")
-    if unknown and not start:
-        setting = find_setting(dotted, list_settings(kind))
-        problem = (
-            problem if setting is None else f"unknown setting; did you mean {setting}? choose from{rest}"
-        )
+    if problem.startswith("unknown setting; choose from "):
+        choices = problem.removeprefix("unknown setting; choose from ")
+        setting = find_setting(dotted, list_settings(kind), here=choices.split(", "))
+        hint = "" if setting is None else f"did you mean {setting}? "
+        problem = f"unknown setting; {hint}choose from {choices}"
     return keys, f"{shown}: {problem}"
 
 

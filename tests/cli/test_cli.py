@@ -292,7 +292,7 @@ def test_a_class_of_one_pixel_asks_for_counts_by_label(call, tmp_path):
     ("arguments", "command", "problem"),
     [
         (["train", "--foo"], "hsi-se train", "unknown option --foo"),
-        (["train", DEMO, "extra"], "hsi-se train", "got unexpected extra argument"),
+        (["train", DEMO, "extra"], "hsi-se train", "unexpected argument "),
         (["train"], "hsi-se train", "missing argument 'CONFIG'"),
         (["map"], "hsi-se map", "missing argument 'RUN'"),
         (["export", "run"], "hsi-se export", "missing option '--format'"),

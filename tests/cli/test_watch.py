@@ -210,7 +210,7 @@ def test_a_folder_of_runs_shows_them_all_and_ends_when_none_is_to_come(finished,
     [
         (lambda _: None, "no such folder; give the --out folder of `hsi-se train` or `ablate`"),
         (lambda path: path.mkdir(), "nothing trains in this folder (progress.jsonl is missing)"),
-        (lambda path: path.write_text(""), "no such folder"),
+        (lambda path: path.write_text(""), "is a file; give the --out folder"),
     ],
 )
 def test_where_nothing_trains_is_one_line(call, tmp_path, make, message):

@@ -694,7 +694,7 @@ def test_what_no_file_can_be_called_is_no_config(tmp_path: Path) -> None:
 
 def test_binary_file_is_no_config(path: Path) -> None:
     path.write_bytes(b"\x89PNG\r\n\xff\xfe")
-    with pytest.raises(ConfigError, match=r"is not UTF-8 text \(.*\); save it as UTF-8"):
+    with pytest.raises(ConfigError, match=r"is not UTF-8 text \(.*\); give a YAML config file"):
         load_config(path)
 
 
