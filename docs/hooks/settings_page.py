@@ -49,8 +49,11 @@ def render_settings(schema: Node) -> str:
     written: set[str] = set()
     parts = []
     for key, node in schema["properties"].items():
-        sections = [each for each in list_sections(key, node, definitions) if each.name not in written]
-        written |= {each.name for each in sections}
+        sections = []
+        for section in list_sections(key, node, definitions):
+            if section.name not in written:  # a block belongs to several networks; it is written once
+                sections.append(section)
+                written.add(section.name)
         parts.append(f"## `{key}`\n")
         if not (sections and sections[0].title == f"`{key}`"):
             is_required = key in schema.get("required", ())
