@@ -20,7 +20,7 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "progress": (),
     "version": (),
     "config": ("errors",),
-    "system": ("errors",),
+    "system": ("errors", "progress"),
     "scene": GROUND,
     "attention": GROUND,
     "sampling": (*GROUND, "scene"),
