@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hsi_se.errors import RunError
 from hsi_se.evaluation.statistics import Summary
 from hsi_se.runs.folder import RunFolder
-from hsi_se.system.files import replacing
+from hsi_se.system.folder import Folder, read_record
 from hsi_se.system.locks import hold
 
 
@@ -157,11 +157,11 @@ class AblationPlan(_Record):
     digest: str  # of what all variants share
 
 
-class AblationFolder:
+class AblationFolder(Folder):
     """A folder of runs, one a scene, variant and seed, and what they say together."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(path)
         self.plan = self.path / "plan.json"
         self.report = self.path / "ablation.json"
         self.report_text = self.path / "ablation.md"
@@ -173,17 +173,14 @@ class AblationFolder:
         self.ranks_figure = self.path / "critical_difference.png"
         self.page = self.path / "report.html"
 
-    def __str__(self) -> str:
-        return str(self.path)
-
     @classmethod
-    def open(cls, path: "str | Path | AblationFolder") -> Self:
+    def open(cls, path: str | os.PathLike[str]) -> Self:
         """Returns the folder of an ablation that has a report.
 
         Raises:
             RunError: it holds none.
         """
-        folder = cls(path.path if isinstance(path, AblationFolder) else path)
+        folder = cls(path)
         if not folder.report.is_file():
             raise RunError(f"{path}: no ablation in here; `hsi-se ablate` prints the path it writes")
         return folder
@@ -227,8 +224,7 @@ class AblationFolder:
                 raise RunError(
                     f"{self}: exists and is no ablation; name another folder with --out DIR"
                 ) from None
-            with replacing(self.plan) as draft:
-                draft.write_text(plan.model_dump_json(indent=2), encoding="utf-8")
+            self.write(self.plan, plan)
             return
         except ValidationError:
             raise RunError(
@@ -241,15 +237,9 @@ class AblationFolder:
             )
 
     def read_report(self) -> AblationReport:
-        try:
-            return AblationReport.model_validate_json(self.report.read_bytes())
-        except ValidationError as error:
-            problem = error.errors(include_url=False)[0]["msg"]
-            raise RunError(
-                f"{self.report}: not what this version writes ({problem}); run `hsi-se ablate` again"
-            ) from None
+        return read_record(AblationReport, self.report, remedy="run `hsi-se ablate` again")
 
     def write_report(self, report: AblationReport, texts: Sequence[tuple[Path, str]]) -> None:
-        for path, text in (*texts, (self.report, report.model_dump_json(indent=2) + "\n")):
-            with replacing(path) as draft:
-                draft.write_text(text, encoding="utf-8")
+        for path, text in texts:
+            self.write(path, text)
+        self.write(self.report, report)

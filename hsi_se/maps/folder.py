@@ -10,16 +10,17 @@ from typing import Any
 
 from hsi_se.errors import RunError
 from hsi_se.system.files import sync_folder
+from hsi_se.system.folder import Folder
 from hsi_se.system.locks import hold
 
 _PUBLISHED = "published "  # in a journal, before names
 
 
-class MapFolder:
+class MapFolder(Folder):
     """A folder with the map of a scene in every format that it could be written in."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(path)
         self.facts = self.path / "map.json"
         self.image = self.path / "map.img"
         self.header = self.path / "map.hdr"
@@ -29,9 +30,6 @@ class MapFolder:
         self.probabilities = self.path / "probabilities.img"
         self.entropy = self.path / "entropy.img"
         self.journal = self.path / "journal"  # of a draft alone
-
-    def __str__(self) -> str:
-        return str(self.path)
 
     def refuse_other(self, scene: Path) -> None:
         """Proves that no map of another scene's file would be replaced by one of `scene`.

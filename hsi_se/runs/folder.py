@@ -4,15 +4,15 @@ This is the only module that knows the names of the files in `runs/`. Weights an
 safetensors, everything else is JSON or YAML; nothing that is read back can run code.
 """
 
+import os
 import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
@@ -27,6 +27,7 @@ from hsi_se.runs.report import RunReport
 from hsi_se.sampling.reduction import Reduction
 from hsi_se.sampling.splits import Split
 from hsi_se.system.files import replacing, write_durably
+from hsi_se.system.folder import Folder, parse_record, read_record
 
 _SIDES = ("train", "val", "test", "buffer")
 # Where runs lie in a folder of seeds or of a gap, in one of an ablation, and in one over scenes.
@@ -39,16 +40,14 @@ _ALSO_WRITTEN = re.compile(
     r"|model\.(onnx|pt2)"
     r"|(.*/)?\.(lock|[^/]+\.draft|[^/]+\.\d+(\.\w+)?)"  # of a process that was killed
 )
+_TRAIN_AGAIN = "train again"
 
 
-Model = TypeVar("Model", bound=BaseModel)
-
-
-class RunFolder:
+class RunFolder(Folder):
     """A folder in `runs/` and the names of the files in it; `record.json` comes last, of a finished run."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(path)
         self.config = self.path / "config.yaml"
         self.record = self.path / "record.json"
         self.progress = self.path / "progress.jsonl"
@@ -67,20 +66,14 @@ class RunFolder:
         self.page = self.path / "report.html"
         self.figures = self.path / "figures"  # a folder, of `hsi-se report --figures`
 
-    def __fspath__(self) -> str:
-        return str(self.path)
-
-    def __str__(self) -> str:
-        return str(self.path)
-
     @classmethod
-    def open(cls, path: "str | Path | RunFolder") -> Self:
+    def open(cls, path: str | os.PathLike[str]) -> Self:
         """Returns the folder of a finished run.
 
         Raises:
             RunError: there is no such folder, or it holds no run, or one that is not finished.
         """
-        run = cls(path.path if isinstance(path, RunFolder) else path)
+        run = cls(path)
         if run.is_unfinished:
             raise RunError(f"{path}: this run is not finished; {run.how_to_resume}")
         if not run.record.is_file():
@@ -124,7 +117,7 @@ class RunFolder:
         return load_config(self.config)
 
     def read_record(self) -> RunRecord:
-        return _parse(RunRecord, self.record)
+        return read_record(RunRecord, self.record, remedy=_TRAIN_AGAIN)
 
     def read_progress(self) -> tuple[RunStart, tuple[EpochRecord, ...]]:
         """Returns how the run began and its epochs so far; a line that is half written is left out."""
@@ -132,8 +125,10 @@ class RunFolder:
             head, *lines = self.progress.read_bytes().split(b"\n")[:-1] or [b""]
         except FileNotFoundError:
             raise RunError(f"{self.progress}: missing from the run folder; train again") from None
-        epochs = tuple(_parse_text(EpochRecord, line, path=self.progress) for line in lines)
-        return _parse_text(RunStart, head, path=self.progress), epochs
+        epochs = tuple(
+            parse_record(EpochRecord, line, path=self.progress, remedy=_TRAIN_AGAIN) for line in lines
+        )
+        return parse_record(RunStart, head, path=self.progress, remedy=_TRAIN_AGAIN), epochs
 
     def read_split(self) -> Split:
         arrays = _read_arrays(self.split, needed=_SIDES)
@@ -151,7 +146,7 @@ class RunFolder:
 
     def read_facts(self) -> BundleFacts:
         """Returns the bundle without its arrays."""
-        return _parse(BundleFacts, self.bundle_facts)
+        return read_record(BundleFacts, self.bundle_facts, remedy=_TRAIN_AGAIN)
 
     def write_start(self, start: RunStart, *, config: Config, split: Split) -> None:
         """Writes what the run is of, and the head line of its progress."""
@@ -194,10 +189,10 @@ class RunFolder:
             raise RunError(
                 f"{self}: is not evaluated yet ({self.report.name} is missing); {self._to_evaluate}"
             )
-        return _parse(RunReport, self.report, remedy=self._to_evaluate)
+        return read_record(RunReport, self.report, remedy=self._to_evaluate)
 
     def read_explanation(self) -> Explanation:
-        return _parse(Explanation, self.explanation)
+        return read_record(Explanation, self.explanation, remedy=_TRAIN_AGAIN)
 
     def read_explorer(self, *, needed: Sequence[str]) -> Arrays:
         """Returns the arrays of the map explorer.
@@ -227,8 +222,7 @@ class RunFolder:
         """Keeps the labels `(n,)` of the test pixels, in the split's order, and what it cost to get them."""
         with replacing(self.predictions) as draft:
             _write_arrays(draft, {"truth": truth, "predicted": predicted})
-        with replacing(self.mapping_cost) as draft:
-            draft.write_text(cost.model_dump_json(indent=2), encoding="utf-8")
+        self.write(self.mapping_cost, cost)
 
     def read_correct(self) -> NDArray[np.bool_]:
         """Which test pixels were called right, in the order of the split."""
@@ -236,32 +230,14 @@ class RunFolder:
         return np.asarray(arrays["truth"] == arrays["predicted"])
 
     def read_mapping_cost(self) -> MappingCost:
-        return _parse(MappingCost, self.mapping_cost)
+        return read_record(MappingCost, self.mapping_cost, remedy=_TRAIN_AGAIN)
 
     def write_explanation(self, explanation: Explanation) -> None:
-        with replacing(self.explanation) as draft:
-            draft.write_text(explanation.model_dump_json(indent=2), encoding="utf-8")
+        self.write(self.explanation, explanation)
 
     @property
     def is_evaluated(self) -> bool:
         return all(path.is_file() for path in (self.report, self.predictions, self.mapping_cost))
-
-
-def _parse(kind: type[Model], path: Path, *, remedy: str = "train again") -> Model:
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        raise RunError(f"{path}: missing from the run folder; {remedy}") from None
-    return _parse_text(kind, text, path=path, remedy=remedy)
-
-
-def _parse_text(kind: type[Model], text: bytes, *, path: Path, remedy: str = "train again") -> Model:
-    try:
-        return kind.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        problem = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
-        raise RunError(f"{path}: not what this version writes ({problem}); {remedy}") from None
 
 
 def _write_arrays(path: Path, arrays: Arrays) -> None:

@@ -97,7 +97,7 @@ def open_unfinished(path: str | Path | RunFolder) -> RunFolder:
     Raises:
         RunError: there is no such folder, it holds no run, or a finished one.
     """
-    folder = RunFolder(path.path if isinstance(path, RunFolder) else path)
+    folder = RunFolder(path)
     if folder.record.is_file():
         raise RunError(f"{path}: is finished; evaluate it with `hsi-se eval {path}`")
     if not folder.is_unfinished:
