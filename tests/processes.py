@@ -109,11 +109,11 @@ def _call(
     sys.argv = ["hsi-se", *arguments]
     if moment is not None:
         moment.arrange()
-    read = command_line._refuse_bytes
+    read = command_line.check_words
 
     def start(words: list[str]) -> None:
         started.set()
         read(words)
 
-    command_line._refuse_bytes = start
+    command_line.check_words = start
     command_line.main()

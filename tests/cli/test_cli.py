@@ -242,7 +242,7 @@ def test_a_day_and_more_is_told_in_hours():
     assert [clock(seconds) for seconds in (0, 59.6, 3725, 216_000)] == told
 
 
-@pytest.mark.parametrize("more", [["--set", "nonsense=3"], ["--compare-attention"], ["--data", "nowhere"]])
+@pytest.mark.parametrize("more", [["--set", "nonsense=3"], ["--compare-attention"], ["--data", "."]])
 def test_points_stand_alone(call, more):
     code, _, err = call("info", "--points", "ssrn", *more)
     assert code == 2

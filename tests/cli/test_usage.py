@@ -15,6 +15,7 @@ import hsi_se
 from hsi_se.cli.main import app
 from hsi_se.cli.terminal import print_prose
 from hsi_se.runs.folder import RunFolder
+from hsi_se.scene.catalogue import list_known_scenes
 from tests.conftest import ROOT, TINY
 
 DEMO = str(ROOT / "configs" / "demo.yaml")
@@ -258,7 +259,7 @@ def test_the_verdict_stands_out_on_a_terminal_and_mistakes_break_between_words(c
     run = tmp_path / "run"
     assert call("train", DEMO, *options, "--set", "train.epochs=1", "--out", run)[0] == 0
     assert call("eval", run)[0] == 0
-    verdict = RunFolder(run).read_report()["verdict"]
+    verdict = RunFolder(run).read_report().verdict
     screen = on_terminal("eval", str(run))
     first = " ".join(verdict.split()[:4])
     assert re.search(rf"\x1b\[1m{re.escape(first)}", screen)
@@ -290,7 +291,7 @@ def test_the_list_of_scenes_fits_80_columns_and_says_which_must_be_requested(cal
     *table, last = out.splitlines()
     assert max(map(len, table)) <= 80
     names = [line.split("  ")[0] for line in table if line[:1].islower() and not line.startswith("name")]
-    known = hsi_se.scene.catalogue.KNOWN_SCENES
+    known = list_known_scenes()
     assert names == [scene.name + ("" if scene.registration is None else " *") for scene in known]
     assert last.startswith("* to be requested from its owners")
     assert "145 × 145 × 200" in out

@@ -114,7 +114,7 @@ def test_the_written_config_trains_on_the_files(inspect, tmp_path, monkeypatch):
     assert bundle.facts.dropped_bands == {3: "dropped by the config"}
     code, _, err = inspect("inspect", "labels.npy", "cube.mat", *settings, "--write-config", "my.yaml")
     assert code == 2
-    assert "my.yaml: exists; name another file" in err
+    assert "my.yaml: already exists; name another file" in err
 
 
 @pytest.mark.parametrize("missing", ["cube", "label map"])
@@ -164,7 +164,8 @@ def test_fetch_from_a_folder_ends_with_the_files_and_what_to_write(inspect, tmp_
     monkeypatch.setenv("HSI_SE_MIRROR", (REAL_SCENES / "salinas_a").resolve().as_uri())
     code, out, _ = inspect("fetch", "SalinasA", "--out", tmp_path)
     assert code == 0
-    assert out.splitlines()[-1] == f"next:  scene: salinas-a in a config, and --data {tmp_path}"
+    next_command = "hsi-se train configs/demo.yaml --set scene=salinas-a"
+    assert out.splitlines()[-1] == f"next:  {next_command} --data {tmp_path}"
     assert load_scene("salinas-a", tmp_path).num_bands == 204
 
 
