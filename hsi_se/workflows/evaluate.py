@@ -15,7 +15,7 @@ from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import open_run
 from hsi_se.runs.records import MappingCost
 from hsi_se.runs.report import RunReport
-from hsi_se.system.memory import Meter
+from hsi_se.system.memory import Meter, keep_freed_memory
 from hsi_se.system.session import Session
 
 
@@ -47,6 +47,8 @@ def assess_run(
     split, scene, components = opened.split, opened.scene, opened.components
     torch_device = pick_device(session.device)
 
+    if torch_device.type == "cpu":
+        keep_freed_memory()
     meter = Meter(torch_device)
     logits, unsmoothed = predict_bundled(
         bundle, components, missing=~scene.valid, device=torch_device, observer=session.observer
