@@ -1,11 +1,12 @@
 """Fits two baselines for the network: one uses only a pixel's position, one only its spectrum."""
 
+import itertools
 import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -118,14 +119,30 @@ def _tune(
         of_class = [tuned_on[y[tuned_on] == label] for label in classes]
         share = _MAX_TUNING_PIXELS / len(x)
         tuned_on = np.concatenate([some[: max(_FOLDS, round(share * len(some)))] for some in of_class])
-    grid = {
-        "svc__C": [c] if c else list(_GRID_C),
-        "svc__gamma": [gamma] if gamma else [factor / num_components for factor in _GRID_GAMMA],
-    }
+    gammas = [gamma] if gamma else [factor / num_components for factor in _GRID_GAMMA]
+    grid = list(itertools.product([c] if c else _GRID_C, gammas))
+    x, y = x[tuned_on], y[tuned_on]
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
-    search = GridSearchCV(make_pipeline(StandardScaler(), SVC()), grid, cv=folds, refit=False)
     with warnings.catch_warnings():
         # A class with fewer pixels than folds is missing from some folds, but not from the final fit.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        search.fit(x[tuned_on], y[tuned_on])
-    return float(search.best_params_["svc__C"]), float(search.best_params_["svc__gamma"])
+        scores = np.stack([_score(x, y, fit, check, grid) for fit, check in folds.split(x, y)], axis=1)
+    return grid[int(np.average(scores, axis=1).argmax())]
+
+
+def _score(
+    x: NDArray[np.float32],
+    y: NDArray[np.integer],
+    fit: NDArray[np.intp],
+    check: NDArray[np.intp],
+    grid: list[tuple[float, float]],
+) -> NDArray[np.float64]:
+    """Returns the accuracy at the pixels `check` of each (C, gamma) fitted at the pixels `fit`.
+
+    As scikit-learn's GridSearchCV does it, but the spectra are scaled once per fold, not once per fit.
+    """
+    scaler = StandardScaler()
+    scaled, held_out = scaler.fit_transform(x[fit]), scaler.transform(x[check])
+    return np.array(
+        [SVC(C=c, gamma=gamma).fit(scaled, y[fit]).score(held_out, y[check]) for c, gamma in grid]
+    )

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hsi_se.scene.raster import Floats
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 408, 12, 208  # in the view box of `chart.svg`
+_GAP = 3.0  # times the median step: where the wavelengths step further, bands were left out
 _MOST_POINTS = 400  # of one line: more than the picture has columns
 
 
@@ -157,3 +159,11 @@ def find_lower_end(accuracy: Floats) -> float:
 def _scale(value: float, low: float, high: float, start: float, end: float) -> float:
     share = (value - low) / (high - low) if high > low else 0.5
     return start + min(max(share, -0.02), 1.02) * (end - start)
+
+
+def split_at_gaps(positions: Floats) -> list[NDArray[np.intp]]:
+    """Returns the bands in ascending order of wavelength `(bands,)`, split where bands were left out."""
+    order = np.argsort(positions, kind="stable")
+    steps = np.diff(positions[order])
+    gaps = np.flatnonzero(steps > _GAP * np.median(steps)) + 1 if len(steps) else np.array([], dtype=np.intp)
+    return np.split(order, gaps)

@@ -1,4 +1,4 @@
-"""Pictures of a scene with a legend, the class map and the split, and helpers that all figures share."""
+"""The picture of a split, and helpers that all figures share."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,39 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.text import Text
 
-from hsi_se.prediction.class_map import ClassMap
+from hsi_se.report.palette import SIDE_COLOURS
 from hsi_se.sampling.disjoint import Side, SideMap
 from hsi_se.scene.raster import Colour, Floats
-from hsi_se.scene.scene import UNLABELLED
 from hsi_se.system.files import replacing
 
 _DPI = 150
 _LEGEND_INCHES = 2.6
 _SHORTER_SIDE_INCHES = 4.5
-
-
-def to_hex(colour: Colour) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*colour)
-
-
-def save_map(class_map: ClassMap, path: Path, *, title: str) -> None:
-    """Writes the map as a PNG in the class colours, oriented as in the file, with a legend beside it."""
-    figure, axes = make_map_figure(*class_map.labels.shape, title=title)
-    axes.imshow(class_map.to_rgb(), interpolation="nearest")
-    names = {label: f"{label}  {name}" for label, name in class_map.class_names.items()}
-    if (class_map.labels == UNLABELLED).any():
-        names = {UNLABELLED: "unlabelled", **names}
-    _put_legend(axes, [(name, to_hex(class_map.palette[label])) for label, name in names.items()])
-    save_figure(figure, path)
-
-
-SIDE_COLOURS = {
-    Side.UNUSED: ("unlabelled", "#202020"),
-    Side.TRAIN: ("training", "#f2b134"),
-    Side.VALIDATION: ("validation", "#e4572e"),
-    Side.TEST: ("test", "#3f88c5"),
-    Side.BUFFER: ("buffer, unused", "#8f8f8f"),
-}
 
 
 def save_split(sides: SideMap, path: Path, *, title: str) -> None:

@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 from hsi_se.config.yaml_file import dump_config
 from hsi_se.evaluation.confidence import Rejection
 from hsi_se.evaluation.metrics import Evaluation
-from hsi_se.report.charts import Axis, Chart, Line, draw_lines, find_lower_end
+from hsi_se.report.charts import Axis, Chart, Line, draw_lines, find_lower_end, split_at_gaps
 from hsi_se.report.explorer import Explorer
-from hsi_se.report.figures import SIDE_COLOURS, to_hex
-from hsi_se.report.palette import make_distinct_palette
-from hsi_se.report.scene_figures import split_at_gaps
+from hsi_se.report.palette import SIDE_COLOURS, make_distinct_palette, to_hex
 from hsi_se.report.tables import describe_leakage, kappa_text, list_class_rows, percent, render_template
 from hsi_se.runs.bundle import Arrays, BundleFacts
 from hsi_se.runs.explanation import Explanation, GateExplanation

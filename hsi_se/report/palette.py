@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from hsi_se.sampling.disjoint import Side
 from hsi_se.scene.raster import Colour as Colour
 from hsi_se.scene.raster import Floats
 
@@ -32,6 +33,19 @@ _TO_LAB = (
 )  # fmt: skip
 _LIGHTNESS = (0.38, 0.97)  # of the colours taken: apart from the dark of unlabelled ground, and from white
 _LEVELS = 16  # of each channel among the candidates
+
+
+SIDE_COLOURS = {
+    Side.UNUSED: ("unlabelled", "#202020"),
+    Side.TRAIN: ("training", "#f2b134"),
+    Side.VALIDATION: ("validation", "#e4572e"),
+    Side.TEST: ("test", "#3f88c5"),
+    Side.BUFFER: ("buffer, unused", "#8f8f8f"),
+}
+
+
+def to_hex(colour: Colour) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def make_distinct_palette(class_ids: Iterable[int]) -> dict[int, Colour]:

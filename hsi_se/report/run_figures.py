@@ -20,8 +20,9 @@ from hsi_se.errors import RunError
 from hsi_se.evaluation.confidence import Rejection
 from hsi_se.report.charts import find_lower_end
 from hsi_se.report.explanation_figure import draw_explanation
-from hsi_se.report.figures import SIDE_COLOURS, keep_dollars, to_hex
+from hsi_se.report.figures import keep_dollars
 from hsi_se.report.page import RunFiles
+from hsi_se.report.palette import SIDE_COLOURS, to_hex
 from hsi_se.report.tables import percent
 from hsi_se.scene.scene import UNLABELLED
 from hsi_se.system.files import replacing

@@ -7,11 +7,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from hsi_se.report.charts import split_at_gaps
 from hsi_se.report.figures import make_map_figure, save_figure, style_class_line
 from hsi_se.scene.raster import Colour, Floats
 
 _DPI = 150
-_GAP = 3.0  # times the median step: where the wavelengths step further, bands were left out
 
 
 def save_quick_look(picture: NDArray[np.uint8], path: Path, *, title: str) -> None:
@@ -61,11 +61,3 @@ def save_spectra(
     axes.tick_params(labelsize=8)
     figure.legend(loc="outside right upper", fontsize=7.5, frameon=False)
     save_figure(figure, path)
-
-
-def split_at_gaps(positions: Floats) -> list[NDArray[np.intp]]:
-    """Returns the bands in ascending order of wavelength `(bands,)`, split where bands were left out."""
-    order = np.argsort(positions, kind="stable")
-    steps = np.diff(positions[order])
-    gaps = np.flatnonzero(steps > _GAP * np.median(steps)) + 1 if len(steps) else np.array([], dtype=np.intp)
-    return np.split(order, gaps)

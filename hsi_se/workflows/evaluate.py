@@ -8,14 +8,14 @@ from hsi_se.models.device import pick_device
 from hsi_se.prediction.bundled import predict_bundled
 from hsi_se.prediction.class_map import classify
 from hsi_se.report.explorer import make_explorer
-from hsi_se.report.figures import save_map
+from hsi_se.report.map_picture import save_map
 from hsi_se.report.page import write_page
 from hsi_se.report.tables import render_report
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import open_run
 from hsi_se.runs.records import MappingCost
 from hsi_se.runs.report import RunReport
-from hsi_se.system.memory import Meter
+from hsi_se.system.memory import Meter, keep_freed_memory
 from hsi_se.system.session import Session
 
 
@@ -47,6 +47,8 @@ def assess_run(
     split, scene, components = opened.split, opened.scene, opened.components
     torch_device = pick_device(session.device)
 
+    if torch_device.type == "cpu":
+        keep_freed_memory()
     meter = Meter(torch_device)
     logits, unsmoothed = predict_bundled(
         bundle, components, missing=~scene.valid, device=torch_device, observer=session.observer

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -144,15 +144,32 @@ def test_tuning_sees_every_class_of_a_large_training_side():
     x = (rng.standard_normal((len(y), 2)) + 4 * y[:, None]).astype(np.float32)
     seen = []
 
-    class Search(GridSearchCV):
-        def fit(self, x, y):
+    class Folds(StratifiedKFold):
+        def split(self, x, y):
             seen.append(np.bincount(y, minlength=3).tolist())
-            return super().fit(x, y)
+            return super().split(x, y)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spectral, "GridSearchCV", Search)
+        patch.setattr(spectral, "StratifiedKFold", Folds)
         spectral.fit_svm(x, y, seed=0, gamma=0.5)
     assert seen == [[1000, 1000, 3]]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("gamma", [None, 0.7])
+def test_tuning_chooses_what_a_grid_search_by_scikit_learn_chooses(seed, gamma):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 4, 150)
+    x = (rng.standard_normal((len(y), 5)) + 0.8 * y[:, None]).astype(np.float32)
+    order = np.random.default_rng(seed).permutation(len(x))
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), SVC()),
+        {"svc__C": [1.0, 10.0, 100.0, 1000.0], "svc__gamma": [0.05, 0.2, 0.8] if gamma is None else [gamma]},
+        cv=StratifiedKFold(3, shuffle=True, random_state=seed),
+    ).fit(x[order], y[order])
+    machine = spectral.fit_svm(x, y, seed=seed, gamma=gamma).named_steps["svc"]
+    assert search.best_params_["svc__C"] == machine.C
+    assert machine.gamma == pytest.approx(search.best_params_["svc__gamma"])
 
 
 @pytest.mark.parametrize("counts", [(10, 1), (3000, 1), (5, 2, 1)])
