@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,6 @@ from safetensors.numpy import load_file, save
 from hsi_se.config.experiment import Config
 from hsi_se.config.yaml_file import dump_config, load_config
 from hsi_se.errors import RunError
-from hsi_se.evaluation.assessment import Assessment
 from hsi_se.progress import EpochRecord
 from hsi_se.runs.bundle import Arrays, BundleFacts, ModelBundle
 from hsi_se.runs.explanation import Explanation
@@ -28,6 +27,9 @@ from hsi_se.sampling.reduction import Reduction
 from hsi_se.sampling.splits import Split
 from hsi_se.system.files import replacing, write_durably
 from hsi_se.system.folder import Folder, parse_record, read_record
+
+if TYPE_CHECKING:  # a training needs none of it
+    from hsi_se.evaluation.assessment import Assessment
 
 _SIDES = ("train", "val", "test", "buffer")
 # Where runs lie in a folder of seeds or of a gap, in one of an ablation, and in one over scenes.
@@ -221,7 +223,7 @@ class RunFolder(Folder):
         with replacing(self.explorer) as draft:
             _write_arrays(draft, arrays)
 
-    def write_report(self, assessment: Assessment, record: RunRecord, *, text: str) -> None:
+    def write_report(self, assessment: "Assessment", record: RunRecord, *, text: str) -> None:
         values = json.dumps(report_values(assessment, record), indent=2, ensure_ascii=False, allow_nan=False)
         for path, content in ((self.report_text, text), (self.report, values + "\n")):
             with replacing(path) as draft:
@@ -251,7 +253,7 @@ class RunFolder(Folder):
         return all(path.is_file() for path in (self.report, self.predictions, self.mapping_cost))
 
 
-def report_values(assessment: Assessment, record: RunRecord) -> dict[str, Any]:
+def report_values(assessment: "Assessment", record: RunRecord) -> dict[str, Any]:
     """Returns what `report.json` holds: fractions, counts, and null for what cannot be computed."""
     return {
         **assessment.values(),

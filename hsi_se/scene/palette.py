@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 
-import matplotlib
 from spectral import spy_colors
 
 from hsi_se.scene.raster import Colour as Colour
@@ -17,8 +16,12 @@ def make_palette(class_ids: Iterable[int], *, given: Mapping[int, Colour] | None
     """
     ids = sorted(int(label) for label in class_ids)
     beyond = [label for label in ids if label >= len(spy_colors)]
-    hues = matplotlib.colormaps["hsv"].resampled(len(beyond) + 1)
-    palette = {label: hues(index, bytes=True)[:3] for index, label in enumerate(beyond)}
+    palette = {}
+    if beyond:
+        import matplotlib  # half a second, which most scenes can do without
+
+        hues = matplotlib.colormaps["hsv"].resampled(len(beyond) + 1)
+        palette = {label: hues(index, bytes=True)[:3] for index, label in enumerate(beyond)}
     palette |= {label: spy_colors[label] for label in (UNLABELLED, *ids) if label < len(spy_colors)}
     palette |= {label: colour for label, colour in (given or {}).items() if label in palette}
     return {label: (int(red), int(green), int(blue)) for label, (red, green, blue) in sorted(palette.items())}
