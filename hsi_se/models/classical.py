@@ -6,12 +6,15 @@ Axes: n patches, k components, p × p pixels, C classes.
 """
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.pipeline import Pipeline
 from torch import Tensor, nn
+
+if TYPE_CHECKING:  # half a second at every start
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.pipeline import Pipeline
 
 
 class CentrePixelClassifier(nn.Module, ABC):
@@ -58,7 +61,9 @@ class SupportVectorMachine(CentrePixelClassifier):
     num_classes: Tensor  # ()
 
     @classmethod
-    def from_pipeline(cls, machine: Pipeline, *, num_classes: int, patch_size: int) -> "SupportVectorMachine":
+    def from_pipeline(
+        cls, machine: "Pipeline", *, num_classes: int, patch_size: int
+    ) -> "SupportVectorMachine":
         """Converts a pipeline from `evaluation.baselines.fit_svm`, fitted on classes 0..C-1."""
         scaler, svc = machine["standardscaler"], machine["svc"]
         count = len(svc.classes_)
@@ -110,7 +115,7 @@ class ForestOfTrees(CentrePixelClassifier):
 
     @classmethod
     def from_forest(
-        cls, forest: RandomForestClassifier, *, num_classes: int, patch_size: int
+        cls, forest: "RandomForestClassifier", *, num_classes: int, patch_size: int
     ) -> "ForestOfTrees":
         """Converts a fitted scikit-learn forest, with classes 0..C-1."""
         trees = [tree.tree_ for tree in forest.estimators_]

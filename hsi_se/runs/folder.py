@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,13 @@ from hsi_se.progress import EpochRecord
 from hsi_se.runs.bundle import Arrays, BundleFacts, ModelBundle
 from hsi_se.runs.explanation import Explanation
 from hsi_se.runs.records import MappingCost, RunRecord, RunStart
-from hsi_se.runs.report import RunReport
 from hsi_se.sampling.reduction import Reduction
 from hsi_se.sampling.splits import Split
 from hsi_se.system.files import replacing, write_durably
 from hsi_se.system.folder import Folder, parse_record, read_record
+
+if TYPE_CHECKING:  # loads scikit-learn, which a training does not need
+    from hsi_se.runs.report import RunReport
 
 _SIDES = ("train", "val", "test", "buffer")
 # Where runs lie in a folder of seeds or of a gap, in one of an ablation, and in one over scenes.
@@ -179,12 +181,14 @@ class RunFolder(Folder):
         write_durably(self.bundle_facts, bundle.facts.model_dump_json(indent=2).encode())
         write_durably(self.record, record.model_dump_json(indent=2).encode())
 
-    def read_report(self) -> RunReport:
+    def read_report(self) -> "RunReport":
         """Returns the report of an evaluated run.
 
         Raises:
             RunError: the run has not been evaluated, or its report cannot be read.
         """
+        from hsi_se.runs.report import RunReport
+
         if not self.report.is_file():
             raise RunError(
                 f"{self}: is not evaluated yet ({self.report.name} is missing); {self._to_evaluate}"
@@ -210,7 +214,7 @@ class RunFolder(Folder):
         with replacing(self.explorer) as draft:
             _write_arrays(draft, arrays)
 
-    def write_report(self, report: RunReport, *, text: str) -> None:
+    def write_report(self, report: "RunReport", *, text: str) -> None:
         values = report.model_dump_json(indent=2, by_alias=True)
         for path, content in ((self.report_text, text), (self.report, values + "\n")):
             with replacing(path) as draft:

@@ -40,7 +40,6 @@ from hsi_se.system.processes import Stop, listening
 from hsi_se.system.session import Session
 from hsi_se.training.adapt import adapt_norms
 from hsi_se.training.checkpoint import Checkpoints
-from hsi_se.training.classical import fit_classical
 from hsi_se.training.distributed import World, join, together
 from hsi_se.training.fit import FitResult, fit
 from hsi_se.training.precision import choose_precision, warn_of_emulation
@@ -237,6 +236,8 @@ def _train_into(
                 f"model.name = {config.model.name}: is fitted by one process; start it without torchrun"
             )
         assert isinstance(config.model, Svm | RandomForest)
+        from hsi_se.training.classical import fit_classical  # and with it much of scikit-learn
+
         known = split.training_side
         x = setting.components[known[:, 0], known[:, 1]]
         y = to_targets(scene.labels, known, scene.class_ids)

@@ -347,7 +347,7 @@ def test_a_signal_while_a_run_is_resumed_leaves_it_resumable(number, unfinished,
 def test_a_signal_while_a_forest_is_fitted_leaves_it_resumable(tmp_path):
     run = tmp_path / "run"
     model = ("--set", "model={name: random_forest, trees: 3}")
-    command = train(*model, run=run, moment=Moment("hsi_se.workflows.train:fit_classical", signal.SIGTERM))
+    command = train(*model, run=run, moment=Moment("hsi_se.training.classical:fit_classical", signal.SIGTERM))
     assert command.wait() == 143
     assert command.last_line() == f"hsi-se: interrupted; resume with `hsi-se resume {run}`"
     assert resume(run).wait() == 0
