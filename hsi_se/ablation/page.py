@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from hsi_se.ablation.record import AblationFolder, AblationRun, SceneReport
-from hsi_se.ablation.tables import spread
+from hsi_se.ablation.tables import describe_missing, list_begun, list_classes, list_methods, spread
 from hsi_se.report.charts import Axis, Chart, Spot, draw_spots, list_ticks
 from hsi_se.report.tables import points, render_template, signed
 from hsi_se.runs.folder import RunFolder
@@ -18,6 +18,11 @@ _COSTS = (
     ("training_us_per_pixel", "training, µs a pixel and epoch", 1.0),
     ("mapping_us_per_pixel", "mapping, µs a pixel", 1.0),
 )
+_ACCURACIES = ("", "variant", "n", "OA %", "AA %", "κ × 100")
+_COMPARED = ("difference of OA", "p", "p, Holm", "effect size")
+_SIZES = ("parameters", "M MACs", "train µs/px", "map µs/px", "floor %", "spectral baseline %")
+_SPENT = ("training s", "mapping s", "run")
+_AGAINST = ("against the baseline", "right where it is wrong", "wrong where it is right", "McNemar p")
 _MARGIN = 0.06  # of the range, on both sides of what is drawn
 
 
@@ -56,6 +61,12 @@ def write_ablation_page(folder: AblationFolder) -> None:
         report=report,
         scenes=[_lay_out(scene, report.baseline) for scene in report.scenes],
         num_runs=sum(len(variant.runs) for scene in report.scenes for variant in scene.variants),
+        missing=describe_missing(report),
+        headings=[*_ACCURACIES, *(() if report.is_of_seeds else _COMPARED), *_SIZES],
+        run_headings=["seed", *_ACCURACIES[3:], *(() if report.is_of_seeds else _AGAINST), *_SPENT],
+        list_begun=list_begun,
+        list_methods=list_methods,
+        list_classes=list_classes,
         page_of=lambda run: _page_of(folder, run),
         points=points,
         signed=signed,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hsi_se.cli.options import ConfigPath, DataFolder, Device, Overrides, RunOption, RunPath
-from hsi_se.errors import ConfigError
+from hsi_se.errors import ConfigError, RunError
 
 _PICTURES = (".png", ".pdf", ".svg")
 
@@ -23,9 +23,9 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Print the accuracies of RUN, or of a folder of seeds, beside the floor; write reports and maps."""
+    """Print the accuracies of RUN beside the location floor; write its reports and maps."""
+    from hsi_se.ablation.record import AblationFolder
     from hsi_se.runs.folder import RunFolder
-    from hsi_se.runs.series import SeriesFolder
 
     if scene is not None:
         from hsi_se.cli.tables import print_cross_scene
@@ -37,25 +37,22 @@ def evaluate(
         print_cross_scene(found)
         return
 
-    is_series = bool(SeriesFolder(run).list_runs())
-    folder = SeriesFolder.open(run) if is_series else RunFolder.open(run)
+    if AblationFolder(run).plan.is_file():
+        raise RunError(
+            f"{run}: is an ablation, or a config over seeds: `hsi-se ablate` and `hsi-se train --seeds` "
+            f"evaluate each run themselves; show the results with `hsi-se report {run}`"
+        )
+    folder = RunFolder.open(run)
 
-    from hsi_se.cli.tables import print_assessment, print_series
+    from hsi_se.cli.tables import print_assessment
     from hsi_se.cli.terminal import start_session
-    from hsi_se.workflows import series
     from hsi_se.workflows.evaluate import assess_run
 
     with start_session(data=data, device=device) as session:
-        if isinstance(folder, SeriesFolder):
-            report = series.evaluate_series(folder, session=session)
-        else:
-            assessment = assess_run(folder, session=session)
-    if isinstance(folder, SeriesFolder):
-        print_series(report)
-    else:
-        print_assessment(assessment)
-        print(f"maps:   {folder.map_figure}, {folder.labelled_map_figure}")
-        print(f"page:   {folder.page}")
+        assessment = assess_run(folder, session=session)
+    print_assessment(assessment)
+    print(f"maps:   {folder.map_figure}, {folder.labelled_map_figure}")
+    print(f"page:   {folder.page}")
     print(f"report: {folder.report_text}")
 
 
@@ -125,9 +122,9 @@ def gap(
 
     from hsi_se.cli.tables import print_gap
     from hsi_se.cli.terminal import start_session
-    from hsi_se.workflows import series
+    from hsi_se.workflows.gap import measure_gap
 
     with start_session(data=data, device=device) as session:
-        found = series.measure_gap(settings, out=run, session=session)
+        found = measure_gap(settings, out=run, session=session)
     print_gap(found)
     print(f"runs:   {found.folder}")

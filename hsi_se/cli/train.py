@@ -20,7 +20,7 @@ def train(
     seeds: Annotated[
         str | None,
         typer.Option(
-            metavar="0-9", help="Train once a seed, each with its own split unless split.seed is set."
+            metavar="0-9", help="Train one run per seed. Each draws its own split unless split.seed is set."
         ),
     ] = None,
     device: Device = "auto",
@@ -32,7 +32,7 @@ def train(
         typer.Option(metavar="RUN", help="Finish an interrupted run, with its own config, data and device."),
     ] = None,
 ) -> None:
-    """Train the network that CONFIG describes and write a run folder, or one a seed."""
+    """Train the network described by CONFIG. Writes one run folder, or one per seed with --seeds."""
     if resume is not None:
         given = {
             "CONFIG": config, "--set": overrides, "--run": run, "--seeds": seeds, "--overwrite": overwrite,
@@ -54,16 +54,18 @@ def train(
             "--overwrite: has no effect beside --seeds, which keeps finished runs; leave it out"
         )
 
+    if seeds is not None:
+        from hsi_se.ablation.file import repeat_over_seeds
+        from hsi_se.cli.ablate import run_and_print
+
+        run_and_print(repeat_over_seeds(settings, parse_seeds(seeds)), out=run, data=data, device=device)
+        return
+
     from hsi_se.cli.terminal import start_session
-    from hsi_se.workflows import series
     from hsi_se.workflows import train as experiment
 
     with start_session(data=data, device=device) as session:
-        if seeds is None:
-            folder = str(experiment.train(settings, out=run, overwrite=overwrite, session=session))
-        else:
-            numbers = parse_seeds(seeds)
-            folder = str(series.train_series(settings, numbers, out=run, session=session))
+        folder = str(experiment.train(settings, out=run, overwrite=overwrite, session=session))
     _print_run(folder)
 
 

@@ -82,7 +82,7 @@ def follow(path: str | Path, *, console: Console, sleep: Callable[[float], None]
     """Shows the training in a folder until it is finished, or nobody is at it.
 
     Args:
-        path: of a run, of an ablation, or of a series of runs.
+        path: of a run, of an ablation, or of a folder of runs.
         console: where to.
         sleep: waits for some seconds.
 
@@ -123,7 +123,7 @@ def _watch(path: Path, sleep: Callable[[float], None]) -> Iterator[list[Progress
 
 
 def _is_more_to_come(path: Path) -> bool:
-    """Whether somebody may yet begin a run in there: in an ablation that lacks some, or a series."""
+    """Whether somebody may yet begin a run in there: in an ablation that lacks some, or a folder of runs."""
     ablation = AblationFolder(path)
     if ablation.plan.is_file():
         return not ablation.report.is_file() or ablation.read_report().num_missing > 0

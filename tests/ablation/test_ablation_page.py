@@ -8,12 +8,14 @@ from hsi_se.ablation.record import (
     AblationFolder,
     AblationReport,
     AblationRun,
+    Accuracies,
     Comparison,
     McNemarRecord,
     SceneReport,
     SummaryRecord,
     VariantReport,
 )
+from hsi_se.ablation.summary import _summarize_all
 from hsi_se.evaluation.statistics import summarize
 from tests.conftest import CHROMIUM
 
@@ -32,8 +34,11 @@ def make_run(variant: str, seed: int, accuracy: float, difference: float | None)
         overall_accuracy=accuracy,
         average_accuracy=accuracy - 0.01,
         kappa=None if seed == 2 else accuracy - 0.02,
-        location_floor=0.88,
-        spectral_baseline=0.7,
+        unsmoothed=None,
+        location_floor=Accuracies(overall_accuracy=0.88, average_accuracy=0.8, kappa=0.8),
+        spectral_baseline=Accuracies(overall_accuracy=0.7, average_accuracy=0.6, kappa=0.6),
+        test_patches_with_train_pixels=0.25,
+        producers_accuracy={7: accuracy},
         training_s=10 + seed,
         training_us_per_pixel=200.0,
         training_peak_bytes=None,
@@ -50,14 +55,14 @@ def make_variant(name: str, accuracies: tuple[float, ...], comparison: Compariso
         make_run(name, seed, accuracy, None if comparison is None else accuracy - BASE[seed])
         for seed, accuracy in enumerate(accuracies)
     )
-    keys = ("overall_accuracy", "average_accuracy", "training_us_per_pixel", "mapping_us_per_pixel")
     return VariantReport(
         name=name,
         settings={} if comparison is None else {"model.attention": {"fold": {"kind": "se"}}},
         num_parameters=126_441,
         macs_per_patch=1_400_000 if comparison is None else 1_900_000,
         runs=runs,
-        summaries={key: SummaryRecord.of(summarize([getattr(run, key) for run in runs])) for key in keys},
+        summaries=_summarize_all(runs),
+        producers_accuracy={7: SummaryRecord.of(summarize(accuracies))},
         comparison=comparison,
     )
 
@@ -70,9 +75,11 @@ def folder(tmp_path) -> AblationFolder:
         rank_biserial=1.0, is_shown=False, sentence=SENTENCE,
     )  # fmt: skip
     variants = (make_variant("none", BASE, None), make_variant("fold <se>", GATED, comparison))
+    scene = SceneReport(
+        name="plain", num_splits=1, class_names={7: "oats <7>"}, variants=variants, notes=("One split.",)
+    )
     report = AblationReport(
-        name="gates", digest="d" * 64, baseline="none", seeds=(0, 1, 2), threads=1,
-        scenes=(SceneReport(name="plain", num_splits=1, variants=variants, notes=("One split.",)),),
+        name="gates", digest="d" * 64, baseline="none", seeds=(0, 1, 2), threads=1, scenes=(scene,),
         friedman=None, no_friedman="One scene is too few.", caveats=("Three seeds are few.",),
         failed=(), num_missing=2,
     )  # fmt: skip
@@ -92,7 +99,7 @@ def test_an_ablation_has_a_page_with_all_that_its_record_says(folder, call):
     for part in (
         "fold &lt;se&gt;", SENTENCE.replace("<", "&lt;").replace(">", "&gt;"), "92.00 ± 2.00", "96.00 ± 1.00",
         "+4.00 [", "0.25", "126,441", "1.9", "45.0 ± 0.0", "Three seeds are few.", "One scene is too few.",
-        "2 runs are neither finished nor failed", "model.attention: {fold: {kind: se}}", "One split.",
+        "2 runs are still missing", "model.attention: {fold: {kind: se}}", "One split.",
     ):  # fmt: skip
         assert part in text, part
     assert "<se>" not in text
