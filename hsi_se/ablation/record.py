@@ -192,6 +192,7 @@ class AblationFolder:
         self.report_text = self.path / "ablation.md"
         self.table = self.path / "ablation.csv"
         self.latex = self.path / "ablation.tex"
+        self.baselines = self.path / "baselines"  # a folder
         self.figures = self.path / "figures"  # a folder
         self.page = self.path / "report.html"
 
@@ -222,6 +223,12 @@ class AblationFolder:
     def hold_run(self, run: RunFolder) -> Iterator[None]:
         """Reserves a run for this process until the block ends; see `system.locks.hold`."""
         with hold(self.path / ".claims" / run.path.relative_to(self.path), "at this run"):
+            yield
+
+    @contextmanager
+    def hold_baselines(self, key: str) -> Iterator[None]:
+        """Reserves the baselines of a split for this process until the block ends."""
+        with hold(self.path / ".claims" / self.baselines.name / key, "at these baselines"):
             yield
 
     def place(self, run: RunFolder, files: Mapping[str, bytes]) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import nn
 
+from hsi_se.ablation.baselines import BaselineStore, SplitBaselines, fit_baselines, name_baselines
 from hsi_se.ablation.figures import write_figures
 from hsi_se.ablation.file import Ablation, PlannedRun
 from hsi_se.ablation.page import write_ablation_page
@@ -59,6 +60,7 @@ class Job:
     folder: AblationFolder
     session: Session  # without an observer, so that it can be sent to workers
     threads: int
+    store: BaselineStore
 
 
 def run_ablation(
@@ -91,7 +93,7 @@ def run_ablation(
         )
     folder = find_folder(ablation, out)
     data = None if session.data is None else str(Path(session.data).resolve())
-    job = Job(folder, Session(data, session.device), ablation.threads)
+    job = Job(folder, Session(data, session.device), ablation.threads, BaselineStore(ablation, folder))
     num_cores = os.cpu_count() or 1
     if workers is not None and workers * ablation.threads > num_cores:
         watcher.note(
@@ -176,13 +178,24 @@ def _note_failed(run: PlannedRun, error: BaseException, failed: list[FailedRun],
 # ------------------------------------------------------------------------------------- one run
 
 
-def run_once(config: Config, path: Path, *, session: Session, threads: int) -> None:
-    """Trains and evaluates a config into `path`; a run that has been trained is only evaluated."""
+def run_once(
+    config: Config,
+    path: Path,
+    *,
+    session: Session,
+    threads: int,
+    baselines: SplitBaselines | None = None,
+) -> None:
+    """Trains and evaluates a config into `path`; a run that has been trained is only evaluated.
+
+    `baselines` spare the run their computation. They are not used if they belong to another split.
+    """
     with _ONE_AT_A_TIME, fixed_threads(threads):
         _warm_up()
         train_unless_finished(config, path, session=session)
         if not RunFolder(path).is_evaluated:
-            assess_run(path, session=session)
+            known = None if baselines is None else baselines.restore(RunFolder(path).read_record())
+            assess_run(path, session=session, baselines=known)
 
 
 @functools.cache
@@ -205,7 +218,9 @@ def _work_here(todo: Sequence[PlannedRun], job: Job, failed: list[FailedRun], wa
                     watcher.change(run, "running")
                     path = job.folder.run_of(run.variant, run.seed, scene=run.scene).path
                     try:
-                        run_once(run.config, path, session=job.session, threads=job.threads)
+                        with _ONE_AT_A_TIME, fixed_threads(job.threads):
+                            found = job.store.read_or_fit(run.config, session=job.session)
+                        run_once(run.config, path, session=job.session, threads=job.threads, baselines=found)
                     except Exception as error:  # whatever it is, the other runs continue
                         _note_failed(run, error, failed, watcher)
                     else:
@@ -235,6 +250,7 @@ def _work_on_cluster(
 
     waiting = list(todo)
     at_work: dict[Any, tuple[PlannedRun, ExitStack]] = {}
+    fits: dict[str, Any] = {}
     last_seen = time.monotonic()
     try:
         while waiting or at_work:
@@ -258,6 +274,7 @@ def _work_on_cluster(
                         run.config,
                         session=job.session,
                         threads=job.threads,
+                        baselines=_find_baselines(run, job, client, fits),
                         pure=False,
                         key=f"{job.folder.path.name}/{run}/{time.monotonic_ns()}",
                         resources=resources,
@@ -290,11 +307,38 @@ def _collect(future: Any, run: PlannedRun, job: Job, failed: list[FailedRun], wa
         _note_finished(run, job.folder, watcher)
 
 
-def run_on_worker(config: Config, *, session: Session, threads: int) -> dict[str, bytes]:
-    """Returns the files of a finished run, by name. What a killed worker leaves, Dask sweeps up."""
+def _find_baselines(run: PlannedRun, job: Job, client: Any, fits: dict[str, Any]) -> Any:
+    """Returns the baselines that a run shares, or a future of them, which Dask waits for before the run."""
+    found, name = job.store.read(run.config), name_baselines(run.config)
+    if found is not None or not job.store.is_shared(run.config):
+        return found
+    if name not in fits:
+        fits[name] = client.submit(
+            fit_on_worker,
+            run.config,
+            session=job.session,
+            threads=job.threads,
+            pure=False,
+            key=f"{job.folder.path.name}/baselines/{name}/{time.monotonic_ns()}",
+        )
+        fits[name].add_done_callback(
+            lambda fit: job.store.write(run.config, fit.result()) if fit.status == "finished" else None
+        )
+    return fits[name]
+
+
+def fit_on_worker(config: Config, *, session: Session, threads: int) -> SplitBaselines:
+    with _ONE_AT_A_TIME, fixed_threads(threads):
+        return fit_baselines(config, session=session)
+
+
+def run_on_worker(
+    config: Config, *, session: Session, threads: int, baselines: SplitBaselines | None
+) -> dict[str, bytes]:
+    """Returns the files of a finished run, by name. Dask removes what a killed worker leaves behind."""
     from distributed import get_worker
 
     with tempfile.TemporaryDirectory(dir=get_worker().local_directory) as folder:
         path = Path(folder) / "run"
-        run_once(config, path, session=session, threads=threads)
+        run_once(config, path, session=session, threads=threads, baselines=baselines)
         return {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}

@@ -58,7 +58,9 @@ class SplitAudit:
         }
 
 
-def audit_split(truth: GroundTruth, split: Split, config: Config) -> SplitAudit:
+def audit_split(
+    truth: GroundTruth, split: Split, config: Config, *, location_floor: Evaluation | None = None
+) -> SplitAudit:
     """Returns the audit of a split under a config's patch size and reduction.
 
     Args:
@@ -66,6 +68,7 @@ def audit_split(truth: GroundTruth, split: Split, config: Config) -> SplitAudit:
         split: the pixels.
         config: its `patch`, `prediction` and `reduction` sections are used; with smoothing, a test pixel's
             patch is counted with what the filter reaches.
+        location_floor: of this split, if it is known already.
     """
     saw_test = isinstance(config.reduction, PcaReduction) and config.reduction.fit_on == "scene"
     counts = [
@@ -80,7 +83,7 @@ def audit_split(truth: GroundTruth, split: Split, config: Config) -> SplitAudit:
         leakage=audit_leakage(
             split, shape=truth.shape, patch_size=config.window_size, reduction_saw_test=saw_test
         ),
-        location_floor=evaluate_location_floor(truth, split),
+        location_floor=location_floor or evaluate_location_floor(truth, split),
         counts=np.stack(counts, axis=1),
     )
 

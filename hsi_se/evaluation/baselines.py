@@ -1,4 +1,4 @@
-"""What a pixel's place alone, or its spectrum alone, would reach: the two numbers a patch must beat."""
+"""What row and column alone, or single spectra alone, would score: the two results a network must beat."""
 
 import warnings
 from dataclasses import dataclass
@@ -62,6 +62,24 @@ def evaluate_spectral_baseline(
     svc = machine["svc"]
     predicted = machine.predict(components[split.test[:, 0], split.test[:, 1]])
     return SpectralBaseline(_evaluate(truth, split, predicted), svc.C, svc.gamma)
+
+
+@dataclass(frozen=True, eq=False)
+class Baselines:
+    """The two results a network must beat; they depend on the split and the reduction, not on the network."""
+
+    location_floor: Evaluation
+    spectral: SpectralBaseline
+
+
+def evaluate_baselines(
+    truth: GroundTruth, split: Split, components: NDArray[np.float32], *, seed: int
+) -> Baselines:
+    """Returns the location floor and the spectral baseline; arguments as in `evaluate_spectral_baseline`."""
+    return Baselines(
+        location_floor=evaluate_location_floor(truth, split),
+        spectral=evaluate_spectral_baseline(truth, split, components, seed=seed),
+    )
 
 
 def _evaluate(truth: GroundTruth, split: Split, predicted: NDArray[np.int32]) -> Evaluation:

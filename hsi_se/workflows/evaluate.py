@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from hsi_se.evaluation.assessment import Assessment, assess
+from hsi_se.evaluation.baselines import Baselines
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.models.device import pick_device
 from hsi_se.prediction.bundled import predict_bundled
@@ -40,8 +41,12 @@ def assess_run(
     run: str | Path | RunFolder,
     *,
     session: Session = Session(),
+    baselines: Baselines | None = None,
 ) -> Assessment:
-    """As `evaluate`, and returns what stands beside the accuracies too: floor, leakage, calibration."""
+    """As `evaluate`, and returns what stands beside the accuracies too: floor, leakage, calibration.
+
+    `baselines` are those of the run's split and reduction, if they are known already.
+    """
     opened = open_run(run, data=session.data)
     folder, record, config, bundle = opened.folder, opened.record, opened.config, opened.bundle
     split, scene, components = opened.split, opened.scene, opened.components
@@ -61,6 +66,7 @@ def assess_run(
         components=components,
         config=config,
         pixel_area_m2=None if place is None else place.pixel_area_m2,
+        baselines=baselines,
     )
     class_map = classify(
         logits,

@@ -17,6 +17,7 @@ import torch
 from safetensors.numpy import load_file
 
 from hsi_se.ablation import run as runner
+from hsi_se.ablation.baselines import BaselineStore
 from hsi_se.ablation.file import Ablation, load_ablation
 from hsi_se.ablation.record import AblationFolder
 from hsi_se.errors import ClusterError, RunError, TrainingError
@@ -386,6 +387,7 @@ def test_gpus_that_workers_declare_bound_the_runs_at_a_time():
 
 def test_a_cluster_that_stays_without_workers_is_given_up(file, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "_LOST_S", 0.5)
-    job = runner.Job(AblationFolder(tmp_path), CPU, 1)
+    ablation, folder = load_ablation(file), AblationFolder(tmp_path)
+    job = runner.Job(folder, CPU, 1, BaselineStore(ablation, folder))
     with pytest.raises(ClusterError, match="has lost all its workers; start some and come again"):
-        runner._work_on_cluster(load_ablation(file).runs, job, Cluster(), [], Log())
+        runner._work_on_cluster(ablation.runs, job, Cluster(), [], Log())

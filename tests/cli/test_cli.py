@@ -208,7 +208,7 @@ def test_seeds_are_trained_and_evaluated_and_end_with_the_interval(call, tmp_pat
     assert code == 0
     assert "demo on synthetic farmland, seed 0, n = 2 seeds" in out
     assert re.search(r"network .* ± .*\[", out)
-    assert re.search(r"│ +1 │ [^│]+│ +[\d.]+ ± [\d.]+ \[", out), "the producer's accuracy of a class"
+    assert re.search(r"│ 1 +│ [^│]+│ +[\d.]+ ± [\d.]+ \[", out), "the producer's accuracy of a class"
     assert "location floor" in out
     assert "spectral baseline" in out
     assert "note: Every seed has its own split" in out
