@@ -37,7 +37,8 @@ _STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42, "svg.fonttype": "none",
 }  # fmt: skip
 _DOT, _MEAN, _UP, _DOWN = "#3f88c5", "#222222", "#0a5699", "#c2410c"  # told apart by every reader
-_NAME_WIDTH = 18  # letters per line of a variant's name
+_NAMES = ("seeds", "cost", "pairs", "critical_difference")
+_NAME_WIDTH = 24  # letters per line of a variant's name
 _PAIRS_PER_ROW = 3
 _MARKERS = "osD^vP*X<>hp"
 
@@ -60,12 +61,12 @@ def list_figures(report: AblationReport) -> list[AblationFigure]:
     if scenes:
         caption = "OA of every seed, with the mean and its 95 % interval"
         figures.append(AblationFigure("seeds", caption, partial(_draw_seeds, scenes, report.baseline)))
-    if pairs:
-        caption = f"OA of {report.baseline} and of each variant; a line joins the runs of one seed"
-        figures.append(AblationFigure("pairs", caption, partial(_draw_pairs, pairs, report.baseline)))
     if costs:
         caption = "Mean OA with its 95 % interval against multiply-accumulates per patch"
         figures.append(AblationFigure("cost", caption, partial(_draw_cost, costs)))
+    if pairs:
+        caption = f"OA of {report.baseline} and of each variant; a line joins the runs of one seed"
+        figures.append(AblationFigure("pairs", caption, partial(_draw_pairs, pairs, report.baseline)))
     if report.friedman is not None:
         caption = (
             "Average ranks over the scenes, 1 is best; bars join variants that do not differ significantly"
@@ -74,7 +75,14 @@ def list_figures(report: AblationReport) -> list[AblationFigure]:
     return figures
 
 
-def write_figures(report: AblationReport, folder: AblationFolder, *, file_format: str) -> list[Path]:
+def refresh_figures(report: AblationReport, folder: AblationFolder) -> None:
+    """Draws the figures again that an earlier report has left, since they are out of date."""
+    for file_format in ("png", "pdf", "svg"):
+        if any((folder.figures / f"{name}.{file_format}").is_file() for name in _NAMES):
+            write_ablation_figures(report, folder, file_format=file_format)
+
+
+def write_ablation_figures(report: AblationReport, folder: AblationFolder, *, file_format: str) -> list[Path]:
     """Writes every figure into the folder `figures`, as `png`, `pdf` or `svg`, and returns the paths.
 
     Figures of that format which the report no longer allows are removed.
@@ -85,9 +93,10 @@ def write_figures(report: AblationReport, folder: AblationFolder, *, file_format
         with replacing(path) as draft:
             _save(figure, draft, file_format=file_format)
         written.append(path)
-    for path in folder.figures.glob(f"*.{file_format}"):
+    for name in _NAMES:
+        path = folder.figures / f"{name}.{file_format}"
         if path not in written:
-            path.unlink()
+            path.unlink(missing_ok=True)
     return written
 
 
@@ -190,6 +199,9 @@ def _draw_pairs(scenes: Sequence[SceneReport], baseline: str) -> Figure:
             axes.set_visible(False)
         for axes, variant in zip(panels, variants, strict=False):
             _draw_lines(axes, variant, baseline)
+        ends = [100 * run.overall_accuracy for variant in scene.variants for run in variant.runs]
+        margin = 0.06 * max(max(ends) - min(ends), 0.5)  # all rows of a scene have the same scale
+        panels[0].set_ylim(min(ends) - margin, max(ends) + margin)
         panels[0].set_ylabel(f"OA, %\n{_wrap(scene.name)}")
     return figure
 
@@ -204,7 +216,7 @@ def _draw_lines(axes: Axes, variant: VariantReport, baseline: str) -> None:
             axes.plot(
                 [0, 1], [end - 100 * run.difference, end], "o-", color=colour, markersize=3.5, linewidth=1
             )
-    axes.set_xticks([0, 1], [_wrap(name, width=10) for name in (baseline, variant.name)], fontsize=8)
+    axes.set_xticks([0, 1], [_wrap(name, width=12) for name in (baseline, variant.name)], fontsize=8)
     axes.set_xlim(-0.45, 1.45)
     num_better = sum(difference > 0 for difference in differences)
     axes.set_title(f"{num_better} of {len(differences)} up")

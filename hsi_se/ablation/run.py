@@ -19,12 +19,10 @@ import torch
 from torch import nn
 
 from hsi_se.ablation.baselines import BaselineStore, SplitBaselines, fit_baselines, name_baselines
-from hsi_se.ablation.figures import write_figures
 from hsi_se.ablation.file import Ablation, PlannedRun
-from hsi_se.ablation.page import write_ablation_page
+from hsi_se.ablation.page import write_reports
 from hsi_se.ablation.record import AblationFolder, AblationPlan, AblationReport, FailedRun
 from hsi_se.ablation.summary import is_finished, summarize_ablation
-from hsi_se.ablation.tables import render_csv, render_latex, render_markdown
 from hsi_se.config.experiment import Config
 from hsi_se.errors import ClusterError, ConfigError, HsiError, RunError
 from hsi_se.models.device import pick_device
@@ -115,22 +113,8 @@ def run_ablation(
                 _work_on_cluster(todo, job, client, failed, watcher)
         finally:
             report = summarize_ablation(ablation, folder, failed=failed)
-            write_answer(report, folder)
+            write_reports(report, folder)
     return folder, report
-
-
-def write_answer(report: AblationReport, folder: AblationFolder) -> None:
-    """Writes the report, its tables and its page."""
-    write_figures(report, folder, file_format="png")
-    folder.write_report(
-        report,
-        [
-            (folder.report_text, render_markdown(report, folder)),
-            (folder.table, render_csv(report)),
-            (folder.latex, render_latex(report)),
-        ],
-    )
-    write_ablation_page(folder)
 
 
 def find_folder(ablation: Ablation, out: str | Path | None) -> AblationFolder:
@@ -195,7 +179,7 @@ def run_once(
         train_unless_finished(config, path, session=session)
         if not RunFolder(path).is_evaluated:
             known = None if baselines is None else baselines.restore(RunFolder(path).read_record())
-            assess_run(path, session=session, baselines=known)
+            assess_run(path, session=session, baselines=known, draw=False)
 
 
 @functools.cache

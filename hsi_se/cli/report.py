@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from hsi_se.errors import RunError
-
 
 def report(
     run: Annotated[
@@ -14,23 +12,26 @@ def report(
     ],
     figures: Annotated[
         str | None,
-        typer.Option(metavar="pdf|svg|png", help="Write figures for a paper too, one column (3.5 in) wide."),
+        typer.Option(metavar="png|pdf|svg", help="Also write all figures for a paper into figures/."),
     ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
-    """Write RUN's report as one HTML file that needs no network: a map to explore, tables, curves."""
+    """Write the report as one HTML file that works offline: a map to explore, tables and curves."""
     from hsi_se.ablation.record import AblationFolder
     from hsi_se.runs.folder import RunFolder
 
     ablation = AblationFolder(run)
     if ablation.report.is_file() or ablation.plan.is_file():
-        if figures is not None:
-            raise RunError(
-                f"--figures {figures}: an ablation's folder holds its tables and pictures; name a run"
-            )
-        from hsi_se.ablation.page import write_ablation_page
+        from hsi_se.ablation.figures import write_ablation_figures
+        from hsi_se.ablation.page import write_reports
+        from hsi_se.report.run_figures import parse_format
 
-        write_ablation_page(AblationFolder.open(run))
+        ablation = AblationFolder.open(run)
+        results = ablation.read_report()
+        if figures is not None:
+            for path in write_ablation_figures(results, ablation, file_format=parse_format(figures)):
+                print(f"figure: {path}")
+        write_reports(results, ablation)
         page = ablation.page
     else:
         from hsi_se.report.page import RunFiles, write_page

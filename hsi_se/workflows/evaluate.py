@@ -42,10 +42,15 @@ def assess_run(
     *,
     session: Session = Session(),
     baselines: Baselines | None = None,
+    draw: bool = True,
 ) -> Assessment:
     """As `evaluate`, and returns what stands beside the accuracies too: floor, leakage, calibration.
 
-    `baselines` are those of the run's split and reduction, if they are known already.
+    Args:
+        run: a folder that `train` wrote.
+        session: the folder of scenes, the device and the observer.
+        baselines: of the run's split and reduction, if they are known already.
+        draw: whether pictures are written too.
     """
     opened = open_run(run, data=session.data)
     folder, record, config, bundle = opened.folder, opened.record, opened.config, opened.bundle
@@ -75,20 +80,20 @@ def assess_run(
         palette=bundle.facts.palette,
     ).where(scene.valid)
 
-    title = f"{record.scene}, {record.name}: OA {100 * assessment.evaluation.overall_accuracy:.2f} %"
-    save_map(class_map, folder.map_figure, title=title)
-    save_map(class_map.where(scene.labels > 0), folder.labelled_map_figure, title=f"{title}, labelled pixels")
-    save_confusion(assessment.evaluation, folder.confusion_figure)
-    save_split(
-        split.to_sides(scene.shape), folder.split_figure, title=f"{record.scene}: {config.split.kind} split"
-    )
-    save_reliability(
-        assessment.calibration,
-        assessment.calibration_scaled,
-        assessment.temperature,
-        folder.reliability_figure,
-    )
-    save_rejection(assessment.rejection, folder.rejection_figure)
+    if draw:
+        title = f"{record.scene}, {record.name}: OA {100 * assessment.evaluation.overall_accuracy:.2f} %"
+        labelled, sides = class_map.where(scene.labels > 0), split.to_sides(scene.shape)
+        save_map(class_map, folder.map_figure, title=title)
+        save_map(labelled, folder.labelled_map_figure, title=f"{title}, labelled pixels")
+        save_confusion(assessment.evaluation, folder.confusion_figure)
+        save_split(sides, folder.split_figure, title=f"{record.scene}: {config.split.kind} split")
+        save_reliability(
+            assessment.calibration,
+            assessment.calibration_scaled,
+            assessment.temperature,
+            folder.reliability_figure,
+        )
+        save_rejection(assessment.rejection, folder.rejection_figure)
     row, col = split.test.T
     folder.write_predictions(
         scene.labels[row, col],

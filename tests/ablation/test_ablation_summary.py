@@ -10,7 +10,7 @@ import pytest
 from matplotlib.collections import LineCollection
 from scipy import stats
 
-from hsi_se.ablation.figures import list_figures, write_figures
+from hsi_se.ablation.figures import list_figures, refresh_figures, write_ablation_figures
 from hsi_se.ablation.file import Ablation
 from hsi_se.ablation.record import (
     AblationFolder,
@@ -316,19 +316,24 @@ def test_the_figures_are_those_the_report_allows(report, tmp_path):
     folder.figures.mkdir()
     (folder.figures / "critical_difference.png").write_bytes(b"of an earlier report")
     (folder.figures / "cost.pdf").write_bytes(b"in another format")
-    written = write_figures(report, folder, file_format="png")
+    (folder.figures / "mine.png").write_bytes(b"of the user")
+    written = write_ablation_figures(report, folder, file_format="png")
     names = {"seeds.png", "pairs.png", "cost.png"}
     assert {path.name for path in written} == names
-    assert {path.name for path in folder.figures.iterdir()} == {*names, "cost.pdf"}
+    assert {path.name for path in folder.figures.iterdir()} == {*names, "cost.pdf", "mine.png"}
     nothing = answer({"none": [None], "se": [None]})
-    assert write_figures(nothing, folder, file_format="png") == []
-    assert [path.name for path in folder.figures.iterdir()] == ["cost.pdf"]
+    assert write_ablation_figures(nothing, folder, file_format="png") == []
+    assert {path.name for path in folder.figures.iterdir()} == {"cost.pdf", "mine.png"}
+    refresh_figures(report, folder)
+    assert (folder.figures / "cost.pdf").read_bytes().startswith(b"%PDF")
+    found = {path.name for path in folder.figures.iterdir()}
+    assert found == {"seeds.pdf", "pairs.pdf", "cost.pdf", "mine.png"}
 
 
 @pytest.mark.parametrize("file_format", ["png", "pdf", "svg"])
 def test_the_same_report_gives_the_same_figures_to_the_byte(report, tmp_path, file_format):
     folders = [AblationFolder(tmp_path / name) for name in "ab"]
-    written = [write_figures(report, folder, file_format=file_format) for folder in folders]
+    written = [write_ablation_figures(report, folder, file_format=file_format) for folder in folders]
     drawn = [[path.read_bytes() for path in paths] for paths in written]
     assert drawn[0] == drawn[1]
     start = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[file_format]
@@ -338,13 +343,13 @@ def test_the_same_report_gives_the_same_figures_to_the_byte(report, tmp_path, fi
 @pytest.mark.parametrize(
     ("table", "names"),
     [
-        ({"none": [0.9, 0.8], "se": [0.85, 0.86]}, ["seeds", "pairs", "cost"]),
+        ({"none": [0.9, 0.8], "se": [0.85, 0.86]}, ["seeds", "cost", "pairs"]),
         ({"none": [0.9, 0.8]}, ["seeds"]),
         ({"none": [0.9, 0.8], "se": [None, None]}, ["seeds"]),
         ({"none": [None, None], "se": [None, None]}, []),
         (
             {str(n): {"none": [0.8 + n / 100], "a": [0.9], "b": [0.7]} for n in range(6)},
-            ["seeds", "pairs", "cost", "critical_difference"],
+            ["seeds", "cost", "pairs", "critical_difference"],
         ),
     ],
     ids=["pairs", "seeds", "no pairs", "nothing", "ranks"],
