@@ -1,96 +1,178 @@
-"""Pictures of an ablation: every seed's accuracy, its pairs, accuracy against cost, ranks over scenes."""
+"""Figures of an ablation: the accuracy of every seed, its pairs, accuracy against cost, ranks over scenes.
 
+They are one column wide, so that they can be read in a paper, on the page and on a telephone.
+"""
+
+import io
+import math
 import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from html import escape
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hsi_se.ablation.record import AblationFolder, AblationReport, FriedmanRecord, SceneReport, SummaryRecord
-from hsi_se.report.figures import save_figure
+from hsi_se.ablation.record import (
+    AblationFolder,
+    AblationReport,
+    FriedmanRecord,
+    SceneReport,
+    SummaryRecord,
+    VariantReport,
+)
+from hsi_se.report.figures import keep_dollars
+from hsi_se.system.files import replacing
 
-_DPI = 150
-_DOT, _MEAN, _UP, _DOWN = "#3f88c5", "#222222", "#0a5699", "#e4572e"  # told apart by every reader
-_NAME_WIDTH = 12  # letters on a line below an axis
+_DPI = 300
+_WIDTH = 5.0  # inches
+_STYLE: dict[Any, Any] = {
+    "font.size": 9.0, "axes.titlesize": 9.0, "axes.linewidth": 0.6, "axes.axisbelow": True,
+    "grid.color": "0.9", "grid.linewidth": 0.6, "legend.frameon": False, "legend.fontsize": 8.5,
+    "pdf.fonttype": 42, "svg.fonttype": "none",
+}  # fmt: skip
+_DOT, _MEAN, _UP, _DOWN = "#3f88c5", "#222222", "#0a5699", "#c2410c"  # told apart by every reader
+_NAMES = ("seeds", "cost", "pairs", "critical_difference")
+_NAME_WIDTH = 24  # letters per line of a variant's name
+_PAIRS_PER_ROW = 3
 _MARKERS = "osD^vP*X<>hp"
 
 
-def save_figures(report: AblationReport, folder: AblationFolder) -> None:
-    """Writes the figures that the finished runs allow, and takes away what an earlier report left."""
-    figures = list_figures(report, folder)
-    for path, _, draw in figures:
-        save_figure(draw(), path)
-    known = {folder.seeds_figure, folder.pairs_figure, folder.cost_figure, folder.ranks_figure}
-    for path in known.difference(path for path, _, _ in figures):
-        path.unlink(missing_ok=True)
+@dataclass(frozen=True)
+class AblationFigure:
+    """A figure that has not been drawn yet."""
+
+    name: str
+    caption: str
+    draw: Callable[[], Figure]
 
 
-def list_figures(
-    report: AblationReport, folder: AblationFolder
-) -> list[tuple[Path, str, Callable[[], Figure]]]:
-    """Returns the figures that the finished runs allow: the file, what it shows, and what draws it."""
+def list_figures(report: AblationReport) -> list[AblationFigure]:
+    """Returns the figures that the finished runs allow."""
     scenes = [scene for scene in report.scenes if any(variant.runs for variant in scene.variants)]
     pairs = [scene for scene in scenes if any(variant.comparison for variant in scene.variants)]
-    costs = [scene for scene in scenes if any(variant.macs_per_patch for variant in scene.variants)]
-    figures: list[tuple[Path, str, Callable[[], Figure]]] = []
+    costs = [scene for scene in scenes if len(_list_costs(scene)) > 1]
+    figures = []
     if scenes:
-        figures.append((folder.seeds_figure, "OA of every seed", partial(_draw_seeds, scenes)))
-    if pairs:
-        draw_pairs = partial(_draw_pairs, pairs, report.baseline)
-        figures.append((folder.pairs_figure, "Pairs of the same seed", draw_pairs))
+        caption = "OA of every seed, with the mean and its 95 % interval"
+        figures.append(AblationFigure("seeds", caption, partial(_draw_seeds, scenes, report.baseline)))
     if costs:
-        figures.append((folder.cost_figure, "OA against MACs", partial(_draw_cost, costs)))
+        caption = "Mean OA with its 95 % interval against multiply-accumulates per patch"
+        figures.append(AblationFigure("cost", caption, partial(_draw_cost, costs)))
+    if pairs:
+        caption = f"OA of {report.baseline} and of each variant; a line joins the runs of one seed"
+        figures.append(AblationFigure("pairs", caption, partial(_draw_pairs, pairs, report.baseline)))
     if report.friedman is not None:
-        draw_ranks = partial(_draw_ranks, report.friedman)
-        figures.append((folder.ranks_figure, "Critical-difference diagram", draw_ranks))
+        caption = (
+            "Average ranks over the scenes, 1 is best; bars join variants that do not differ significantly"
+        )
+        figures.append(AblationFigure("critical_difference", caption, partial(_draw_ranks, report.friedman)))
     return figures
 
 
-def _draw_seeds(scenes: Sequence[SceneReport]) -> Figure:
-    """A dot a seed, and beside it the mean with its 95 % interval."""
-    width = max(4.5, 1.4 + 0.8 * len(scenes[0].variants))
-    figure = Figure(figsize=(width, 4.2 * len(scenes)), dpi=_DPI, layout="constrained")
-    for axes, scene in zip(figure.subplots(len(scenes), squeeze=False)[:, 0], scenes, strict=True):
+def refresh_figures(report: AblationReport, folder: AblationFolder) -> None:
+    """Draws the figures again that an earlier report has left, since they are out of date."""
+    for file_format in ("png", "pdf", "svg"):
+        if any((folder.figures / f"{name}.{file_format}").is_file() for name in _NAMES):
+            write_ablation_figures(report, folder, file_format=file_format)
+
+
+def write_ablation_figures(report: AblationReport, folder: AblationFolder, *, file_format: str) -> list[Path]:
+    """Writes every figure into the folder `figures`, as `png`, `pdf` or `svg`, and returns the paths.
+
+    Figures of that format which the report no longer allows are removed.
+    """
+    written = []
+    for figure in list_figures(report):
+        path = folder.figures / f"{figure.name}.{file_format}"
+        with replacing(path) as draft:
+            _save(figure, draft, file_format=file_format)
+        written.append(path)
+    for name in _NAMES:
+        path = folder.figures / f"{name}.{file_format}"
+        if path not in written:
+            path.unlink(missing_ok=True)
+    return written
+
+
+def render_svg(figure: AblationFigure) -> str:
+    """Returns a figure as an `<svg>` element for an HTML page."""
+    stream = io.StringIO()
+    _save(figure, stream, file_format="svg")
+    text = stream.getvalue()
+    text = text[text.index("<svg") :].replace("*{stroke-linejoin", ".drawn *{stroke-linejoin", 1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(figure.caption)}"', 1)
+
+
+def _save(figure: AblationFigure, target: Path | io.StringIO, *, file_format: str) -> None:
+    """Saves a figure without a date, so that the same report gives the same bytes."""
+    unsaid = {"svg": ("Creator", "Date", "Format", "Type"), "pdf": ("CreationDate",), "png": ()}[file_format]
+    # The salt keeps the identifiers of several SVG figures on one page apart.
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": figure.name}):
+        drawn = figure.draw()
+        keep_dollars(drawn)
+        drawn.savefig(
+            target,
+            format=file_format,
+            dpi=_DPI,
+            bbox_inches="tight",
+            pad_inches=0.08,
+            metadata=dict.fromkeys(unsaid),
+        )
+
+
+def _stack(heights: Sequence[float]) -> tuple[Figure, list[Axes]]:
+    """A figure with one panel per scene, of these heights in inches."""
+    figure = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
+    grid = figure.subplots(len(heights), squeeze=False, height_ratios=list(heights))
+    return figure, list(grid[:, 0])
+
+
+def _draw_seeds(scenes: Sequence[SceneReport], baseline: str) -> Figure:
+    """Draws one row per variant: a dot per seed, and below them the mean with its interval."""
+    figure, panels = _stack([0.9 + 0.42 * len(scene.variants) for scene in scenes])
+    for axes, scene in zip(panels, scenes, strict=True):
         values = []
         for place, variant in enumerate(scene.variants):
             accuracies = [100 * run.overall_accuracy for run in variant.runs]
             values += accuracies
-            axes.plot(
-                [place - 0.14] * len(accuracies), accuracies, "o", color=_DOT, markersize=4.5, alpha=0.7
-            )
+            axes.plot(accuracies, [place - 0.13] * len(accuracies), "o", color=_DOT, markersize=5, alpha=0.75)
             mean = variant.summaries["overall_accuracy"]
-            if mean.mean is not None:
-                axes.errorbar(
-                    place + 0.14,
-                    100 * mean.mean,
-                    yerr=_margins(mean),
-                    fmt="_",
-                    color=_MEAN,
-                    markersize=9,
-                    capsize=3,
-                    linewidth=1.3,
-                )
-        floor = 100 * float(np.mean([run.location_floor for each in scene.variants for run in each.runs]))
+            if mean.mean is None:
+                continue
+            axes.errorbar(
+                100 * mean.mean,
+                place + 0.17,
+                xerr=_margins(mean),
+                fmt="|",
+                color=_MEAN,
+                markersize=9,
+                capsize=3,
+                linewidth=1.3,
+            )
+            if variant.name == baseline and len(scene.variants) > 1:
+                axes.axvline(100 * mean.mean, color="0.7", linewidth=1, zorder=0)
+        floor = 100 * float(
+            np.mean([run.location_floor.overall_accuracy for each in scene.variants for run in each.runs])
+        )
         low, high = min(values), max(values)
         reach = 1.5 * max(high - low, 0.5)
         where = "dashed"
         if low - reach <= floor <= high + reach:
-            axes.axhline(floor, color="0.4", linewidth=1, linestyle="--")
+            axes.axvline(floor, color="0.3", linewidth=1, linestyle="--")
         else:
-            where = "below this range" if floor < low else "above this range"
-        names = [
-            f"{textwrap.fill(variant.name, _NAME_WIDTH)}\nn={len(variant.runs)}" for variant in scene.variants
-        ]
-        axes.set_xticks(range(len(names)), names, fontsize=7)
-        axes.set_xlim(-0.6, len(names) - 0.4)
-        axes.set_ylabel("OA, %", fontsize=9)
-        axes.set_title(
-            f"{scene.name}: seeds, mean and 95 % interval\nlocation floor {floor:.2f} %, {where}", fontsize=9
-        )
-        _tidy(axes)
+            where = "to the left" if floor < low else "to the right"
+        names = [f"{_wrap(variant.name)}\nn = {len(variant.runs)}" for variant in scene.variants]
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlabel("OA, %")
+        axes.set_title(f"{scene.name}; location floor {floor:.2f} %, {where}")
+        axes.grid(axis="x")
     return figure
 
 
@@ -102,49 +184,62 @@ def _margins(summary: SummaryRecord) -> list[list[float]]:
 
 
 def _draw_pairs(scenes: Sequence[SceneReport], baseline: str) -> Figure:
-    """A line for each seed, from the baseline to every variant."""
+    """Draws a line for each seed, from the baseline to every variant."""
     compared = [[variant for variant in scene.variants if variant.comparison] for scene in scenes]
-    cols = max(map(len, compared))
-    figure = Figure(figsize=(max(4.5, 1 + 1.45 * cols), 3.6 * len(scenes)), dpi=_DPI, layout="constrained")
-    grid = figure.subplots(len(scenes), cols, squeeze=False, sharey="row")
-    for row, scene, variants in zip(grid, scenes, compared, strict=True):
-        for axes in row[len(variants) :]:
+    cols = min(_PAIRS_PER_ROW, max(map(len, compared)))
+    rows = [
+        (scene, variants[start : start + cols])
+        for scene, variants in zip(scenes, compared, strict=True)
+        for start in range(0, len(variants), cols)
+    ]
+    figure = Figure(figsize=(0.7 + 1.45 * cols, 2.6 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), cols, squeeze=False, sharey="row")
+    for panels, (scene, variants) in zip(grid, rows, strict=True):
+        for axes in panels[len(variants) :]:
             axes.set_visible(False)
-        for axes, variant in zip(row, variants, strict=False):
-            for run in variant.runs:
-                if run.difference is not None:
-                    end = 100 * run.overall_accuracy
-                    colour = _UP if run.difference > 0 else _DOWN if run.difference < 0 else "0.5"
-                    axes.plot(
-                        [0, 1],
-                        [end - 100 * run.difference, end],
-                        "o-",
-                        color=colour,
-                        markersize=3,
-                        linewidth=1,
-                    )
-            names = [textwrap.fill(name, _NAME_WIDTH) for name in (baseline, variant.name)]
-            axes.set_xticks([0, 1], names, fontsize=7)
-            axes.set_xlim(-0.45, 1.45)
-            differences = [run.difference for run in variant.runs if run.difference is not None]
-            num_better = sum(difference > 0 for difference in differences)
-            axes.set_title(f"{num_better} of {len(differences)} up", fontsize=8)
-            _tidy(axes)
-        row[0].set_ylabel(f"OA, %\n{scene.name}", fontsize=9)
+        for axes, variant in zip(panels, variants, strict=False):
+            _draw_lines(axes, variant, baseline)
+        ends = [100 * run.overall_accuracy for variant in scene.variants for run in variant.runs]
+        margin = 0.06 * max(max(ends) - min(ends), 0.5)  # all rows of a scene have the same scale
+        panels[0].set_ylim(min(ends) - margin, max(ends) + margin)
+        panels[0].set_ylabel(f"OA, %\n{_wrap(scene.name)}")
     return figure
 
 
+def _draw_lines(axes: Axes, variant: VariantReport, baseline: str) -> None:
+    differences = []
+    for run in variant.runs:
+        if run.difference is not None:
+            differences.append(run.difference)
+            end = 100 * run.overall_accuracy
+            colour = _UP if run.difference > 0 else _DOWN if run.difference < 0 else "0.5"
+            axes.plot(
+                [0, 1], [end - 100 * run.difference, end], "o-", color=colour, markersize=3.5, linewidth=1
+            )
+    axes.set_xticks([0, 1], [_wrap(name, width=12) for name in (baseline, variant.name)], fontsize=8)
+    axes.set_xlim(-0.45, 1.45)
+    num_better = sum(difference > 0 for difference in differences)
+    axes.set_title(f"{num_better} of {len(differences)} up")
+    axes.grid(axis="y")
+
+
+def _list_costs(scene: SceneReport) -> list[tuple[int, VariantReport, int, SummaryRecord]]:
+    """The variants with runs and a count of multiply-accumulates, with their number."""
+    return [
+        (place, variant, variant.macs_per_patch, variant.summaries["overall_accuracy"])
+        for place, variant in enumerate(scene.variants)
+        if variant.runs and variant.macs_per_patch
+    ]
+
+
 def _draw_cost(scenes: Sequence[SceneReport]) -> Figure:
-    """Mean accuracy with its interval against multiply-accumulates of a patch."""
-    figure = Figure(figsize=(7, 4 * len(scenes)), dpi=_DPI, layout="constrained")
-    for axes, scene in zip(figure.subplots(len(scenes), squeeze=False)[:, 0], scenes, strict=True):
-        for place, variant in enumerate(scene.variants):
-            summary, macs = variant.summaries["overall_accuracy"], variant.macs_per_patch
-            if summary.mean is None or not macs:
-                continue
+    costs = [_list_costs(scene) for scene in scenes]
+    figure, panels = _stack([2.7 + 0.2 * math.ceil(len(each) / 2) for each in costs])
+    for axes, scene, variants in zip(panels, scenes, costs, strict=True):
+        for place, variant, macs, summary in variants:
             axes.errorbar(
                 macs / 1e6,
-                100 * summary.mean,
+                100 * (summary.mean or 0.0),
                 yerr=_margins(summary),
                 fmt=_MARKERS[place % len(_MARKERS)],
                 color=f"C{place % 10}",
@@ -157,30 +252,29 @@ def _draw_cost(scenes: Sequence[SceneReport]) -> Figure:
             axes.set_xscale("log")
         else:
             axes.ticklabel_format(axis="x", useOffset=False)
-        axes.tick_params(axis="x", labelsize=8)
-        axes.set_xlabel("million multiply-accumulates a patch", fontsize=9)
-        axes.set_ylabel("OA, %: mean, 95 % interval", fontsize=9)
-        axes.set_title(scene.name, fontsize=10)
-        axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
-        _tidy(axes)
+            axes.locator_params(axis="x", nbins=6)
+        axes.set_xlabel("million multiply-accumulates per patch")
+        axes.set_ylabel("OA, %")
+        axes.set_title(scene.name)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
+        axes.grid(axis="y")
     return figure
 
 
 def _draw_ranks(friedman: FriedmanRecord) -> Figure:
-    """The critical-difference diagram of Demšar 2006: bars join variants that are not told apart."""
+    """Draws the critical-difference diagram of Demšar 2006; bars join groups of variants."""
     names = sorted(friedman.average_ranks, key=lambda name: friedman.average_ranks[name])
     num = len(names)
     half = (num + 1) // 2
     depth = 0.35 * len(friedman.groups) + 0.4
-    figure = Figure(
-        figsize=(7.5, 1.6 + 0.3 * half + 0.2 * len(friedman.groups)), dpi=_DPI, layout="constrained"
-    )
+    height = 1.4 + 0.3 * half + 0.2 * len(friedman.groups)
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     axes = figure.add_subplot()
     axes.set_axis_off()
     axes.hlines(0, 1, num, color="black", linewidth=1)
     for tick in range(1, num + 1):
         axes.vlines(tick, 0, 0.15, color="black", linewidth=1)
-        axes.text(tick, 0.25, str(tick), ha="center", va="bottom", fontsize=8)
+        axes.text(tick, 0.25, str(tick), ha="center", va="bottom")
     for place, name in enumerate(names):
         rank = friedman.average_ranks[name]
         is_left = place < half
@@ -188,18 +282,15 @@ def _draw_ranks(friedman: FriedmanRecord) -> Figure:
         end = 1 - 0.15 if is_left else num + 0.15
         axes.plot([rank, rank, end], [0, level, level], color="0.3", linewidth=0.9)
         text = f"{name}  {rank:.2f}" if is_left else f"{rank:.2f}  {name}"
-        axes.text(end, level, f" {text} ", ha="right" if is_left else "left", va="center", fontsize=8.5)
+        axes.text(end, level, f" {text} ", ha="right" if is_left else "left", va="center")
     for place, group in enumerate(friedman.groups):
         ranks = [friedman.average_ranks[name] for name in group]
         axes.hlines(-0.3 - 0.35 * place, min(ranks) - 0.04, max(ranks) + 0.04, color=_DOWN, linewidth=3.5)
     width = friedman.critical_difference
     axes.hlines(1.0, 1, 1 + width, color="black", linewidth=1.4)
-    axes.text(1 + width / 2, 1.08, f"critical difference {width:.2f}", ha="center", va="bottom", fontsize=8)
-    axes.set_title("average ranks over the scenes, 1 is best (Nemenyi, 5 %)", fontsize=10, pad=14)
+    axes.text(1 + width / 2, 1.08, f"critical difference {width:.2f}", ha="center", va="bottom")
     return figure
 
 
-def _tidy(axes: Axes) -> None:
-    axes.tick_params(axis="y", labelsize=8)
-    axes.grid(axis="y", color="0.9", linewidth=0.6)
-    axes.set_axisbelow(True)
+def _wrap(name: str, *, width: int = _NAME_WIDTH) -> str:
+    return textwrap.fill(name, width)

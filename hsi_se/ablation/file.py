@@ -1,4 +1,4 @@
-"""An ablation as a YAML file: a base config, variants of it as overrides, and seeds."""
+"""An ablation as a YAML file: a base config, variants of it as overrides, and seeds; or seeds alone."""
 
 import hashlib
 import itertools
@@ -15,7 +15,8 @@ from hsi_se.config.experiment import Config, ConfigName
 from hsi_se.config.yaml_file import Override, Places, find_place, load_config, parse_settings, read_text
 from hsi_se.errors import ConfigError
 
-_SHARED = ("scene", "split", "seed", "name")  # sections that make pairs of a seed's runs
+DEFAULT_THREADS = 1
+_SHARED = ("scene", "split", "seed", "name")  # what the runs of a seed must share to form pairs
 _NONE = "none"
 
 
@@ -33,14 +34,14 @@ Overrides = dict[str, Any]
 
 
 class Grid(Settings):
-    """No attention, and one variant for every set of up to `up_to` points and every kind of block."""
+    """A variant without attention, and one for each set of up to `up_to` points and each kind of block."""
 
     points: tuple[str, ...] = Field(min_length=1)
     kinds: tuple[str, ...] = Field(min_length=1)
     up_to: PositiveInt = 1
 
     def expand(self) -> dict[str, Overrides]:
-        """Returns the variants by name: `fold+conv2d se` has that block at these two points."""
+        """Returns the variants by name: `fold+conv2d se` has that block at both points."""
         variants: dict[str, Overrides] = {_NONE: {"model.attention": {}}}
         for kind, size in itertools.product(self.kinds, range(1, self.up_to + 1)):
             for points in itertools.combinations(self.points, size):
@@ -50,27 +51,31 @@ class Grid(Settings):
 
 
 class AblationSettings(Settings):
-    """What an ablation file holds."""
+    """The settings of an ablation file."""
 
     name: ConfigName = Field(default="", description="the file's name unless given")
-    base: str = Field(description="a config, beside this file, in the folder above it, or below the current")
+    base: str = Field(
+        description="a config beside this file, in its parent folder or in the working directory"
+    )
     seeds: Annotated[tuple[Seed, ...], BeforeValidator(_read_seeds), Field(min_length=1)]
     threads: PositiveInt = Field(
-        default=1,
+        default=DEFAULT_THREADS,
         le=256,
-        description="of every run, on one machine or many, so that all compute the same numbers",
+        description="threads of each run, the same on every machine so that all compute the same numbers",
     )
-    set: Overrides = Field(default={}, description="dotted keys laid over the base for all variants")
-    scenes: dict[Name, Overrides] = Field(default={}, description="what to lay over the base for each scene")
-    variants: dict[Name, Overrides] = Field(default={}, description="what to lay over the base for each")
+    set: Overrides = Field(default={}, description="dotted keys that override the base for all variants")
+    scenes: dict[Name, Overrides] = Field(default={}, description="overrides of the base for each scene")
+    variants: dict[Name, Overrides] = Field(default={}, description="overrides of the base for each variant")
     grid: Grid | None = None
-    baseline: str | None = Field(default=None, description="what the others are compared with; the first")
+    baseline: str | None = Field(
+        default=None, description="the variant the others are compared with; by default the first"
+    )
 
     @model_validator(mode="after")
     def _variants_are_named(self) -> Self:
         names = self.list_variants()
         if len(names) < 2:
-            raise mistake("give two variants or more, or a grid", key="variants")
+            raise mistake("give at least two variants, or a grid", key="variants")
         if self.baseline is not None and self.baseline not in names:
             raise mistake(unknown(self.baseline, "variant", tuple(names)), key="baseline")
         if len({*self.seeds}) < len(self.seeds):
@@ -78,14 +83,14 @@ class AblationSettings(Settings):
         return self
 
     def list_variants(self) -> dict[str, Overrides]:
-        """Returns the variants that are named, then those of the grid that have other names."""
+        """Returns the named variants, then those of the grid whose names are not taken."""
         grid = {} if self.grid is None else self.grid.expand()
         return self.variants | {name: changes for name, changes in grid.items() if name not in self.variants}
 
 
 @dataclass(frozen=True, eq=False)
 class PlannedRun:
-    """One training of an ablation; `scene` is empty where the file names none."""
+    """One run of an ablation; `scene` is empty where the file names no scenes."""
 
     scene: str
     variant: str
@@ -98,16 +103,16 @@ class PlannedRun:
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
-    """An ablation file with every run it asks for.
+    """An ablation with all its runs; one with a single variant repeats a config over seeds.
 
     Attributes:
-        name: of the file.
-        digest: SHA-256 over what all runs share, seeds and variants aside.
+        name: name of the ablation.
+        digest: SHA-256 of the settings that all runs share; seeds and variants are left out.
         baseline: the variant that the others are compared with.
         seeds, threads: as in the file.
-        variants: what each lays over the base, by name.
-        scenes: their names; one empty name where the file has none.
-        runs: seed by seed, all variants of one before the next.
+        variants: the overrides of each variant, by name.
+        scenes: names of the scenes; a single empty name if the file names none.
+        runs: ordered by scene, then seed, then variant.
     """
 
     name: str
@@ -119,15 +124,38 @@ class Ablation:
     scenes: tuple[str, ...]
     runs: tuple[PlannedRun, ...]
 
+    @property
+    def is_of_seeds(self) -> bool:
+        """Whether there is a single variant, so that there is nothing to compare."""
+        return len(self.variants) == 1
+
+
+def repeat_over_seeds(config: Config, seeds: Sequence[int]) -> Ablation:
+    """Returns the ablation with one variant that trains a config once per seed.
+
+    Each seed draws its own split unless `split.seed` is set. The variant is named after the config.
+    """
+    name = config.name.lstrip(".+-") or "run"
+    return Ablation(
+        name=name,
+        digest=_digest(DEFAULT_THREADS, [_list_shared(config)]),
+        baseline=name,
+        seeds=tuple(seeds),
+        threads=DEFAULT_THREADS,
+        variants={name: {}},
+        scenes=("",),
+        runs=tuple(PlannedRun("", name, seed, config.model_copy(update={"seed": seed})) for seed in seeds),
+    )
+
 
 def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
-    """Returns the ablation that a YAML file describes; `overrides` `a.b=c` are laid over its base.
+    """Returns the ablation that a YAML file describes; `overrides` such as `a.b=c` change its base.
 
-    All variants of a seed share scene, split and seed, so that their results are pairs.
+    All variants of a seed share the scene, the split and the seed, so that their results form pairs.
 
     Raises:
-        ConfigError: as `load_config`; or a variant is another one under a second name, or changes what
-            all must share. The message says where in which file.
+        ConfigError: as `load_config`; or two variants are the same, or a variant changes a setting that
+            all must share. The message names the position in the file.
     """
     path = Path(path)
     settings, places = parse_settings(AblationSettings, read_text(path), path=path)
@@ -143,7 +171,7 @@ def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
     for scene, of_scene in (settings.scenes or {"": {}}).items():
         below = [*shared, *source.overrides(of_scene, "scenes", scene)]
         common = load_config(base, below)
-        digests.append(common.model_dump(mode="json", exclude={"name", "seed"}))
+        digests.append(_list_shared(common))
         configs: dict[str, Config] = {}
         for name, of_variant in given.items():
             config = load_config(base, [*below, *source.overrides(of_variant, "variants", name)])
@@ -152,13 +180,13 @@ def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
                     place = source.place("variants", name, key=key)
                     raise ConfigError(
                         f"{place}: variants.{name}: changes {key}, which all variants of a seed must share "
-                        "to be compared; write it under set: or scenes:"
+                        "to be comparable; write it under set: or scenes:"
                     )
             twin = next((other for other, known in configs.items() if known.digest == config.digest), None)
             if twin is not None:
                 raise ConfigError(
-                    f"{source.place('variants', name)}: variants.{name}: is the same as {twin}, setting by "
-                    "setting; leave one of them out"
+                    f"{source.place('variants', name)}: variants.{name}: has the same settings as {twin}; "
+                    "remove one of them"
                 )
             configs[name] = config
         runs += [
@@ -166,10 +194,9 @@ def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
             for seed in settings.seeds
             for name, config in configs.items()
         ]
-    text = json.dumps({"threads": settings.threads, "shared": digests}, sort_keys=True)
     return Ablation(
         name=settings.name or "ablation",
-        digest=hashlib.sha256(text.encode()).hexdigest(),
+        digest=_digest(settings.threads, digests),
         baseline=settings.baseline or next(iter(given)),
         seeds=settings.seeds,
         threads=settings.threads,
@@ -179,14 +206,23 @@ def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
     )
 
 
+def _list_shared(config: Config) -> dict[str, Any]:
+    return config.model_dump(mode="json", exclude={"name", "seed"})
+
+
+def _digest(threads: int, shared: Sequence[dict[str, Any]]) -> str:
+    text = json.dumps({"threads": threads, "shared": shared}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 @dataclass(frozen=True, eq=False)
 class _Source:
-    """Where in an ablation file each of its settings is written."""
+    """An ablation file that can tell where a setting was written."""
 
     places: Places
 
     def place(self, *names: str, key: str = "") -> str:
-        """`file:line:column` of an entry; of the dotted key in it that starts with `key`, if there is one."""
+        """Returns `file:line:column` of an entry, or of the dotted key in it that starts with `key`."""
         if names not in self.places:  # a variant of the grid
             return self.places[("grid",)]
         inside = (keys for keys in self.places if keys[:-1] == names and keys[-1].split(".")[0] == key)
@@ -210,12 +246,12 @@ def _find_base(base: str, path: Path, places: Places) -> Path:
     found = next((candidate for candidate in candidates if candidate.is_file()), None)
     if found is None:
         raise ConfigError(
-            f"{places[('base',)]}: base = {base!r}: no such config beside this file, in the folder above it, "
-            "or here; check the path"
+            f"{places[('base',)]}: base = {base!r}: no such config beside this file, in its parent folder "
+            "or in the working directory; check the path"
         )
     return found
 
 
 def _to_name(variant: str) -> str:
-    """A config's name may hold less than a variant's."""
+    """Replaces the characters that a variant's name may contain and a config's may not."""
     return "".join(letter if letter.isalnum() or letter in "_.+-" else "_" for letter in variant)

@@ -1,4 +1,4 @@
-"""What an ablation will cost, before any run: its variants with their size, and a training step of each."""
+"""Estimates what an ablation will cost before any run: the size and one timed step of each variant."""
 
 import time
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ from hsi_se.workflows.preview import describe_network
 
 @dataclass(frozen=True, eq=False)
 class PlannedVariant:
-    """A row of `hsi-se ablate --dry-run`: the runs of one variant, and what each will cost.
+    """A row of `hsi-se ablate --dry-run`: the runs of one variant and what each will cost.
 
     Attributes:
-        scene, name, settings: of the variant.
-        seeds: one a run.
-        num_finished: of these runs.
-        num_parameters, macs: of a network; of other classifiers None.
-        training_s: of one run on this machine, from one timed step; None of other classifiers.
+        scene, name, settings: the variant's.
+        seeds: one per run.
+        num_finished: how many of the runs are finished.
+        num_parameters, macs: of the network; None for other classifiers.
+        training_s: estimate for one run on this machine, from one timed step; None for other classifiers.
     """
 
     scene: str
@@ -47,7 +47,7 @@ class PlannedVariant:
 def plan_ablation(
     ablation: Ablation, *, out: str | Path | None = None, data: str | Path | None = None
 ) -> list[PlannedVariant]:
-    """Returns what an ablation would run; trains one step of each variant, and writes nothing."""
+    """Returns what an ablation would run. Trains one step of each variant and writes nothing."""
     check_scenes(ablation, data)
     folder = find_folder(ablation, out)
     check_runs(ablation, folder)
@@ -82,7 +82,7 @@ def plan_ablation(
 
 
 def time_step(config: Config, *, num_bands: int, num_classes: int) -> float:
-    """Returns the seconds of one training step of full size on random patches, after another to warm up."""
+    """Returns the seconds of one full-size training step on random patches, after one to warm up."""
     generator = np.random.default_rng(0)
     size, num_patches = config.patch.size, config.train.batch_size
     cube = generator.standard_normal((size + num_patches - 1, size, num_bands), dtype=np.float32)

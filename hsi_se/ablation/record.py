@@ -1,4 +1,4 @@
-"""What an ablation leaves behind: the shape of `ablation.json`, and the file names of its folder."""
+"""The models behind `ablation.json`, and the folder of an ablation."""
 
 import math
 import os
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hsi_se.errors import RunError
 from hsi_se.evaluation.statistics import Summary
 from hsi_se.runs.folder import RunFolder
+from hsi_se.runs.report import Accuracies
 from hsi_se.system.folder import Folder, read_record
 from hsi_se.system.locks import hold
 
@@ -23,7 +24,7 @@ class _Record(BaseModel):
 
 
 class SummaryRecord(_Record):
-    """A `Summary` over seeds as JSON has it: null for what cannot be computed."""
+    """A `Summary` over seeds for JSON, with null for what cannot be computed."""
 
     n: int
     mean: float | None
@@ -38,18 +39,18 @@ class SummaryRecord(_Record):
 
 
 class McNemarRecord(_Record):
-    """The exact test between two trained networks on the same test pixels."""
+    """McNemar's exact test of two trained networks on the same test pixels."""
 
-    only_baseline: int  # pixels that the baseline's run alone calls right
+    only_baseline: int  # pixels that only the baseline's run classifies correctly
     only_variant: int
     p: float
 
 
 class AblationRun(_Record):
-    """One seed of one variant; accuracies are fractions of the test pixels, the floors are OA.
+    """The result of one seed of one variant; accuracies are fractions of the test pixels.
 
-    `training_us_per_pixel` is for one training pixel in one epoch, `mapping_us_per_pixel` for one pixel
-    of the scene; `…_peak_bytes` is the most memory that the process (or the GPU's allocator) held meanwhile.
+    `training_us_per_pixel` is per training pixel and epoch, `mapping_us_per_pixel` per pixel of the scene.
+    `…_peak_bytes` is the peak memory of the process, or of the allocator on a GPU.
     """
 
     seed: int
@@ -61,10 +62,13 @@ class AblationRun(_Record):
     overall_accuracy: float
     average_accuracy: float
     kappa: float | None
-    location_floor: float
-    spectral_baseline: float
+    unsmoothed: Accuracies | None  # without `prediction.smoothing`; None if the config does not smooth
+    location_floor: Accuracies
+    spectral_baseline: Accuracies
+    test_patches_with_train_pixels: float  # a fraction: the leakage of the split
+    producers_accuracy: dict[int, float | None]  # by label
     training_s: float
-    training_us_per_pixel: float | None  # of what is fitted at once, there is none
+    training_us_per_pixel: float | None  # None for a classifier without epochs
     training_peak_bytes: int | None
     mapping_s: float
     mapping_us_per_pixel: float
@@ -74,15 +78,15 @@ class AblationRun(_Record):
 
 
 class Comparison(_Record):
-    """A variant against the baseline over the seeds that both have; differences are of OA, fractions.
+    """A variant compared with the baseline over the seeds that both have; differences of OA, as fractions.
 
-    `p` is of the exact two-sided Wilcoxon signed-rank test, `p_holm` after Holm over all comparisons of
-    the ablation; `effect_size` is Cohen's d of the paired differences, `rank_biserial` the share of rank
-    sums in favour minus against.
+    `p` comes from the exact two-sided Wilcoxon signed-rank test; `p_holm` is adjusted by Holm over all
+    comparisons of the ablation. `effect_size` is Cohen's d of the paired differences. `rank_biserial` is
+    the rank sum in favour minus the one against, over their total.
     """
 
     difference: SummaryRecord
-    rank_sum: float  # the smaller of the two
+    rank_sum: float  # the smaller of the two rank sums
     p: float
     p_holm: float
     effect_size: float | None
@@ -92,50 +96,56 @@ class Comparison(_Record):
 
 
 class VariantReport(_Record):
-    """One variant on one scene; `summaries` are over its runs, by the names of `AblationRun`'s numbers."""
+    """One variant on one scene, summarized over its runs.
+
+    The keys of `summaries` are the fields of `AblationRun`, such as `overall_accuracy` and
+    `location_floor.kappa`; those of `unsmoothed` are present only where the config smooths.
+    """
 
     name: str
-    settings: dict[str, Any]  # what it lays over the base
+    settings: dict[str, Any]  # the overrides of the base
     num_parameters: int | None  # None before the first run
     macs_per_patch: int | None
     runs: tuple[AblationRun, ...]
     summaries: dict[str, SummaryRecord]
+    producers_accuracy: dict[int, SummaryRecord]  # by label
     comparison: Comparison | None  # None for the baseline, and without pairs
 
 
 class SceneReport(_Record):
-    """All variants on one scene and split."""
+    """All variants on one scene."""
 
     name: str
-    num_splits: int  # different ones over the seeds
+    num_splits: int  # number of different splits over the seeds
+    class_names: dict[int, str]  # by label
     variants: tuple[VariantReport, ...]
-    notes: tuple[str, ...]  # of the scene and its split
+    notes: tuple[str, ...]  # about the scene and its splits
 
 
 class FriedmanRecord(_Record):
-    """Variants ranked over scenes by their mean OA, 1 is best (Demšar 2006)."""
+    """Variants ranked over scenes by mean OA; rank 1 is best (Demšar 2006)."""
 
     average_ranks: dict[str, float]
     chi_square: float
     p: float
     iman_davenport: float | None
     iman_davenport_p: float | None
-    critical_difference: float  # of average ranks, Nemenyi at 5 %
-    groups: tuple[tuple[str, ...], ...]  # variants that it does not tell apart
+    critical_difference: float  # between average ranks, Nemenyi at 5 %
+    groups: tuple[tuple[str, ...], ...]  # variants whose ranks do not differ significantly
 
 
 class FailedRun(_Record):
-    """A run that did not finish."""
+    """A run that failed."""
 
     scene: str
     variant: str
     seed: int
     error: str
-    is_users: bool  # a mistake of the user's, not ours
+    is_users: bool  # the user's mistake, not a defect of this package
 
 
 class AblationReport(_Record):
-    """`ablation.json`: the answer of an ablation, or of what is finished of it."""
+    """`ablation.json`: the results of an ablation, or of the part of it that is finished."""
 
     name: str
     digest: str
@@ -144,21 +154,29 @@ class AblationReport(_Record):
     threads: int
     scenes: tuple[SceneReport, ...]
     friedman: FriedmanRecord | None
-    no_friedman: str  # the reason, where there is none
-    caveats: tuple[str, ...]  # what the numbers cannot say, one sentence each
+    no_friedman: str  # why there is none; empty with a single variant
+    caveats: tuple[str, ...]  # limits of what the numbers show, one sentence each
     failed: tuple[FailedRun, ...]
-    num_missing: int  # runs that are neither finished nor failed
+    num_missing: int  # number of runs that are neither finished nor failed
+
+    @property
+    def is_of_seeds(self) -> bool:
+        """Whether there is a single variant, so that there is nothing to compare."""
+        return len(self.scenes[0].variants) == 1
 
 
 class AblationPlan(_Record):
-    """`plan.json`: whose folder this is; variants and seeds may be added, what is there may not change."""
+    """`plan.json`: which ablation a folder belongs to.
+
+    Variants and seeds may be added later; the settings that all runs share may not change.
+    """
 
     name: str
-    digest: str  # of what all variants share
+    digest: str  # of the settings that all runs share
 
 
 class AblationFolder(Folder):
-    """A folder of runs, one a scene, variant and seed, and what they say together."""
+    """A folder with one run per scene, variant and seed, and the reports over all of them."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
@@ -167,10 +185,8 @@ class AblationFolder(Folder):
         self.report_text = self.path / "ablation.md"
         self.table = self.path / "ablation.csv"
         self.latex = self.path / "ablation.tex"
-        self.seeds_figure = self.path / "seeds.png"
-        self.pairs_figure = self.path / "pairs.png"
-        self.cost_figure = self.path / "cost.png"
-        self.ranks_figure = self.path / "critical_difference.png"
+        self.baselines = self.path / "baselines"  # a folder
+        self.figures = self.path / "figures"  # a folder
         self.page = self.path / "report.html"
 
     @classmethod
@@ -178,7 +194,7 @@ class AblationFolder(Folder):
         """Returns the folder of an ablation that has a report.
 
         Raises:
-            RunError: it holds none.
+            RunError: it has none.
         """
         folder = cls(path)
         if not folder.report.is_file():
@@ -186,21 +202,27 @@ class AblationFolder(Folder):
         return folder
 
     def run_of(self, variant: str, seed: int, *, scene: str = "") -> RunFolder:
-        """Where a run lies; `scene` is empty in an ablation over one scene."""
+        """Returns the folder of a run; `scene` is empty if the ablation names no scenes."""
         return RunFolder(self.path.joinpath("runs", *filter(None, (scene, variant)), f"seed-{seed}"))
 
     def open_run(self, folder: str) -> RunFolder:
-        """A run by the folder that its record names."""
+        """Opens a run by the relative path in its record."""
         return RunFolder.open(self.path / folder)
 
     @contextmanager
     def hold_run(self, run: RunFolder) -> Iterator[None]:
-        """Keeps a run for this process until the block ends; see `locking.hold`."""
+        """Reserves a run for this process until the block ends; see `system.locks.hold`."""
         with hold(self.path / ".claims" / run.path.relative_to(self.path), "at this run"):
             yield
 
+    @contextmanager
+    def hold_baselines(self, key: str) -> Iterator[None]:
+        """Reserves the baselines of a split for this process until the block ends."""
+        with hold(self.path / ".claims" / self.baselines.name / key, "at these baselines"):
+            yield
+
     def place(self, run: RunFolder, files: Mapping[str, bytes]) -> None:
-        """Writes a finished run that was made elsewhere, all at once, in place of a half one."""
+        """Writes the files of a finished run at once; they replace an unfinished one."""
         draft = run.path.with_name(f".{run.path.name}.{os.getpid()}.partial")
         draft.mkdir(parents=True)
         try:
@@ -212,28 +234,28 @@ class AblationFolder(Folder):
             shutil.rmtree(draft, ignore_errors=True)
 
     def claim(self, plan: AblationPlan) -> None:
-        """Makes this the folder of an ablation, or proves that it is already.
+        """Marks this as the folder of an ablation, or checks that it is marked already.
 
         Raises:
-            RunError: it is of another ablation, or of something else.
+            RunError: it belongs to another ablation, or contains something else.
         """
         try:
             found = AblationPlan.model_validate_json(self.plan.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             if self.path.exists() and (not self.path.is_dir() or any(self.path.glob("[!.]*"))):
                 raise RunError(
-                    f"{self}: exists and is no ablation; name another folder with --out DIR"
+                    f"{self}: already exists but is not an ablation folder; choose another with --out DIR"
                 ) from None
             self.write(self.plan, plan)
             return
         except ValidationError:
             raise RunError(
-                f"{self.plan}: not what this version writes; name another folder with --out DIR"
+                f"{self.plan}: not what this version writes; choose another folder with --out DIR"
             ) from None
         if found.digest != plan.digest:
             raise RunError(
-                f"{self}: holds another ablation ({found.name}, digest {found.digest[:8]}, and this is "
-                f"{plan.name}, {plan.digest[:8]}); name another folder with --out DIR"
+                f"{self}: contains another ablation ({found.name}, digest {found.digest[:8]}; this one is "
+                f"{plan.name}, {plan.digest[:8]}); choose another folder with --out DIR"
             )
 
     def read_report(self) -> AblationReport:

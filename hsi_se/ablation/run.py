@@ -1,7 +1,7 @@
-"""Many runs of an ablation: here one after another, or on a Dask cluster, with the same numbers to the bit.
+"""Runs an ablation one run at a time, or on a Dask cluster with the same numbers to the bit.
 
-A run computes with a fixed number of threads, and one process computes one run at a time. Each is
-claimed by a lock, so that several processes may work in one folder.
+Every run computes with a fixed number of threads, and a process computes one run at a time. A lock
+reserves each run, so that several processes can work in one folder.
 """
 
 import functools
@@ -18,46 +18,46 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import nn
 
-from hsi_se.ablation.figures import save_figures
+from hsi_se.ablation.baselines import BaselineStore, SplitBaselines, fit_baselines, name_baselines
 from hsi_se.ablation.file import Ablation, PlannedRun
-from hsi_se.ablation.page import write_ablation_page
+from hsi_se.ablation.page import write_reports
 from hsi_se.ablation.record import AblationFolder, AblationPlan, AblationReport, FailedRun
 from hsi_se.ablation.summary import is_finished, summarize_ablation
-from hsi_se.ablation.tables import render_csv, render_latex, render_markdown
 from hsi_se.config.experiment import Config
-from hsi_se.errors import HsiError, RunError
+from hsi_se.errors import ConfigError, HsiError, RunError
 from hsi_se.models.device import pick_device
 from hsi_se.runs.folder import RunFolder
 from hsi_se.sampling.splits import make_split
 from hsi_se.scene.loading import load_ground_truth
 from hsi_se.system.cluster import Call, run_tasks, start_cluster
 from hsi_se.system.memory import fixed_threads
+from hsi_se.system.processes import is_distributed
 from hsi_se.system.session import Session
 from hsi_se.workflows.evaluate import assess_run
-from hsi_se.workflows.series import train_unless_finished
-from hsi_se.workflows.train import RUNS
+from hsi_se.workflows.train import RUNS, train_unless_finished
 
 State = Literal["running", "finished", "failed", "elsewhere"]
 _ONE_AT_A_TIME = threading.Lock()  # a worker may have more threads, and torch's generator is the process's
 
 
 class Watcher(Protocol):
-    """Is told what becomes of each run."""
+    """Receives the progress of each run."""
 
     def note(self, text: str) -> None:
-        """Something the user should know, in one sentence."""
+        """Receives one sentence for the user."""
 
     def change(self, run: PlannedRun, state: State, *, accuracy: float | None = None) -> None:
-        """A run is at work, has finished with an OA, has failed, or is claimed by another process."""
+        """Receives the new state of a run; `accuracy` is the OA of one that has finished."""
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What every run of an ablation is done with."""
+    """What all runs of an ablation share."""
 
     folder: AblationFolder
     session: Session  # without an observer, so that it can be sent to workers
     threads: int
+    store: BaselineStore
 
 
 def run_ablation(
@@ -69,28 +69,33 @@ def run_ablation(
     watcher: Watcher,
     session: Session = Session(),
 ) -> tuple[AblationFolder, AblationReport]:
-    """Trains and evaluates whatever of an ablation is not finished, and returns its folder and its report.
+    """Trains and evaluates the runs of an ablation that are not finished; returns its folder and report.
 
     Args:
-        ablation: from `load_ablation`.
-        out: the folder; by default `runs/ablation-NAME-DIGEST`, the same at every start.
-        session: the folder of scenes and the device; progress goes to the watcher.
-        workers: processes of a Dask cluster on this machine.
-        scheduler: the address of an existing Dask cluster, whose workers see the scene's files.
-        watcher: told of progress.
+        ablation: from `load_ablation` or `repeat_over_seeds`.
+        out: the folder; by default `runs/ablation-NAME-DIGEST` or `runs/seeds-NAME-DIGEST`, the same at
+            every start.
+        session: the folder of scenes and the device; its observer is not used.
+        workers: number of processes of a Dask cluster on this machine.
+        scheduler: address of an existing Dask cluster whose workers can read the scene's files.
+        watcher: receives progress.
 
     Raises:
-        HsiError: a mistake that concerns every run, or a folder of something else. What fails in one run
-            is in the report.
+        HsiError: a mistake that concerns every run, or a folder with other contents. A run that fails is
+            listed in the report instead.
     """
+    if is_distributed():
+        raise ConfigError(
+            "torchrun: runs one training in several processes; start ablations and --seeds without it"
+        )
     folder = find_folder(ablation, out)
     data = None if session.data is None else str(Path(session.data).resolve())
-    job = Job(folder, Session(data, session.device), ablation.threads)
+    job = Job(folder, Session(data, session.device), ablation.threads, BaselineStore(ablation, folder))
     num_cores = os.cpu_count() or 1
     if workers is not None and workers * ablation.threads > num_cores:
         watcher.note(
-            f"{workers} workers of threads: {ablation.threads} on {num_cores} cores: times measured in their "
-            "runs are those of processes in each other's way"
+            f"{workers} workers with threads: {ablation.threads} on {num_cores} cores: the runs compete for "
+            "cores, so their timings are not comparable"
         )
     with start_cluster(workers, scheduler) as client:
         if scheduler is None:
@@ -107,42 +112,32 @@ def run_ablation(
                 _work_on_cluster(todo, job, client, failed, watcher)
         finally:
             report = summarize_ablation(ablation, folder, failed=failed)
-            write_answer(report, folder)
+            write_reports(report, folder)
     return folder, report
 
 
-def write_answer(report: AblationReport, folder: AblationFolder) -> None:
-    """Writes the report, its tables, figures and page, as far as there is something in them."""
-    folder.write_report(
-        report,
-        [
-            (folder.report_text, render_markdown(report, folder)),
-            (folder.table, render_csv(report)),
-            (folder.latex, render_latex(report)),
-        ],
-    )
-    save_figures(report, folder)
-    write_ablation_page(folder)
-
-
 def find_folder(ablation: Ablation, out: str | Path | None) -> AblationFolder:
-    return AblationFolder(out or RUNS / f"ablation-{ablation.name}-{ablation.digest[:8]}")
+    """Returns the folder to work in: the same at every start, so that an ablation is resumed."""
+    kind = "seeds" if ablation.is_of_seeds else "ablation"
+    return AblationFolder(out or RUNS / f"{kind}-{ablation.name}-{ablation.digest[:8]}")
 
 
 def check_scenes(ablation: Ablation, data: str | Path | None) -> None:
-    """Proves, before any run, that every scene's labels are there and can be divided."""
+    """Checks, before any run, that the labels of every scene can be read and split."""
     for run in {run.scene: run for run in reversed(ablation.runs)}.values():
         make_split(load_ground_truth(run.config.scene, data), run.config.split, seed=run.seed, data=data)
 
 
 def check_runs(ablation: Ablation, folder: AblationFolder) -> None:
-    """Proves that the runs that are there already are of these settings."""
+    """Checks that runs which exist already have the settings of this ablation."""
     for planned in ablation.runs:
         run = folder.run_of(planned.variant, planned.seed, scene=planned.scene)
         if run.record.is_file() and run.read_record().config_digest != planned.config.digest:
+            which = "the config" if ablation.is_of_seeds else f"variants.{planned.variant}"
+            remedy = "" if ablation.is_of_seeds else "give the variant another name, or "
             raise RunError(
-                f"{run}: holds a run of other settings than variants.{planned.variant} has now; give the "
-                "variant another name, or name another folder with --out DIR"
+                f"{run}: contains a run with other settings than {which} has now; {remedy}choose another "
+                "folder with --out DIR"
             )
 
 
@@ -166,25 +161,36 @@ def _note_failed(run: PlannedRun, error: BaseException, failed: list[FailedRun],
 # ------------------------------------------------------------------------------------- one run
 
 
-def run_once(config: Config, path: Path, *, session: Session, threads: int) -> None:
-    """Trains and evaluates a config into `path`; a run that is trained already is only evaluated."""
+def run_once(
+    config: Config,
+    path: Path,
+    *,
+    session: Session,
+    threads: int,
+    baselines: SplitBaselines | None = None,
+) -> None:
+    """Trains and evaluates a config into `path`; a run that has been trained is only evaluated.
+
+    `baselines` spare the run their computation. They are not used if they belong to another split.
+    """
     with _ONE_AT_A_TIME, fixed_threads(threads):
         _warm_up()
         train_unless_finished(config, path, session=session)
         if not RunFolder(path).is_evaluated:
-            assess_run(path, session=session)
+            known = None if baselines is None else baselines.restore(RunFolder(path).read_record())
+            assess_run(path, session=session, baselines=known, draw=False)
 
 
 @functools.cache
 def _warm_up() -> None:
-    """One step of anything, since the first of a process takes seconds that are no run's."""
+    """Takes one training step, since the first one of a process takes seconds that belong to no run."""
     layer = nn.Linear(1, 1)
     torch.autograd.backward(layer(torch.zeros(1, 1)))
     torch.optim.AdamW(layer.parameters(), fused=True).step()
 
 
 def _work_here(todo: Sequence[PlannedRun], job: Job, failed: list[FailedRun], watcher: Watcher) -> None:
-    """One after another; what another process is at comes last, in case that process does not finish it."""
+    """Runs one after another; runs of other processes come last, in case those do not finish them."""
     while todo:
         elsewhere = []
         for run in todo:
@@ -195,8 +201,10 @@ def _work_here(todo: Sequence[PlannedRun], job: Job, failed: list[FailedRun], wa
                     watcher.change(run, "running")
                     path = job.folder.run_of(run.variant, run.seed, scene=run.scene).path
                     try:
-                        run_once(run.config, path, session=job.session, threads=job.threads)
-                    except Exception as error:  # whatever it is, the other runs go on
+                        with _ONE_AT_A_TIME, fixed_threads(job.threads):
+                            found = job.store.read_or_fit(run.config, session=job.session)
+                        run_once(run.config, path, session=job.session, threads=job.threads, baselines=found)
+                    except Exception as error:  # whatever it is, the other runs continue
                         _note_failed(run, error, failed, watcher)
                     else:
                         _note_finished(run, job.folder, watcher)
@@ -219,7 +227,7 @@ def _work_on_cluster(
 ) -> None:
     """Works on as many runs at a time as there are workers; their folders come back and are written here."""
     with ExitStack() as all_claims:
-        calls = _claim_each(todo, job, all_claims, watcher)
+        calls = _claim_each(todo, job, client, all_claims, watcher)
         tasks = all_claims.enter_context(closing(run_tasks(client, calls, per_slot=1)))
         for (run, claims), files in tasks:
             with claims:
@@ -227,9 +235,10 @@ def _work_on_cluster(
 
 
 def _claim_each(
-    todo: Sequence[PlannedRun], job: Job, all_claims: ExitStack, watcher: Watcher
+    todo: Sequence[PlannedRun], job: Job, client: Any, all_claims: ExitStack, watcher: Watcher
 ) -> Iterator[Call[tuple[PlannedRun, ExitStack]] | None]:
     """Yields the runs that no other process works on; None while another works on all that are left."""
+    fits: dict[str, Any] = {}
     while todo:
         elsewhere = []
         for run in todo:
@@ -240,7 +249,8 @@ def _claim_each(
                 claims.close()
             else:
                 watcher.change(run, "running")
-                yield (run, claims), run_on_worker, (run.config, job.session, job.threads)
+                baselines = _find_baselines(run, job, client, fits)
+                yield (run, claims), run_on_worker, (run.config, job.session, job.threads, baselines)
         todo = elsewhere
         again = time.monotonic() + 1
         while todo and time.monotonic() < again:
@@ -264,11 +274,31 @@ def _collect(
         _note_finished(run, job.folder, watcher)
 
 
-def run_on_worker(config: Config, session: Session, threads: int) -> dict[str, bytes]:
-    """Returns the files of a finished run, by name. What a killed worker leaves, Dask sweeps up."""
+def _find_baselines(run: PlannedRun, job: Job, client: Any, fits: dict[str, Any]) -> Any:
+    """Returns the baselines that a run shares, or a future of them, which Dask waits for before the run."""
+    found, name = job.store.read(run.config), name_baselines(run.config)
+    if found is not None or not job.store.is_shared(run.config):
+        return found
+    if name not in fits:
+        fits[name] = client.submit(fit_on_worker, run.config, job.session, job.threads, pure=False)
+        fits[name].add_done_callback(
+            lambda fit: job.store.write(run.config, fit.result()) if fit.status == "finished" else None
+        )
+    return fits[name]
+
+
+def fit_on_worker(config: Config, session: Session, threads: int) -> SplitBaselines:
+    with _ONE_AT_A_TIME, fixed_threads(threads):
+        return fit_baselines(config, session=session)
+
+
+def run_on_worker(
+    config: Config, session: Session, threads: int, baselines: SplitBaselines | None
+) -> dict[str, bytes]:
+    """Returns the files of a finished run, by name. Dask removes what a killed worker leaves behind."""
     from distributed import get_worker
 
     with tempfile.TemporaryDirectory(dir=get_worker().local_directory) as folder:
         path = Path(folder) / "run"
-        run_once(config, path, session=session, threads=threads)
+        run_once(config, path, session=session, threads=threads, baselines=baselines)
         return {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}

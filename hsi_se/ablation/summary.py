@@ -1,6 +1,7 @@
-"""From finished runs to an answer: every variant's numbers, and its difference from the baseline, tested."""
+"""Summarizes finished runs: the numbers of each variant, and tests of its difference from the baseline."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,54 +38,67 @@ from hsi_se.evaluation.statistics import (
     summarize,
     why_no_ranks,
 )
-from hsi_se.report.tables import points
+from hsi_se.report.tables import percent, points
 from hsi_se.runs.records import RunRecord
 
+_ACCURACIES: Mapping[str, Range] = {"overall_accuracy": SHARE, "average_accuracy": SHARE, "kappa": SIGNED}
+# The numbers of `AblationRun` that are summarized over seeds, and the range of each.
 SUMMARIZED: Mapping[str, Range] = {
-    "overall_accuracy": SHARE,
-    "average_accuracy": SHARE,
-    "kappa": SIGNED,
-    "location_floor": SHARE,
-    "spectral_baseline": SHARE,
+    **_ACCURACIES,
+    **{
+        f"{part}.{name}": limits
+        for part in ("unsmoothed", "location_floor", "spectral_baseline")
+        for name, limits in _ACCURACIES.items()
+    },
+    "test_patches_with_train_pixels": SHARE,
     "training_us_per_pixel": AMOUNT,
     "training_peak_bytes": AMOUNT,
     "mapping_us_per_pixel": AMOUNT,
     "mapping_peak_bytes": AMOUNT,
 }
 
+_INTERVALS = (
+    "Intervals are Student's 95 % intervals of the mean, one at a time, cut off where no mean can lie."
+)
+
 Key = tuple[str, str, int]  # scene, variant, seed
 Correct = NDArray[np.bool_]
 PairTest = Callable[[AblationRun, AblationRun], McNemarRecord | None]
+ClassNames = Mapping[int, str]  # by label
 
 
 def summarize_ablation(
     ablation: Ablation, folder: AblationFolder, *, failed: Sequence[FailedRun] = ()
 ) -> AblationReport:
-    """Returns the answer of the runs that are finished in a folder; all others are missing."""
+    """Returns the report over the finished runs in a folder; the others count as missing."""
     runs: dict[Key, AblationRun] = {}
     records: dict[tuple[str, str], RunRecord] = {}
+    class_names: dict[str, dict[int, str]] = {}
     for planned in ablation.runs:
         if is_finished(planned, folder):
-            run, record = _read_run(planned, folder)
+            run, record, names = _read_run(planned, folder)
             runs[planned.scene, planned.variant, planned.seed] = run
             records[planned.scene, planned.variant] = record
+            class_names.setdefault(planned.scene, {}).update(names)
 
     def test_pair(baseline: AblationRun, variant: AblationRun) -> McNemarRecord:
         first, second = (folder.open_run(run.folder).read_correct() for run in (baseline, variant))
         return compare_runs(first, second)
 
-    return assemble(ablation, runs, records=records, test_pair=test_pair, failed=failed)
+    return assemble(
+        ablation, runs, records=records, class_names=class_names, test_pair=test_pair, failed=failed
+    )
 
 
 def is_finished(planned: PlannedRun, folder: AblationFolder) -> bool:
-    """Whether a run is trained and evaluated under these very settings."""
+    """Whether a run has been trained and evaluated with exactly these settings."""
     run = folder.run_of(planned.variant, planned.seed, scene=planned.scene)
     return (
         run.record.is_file() and run.is_evaluated and run.read_record().config_digest == planned.config.digest
     )
 
 
-def _read_run(planned: PlannedRun, folder: AblationFolder) -> tuple[AblationRun, RunRecord]:
+def _read_run(planned: PlannedRun, folder: AblationFolder) -> tuple[AblationRun, RunRecord, ClassNames]:
     run = folder.run_of(planned.variant, planned.seed, scene=planned.scene)
     record, report, cost = run.read_record(), run.read_report(), run.read_mapping_cost()
     num_epochs = len(record.history)
@@ -99,8 +113,11 @@ def _read_run(planned: PlannedRun, folder: AblationFolder) -> tuple[AblationRun,
             overall_accuracy=report.overall_accuracy,
             average_accuracy=report.average_accuracy,
             kappa=report.kappa,
-            location_floor=report.location_floor.overall_accuracy,
-            spectral_baseline=report.spectral_baseline.overall_accuracy,
+            unsmoothed=report.unsmoothed,
+            location_floor=report.location_floor,
+            spectral_baseline=report.spectral_baseline,
+            test_patches_with_train_pixels=report.leakage.test_patches_with_train_pixels,
+            producers_accuracy={row.label: row.producers_accuracy for row in report.per_class},
             training_s=record.training_s,
             training_us_per_pixel=1e6 * record.training_s / (num_epochs * record.num_train)
             if num_epochs
@@ -113,11 +130,12 @@ def _read_run(planned: PlannedRun, folder: AblationFolder) -> tuple[AblationRun,
             mcnemar=None,
         ),
         record,
+        {row.label: row.name for row in report.per_class},
     )
 
 
 def compare_runs(baseline: Correct, variant: Correct) -> McNemarRecord:
-    """McNemar's test of which test pixels two runs call right."""
+    """McNemar's test of which test pixels two runs classify correctly."""
     only_baseline, only_variant = int((baseline & ~variant).sum()), int((variant & ~baseline).sum())
     p = compare_correct(only_baseline, only_variant)
     return McNemarRecord(only_baseline=only_baseline, only_variant=only_variant, p=p)
@@ -128,17 +146,19 @@ def assemble(
     runs: Mapping[Key, AblationRun],
     *,
     records: Mapping[tuple[str, str], RunRecord],
+    class_names: Mapping[str, ClassNames],
     test_pair: PairTest,
     failed: Sequence[FailedRun] = (),
 ) -> AblationReport:
-    """Returns the report of runs whose `difference` and `mcnemar` are still to be found.
+    """Returns the report over runs whose `difference` and `mcnemar` are not yet set.
 
     Args:
-        ablation: what was asked for.
-        runs: what is there.
-        records: one of each scene's variants, for their size and notes.
-        test_pair: compares the baseline's run of a seed with a variant's.
-        failed: what did not finish.
+        ablation: the planned runs.
+        runs: the finished ones.
+        records: the record of one run of each scene and variant, for the variant's size and notes.
+        class_names: by scene.
+        test_pair: compares the runs of one seed: the baseline's and a variant's.
+        failed: the failed runs.
     """
     grid = [(scene, variant) for scene in ablation.scenes for variant in ablation.variants]
     of_variant: dict[tuple[str, str], list[AblationRun]] = {}
@@ -150,8 +170,8 @@ def assemble(
             if run is not None and baseline is not None and variant != ablation.baseline:
                 if run.split_digest != baseline.split_digest:
                     raise RunError(
-                        f"{run.folder}: has another split than {baseline.folder}, so that the scene's files "
-                        "must have changed between them; name another folder with --out DIR"
+                        f"{run.folder}: has another split than {baseline.folder}: the scene's files changed "
+                        "between the two runs; choose another folder with --out DIR"
                     )
                 difference = run.overall_accuracy - baseline.overall_accuracy
                 run = run.model_copy(update={"difference": difference, "mcnemar": test_pair(baseline, run)})
@@ -167,7 +187,14 @@ def assemble(
                 num_parameters=record.num_parameters if (record := records.get((scene, variant))) else None,
                 macs_per_patch=record.macs_per_patch if record else None,
                 runs=tuple(of_variant[scene, variant]),
-                summaries={name: _summarize(of_variant[scene, variant], name) for name in SUMMARIZED},
+                summaries=_summarize_all(of_variant[scene, variant]),
+                producers_accuracy={
+                    label: _summarize(
+                        [run.producers_accuracy.get(label) for run in of_variant[scene, variant]],
+                        within=SHARE,
+                    )
+                    for label in class_names.get(scene, {})
+                },
                 comparison=comparisons.get((scene, variant)),
             )
             for variant in ablation.variants
@@ -175,8 +202,8 @@ def assemble(
         first = next(
             (records[scene, variant] for variant in ablation.variants if (scene, variant) in records), None
         )
-        scenes.append(_describe_scene(scene, variants, first))
-    friedman, reason = _rank(scenes)
+        scenes.append(_describe_scene(scene, variants, first, class_names=class_names.get(scene, {})))
+    friedman, reason = (None, "") if ablation.is_of_seeds else _rank(scenes)
     return AblationReport(
         name=ablation.name,
         digest=ablation.digest,
@@ -186,22 +213,32 @@ def assemble(
         scenes=tuple(scenes),
         friedman=friedman,
         no_friedman=reason,
-        caveats=tuple(_list_caveats(ablation.baseline, of_variant.values())),
+        caveats=tuple(
+            _list_caveats(ablation.baseline, of_variant.values(), is_of_seeds=ablation.is_of_seeds)
+        ),
         failed=tuple(failed),
         num_missing=len(ablation.runs) - len(runs) - len(failed),
     )
 
 
-def _summarize(runs: Iterable[AblationRun], name: str) -> SummaryRecord:
-    values = [getattr(run, name) for run in runs]
+def _summarize_all(runs: Sequence[AblationRun]) -> dict[str, SummaryRecord]:
+    is_smoothed = any(run.unsmoothed is not None for run in runs)
+    return {
+        name: _summarize([attrgetter(name)(run) for run in runs], within=limits)
+        for name, limits in SUMMARIZED.items()
+        if is_smoothed or not name.startswith("unsmoothed.")
+    }
+
+
+def _summarize(values: Iterable[float | None], *, within: Range) -> SummaryRecord:
     numbers = [np.nan if value is None else value for value in values]
-    return SummaryRecord.of(summarize(numbers, within=SUMMARIZED[name]))
+    return SummaryRecord.of(summarize(numbers, within=within))
 
 
 def _compare(
     of_variant: Mapping[tuple[str, str], Sequence[AblationRun]],
 ) -> dict[tuple[str, str], Comparison]:
-    """Every variant with pairs against its scene's baseline; Holm over all of them."""
+    """Compares each variant that has pairs with the baseline of its scene; Holm over all comparisons."""
     tests = {}
     for key, runs in of_variant.items():
         differences = [run.difference for run in runs if run.difference is not None]
@@ -217,10 +254,10 @@ def _describe(test: PairedTest, p_holm: float) -> Comparison:
     values = f"{points(difference.mean)} points"
     if difference.n > 1:
         values += f", 95 % interval {points(difference.low)} to {points(difference.high)}"
-    if is_shown:  # by ranks, of which the sign test's mean may know nothing
+    if is_shown:  # by ranks, whose sign may differ from that of the mean
         verdict = "better" if test.rank_biserial > 0 else "worse"
         if test.rank_biserial * difference.mean < 0:
-            verdict += f" for most seeds, though {'lower' if difference.mean < 0 else 'higher'} in the mean"
+            verdict += f" for most seeds, though {'lower' if difference.mean < 0 else 'higher'} on average"
         sentence = f"{verdict}: {values}, n={difference.n}, p = {p_holm:.2g} after Holm"
     else:
         sentence = f"no difference shown: {values}, n={difference.n}"
@@ -238,23 +275,51 @@ def _describe(test: PairedTest, p_holm: float) -> Comparison:
     )
 
 
-def _describe_scene(scene: str, variants: tuple[VariantReport, ...], record: RunRecord | None) -> SceneReport:
+def _describe_scene(
+    scene: str,
+    variants: tuple[VariantReport, ...],
+    record: RunRecord | None,
+    *,
+    class_names: ClassNames,
+) -> SceneReport:
     runs = [run for variant in variants for run in variant.runs]
     num_seeds, num_splits = len({run.seed for run in runs}), len({run.split_digest for run in runs})
     notes = [] if record is None else [*record.notes, describe_splits(num_splits, num_seeds)]
+    notes += [] if record is None else _describe_leakage(variants)
     for variant in variants:
-        accuracy, floor = variant.summaries["overall_accuracy"].mean, variant.summaries["location_floor"].mean
+        accuracy = variant.summaries["overall_accuracy"].mean
+        floor = variant.summaries["location_floor.overall_accuracy"].mean
         if accuracy is not None and floor is not None and accuracy <= floor:
             notes.append(
                 f"{variant.name} does not clear the location floor ({100 * accuracy:.2f} % against "
-                f"{100 * floor:.2f} %): nothing has been shown about the spectra."
+                f"{100 * floor:.2f} %): knowing only row and column does as well, so nothing has been shown "
+                "about the spectra."
             )
-    name = scene or ("" if record is None else record.scene)
-    return SceneReport(name=name, num_splits=num_splits, variants=variants, notes=tuple(notes))
+    return SceneReport(
+        name=scene or ("" if record is None else record.scene),
+        num_splits=num_splits,
+        class_names=dict(class_names),
+        variants=variants,
+        notes=tuple(notes),
+    )
+
+
+def _describe_leakage(variants: Sequence[VariantReport]) -> list[str]:
+    """One sentence, or one per variant where they differ, as with other patch sizes."""
+    shares = {
+        variant.name: percent(share)
+        for variant in variants
+        if (share := variant.summaries["test_patches_with_train_pixels"].mean) is not None
+    }
+    if len({*shares.values()}) == 1:
+        return [f"{next(iter(shares.values()))} % of the test patches contain training pixels."]
+    return [
+        f"{name}: {share} % of the test patches contain training pixels." for name, share in shares.items()
+    ]
 
 
 def _average_shared_seeds(variants: Sequence[VariantReport]) -> list[float | None]:
-    """Each variant's mean OA over the seeds that all of them have, None without any."""
+    """Each variant's mean OA over the seeds that all variants have; None if there are no such seeds."""
     shared = set.intersection(*({run.seed for run in variant.runs} for variant in variants))
     of_variants = [
         [run.overall_accuracy for run in variant.runs if run.seed in shared] for variant in variants
@@ -267,7 +332,7 @@ def _rank(scenes: Sequence[SceneReport]) -> tuple[FriedmanRecord | None, str]:
     reason = why_no_ranks(len(scenes), len(names))
     means = [_average_shared_seeds(scene.variants) for scene in scenes]
     if not reason and any(mean is None for row in means for mean in row):
-        reason = "on some scene no seed has a finished run of every variant"
+        reason = "on at least one scene, no seed has a finished run of every variant"
     if reason:
         return None, reason
     test = rank_over_scenes(np.array(means, dtype=np.float64))
@@ -283,14 +348,18 @@ def _rank(scenes: Sequence[SceneReport]) -> tuple[FriedmanRecord | None, str]:
     ), ""
 
 
-def _list_caveats(baseline: str, groups: Iterable[Sequence[AblationRun]]) -> list[str]:
+def _list_caveats(
+    baseline: str, groups: Iterable[Sequence[AblationRun]], *, is_of_seeds: bool = False
+) -> list[str]:
     groups = list(groups)
     pairs = [sum(run.difference is not None for run in runs) for runs in groups]
     pairs = [count for count in pairs if count]
     caveats = []
-    if not pairs:
+    if is_of_seeds:
+        caveats.append(_INTERVALS)
+    elif not pairs:
         caveats.append(
-            f"No seed has a run of {baseline} and of another variant: there is nothing to compare."
+            f"No seed has both a run of {baseline} and one of another variant: there is nothing to compare."
         )
     elif min(pairs) < fewest_pairs(len(pairs)):
         fewest, one, all_ = min(pairs), fewest_pairs(), fewest_pairs(len(pairs))
@@ -301,20 +370,20 @@ def _list_caveats(baseline: str, groups: Iterable[Sequence[AblationRun]]) -> lis
             )
         if len(pairs) > 1:
             caveats.append(
-                f"After Holm over {len(pairs)} comparisons none can reach 5 % below {all_} seeds; "
-                f"there are {fewest}."
+                f"After Holm's adjustment for {len(pairs)} comparisons none can reach 5 % with fewer than "
+                f"{all_} seeds; there are {fewest}."
             )
     if pairs:
         caveats += [
-            "Intervals are Student's of a mean, one at a time, cut to where it can lie; p is of the exact "
-            f"two-sided Wilcoxon signed-rank test over the seeds, adjusted by Holm over {len(pairs)} "
-            f"comparison{'s' if len(pairs) > 1 else ''}.",
-            "McNemar's test is between two trained networks on the same test pixels. It takes these for "
-            "independent, which neighbours are not, and says nothing about another seed.",
+            f"{_INTERVALS} p comes from the exact two-sided Wilcoxon signed-rank test over the seeds, "
+            f"adjusted by Holm for {len(pairs)} comparison{'s' if len(pairs) > 1 else ''}.",
+            "McNemar's test compares two trained networks on the same test pixels. It assumes independent "
+            "pixels, which neighbouring pixels are not, and says nothing about other seeds.",
         ]
     if len({run.precision for runs in groups for run in runs}) > 1:
         caveats.append(
-            "Some runs were trained with bfloat16 products and some with float32, as train.precision: auto "
-            "chose on their devices: their differences, and their times, are also those of rounding."
+            "Some runs were trained with bfloat16 products and others with float32, because "
+            "train.precision: auto chose by device: part of their differences in accuracy and time is due to "
+            "the precision."
         )
     return caveats

@@ -1,20 +1,20 @@
-"""The answer of an ablation as tables: for a screen, Markdown, CSV and LaTeX."""
+"""The results of an ablation as tables: for a terminal, Markdown, CSV and LaTeX."""
 
 import csv
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from hsi_se.ablation.figures import list_figures
 from hsi_se.ablation.record import (
     AblationFolder,
     AblationReport,
-    AblationRun,
     SceneReport,
     SummaryRecord,
     VariantReport,
 )
 from hsi_se.report.tables import points, render_template, signed
+from hsi_se.runs.report import Accuracies
 
 HEADINGS = (
     "variant",
@@ -33,7 +33,7 @@ HEADINGS = (
 
 
 def list_rows(scene: SceneReport) -> list[tuple[str, ...]]:
-    """Returns a row of texts for every variant, under `HEADINGS`."""
+    """Returns one row of texts per variant, under `HEADINGS`."""
     return [_list_cells(variant) for variant in scene.variants]
 
 
@@ -41,7 +41,7 @@ def _list_cells(variant: VariantReport) -> tuple[str, ...]:
     summaries = variant.summaries
     accuracies = [
         spread(summaries[name])
-        for name in ("overall_accuracy", "average_accuracy", "kappa", "location_floor")
+        for name in ("overall_accuracy", "average_accuracy", "kappa", "location_floor.overall_accuracy")
     ]
     costs = [
         mean(summaries[name], factor=factor)
@@ -62,12 +62,65 @@ def _list_cells(variant: VariantReport) -> tuple[str, ...]:
     )
 
 
+_METHODS = (
+    ("", "network"),
+    ("unsmoothed.", "network, not smoothed"),
+    ("location_floor.", "location floor"),
+    ("spectral_baseline.", "spectral baseline"),
+)
+
+
+def list_methods(scene: SceneReport) -> list[tuple[str, ...]]:
+    """Returns rows of variant, method, OA, AA and κ × 100, with intervals.
+
+    The methods are the network and what it must beat. One row stands for all variants where they agree.
+    """
+    rows = []
+    for part, method in _METHODS:
+        cells: dict[tuple[str, ...], list[str]] = {}
+        for variant in scene.variants:
+            if variant.runs and f"{part}overall_accuracy" in variant.summaries:
+                texts = tuple(interval(variant.summaries[part + name]) for name in Accuracies.model_fields)
+                cells.setdefault(texts, []).append(variant.name)
+        for texts, names in cells.items():
+            is_of_all = len(names) == len(scene.variants) > 1
+            rows += [(name, method, *texts) for name in (["all"] if is_of_all else names)]
+    return rows
+
+
+def list_classes(scene: SceneReport, *, with_interval: bool = True) -> list[tuple[str, ...]]:
+    """Returns one row per class: label, name, and the producer's accuracy of each variant that has runs."""
+
+    def show(variant: VariantReport, label: int) -> str:
+        summary = variant.producers_accuracy[label]
+        text = interval(summary) if with_interval else spread(summary)
+        return text if summary.n == len(variant.runs) else f"{text} (n = {summary.n})"
+
+    return [
+        (str(label), name, *(show(variant, label) for variant in list_begun(scene)))
+        for label, name in scene.class_names.items()
+    ]
+
+
+def list_begun(scene: SceneReport) -> list[VariantReport]:
+    """Returns the variants with at least one finished run."""
+    return [variant for variant in scene.variants if variant.runs]
+
+
 def spread(summary: SummaryRecord | None, *, factor: float = 100.0, digits: int = 2) -> str:
-    """`94.64 ± 0.52`, in per cent unless another factor is given; a dash for what cannot be computed."""
+    """Returns `94.64 ± 0.52`, in per cent unless given another factor; a dash where there is no number."""
     if summary is None or summary.mean is None:
         return "–"
     text = f"{factor * summary.mean:,.{digits}f}"
     return text if summary.std is None else f"{text} ± {factor * summary.std:.{digits}f}"
+
+
+def interval(summary: SummaryRecord) -> str:
+    """Returns `94.64 ± 0.52 [94.00, 95.28]`: mean, sample standard deviation, 95 % interval, in per cent."""
+    text = spread(summary)
+    if summary.low is None or summary.high is None:
+        return text
+    return f"{text} [{100 * summary.low:.2f}, {100 * summary.high:.2f}]"
 
 
 def mean(summary: SummaryRecord, *, factor: float) -> str:
@@ -79,19 +132,28 @@ def _or_dash(value: float | None, describe: Callable[[float], str]) -> str:
 
 
 def render_markdown(report: AblationReport, folder: AblationFolder) -> str:
-    """Returns `ablation.md`, whose pictures `save_figures` puts beside it."""
+    """Returns `ablation.md`, which links the figures that are in the folder."""
     return render_template(
         "ablation.md",
         report=report,
-        figures=list_figures(report, folder),
+        figures=[path for suffix in ("png", "svg") for path in sorted(folder.figures.glob(f"*.{suffix}"))],
         headings=HEADINGS,
         list_rows=list_rows,
+        list_methods=list_methods,
+        list_classes=list_classes,
+        list_begun=list_begun,
         list_comparisons=list_comparisons,
+        missing=describe_missing(report),
     )
 
 
+def describe_missing(report: AblationReport) -> str:
+    """Returns `3 runs are still missing`."""
+    return f"{report.num_missing} run{'s are' if report.num_missing != 1 else ' is'} still missing"
+
+
 def list_comparisons(scene: SceneReport) -> list[tuple[str, ...]]:
-    """Returns a row for every variant that has been compared."""
+    """Returns one row per variant that has been compared."""
     rows: list[tuple[str, ...]] = []
     for variant in scene.variants:
         found = variant.comparison
@@ -115,18 +177,32 @@ def list_comparisons(scene: SceneReport) -> list[tuple[str, ...]]:
 
 
 def render_csv(report: AblationReport) -> str:
-    """Returns `ablation.csv`: one row a run, accuracies as fractions."""
+    """Returns `ablation.csv`: one row per run, accuracies as fractions.
+
+    Nested fields have dotted names, such as `location_floor.kappa`, and the producer's accuracies end
+    with the class label.
+    """
+    rows: list[dict[str, Any]] = [
+        {"scene": scene.name, "variant": variant.name} | dict(_flatten(run.model_dump()))
+        for scene in report.scenes
+        for variant in scene.variants
+        for run in variant.runs
+    ]
     stream = io.StringIO()
-    names = [name for name in AblationRun.model_fields if name != "mcnemar"]
-    tests = ("only_baseline", "only_variant", "p")
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["scene", "variant", *names, *(f"mcnemar_{name}" for name in tests)])
-    for scene in report.scenes:
-        for variant in scene.variants:
-            for run in variant.runs:
-                test = [None if run.mcnemar is None else getattr(run.mcnemar, name) for name in tests]
-                writer.writerow([scene.name, variant.name, *(getattr(run, name) for name in names), *test])
+    columns = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(stream, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return stream.getvalue()
+
+
+def _flatten(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields a run's fields under dotted names, without the parts that it does not have."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        elif value is not None or name not in ("unsmoothed", "difference", "mcnemar"):
+            yield f"{prefix}{name}", value
 
 
 # ------------------------------------------------------------------------------------- LaTeX
@@ -147,27 +223,49 @@ _LATEX = {
 
 
 def escape_latex(text: str) -> str:
-    """Returns a text that LaTeX sets as it stands."""
+    """Returns a text with LaTeX's special characters escaped."""
     return re.sub("|".join(map(re.escape, _LATEX)), lambda match: _LATEX[match[0]], text)
 
 
 def render_latex(report: AblationReport) -> str:
-    """Returns `ablation.tex`: a table of the `booktabs` package for every scene."""
-    return "\n".join(_render_scene(report, scene) for scene in report.scenes)
+    """Returns `ablation.tex`: for each scene, tables of the variants, the methods and the classes.
+
+    They need the package `booktabs`.
+    """
+    tables = []
+    for scene in report.scenes:
+        tables.append(_render_variants(report, scene))
+        where = escape_latex(f"{report.name} on {scene.name}: mean ± sample standard deviation over seeds")
+        accuracies = ("Variant", "Method", "OA (%)", "AA (%)", "κ × 100")
+        interval_too = escape_latex(", with the 95 % interval of the mean.")
+        tables.append(_render_table(accuracies, list_methods(scene), caption=where + interval_too, left=2))
+        classes = ("Label", "Class", *(variant.name for variant in list_begun(scene)))
+        caption = where + escape_latex(" of the producer's accuracy (%) of each class.")
+        rows = list_classes(scene, with_interval=report.is_of_seeds)
+        tables.append(_render_table(classes, rows, caption=caption, left=2))
+    return "\n".join(["% needs \\usepackage{booktabs}", *tables])
 
 
-def _render_scene(report: AblationReport, scene: SceneReport) -> str:
-    headings = ("Variant", "$n$", "OA (%)", "AA (%)", "κ × 100", "ΔOA (95 %)", "$p$", "Parameters", "M MACs")
+def _render_table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, left: int = 1
+) -> str:
+    """Returns a table; `left` columns are aligned to the left. Headings with `$` are LaTeX already."""
     lines = [
-        r"% needs \usepackage{booktabs}",
         r"\begin{table}",
         r"  \centering",
-        rf"  \caption{{{_caption(report, scene)}}}",
-        r"  \begin{tabular}{l" + "r" * (len(headings) - 1) + "}",
+        rf"  \caption{{{caption}}}",
+        r"  \begin{tabular}{" + "l" * left + "r" * (len(headings) - left) + "}",
         r"    \toprule",
         "    " + " & ".join(text if "$" in text else escape_latex(text) for text in headings) + r" \\",
         r"    \midrule",
+        *("    " + " & ".join(map(escape_latex, row)) + r" \\" for row in rows),
     ]
+    return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}", ""])
+
+
+def _render_variants(report: AblationReport, scene: SceneReport) -> str:
+    headings = ["Variant", "$n$", "OA (%)", "AA (%)", "κ × 100", "ΔOA (95 %)", "$p$", "Parameters", "M MACs"]
+    rows: list[tuple[str, ...]] = []
     for variant, row in zip(scene.variants, list_rows(scene), strict=True):
         found = variant.comparison
         name, n, oa, aa, kappa, _, parameters, macs, *_ = row
@@ -177,17 +275,22 @@ def _render_scene(report: AblationReport, scene: SceneReport) -> str:
             difference = points(found.difference.mean)
             difference += "" if found.difference.low is None else f" ({low}, {high})"
             p = "<0.001" if found.p_holm < 5e-4 else f"{found.p_holm:.3f}"
-        cells = (name, n, oa, aa, kappa, difference, p, parameters, macs)
-        lines.append("    " + " & ".join(map(escape_latex, cells)) + r" \\")
-    return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}", ""])
+        rows.append((name, n, oa, aa, kappa, difference, p, parameters, macs))
+    if report.is_of_seeds:
+        headings, rows = headings[:5] + headings[7:], [(*row[:5], *row[7:]) for row in rows]
+    return _render_table(headings, rows, caption=_caption(report, scene))
 
 
 def _caption(report: AblationReport, scene: SceneReport) -> str:
     num_tests = sum(variant.comparison is not None for each in report.scenes for variant in each.variants)
-    floors = [variant.summaries["location_floor"] for variant in scene.variants if variant.runs]
+    floors = [variant.summaries["location_floor.overall_accuracy"] for variant in list_begun(scene)]
     floor = f" Location floor: {spread(floors[0])} % OA." if floors else ""
+    compared = (
+        f"; difference of OA from {report.baseline} in points with its 95 % interval; p of the exact "
+        "Wilcoxon signed-rank test, adjusted by Holm for "
+        f"{num_tests} comparison{'s' if num_tests != 1 else ''}"
+    )
     return escape_latex(
-        f"{report.name} on {scene.name}: mean ± sample standard deviation over seeds; difference of OA from "
-        f"{report.baseline} in points with its 95 % interval; p of the exact Wilcoxon signed-rank test after "
-        f"Holm over {num_tests} comparison{'s' if num_tests != 1 else ''}.{floor}"
+        f"{report.name} on {scene.name}: mean ± sample standard deviation over seeds"
+        f"{'' if report.is_of_seeds else compared}.{floor}"
     )

@@ -1,6 +1,7 @@
-"""`hsi-se ablate`, with a live table of its runs."""
+"""`hsi-se ablate`: its options, the plan of a dry run, and the results."""
 
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from hsi_se.cli.options import DataFolder, Device, Overrides, Scheduler, out_fol
 from hsi_se.errors import ConfigError
 
 if TYPE_CHECKING:
+    from hsi_se.ablation.file import Ablation
     from hsi_se.ablation.plan import PlannedVariant
     from hsi_se.ablation.record import AblationReport
 
@@ -46,18 +48,32 @@ def ablate(
 
     ablation = load_ablation(file, overrides or [])
 
-    from hsi_se.ablation import run as runner
-    from hsi_se.system.session import Session
-
     if dry_run:
         for option, value in (("--workers", workers), ("--scheduler", scheduler)):
             if value is not None:
                 raise ConfigError(f"{option}: has no effect with --dry-run; leave one of them out")
         from hsi_se.ablation.plan import plan_ablation
+        from hsi_se.ablation.run import find_folder
 
         print_plan(plan_ablation(ablation, out=out, data=data))
-        print(f"folder: {runner.find_folder(ablation, out)}")
+        print(f"folder: {find_folder(ablation, out)}")
         return
+    run_and_print(ablation, out=out, data=data, device=device, workers=workers, scheduler=scheduler)
+
+
+def run_and_print(
+    ablation: "Ablation",
+    *,
+    out: Path | None,
+    data: Path | None,
+    device: str,
+    workers: int | None = None,
+    scheduler: str | None = None,
+) -> None:
+    """Runs an ablation and prints its results; exits with an error code if a run has failed."""
+    from hsi_se.ablation import run as runner
+    from hsi_se.system.session import Session
+
     with watch(ablation) as watcher:
         folder, report = runner.run_ablation(
             ablation,
@@ -117,7 +133,7 @@ def print_plan(rows: "list[PlannedVariant]") -> None:
             describe_time(None if seconds is None else count * seconds),
         )
     make_console(width=150).print(table)
-    say("Times are for training only, one run after another, estimated from one timed step on this machine.")
+    say("Times are for training only, one run after another, estimated from one training step per variant.")
 
 
 def _describe_seeds(seeds: tuple[int, ...]) -> str:
@@ -129,16 +145,27 @@ def _describe_seeds(seeds: tuple[int, ...]) -> str:
 def print_answer(report: "AblationReport") -> None:
     from rich.table import Table
 
-    from hsi_se.ablation.tables import HEADINGS, list_rows
+    from hsi_se.ablation import tables
     from hsi_se.cli.terminal import make_console, say
 
-    for scene in report.scenes:
-        table = Table(title=f"{report.name} on {scene.name}", title_justify="left")
-        for heading in HEADINGS:
-            table.add_column(heading, justify="left" if heading == HEADINGS[0] else "right")
-        for row in list_rows(scene):
+    def show(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> None:
+        table = Table(title=title, title_justify="left")
+        for place, heading in enumerate(headings):
+            table.add_column(heading, justify="left" if place < left else "right")
+        for row in rows:
             table.add_row(*row)
         make_console(width=150).print(table)
+
+    of_seeds = f", n = {len(report.seeds)} seeds" if report.is_of_seeds else ""
+    for scene in report.scenes:
+        where = f"{report.name} on {scene.name}{of_seeds}"
+        show(f"{where}: mean ± standard deviation", tables.HEADINGS, tables.list_rows(scene), left=1)
+        if tables.list_begun(scene):
+            names = [variant.name for variant in tables.list_begun(scene)]
+            classes = tables.list_classes(scene, with_interval=report.is_of_seeds)
+            show("producer's accuracy (%)", ("label", "class", *names), classes, left=2)
+            accuracies = ("variant", "method", "OA %", "AA %", "κ × 100")
+            show("mean ± standard deviation [95 % interval]", accuracies, tables.list_methods(scene), left=2)
         for variant in scene.variants:
             if variant.comparison is not None:
                 say(f"{variant.name} against {report.baseline}: {variant.comparison.sentence}", style="bold")
@@ -149,4 +176,4 @@ def print_answer(report: "AblationReport") -> None:
     if report.no_friedman:
         say(f"note: no critical-difference diagram: {report.no_friedman}.")
     if report.num_missing:
-        say(f"note: {report.num_missing} runs are still missing")
+        say(f"note: {tables.describe_missing(report)}")

@@ -15,7 +15,7 @@ from hsi_se.cli.options import (
     SceneOverrides,
     out_folder,
 )
-from hsi_se.errors import ConfigError
+from hsi_se.errors import ConfigError, RunError
 
 _PICTURES = (".png", ".pdf", ".svg")
 
@@ -28,8 +28,8 @@ def evaluate(
     overrides: SceneOverrides = None,
 ) -> None:
     """Print the accuracies of RUN next to its location floor and spectral baseline; write its reports."""
+    from hsi_se.ablation.record import AblationFolder
     from hsi_se.runs.folder import RunFolder
-    from hsi_se.runs.series import SeriesFolder
 
     if scene is not None:
         from hsi_se.cli.tables import print_cross_scene
@@ -43,25 +43,22 @@ def evaluate(
     if overrides:
         raise ConfigError(f"--set {overrides[0]}: has no effect without --scene; leave it out")
 
-    is_series = bool(SeriesFolder(run).list_runs())
-    folder = SeriesFolder.open(run) if is_series else RunFolder.open(run)
+    if AblationFolder(run).plan.is_file():
+        raise RunError(
+            f"{run}: is an ablation, or a config over seeds: `hsi-se ablate` and `hsi-se train --seeds` "
+            f"evaluate each run themselves; show the results with `hsi-se report {run}`"
+        )
+    folder = RunFolder.open(run)
 
-    from hsi_se.cli.tables import print_assessment, print_series
+    from hsi_se.cli.tables import print_assessment
     from hsi_se.cli.terminal import start_session
-    from hsi_se.workflows import series
     from hsi_se.workflows.evaluate import assess_run
 
     with start_session(data=data, device=device) as session:
-        if isinstance(folder, SeriesFolder):
-            report = series.evaluate_series(folder, session=session)
-        else:
-            assessment = assess_run(folder, session=session)
-    if isinstance(folder, SeriesFolder):
-        print_series(report)
-    else:
-        print_assessment(assessment)
-        print(f"map:    {folder.map_figure}")
-        print(f"page:   {folder.page}")
+        assessment = assess_run(folder, session=session)
+    print_assessment(assessment)
+    print(f"map:    {folder.map_figure}")
+    print(f"page:   {folder.page}")
     print(f"report: {folder.report_text}")
 
 
@@ -128,9 +125,9 @@ def gap(
 
     from hsi_se.cli.tables import print_gap
     from hsi_se.cli.terminal import start_session
-    from hsi_se.workflows import series
+    from hsi_se.workflows.gap import measure_gap
 
     with start_session(data=data, device=device) as session:
-        found = series.measure_gap(settings, out=out, session=session)
+        found = measure_gap(settings, out=out, session=session)
     print_gap(found)
     print(f"runs:   {found.folder}")

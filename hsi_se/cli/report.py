@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hsi_se.cli.options import RunOrAblation, choose
-from hsi_se.errors import ConfigError, RunError
+from hsi_se.errors import ConfigError
 
 
 def report(
@@ -31,13 +31,16 @@ def report(
         raise ConfigError(f"--out {out}: name a file that ends in .html")
     ablation = AblationFolder(run)
     if ablation.report.is_file() or ablation.plan.is_file():
-        if figures is not None:
-            raise RunError(
-                f"--figures {figures}: an ablation's folder already contains its figures; name a run"
-            )
-        from hsi_se.ablation.page import write_ablation_page
+        from hsi_se.ablation.figures import write_ablation_figures
+        from hsi_se.ablation.page import write_reports
+        from hsi_se.report.run_figures import parse_format
 
-        write_ablation_page(AblationFolder.open(run))
+        ablation = AblationFolder.open(run)
+        results = ablation.read_report()
+        if figures is not None:
+            for path in write_ablation_figures(results, ablation, file_format=parse_format(figures)):
+                print(f"figure: {path}")
+        write_reports(results, ablation)
         page = ablation.page
     else:
         from hsi_se.report.page import RunFiles, write_page

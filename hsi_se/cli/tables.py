@@ -9,20 +9,17 @@ from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.audit import SplitAudit
 from hsi_se.report.tables import (
     describe_leakage,
-    describe_summary,
     kappa_text,
     list_accuracy_rows,
     list_class_rows,
-    list_series_rows,
     percent,
 )
-from hsi_se.runs.series import SeriesReport
 
 if TYPE_CHECKING:
     from hsi_se.models.cost import BlockCost
     from hsi_se.workflows.cross_scene import CrossScene
+    from hsi_se.workflows.gap import Gap
     from hsi_se.workflows.preview import NetworkDescription
-    from hsi_se.workflows.series import Gap
 
 
 def print_assessment(assessment: Assessment) -> None:
@@ -90,28 +87,6 @@ def print_audit(audit: SplitAudit) -> None:
         f"location floor: OA {percent(floor.overall_accuracy)} %   AA {percent(floor.average_accuracy)} %   "
         f"κ {kappa_text(floor.kappa)}"
     )
-
-
-def print_series(report: SeriesReport) -> None:
-    title = (
-        f"{report.name} on {report.scene}, n = {len(report.seeds)} seeds, mean ± sample std [95 % interval]"
-    )
-    classes = Table(title=title, title_justify="left")
-    classes.add_column("label", justify="right")
-    classes.add_column("class", overflow="fold")
-    classes.add_column("producer's %", justify="right")
-    for label, name, summary in report.per_class:
-        classes.add_row(str(label), name, describe_summary(summary))
-    table = Table()
-    for heading in ("", "OA %", "AA %", "κ × 100"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    for row in list_series_rows(report):
-        table.add_row(*row)
-    console = make_console()
-    console.print(classes)
-    console.print(table)
-    leaking = report.summaries["leakage.test_patches_with_train_pixels"].mean
-    say(f"{percent(leaking)} % of the test patches contain training pixels. {report.about_splits}")
 
 
 def print_gap(found: "Gap") -> None:

@@ -35,16 +35,18 @@ def train(
     if seeds is not None and overwrite:
         raise ConfigError("--overwrite: has no effect with --seeds, which keeps finished runs; leave it out")
 
+    if seeds is not None:
+        from hsi_se.ablation.file import repeat_over_seeds
+        from hsi_se.cli.ablate import run_and_print
+
+        run_and_print(repeat_over_seeds(settings, parse_seeds(seeds)), out=out, data=data, device=device)
+        return
+
     from hsi_se.cli.terminal import start_session
-    from hsi_se.workflows import series
     from hsi_se.workflows import train as experiment
 
     with start_session(data=data, device=device) as session:
-        if seeds is None:
-            folder = str(experiment.train(settings, out=out, overwrite=overwrite, session=session))
-        else:
-            numbers = parse_seeds(seeds)
-            folder = str(series.train_series(settings, numbers, out=out, session=session))
+        folder = str(experiment.train(settings, out=out, overwrite=overwrite, session=session))
     _print_run(folder)
 
 

@@ -82,7 +82,7 @@ def follow(path: str | Path, *, console: Console, sleep: Callable[[float], None]
     """Shows the training in a folder until it is finished, or no process works on it any more.
 
     Args:
-        path: the folder of a run, of an ablation, or of a series of runs.
+        path: the folder of a run, of an ablation, or of several runs.
         console: where to print.
         sleep: waits for some seconds.
 
@@ -124,7 +124,7 @@ def _watch(path: Path, sleep: Callable[[float], None]) -> Iterator[list[Progress
 
 
 def _is_more_to_come(path: Path) -> bool:
-    """Whether another run may begin there: in a series, or in an ablation that is missing some."""
+    """Whether another run may begin there: in a folder of runs, or in an ablation that is missing some."""
     ablation = AblationFolder(path)
     if ablation.plan.is_file():
         return not ablation.report.is_file() or ablation.read_report().num_missing > 0

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from hsi_se.config.experiment import Config
 from hsi_se.evaluation.area import AreaEstimate, estimate_area
 from hsi_se.evaluation.audit import SplitAudit, audit_split
-from hsi_se.evaluation.baselines import SpectralBaseline, evaluate_spectral_baseline
+from hsi_se.evaluation.baselines import Baselines, SpectralBaseline, evaluate_baselines
 from hsi_se.evaluation.confidence import (
     Rejection,
     Reliability,
@@ -99,6 +99,7 @@ def assess(
     components: NDArray[np.float32],
     config: Config,
     pixel_area_m2: float | None = None,
+    baselines: Baselines | None = None,
 ) -> Assessment:
     """Returns the assessment of a network's logits on the test pixels.
 
@@ -110,7 +111,9 @@ def assess(
         components: `(rows, cols, k)` the network's input, before patches are cut.
         config: the experiment's config.
         pixel_area_m2: area of a pixel on the ground in m², if known.
+        baselines: those of this split and these components, if they have been fitted already.
     """
+    baselines = baselines or evaluate_baselines(truth, split, components, seed=config.seed)
     ids, names = truth.class_ids.tolist(), [truth.class_names[label] for label in truth.class_ids.tolist()]
     at_test = _at(split.test)
     predicted = logits.argmax(axis=2)
@@ -133,8 +136,8 @@ def assess(
     return Assessment(
         evaluation=evaluation,
         unsmoothed=evaluate(unsmoothed.argmax(axis=2)) if is_smoothed else None,
-        audit=audit_split(truth, split, config),
-        spectral_baseline=evaluate_spectral_baseline(truth, split, components, seed=config.seed),
+        audit=audit_split(truth, split, config, location_floor=baselines.location_floor),
+        spectral_baseline=baselines.spectral,
         temperature=temperature,
         calibration=measure_calibration(probabilities, true_classes),
         calibration_scaled=measure_calibration(scaled, true_classes),

@@ -39,7 +39,9 @@ class SplitAudit:
         return self.location_floor.class_names
 
 
-def audit_split(truth: GroundTruth, split: Split, config: Config) -> SplitAudit:
+def audit_split(
+    truth: GroundTruth, split: Split, config: Config, *, location_floor: Evaluation | None = None
+) -> SplitAudit:
     """Returns the audit of a split for a config's patch size and reduction.
 
     Args:
@@ -47,6 +49,7 @@ def audit_split(truth: GroundTruth, split: Split, config: Config) -> SplitAudit:
         split: the pixels.
         config: its `patch`, `prediction` and `reduction` sections are used. With smoothing, the window
             counted for a test pixel includes the reach of the filter.
+        location_floor: that of this split, if it has been fitted already.
     """
     saw_test = isinstance(config.reduction, PcaReduction) and config.reduction.fit_on == "scene"
     counts = [
@@ -61,6 +64,6 @@ def audit_split(truth: GroundTruth, split: Split, config: Config) -> SplitAudit:
         leakage=audit_leakage(
             split, shape=truth.shape, patch_size=config.window_size, reduction_saw_test=saw_test
         ),
-        location_floor=evaluate_location_floor(truth, split),
+        location_floor=location_floor or evaluate_location_floor(truth, split),
         counts=np.stack(counts, axis=1),
     )

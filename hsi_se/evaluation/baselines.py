@@ -65,6 +65,24 @@ def evaluate_spectral_baseline(
     return SpectralBaseline(_evaluate(truth, split, predicted), svc.C, svc.gamma)
 
 
+@dataclass(frozen=True, eq=False)
+class Baselines:
+    """The two results a network must beat; they depend on the split and the reduction, not on the network."""
+
+    location_floor: Evaluation
+    spectral: SpectralBaseline
+
+
+def evaluate_baselines(
+    truth: GroundTruth, split: Split, components: NDArray[np.float32], *, seed: int
+) -> Baselines:
+    """Returns the location floor and the spectral baseline; arguments as in `evaluate_spectral_baseline`."""
+    return Baselines(
+        location_floor=evaluate_location_floor(truth, split),
+        spectral=evaluate_spectral_baseline(truth, split, components, seed=seed),
+    )
+
+
 def _evaluate(truth: GroundTruth, split: Split, predicted: NDArray[np.int32]) -> Evaluation:
     ids = truth.class_ids.tolist()
     names = [truth.class_names[label] for label in ids]

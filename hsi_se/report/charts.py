@@ -57,7 +57,6 @@ class Chart:
     paths: tuple[tuple[str, str], ...]  # class and SVG path
     dots: tuple[tuple[str, float, float], ...]
     legend: tuple[tuple[str, str], ...]  # class and name
-    labels: tuple[tuple[float, float, str], ...] = ()
 
 
 def draw_lines(title: str, lines: Sequence[Line], *, x: Axis, y: Axis) -> Chart:
@@ -81,58 +80,16 @@ def draw_lines(title: str, lines: Sequence[Line], *, x: Axis, y: Axis) -> Chart:
         known = line.y[~np.isnan(line.y)]
         if len(known) and not line.is_reference:
             ends.append(f"{line.name} from {y.text(float(known[0]))} to {y.text(float(known[-1]))}")
-    return _lay_out(title, "; ".join(ends), paths, dots, x=x, y=y, legend=tuple(legend))
-
-
-@dataclass(frozen=True)
-class Spot:
-    """One dot with the interval that it lies in; `low` and `high` are NaN where there is none."""
-
-    name: str
-    x: float
-    y: float
-    low: float
-    high: float
-    is_reference: bool = False
-
-
-def draw_spots(title: str, spots: Sequence[Spot], *, x: Axis, y: Axis) -> Chart:
-    """Returns a chart of dots, each with its name beside it and an upright interval."""
-    paths, dots, labels = [], [], []
-    for spot in spots:
-        style = "series-2" if spot.is_reference else "series-1"
-        across = _scale(spot.x, x.low, x.high, _LEFT, _RIGHT)
-        up, low, high = (_scale(v, y.low, y.high, _BOTTOM, _TOP) for v in (spot.y, spot.low, spot.high))
-        dots.append((style, round(across, 1), round(up, 1)))
-        labels.append((round(across + 6, 1), round(up - 5, 1), spot.name))
-        if not math.isnan(spot.low):
-            paths.append((f"series {style}", f"M{across:.1f} {low:.1f}V{high:.1f}"))
-    what = "; ".join(f"{spot.name} {y.text(round(spot.y, 4))} at {x.text(spot.x)}" for spot in spots)
-    return _lay_out(title, what, paths, dots, x=x, y=y, labels=tuple(labels))
-
-
-def _lay_out(
-    title: str,
-    what: str,
-    paths: Sequence[tuple[str, str]],
-    dots: Sequence[tuple[str, float, float]],
-    *,
-    x: Axis,
-    y: Axis,
-    legend: tuple[tuple[str, str], ...] = (),
-    labels: tuple[tuple[float, float, str], ...] = (),
-) -> Chart:
     return Chart(
         title=title,
-        summary=f"{title}: {what}.",
+        summary=f"{title}: {'; '.join(ends)}.",
         x_title=x.title,
         y_title=y.title,
         x_ticks=tuple((round(_scale(t, x.low, x.high, _LEFT, _RIGHT), 1), x.text(t)) for t in x.ticks()),
         y_ticks=tuple((round(_scale(t, y.low, y.high, _BOTTOM, _TOP), 1), y.text(t)) for t in y.ticks()),
         paths=tuple(paths),
         dots=tuple(dots),
-        legend=legend,
-        labels=labels,
+        legend=tuple(legend),
     )
 
 

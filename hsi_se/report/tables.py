@@ -8,11 +8,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from hsi_se.evaluation.area import AREA_CAVEAT
 from hsi_se.evaluation.assessment import REPORTED_COVERAGES, Assessment
 from hsi_se.evaluation.metrics import Evaluation
-from hsi_se.evaluation.statistics import Summary
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import RunRecord
 from hsi_se.runs.report import LeakageReport
-from hsi_se.runs.series import SeriesFolder, SeriesReport
 from hsi_se.sampling.leakage import Leakage
 
 
@@ -99,44 +97,6 @@ def describe_leakage(leakage: Leakage | LeakageReport) -> str:
         f"contain training pixels ({leakage.mean_train_pixels_per_test_patch:.1f} on average); the closest "
         f"training and test pixels are {distance} pixel{'s' if distance != 1 else ''} apart. The reduction "
         f"was {'fitted on test pixels too' if leakage.reduction_saw_test else 'not fitted on test pixels'}."
-    )
-
-
-def describe_summary(summary: Summary) -> str:
-    """Returns mean ± sample standard deviation [95 % interval] in percent: `98.70 ± 0.21 [98.55, 98.85]`."""
-    text = f"{percent(summary.mean)} ± {percent(summary.std)}"
-    return text if math.isnan(summary.low) else f"{text} [{percent(summary.low)}, {percent(summary.high)}]"
-
-
-def list_series_rows(report: SeriesReport) -> list[tuple[str, str, str, str]]:
-    """Returns name, OA, AA and 100 κ of the network and of the two baselines it must beat."""
-    rows = []
-    for name, part in (
-        ("network", ""),
-        ("network, not smoothed", "unsmoothed."),
-        ("location floor", "location_floor."),
-        ("spectral baseline", "spectral_baseline."),
-    ):
-        if f"{part}overall_accuracy" not in report.summaries:
-            continue
-        oa, aa, kappa = (
-            describe_summary(report.summaries[f"{part}{measure}"])
-            for measure in ("overall_accuracy", "average_accuracy", "kappa")
-        )
-        rows.append((name, oa, aa, kappa))
-    return rows
-
-
-def render_series(report: SeriesReport, series: SeriesFolder) -> str:
-    """Returns `summary.md`."""
-    return render_template(
-        "summary.md",
-        report=report,
-        rows=list_series_rows(report),
-        leakage=report.summaries["leakage.test_patches_with_train_pixels"],
-        runs=series.list_runs(),
-        describe=describe_summary,
-        percent=percent,
     )
 
 

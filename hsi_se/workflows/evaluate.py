@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from hsi_se.evaluation.assessment import Assessment, assess
+from hsi_se.evaluation.baselines import Baselines
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.models.device import pick_device
 from hsi_se.prediction.bundled import predict_bundled
@@ -40,8 +41,17 @@ def assess_run(
     run: str | Path | RunFolder,
     *,
     session: Session = Session(),
+    baselines: Baselines | None = None,
+    draw: bool = True,
 ) -> Assessment:
-    """As `evaluate`, and also returns the location floor, the leakage, the calibration and more."""
+    """As `evaluate`, and also returns the location floor, the leakage, the calibration and more.
+
+    Args:
+        run: a folder that `train` wrote.
+        session: the folder of scenes, the device and the observer.
+        baselines: those of the run's split and reduction, if they have been fitted already.
+        draw: whether `map.png` is written.
+    """
     opened = open_run(run, data=session.data)
     folder, record, config, bundle = opened.folder, opened.record, opened.config, opened.bundle
     split, scene, components = opened.split, opened.scene, opened.components
@@ -63,6 +73,7 @@ def assess_run(
         components=components,
         config=config,
         pixel_area_m2=None if place is None else place.pixel_area_m2,
+        baselines=baselines,
     )
     class_map = classify(
         logits,
@@ -71,8 +82,9 @@ def assess_run(
         palette=bundle.facts.palette,
     ).where(scene.valid)
 
-    title = f"{record.scene}, {record.name}: OA {100 * assessment.evaluation.overall_accuracy:.2f} %"
-    save_map(class_map, folder.map_figure, title=title)
+    if draw:
+        title = f"{record.scene}, {record.name}: OA {100 * assessment.evaluation.overall_accuracy:.2f} %"
+        save_map(class_map, folder.map_figure, title=title)
     row, col = split.test.T
     folder.write_predictions(
         scene.labels[row, col],

@@ -30,7 +30,7 @@ _BLOCKS = "hsi_se.attention."
 
 
 class ClassMeans:
-    """The sums that the means of excitations `(n, channels)` and their variances need, class by class."""
+    """Sums of excitations `(n, channels)` per class, from which means and variances are computed."""
 
     def __init__(self, num_classes: int) -> None:
         self.counts = np.zeros(num_classes)
@@ -47,7 +47,7 @@ class ClassMeans:
 
     @property
     def means(self) -> Floats:
-        """`(C', channels)`, of the classes that have pixels."""
+        """`(C', channels)` means of the classes that have pixels."""
         return self.sums[self.counts > 0] / self.counts[self.counts > 0, None]
 
     @property
@@ -70,7 +70,7 @@ def explain(
     *,
     session: Session = Session(),
 ) -> Explanation:
-    """Returns what a run's gates do to the classes of its test pixels, and writes it beside the run.
+    """Returns what a run's gates do to each class of its test pixels, and writes it into the run folder.
 
     Args:
         run: a folder that `train` wrote.
@@ -86,7 +86,7 @@ def explain(
     if not gates:
         found = f"only {', '.join(skipped)}" if skipped else "no attention"
         raise RunError(
-            f"{opened.folder}: its network has no channel gate ({found}); train one with "
+            f"{opened.folder}: the network has no channel gate ({found}); train one with "
             '--set "model.attention={fold: {kind: se}}"'
         )
     scene, split = opened.scene, opened.split
@@ -114,7 +114,7 @@ def explain(
 
 
 def find_gates(model: nn.Module) -> dict[str, ChannelGate | Cbam]:
-    """Every gate of whole channels, in the order of the network, by its point."""
+    """Returns the channel gates by their point, in the order of the network."""
     return {
         name.removeprefix("attention.").removeprefix("stages."): module
         for name, module in model.named_modules()
@@ -123,7 +123,7 @@ def find_gates(model: nn.Module) -> dict[str, ChannelGate | Cbam]:
 
 
 def list_other_blocks(model: nn.Module) -> list[str]:
-    """The blocks that gate places or mix pixels instead, as `fold: strip pooling …`."""
+    """Returns the attention blocks that do not gate channels, as `fold: StripPooling`."""
     return [
         f"{name.removeprefix('attention.').removeprefix('stages.')}: {type(module).__name__}"
         for name, module in model.named_modules()
@@ -138,7 +138,7 @@ def measure_gates(
     classes: NDArray[np.int64],
     observer: Observer,
 ) -> dict[str, ClassMeans]:
-    """Returns the sums of every gate's excitations over the test pixels, whose `classes` are 0..C-1."""
+    """Returns the sums of each gate's excitations over the test pixels; `classes` `(n,)` are 0..C-1."""
     facts = opened.bundle.facts
     padded = pad_cube(opened.components, patch_size=facts.patch_size, padding=facts.padding)
     patches = PatchDataset(
@@ -159,7 +159,7 @@ def measure_gates(
         num_done += count
         observer.advance(count)
 
-    observer.start("listening to the gates", total=len(patches), unit="patches")
+    observer.start("measuring the gates", total=len(patches), unit="patches")
     handles = [listen(point, gate) for point, gate in gates.items()]
     try:
         predict_patches(model, patches, on_batch=advance)
@@ -201,10 +201,10 @@ def _describe(
 def to_depths(
     point: str, means: Floats, model: nn.Module, bundle: ModelBundle, *, is_band: bool
 ) -> Floats | str:
-    """Returns mean excitations `(C, channels)` by spectral depth `(C, d)`, or why they have none.
+    """Returns mean excitations `(C, channels)` by spectral depth `(C, d)`, or why there are none.
 
-    Gates on the `band` axis have a depth for every channel; behind HybridSN's fold, whose channels are
-    features × depths, the mean over the features is taken.
+    A gate on the `band` axis has one depth per channel. After HybridSN's fold the channels are features ×
+    depths, so the mean over the features is taken.
     """
     settings = bundle.facts.model
     is_first_3d = isinstance(model, Cnn3d) or (isinstance(settings, HybridSN) and settings.order == "3d-2d")
@@ -216,16 +216,16 @@ def to_depths(
         depth = bundle.reduction.num_components - 12
         return np.asarray(means.reshape(len(means), -1, depth).mean(axis=1))
     if is_band:
-        return "the depth at this point is one of features, or strided: it has no bands of its own"
-    return "it gates features, which have no place in the spectrum"
+        return "the depth at this point counts features or is strided, so it does not correspond to bands"
+    return "it gates features, which do not correspond to bands"
 
 
 def to_bands(profile: Floats, components: Floats) -> Floats:
     """Returns excitations `(C, d)` at spectral depths as `(C, bands)` of the scene.
 
-    Valid convolutions make depth j see the components j to j + K - d, so that a component has the mean of
-    the depths that see it. A band has the mean of the components, weighted by the squares of its loadings
-    `(K, bands)`; where nothing was reduced, that is its own component. NaN of a band that no component uses.
+    With valid convolutions, depth j sees the components j to j + K - d. A component gets the mean of the
+    depths that see it. A band gets the mean of the components, weighted by its squared loadings `(K, bands)`;
+    without a reduction that is its own component. A band that no component uses gets NaN.
     """
     num_components, depth = len(components), profile.shape[1]
     reach = num_components - depth

@@ -1,6 +1,6 @@
-"""A trained network for other runtimes: raw patches of the original bands in, logits out, in one file.
+"""Exports a trained network for other runtimes: one file from raw patches of the original bands to logits.
 
-Axes: n patches, bands as the scene has them, k components, p × p pixels, C classes.
+Axes: n patches, bands of the scene, k components, p × p pixels, C classes.
 """
 
 import json
@@ -25,9 +25,9 @@ FACTS_FILE = "hsi_se.json"  # inside a .pt2
 
 
 class RawPatchClassifier(nn.Module):
-    """The reduction of a bundle and its network as one module: patches `(n, bands, p, p)` to logits `(n, C)`.
+    """The reduction and the network as one module: patches `(n, bands, p, p)` to logits `(n, C)`.
 
-    Raw values are large and components small, so that the reduction is done in float64, as in training.
+    The reduction is computed in float64, as in training, because raw values are large and components small.
     """
 
     mean: Tensor  # (bands, 1, 1)
@@ -50,7 +50,7 @@ class RawPatchClassifier(nn.Module):
 
 
 def export(run: str | Path | RunFolder, *, file_format: str, out: str | Path | None = None) -> Path:
-    """Writes what a run has learned as one file, and returns it.
+    """Exports a run's network to one file and returns the file's path.
 
     Args:
         run: a folder that `train` wrote.
@@ -58,7 +58,7 @@ def export(run: str | Path | RunFolder, *, file_format: str, out: str | Path | N
         out: the file; by default `model` in the run folder.
 
     Raises:
-        HsiError: the format is unknown, the model is no network, or a library is not installed.
+        HsiError: the format is unknown, the model is not a network, or a library is not installed.
     """
     if file_format not in _ENDINGS:
         raise ConfigError(f"--format {file_format}: choose from {', '.join(_ENDINGS)}")
@@ -70,14 +70,14 @@ def export(run: str | Path | RunFolder, *, file_format: str, out: str | Path | N
     network = build_bundled_model(bundle)
     if not isinstance(network, Network):
         raise ConfigError(
-            f"{folder}: model.name = {bundle.facts.model.name} is no network and has no graph to export; "
+            f"{folder}: model.name = {bundle.facts.model.name} is not a network and cannot be exported; "
             "export a run of a network"
         )
     module = RawPatchClassifier(bundle, network).eval()
     size = network.patch_size
     example = torch.from_numpy(bundle.reduction.mean).float()[None, :, None, None].repeat(2, 1, size, size)
     with replacing(path) as draft, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own
+        warnings.simplefilter("ignore")  # from the exporter itself
         if file_format == "onnx":
             _write_onnx(module, example, draft, describe(bundle))
         else:
@@ -89,7 +89,7 @@ def export(run: str | Path | RunFolder, *, file_format: str, out: str | Path | N
 
 
 def describe(bundle: ModelBundle) -> dict[str, Any]:
-    """Returns what whoever runs the file has to know: the input's bands and padding, the output's classes."""
+    """Returns what is needed to use the file: bands and padding of the input, classes of the output."""
     facts = bundle.facts
     return {
         "class_ids": list(facts.class_ids),
@@ -99,8 +99,8 @@ def describe(bundle: ModelBundle) -> dict[str, Any]:
         "dropped_bands": {str(band): reason for band, reason in facts.dropped_bands.items()},
         "patch_size": facts.patch_size,
         "padding": facts.padding,
-        "prediction": facts.prediction.model_dump(),  # what is left to do with the logits of a scene
-        "padding_value": bundle.reduction.mean.tolist(),  # of `zero`, and of pixels without data
+        "prediction": facts.prediction.model_dump(),  # how the logits of a scene are to be smoothed
+        "padding_value": bundle.reduction.mean.tolist(),  # for padding `zero` and for pixels without data
     }
 
 

@@ -1,4 +1,4 @@
-"""What a user's files hold, before anything is trained: facts, pictures, and a config that would train."""
+"""Inspects a user's files before training: facts, pictures, and a config that trains on them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,22 +36,22 @@ model: {name: hybridsn}
 train: {epochs: 1}
 """
 _HEADING = """\
-# Written by `hsi-se scene inspect`. The split is drawn at random, so test patches will hold training pixels:
-# {kind: blocks, train: 0.1} keeps the sides apart. See the README for every setting.
+# Written by `hsi-se scene inspect`. The split is drawn at random, so test patches contain training pixels;
+# {kind: blocks, train: 0.1} keeps the training and test sets apart. `hsi-se schema` describes every setting.
 """
 
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What was found.
+    """The result of inspecting files.
 
     Attributes:
-        files: each file with what it holds; a table of labels is in no raster format and has None.
+        files: each file with its contents; None for a table of labels, which is not a raster.
         scene: the settings that read the files.
-        image, cube: the cube and its facts, where there is one.
-        truth: the labels, where there are some.
-        picture_bands: the quick look's red, green and blue, 0-based in the image, and where they are from.
-        likely: the known scene of this size.
+        image, cube: the cube and its facts, if there is one.
+        truth: the labels, if there are any.
+        picture_bands: the bands shown as red, green and blue, 0-based in the image, and how they were chosen.
+        likely: the known scene of this size, if there is one.
     """
 
     files: tuple[tuple[Path, FileContents | None], ...]
@@ -70,19 +70,21 @@ class Survey:
 def survey_files(
     paths: Sequence[Path], overrides: Sequence[str] = (), *, data: str | Path | None = None
 ) -> Survey:
-    """Returns what one file, or a cube and its labels, hold.
+    """Returns the contents of one file, or of a cube and its labels.
 
     Args:
         paths: the files, in any order.
         overrides: settings of the config's `scene` section, `scene.key=value`.
-        data: a folder where further files are looked for before `datasets/`.
+        data: a folder that is searched for further files before `datasets/`.
 
     Raises:
         HsiError: a file cannot be read, or a setting is wrong.
     """
     for override in overrides:
         if not override.startswith("scene."):
-            raise ConfigError(f"--set {override}: inspect looks at the files named; write scene.key=value")
+            raise ConfigError(
+                f"--set {override}: inspect takes only settings of the scene; write scene.key=value"
+            )
     draft = parse_config(_DRAFT, overrides, path=Path("inspect"))
     assert isinstance(draft.scene, SceneFiles)
     byte_order = draft.scene.byte_order
@@ -91,12 +93,13 @@ def survey_files(
     )
     cubes = [path for path, held in files if held and not all(_list_maps(held))]
     if len(cubes) > 1:
-        raise SceneError(f"{' and '.join(map(str, cubes))} are cubes all; inspect them one by one")
+        both = "both " if len(cubes) == 2 else ""
+        raise SceneError(f"{' and '.join(map(str, cubes))} are {both}cubes; inspect them one at a time")
     maps = [path for path, held in files if held is None or any(_list_maps(held))]
-    maps.sort(key=lambda path: path in cubes)  # a file that holds nothing else goes first
+    maps.sort(key=lambda path: path in cubes)  # a file with nothing but a map goes first
     if not cubes and not maps:
-        listing = "; ".join(f"{path} holds {held.listing or 'nothing'}" for path, held in files if held)
-        raise SceneError(f"no cube and no label map in here: {listing}; give another file")
+        listing = "; ".join(f"{path} contains {held.listing or 'nothing'}" for path, held in files if held)
+        raise SceneError(f"no cube and no label map found: {listing}; give another file")
     cube_path, labels_path = (cubes or maps)[0], (maps or cubes)[0]
     scene = draft.scene.model_copy(update={"cube": str(cube_path), "labels": str(labels_path)})
     source = SceneSource(scene, None, tuple(list_roots(data)))
@@ -128,7 +131,7 @@ def survey_files(
 
 
 def save_survey_figures(survey: Survey, folder: Path) -> list[Path]:
-    """Writes the quick look, and the spectra of the classes where there are labels; returns the pictures."""
+    """Writes the quick look and, if there are labels, the class spectra; returns their paths."""
     if survey.cube is None or survey.image is None or survey.picture_bands is None:
         return []
     bands, origin = survey.picture_bands
@@ -153,11 +156,11 @@ def suggest_config(survey: Survey) -> str:
     """Returns a config, as YAML, that trains on the files of a survey.
 
     Raises:
-        SceneError: there is no cube, or no label.
+        SceneError: there is no cube, or there are no labels.
     """
     if survey.image is None or survey.truth is None:
         what = "cube" if survey.image is None else "label map"
-        raise SceneError(f"--write-config: training needs a {what} too; name both files")
+        raise SceneError(f"--write-config: training also needs a {what}; name both files")
     split = RandomSplit(kind="random", train=0.1)
     num_train = len(make_split(survey.truth, split).train)
     components = max(1, min(30, survey.image.shape[2], num_train - 1))

@@ -1,4 +1,4 @@
-"""What a config describes before anything is trained: its split and its network, and what they cost."""
+"""Describes the split and the network of a config, and their cost, before anything is trained."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,10 @@ from hsi_se.system.session import Session
 
 
 def audit_config(config: Config, *, data: str | Path | None = None) -> tuple[GroundTruth, SplitAudit]:
-    """Returns the labels and the audit of the split that a config describes; its cube is not needed.
+    """Returns the labels and the audit of a config's split; the cube is not needed.
 
     Raises:
-        HsiError: the labels cannot be read or divided as asked.
+        HsiError: the labels cannot be read, or not split as the config asks.
     """
     truth = load_ground_truth(config.scene, data)
     split = make_split(truth, config.split, seed=config.seed, data=data)
@@ -31,7 +31,7 @@ def audit_config(config: Config, *, data: str | Path | None = None) -> tuple[Gro
 
 @dataclass(frozen=True)
 class NetworkDescription:
-    """What `hsi-se info` shows: the stages in order, and the totals over them; MACs are of one patch."""
+    """What `hsi-se info` shows: the stages in order and their totals; MACs are per patch."""
 
     title: str
     input_shape: tuple[int, ...]
@@ -47,9 +47,9 @@ class NetworkDescription:
 
 
 def describe_network(config: Config, *, data: str | Path | None = None) -> NetworkDescription:
-    """Returns the cost of each stage of the network that a config describes, for its scene.
+    """Returns the cost of each stage of a config's network for its scene.
 
-    Bands and classes of a known scene come from the catalogue, so that its files are not needed.
+    For a known scene, bands and classes come from the catalogue, so that its files are not needed.
 
     Raises:
         HsiError: the config's scene cannot be found, or the network does not fit it.
@@ -64,13 +64,13 @@ def describe_network(config: Config, *, data: str | Path | None = None) -> Netwo
 
 
 def compare_attention(config: Config, *, session: Session = Session()) -> list[BlockCost]:
-    """Returns what every kind of block costs at every point of the network that a config describes.
+    """Returns what each kind of block costs at each point of a config's network.
 
     Raises:
-        HsiError: as `describe_network`, or the config's model is no network.
+        HsiError: as `describe_network`, or the config's model is not a network.
     """
     if not isinstance(config.model, Network):
-        raise ConfigError(f"model.name = {config.model.name}: has no points for attention; name a network")
+        raise ConfigError(f"model.name = {config.model.name}: has no points for attention; choose a network")
     _, num_bands, num_classes = _find_sizes(config, session.data)
     session.observer.start("comparing", total=len(config.model.points) * len(list_blocks()), unit="blocks")
     rows = []
@@ -83,10 +83,10 @@ def compare_attention(config: Config, *, session: Session = Session()) -> list[B
 
 
 def describe_points(name: str) -> list[tuple[str, list[str]]]:
-    """Returns the points of a network and, for each, the kinds of block that fit there.
+    """Returns the points of a network, each with the kinds of block that fit there.
 
     Raises:
-        ConfigError: no network has the name.
+        ConfigError: there is no network with this name.
     """
     models = {key: kind for key, kind in list_models().items() if issubclass(kind, Network)}
     if name not in models:
@@ -106,7 +106,7 @@ def describe_points(name: str) -> list[tuple[str, list[str]]]:
 
 
 def _find_sizes(config: Config, data: str | Path | None) -> tuple[str, int, int]:
-    """The scene's name, and the components and classes of its patches."""
+    """Returns the scene's name and the number of components and classes of its patches."""
     known = find_known_scene(config.scene) if isinstance(config.scene, str) else None
     if known is not None:
         name, num_bands, num_classes = known.title, known.shape[2], len(known.class_names)

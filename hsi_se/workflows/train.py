@@ -138,6 +138,26 @@ def resume(run: str | Path | RunFolder, *, session: Session = Session()) -> RunF
     return folder
 
 
+def train_unless_finished(config: Config, path: Path, *, session: Session) -> None:
+    """Trains into `path`, unless a run with the same settings is there: that is kept, or resumed.
+
+    Raises:
+        RunError: `path` contains a run with other settings.
+    """
+    if not path.exists():
+        train(config, out=path, session=session)
+        return
+    folder = RunFolder(path)
+    facts = folder.read_progress()[0] if folder.is_unfinished else RunFolder.open(path).read_record()
+    if facts.config_digest != config.digest:
+        raise RunError(f"{path}: contains a run with other settings; choose another folder with --out DIR")
+    if folder.is_unfinished:
+        session.observer.note(f"{path}: resuming")
+        resume(path, session=session)
+    else:
+        session.observer.note(f"{path}: already finished")
+
+
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """What a training is given: the config, and the scene as its split and its reduction leave it."""
@@ -303,10 +323,10 @@ def _train_into(
     folder.write_result(record, bundle=ModelBundle(facts, weights, setting.reduction))
 
 
-def default_run(config: Config, *, suffix: str = "") -> Path:
-    """Returns `runs/DATE-NAME-DIGEST`, with a word behind it for what is more than one run."""
+def default_run(config: Config) -> Path:
+    """Returns `runs/DATE-NAME-DIGEST`."""
     today = datetime.date.today().isoformat()
-    return RUNS / f"{today}-{config.name or 'run'}-{config.digest[:8]}{suffix}"
+    return RUNS / f"{today}-{config.name or 'run'}-{config.digest[:8]}"
 
 
 def _describe_device(device: torch.device) -> str:

@@ -17,51 +17,18 @@ import torch
 from safetensors.numpy import load_file
 
 from hsi_se.ablation import run as runner
-from hsi_se.ablation.file import Ablation, PlannedRun, load_ablation
+from hsi_se.ablation.baselines import BaselineStore
+from hsi_se.ablation.file import Ablation, load_ablation
 from hsi_se.ablation.record import AblationFolder
 from hsi_se.errors import ClusterError, RunError, TrainingError
 from hsi_se.system import cluster as pool
 from hsi_se.system import memory as measure
-from tests.conftest import CPU, ROOT, TINY
+from tests.ablation.conftest import FILE, Log
+from tests.conftest import CPU
 from tests.maps.test_cluster import ENVIRONMENT, GATE, Gate, start_cluster
 
-SET = ", ".join(text.replace("=", ": ", 1) for text in TINY)
-FILE = f"""
-base: {ROOT / "configs" / "demo.yaml"}
-seeds: 0-1
-set: {{{SET}}}
-variants:
-  none: {{model.attention: {{}}}}
-  se:   {{model.attention: {{fold: {{kind: se}}}}}}
-"""
 TIMES = {"training_s", "training_us_per_pixel", "mapping_s", "mapping_us_per_pixel"}
 MEMORY = {"training_peak_bytes", "mapping_peak_bytes"}
-
-
-class Log:
-    """Keeps what a watcher is told."""
-
-    def __init__(self) -> None:
-        self.changes: list[tuple[str, int, str]] = []
-
-    def note(self, text: str) -> None: ...
-
-    def change(self, run: PlannedRun, state: str, *, accuracy: float | None = None) -> None:
-        assert (accuracy is not None) == (state == "finished")
-        self.changes.append((run.variant, run.seed, state))
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("file") / "tiny.yaml"
-    path.write_text(FILE)
-    return path
-
-
-@pytest.fixture(scope="module")
-def finished(file, tmp_path_factory) -> AblationFolder:
-    out = tmp_path_factory.mktemp("ablation") / "out"
-    return runner.run_ablation(load_ablation(file), out=out, session=CPU, watcher=Log())[0]
 
 
 def numbers_of(folder: AblationFolder) -> dict:
@@ -108,7 +75,7 @@ def test_the_report_is_of_the_runs_in_the_folder(finished):
         assert after.mcnemar.only_variant - after.mcnemar.only_baseline == second.sum() - first.sum()
         assert after.mcnemar.only_variant == np.count_nonzero(second & ~first)
     assert {path.name for path in finished.path.iterdir()} >= {
-        "ablation.json", "ablation.csv", "ablation.md", "ablation.tex", "seeds.png", "pairs.png", "cost.png"
+        "ablation.json", "ablation.csv", "ablation.md", "ablation.tex", "report.html"
     }  # fmt: skip
 
 
@@ -209,8 +176,8 @@ def test_the_folder_of_another_ablation_is_refused(call, finished, file):
     code, _, err = call("ablate", file, "--set", "train.epochs=3", "--out", finished.path)
     assert code == 2
     assert re.fullmatch(
-        rf"hsi-se: {finished}: holds another ablation \(tiny, digest \w+, and this is tiny, \w+\); "
-        r"name another folder with --out DIR\n",
+        rf"hsi-se: {finished}: contains another ablation \(tiny, digest \w+; this one is tiny, \w+\); "
+        r"choose another folder with --out DIR\n",
         err,
     )
     assert finished.report.read_bytes() == before
@@ -221,7 +188,7 @@ def test_a_folder_of_something_else_is_refused(file, tmp_path):
         mine = out / "mine.txt" if out.suffix == "" else out
         mine.parent.mkdir(exist_ok=True)
         mine.write_text("mine")
-        with pytest.raises(RunError, match="exists and is no ablation; name another folder with --out DIR"):
+        with pytest.raises(RunError, match="already exists but is not an ablation folder; choose another"):
             runner.run_ablation(load_ablation(file), out=out, session=CPU, watcher=Log())
         assert mine.read_text() == "mine"
 
@@ -229,7 +196,7 @@ def test_a_folder_of_something_else_is_refused(file, tmp_path):
 def test_a_variant_that_has_changed_under_its_name_is_refused(finished, tmp_path):
     other = tmp_path / "tiny.yaml"
     other.write_text(FILE.replace("{kind: se}", "{kind: se, reduction: 4}"))
-    with pytest.raises(RunError, match=r"se/seed-0: holds a run of other settings than variants\.se has now"):
+    with pytest.raises(RunError, match=r"se/seed-0: contains a run with other settings than variants\.se"):
         runner.run_ablation(load_ablation(other), out=finished.path, session=CPU, watcher=Log())
 
 
@@ -451,10 +418,11 @@ def test_a_scheduler_that_cannot_be_asked_has_no_workers():
 def test_a_cluster_that_stays_without_workers_is_given_up(file, tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "_LOST_S", 0.5)
     monkeypatch.setattr("distributed.as_completed", lambda **_: Silence())
-    job = runner.Job(AblationFolder(tmp_path), CPU, 1)
+    ablation, folder = load_ablation(file), AblationFolder(tmp_path)
+    job = runner.Job(folder, CPU, 1, BaselineStore(ablation, folder))
     gone = "tcp://here:1: has had no worker for 0 s; start one with `dask worker tcp://here:1`, then rerun"
     with pytest.raises(ClusterError, match=gone):
-        runner._work_on_cluster(load_ablation(file).runs, job, Cluster(), [], Log())
+        runner._work_on_cluster(ablation.runs, job, Cluster(), [], Log())
 
 
 class Silence:

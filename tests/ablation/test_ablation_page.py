@@ -1,4 +1,4 @@
-"""The page of an ablation: its numbers are the record's, its dots lie where they should, links lead on."""
+"""The page of an ablation: its numbers are the record's, its figures can be read, links lead on."""
 
 import re
 
@@ -8,12 +8,14 @@ from hsi_se.ablation.record import (
     AblationFolder,
     AblationReport,
     AblationRun,
+    Accuracies,
     Comparison,
     McNemarRecord,
     SceneReport,
     SummaryRecord,
     VariantReport,
 )
+from hsi_se.ablation.summary import _summarize_all
 from hsi_se.evaluation.statistics import summarize
 from tests.conftest import CHROMIUM
 
@@ -32,8 +34,11 @@ def make_run(variant: str, seed: int, accuracy: float, difference: float | None)
         overall_accuracy=accuracy,
         average_accuracy=accuracy - 0.01,
         kappa=None if seed == 2 else accuracy - 0.02,
-        location_floor=0.88,
-        spectral_baseline=0.7,
+        unsmoothed=None,
+        location_floor=Accuracies(overall_accuracy=0.88, average_accuracy=0.8, kappa=0.8),
+        spectral_baseline=Accuracies(overall_accuracy=0.7, average_accuracy=0.6, kappa=0.6),
+        test_patches_with_train_pixels=0.25,
+        producers_accuracy={7: accuracy},
         training_s=10 + seed,
         training_us_per_pixel=200.0,
         training_peak_bytes=None,
@@ -50,14 +55,14 @@ def make_variant(name: str, accuracies: tuple[float, ...], comparison: Compariso
         make_run(name, seed, accuracy, None if comparison is None else accuracy - BASE[seed])
         for seed, accuracy in enumerate(accuracies)
     )
-    keys = ("overall_accuracy", "average_accuracy", "training_us_per_pixel", "mapping_us_per_pixel")
     return VariantReport(
         name=name,
         settings={} if comparison is None else {"model.attention": {"fold": {"kind": "se"}}},
         num_parameters=126_441,
         macs_per_patch=1_400_000 if comparison is None else 1_900_000,
         runs=runs,
-        summaries={key: SummaryRecord.of(summarize([getattr(run, key) for run in runs])) for key in keys},
+        summaries=_summarize_all(runs),
+        producers_accuracy={7: SummaryRecord.of(summarize(accuracies))},
         comparison=comparison,
     )
 
@@ -70,9 +75,11 @@ def folder(tmp_path) -> AblationFolder:
         rank_biserial=1.0, is_shown=False, sentence=SENTENCE,
     )  # fmt: skip
     variants = (make_variant("none", BASE, None), make_variant("fold <se>", GATED, comparison))
+    scene = SceneReport(
+        name="plain", num_splits=1, class_names={7: "oats <7>"}, variants=variants, notes=("One split.",)
+    )
     report = AblationReport(
-        name="gates", digest="d" * 64, baseline="none", seeds=(0, 1, 2), threads=1,
-        scenes=(SceneReport(name="plain", num_splits=1, variants=variants, notes=("One split.",)),),
+        name="gates", digest="d" * 64, baseline="none", seeds=(0, 1, 2), threads=1, scenes=(scene,),
         friedman=None, no_friedman="One scene is too few.", caveats=("Three seeds are few.",),
         failed=(), num_missing=2,
     )  # fmt: skip
@@ -92,11 +99,27 @@ def test_an_ablation_has_a_page_with_all_that_its_record_says(folder, call):
     for part in (
         "fold &lt;se&gt;", SENTENCE.replace("<", "&lt;").replace(">", "&gt;"), "92.00 ± 2.00", "96.00 ± 1.00",
         "+4.00 [", "0.25", "126,441", "1.9", "45.0 ± 0.0", "Three seeds are few.", "One scene is too few.",
-        "2 runs are neither finished nor failed", "model.attention: {fold: {kind: se}}", "One split.",
+        "2 runs are still missing", "model.attention: {fold: {kind: se}}", "One split.",
     ):  # fmt: skip
         assert part in text, part
     assert "<se>" not in text
     assert not re.search(r'(src|href)="(?!#|runs/)', text), "nothing from elsewhere"
+
+
+def test_figures_are_written_on_request_and_then_linked(folder, call):
+    code, out, _ = call("report", folder)
+    assert (code, folder.figures.exists()) == (0, False)
+    assert "](figures/" not in folder.report_text.read_text()
+    code, out, _ = call("report", folder, "--figures", "svg")
+    assert code == 0
+    paths = [folder.figures / f"{name}.svg" for name in ("seeds", "cost", "pairs")]
+    assert out == "".join(f"figure: {path}\n" for path in paths) + f"report: {folder.page}\n"
+    assert all(path.is_file() for path in paths)
+    links = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", folder.report_text.read_text())
+    assert sorted(links) == ["figures/cost.svg", "figures/pairs.svg", "figures/seeds.svg"]
+    code, out, err = call("report", folder, "--figures", "gif")
+    assert (code, out) == (2, "")
+    assert err == "hsi-se: --figures gif: choose from pdf, svg, png\n"
 
 
 def test_an_unfinished_ablation_is_one_line(tmp_path, call):
@@ -121,31 +144,31 @@ def page(browser, folder, call):
     context.close()
 
 
-def middles(page, selector: str) -> list[float]:
-    return page.locator(selector).evaluate_all(
-        "(all) => all.map((each) => each.getBoundingClientRect()).map((box) => box.x + box.width / 2)"
+def test_the_figures_are_in_the_page_with_their_words_as_text(page):
+    drawn = page.locator("figure.drawn svg")
+    labels = drawn.evaluate_all("(all) => all.map((each) => each.getAttribute('aria-label'))")
+    assert [label.partition(" ")[0] for label in labels] == ["OA", "Mean", "OA"]
+    words = " ".join(drawn.nth(0).locator("text").all_text_contents())
+    for part in ("none", "fold <se>", "n = 3", "OA, %", "plain; location floor 88.00 %"):
+        assert part in words
+    identifiers = page.evaluate("[...document.querySelectorAll('[id]')].map((each) => each.id)")
+    markers = [name for name in identifiers if re.fullmatch(r"[mp][0-9a-f]{10}", name)]
+    assert len(set(markers)) == len(markers), "each figure's markers are its own"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_figures_are_dark_on_white(page, scheme):
+    page.emulate_media(color_scheme=scheme)
+    ground, ink = page.locator(".sheet").first.evaluate(
+        "(sheet) => [sheet, sheet.querySelector('text')].map((each, n) => "
+        "getComputedStyle(each)[n ? 'fill' : 'backgroundColor'])"
     )
-
-
-def test_dots_and_intervals_lie_where_the_scale_says(page):
-    ticks = [float(text.rstrip(" %")) for text in page.locator(".scale b").all_inner_texts()]
-    (first, *_, last), (start, *_, end) = ticks, middles(page, ".scale b")
-
-    def read(place: float) -> float:
-        return first + (last - first) * (place - start) / (end - start)
-
-    for number, accuracies in ((0, BASE), (1, GATED)):
-        strip = f"a.strip >> nth={number} >> "
-        found = [read(place) for place in middles(page, strip + ".dot")]
-        assert found == pytest.approx([100 * accuracy for accuracy in accuracies], abs=0.05)
-        assert read(middles(page, strip + ".mean")[0]) == pytest.approx(100 * sum(accuracies) / 3, abs=0.05)
-        assert read(middles(page, strip + ".reference")[0]) == pytest.approx(92, abs=0.05)
-    assert read(middles(page, "a.strip >> nth=1 >> .interval")[0]) == pytest.approx(96, abs=0.05)
+    assert (ground, ink) == ("rgb(255, 255, 255)", "rgb(0, 0, 0)")
 
 
 def test_a_click_on_a_variant_opens_its_runs_and_a_run_its_page(page):
     assert page.locator("details[open]").count() == 0
-    page.locator("a.strip").nth(1).click()
+    page.locator(".sortable th a").nth(1).click()
     opened = page.locator("details[open]")
     assert opened.count() == 1
     assert "fold <se>" in opened.locator("summary").inner_text()
@@ -160,12 +183,17 @@ def test_a_click_on_a_variant_opens_its_runs_and_a_run_its_page(page):
     assert page.locator("details[open] summary", has_text="none").count() == 1
 
 
-@pytest.mark.parametrize("width", [360, 1600])
+@pytest.mark.parametrize("width", [360, 400, 1280, 1600])
 def test_the_page_of_an_ablation_fits_its_window(page, width):
     page.set_viewport_size({"width": width, "height": 800})
     for summary in page.locator("summary").all():
         summary.click()
     assert page.evaluate("document.documentElement.scrollWidth") == width
-    box = page.locator(".track").first.bounding_box()
-    assert box["width"] > 250
-    assert box["x"] >= 0
+    for figure in page.locator(".sheet").all():
+        box = figure.bounding_box()
+        assert box["width"] > 280
+        assert 0 <= box["x"] <= box["x"] + box["width"] <= width
+    sizes = page.locator("figure.drawn text").evaluate_all(
+        "(all) => all.map((each) => each.getBoundingClientRect().height)"
+    )
+    assert min(sizes) > 9, "pixels"

@@ -7,11 +7,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection
 from scipy import stats
 
-from hsi_se.ablation.figures import list_figures, save_figures
+from hsi_se.ablation.figures import list_figures, refresh_figures, write_ablation_figures
 from hsi_se.ablation.file import Ablation
-from hsi_se.ablation.record import AblationFolder, AblationReport, AblationRun, FailedRun, McNemarRecord
+from hsi_se.ablation.record import (
+    AblationFolder,
+    AblationReport,
+    AblationRun,
+    Accuracies,
+    FailedRun,
+    McNemarRecord,
+)
 from hsi_se.ablation.summary import _list_caveats, assemble, compare_runs
 from hsi_se.ablation.tables import escape_latex, render_csv, render_latex, render_markdown
 from hsi_se.errors import RunError
@@ -32,8 +40,11 @@ def make_run(variant: str, seed: int, accuracy: float, **changes: object) -> Abl
         overall_accuracy=accuracy,
         average_accuracy=accuracy,
         kappa=accuracy,
-        location_floor=0.7,
-        spectral_baseline=0.6,
+        unsmoothed=None,
+        location_floor=Accuracies(overall_accuracy=0.7, average_accuracy=0.7, kappa=0.7),
+        spectral_baseline=Accuracies(overall_accuracy=0.6, average_accuracy=0.6, kappa=0.6),
+        test_patches_with_train_pixels=0.25,
+        producers_accuracy={1: accuracy, 2: None},
         training_s=10.0,
         training_us_per_pixel=100.0,
         training_peak_bytes=10**9,
@@ -85,6 +96,7 @@ def answer(
         records={
             (scene, variant): make_record(scene or "Indian_Pines") for scene in by_scene for variant in first
         },
+        class_names={scene: {1: "corn | maize", 2: "oats"} for scene in by_scene},
         test_pair=lambda *_: McNemarRecord(only_baseline=1, only_variant=7, p=0.0703125),
         failed=failed,
     )
@@ -161,9 +173,8 @@ def test_below_six_seeds_it_says_that_no_test_can_find_anything():
 def test_seven_comparisons_need_nine_seeds_and_it_says_so():
     rng = np.random.default_rng(0)
     table = {str(variant): rng.random(8) for variant in range(8)}
-    assert any(
-        "over 7 comparisons none can reach 5 % below 9 seeds" in text for text in answer(table).caveats
-    )
+    said = "for 7 comparisons none can reach 5 % with fewer than 9 seeds"
+    assert any(said in text for text in answer(table).caveats)
 
 
 def test_one_seed_has_a_difference_and_no_interval():
@@ -192,7 +203,7 @@ def test_runs_on_different_pixels_are_refused_as_pairs():
     ablation = Ablation("s", "0", "none", (0,), 1, {"none": {}, "se": {}}, ("",), ())
     runs = {("", "none", 0): baseline, ("", "se", 0): other.model_copy(update={"split_digest": "other"})}
     with pytest.raises(RunError, match="has another split than runs/none/seed-0"):
-        assemble(ablation, runs, records={}, test_pair=lambda *_: None)
+        assemble(ablation, runs, records={}, class_names={}, test_pair=lambda *_: None)
 
 
 def test_mcnemar_counts_the_pixels_that_one_run_alone_calls_right():
@@ -267,7 +278,7 @@ def test_the_csv_has_a_row_for_every_run_that_reads_back(report):
         run = next(each for each in variant.runs if each.seed == int(row["seed"]))
         assert float(row["overall_accuracy"]) == run.overall_accuracy
         assert row["mapping_peak_bytes"] == ""
-        assert row["mcnemar_only_variant"] == ("" if run.mcnemar is None else "7")
+        assert row["mcnemar.only_variant"] == ("" if run.mcnemar is None else "7")
 
 
 def test_the_markdown_has_every_sentence_and_whole_tables(report, tmp_path):
@@ -278,9 +289,9 @@ def test_the_markdown_has_every_sentence_and_whole_tables(report, tmp_path):
         assert f"- {caveat}" in text
     assert "- fold_se, seed 9: failed: out of luck" in text
     for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
-        assert len({line.count("|") for line in block.splitlines()}) == 1
+        assert len({line.replace(r"\|", "").count("|") for line in block.splitlines()}) == 1
         assert re.fullmatch(r"[|:-]+", block.splitlines()[1])
-    assert len(re.findall(r"(?:^\|.*\n)+", text, re.M)) == 3
+    assert len(re.findall(r"(?:^\|.*\n)+", text, re.M)) == 5
 
 
 def test_latex_escapes_what_is_special_there(report):
@@ -302,29 +313,56 @@ def test_latex_escapes_what_is_special_there(report):
 
 def test_the_figures_are_those_the_report_allows(report, tmp_path):
     folder = AblationFolder(tmp_path)
-    folder.ranks_figure.write_bytes(b"of an earlier report")
-    save_figures(report, folder)
-    assert {path.name for path in tmp_path.iterdir()} == {"seeds.png", "pairs.png", "cost.png"}
+    folder.figures.mkdir()
+    (folder.figures / "critical_difference.png").write_bytes(b"of an earlier report")
+    (folder.figures / "cost.pdf").write_bytes(b"in another format")
+    (folder.figures / "mine.png").write_bytes(b"of the user")
+    written = write_ablation_figures(report, folder, file_format="png")
+    names = {"seeds.png", "pairs.png", "cost.png"}
+    assert {path.name for path in written} == names
+    assert {path.name for path in folder.figures.iterdir()} == {*names, "cost.pdf", "mine.png"}
     nothing = answer({"none": [None], "se": [None]})
-    save_figures(nothing, folder)
-    assert not list(tmp_path.iterdir())
+    assert write_ablation_figures(nothing, folder, file_format="png") == []
+    assert {path.name for path in folder.figures.iterdir()} == {"cost.pdf", "mine.png"}
+    refresh_figures(report, folder)
+    assert (folder.figures / "cost.pdf").read_bytes().startswith(b"%PDF")
+    found = {path.name for path in folder.figures.iterdir()}
+    assert found == {"seeds.pdf", "pairs.pdf", "cost.pdf", "mine.png"}
+
+
+@pytest.mark.parametrize("file_format", ["png", "pdf", "svg"])
+def test_the_same_report_gives_the_same_figures_to_the_byte(report, tmp_path, file_format):
+    folders = [AblationFolder(tmp_path / name) for name in "ab"]
+    written = [write_ablation_figures(report, folder, file_format=file_format) for folder in folders]
+    drawn = [[path.read_bytes() for path in paths] for paths in written]
+    assert drawn[0] == drawn[1]
+    start = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[file_format]
+    assert all(content.startswith(start) for content in drawn[0])
 
 
 @pytest.mark.parametrize(
-    "table",
+    ("table", "names"),
     [
-        {"none": [0.9, 0.8], "se": [0.85, 0.86]},
-        {"none": [0.9, 0.8], "se": [None, None]},
-        {"none": [None, None], "se": [None, None]},
-        {str(n): {"none": [0.8 + n / 100], "a": [0.9], "b": [0.7]} for n in range(6)},
+        ({"none": [0.9, 0.8], "se": [0.85, 0.86]}, ["seeds", "cost", "pairs"]),
+        ({"none": [0.9, 0.8]}, ["seeds"]),
+        ({"none": [0.9, 0.8], "se": [None, None]}, ["seeds"]),
+        ({"none": [None, None], "se": [None, None]}, []),
+        (
+            {str(n): {"none": [0.8 + n / 100], "a": [0.9], "b": [0.7]} for n in range(6)},
+            ["seeds", "cost", "pairs", "critical_difference"],
+        ),
     ],
-    ids=["pairs", "no pairs", "nothing", "ranks"],
+    ids=["pairs", "seeds", "no pairs", "nothing", "ranks"],
 )
-def test_the_markdown_links_the_figures_that_are_drawn(table, tmp_path):
+def test_the_markdown_links_the_figures_that_are_in_the_folder(table, names, tmp_path):
     report, folder = answer(table), AblationFolder(tmp_path)
+    assert [figure.name for figure in list_figures(report)] == names
+    assert not re.search(r"!\[", render_markdown(report, folder))
+    folder.figures.mkdir()
+    for name in names:
+        (folder.figures / f"{name}.svg").touch()
     links = re.findall(r"!\[.+\]\((.+)\)", render_markdown(report, folder))
-    save_figures(report, folder)
-    assert sorted(links) == sorted(path.name for path in tmp_path.iterdir())
+    assert sorted(links) == sorted(f"figures/{name}.svg" for name in names)
 
 
 def test_intervals_end_where_their_numbers_do_in_record_tables_and_figures(tmp_path):
@@ -339,9 +377,11 @@ def test_intervals_end_where_their_numbers_do_in_record_tables_and_figures(tmp_p
     assert "| −100.00 to +100.00 |" in render_markdown(report, folder)
     assert "(−100.00, +100.00)".replace("−", "$-$") in render_latex(report)
     num_bars = 0
-    for _, _, draw in list_figures(report, folder):
-        for axes in draw().axes:
-            ends = [y for bars in axes.collections for segment in bars.get_segments() for _, y in segment]
+    for figure in list_figures(report):
+        across = 0 if figure.name == "seeds" else 1
+        for axes in figure.draw().axes:
+            bars = [bars for bars in axes.collections if isinstance(bars, LineCollection)]
+            ends = [point[across] for each in bars for segment in each.get_segments() for point in segment]
             assert not ends or (min(ends), max(ends)) == pytest.approx((0, 100), abs=1e-9)
             num_bars += len(ends) > 0
     assert num_bars == 2  # of the seeds, and against cost
@@ -370,9 +410,9 @@ def test_what_ranks_and_the_mean_see_differently_is_said():
     base = np.full(14, 0.9)
     gains = np.array([0.001 * n for n in range(1, 14)] + [-0.5])
     sentence = compare(answer({"none": base, "se": base + gains}), "se").sentence
-    assert sentence.startswith("better for most seeds, though lower in the mean: −2.92 points")
+    assert sentence.startswith("better for most seeds, though lower on average: −2.92 points")
     sentence = compare(answer({"none": base, "se": base - gains}), "se").sentence
-    assert sentence.startswith("worse for most seeds, though higher in the mean: +2.92 points")
+    assert sentence.startswith("worse for most seeds, though higher on average: +2.92 points")
 
 
 def test_scenes_rank_variants_by_the_seeds_that_all_of_them_have():

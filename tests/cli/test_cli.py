@@ -164,19 +164,21 @@ def test_a_split_is_written_in_known_formats_only(call, tmp_path, name):
     assert list(tmp_path.iterdir()) == before
 
 
-def test_seeds_and_their_evaluation_end_with_the_interval(call, tmp_path):
+def test_seeds_are_trained_and_evaluated_and_end_with_the_interval(call, tmp_path):
     folder = tmp_path / "seeds"
     quick = ("--set", "train.epochs=1")
-    code, out, _ = call("train", DEMO, *TINY_OPTIONS, *quick, "--seeds", "0,1", "--out", folder)
+    code, out, err = call("train", DEMO, *TINY_OPTIONS, *quick, "--seeds", "0,1", "--out", folder)
     assert code == 0
-    assert out.splitlines()[0] == f"run folder: {folder}"
-    code, out, _ = call("eval", folder)
-    assert code == 0
-    assert "n = 2 seeds" in out
+    assert "demo on synthetic farmland, seed 0, n = 2 seeds" in out
     assert re.search(r"network .* ± .*\[", out)
+    assert re.search(r"│ 1 +│ [^│]+│ +[\d.]+ ± [\d.]+ \[", out), "the producer's accuracy of a class"
     assert "location floor" in out
-    assert "Every seed has its own split" in out
-    assert out.splitlines()[-1] == f"report: {folder / 'summary.md'}"
+    assert "spectral baseline" in out
+    assert "note: Every seed has its own split" in out
+    assert "test patches contain training pixels" in out
+    assert "critical-difference" not in out
+    assert out.splitlines()[-1] == f"report: {folder / 'ablation.md'}"
+    assert re.match(r"1/2  demo, seed 0  finished  OA [\d.]+ %", err)
 
 
 @pytest.mark.slow

@@ -33,9 +33,8 @@ from hsi_se.training import step as step_module
 from hsi_se.training.checkpoint import Checkpoints, list_checkpoints, read_checkpoint
 from hsi_se.training.distributed import World
 from hsi_se.training.state import TrainingState
-from hsi_se.workflows import series
 from hsi_se.workflows import train as experiment
-from tests.conftest import CPU, ROOT, TINY
+from tests.conftest import ROOT, TINY
 from tests.processes import Command, Moment
 from tests.training.test_training import are_equal, make_model, run_fit, state_of
 
@@ -772,30 +771,6 @@ def test_an_unfinished_run_is_replaced_only_when_asked(unfinished, whole, call):
     code, _, _ = call("train", DEMO, *OPTIONS, "--out", unfinished, "--overwrite")
     assert code == 0
     assert same_weights(unfinished, whole)
-
-
-def test_a_series_resumes_its_interrupted_run_by_itself(tmp_path):
-    config = load_config(DEMO, [*TINY, "train={epochs: 3, batch_size: 16, checkpoint_every_s: 0}"])
-    expected = series.train_series(config, [0, 1], out=tmp_path / "whole", session=CPU)
-
-    class Impatient(Notes):
-        def advance(self, _count: int) -> None:
-            if any((tmp_path / "seeds" / "seed-1" / "checkpoints").glob("*")):
-                raise KeyboardInterrupt
-
-    for _ in range(2):  # interrupted in its second run, and again
-        observer = Impatient()
-        with pytest.raises(Interrupted, match=r"resume with `hsi-se resume .*seed-1`"):
-            series.train_series(
-                config, [0, 1], out=tmp_path / "seeds", session=Session(device="cpu", observer=observer)
-            )
-    observer = Notes()
-    found = series.train_series(
-        config, [0, 1], out=tmp_path / "seeds", session=Session(device="cpu", observer=observer)
-    )
-    assert f"{found.run_of(1)} goes on" in observer.notes
-    for run, whole in zip(found.list_runs(), expected.list_runs(), strict=True):
-        assert same_weights(run.path, whole)
 
 
 # ------------------------------------------------------------------------------------ cost

@@ -170,7 +170,7 @@ def test_a_network_without_channel_gates_is_refused(call, tmp_path, attention, f
     run = train(tmp_path / "run", f"model.attention={attention}")
     code, out, err = call("explain", run)
     assert (code, out) == (2, "")
-    assert err.startswith(f"hsi-se: {run}: its network has no channel gate ({found}); train one with --set")
+    assert err.startswith(f"hsi-se: {run}: the network has no channel gate ({found}); train one with --set")
     assert len(err.splitlines()) == 1
 
 

@@ -85,7 +85,7 @@ def test_a_torch_program_agrees_and_carries_the_same_facts(run):
 def test_a_model_that_is_no_network_and_a_foreign_ending_are_refused(tmp_path):
     changes = [*TINY, "model={name: svm, penalty: 1, gamma: 0.1}"]
     run = hsi_se.train(load_config(ROOT / "configs" / "demo.yaml", changes), out=tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"model.name = svm is no network"):
+    with pytest.raises(ConfigError, match=r"model.name = svm is not a network"):
         export(run, file_format="onnx")
     with pytest.raises(ConfigError, match=r"--out a.pt: a file of format torch ends in .pt2"):
         export(run, file_format="torch", out="a.pt")

@@ -122,7 +122,7 @@ def test_half_a_scene_is_inspected_but_gets_no_config(files, missing, tmp_path):
     survey = survey_files([files[0] if missing == "label map" else files[1]])
     assert (survey.cube is None) == (missing == "cube")
     assert len(save_survey_figures(survey, tmp_path / "out")) == (0 if missing == "cube" else 1)
-    with pytest.raises(SceneError, match=f"--write-config: training needs a {missing} too"):
+    with pytest.raises(SceneError, match=f"--write-config: training also needs a {missing}"):
         suggest_config(survey)
 
 
@@ -216,7 +216,9 @@ def test_a_scene_whose_first_rows_are_empty_is_inspected(inspect, tmp_path):
 def test_inspect_takes_settings_of_the_scene_alone(inspect, files, override):
     code, _, err = inspect("inspect", *files, "--set", override)
     assert code == 2
-    assert err == f"hsi-se: --set {override}: inspect looks at the files named; write scene.key=value\n"
+    assert (
+        err == f"hsi-se: --set {override}: inspect takes only settings of the scene; write scene.key=value\n"
+    )
 
 
 def test_files_of_two_scenes_are_refused(inspect, files, tmp_path):
@@ -228,4 +230,4 @@ def test_files_of_two_scenes_are_refused(inspect, files, tmp_path):
     np.save(tmp_path / "other.npy", np.ones((40, 26, 3), np.float32))
     code, _, err = inspect("inspect", files[0], tmp_path / "other.npy")
     assert code == 2
-    assert "are cubes all; inspect them one by one" in err
+    assert "are both cubes; inspect them one at a time" in err
