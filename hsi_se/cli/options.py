@@ -8,8 +8,6 @@ import typer
 from hsi_se.config.nearest import did_you_mean
 from hsi_se.errors import ConfigError
 
-_RUN = "A run folder, as printed by `hsi-se train`."
-
 
 def choose(option: str, *choices: str, help: str) -> Any:
     """Declares an option that takes one of some values."""
@@ -42,7 +40,7 @@ def out_folder(help: str) -> Any:
 ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A YAML config, such as configs/demo.yaml.")
 ]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help=_RUN)]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as printed by `hsi-se train`.")]
 RunOrAblation = Annotated[
     Path, typer.Argument(metavar="RUN|ABLATION", help="The folder of a run or of an ablation.")
 ]

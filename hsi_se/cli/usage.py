@@ -51,7 +51,7 @@ class _Form:
 
 
 class Command(_Form, TyperCommand):
-    """A command."""
+    """A command, with the form that all have in common."""
 
 
 class Group(_Form, TyperGroup):
