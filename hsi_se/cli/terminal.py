@@ -3,6 +3,7 @@
 Progress goes to standard error, so that standard output contains results only.
 """
 
+import gc
 import sys
 import textwrap
 import time
@@ -24,8 +25,12 @@ _LINE_EVERY_S = 10.0
 @contextmanager
 def start_session(*, data: Path | None = None, device: str = "auto") -> Iterator[Session]:
     """Yields a session whose observer shows progress on standard error until the block ends."""
-    with _show_progress() as observer:
-        yield Session(data, device, observer)
+    gc.freeze()  # what a command has imported stays until its end: no collection need look at it
+    try:
+        with _show_progress() as observer:
+            yield Session(data, device, observer)
+    finally:
+        gc.unfreeze()
 
 
 @contextmanager

@@ -198,7 +198,7 @@ def pack(arrays: Arrays) -> str:
 
     Of an array of 16-bit numbers all high bytes come first and then all low bytes, which compresses better.
     """
-    return base64.b64encode(zlib.compress(b"".join(map(_to_bytes, arrays.values())), 9)).decode("ascii")
+    return base64.b64encode(zlib.compress(b"".join(map(_to_bytes, arrays.values())))).decode("ascii")
 
 
 def _to_bytes(array: NDArray[Any]) -> bytes:
@@ -237,7 +237,7 @@ def _list_headline(report: RunReport) -> list[tuple[str, str, str]]:
 def _list_rows(run: RunFiles) -> list[dict[str, Any]]:
     """Returns the rows of the per-class table: accuracies, the floor's accuracy, and pixel counts."""
     return [
-        {**vars(row), "floor": floor, "num_train": split.num_train, "num_val": split.num_val}
+        {**vars(row), "floor": floor, "num_train": split.num_train}
         for row, floor, split in zip(
             list_class_rows(run.evaluation),
             run.explorer.floor_producers.tolist(),
