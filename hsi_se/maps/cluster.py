@@ -1,4 +1,4 @@
-"""The tiles of a map on an existing Dask cluster: reduced and padded rows go out, logits come back.
+"""Predicts the tiles of a map on a Dask cluster: reduced and padded rows go out, logits come back.
 
 The workers need this package, but not the scene's files.
 """

@@ -1,4 +1,4 @@
-"""A map in the making: its layers in a hidden folder, and a journal of the tiles that are done."""
+"""An unfinished map: its layers in a hidden folder, and a journal of the finished tiles."""
 
 import json
 import math
@@ -28,19 +28,19 @@ from hsi_se.report.map_picture import save_map
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.scene.scene import UNLABELLED
 
-_LONGEST_FIGURE = 2000  # pixels of a scene's side in the picture
+_LONGEST_FIGURE = 2000  # side of the picture in pixels
 _NO_SHARE = -1.0  # stored where there is no probability
 
 
 class MapDraft:
-    """The layers of a map and what is left to do of them.
+    """The layers of a map and the tiles that are still to do.
 
-    The journal's first line says of what the map is, each other one names a tile's rows. A tile is on the
-    disk before its line is; a line that was torn names none.
+    The journal's first line identifies the map. Each other line names the rows of a tile, and is written
+    when the tile is on the disk. A torn line names no tile.
 
     Attributes:
         todo: rows of the tiles that are not done.
-        temperature: of the probabilities; None for a map of classes alone.
+        temperature: temperature of the probabilities; None for a map of classes only.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class MapDraft:
         digest: str,
         tile_rows: int,
     ) -> "MapDraft":
-        """Returns the draft in a folder: the one that is there if it has the same digest, else a new one."""
+        """Returns the draft in a folder; an existing one is kept if its digest is the same, else replaced."""
         dtype = "uint8" if max(bundle.facts.class_ids) < 2**8 else "uint16"
         layers = [Layer(folder.image, (*shape, 1), dtype, UNLABELLED, ("class",))]
         if temperature is not None:
@@ -87,7 +87,7 @@ class MapDraft:
         return cls(folder, bundle, layers, list_tiles(shape[0], tile_rows), temperature)
 
     def write(self, tile: range, logits: NDArray[np.float32], missing: NDArray[np.bool_]) -> None:
-        """Stores what the logits `(rows, cols, C)` of a tile say; it is done, and on the disk, afterwards."""
+        """Writes a tile from its logits `(rows, cols, C)`. It is on the disk afterwards."""
         values: list[NDArray[Any]] = [pick_classes(self._bundle, logits, missing)[..., None]]
         if self.temperature is not None:
             shares = to_probabilities(logits, temperature=self.temperature)
@@ -100,8 +100,8 @@ class MapDraft:
         self.todo.remove(tile)
 
     def finish(self, target: Target, *, title: str, engine: str) -> tuple[str, ...]:
-        """Writes what stands beside the layers; returns what could not be written, one sentence each."""
-        assert not self.todo, "a map is finished when all its tiles are"
+        """Writes the headers, GeoTIFFs, picture and facts; returns a sentence on each thing not written."""
+        assert not self.todo, "tiles are missing"
         georeference = target.image.raster.georeference
         facts = self._bundle.facts
         classes = Classes(self._bundle.class_names, facts.palette)
@@ -111,11 +111,13 @@ class MapDraft:
                 write_geotiff(layer, layer.path.with_suffix(".tif"), georeference, classes=about)
         notes: tuple[str, ...] = ()
         if georeference is None or georeference.transform is None:
-            notes += (f"{target.image.raster.path.name} has no place on the ground, and so the map has none",)
+            notes += (f"{target.image.raster.path.name} has no georeference, so the map has none",)
         elif not is_north_up(georeference):
-            notes += ("the scene is rotated, which an ENVI header cannot say; its place is in the GeoTIFF",)
+            notes += (
+                "the scene is rotated, which an ENVI header cannot express; the GeoTIFF is georeferenced",
+            )
         if not has_rasterio():
-            notes += ("no GeoTIFF is written without rasterio; pip install 'hsi-se[geo]'",)
+            notes += ("no GeoTIFF was written because rasterio is missing; pip install 'hsi-se[geo]'",)
         counts = self._save_figure(title)
         about_map = {
             "scene": str(target.image.raster.path.resolve()),
@@ -134,7 +136,7 @@ class MapDraft:
         return notes
 
     def _save_figure(self, title: str) -> NDArray[np.int64]:
-        """Writes the picture; returns how many pixels each label has."""
+        """Writes the picture; returns the number of pixels of each label."""
         labels, facts = self._layers[0], self._bundle.facts
         counts = np.zeros(max(facts.class_ids) + 1, np.int64)
         step = math.ceil(max(labels.shape[:2]) / _LONGEST_FIGURE)

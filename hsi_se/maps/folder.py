@@ -1,4 +1,4 @@
-"""The folder of a map: the names of its files, the draft they are made in, and how they are published."""
+"""The folder of a map: the names of its files, the draft in which they are made, and their publication."""
 
 import json
 import os
@@ -13,11 +13,11 @@ from hsi_se.system.files import sync_folder
 from hsi_se.system.folder import Folder
 from hsi_se.system.locks import hold
 
-_PUBLISHED = "published "  # in a journal, before names
+_PUBLISHED = "published "  # in a journal, before the names of files
 
 
 class MapFolder(Folder):
-    """A folder with the map of a scene in every format that it could be written in."""
+    """A folder with the map of a scene, in every format that could be written."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
@@ -29,10 +29,10 @@ class MapFolder(Folder):
         self.figure = self.path / "map.png"
         self.probabilities = self.path / "probabilities.img"
         self.entropy = self.path / "entropy.img"
-        self.journal = self.path / "journal"  # of a draft alone
+        self.journal = self.path / "journal"  # only in a draft
 
     def refuse_other(self, scene: Path) -> None:
-        """Proves that no map of another scene's file would be replaced by one of `scene`.
+        """Proves that a map of `scene` would not replace the map of another file.
 
         Raises:
             RunError: it would.
@@ -42,10 +42,10 @@ class MapFolder(Folder):
         except (OSError, KeyError, TypeError, ValueError):
             return
         if mapped != scene.resolve():
-            raise RunError(f"{self}: holds the map of {mapped}; name another folder with --out DIR")
+            raise RunError(f"{self}: contains the map of {mapped}; choose another folder with --out DIR")
 
     def list_files(self) -> list[Path]:
-        """Every file that a map may have, in the order of their appearance: a header comes after its data."""
+        """Returns every file that a map may have, in the order of writing: a header comes after its data."""
         floats = [
             layer.with_suffix(ending)
             for layer in (self.probabilities, self.entropy)
@@ -55,7 +55,7 @@ class MapFolder(Folder):
         return [*floats, *labels, self.facts]
 
     def log(self, line: str) -> None:
-        """Adds a line to the journal; it is on the disk afterwards."""
+        """Appends a line to the journal and syncs it to the disk."""
         with self.journal.open("a", encoding="utf-8") as stream:
             stream.write(f"{line}\n")
             stream.flush()
@@ -63,11 +63,11 @@ class MapFolder(Folder):
 
     @contextmanager
     def open_draft(self) -> Iterator["MapFolder"]:
-        """Yields the hidden folder in which the map is made, so that a later start finds what is done.
+        """Yields the hidden folder in which the map is made; a later start finds what is done in it.
 
         Raises:
-            RunError: another process makes a map here, a file that no map wrote is in the way, or the disk
-                takes no more; what is done stays.
+            RunError: another process is making a map here, a file in the way is not of a map, or the disk
+                is full. What is done is kept.
         """
         with hold(self.path, "making a map"):
             draft = MapFolder(self.path / ".unfinished")
@@ -75,29 +75,30 @@ class MapFolder(Folder):
                 for path in self.list_files():
                     if path.exists():
                         raise RunError(
-                            f"{path}: exists and is of no finished map; name another folder with --out DIR"
+                            f"{path}: already exists but is not part of a finished map; choose another "
+                            "folder with --out DIR"
                         )
             draft.path.mkdir(exist_ok=True)
             try:
                 yield draft
             except OSError as error:
-                if error.errno is None:  # of a network, not of a file
+                if error.errno is None:  # of a network connection, not of a file
                     raise
                 raise RunError(
                     f"{error.filename or draft.path}: {error.strerror}; check its rights and the room on the "
-                    "disk, and the same command goes on with what is done"
+                    "disk, then rerun the same command to resume (finished work is kept)"
                 ) from None
 
     def publish(self, draft: "MapFolder") -> list[Path]:
-        """Moves the files of a finished draft here, in place of all of an earlier map; returns them.
+        """Moves the files of a finished draft here and returns them. All files of an earlier map are removed.
 
-        The draft's journal names them first, so that a later start can finish the moves.
+        The draft's journal names the files first, so that a later start can finish the moves.
         """
         made = draft.list_published()
         if not made:
             made = [path.name for path in draft.list_files() if path.exists()]
             for name in made:
-                with (draft.path / name).open("rb") as stream:
+                with (draft.path / name).open("rb+") as stream:
                     os.fsync(stream.fileno())
             draft.log(_PUBLISHED + json.dumps(made))
         self.facts.unlink(missing_ok=True)
@@ -112,7 +113,7 @@ class MapFolder(Folder):
         return [self.path / name for name in made]
 
     def read_journal(self) -> tuple[dict[str, Any], list[str]]:
-        """Returns what a draft says that it is of, and its other lines; nothing of what is no journal."""
+        """Returns the journal's header and its other lines; empty if there is no valid journal."""
         try:
             head, *lines = self.journal.read_text(encoding="utf-8").splitlines()
             return dict(json.loads(head)), lines
@@ -120,7 +121,7 @@ class MapFolder(Folder):
             return {}, []
 
     def list_published(self) -> list[str]:
-        """Returns the names of the files that a draft was about to give away; none before it is complete."""
+        """Returns the names of the files that a complete draft was about to move; empty before that."""
         _, lines = self.read_journal()
         with suppress(ValueError):
             if lines and lines[-1].startswith(_PUBLISHED):

@@ -1,6 +1,6 @@
-"""Map layers on disk: raw rows while a map is made, then ENVI headers and GeoTIFF copies beside them.
+"""Map layers on disk: raw rows while a map is made, then ENVI headers and GeoTIFF copies.
 
-A layer is stored band-interleaved by line, little-endian, so that a tile of rows is one stretch of the file.
+A layer is band-interleaved by line and little-endian, so that the rows of a tile are contiguous in the file.
 """
 
 import errno
@@ -36,14 +36,14 @@ _RAT_COLUMNS = (
 
 @dataclass(frozen=True)
 class Layer:
-    """A raster `(rows, cols, bands)` that is written by rows.
+    """A raster `(rows, cols, bands)` that is written in blocks of rows.
 
     Attributes:
-        path: the raw data.
+        path: file with the raw data.
         shape: `(rows, cols, bands)`.
         dtype: `uint8`, `uint16` or `float32`.
-        nodata: what is stored where there is no data.
-        band_names: one each.
+        nodata: value stored where there is no data.
+        band_names: one name per band.
     """
 
     path: Path
@@ -57,16 +57,16 @@ class Layer:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def create(self) -> None:
-        """Makes a file of full length; one that is there is replaced."""
+        """Creates the file at its full length; an existing one is replaced."""
         with self.path.open("wb") as stream:
             stream.truncate(self.num_bytes)
 
     def is_there(self) -> bool:
-        """Whether there is a file of full length."""
+        """Whether the file exists at its full length."""
         return self.path.is_file() and self.path.stat().st_size == self.num_bytes
 
     def write(self, first: int, values: NDArray[Any]) -> None:
-        """Writes `(some rows, cols, bands)` from row `first` on; they are on the disk afterwards."""
+        """Writes `(some rows, cols, bands)` from row `first` on, and syncs them to the disk."""
         stored = np.ascontiguousarray(values.transpose(0, 2, 1), dtype=np.dtype(self.dtype).newbyteorder("<"))
         with self.path.open("r+b") as stream:
             stream.seek(first * stored[0].nbytes)
@@ -75,7 +75,7 @@ class Layer:
             os.fsync(stream.fileno())
 
     def blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
-        """The first row of each block of rows, and the block `(some rows, cols, bands)`."""
+        """Yields the first row of each block of rows, and the block `(some rows, cols, bands)`."""
         rows, cols, bands = self.shape
         dtype = np.dtype(self.dtype).newbyteorder("<")
         for first in range(0, rows, _ROWS_PER_BLOCK):
@@ -87,7 +87,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Classes:
-    """What the values of a classification mean, 0 being no data.
+    """The classes of a classification map; 0 means no data.
 
     Attributes:
         names: by id.
@@ -98,7 +98,7 @@ class Classes:
     palette: Mapping[int, Colour]
 
     def list_all(self) -> list[tuple[str, Colour]]:
-        """A name and a colour for every id from 0 to the last; those between that no class has are unused."""
+        """Returns a name and a colour for each id from 0 to the highest; ids without a class are `unused`."""
         names = {UNLABELLED: NODATA_NAME, **self.names}
         return [
             (names.get(label, f"unused {label}"), self.palette.get(label, (0, 0, 0)))
@@ -111,7 +111,7 @@ def write_envi_header(
 ) -> Path:
     """Writes the `.hdr` beside a layer's raw data and returns it.
 
-    The place is written where map info can say it: north up, with square corners.
+    The georeference is written if ENVI's map info can express it: north up, without shear.
     """
     import spectral.io.envi
 
@@ -141,7 +141,7 @@ def write_envi_header(
 
 
 def is_north_up(georeference: Georeference) -> bool:
-    """Whether rows run east and columns south, which is all that ENVI's map info is used for here."""
+    """Whether columns run east and rows run south, as ENVI's map info requires here."""
     if georeference.transform is None:
         return False
     a, b, _, d, e, _ = georeference.transform
@@ -155,13 +155,13 @@ def has_rasterio() -> bool:
 def write_geotiff(
     layer: Layer, path: Path, georeference: Georeference | None, *, classes: Classes | None = None
 ) -> None:
-    """Writes a layer as GeoTIFF, block by block; without a place it is a plain TIFF.
+    """Writes a layer as GeoTIFF, block by block; without a georeference it is a plain TIFF.
 
-    A classification gets a colour table, and beside it `.aux.xml` with the names, which the format itself
-    has no room for.
+    A classification gets a colour table, and a file `.aux.xml` with the class names, which the format
+    itself cannot store.
 
     Raises:
-        OSError: the file does not read back as it should.
+        OSError: the file does not read back as written.
     """
     import rasterio
     from affine import Affine
@@ -178,13 +178,13 @@ def write_geotiff(
         "compress": "deflate",
         "interleave": "band",
         "bigtiff": "if_safer",
-        "blockysize": _ROWS_PER_BLOCK,  # so that each strip is written once, whole
+        "blockysize": _ROWS_PER_BLOCK,  # so that each strip is written once
     }
     if georeference is not None and georeference.transform is not None:
         profile["transform"] = Affine(*georeference.transform)
     if georeference is not None and georeference.crs is not None:
         profile["crs"] = georeference.crs
-    path.unlink(missing_ok=True)  # GDAL would look into what a killed process has left
+    path.unlink(missing_ok=True)  # GDAL would read what a killed process has left
     with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=8, GDAL_PAM_ENABLED=False):
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         try:
@@ -195,7 +195,7 @@ def write_geotiff(
                     image.write_colormap(1, dict(enumerate(colour for _, colour in classes.list_all())))
                 for first, block in layer.blocks():
                     image.write(np.moveaxis(block, 2, 0), window=Window(0, first, cols, len(block)))
-            with rasterio.open(path) as image:  # since what fails when a file is closed is not told
+            with rasterio.open(path) as image:  # GDAL does not report what fails on closing a file
                 is_whole = all(
                     np.array_equal(
                         image.read(window=Window(0, first, cols, len(block))), np.moveaxis(block, 2, 0)
@@ -211,7 +211,7 @@ def write_geotiff(
 
 
 def _write_names(classes: Classes, path: Path) -> None:
-    """GDAL's sidecar: category names by value, and an attribute table from which QGIS draws its legend."""
+    """Writes GDAL's sidecar file: category names, and an attribute table for the legend in QGIS."""
     root = ET.Element("PAMDataset")
     band = ET.SubElement(root, "PAMRasterBand", band="1")
     entries = classes.list_all()
@@ -229,11 +229,13 @@ def _write_names(classes: Classes, path: Path) -> None:
         for value in (label, name, *colour):
             ET.SubElement(row, "F").text = str(value)
     ET.indent(root)
-    path.write_bytes(ET.tostring(root, encoding="utf-8"))  # GDAL reads nothing behind an XML declaration
+    path.write_bytes(
+        ET.tostring(root, encoding="utf-8")
+    )  # GDAL ignores a file that begins with an XML declaration
 
 
 def _to_envi(name: str) -> str:
-    """An ENVI list ends at a brace and is divided at commas."""
+    """Returns a name without braces and commas, which delimit an ENVI list."""
     return re.sub(r"\s+", " ", name.translate(str.maketrans("{},", "();"))).strip()
 
 
@@ -258,7 +260,7 @@ def _describe_place(georeference: Georeference | None) -> dict[str, str]:
 
 
 def _identify(crs: str) -> tuple[int | None, str]:
-    """The EPSG code of a coordinate system where it has one, and its WKT in the dialect that ENVI reads."""
+    """Returns the EPSG code of a coordinate system, if any, and its WKT in the dialect that ENVI reads."""
     known = parse_crs(crs) if has_rasterio() else None
     if known is not None:
         return known.to_epsg(), known.to_wkt(version="WKT1_ESRI")

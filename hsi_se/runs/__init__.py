@@ -1,1 +1,1 @@
-"""Runs: what a training leaves on disk, and how it is read back."""
+"""Run folders: the files that training writes, and how they are read back."""

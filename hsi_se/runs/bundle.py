@@ -1,4 +1,4 @@
-"""The bundle: everything that is needed to map a scene nobody has seen."""
+"""The bundle: a trained model with everything needed to map another scene."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,7 +17,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class BundleFacts(BaseModel):
-    """The part of a `ModelBundle` that is no array."""
+    """The part of a `ModelBundle` that is not an array."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,21 +28,23 @@ class BundleFacts(BaseModel):
     class_names: tuple[str, ...]
     palette: dict[int, tuple[int, int, int]]
     wavelengths_nm: tuple[float, ...] | None
-    dropped_bands: dict[int, str] = {}  # counted from 1, with the reason
+    dropped_bands: dict[int, str] = {}  # number from 1, and the reason
     value_range: tuple[float, float] | None = None  # of the training pixels, before the reduction
     prediction: PredictionSettings = PredictionSettings()
-    guide_scale: tuple[float, ...] = ()  # of each component over the training's scene, for smoothing
+    guide_scale: tuple[
+        float, ...
+    ] = ()  # standard deviation of each component over the training scene, for smoothing
     split_digest: str
     versions: Versions
 
 
 @dataclass(frozen=True, eq=False)
 class ModelBundle:
-    """All that is needed to map a scene nobody has seen.
+    """A trained model with everything needed to map another scene.
 
     Attributes:
-        facts: architecture, patch, classes with their colours, and where the weights come from.
-        weights: the network's state, by name.
+        facts: architecture, patch, classes with their colours, and the origin of the weights.
+        weights: the network's state by name.
         reduction: fitted on the training scene.
     """
 

@@ -1,4 +1,4 @@
-"""What the gates of a trained network do, as `explain.json` has it."""
+"""Statistics of the gates of a trained network: the contents of `explain.json`."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -8,7 +8,7 @@ class _Record(BaseModel):
 
 
 class ClassPixels(_Record):
-    """A class, and how many of the pixels are of it."""
+    """A class and its number of pixels."""
 
     label: int
     name: str
@@ -18,27 +18,29 @@ class ClassPixels(_Record):
 class Spectrum(_Record):
     """A gate's excitation at each band of the scene; see `explain.to_bands`."""
 
-    unit: str  # nm, or band: their numbers in the reduced scene, from 1
+    unit: str  # nm, or band: the number of the band in the reduced scene, from 1
     positions: tuple[float, ...]
-    mean_excitation: tuple[tuple[float | None, ...], ...]  # a row a class; None where no component is
+    mean_excitation: tuple[
+        tuple[float | None, ...], ...
+    ]  # one row per class; None where there is no component
 
 
 class GateExplanation(_Record):
-    """One gate: what it multiplies its channels by, a number in (0, 1) for each.
+    """One gate, which multiplies each channel by an excitation in (0, 1).
 
-    `between_class_std` is the standard deviation over the classes of a channel's mean excitation, as root
-    mean square over the channels: 0 if the gate treats all classes alike. `between_class_share` is the
-    part of the excitations' variance over the pixels that the class explains (η²).
+    `between_class_std` is the standard deviation of a channel's mean excitation over the classes, as root
+    mean square over the channels. It is 0 if the gate treats all classes alike. `between_class_share` is
+    the fraction of the excitations' variance over the pixels that the class explains (η²).
     """
 
     point: str
     block: str
     axis: str  # feature or band
     between_class_std: float
-    between_class_share: float | None  # None of a gate that never changes
-    mean_excitation: tuple[tuple[float, ...], ...]  # a row a class, a column a channel
+    between_class_share: float | None  # None if the gate never changes
+    mean_excitation: tuple[tuple[float, ...], ...]  # one row per class, one column per channel
     spectrum: Spectrum | None
-    no_spectrum: str  # the reason, where there is none
+    no_spectrum: str  # the reason, if there is none
 
 
 class Explanation(_Record):
@@ -47,7 +49,7 @@ class Explanation(_Record):
     name: str
     scene: str
     pixels: str
-    classes: tuple[ClassPixels, ...]  # those that have pixels
+    classes: tuple[ClassPixels, ...]  # those with pixels
     palette: tuple[tuple[int, int, int], ...]
     gates: tuple[GateExplanation, ...]
-    skipped: tuple[str, ...]  # blocks that gate no whole channels
+    skipped: tuple[str, ...]  # blocks that do not gate channels

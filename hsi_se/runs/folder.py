@@ -1,7 +1,7 @@
 """The folder of a run.
 
-This is the only module that knows the names of the files in `runs/`. Weights and arrays are
-safetensors, everything else is JSON or YAML; nothing that is read back can run code.
+Only this module knows the names of the files in `runs/`. Weights and arrays are safetensors, everything
+else is JSON or YAML. Nothing that is read back can run code.
 """
 
 import os
@@ -32,28 +32,28 @@ if TYPE_CHECKING:  # loads scikit-learn, which a training does not need
     from hsi_se.runs.report import RunReport
 
 _SIDES = ("train", "val", "test", "buffer")
-# Where runs lie in a folder of seeds or of a gap, in one of an ablation, and in one over scenes.
+# Where runs are in the folder of a gap, of an ablation, and of an ablation over scenes.
 _LEVELS_OF_RUNS = ("*", "runs/*/*", "runs/*/*/*")
-# What commands write into a run folder besides the files that it has names for.
+# What commands write to a run folder in addition to the files named in `RunFolder`.
 _ALSO_WRITTEN = re.compile(
     r"checkpoints/[^/]+\.safetensors"
     r"|figures/(map|truth|map_labelled|split|confusion|reliability|rejection|training|gates)\.(pdf|svg|png)"
     r"|map(-[^/]*)?/((map|probabilities|entropy)\.[^/]+|\.unfinished/[^/]+)"
     r"|model\.(onnx|pt2)"
-    r"|(.*/)?\.(lock|[^/]+\.draft|[^/]+\.\d+(\.\w+)?)"  # of a process that was killed
+    r"|(.*/)?\.(lock|[^/]+\.draft|[^/]+\.\d+(\.\w+)?)"  # left by a killed process
 )
 _TRAIN_AGAIN = "train again"
 
 
 class RunFolder(Folder):
-    """A folder in `runs/` and the names of the files in it; `record.json` comes last, of a finished run."""
+    """A run folder and the names of its files. `record.json` is written last: its run is finished."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
         self.config = self.path / "config.yaml"
         self.record = self.path / "record.json"
         self.progress = self.path / "progress.jsonl"
-        self.checkpoints = self.path / "checkpoints"  # a folder, while the run is not finished
+        self.checkpoints = self.path / "checkpoints"  # a folder, until the run is finished
         self.split = self.path / "split.safetensors"
         self.bundle_facts = self.path / "bundle.json"
         self.bundle_arrays = self.path / "bundle.safetensors"
@@ -73,7 +73,7 @@ class RunFolder(Folder):
         """Returns the folder of a finished run.
 
         Raises:
-            RunError: there is no such folder, or it holds no run, or one that is not finished.
+            RunError: there is no such folder, it contains no run, or the run is not finished.
         """
         run = cls(path)
         if run.is_unfinished:
@@ -83,19 +83,19 @@ class RunFolder(Folder):
         return run
 
     def describe_lack(self, missing: Path) -> str:
-        """Why this is no run though one was named, and what to name instead."""
+        """Returns why this is not a run folder, and what to name instead."""
         if self.path.is_file():
-            return f"{self}: is a file; name a run folder, as `hsi-se train` prints it"
+            return f"{self}: is a file; name a run folder (`hsi-se train` prints its path)"
         if not self.path.is_dir():
             return f"{self}: no such run folder; `hsi-se train` prints the path it writes"
         files = (file for level in _LEVELS_OF_RUNS for file in self.path.glob(f"{level}/{missing.name}"))
         runs = sorted(file.parent for file in files if not file.parent.name.startswith("."))
         if runs:
-            return f"{self}: holds runs and is none itself; name one of them, such as {runs[0]}"
-        return f"{self}: no run in here ({missing.name} is missing); name a folder that train wrote"
+            return f"{self}: contains runs but is not a run itself; name one of them, such as {runs[0]}"
+        return f"{self}: not a run folder ({missing.name} is missing); name one that train wrote"
 
     def find_foreign(self) -> Path | None:
-        """A file in the folder that no command writes there, if there is one."""
+        """Returns a file in the folder that no command writes there, if there is one."""
         own = {path.name for path in vars(self).values()}
         for path in sorted(self.path.rglob("*")):
             name = path.relative_to(self.path).as_posix()
@@ -122,7 +122,7 @@ class RunFolder(Folder):
         return read_record(RunRecord, self.record, remedy=_TRAIN_AGAIN)
 
     def read_progress(self) -> tuple[RunStart, tuple[EpochRecord, ...]]:
-        """Returns how the run began and its epochs so far; a line that is half written is left out."""
+        """Returns how the run began and its epochs so far. A half-written line is ignored."""
         try:
             head, *lines = self.progress.read_bytes().split(b"\n")[:-1] or [b""]
         except FileNotFoundError:
@@ -151,7 +151,7 @@ class RunFolder(Folder):
         return read_record(BundleFacts, self.bundle_facts, remedy=_TRAIN_AGAIN)
 
     def write_start(self, start: RunStart, *, config: Config, split: Split) -> None:
-        """Writes what the run is of, and the head line of its progress."""
+        """Writes the config, the split and the first line of the progress."""
         write_durably(self.config, dump_config(config).encode())
         sides = {side: getattr(split, side) for side in _SIDES}
         labels = {} if split.labels is None else {"labels": split.labels}
@@ -159,18 +159,18 @@ class RunFolder(Folder):
         write_durably(self.progress, start.model_dump_json().encode() + b"\n")
 
     def rewind(self, history: Sequence[EpochRecord]) -> None:
-        """Takes back the epochs that the progress has beyond these."""
+        """Removes the epochs after `history` from the progress."""
         head, _, _ = self.progress.read_bytes().partition(b"\n")
         lines = [head, *(record.model_dump_json().encode() for record in history)]
         write_durably(self.progress, b"".join(line + b"\n" for line in lines))
 
     def log(self, record: EpochRecord) -> None:
-        """Adds an epoch to the progress."""
+        """Appends an epoch to the progress."""
         with self.progress.open("a", encoding="utf-8") as stream:
             stream.write(record.model_dump_json() + "\n")
 
     def write_result(self, record: RunRecord, *, bundle: ModelBundle) -> None:
-        """Writes what was learned, and last the record: from then on the run is finished."""
+        """Writes the trained model and then the record, with which the run is finished."""
         arrays = {f"model.{name}": array for name, array in bundle.weights.items()}
         arrays |= {
             "reduction.mean": bundle.reduction.mean,
@@ -223,13 +223,13 @@ class RunFolder(Folder):
     def write_predictions(
         self, truth: NDArray[np.int32], predicted: NDArray[np.int32], *, cost: MappingCost
     ) -> None:
-        """Keeps the labels `(n,)` of the test pixels, in the split's order, and what it cost to get them."""
+        """Writes true and predicted labels `(n,)` of the test pixels in the split's order, and the cost."""
         with replacing(self.predictions) as draft:
             _write_arrays(draft, {"truth": truth, "predicted": predicted})
         self.write(self.mapping_cost, cost)
 
     def read_correct(self) -> NDArray[np.bool_]:
-        """Which test pixels were called right, in the order of the split."""
+        """Returns which test pixels were classified correctly, in the order of the split."""
         arrays = _read_arrays(self.predictions, needed=("truth", "predicted"))
         return np.asarray(arrays["truth"] == arrays["predicted"])
 
@@ -245,7 +245,7 @@ class RunFolder(Folder):
 
 
 def _write_arrays(path: Path, arrays: Arrays) -> None:
-    """safetensors takes an array's bytes as they lie in memory, so they must lie in C order."""
+    """Writes arrays in C order: safetensors stores the bytes of an array as they are in memory."""
     write_durably(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
 

@@ -1,4 +1,4 @@
-"""The life of a run folder: begun before the first step, resumed after an end, finished by its record."""
+"""The life of a run folder: it is begun before the first step, may be resumed, and ends with its record."""
 
 import errno
 import os
@@ -22,41 +22,43 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     """Proves that a run may be written at `path`.
 
     Raises:
-        RunError: something is there already, and it is no run, or `overwrite` is not set; or no
-            folder can be made there.
+        RunError: `path` exists and is not a run, or is one and `overwrite` is not set; or no folder can
+            be made there.
     """
     if not path.exists():
         parent = next(parent for parent in path.absolute().parents if parent.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise RunError(f"{path}: no folder can be made in {parent}; name another with --out DIR")
+            raise RunError(f"{path}: cannot create a folder in {parent}; choose another with --out DIR")
         return
     folder = RunFolder(path)
     if not folder.record.is_file() and not folder.is_unfinished:
-        raise RunError(f"{path}: exists and is no run folder; name another with --out DIR")
+        raise RunError(f"{path}: already exists but is not a run folder; choose another with --out DIR")
     if folder.is_unfinished:
-        with hold(path, "training"):  # if another process is, that is what to say
+        with hold(path, "training"):  # says so if another process is training here
             pass
     if overwrite:
         foreign = folder.find_foreign()
         if foreign is not None:
-            raise RunError(f"--overwrite: {foreign} is of no run and would be lost; move it elsewhere first")
+            raise RunError(f"--overwrite would delete {foreign}, which hsi-se did not write; move it first")
         return
     if folder.is_unfinished:
         raise RunError(
-            f"{path}: holds an unfinished run; {folder.how_to_resume}, "
-            "name another with --out DIR, or add --overwrite"
+            f"{path}: contains an unfinished run; {folder.how_to_resume}, "
+            "choose another with --out DIR, or add --overwrite"
         )
-    raise RunError(f"{path}: this run folder exists; name another with --out DIR, or add --overwrite")
+    raise RunError(
+        f"{path}: this run folder already exists; choose another with --out DIR, or add --overwrite"
+    )
 
 
 @contextmanager
 def begin_run(
     path: Path, *, overwrite: bool, start: RunStart, config: Config, split: Split
 ) -> Iterator[RunFolder]:
-    """Yields the folder of a run that is to be trained inside the block, as `until_finished` has it.
+    """Yields the folder of a run that is trained inside the block, under the rules of `until_finished`.
 
-    It appears with its config, its split and the head of its progress, all at once, and belongs to this
-    process until the block ends. A finished run that was there waits in a hidden folder.
+    The folder appears at once with its config, its split and the first line of its progress, and this
+    process holds it until the block ends. A finished run that it replaces waits in a hidden folder.
     """
     check_free(path, overwrite=overwrite)
     new_parents = [parent for parent in path.absolute().parents if not parent.exists()]
@@ -70,7 +72,9 @@ def begin_run(
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            raise RunError(f"{path}: another process has just begun a run there; name another") from None
+            raise RunError(
+                f"{path}: another process has just begun a run there; choose another with --out DIR"
+            ) from None
         finally:
             shutil.rmtree(draft.path, ignore_errors=True)
         with until_finished(RunFolder(path), new_parents=new_parents):
@@ -78,7 +82,7 @@ def begin_run(
 
 
 def _replaced(path: Path) -> Path:
-    """Where a finished run waits while another is trained in its place."""
+    """Returns where a finished run waits while another is trained in its place."""
     return path.with_name(f".{path.name}.replaced")
 
 
@@ -95,7 +99,7 @@ def open_unfinished(path: str | Path | RunFolder) -> RunFolder:
     """Returns the folder of a run that can be resumed.
 
     Raises:
-        RunError: there is no such folder, it holds no run, or a finished one.
+        RunError: there is no such folder, it contains no run, or the run is finished.
     """
     folder = RunFolder(path)
     if folder.record.is_file():
@@ -107,11 +111,11 @@ def open_unfinished(path: str | Path | RunFolder) -> RunFolder:
 
 @contextmanager
 def until_finished(folder: RunFolder, *, new_parents: Sequence[Path] = ()) -> Iterator[None]:
-    """Lets a run be trained in the block; what is left of one that fails can be resumed, or is nothing.
+    """Trains a run inside the block. A run that fails can be resumed, or is removed.
 
-    It is nothing where the training is to blame: it diverges, or fails by itself before anything is saved.
-    What is saved stays whatever else goes wrong, a mistake in resuming it among that.
-    A finished run that it was to replace is back then.
+    It is removed if the training itself is to blame: it diverges, or fails before the first checkpoint.
+    A finished run that it was to replace is then put back. In all other cases, such as an interruption, a
+    full disk or a mistake in resuming, everything that was saved stays.
     """
     path = folder.path
     from_outside = (ClusterError, OSError, KeyboardInterrupt, Interrupted)
@@ -123,7 +127,7 @@ def until_finished(folder: RunFolder, *, new_parents: Sequence[Path] = ()) -> It
             shutil.rmtree(path, ignore_errors=True)
             if _replaced(path).exists():
                 _replaced(path).rename(path)
-            with suppress(OSError):  # by now another run may be in there
+            with suppress(OSError):  # another run may be in there by now
                 for parent in new_parents:
                     parent.rmdir()
             raise
@@ -143,7 +147,7 @@ def until_finished(folder: RunFolder, *, new_parents: Sequence[Path] = ()) -> It
 
 
 class Logged:
-    """An observer that writes each epoch into the run folder before it tells another."""
+    """An observer that writes each epoch to the run folder before it passes it on."""
 
     def __init__(self, observer: Observer, folder: RunFolder) -> None:
         self._observer, self._folder = observer, folder

@@ -1,4 +1,4 @@
-"""A run that is there already, together with the scene it was trained on."""
+"""A finished run together with the scene it was trained on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from hsi_se.scene.scene import Scene
 
 @dataclass(frozen=True, eq=False)
 class OpenedRun:
-    """A run and the scene it was trained on: labels as the split has them, and what the network saw."""
+    """A run and its scene, with the labels of its split and the components that the network received."""
 
     folder: RunFolder
     record: RunRecord
@@ -30,10 +30,10 @@ class OpenedRun:
 
 
 def open_run(run: str | Path | RunFolder, *, data: str | Path | None = None) -> OpenedRun:
-    """Returns a run with its scene; `data` is where to look for it, by default where training found it.
+    """Returns a run with its scene, which is searched for in `data` or where training found it.
 
     Raises:
-        HsiError: the folder holds no run, or the scene is not the one it was trained on.
+        HsiError: the folder contains no run, or the scene is not the one it was trained on.
     """
     folder = RunFolder.open(run)
     record, config, split = folder.read_record(), folder.read_config(), folder.read_split()
@@ -46,7 +46,7 @@ def open_run(run: str | Path | RunFolder, *, data: str | Path | None = None) -> 
 
 
 def find_data(facts: RunFacts, data: str | Path | None) -> str | Path | None:
-    """The folder with the scene: the one given, or where training found it if that is still there."""
+    """Returns `data`, or without it the folder where training found the scene if that still exists."""
     if data is None and facts.data is not None and Path(facts.data).is_dir():
         return facts.data
     return data
@@ -57,5 +57,5 @@ def check_edition(folder: RunFolder, facts: RunFacts, *, found: str) -> None:
     if found != facts.scene_digest:
         raise RunError(
             f"{folder}: was trained on another edition of {facts.scene} (digest {facts.scene_digest[:8]}, "
-            f"found {found[:8]}); name the folder of the first with --data"
+            f"found {found[:8]}); name the folder of the right one with --data"
         )

@@ -1,4 +1,4 @@
-"""What is known of a run: before its first step, and once it is finished."""
+"""The facts of a run: those known before its first step, and those of a finished run."""
 
 from datetime import datetime
 from typing import Literal
@@ -9,7 +9,7 @@ from hsi_se.progress import EpochRecord
 
 
 class Versions(BaseModel):
-    """The software that made a run."""
+    """Versions of the software that trained a run."""
 
     hsi_se: str
     torch: str
@@ -19,7 +19,7 @@ class Versions(BaseModel):
 
 
 class RunFacts(BaseModel):
-    """What is known of a run before its first step."""
+    """Facts known before the first step."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,7 +44,7 @@ class RunStart(RunFacts):
     Attributes:
         started: in UTC.
         device_kind: `cpu` or `cuda`.
-        epochs: as many lines follow; 0 for a classifier that is fitted at once.
+        epochs: number of epoch lines that follow; 0 for a classifier that is fitted in one go.
         class_ids, class_names: in the order of `EpochRecord.validation_per_class`.
     """
 
@@ -56,18 +56,18 @@ class RunStart(RunFacts):
 
 
 class RunRecord(RunFacts):
-    """Everything a report needs to know about one training, besides its evaluation."""
+    """Everything a report needs to know about a training, except its evaluation."""
 
     num_parameters: int
     macs_per_patch: int
     best_epoch: int
     history: tuple[EpochRecord, ...]
     training_s: float
-    peak_memory_bytes: int | None = None  # while training, of the GPU's allocator or the whole process
+    peak_memory_bytes: int | None = None  # during training, of the GPU's allocator or of the whole process
 
 
 class MappingCost(BaseModel):
-    """What it cost to map a run's own scene; `peak_bytes` as in `measure.Cost`."""
+    """Cost of mapping a run's own scene; `peak_bytes` as in `memory.Cost`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,1 +1,1 @@
-"""Files, locks, processes, memory and clusters: what the operating system is asked for."""
+"""Files, folders, locks, processes, memory and clusters: everything that concerns the operating system."""

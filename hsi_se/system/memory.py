@@ -1,4 +1,4 @@
-"""What a piece of work costs in time and memory, and the threads and the allocator it works with."""
+"""Measures time and peak memory, and sets the number of threads and the memory allocator."""
 
 import ctypes
 import gc
@@ -12,18 +12,18 @@ from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits
 
-_RESET = Path("/proc/self/clear_refs")  # Linux alone: "5" lowers the process's peak to what it holds now
+_RESET = Path("/proc/self/clear_refs")  # Linux only: writing "5" resets the peak to the current use
 _STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a piece of work has cost.
+    """The time and memory that a piece of work took.
 
     Attributes:
-        seconds: of the wall clock.
-        peak_bytes: of the GPU's allocator, or of the whole process, interpreter and libraries included;
-            None where the system cannot tell what was held since the start.
+        seconds: wall time.
+        peak_bytes: peak of the GPU's allocator, or of the whole process including interpreter and
+            libraries; None where the system cannot measure the peak since a given moment.
     """
 
     seconds: float
@@ -31,10 +31,10 @@ class Cost:
 
 
 class Meter:
-    """Measures from its making to `stop`; earlier work of the process does not count.
+    """Measures from its creation to `stop`; earlier work of the process does not count.
 
     Args:
-        device: where the work is done.
+        device: the device that does the work.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -57,7 +57,7 @@ class Meter:
 def _reset_peak() -> bool:
     try:
         gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # what earlier work has freed goes back to the system
+        ctypes.CDLL(None).malloc_trim(0)  # returns memory that earlier work freed to the system
         _RESET.write_text("5")
     except (OSError, AttributeError, TypeError):  # Windows names no library of the process itself
         return False
@@ -74,23 +74,23 @@ _NEVER, _HALF_ARENA = 2**31 - 1, 2**25  # bytes
 
 
 def keep_freed_memory() -> bool:
-    """Stops glibc from returning large blocks to the kernel, and returns whether it has.
+    """Stops glibc from returning large blocks to the kernel. Returns whether this worked.
 
-    It returns each activation of a step as soon as it is freed, and the kernel clears every page of the
-    next one: a third of a step on the CPU. Other C libraries are left alone.
+    By default, glibc returns each activation of a training step when it is freed, and the kernel clears
+    every page of the next one. This takes a third of a step on the CPU. Other C libraries are left alone.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
     malloc = ctypes.CDLL(None)
     keeps = [malloc.mallopt(_M_TRIM_THRESHOLD, _NEVER)]
-    # Older ones take no larger threshold than half of an arena.
+    # Older versions accept at most half an arena as threshold.
     keeps += [malloc.mallopt(_M_MMAP_THRESHOLD, _NEVER) or malloc.mallopt(_M_MMAP_THRESHOLD, _HALF_ARENA)]
     return all(keeps)
 
 
 @contextmanager
 def fixed_threads(num: int) -> Iterator[None]:
-    """Inside, torch, BLAS and OpenMP compute with so many threads, which decides how sums are rounded."""
+    """Inside, torch, BLAS and OpenMP use `num` threads. The number affects the rounding of sums."""
     before = torch.get_num_threads()
     torch.set_num_threads(num)
     try:

@@ -1,4 +1,4 @@
-"""What a piece of work is done with: the folder of scenes, the device and the observer."""
+"""The folder of scenes, the device and the observer, in one value."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -505,7 +505,9 @@ def test_run_folder_that_exists_is_not_touched_without_overwrite(
 ) -> None:
     shutil.copytree(trained / "run", here / "mine")
     message = refuse(*_train(), "--out", "mine")
-    assert message == "mine: this run folder exists; name another with --out DIR, or add --overwrite"
+    assert (
+        message == "mine: this run folder already exists; choose another with --out DIR, or add --overwrite"
+    )
 
 
 def test_run_that_fails_leaves_the_one_it_would_have_replaced(
@@ -527,7 +529,7 @@ def test_overwriting_takes_no_file_with_it_that_no_command_wrote(
         foreign.parent.mkdir(exist_ok=True)
         foreign.write_text("years of work", encoding="utf-8")
         assert refuse(*_train(), "--out", "mine", "--overwrite") == (
-            f"--overwrite: mine/{name} is of no run and would be lost; move it elsewhere first"
+            f"--overwrite would delete mine/{name}, which hsi-se did not write; move it first"
         )
         foreign.unlink()
     assert run(*_train(), "--out", "mine", "--overwrite")[0] == 0
@@ -538,18 +540,19 @@ def test_folder_that_is_no_run_is_never_replaced(refuse: Refuse, here: Path, opt
     (here / "thesis").mkdir()
     (here / "thesis" / "chapter.tex").write_text("years of work", encoding="utf-8")
     message = refuse(*_train(), "--out", "thesis", *options)
-    assert message == "thesis: exists and is no run folder; name another with --out DIR"
+    assert message == "thesis: already exists but is not a run folder; choose another with --out DIR"
 
 
 def test_file_where_the_run_should_go_is_never_replaced(refuse: Refuse) -> None:
     message = refuse(*_train(), "--out", "cube.mat", "--overwrite")
-    assert message == "cube.mat: exists and is no run folder; name another with --out DIR"
+    assert message == "cube.mat: already exists but is not a run folder; choose another with --out DIR"
 
 
 def test_run_below_a_file_is_refused_before_training(refuse: Refuse, here: Path) -> None:
     message = refuse(*_train(), "--out", "cube.mat/run")
     assert (
-        message == f"cube.mat/run: no folder can be made in {here / 'cube.mat'}; name another with --out DIR"
+        message
+        == f"cube.mat/run: cannot create a folder in {here / 'cube.mat'}; choose another with --out DIR"
     )
 
 
@@ -568,14 +571,14 @@ def test_run_that_is_missing_is_named(refuse: Refuse) -> None:
 
 def test_file_is_no_run(refuse: Refuse) -> None:
     assert refuse("eval", "cube.mat") == (
-        "cube.mat: is a file; name a run folder, as `hsi-se train` prints it"
+        "cube.mat: is a file; name a run folder (`hsi-se train` prints its path)"
     )
 
 
 def test_folder_that_is_no_run_is_refused_by_eval(refuse: Refuse, here: Path) -> None:
     (here / "thesis").mkdir()
     message = refuse("eval", "thesis")
-    assert message == "thesis: no run in here (record.json is missing); name a folder that train wrote"
+    assert message == "thesis: not a run folder (record.json is missing); name one that train wrote"
 
 
 @pytest.mark.parametrize(
@@ -588,7 +591,7 @@ def test_folder_that_holds_runs_is_answered_with_one_of_them(
 ) -> None:
     for name in runs:
         shutil.copytree(trained / "run", here / "many" / name)
-    message = f"many: holds runs and is none itself; name one of them, such as many/{runs[0]}"
+    message = f"many: contains runs but is not a run itself; name one of them, such as many/{runs[0]}"
     commands = [
         ["map", "many"],
         ["explain", "many"],
@@ -687,7 +690,7 @@ def test_another_scene_than_the_one_trained_on_is_refused(refuse: Refuse, mine: 
     (mine / "config.yaml").write_text(config.replace("synthetic: 0", "synthetic: 1"), encoding="utf-8")
     message = refuse("eval", "mine")
     assert message.startswith("mine: was trained on another edition of ")
-    assert message.endswith("; name the folder of the first with --data")
+    assert message.endswith("; name the folder of the right one with --data")
 
 
 def test_missing_data_folder_is_named_by_eval(refuse: Refuse, mine: Path) -> None:
@@ -724,7 +727,8 @@ def trained_here(trained: Path, here: Path) -> str:
         (["--set", "scene.scal=1"], "--set scene.scal=1: "),
         (
             ["--out", "taken"],
-            "taken/map.png: exists and is of no finished map; name another folder with --out DIR",
+            "taken/map.png: already exists but is not part of a finished map; choose another folder with "
+            "--out DIR",
         ),
         (["--out", "cube.mat"], "cube.mat: File exists; check the path"),
     ],

@@ -48,9 +48,9 @@ from hsi_se.maps import cluster
 from hsi_se.maps import write as cartography
 from hsi_se.system.session import Session
 {GATE}
-predict = cluster._predict
+predict, gate = cluster._predict, Path(sys.argv[4])
 def gated(*arguments):
-    pass_gate(Path(sys.argv[4]), num_free=4)
+    pass_gate(gate, num_free=4)
     return predict(*arguments)
 cluster._predict = gated
 cpu = Session(device="cpu")

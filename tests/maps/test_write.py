@@ -322,7 +322,7 @@ def test_a_map_of_another_file_with_the_same_name_is_not_replaced(run, tmp_path,
     written = write_map(run, scene="east/flight.tif", session=CPU)
     assert {path.parent for path in written} == {run.path / "map-flight"}
     with pytest.raises(
-        RunError, match=r"map-flight: holds the map of .*east/flight.tif; name another folder"
+        RunError, match=r"map-flight: contains the map of .*east/flight.tif; choose another folder"
     ):
         write_map(run, scene="west/flight.tif", session=CPU)
     monkeypatch.chdir("east")
@@ -350,7 +350,7 @@ def test_a_scene_without_a_place_gives_a_plain_tiff_and_says_so(run, tmp_path):
     with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
         write_scene(tmp_path / "loose.tif", place={})
     result, notes = map_again(run, tmp_path / "out", scene=tmp_path / "loose.tif")
-    assert "loose.tif has no place on the ground, and so the map has none" in notes.notes
+    assert "loose.tif has no georeference, so the map has none" in notes.notes
     assert "map info" not in result.header.read_text()
     with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
         file = rasterio.open(result.geotiff)
@@ -593,7 +593,8 @@ def test_a_full_disk_is_one_line_and_the_map_goes_on_later(run, result, tmp_path
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert str(caught.value).startswith(f"{out}/.unfinished")
     assert str(caught.value).endswith(
-        "; check its rights and the room on the disk, and the same command goes on with what is done"
+        "; check its rights and the room on the disk, then rerun the same command to resume "
+        "(finished work is kept)"
     )
     again, notes = map_again(run, out, probabilities=True)
     assert notes.total == (0 if max_bytes >= 2000 else SIZE[0] * SIZE[1])
@@ -694,6 +695,8 @@ def test_a_new_map_takes_the_place_of_an_earlier_one_and_of_nothing_else(run, tm
     assert not folder.entropy.exists(), "it would be taken for this map's"
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "map.tif").write_text("mine")
-    with pytest.raises(RunError, match=r"map.tif: exists and is of no finished map; name another folder"):
+    with pytest.raises(
+        RunError, match=r"map.tif: already exists but is not part of a finished map; choose another folder"
+    ):
         map_again(run, tmp_path / "mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["map.tif"]

@@ -180,7 +180,9 @@ def test_a_series_is_told_to_name_one_of_its_runs(run, call, tmp_path):
     (tmp_path / "seed-0").symlink_to(run.path)
     code, _, err = call("report", tmp_path)
     assert code == 2
-    assert err.endswith(f": holds runs and is none itself; name one of them, such as {tmp_path}/seed-0\n")
+    assert err.endswith(
+        f": contains runs but is not a run itself; name one of them, such as {tmp_path}/seed-0\n"
+    )
 
 
 def test_two_classes_have_a_page_too(tmp_path):

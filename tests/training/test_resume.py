@@ -721,8 +721,8 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(whole, call, tmp_path):
     for folder, message in (
         (whole, f"is finished; evaluate it with `hsi-se eval {whole}`"),
         (tmp_path / "nowhere", "no such run folder; `hsi-se train` prints the path it writes"),
-        (DEMO, "is a file; name a run folder, as `hsi-se train` prints it"),
-        (tmp_path / "empty", "no run in here (progress.jsonl is missing); name a folder that train wrote"),
+        (DEMO, "is a file; name a run folder (`hsi-se train` prints its path)"),
+        (tmp_path / "empty", "not a run folder (progress.jsonl is missing); name one that train wrote"),
     ):
         assert call("resume", folder) == (2, "", f"hsi-se: {folder}: {message}\n")
     assert call("resume") == (2, "", "hsi-se resume: missing argument 'RUN'; see `hsi-se resume --help`\n")
@@ -767,7 +767,7 @@ def test_without_a_checkpoint_a_run_begins_anew(unfinished, whole):
 def test_an_unfinished_run_is_replaced_only_when_asked(unfinished, whole, call):
     code, _, err = call("train", DEMO, *OPTIONS, "--out", unfinished)
     assert code == 2
-    assert err.startswith(f"hsi-se: {unfinished}: holds an unfinished run; resume with `hsi-se resume ")
+    assert err.startswith(f"hsi-se: {unfinished}: contains an unfinished run; resume with `hsi-se resume ")
     code, _, _ = call("train", DEMO, *OPTIONS, "--out", unfinished, "--overwrite")
     assert code == 0
     assert same_weights(unfinished, whole)

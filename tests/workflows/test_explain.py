@@ -177,7 +177,7 @@ def test_a_network_without_channel_gates_is_refused(call, tmp_path, attention, f
 def test_a_folder_without_a_run_is_refused(call, tmp_path):
     code, _, err = call("explain", tmp_path)
     assert code == 2
-    assert "no run in here" in err
+    assert "not a run folder" in err
 
 
 @pytest.mark.slow
