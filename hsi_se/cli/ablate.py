@@ -28,8 +28,6 @@ def ablate(
         typer.Option(
             "--workers",
             metavar="N",
-            min=1,
-            max=1024,
             help="Start a Dask cluster of N processes on this machine.",
         ),
     ] = None,

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from hsi_se.errors import ClusterError, ConfigError
 
 _CONNECT_S, _WORKERS_S = 15, 10
+_MOST_WORKERS = 1024  # so that a slip of the finger starts no more
 _LOST_S = 60.0  # without any worker
 _LOOK_S = 0.1  # between looks at what is done and at who is there
 _RERUN = "rerun the same command to resume (finished work is kept)"
@@ -128,8 +129,8 @@ def start_cluster(workers: int | None, scheduler: str | None) -> Iterator[Any]:
     """
     if workers is not None and scheduler is not None:
         raise ConfigError("--workers: has no effect beside --scheduler; leave one of them out")
-    if workers is not None and workers < 1:
-        raise ConfigError(f"--workers {workers}: write 1 or more")
+    if workers is not None and not 1 <= workers <= _MOST_WORKERS:
+        raise ConfigError(f"--workers {workers}: use 1 to {_MOST_WORKERS}")
     if scheduler is not None:
         with connect(scheduler) as client:
             yield client

@@ -119,7 +119,7 @@ def test_figures_are_written_on_request_and_then_linked(folder, call):
     assert sorted(links) == ["figures/cost.svg", "figures/pairs.svg", "figures/seeds.svg"]
     code, out, err = call("report", folder, "--figures", "gif")
     assert (code, out) == (2, "")
-    assert err == "hsi-se: --figures gif: choose from pdf, svg, png\n"
+    assert err == "hsi-se: --figures gif: choose from png, pdf, svg\n"
 
 
 def test_an_unfinished_ablation_is_one_line(tmp_path, call):
