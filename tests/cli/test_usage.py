@@ -215,11 +215,18 @@ def test_a_data_folder_that_is_none_is_refused_by_every_command(call, tmp_path, 
         assert call(*words, "--data", tmp_path / name) == (2, "", message)
 
 
-@pytest.mark.parametrize("workers", ["nan", "0", "-1", "1.5", "100000000"])
-def test_workers_that_cannot_be_started_are_refused(call, workers):
-    code, out, err = call("ablate", DEMO, "--workers", workers)
+@pytest.mark.parametrize(
+    ("workers", "message"),
+    [
+        *((wrong, "hsi-se ablate: invalid value for '--workers': should be ") for wrong in ("nan", "1.5")),
+        *((wrong, f"hsi-se: --workers {wrong}: use 1 to 1024") for wrong in ("0", "-1", "100000000")),
+    ],
+)
+def test_workers_that_cannot_be_started_are_refused(call, tmp_path, workers, message):
+    file = ROOT / "configs" / "ablations" / "placement.yaml"
+    code, out, err = call("ablate", file, "--out", tmp_path / "out", "--workers", workers)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert err.startswith("hsi-se ablate: invalid value for '--workers': should be ")
+    assert err.startswith(message)
 
 
 def test_a_config_and_an_ablation_are_told_apart(call):
