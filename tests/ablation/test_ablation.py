@@ -57,7 +57,7 @@ def test_the_report_is_of_the_runs_in_the_folder(finished):
     for variant in report.scenes[0].variants:
         for run in variant.runs:
             folder = finished.open_run(run.folder)
-            assert run.overall_accuracy == folder.read_report()["overall_accuracy"]
+            assert run.overall_accuracy == folder.read_report().overall_accuracy
             arrays = load_file(folder.predictions)
             correct[variant.name, run.seed] = arrays["truth"] == arrays["predicted"]
             assert correct[variant.name, run.seed].mean() == pytest.approx(run.overall_accuracy)
@@ -151,9 +151,9 @@ def test_a_dry_run_lists_every_variant_with_its_size_and_time_and_writes_nothing
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--workers", "0"], "--workers 0: write 1 or more"),
+        (["--workers", "0"], "'--workers': should be greater than or equal to 1"),
         (["--workers", "2", "--scheduler", "tcp://x:1"], "--workers: has no effect beside --scheduler"),
-        (["--device", "tpu"], "--device tpu: choose from auto, cpu, cuda"),
+        (["--device", "tpu"], "--device tpu: did you mean 'cpu'? choose from auto, cpu, cuda"),
         (["--set", "train.epochs=x"], "--set train.epochs=x: train.epochs = 'x'"),
         (["--set", "scene={cube: no.mat, labels: no.mat}"], "no.mat"),
     ],

@@ -8,7 +8,6 @@ from hsi_se.ablation.record import (
     AblationFolder,
     AblationReport,
     AblationRun,
-    Accuracies,
     Comparison,
     McNemarRecord,
     SceneReport,
@@ -17,6 +16,7 @@ from hsi_se.ablation.record import (
 )
 from hsi_se.ablation.summary import _summarize_all
 from hsi_se.evaluation.statistics import summarize
+from hsi_se.runs.report import Accuracies
 from tests.conftest import CHROMIUM
 
 BASE, GATED = (0.90, 0.92, 0.94), (0.95, 0.96, 0.97)
@@ -119,7 +119,7 @@ def test_figures_are_written_on_request_and_then_linked(folder, call):
     assert sorted(links) == ["figures/cost.svg", "figures/pairs.svg", "figures/seeds.svg"]
     code, out, err = call("report", folder, "--figures", "gif")
     assert (code, out) == (2, "")
-    assert err == "hsi-se: --figures gif: choose from pdf, svg, png\n"
+    assert err == "hsi-se: --figures gif: choose from png, pdf, svg\n"
 
 
 def test_an_unfinished_ablation_is_one_line(tmp_path, call):
