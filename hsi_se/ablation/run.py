@@ -226,8 +226,9 @@ def _work_on_cluster(
     todo: Sequence[PlannedRun], job: Job, client: Any, failed: list[FailedRun], watcher: Watcher
 ) -> None:
     """Works on as many runs at a time as there are workers; their folders come back and are written here."""
+    _fit_on_cluster(todo, job, client)
     with ExitStack() as all_claims:
-        calls = _claim_each(todo, job, client, all_claims, watcher)
+        calls = _claim_each(todo, job, all_claims, watcher)
         tasks = all_claims.enter_context(closing(run_tasks(client, calls, per_slot=1)))
         for (run, claims), files in tasks:
             with claims:
@@ -235,10 +236,9 @@ def _work_on_cluster(
 
 
 def _claim_each(
-    todo: Sequence[PlannedRun], job: Job, client: Any, all_claims: ExitStack, watcher: Watcher
+    todo: Sequence[PlannedRun], job: Job, all_claims: ExitStack, watcher: Watcher
 ) -> Iterator[Call[tuple[PlannedRun, ExitStack]] | None]:
     """Yields the runs that no other process works on; None while another works on all that are left."""
-    fits: dict[str, Any] = {}
     while todo:
         elsewhere = []
         for run in todo:
@@ -249,8 +249,8 @@ def _claim_each(
                 claims.close()
             else:
                 watcher.change(run, "running")
-                baselines = _find_baselines(run, job, client, fits)
-                yield (run, claims), run_on_worker, (run.config, job.session, job.threads, baselines)
+                found = job.store.read(run.config)
+                yield (run, claims), run_on_worker, (run.config, job.session, job.threads, found)
         todo = elsewhere
         again = time.monotonic() + 1
         while todo and time.monotonic() < again:
@@ -274,17 +274,18 @@ def _collect(
         _note_finished(run, job.folder, watcher)
 
 
-def _find_baselines(run: PlannedRun, job: Job, client: Any, fits: dict[str, Any]) -> Any:
-    """Returns the baselines that a run shares, or a future of them, which Dask waits for before the run."""
-    found, name = job.store.read(run.config), name_baselines(run.config)
-    if found is not None or not job.store.is_shared(run.config):
-        return found
-    if name not in fits:
-        fits[name] = client.submit(fit_on_worker, run.config, job.session, job.threads, pure=False)
-        fits[name].add_done_callback(
-            lambda fit: job.store.write(run.config, fit.result()) if fit.status == "finished" else None
-        )
-    return fits[name]
+def _fit_on_cluster(todo: Sequence[PlannedRun], job: Job, client: Any) -> None:
+    """Fits the baselines that runs share before the runs; where that fails, each run computes its own."""
+    missing = {
+        name_baselines(run.config): run.config
+        for run in todo
+        if job.store.is_shared(run.config) and job.store.read(run.config) is None
+    }
+    calls = ((config, fit_on_worker, (config, job.session, job.threads)) for config in missing.values())
+    with closing(run_tasks(client, calls, per_slot=1)) as tasks:
+        for config, found in tasks:
+            if isinstance(found, SplitBaselines):
+                job.store.write(config, found)
 
 
 def fit_on_worker(config: Config, session: Session, threads: int) -> SplitBaselines:
@@ -293,7 +294,7 @@ def fit_on_worker(config: Config, session: Session, threads: int) -> SplitBaseli
 
 
 def run_on_worker(
-    config: Config, session: Session, threads: int, baselines: SplitBaselines | None
+    config: Config, session: Session, threads: int, baselines: SplitBaselines | None = None
 ) -> dict[str, bytes]:
     """Returns the files of a finished run, by name. Dask removes what a killed worker leaves behind."""
     from distributed import get_worker

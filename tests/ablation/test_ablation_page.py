@@ -8,7 +8,6 @@ from hsi_se.ablation.record import (
     AblationFolder,
     AblationReport,
     AblationRun,
-    Accuracies,
     Comparison,
     McNemarRecord,
     SceneReport,
@@ -17,6 +16,7 @@ from hsi_se.ablation.record import (
 )
 from hsi_se.ablation.summary import _summarize_all
 from hsi_se.evaluation.statistics import summarize
+from hsi_se.runs.report import Accuracies
 from tests.conftest import CHROMIUM
 
 BASE, GATED = (0.90, 0.92, 0.94), (0.95, 0.96, 0.97)

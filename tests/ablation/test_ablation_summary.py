@@ -16,7 +16,6 @@ from hsi_se.ablation.record import (
     AblationFolder,
     AblationReport,
     AblationRun,
-    Accuracies,
     FailedRun,
     McNemarRecord,
 )
@@ -25,6 +24,7 @@ from hsi_se.ablation.tables import escape_latex, render_csv, render_latex, rende
 from hsi_se.errors import RunError
 from hsi_se.report.tables import points
 from hsi_se.runs.records import RunRecord, Versions
+from hsi_se.runs.report import Accuracies
 
 Table = dict[str, Sequence[float | None]]  # the OA of each seed by variant; None where the run is missing
 
