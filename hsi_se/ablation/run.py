@@ -91,13 +91,13 @@ def run_ablation(
     folder = find_folder(ablation, out)
     data = None if session.data is None else str(Path(session.data).resolve())
     job = Job(folder, Session(data, session.device), ablation.threads, BaselineStore(ablation, folder))
-    num_cores = os.cpu_count() or 1
-    if workers is not None and workers * ablation.threads > num_cores:
-        watcher.note(
-            f"{workers} workers with threads: {ablation.threads} on {num_cores} cores: the runs compete for "
-            "cores, so their timings are not comparable"
-        )
     with start_cluster(workers, scheduler) as client:
+        num_cores = os.cpu_count() or 1
+        if workers is not None and workers * ablation.threads > num_cores:
+            watcher.note(
+                f"{workers} workers with threads: {ablation.threads} on {num_cores} cores: the runs compete for "
+                "cores, so their timings are not comparable"
+            )
         if scheduler is None:
             pick_device(session.device)
             check_scenes(ablation, session.data)
