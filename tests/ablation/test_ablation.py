@@ -89,7 +89,7 @@ def test_the_report_is_of_the_runs_in_the_folder(finished):
     for variant in report.scenes[0].variants:
         for run in variant.runs:
             folder = finished.open_run(run.folder)
-            assert run.overall_accuracy == folder.read_report()["overall_accuracy"]
+            assert run.overall_accuracy == folder.read_report().overall_accuracy
             arrays = load_file(folder.predictions)
             correct[variant.name, run.seed] = arrays["truth"] == arrays["predicted"]
             assert correct[variant.name, run.seed].mean() == pytest.approx(run.overall_accuracy)
