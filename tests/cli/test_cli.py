@@ -139,7 +139,7 @@ def test_split_draws_and_audits_without_a_cube_or_a_training(call, tmp_path, mon
     counts = [audit[f"num_{side}"] for side in ("train", "val", "test", "buffer")]
     assert sum(counts) == (labels > 0).sum()
     assert " ".join(f"{count:,}" for count in counts) in re.sub(r"[ │]+", " ", out)
-    assert "0.00 % of test patches" in out
+    assert "0.00 % of test patches contain training pixels" in out
     assert {path.name for path in tmp_path.iterdir()} == {"labels.mat", "audit.json", "split.npz", "s.png"}
 
     read_back = ("--set", "split={kind: masks, partition: split.npz}")

@@ -294,7 +294,7 @@ def test_probabilities_are_at_the_temperature_that_the_evaluation_fitted(run, ex
     assert any("the run is not evaluated; `hsi-se eval" in note for note in notes.notes)
     hsi_se.evaluate(run)
     report = run.read_report()
-    temperature = report["calibration"]["temperature"]
+    temperature = report.calibration.temperature
     assert temperature != 1
     scaled, notes = map_again(run, out, probabilities=True)
     assert any(f"at temperature {temperature:.2f}" in note for note in notes.notes)
@@ -304,8 +304,8 @@ def test_probabilities_are_at_the_temperature_that_the_evaluation_fitted(run, ex
     wanted = torch.from_numpy(expected / temperature).double().softmax(2).numpy()[2:]
     np.testing.assert_allclose(shares, wanted, atol=1e-3)
 
-    report["calibration"]["temperature"] = 1.0
-    run.report.write_text(json.dumps(report))
+    uncalibrated = report.calibration.model_copy(update={"temperature": 1.0})
+    run.write_report(report.model_copy(update={"calibration": uncalibrated}), text="")
     _, notes = map_again(run, out, probabilities=True)
     assert any("could fit no temperature" in note for note in notes.notes)
     unasked, notes = map_again(run, tmp_path / "classes")
