@@ -95,8 +95,8 @@ def run_ablation(
         num_cores = os.cpu_count() or 1
         if workers is not None and workers * ablation.threads > num_cores:
             watcher.note(
-                f"{workers} workers with threads: {ablation.threads} on {num_cores} cores: the runs compete for "
-                "cores, so their timings are not comparable"
+                f"{workers} workers with threads: {ablation.threads} on {num_cores} cores: the runs compete "
+                "for cores, so their timings are not comparable"
             )
         if scheduler is None:
             pick_device(session.device)
