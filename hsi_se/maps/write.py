@@ -1,4 +1,4 @@
-"""The assembly of maps: a trained bundle and a scene in, every format of a map out, in bounded memory."""
+"""Writes the map of a scene in every format, from a trained bundle and in bounded memory."""
 
 import hashlib
 import time
@@ -37,22 +37,22 @@ def write_map(
     tile_rows: int | None = None,
     session: Session = Session(),
 ) -> list[Path]:
-    """Maps a scene with what a run has learned, and returns the files that hold the map.
+    """Maps a scene with the classifier of a run and returns the files of the map.
 
-    The map is made in a hidden folder. If it is there already, of the same bundle, values and settings,
-    the tiles that are done in it are kept.
+    The map is made in a hidden folder. Finished tiles in it are kept if they belong to the same bundle,
+    values and settings.
 
     Args:
         run: a folder that `train` wrote.
-        scene, overrides: as for `find_scene`; the run's own scene unless given.
-        out: the folder to write; by default `map` in the run folder, with another scene's name behind it.
-        probabilities: whether a layer of each class's probability and one of their entropy are written, at
-            the temperature that `evaluate` has fitted.
+        scene, overrides: as for `find_scene`; by default the run's own scene.
+        out: the folder to write; by default `map` in the run folder, or `map-NAME` for another scene.
+        probabilities: whether to write the probability of each class and the entropy, at the temperature
+            fitted by `evaluate`.
         engine, session, tile_rows: as for `map_scene`.
-        scheduler: the address of a Dask scheduler, `tcp://host:8786`, whose workers take the tiles.
+        scheduler: address of a Dask scheduler, `tcp://host:8786`, whose workers compute the tiles.
 
     Raises:
-        HsiError: as `map_scene`, or something else is in the way of the files.
+        HsiError: as `map_scene`, or the files cannot be written.
     """
     folder = RunFolder.open(run)
     bundle, record = folder.read_bundle(), folder.read_record()
@@ -64,7 +64,7 @@ def write_map(
     result = MapFolder(out if out is not None else folder.path / ("map" if scene is None else f"map-{name}"))
     if out is None and scene is not None:
         result.refuse_other(target.image.raster.path)
-    # With a cluster the one here works on no tile: it knows how many rows a tile has.
+    # With a cluster, the local predictor only tells how many rows a tile has.
     predictor = make_predictor(bundle, engine=engine, device=session.device if scheduler is None else "cpu")
     rows, cols, _ = target.image.shape
     temperature, about = _find_temperature(folder) if probabilities else (None, "")
@@ -107,41 +107,37 @@ def write_map(
         session.observer.note(
             f"{num_left * cols:,} pixels in {elapsed:.1f} s, {num_left * cols / elapsed:,.0f} pixels/s"
         )
-        del predictor, done  # whose weights the pictures need not wait beside
+        del predictor, done  # frees the weights before pictures are drawn
         for note in draft.finish(target, title=f"{name}, mapped by {record.name}", engine=engine):
             session.observer.note(note)
         return result.publish(unfinished)
 
 
 def _check_storable(bundle: ModelBundle, *, probabilities: bool) -> None:
-    """Proves that a map's files can hold what a bundle predicts.
-
-    Raises:
-        HsiError: they cannot.
-    """
+    """Raises HsiError if the files of a map cannot store what a bundle predicts."""
     if probabilities and isinstance(bundle.facts.model, Svm):
         raise ConfigError("--probabilities: the scores of model.name = svm are votes; map it without")
     if max(bundle.facts.class_ids) >= 2**16:
         raise SceneError(
-            f"label {max(bundle.facts.class_ids)}: a map holds labels up to 65535; renumber them"
+            f"label {max(bundle.facts.class_ids)}: a map can store labels up to 65535; renumber them"
         )
 
 
 def _find_temperature(folder: RunFolder) -> tuple[float, str]:
-    """Returns the temperature of a run's probabilities, and where it is from, in words."""
+    """Returns the temperature of a run's probabilities and a sentence on its origin."""
     if not folder.report.is_file():
         return 1.0, (
-            "the probabilities are the network's own: the run is not evaluated; "
-            f"`hsi-se eval {folder}` fits them a temperature"
+            "the probabilities are not calibrated: the run has not been evaluated; "
+            f"`hsi-se eval {folder}` fits a temperature"
         )
     temperature = folder.read_report().calibration.temperature
     if not is_scaled(temperature):
-        return temperature, "the probabilities are the network's own: its evaluation could fit no temperature"
-    return temperature, f"the probabilities are at temperature {temperature:.2f}, as in {folder.report}"
+        return temperature, "the probabilities are not calibrated: the evaluation could not fit a temperature"
+    return temperature, f"the probabilities use the temperature {temperature:.2f} from {folder.report}"
 
 
 def _digest(bundle: ModelBundle, target: Target, *settings: object) -> str:
-    """SHA-256 over all that decides a map."""
+    """Returns the SHA-256 of everything that determines a map."""
     digest = hashlib.sha256(bundle.facts.model_dump_json().encode())
     reduction = bundle.reduction
     arrays = {

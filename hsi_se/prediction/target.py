@@ -68,12 +68,12 @@ def _parse_scene(text: str, data: str | Path | None) -> Override:
 
 
 def is_known_name(text: str) -> bool:
-    """Whether a text names a known scene and no file."""
+    """Returns whether a text names a known scene and is not also a file."""
     return find_known_scene(text) is not None and not Path(text).is_file()
 
 
 def _is_file(text: str, data: str | Path | None) -> bool:
-    """Whether a text is to be taken for a file: there is one, or nothing else has such a name."""
+    """Returns whether a text means a file: it exists, or looks like a path."""
     if Path(text).suffix or len(Path(text).parts) > 1 or Path(text).is_dir():
         return True
     try:
@@ -88,10 +88,10 @@ class Target:
     """An image that a bundle can be applied to.
 
     Attributes:
-        image: of the bundle's bands.
-        digest: SHA-256 over its values.
-        num_missing: pixels without data.
-        notes: what the user should know of it, one sentence each.
+        image: the image, in the bundle's bands.
+        digest: SHA-256 of its values.
+        num_missing: number of pixels without data.
+        notes: sentences for the user.
     """
 
     image: Image
@@ -103,18 +103,18 @@ class Target:
 def open_target(
     bundle: ModelBundle, scene: Scene | SceneSettings, *, data: str | Path | None = None, is_own: bool = False
 ) -> Target:
-    """Returns the image of a scene, proved to be one that a bundle can be applied to.
+    """Returns the image of a scene after checking that a bundle can be applied to it.
 
     Its values are read once, for their range, digest and nodata.
 
     Args:
-        bundle: what is applied.
-        scene: as for `load_scene`, or one that is loaded.
+        bundle: the trained bundle.
+        scene: as for `load_scene`, or a loaded scene.
         data: as for `load_scene`.
-        is_own: whether it is the scene of the training, whose values need not be compared.
+        is_own: whether it is the training scene, whose values need no comparison.
 
     Raises:
-        SceneError: it has other bands or wavelengths, or values out of the training's range.
+        SceneError: its bands, wavelengths or range of values differ from those of the training.
     """
     image, notes = _pick_bands(bundle, scene, data)
     notes += compare_wavelengths(
@@ -126,26 +126,28 @@ def open_target(
     digest, low, high, num_missing, num_odd = _scan(image)
     path, (rows, cols, _) = image.raster.path, image.shape
     if num_missing == rows * cols:
-        raise SceneError(f"{path}: all {num_missing:,} pixels hold no data in some band; give another scene")
+        raise SceneError(
+            f"{path}: all {num_missing:,} pixels have no data in at least one band; give another scene"
+        )
     trained = bundle.facts.value_range
     if trained is not None and not is_own:
         shared = min(high, trained[1]) - max(low, trained[0])
         widest = max(high - low, trained[1] - trained[0])
         if shared < 0 or shared < _LEAST_OVERLAP * widest:
             raise SceneError(
-                f"{path}: its values lie in {low:g} to {high:g}, those of the training pixels in "
+                f"{path}: its values range from {low:g} to {high:g}, those of the training pixels from "
                 f"{trained[0]:g} to {trained[1]:g}; bring them to one scale with --set scene.scale=…, "
-                "or name scene.nodata"
+                "or set scene.nodata"
             )
     if num_odd:
-        notes += (f"{num_odd:,} pixels hold values that are not finite, and stay nodata",)
+        notes += (f"{num_odd:,} pixels contain non-finite values and are treated as nodata",)
     return Target(image, digest, num_missing, notes)
 
 
 def _pick_bands(
     bundle: ModelBundle, scene: Scene | SceneSettings, data: str | Path | None
 ) -> tuple[Image, tuple[str, ...]]:
-    """The scene's image of the bundle's bands: of as many bands in the file the same are left out."""
+    """Returns the scene's image in the bundle's bands; bands dropped in training are dropped here too."""
     dropped, num_bands = bundle.facts.dropped_bands, bundle.reduction.num_bands
     image = open_scene_image(scene, data)
     path, in_file = image.raster.path, image.raster.shape[2]
@@ -159,7 +161,7 @@ def _pick_bands(
         left_out = [band - 1 for band in dropped]
         also = f" of {num_bands + len(dropped)}, without {describe_bands(left_out)}" if dropped else ""
         raise SceneError(
-            f"{path}: the scene has {in_file} bands and the model was trained on {num_bands}{also}; "
+            f"{path}: the scene has {in_file} bands, but the model was trained on {num_bands}{also}; "
             "give a scene of the same sensor"
         )
     wanted = {band: reason for band, reason in image.dropped.items() if band in keep}
@@ -167,18 +169,18 @@ def _pick_bands(
     if wanted:
         reasons = ", ".join(dict.fromkeys(wanted.values()))
         notes += (
-            f"bands {describe_bands(wanted)} of {path.name} are used, as in training, though {reasons}",
+            f"bands {describe_bands(wanted)} of {path.name} are used as in training, although {reasons}",
         )
     if keep != image.bands.tolist():
         image = open_scene_image(scene, data, keep=keep)
     if len(keep) < in_file:
         left_out = [band for band in range(in_file) if band not in set(keep)]
-        notes += (f"bands {describe_bands(left_out)} of {path.name} are left out, as in training",)
+        notes += (f"bands {describe_bands(left_out)} of {path.name} are excluded, as in training",)
     return image, notes
 
 
 def _scan(image: Image) -> tuple[str, float, float, int, int]:
-    """Digest, lowest and highest value, pixels without data, and those of them that are not finite."""
+    """Returns digest, lowest and highest value, number of pixels without data, and of non-finite ones."""
     digest = hashlib.sha256(f"{image.shape}".encode())
     low, high, num_missing, num_odd = math.inf, -math.inf, 0, 0
     for first in range(0, image.shape[0], ROWS_PER_CHUNK):

@@ -1,4 +1,4 @@
-"""Whole scenes through a trained bundle, some rows at a time, in bounded memory."""
+"""Applies a trained bundle to whole scenes, in tiles of rows and in bounded memory."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,21 +28,21 @@ def map_scene(
     tile_rows: int | None = None,
     session: Session = Session(),
 ) -> ClassMap:
-    """Returns the classes of a whole scene, which need not be the one of the training.
+    """Returns the class map of a whole scene, which can differ from the training scene.
 
     Args:
-        bundle: what a run has learned, or the run's folder.
-        scene: one that is loaded, a known scene's name, a file, or a config's `scene` section. Its labels
-            are not looked at.
+        bundle: a trained bundle, or the folder of its run.
+        scene: a loaded scene, the name of a known scene, a file, or the `scene` section of a config. Its
+            labels are ignored.
         session: the folder of scenes, the device and the observer.
         engine: `dense` or `patches`; see `predict_logits`.
-        tile_rows: rows that are worked on at a time; as many as fit the engine's memory unless given.
+        tile_rows: rows per tile; by default as many as fit into the engine's memory.
 
     Returns:
-        0 where the scene holds no data.
+        The map `(rows, cols)`; 0 where the scene has no data.
 
     Raises:
-        HsiError: the scene cannot be read, or does not fit the bundle.
+        HsiError: the scene cannot be read or does not fit the bundle.
     """
     if not isinstance(bundle, ModelBundle):
         bundle = load_bundle(bundle)
@@ -62,7 +62,7 @@ def map_target(
     tile_rows: int | None = None,
     session: Session = Session(),
 ) -> ClassMap:
-    """Returns the classes of an image that has been checked; arguments as for `map_scene`."""
+    """Returns the class map of a checked image; arguments as for `map_scene`."""
     predictor = make_predictor(bundle, engine=engine, device=session.device)
     rows, cols, _ = target.image.shape
     labels = np.zeros((rows, cols), np.int32)
@@ -78,7 +78,7 @@ def map_target(
 def predict_tiles(
     bundle: ModelBundle, image: Image, predictor: TilePredictor, tiles: Sequence[range], *, observer: Observer
 ) -> Iterator[Prediction]:
-    """Yields the rows, the logits `(rows, cols, C)` and the nodata `(rows, cols)` of each tile."""
+    """Yields rows, logits `(rows, cols, C)` and nodata mask `(rows, cols)` of each tile."""
     source = make_source(bundle, image)
     for tile in tiles:
         read = source.read(tile)

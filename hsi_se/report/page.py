@@ -90,7 +90,7 @@ class RunFiles:
             curves = [
                 ("as trained", self.explorer.calibration),
                 (
-                    f"at temperature {self.report.calibration.temperature:.2f}",
+                    f"after temperature scaling (T = {self.report.calibration.temperature:.2f})",
                     self.explorer.calibration_scaled,
                 ),
             ]

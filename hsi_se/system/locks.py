@@ -49,7 +49,7 @@ class Held:
             if _lock(stream) is False:
                 stream.close()
                 raise RunError(
-                    f"{self._path}: another process is {self._what} in there; let it finish, or name another "
+                    f"{self._path}: another process is {self._what} there; let it finish, or choose another "
                     "folder"
                 )
             if _is_at(stream, self._path / ".lock"):

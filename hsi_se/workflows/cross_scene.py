@@ -1,4 +1,4 @@
-"""A trained network on a scene that it was not trained on: same bands, same classes, no split."""
+"""Evaluates a trained network on another scene with the same bands and classes; no split is involved."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from hsi_se.system.session import Session
 
 @dataclass(frozen=True, eq=False)
 class CrossScene:
-    """The accuracies of a network on every labelled pixel of another scene.
+    """Accuracies of a network on every labelled pixel of another scene.
 
     Attributes:
-        trained_on, scene: the names of the two.
-        evaluation: over the labels that the network knows.
-        notes: what the user should know, one sentence each.
+        trained_on, scene: names of the training scene and of the other scene.
+        evaluation: accuracies over the labels known to the network.
+        notes: sentences for the user.
     """
 
     trained_on: str
@@ -42,7 +42,7 @@ def evaluate_on(
 ) -> CrossScene:
     """Returns the accuracies of a run's network on another scene, in bounded memory.
 
-    The reduction is that of the training.
+    The scene is reduced with the statistics of the training scene.
 
     Args:
         run: a folder that `train` wrote.
@@ -81,13 +81,13 @@ def _compare_classes(other: GroundTruth, bundle: ModelBundle) -> list[str]:
     unknown = [label for label in other.class_ids.tolist() if label not in names]
     if len(unknown) == other.num_classes:
         raise SceneError(
-            f"--scene {other.name}: its labels ({', '.join(map(str, unknown))}) are none of the network's "
-            f"({', '.join(map(str, names))}); give labels in the ids of the training"
+            f"--scene {other.name}: its labels ({', '.join(map(str, unknown))}) are not among the network's "
+            f"({', '.join(map(str, names))}); give labels with the ids of the training"
         )
     if unknown:
         count = int(np.isin(other.labels, unknown).sum())
         notes.append(
-            f"{count:,} pixels of labels {', '.join(map(str, unknown))} are left out: the network does not "
+            f"{count:,} pixels of labels {', '.join(map(str, unknown))} are excluded: the network does not "
             "know them"
         )
     renamed = [

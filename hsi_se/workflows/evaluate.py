@@ -1,4 +1,4 @@
-"""Evaluates a run: its accuracies, the baselines beside them, and its reports."""
+"""Evaluates a run: accuracies, baselines and reports."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The assembly: one config in, one run folder out, and the evaluation of such a folder."""
+"""Trains what a config describes and writes a run folder; resumes an interrupted run."""
 
 import datetime
 import hashlib
@@ -55,7 +55,7 @@ def train(
     overwrite: bool = False,
     session: Session = Session(),
 ) -> RunFolder:
-    """Trains the network that a config describes and returns the run folder it has written.
+    """Trains the network described by a config and returns its run folder.
 
     Everything that can be wrong with the config or the scene is found before training starts. The
     folder then appears with what is known, gains a line an epoch, and is finished with its record.
@@ -91,7 +91,7 @@ def train(
 
 
 def resume(run: str | Path | RunFolder, *, session: Session = Session()) -> RunFolder:
-    """Finishes a run that was interrupted, with its own config, split and device, and returns its folder.
+    """Finishes an interrupted run with its own config, split and device, and returns its folder.
 
     On a CPU, with as many threads as before, the weights are those of a run that was never interrupted.
 
@@ -113,13 +113,11 @@ def resume(run: str | Path | RunFolder, *, session: Session = Session()) -> RunF
                 start, _ = folder.read_progress()
                 config = folder.read_config()
                 if config.digest != start.config_digest:
-                    raise RunError(
-                        f"{folder.config}: was changed since the run began; train it into another folder"
-                    )
+                    raise RunError(f"{folder.config}: changed since the run began; train into another folder")
                 split = folder.read_split()
                 if split.digest != start.split_digest:
                     raise RunError(
-                        f"{folder.split}: was changed since the run began; train again with --overwrite"
+                        f"{folder.split}: changed since the run began; train again with --overwrite"
                     )
                 torch_device = pick_device(start.device_kind)
                 setting = prepare(
@@ -130,7 +128,7 @@ def resume(run: str | Path | RunFolder, *, session: Session = Session()) -> RunF
                 for note in warn_of_emulation(start.precision, torch_device):
                     observer.note(note)
                 if not folder.has_checkpoint:
-                    observer.note(f"{folder}: has no checkpoint yet, begins anew")
+                    observer.note(f"{folder}: has no checkpoint yet; starting from the beginning")
                 stack.enter_context(until_finished(folder))
                 observer = Logged(observer, folder)
             _train_into(folder, setting, start=start, observer=observer, world=world, stop=stop)
@@ -160,21 +158,21 @@ def train_unless_finished(config: Config, path: Path, *, session: Session) -> No
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """What a training is given: the config, and the scene as its split and its reduction leave it."""
+    """The input of a training run: config, scene, split, reduction and untrained network."""
 
     config: Config
-    scene_digest: str  # of the files, before the split had a say in the labels
+    scene_digest: str  # of the files, before the split changed labels
     scene: Scene
     split: Split
     reduction: Reduction
     components: NDArray[np.float32]
     padded: torch.Tensor  # on the device
-    network: Network | None  # on the device, untrained; none for what is fitted at once
+    network: Network | None  # on the device, untrained; None for a classical classifier
     notes: tuple[str, ...]
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Of any classifier of these patches, and its seed."""
+        """Sizes and seed, as keyword arguments of every classifier of these patches."""
         num_classes, seed = self.scene.num_classes, self.config.seed
         return {"patch_size": self.config.patch.size, "num_classes": num_classes, "seed": seed}
 
@@ -186,19 +184,21 @@ class Prepared:
 def prepare(
     config: Config, *, data: str | Path | None, device: torch.device, split: Split | None = None
 ) -> Prepared:
-    """Returns what a training is given: reads and reduces the scene; draws the split unless it is given."""
+    """Reads and reduces the scene, draws the split unless given, and builds the network."""
     scene = load_scene(config.scene, data)
     split = split or make_split(scene, config.split, seed=config.seed, data=data)
     scene_digest, scene = scene.digest, split.relabel(scene)
     if scene.num_classes < 2:
-        raise SceneError(f"scene {scene.name}: has one class, and a classifier needs two; check its labels")
+        raise SceneError(f"scene {scene.name}: has one class, but a classifier needs two; check its labels")
     notes = scene.notes + split.notes
     if not isinstance(config.model, NetworkSettings):
-        notes += (f"model.name = {config.model.name}: is fitted at once; the train section has no effect",)
+        notes += (
+            f"model.name = {config.model.name}: is not trained in epochs; the train section has no effect",
+        )
     else:
         if config.train.norm_statistics == "scene":
             notes += (
-                "batch norm goes by patches of the whole scene, test pixels included, without their labels",
+                "batch norm uses patches of the whole scene, including test pixels, without their labels",
             )
         notes += warn_of_emulation(config.train.precision, device)
     reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train, nodata=scene.nodata)
@@ -240,7 +240,7 @@ def _describe_start(setting: Prepared, *, data: str | Path | None) -> RunStart:
 def _train_into(
     folder: RunFolder, setting: Prepared, *, start: RunStart, observer: Observer, world: World, stop: Stop
 ) -> None:
-    """Fits what the config names; the first process writes it and the record into the run folder."""
+    """Trains the classifier; the first process writes bundle and record into the run folder."""
     config, scene, split, device = setting.config, setting.scene, setting.split, setting.padded.device
     same = f"{start.config_digest}{split.digest}{start.scene_digest}{start.precision}"
     if not world.agree(hashlib.sha256(same.encode()).hexdigest()):
@@ -256,7 +256,7 @@ def _train_into(
                 f"model.name = {config.model.name}: is fitted by one process; start it without torchrun"
             )
         assert isinstance(config.model, Svm | RandomForest)
-        from hsi_se.training.classical import fit_classical  # and with it much of scikit-learn
+        from hsi_se.training.classical import fit_classical  # imports much of scikit-learn
 
         known = split.training_side
         x = setting.components[known[:, 0], known[:, 1]]
@@ -332,7 +332,8 @@ def default_run(config: Config) -> Path:
 def _describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"cpu, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"cpu, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def _list_versions() -> Versions:

@@ -163,7 +163,7 @@ def test_below_six_seeds_it_says_that_no_test_can_find_anything():
     assert not compare(report, "se").is_shown
     assert compare(report, "se").sentence.endswith("(p = 0.062, 0.062 after Holm)")
     assert any(
-        "With fewer than 6 seeds no two-sided signed-rank test can reach 5 %" in caveat
+        "With fewer than 6 seeds the two-sided Wilcoxon test cannot give p < 5 %" in caveat
         and "2/2^5 = 0.0625" in caveat
         for caveat in report.caveats
     )

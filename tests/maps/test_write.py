@@ -297,7 +297,7 @@ def test_probabilities_are_at_the_temperature_that_the_evaluation_fitted(run, ex
     temperature = report.calibration.temperature
     assert temperature != 1
     scaled, notes = map_again(run, out, probabilities=True)
-    assert any(f"at temperature {temperature:.2f}" in note for note in notes.notes)
+    assert any(f"use the temperature {temperature:.2f} from" in note for note in notes.notes)
     assert json.loads(scaled.facts.read_text())["temperature"] == temperature
     with rasterio.open(scaled.probabilities) as file:
         shares = np.moveaxis(file.read(), 0, 2)[2:]
@@ -307,7 +307,7 @@ def test_probabilities_are_at_the_temperature_that_the_evaluation_fitted(run, ex
     uncalibrated = report.calibration.model_copy(update={"temperature": 1.0})
     run.write_report(report.model_copy(update={"calibration": uncalibrated}), text="")
     _, notes = map_again(run, out, probabilities=True)
-    assert any("could fit no temperature" in note for note in notes.notes)
+    assert any("could not fit a temperature" in note for note in notes.notes)
     unasked, notes = map_again(run, tmp_path / "classes")
     assert json.loads(unasked.facts.read_text())["temperature"] is None
     assert not any("temperature" in note for note in notes.notes)
@@ -403,7 +403,7 @@ def test_other_scenes_that_do_not_fit_are_refused_with_both_numbers(run, tmp_pat
         return str(caught.value).removeprefix(f"{path}: ")
 
     assert refused(bands=slice(0, 17)).startswith(
-        "the scene has 17 bands and the model was trained on 16 of 18, without 5-6; "
+        "the scene has 17 bands, but the model was trained on 16 of 18, without 5-6; "
     )
     moved = np.where(WAVELENGTHS > 2200, 2356, WAVELENGTHS)
     assert refused(wavelengths=moved).startswith(
@@ -411,7 +411,7 @@ def test_other_scenes_that_do_not_fit_are_refused_with_both_numbers(run, tmp_pat
         "(trained and given: band 18: 2300.0 and 2356.0 nm); "
     )
     text = refused(factor=1e-4)
-    assert text.startswith("its values lie in 0.01")
+    assert text.startswith("its values range from 0.01")
     assert "those of the training pixels in 1" in text
 
 
@@ -427,7 +427,7 @@ def test_the_bands_that_training_left_out_are_left_out_by_number(run, tmp_path, 
         hsi_se.load_bundle(run), run.read_config().scene.model_copy(update={"cube": str(path)})
     )
     assert target.image.bands.tolist() == [band for band in range(18) if band not in (4, 5)]
-    assert any("bands 8 of other.tif are used, as in training, though" in note for note in target.notes)
+    assert any("bands 8 of other.tif are used as in training, although" in note for note in target.notes)
     short = write_scene(tmp_path / "short.tif", bands=np.delete(np.arange(18), [4, 5]), bad=())
     np.testing.assert_array_equal(hsi_se.map_scene(run, short).labels, to_labels(expected))
 
@@ -470,7 +470,7 @@ def test_values_that_are_not_finite_stay_nodata(run):
     labels = hsi_se.map_scene(run, odd, session=Session(observer=notes)).labels
     assert labels[12, 9] == 0
     assert (labels == 0).sum() == 1
-    assert any(note.startswith("1 pixels hold values that are not finite") for note in notes.notes)
+    assert any(note.startswith("1 pixels contain non-finite values") for note in notes.notes)
 
 
 def test_votes_are_not_sold_as_probabilities(tmp_path):
@@ -546,7 +546,7 @@ def test_a_second_process_on_the_same_map_is_refused_and_the_first_loses_nothing
         done = subprocess.run(second, capture_output=True, text=True, check=False)
         first.send_signal(signal.SIGCONT)
         assert done.returncode == 2
-        refusal = "another process is making a map in there; let it finish, or name another folder"
+        refusal = "another process is making a map there; let it finish, or choose another folder"
         assert done.stderr == f"hsi-se: {out}: {refusal}\n"
         assert first.wait(timeout=120) == 0
     assert (out / "map.img").read_bytes() == result.image.read_bytes()

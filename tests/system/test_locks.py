@@ -48,7 +48,7 @@ def start_holder(folder: Path) -> subprocess.Popen[str]:
 def test_a_held_folder_is_refused_until_its_process_ends(tmp_path):
     folder = tmp_path / "new" / "run"
     with start_holder(folder) as holder:
-        with pytest.raises(RunError, match=r"run: another process is training in there; let it finish"):
+        with pytest.raises(RunError, match=r"run: another process is training there; let it finish"):
             hold(folder, "training").__enter__()
         holder.stdin.write("\n")
     with hold(folder, "training"):
@@ -115,7 +115,7 @@ def test_the_lock_moves_along_with_a_renamed_folder(renames_open, tmp_path, monk
         held.move(run)
         assert not draft.exists()
         assert is_held(run)
-        with pytest.raises(RunError, match="another process is training in there"):
+        with pytest.raises(RunError, match="another process is training there"):
             hold(run, "training").__enter__()
     assert list(run.iterdir()) == []
     assert not is_held(run)

@@ -508,7 +508,7 @@ def test_a_second_process_in_the_same_folder_is_refused(whole, call, tmp_path):
         assert (code, out) == (2, "")
         assert (
             err
-            == f"hsi-se: {run}: another process is training in there; let it finish, or name another folder\n"
+            == f"hsi-se: {run}: another process is training there; let it finish, or choose another folder\n"
         )
     first.send(signal.SIGCONT)
     assert first.wait() == 0
@@ -732,7 +732,7 @@ def test_a_changed_config_scene_or_split_is_not_gone_on_with(unfinished, monkeyp
     folder = RunFolder(unfinished)
     text = folder.config.read_text()
     folder.config.write_text(text.replace("epochs: 8", "epochs: 9"))
-    with pytest.raises(RunError, match=r"config\.yaml: was changed since the run began"):
+    with pytest.raises(RunError, match=r"config\.yaml: changed since the run began"):
         experiment.resume(unfinished)
     folder.config.write_text(text)
 
@@ -741,7 +741,7 @@ def test_a_changed_config_scene_or_split_is_not_gone_on_with(unfinished, monkeyp
     other = hsi_se.make_split(hsi_se.load_scene(config.scene), config.split, seed=5)
     start, _ = folder.read_progress()
     folder.write_start(start, config=folder.read_config(), split=other)
-    with pytest.raises(RunError, match=r"split\.safetensors: was changed since the run began"):
+    with pytest.raises(RunError, match=r"split\.safetensors: changed since the run began"):
         experiment.resume(unfinished)
     folder.split.write_bytes(split)
 
@@ -760,7 +760,7 @@ def test_without_a_checkpoint_a_run_begins_anew(unfinished, whole):
     shutil.rmtree(unfinished / "checkpoints")
     observer = Notes()
     experiment.resume(unfinished, session=Session(observer=observer))
-    assert observer.notes[0] == f"{unfinished}: has no checkpoint yet, begins anew"
+    assert observer.notes[0] == f"{unfinished}: has no checkpoint yet; starting from the beginning"
     assert same_weights(unfinished, whole)
 
 

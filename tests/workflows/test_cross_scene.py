@@ -91,7 +91,7 @@ def test_another_number_of_bands_is_refused_with_both(run, folder):
     with pytest.raises(HsiError) as caught:
         evaluate_on(run, name(write(folder, "few", seed=1, cube=cube)))
     assert str(caught.value) == (
-        f"{folder}/few.npy: the scene has 12 bands and the model was trained on 15 of 16, without 3; "
+        f"{folder}/few.npy: the scene has 12 bands, but the model was trained on 15 of 16, without 3; "
         "give a scene of the same sensor"
     )
 
@@ -123,7 +123,7 @@ def test_labels_that_the_network_does_not_know_are_left_out_and_counted(run, fol
     count = (labels == 77).sum()
     assert found.evaluation.num_test == (labels > 0).sum() - count
     assert f"{count:,} pixels of labels 77 are left out: the network does not know them" in found.notes
-    with pytest.raises(HsiError, match=r"its labels \(77\) are none of the network's \(1, 2, 3"):
+    with pytest.raises(HsiError, match=r"its labels \(77\) are not among the network's \(1, 2, 3"):
         evaluate_on(run, name(write(folder, "alien", seed=1, labels=np.where(labels > 0, 77, 0))))
 
 
@@ -131,7 +131,7 @@ def test_another_scale_is_refused_and_may_be_set_right(run, folder, call):
     cube = np.load(folder / "first.npy") / 10000
     scene = name(write(folder, "scaled", seed=0, cube=cube))
     with pytest.raises(
-        HsiError, match=r"its values lie in .* bring them to one scale with --set scene.scale=…"
+        HsiError, match=r"its values range from .* bring them to one scale with --set scene.scale=…"
     ):
         evaluate_on(run, scene)
     same = evaluate_on(run, name(write(folder, "same", seed=0)))

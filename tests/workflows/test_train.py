@@ -238,7 +238,7 @@ class Broken(Silent):
             with pytest.raises(RunError, match=f"not finished; resume with `hsi-se resume {self.folder}`"):
                 use(self.folder)
         for session in (Session(), Session(observer=Silent())):
-            with pytest.raises(RunError, match="another process is training in there"):
+            with pytest.raises(RunError, match="another process is training there"):
                 hsi_se.train(self.folder.read_config(), out=self.folder.path, session=session)
         raise TrainingError("too bad")
 
