@@ -365,8 +365,8 @@ def _list_caveats(
         fewest, one, all_ = min(pairs), fewest_pairs(), fewest_pairs(len(pairs))
         if fewest < one:
             caveats.append(
-                f"With fewer than {one} seeds the two-sided Wilcoxon test cannot give p < 5 %: the smallest p "
-                f"of {fewest} pairs is 2/2^{fewest} = {least_p(fewest):.4g}, however large the differences."
+                f"With fewer than {one} seeds the two-sided Wilcoxon test cannot give p < 5 %: the smallest "
+                f"p of {fewest} pairs is 2/2^{fewest} = {least_p(fewest):.4g}, however large the differences."
             )
         if len(pairs) > 1:
             caveats.append(
