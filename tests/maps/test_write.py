@@ -291,7 +291,7 @@ def test_probabilities_are_at_the_temperature_that_the_evaluation_fitted(run, ex
     out = tmp_path / "out"
     plain, notes = map_again(run, out, probabilities=True)
     assert json.loads(plain.facts.read_text())["temperature"] == 1
-    assert any("the run is not evaluated; `hsi-se eval" in note for note in notes.notes)
+    assert any("the run has not been evaluated; `hsi-se eval" in note for note in notes.notes)
     hsi_se.evaluate(run)
     report = run.read_report()
     temperature = report.calibration.temperature
@@ -412,7 +412,7 @@ def test_other_scenes_that_do_not_fit_are_refused_with_both_numbers(run, tmp_pat
     )
     text = refused(factor=1e-4)
     assert text.startswith("its values range from 0.01")
-    assert "those of the training pixels in 1" in text
+    assert "those of the training pixels from 1" in text
 
 
 def test_wavelengths_less_than_half_a_band_apart_are_taken(run, tmp_path):
