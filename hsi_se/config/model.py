@@ -231,8 +231,8 @@ class HybridSN(Network):
             )
         if self.order == "3d-2d" and num_bands < 13:
             raise ConfigError(
-                f"{origin} = {num_bands}: spectral kernels 7, 5 and 3 deep need at least 13; keep more bands, "
-                "or write model.order: 2d-3d"
+                f"{origin} = {num_bands}: spectral kernels 7, 5 and 3 deep need at least 13; keep more "
+                "bands, or write model.order: 2d-3d"
             )
 
 
