@@ -72,6 +72,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # the range that torch's generators accept
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _tag_by_shape(value: object) -> str:

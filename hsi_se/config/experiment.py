@@ -111,13 +111,11 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _network_fits_its_input(self) -> Self:
-        known_depth = self.reduction.components if isinstance(self.reduction, PcaReduction) else None
+        depth = 10**6  # without a PCA it is the scene's
+        if isinstance(self.reduction, PcaReduction):
+            depth = self.reduction.components
         try:
-            self.model.check_input(
-                num_bands=known_depth if known_depth is not None else 10**6,
-                patch_size=self.patch.size,
-                origin="reduction.components",
-            )
+            self.model.check_input(num_bands=depth, patch_size=self.patch.size, origin="reduction.components")
         except ConfigError as error:
             path, _, problem = str(error).partition(": ")
             raise mistake(problem, key=path.partition(" = ")[0]) from None

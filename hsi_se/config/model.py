@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from hsi_se.config.base import Settings, mistake, unknown
+from hsi_se.config.base import Settings, Share, mistake, unknown
 from hsi_se.errors import ConfigError
 
 
@@ -213,7 +213,7 @@ class HybridSN(Network):
     """batch norm after every convolution (default), or none as in the paper"""
     pool: Literal["none", "mean"] = "none"
     """input of the dense layers: every pixel of the last map (default), or their mean"""
-    dropout: float = Field(default=0.4, ge=0, lt=1)
+    dropout: Share = 0.4
     """dropout between the dense layers, from 0 to below 1; default 0.4"""
     dense_relu: bool = True
     """ReLU between the dense layers, as in the paper; default true"""
@@ -249,7 +249,7 @@ class Stemmed(Network):
     stem: Literal["small", "imagenet"] = "small"
     """first layer: small is a 3 × 3 convolution that keeps the patch's size (default), imagenet is the
     original, strided one for large inputs"""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+    dropout: Share = 0.0
     """dropout before the last layer, from 0 to below 1; default 0"""
 
 
@@ -305,7 +305,7 @@ class Ssrn(Network):
     """ssrn: residual blocks along the spectrum, then over space"""
     features: PositiveInt = 24
     """features of every residual block, 1 or more; default 24"""
-    dropout: float = Field(default=0.5, ge=0, lt=1)
+    dropout: Share = 0.5
     """dropout before the last layer, from 0 to below 1; default 0.5"""
 
     def check_input(self, *, num_bands: int, patch_size: int, origin: str = "input bands") -> None:
@@ -327,7 +327,7 @@ class Cnn3d(Network):
     points_3d: ClassVar = points
     name: Literal["cnn3d"]
     """cnn3d: three 3-D convolutions and one dense layer"""
-    dropout: float = Field(default=0.4, ge=0, lt=1)
+    dropout: Share = 0.4
     """dropout before the last layer, from 0 to below 1; default 0.4"""
 
     def check_input(self, *, num_bands: int, patch_size: int, origin: str = "input bands") -> None:

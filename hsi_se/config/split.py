@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, NonNegativeInt, PositiveInt, Tag, model_validator
 
-from hsi_se.config.base import Seed, Settings, _tag_by_shape, mistake
+from hsi_se.config.base import Seed, Settings, Share, _tag_by_shape, mistake
 
 
 def _check_fraction(value: float) -> float:
@@ -22,34 +22,17 @@ class PerClass(Settings):
 
 
 Fraction = Annotated[float, AfterValidator(_check_fraction)]
-TrainFraction = Annotated[
-    Fraction,
-    Field(
-        description="fraction of each class's pixels to train on, validation pixels included; between 0 and "
-        "1, met as closely as whole blocks or fields allow"
-    ),
-]
 ValidationShare = Annotated[
-    float,
+    Share,
     Field(
-        ge=0,
-        lt=1,
         description="fraction of each class's training pixels set aside for choosing the epoch, from 0 to "
-        "below 1; default 0.05; 0 trains on all of them",
+        "below 1; default 0.05; 0 trains on all of them"
     ),
 ]
 SplitSeed = Annotated[
     Seed | None, Field(description="seed of the split, from 0 to 2⁶³ - 1; default: the experiment's seed")
 ]
-Buffer = Annotated[
-    int | None,
-    Field(
-        ge=0,
-        description="smallest Chebyshev distance in pixels between training and test pixels, 0 or more; "
-        "default: patch size + train.shift + reach of smoothing, so that no test prediction depends on a "
-        "pixel of a training patch",
-    ),
-]
+Buffer = Annotated[int | None, Field(ge=0)]
 
 
 class RandomSplit(Settings):
@@ -72,10 +55,14 @@ class BlocksSplit(Settings):
 
     kind: Literal["blocks"]
     """blocks: assign whole square blocks to training or test"""
-    train: TrainFraction
+    train: Fraction
+    """fraction of each class's pixels to train on, validation pixels included; between 0 and 1, met as
+    closely as whole blocks or fields allow"""
     block_size: PositiveInt = 16
     """side of a block in pixels; default 16"""
     buffer: Buffer = None
+    """smallest Chebyshev distance in pixels between training and test pixels, 0 or more; default: patch size
+    + train.shift + reach of smoothing, so that no test prediction depends on a pixel of a training patch"""
     validation: ValidationShare = 0.05
     seed: SplitSeed = None
 
@@ -85,13 +72,12 @@ class FieldsSplit(Settings):
 
     kind: Literal["fields"]
     """fields: assign whole connected fields to training or test"""
-    train: TrainFraction
-    buffer: Buffer = Field(
-        default=None,
-        description="smallest Chebyshev distance in pixels between the training and test pixels of a field "
-        "that is cut, 0 or more; default: patch size + train.shift + reach of smoothing; other fields may "
-        "touch",
-    )
+    train: Fraction
+    """fraction of each class's pixels to train on, validation pixels included; between 0 and 1, met as
+    closely as whole blocks or fields allow"""
+    buffer: Buffer = None
+    """smallest Chebyshev distance in pixels between the training and test pixels of a field that is cut, 0 or
+    more; default: patch size + train.shift + reach of smoothing; other fields may touch"""
     validation: ValidationShare = 0.05
     seed: SplitSeed = None
 
@@ -113,11 +99,9 @@ class MasksSplit(Settings):
     """map of 0 unused, 1 training, 2 validation, 3 test, 4 buffer, in place of train and test"""
     partition_key: str | None = None
     """variable in the partition file; default: the file's only map"""
-    validation: ValidationShare = Field(
-        default=0.05,
-        description="fraction of each class's training pixels set aside for choosing the epoch, from 0 to "
-        "below 1; default 0.05; ignored with partition, which defines its own",
-    )
+    validation: Share = 0.05
+    """fraction of each class's training pixels set aside for choosing the epoch, from 0 to below 1; default
+    0.05; ignored with partition, which defines its own"""
     seed: SplitSeed = None
 
     @model_validator(mode="after")

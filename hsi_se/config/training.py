@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from hsi_se.config.base import Settings, mistake
+from hsi_se.config.base import Settings, Share, mistake
 
 
 class TrainSettings(Settings):
@@ -21,7 +21,7 @@ class TrainSettings(Settings):
     schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
     """course of the learning rate over all steps: one-cycle rises and then falls (default), cosine falls,
     constant stays"""
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    label_smoothing: Share = 0.0
     """share of the target probability spread evenly over all classes, from 0 to below 1; default 0"""
     flips: bool = True
     """transform training patches by a random symmetry of the square (flips, rotations, transposes); default
@@ -34,7 +34,7 @@ class TrainSettings(Settings):
     units; default 0"""
     spectral_jitter: NonNegativeFloat = 0.0
     """standard deviation of the random gain (mean 1) on each component of a training patch; default 0"""
-    band_dropout: float = Field(default=0.0, ge=0, lt=1)
+    band_dropout: Share = 0.0
     """probability that a component of a training patch is set to 0, from 0 to below 1; default 0"""
     vary_by: Literal["patch", "batch"] = "patch"
     """draw flips, jitter, noise and band dropout for each patch (default), or once per batch for the whole
@@ -45,7 +45,7 @@ class TrainSettings(Settings):
     compile: bool = False
     """compile the training step with torch.compile; takes a minute or two, pays off on GPUs (CUDA graphs) and
     not on CPUs; default false"""
-    weight_averaging: float = Field(default=0.0, ge=0, lt=1)
+    weight_averaging: Share = 0.0
     """decay per step of the moving average of the weights, from 0 to below 1; the average is validated and
     kept; default 0: no averaging"""
     norm_statistics: Literal["train", "scene"] = "train"
