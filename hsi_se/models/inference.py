@@ -67,7 +67,6 @@ def predict_patches(
 
     Args:
         model: maps patches `(n, 1, k, p, p)` to logits; its mode is restored afterwards.
-        patches: the dataset of n patches.
         batch_size: patches per batch; affects memory, and the result only by rounding.
         on_batch: called after each batch with its number of patches.
     """
