@@ -7,18 +7,14 @@ Axes: n patches, c features, h rows, w cols.
 import torch
 from torch import Tensor, nn
 
+from hsi_se.attention import AttentionBlock
 
-class Cbam(nn.Module):
+
+class Cbam(AttentionBlock):
     """Scales by `sigmoid(mlp(mean) + mlp(max))` over channels, then by `sigmoid(conv[mean; max])` (eqs. 2-3).
 
     Departures from the paper: `spatial_kernel=0` removes the spatial gate, and the channel gates
-    alone work at any rank; `bias` is an option; the hidden width is at least 1.
-
-    Args:
-        channels: C.
-        reduction: r; the hidden width is `max(1, round(C / r))`.
-        bias: whether the two dense layers have a bias.
-        spatial_kernel: side of the spatial gate's kernel in pixels, odd, or 0 for no spatial gate.
+    alone work at any rank; `bias` is an option; the hidden width is `max(1, round(c / reduction))`.
 
     Shape: `(n, c, h, w)`, or any `(n, c, …)` without the spatial gate; the output has the same shape.
     """
@@ -38,9 +34,6 @@ class Cbam(nn.Module):
             if spatial_kernel
             else None
         )
-
-    def extra_repr(self) -> str:
-        return self.description
 
     def excitation(self, x: Tensor) -> Tensor:
         """Returns the channel gates `(n, c)` for features `x`."""

@@ -6,21 +6,21 @@ Axes: n patches, c features, d spectral depth, h rows, w cols.
 from abc import ABC, abstractmethod
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from hsi_se.attention import AttentionBlock
 
 Axis = Literal["feature", "band"]
 
 
-class ChannelGate(nn.Module, ABC):
+class ChannelGate(AttentionBlock, ABC):
     """Scales every channel by a gate in (0, 1) computed from one statistic per channel.
 
     It works at any rank: the squeeze reduces every axis except the batch and the gated one. Subclasses
     implement `gate`, which maps the statistics to gates. Because the gates depend on nothing else,
     whole-scene maps can share computation between overlapping patches.
 
-    Args:
-        axis: `feature` gates axis 1 of `(n, c, …)`; `band` gates axis 2 of `(n, c, d, h, w)`.
-        squeeze: the statistic computed for each channel.
+    The axis `feature` is axis 1 of `(n, c, …)`; `band` is axis 2 of `(n, c, d, h, w)`.
 
     Shape: any `(n, c, …)`; the output has the same shape.
     """
@@ -29,10 +29,6 @@ class ChannelGate(nn.Module, ABC):
         super().__init__()
         self.gated_dim = 1 if axis == "feature" else 2
         self.squeeze = squeeze
-        self.description = ""
-
-    def extra_repr(self) -> str:
-        return self.description
 
     @abstractmethod
     def gate(self, squeezed: Tensor) -> Tensor:

@@ -7,13 +7,13 @@ Axes: n patches, c features, h rows, w cols.
 import torch
 from torch import Tensor, nn
 
+from hsi_se.attention import AttentionBlock
 
-class Coordinate(nn.Module):
+
+class Coordinate(AttentionBlock):
     """Scales `x[c, i, j]` by `gʰ[c, i] · gʷ[c, j]` (eqs. 4-9).
 
-    Args:
-        channels: C.
-        reduction: r; the embedding has `max(8, C // r)` features, as in the paper's code.
+    The embedding has `max(8, c // reduction)` features, as in the paper's code.
 
     Shape: `(n, c, h, w)`; the output has the same shape.
     """
@@ -25,9 +25,6 @@ class Coordinate(nn.Module):
         self.embed = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.BatchNorm2d(hidden), nn.Hardswish())
         self.rows = nn.Conv2d(hidden, channels, 1)
         self.cols = nn.Conv2d(hidden, channels, 1)
-
-    def extra_repr(self) -> str:
-        return self.description
 
     def forward(self, x: Tensor) -> Tensor:
         of_rows = x.mean(3, keepdim=True)  # (n, c, h, 1)

@@ -14,11 +14,8 @@ class EfficientChannel(ChannelGate):
     """Scales every channel by `sigmoid(conv1d(z))`, where z are the channel means (section 3.2).
 
     Departure from the paper: `axis="band"` gates the spectral depth, where neighbouring bands are related.
-
-    Args:
-        channels: length of the gated axis, C.
-        kernel_size: odd; by default computed from C as in the paper, with γ = 2 and b = 1.
-        axis: the gated axis; see `ChannelGate`.
+    `channels` is the length of the gated axis, C; by default the kernel's size is computed from it, with
+    γ = 2 and b = 1.
 
     Shape: any `(n, c, …)`; the output has the same shape.
     """

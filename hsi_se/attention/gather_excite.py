@@ -4,25 +4,24 @@ Hu, Shen, Albanie, Sun, Vedaldi: Gather-Excite, https://arxiv.org/abs/1810.12348
 Axes: n patches, c features, h rows, w cols.
 """
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from hsi_se.attention import AttentionBlock
 
-class GatherExcite(nn.Module):
+
+class GatherExcite(AttentionBlock):
     """Scales by the sigmoid of local means, upsampled to the input's size (GE-θ⁻, section 3).
 
-    Args:
-        extent: e; means over (2e - 1) × (2e - 1) pixels at stride e, or over the whole map for 0.
+    The means are over (2e - 1) × (2e - 1) pixels at stride e, the `extent`, or over the whole map for 0.
 
     Shape: `(n, c, h, w)`; the output has the same shape.
     """
 
     def __init__(self, *, extent: int = 0) -> None:
         super().__init__()
+        self.description = f"gather-excite {extent or 'global'}"
         self.extent = extent
-
-    def extra_repr(self) -> str:
-        return f"gather-excite {self.extent or 'global'}"
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.extent:

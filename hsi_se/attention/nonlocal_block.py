@@ -8,17 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hsi_se.attention import AttentionBlock
 
-class NonLocal(nn.Module):
+
+class NonLocal(AttentionBlock):
     """Adds `norm(W softmax(θᵀφ) g)` to its input: the embedded Gaussian (eqs. 1, 3, 6).
 
     The last norm's scale is initialised to zero (section 4.1), so that a new block is the identity.
-
-    Args:
-        channels: C.
-        is_3d: whether the features have a spectral axis.
-        reduction: ratio of C to the width of the embeddings θ, φ and g; 2 in the paper.
-        sub_sample: max-pools φ and g by 2 × 2 over rows and cols (section 3.3).
+    `sub_sample` max-pools φ and g by 2 × 2 over rows and cols (section 3.3).
 
     Shape: `(n, c, h, w)`, or `(n, c, d, h, w)` when 3-D; the output has the same shape.
     """
@@ -37,9 +34,6 @@ class NonLocal(nn.Module):
         self.norm = norm(channels)
         nn.init.zeros_(self.norm.weight)
         self.sub_sample = sub_sample
-
-    def extra_repr(self) -> str:
-        return self.description
 
     def forward(self, x: Tensor) -> Tensor:
         queries, keys, values = self.theta(x), self.phi(x), self.g(x)

@@ -3,27 +3,24 @@
 Yang, Zhang, Li, Xie: SimAM, https://proceedings.mlr.press/v139/yang21o.html.
 """
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from hsi_se.attention import AttentionBlock
 
 
-class SimAm(nn.Module):
+class SimAm(AttentionBlock):
     """Scales by `sigmoid(1 / e)`, where e is the minimal energy of a value t (eqs. 5-6).
 
-    `1 / e = (t - μ)² / 4(σ² + λ) + 1/2`. As in the paper's code, μ is the mean of all M values of a
-    channel, and σ² is divided by M - 1.
-
-    Args:
-        regularization: λ.
+    `1 / e = (t - μ)² / 4(σ² + λ) + 1/2`, where λ is the `regularization`. As in the paper's code, μ is the
+    mean of all M values of a channel, and σ² is divided by M - 1.
 
     Shape: any `(n, c, …)`; the output has the same shape.
     """
 
     def __init__(self, *, regularization: float = 1e-4) -> None:
         super().__init__()
+        self.description = f"simam λ {regularization:g}"
         self.regularization = regularization
-
-    def extra_repr(self) -> str:
-        return f"simam λ {self.regularization:g}"
 
     def forward(self, x: Tensor) -> Tensor:
         deviation = (x.flatten(2) - x.flatten(2).mean(2, keepdim=True)).square()  # (n, c, M)

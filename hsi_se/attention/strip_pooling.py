@@ -4,20 +4,20 @@ Hou, Zhang, Cheng, Feng: Strip Pooling, https://arxiv.org/abs/2003.13328.
 Axes: n patches, c features, h rows, w cols.
 """
 
+from functools import partial
+
 from torch import Tensor, nn
 
+from hsi_se.attention import AttentionBlock
 
-class StripPooling(nn.Module):
+
+class StripPooling(AttentionBlock):
     """Scales by `sigmoid(f(relu(yʰ + yʷ)))` (section 3.1).
 
     yʰ and yʷ are 1-D convolutions of the row and column means, and f is a 1×1 convolution. Departures
     from the paper: `kernel_size` is an option (3 in the paper); strips are padded by repeating their ends
     instead of with zeros, so that a constant map stays constant. The ReLU comes from the authors' code;
     its norms between the convolutions are left out, as in the equations.
-
-    Args:
-        channels: C.
-        kernel_size: length of the 1-D convolutions in pixels, odd.
 
     Shape: `(n, c, h, w)`; the output has the same shape.
     """
@@ -26,16 +26,10 @@ class StripPooling(nn.Module):
         super().__init__()
         self.description = f"strip pooling {channels}, kernel {kernel_size}"
         margin = kernel_size // 2
-        self.along_rows = nn.Conv2d(
-            channels, channels, (kernel_size, 1), padding=(margin, 0), padding_mode="replicate"
-        )
-        self.along_cols = nn.Conv2d(
-            channels, channels, (1, kernel_size), padding=(0, margin), padding_mode="replicate"
-        )
+        make_conv = partial(nn.Conv2d, channels, channels, padding_mode="replicate")
+        self.along_rows = make_conv((kernel_size, 1), padding=(margin, 0))
+        self.along_cols = make_conv((1, kernel_size), padding=(0, margin))
         self.fuse = nn.Conv2d(channels, channels, 1)
-
-    def extra_repr(self) -> str:
-        return self.description
 
     def forward(self, x: Tensor) -> Tensor:
         rows = self.along_rows(x.mean(3, keepdim=True))  # (n, c, h, 1)

@@ -3,22 +3,29 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from hsi_se.config.nearest import did_you_mean
 from hsi_se.errors import ConfigError
 
 
 class Settings(BaseModel):
-    """A section of the config: immutable, and unknown keys are errors."""
+    """A section of the config: immutable, and unknown keys are errors.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    The text below a setting is its description in the JSON schema and on the settings page.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler(core)
+        for setting in handler.resolve_ref_schema(schema).get("properties", {}).values():
+            if "description" in setting:
+                setting["description"] = " ".join(setting["description"].split())
+        return schema
 
     @model_validator(mode="before")
     @classmethod
@@ -65,6 +72,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # the range that torch's generators accept
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _tag_by_shape(value: object) -> str:

@@ -4,13 +4,7 @@ import hashlib
 import json
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    Discriminator,
-    Field,
-    PositiveInt,
-    StringConstraints,
-    model_validator,
-)
+from pydantic import Discriminator, Field, PositiveInt, StringConstraints, model_validator
 
 from hsi_se.config.base import Seed, Settings, mistake
 from hsi_se.config.model import ModelSettings
@@ -24,31 +18,27 @@ from hsi_se.errors import ConfigError
 class PcaReduction(Settings):
     """Principal component analysis: keeps the components with the largest variance."""
 
-    kind: Literal["pca"] = Field(description="pca: principal component analysis of the bands")
-    components: PositiveInt = Field(
-        description="number of principal components to keep; at most the number of bands and one less than "
-        "the number of pixels in the fit"
-    )
-    whiten: bool = Field(
-        default=True,
-        description="scale every component to unit variance (default); false divides all of them by the "
-        "standard deviation of the first",
-    )
-    fit_on: Literal["train", "scene"] = Field(
-        description="pixels the PCA is fitted on: train uses the training pixels only, scene uses every "
-        "pixel, including test pixels"
-    )
+    kind: Literal["pca"]
+    """pca: principal component analysis of the bands"""
+    components: PositiveInt
+    """number of principal components to keep; at most the number of bands and one less than the number of
+    pixels in the fit"""
+    whiten: bool = True
+    """scale every component to unit variance (default); false divides all of them by the standard deviation
+    of the first"""
+    fit_on: Literal["train", "scene"]
+    """pixels the PCA is fitted on: train uses the training pixels only, scene uses every pixel, including
+    test pixels"""
 
 
 class NoReduction(Settings):
     """No reduction: keeps every band, optionally standardized."""
 
-    kind: Literal["none"] = Field(description="none: keep every band")
-    standardize: bool = Field(
-        default=True,
-        description="scale each band to zero mean and unit variance over the training pixels (default); "
-        "false leaves the values as they are",
-    )
+    kind: Literal["none"]
+    """none: keep every band"""
+    standardize: bool = True
+    """scale each band to zero mean and unit variance over the training pixels (default); false leaves the
+    values as they are"""
 
 
 MAX_PATCH_SIZE = 199  # larger patches would need gigabytes in a dense layer
@@ -62,11 +52,9 @@ class PatchSettings(Settings):
         le=MAX_PATCH_SIZE,
         description=f"side of a square patch in pixels; odd, from 1 to {MAX_PATCH_SIZE}",
     )
-    padding: Literal["zero", "reflect"] = Field(
-        default="reflect",
-        description="how patches continue beyond the scene's edge: reflect mirrors the scene (default), "
-        "zero fills with zeros",
-    )
+    padding: Literal["zero", "reflect"] = "reflect"
+    """how patches continue beyond the scene's edge: reflect mirrors the scene (default), zero fills with
+    zeros"""
 
     @model_validator(mode="after")
     def _size_is_odd(self) -> Self:
@@ -85,31 +73,24 @@ ConfigName = Annotated[str, StringConstraints(pattern=r"^[\w.+-]*$")]
 class Config(Settings):
     """One experiment: all settings that determine the result of `hsi-se train`."""
 
-    name: ConfigName = Field(
-        default="",
-        description="name used for run folders: letters, digits, '.', '_', '+' and '-'; default: the file's "
-        "name",
-    )
-    seed: Seed = Field(
-        default=0,
-        description="seed of the split, the initial weights and the training, from 0 to 2⁶³ - 1; default 0",
-    )
-    scene: SceneSettings = Field(
-        description="the image and its labels: a known scene's name, your own files, or a synthetic scene"
-    )
-    split: SplitSettings = Field(
-        description="how labelled pixels are divided into training, validation and test sets"
-    )
-    reduction: Annotated[PcaReduction | NoReduction, Discriminator("kind")] = Field(
-        description="how bands become the components that the classifier sees"
-    )
-    patch: PatchSettings = Field(description="size and padding of the patch around each pixel")
-    model: ModelSettings = Field(description="the network or classical classifier, and its attention blocks")
-    train: TrainSettings = Field(description="the optimizer, its schedule and the augmentation")
-    prediction: PredictionSettings = Field(
-        default=PredictionSettings(),
-        description="post-processing of logits in `eval` and `map`; default: none",
-    )
+    name: ConfigName = ""
+    """name used for run folders: letters, digits, '.', '_', '+' and '-'; default: the file's name"""
+    seed: Seed = 0
+    """seed of the split, the initial weights and the training, from 0 to 2⁶³ - 1; default 0"""
+    scene: SceneSettings
+    """the image and its labels: a known scene's name, your own files, or a synthetic scene"""
+    split: SplitSettings
+    """how labelled pixels are divided into training, validation and test sets"""
+    reduction: Annotated[PcaReduction | NoReduction, Discriminator("kind")]
+    """how bands become the components that the classifier sees"""
+    patch: PatchSettings
+    """size and padding of the patch around each pixel"""
+    model: ModelSettings
+    """the network or classical classifier, and its attention blocks"""
+    train: TrainSettings
+    """the optimizer, its schedule and the augmentation"""
+    prediction: PredictionSettings = PredictionSettings()
+    """post-processing of logits in `eval` and `map`; default: none"""
 
     @property
     def window_size(self) -> int:
@@ -130,13 +111,11 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _network_fits_its_input(self) -> Self:
-        known_depth = self.reduction.components if isinstance(self.reduction, PcaReduction) else None
+        depth = 10**6  # without a PCA it is the scene's
+        if isinstance(self.reduction, PcaReduction):
+            depth = self.reduction.components
         try:
-            self.model.check_input(
-                num_bands=known_depth if known_depth is not None else 10**6,
-                patch_size=self.patch.size,
-                origin="reduction.components",
-            )
+            self.model.check_input(num_bands=depth, patch_size=self.patch.size, origin="reduction.components")
         except ConfigError as error:
             path, _, problem = str(error).partition(": ")
             raise mistake(problem, key=path.partition(" = ")[0]) from None

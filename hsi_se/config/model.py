@@ -12,30 +12,17 @@ from pydantic import (
     model_validator,
 )
 
-from hsi_se.config.base import Settings, mistake, unknown
+from hsi_se.config.base import Settings, Share, mistake, unknown
 from hsi_se.errors import ConfigError
 
 
-def _check_kernel(value: int | None) -> int | None:
-    if value is not None and value % 2 == 0:
+def _check_kernel(value: int) -> int:
+    if value % 2 == 0:
         raise mistake(f"a kernel size must be odd; write {value - 1} or {value + 1}")
     return value
 
 
 KernelSize = Annotated[PositiveInt, AfterValidator(_check_kernel)]
-Axis = Annotated[
-    Literal["feature", "band"],
-    Field(
-        description="axis whose channels are gated: feature (default), or band for the spectral depth, at "
-        "3-D points only"
-    ),
-]
-Ratio = Annotated[
-    PositiveInt,
-    Field(
-        description="ratio of channels to hidden width, 1 or more; default 16; the hidden width is at least 1"
-    ),
-]
 
 
 # ---------------------------------------------------------------------------------- attention blocks
@@ -57,7 +44,8 @@ class Block(Settings):
 class ChannelGateBlock(Block):
     """The settings of a block that gates whole channels."""
 
-    axis: Axis = "feature"
+    axis: Literal["feature", "band"] = "feature"
+    """axis whose channels are gated: feature (default), or band for the spectral depth, at 3-D points only"""
 
     def explain_misfit(self, *, is_3d: bool) -> tuple[str, str] | None:
         if self.axis == "band" and not is_3d:
@@ -68,41 +56,40 @@ class ChannelGateBlock(Block):
 class SqueezeExcite(ChannelGateBlock):
     """Squeeze-and-excitation (Hu et al. 2018): one gate per channel from the channel means."""
 
-    kind: Literal["se"] = Field(description="se: squeeze-and-excitation")
-    reduction: Ratio = 16
-    bias: bool = Field(default=True, description="whether the two layers have a bias; default true")
-    form: Literal["linear", "conv"] = Field(
-        default="linear", description="two linear layers (default), or the same as 1 × 1 convolutions"
-    )
-    squeeze: Literal["mean", "max"] = Field(
-        default="mean", description="statistic that summarizes each channel; default mean"
-    )
+    kind: Literal["se"]
+    """se: squeeze-and-excitation"""
+    reduction: PositiveInt = 16
+    """ratio of channels to hidden width, 1 or more; default 16; the hidden width is at least 1"""
+    bias: bool = True
+    """whether the two layers have a bias; default true"""
+    form: Literal["linear", "conv"] = "linear"
+    """two linear layers (default), or the same as 1 × 1 convolutions"""
+    squeeze: Literal["mean", "max"] = "mean"
+    """statistic that summarizes each channel; default mean"""
 
 
 class EfficientChannel(ChannelGateBlock):
     """Efficient channel attention (Wang et al. 2020): a 1-D convolution across the channel means."""
 
-    kind: Literal["eca"] = Field(description="eca: efficient channel attention")
-    kernel_size: KernelSize | None = Field(
-        default=None,
-        description="number of channels in the 1-D convolution's kernel, odd; default: computed from the "
-        "number of channels, as in the paper",
-    )
+    kind: Literal["eca"]
+    """eca: efficient channel attention"""
+    kernel_size: KernelSize | None = None
+    """number of channels in the 1-D convolution's kernel, odd; default: computed from the number of channels,
+    as in the paper"""
 
 
 class Cbam(Block):
     """Convolutional block attention module (Woo et al. 2018): channel gates, then a spatial gate."""
 
-    kind: Literal["cbam"] = Field(description="cbam: convolutional block attention module")
-    reduction: Ratio = 16
-    bias: bool = Field(default=False, description="whether the two dense layers have a bias; default false")
-    spatial_kernel: Annotated[NonNegativeInt, AfterValidator(lambda k: k and _check_kernel(k))] | None = (
-        Field(
-            default=None,
-            description="side in pixels of the spatial gate's kernel, odd, or 0 for channel gates only; "
-            "default: 7 at 2-D points, 0 at 3-D points",
-        )
-    )
+    kind: Literal["cbam"]
+    """cbam: convolutional block attention module"""
+    reduction: PositiveInt = 16
+    """ratio of channels to hidden width, 1 or more; default 16; the hidden width is at least 1"""
+    bias: bool = False
+    """whether the two dense layers have a bias; default false"""
+    spatial_kernel: Annotated[NonNegativeInt, AfterValidator(lambda k: k and _check_kernel(k))] | None = None
+    """side in pixels of the spatial gate's kernel, odd, or 0 for channel gates only; default: 7 at 2-D
+    points, 0 at 3-D points"""
 
     def explain_misfit(self, *, is_3d: bool) -> tuple[str, str] | None:
         if self.spatial_kernel and is_3d:
@@ -116,54 +103,51 @@ class Cbam(Block):
 class NonLocal(Block):
     """Non-local block (Wang et al. 2018), embedded Gaussian; initialised as the identity."""
 
-    kind: Literal["nonlocal"] = Field(description="nonlocal: self-attention between all positions")
-    reduction: PositiveInt = Field(
-        default=2, description="ratio of channels to embedding width, 1 or more; default 2"
-    )
-    sub_sample: bool = Field(
-        default=False,
-        description="max-pool keys and values by 2 × 2 pixels, to save computation; default false",
-    )
+    kind: Literal["nonlocal"]
+    """nonlocal: self-attention between all positions"""
+    reduction: PositiveInt = 2
+    """ratio of channels to embedding width, 1 or more; default 2"""
+    sub_sample: bool = False
+    """max-pool keys and values by 2 × 2 pixels, to save computation; default false"""
 
 
 class StripPooling(Block):
     """Strip pooling (Hou et al. 2020): a gate per pixel from row means and column means."""
 
     needs_2d: ClassVar[bool] = True
-    kind: Literal["strip_pooling"] = Field(description="strip_pooling: gates from whole rows and columns")
-    kernel_size: KernelSize = Field(
-        default=3, description="length of the 1-D convolutions in pixels, odd; default 3"
-    )
+    kind: Literal["strip_pooling"]
+    """strip_pooling: gates from whole rows and columns"""
+    kernel_size: KernelSize = 3
+    """length of the 1-D convolutions in pixels, odd; default 3"""
 
 
 class Coordinate(Block):
     """Coordinate attention (Hou et al. 2021): one gate per row and one per column."""
 
     needs_2d: ClassVar[bool] = True
-    kind: Literal["coordinate"] = Field(description="coordinate: coordinate attention")
-    reduction: PositiveInt = Field(
-        default=16,
-        description="ratio of channels to embedding width, 1 or more; default 16; the width is at least 8",
-    )
+    kind: Literal["coordinate"]
+    """coordinate: coordinate attention"""
+    reduction: PositiveInt = 16
+    """ratio of channels to embedding width, 1 or more; default 16; the width is at least 8"""
 
 
 class GatherExcite(Block):
     """Gather-excite (Hu et al. 2018): a gate from the mean of each neighbourhood; no parameters."""
 
     needs_2d: ClassVar[bool] = True
-    kind: Literal["gather_excite"] = Field(description="gather_excite: gates from local means, no parameters")
-    extent: Literal[0, 2, 4, 8] = Field(
-        default=0, description="stride of the local means in pixels; default 0: the mean of the whole map"
-    )
+    kind: Literal["gather_excite"]
+    """gather_excite: gates from local means, no parameters"""
+    extent: Literal[0, 2, 4, 8] = 0
+    """stride of the local means in pixels; default 0: the mean of the whole map"""
 
 
 class SimAm(Block):
     """SimAM (Yang et al. 2021): a gate per value from its distance to the channel mean; no parameters."""
 
-    kind: Literal["simam"] = Field(description="simam: gates from each value's contrast, no parameters")
-    regularization: PositiveFloat = Field(
-        default=1e-4, description="λ of the paper's eq. 5, added to the variance, above 0; default 1e-4"
-    )
+    kind: Literal["simam"]
+    """simam: gates from each value's contrast, no parameters"""
+    regularization: PositiveFloat = 1e-4
+    """λ of the paper's eq. 5, added to the variance, above 0; default 1e-4"""
 
 
 AttentionSettings = Annotated[
@@ -200,7 +184,8 @@ class Model(Settings):
 class Network(Model):
     """The settings of a network with attention points."""
 
-    attention: Attention = Field(default={}, description="attention block at each point; default: none")
+    attention: Attention = Field(default={})
+    """attention block at each point; default: none"""
 
     @model_validator(mode="after")
     def _attention_fits_its_point(self) -> Self:
@@ -218,49 +203,36 @@ class HybridSN(Network):
 
     points: ClassVar = ("conv3d_1", "conv3d_2", "conv3d_3", "fold", "conv2d")
     points_3d: ClassVar = ("conv3d_1", "conv3d_2", "conv3d_3")
-    name: Literal["hybridsn"] = Field(description="hybridsn: 3-D and 2-D convolutions")
-    order: Literal["3d-2d", "2d-3d"] = Field(
-        default="3d-2d",
-        description="whether the 3-D convolutions come first, as in the paper (default), or the 2-D one",
-    )
-    width: PositiveFloat = Field(
-        default=1.0,
-        description="factor on the features of every convolution and hidden dense layer, above 0; default 1",
-    )
-    norm: Literal["batch", "none"] = Field(
-        default="batch", description="batch norm after every convolution (default), or none as in the paper"
-    )
-    pool: Literal["none", "mean"] = Field(
-        default="none",
-        description="input of the dense layers: every pixel of the last map (default), or their mean",
-    )
-    dropout: float = Field(
-        default=0.4,
-        ge=0,
-        lt=1,
-        description="dropout between the dense layers, from 0 to below 1; default 0.4",
-    )
-    dense_relu: bool = Field(
-        default=True, description="ReLU between the dense layers, as in the paper; default true"
-    )
+    name: Literal["hybridsn"]
+    """hybridsn: 3-D and 2-D convolutions"""
+    order: Literal["3d-2d", "2d-3d"] = "3d-2d"
+    """whether the 3-D convolutions come first, as in the paper (default), or the 2-D one"""
+    width: PositiveFloat = 1.0
+    """factor on the features of every convolution and hidden dense layer, above 0; default 1"""
+    norm: Literal["batch", "none"] = "batch"
+    """batch norm after every convolution (default), or none as in the paper"""
+    pool: Literal["none", "mean"] = "none"
+    """input of the dense layers: every pixel of the last map (default), or their mean"""
+    dropout: Share = 0.4
+    """dropout between the dense layers, from 0 to below 1; default 0.4"""
+    dense_relu: bool = True
+    """ReLU between the dense layers, as in the paper; default true"""
 
     def check_input(self, *, num_bands: int, patch_size: int, origin: str = "input bands") -> None:
-        smallest_patch = 9  # four valid 3 × 3 windows
-        if patch_size < smallest_patch:
+        if patch_size < 9:
             raise ConfigError(
-                f"patch.size = {patch_size}: four 3 × 3 convolutions without padding need at least "
-                f"{smallest_patch}; write patch.size: {smallest_patch} or more"
+                f"patch.size = {patch_size}: four 3 × 3 convolutions without padding need at least 9; "
+                "write patch.size: 9 or more"
             )
         if self.order == "2d-3d" and round(64 * self.width) < 13:
             raise ConfigError(
                 f"model.width = {self.width:g}: with order 2d-3d the spectral kernels (7, 5 and 3 deep) need "
                 "at least 13 features of the 2-D convolution; write model.width: 0.2 or more"
             )
-        smallest_depth = 13 if self.order == "3d-2d" else 1  # kernels 7, 5 and 3 deep
-        if num_bands < smallest_depth:
+        if self.order == "3d-2d" and num_bands < 13:
             raise ConfigError(
-                f"{origin} = {num_bands}: spectral kernels 7, 5 and 3 deep need at least "
-                f"{smallest_depth}; keep more bands, or write model.order: 2d-3d"
+                f"{origin} = {num_bands}: spectral kernels 7, 5 and 3 deep need at least 13; keep more "
+                "bands, or write model.order: 2d-3d"
             )
 
 
@@ -274,47 +246,42 @@ def _se_at(*points: str) -> Attention:
 class Stemmed(Network):
     """The settings of a 2-D network that takes components as channels."""
 
-    stem: Literal["small", "imagenet"] = Field(
-        default="small",
-        description="first layer: small is a 3 × 3 convolution that keeps the patch's size (default), "
-        "imagenet is the original, strided one for large inputs",
-    )
-    dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="dropout before the last layer, from 0 to below 1; default 0"
-    )
+    stem: Literal["small", "imagenet"] = "small"
+    """first layer: small is a 3 × 3 convolution that keeps the patch's size (default), imagenet is the
+    original, strided one for large inputs"""
+    dropout: Share = 0.0
+    """dropout before the last layer, from 0 to below 1; default 0"""
 
 
 class SeResNet(Stemmed):
     """Residual network (He et al. 2016) with attention in every block of the listed stages."""
 
     points: ClassVar = _LAYERS
-    name: Literal["se_resnet"] = Field(description="se_resnet: residual network with gated blocks")
-    depth: Literal[18, 34, 50, 101, 152] = Field(
-        default=18, description="number of layers; default 18; from 50 on, blocks are bottlenecks"
-    )
-    gate: Literal["standard", "pre", "post", "identity"] = Field(
-        default="standard",
-        description="position of the attention (Hu et al. 2018, fig. 5): standard is after the residual "
-        "branch (default), pre before it, post after the addition, identity on the shortcut",
-    )
-    attention: Attention = Field(
-        default=_se_at(*_LAYERS), description="attention block of each stage; default: se at all four"
-    )
+    name: Literal["se_resnet"]
+    """se_resnet: residual network with gated blocks"""
+    depth: Literal[18, 34, 50, 101, 152] = 18
+    """number of layers; default 18; from 50 on, blocks are bottlenecks"""
+    gate: Literal["standard", "pre", "post", "identity"] = "standard"
+    """position of the attention (Hu et al. 2018, fig. 5): standard is after the residual branch (default),
+    pre before it, post after the addition, identity on the shortcut"""
+    attention: Attention = _se_at(*_LAYERS)
+    """attention block of each stage; default: se at all four"""
 
 
 class Res2Net(Stemmed):
     """Res2Net (Gao et al. 2021): residual blocks with a hierarchy of 3 × 3 convolutions."""
 
     points: ClassVar = _LAYERS
-    name: Literal["res2net"] = Field(description="res2net: residual network with multi-scale blocks")
-    depth: Literal[50, 101, 152] = Field(default=50, description="number of layers; default 50")
-    scale: int = Field(default=4, ge=2, description="groups of features in each block, 2 or more; default 4")
-    base_width: PositiveInt = Field(
-        default=26, description="features of one group in the first stage, 1 or more; default 26"
-    )
-    attention: Attention = Field(
-        default=_se_at(*_LAYERS), description="attention block of each stage; default: se at all four"
-    )
+    name: Literal["res2net"]
+    """res2net: residual network with multi-scale blocks"""
+    depth: Literal[50, 101, 152] = 50
+    """number of layers; default 50"""
+    scale: int = Field(default=4, ge=2)
+    """groups of features in each block, 2 or more; default 4"""
+    base_width: PositiveInt = 26
+    """features of one group in the first stage, 1 or more; default 26"""
+    attention: Attention = _se_at(*_LAYERS)
+    """attention block of each stage; default: se at all four"""
 
 
 class SeInception(Stemmed):
@@ -323,10 +290,10 @@ class SeInception(Stemmed):
     points: ClassVar = tuple(
         f"inception_{name}" for name in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")
     )
-    name: Literal["se_inception"] = Field(description="se_inception: Inception modules with attention")
-    attention: Attention = Field(
-        default=_se_at(*points), description="attention block after each module; default: se after all nine"
-    )
+    name: Literal["se_inception"]
+    """se_inception: Inception modules with attention"""
+    attention: Attention = _se_at(*points)
+    """attention block after each module; default: se after all nine"""
 
 
 class Ssrn(Network):
@@ -334,13 +301,12 @@ class Ssrn(Network):
 
     points: ClassVar = ("spectral_stem", "spectral_1", "spectral_2", "spatial_stem", "spatial_1", "spatial_2")
     points_3d: ClassVar = ("spectral_stem", "spectral_1", "spectral_2")
-    name: Literal["ssrn"] = Field(description="ssrn: residual blocks along the spectrum, then over space")
-    features: PositiveInt = Field(
-        default=24, description="features of every residual block, 1 or more; default 24"
-    )
-    dropout: float = Field(
-        default=0.5, ge=0, lt=1, description="dropout before the last layer, from 0 to below 1; default 0.5"
-    )
+    name: Literal["ssrn"]
+    """ssrn: residual blocks along the spectrum, then over space"""
+    features: PositiveInt = 24
+    """features of every residual block, 1 or more; default 24"""
+    dropout: Share = 0.5
+    """dropout before the last layer, from 0 to below 1; default 0.5"""
 
     def check_input(self, *, num_bands: int, patch_size: int, origin: str = "input bands") -> None:
         if num_bands < 7:
@@ -359,10 +325,10 @@ class Cnn3d(Network):
 
     points: ClassVar = ("conv3d_1", "conv3d_2", "conv3d_3")
     points_3d: ClassVar = points
-    name: Literal["cnn3d"] = Field(description="cnn3d: three 3-D convolutions and one dense layer")
-    dropout: float = Field(
-        default=0.4, ge=0, lt=1, description="dropout before the last layer, from 0 to below 1; default 0.4"
-    )
+    name: Literal["cnn3d"]
+    """cnn3d: three 3-D convolutions and one dense layer"""
+    dropout: Share = 0.4
+    """dropout before the last layer, from 0 to below 1; default 0.4"""
 
     def check_input(self, *, num_bands: int, patch_size: int, origin: str = "input bands") -> None:
         if num_bands < 13:
@@ -379,25 +345,24 @@ class Cnn3d(Network):
 class Svm(Model):
     """Support vector machine with an RBF kernel on the centre pixel of each patch."""
 
-    name: Literal["svm"] = Field(description="svm: support vector machine, fitted with scikit-learn")
-    penalty: PositiveFloat | None = Field(
-        default=None, description="penalty C, above 0; default: tuned by cross-validation on the training set"
-    )
-    gamma: PositiveFloat | None = Field(
-        default=None,
-        description="γ of the kernel exp(-γ |x - x'|²) on standardized components, above 0; default: tuned "
-        "by cross-validation on the training set",
-    )
+    name: Literal["svm"]
+    """svm: support vector machine, fitted with scikit-learn"""
+    penalty: PositiveFloat | None = None
+    """penalty C, above 0; default: tuned by cross-validation on the training set"""
+    gamma: PositiveFloat | None = None
+    """γ of the kernel exp(-γ |x - x'|²) on standardized components, above 0; default: tuned by
+    cross-validation on the training set"""
 
 
 class RandomForest(Model):
     """Random forest (Breiman 2001) on the centre pixel of each patch."""
 
-    name: Literal["random_forest"] = Field(description="random_forest: fitted with scikit-learn")
-    trees: PositiveInt = Field(default=300, description="number of trees, 1 or more; default 300")
-    min_leaf: PositiveInt = Field(
-        default=1, description="smallest number of training pixels in a leaf, 1 or more; default 1"
-    )
+    name: Literal["random_forest"]
+    """random_forest: fitted with scikit-learn"""
+    trees: PositiveInt = 300
+    """number of trees, 1 or more; default 300"""
+    min_leaf: PositiveInt = 1
+    """smallest number of training pixels in a leaf, 1 or more; default 1"""
 
 
 NetworkSettings = HybridSN | SeResNet | Res2Net | SeInception | Ssrn | Cnn3d

@@ -2,11 +2,7 @@
 
 import math
 
-from pydantic import (
-    Field,
-    PositiveFloat,
-    PositiveInt,
-)
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from hsi_se.config.base import Settings
 
@@ -14,25 +10,16 @@ from hsi_se.config.base import Settings
 class Smoothing(Settings):
     """Joint bilateral filter of the class probabilities, guided by the components (Kang et al. 2014)."""
 
-    spatial: PositiveFloat = Field(
-        default=3.0,
-        le=20,
-        description="spatial standard deviation in pixels, above 0 and at most 20; the window reaches two of "
-        "them; default 3",
-    )
-    range: PositiveFloat = Field(
-        default=0.3,
-        description="spectral standard deviation, above 0, in units of each component's standard deviation "
-        "over the scene; default 0.3",
-    )
-    components: PositiveInt = Field(
-        default=6, description="number of leading components that guide the filter, at most; default 6"
-    )
-    passes: PositiveInt = Field(
-        default=1,
-        le=10,
-        description="number of filter passes, 1 to 10, each on the result of the previous one; default 1",
-    )
+    spatial: PositiveFloat = Field(default=3.0, le=20)
+    """spatial standard deviation in pixels, above 0 and at most 20; the window reaches two of them; default
+    3"""
+    range: PositiveFloat = 0.3
+    """spectral standard deviation, above 0, in units of each component's standard deviation over the scene;
+    default 0.3"""
+    components: PositiveInt = 6
+    """number of leading components that guide the filter, at most; default 6"""
+    passes: PositiveInt = Field(default=1, le=10)
+    """number of filter passes, 1 to 10, each on the result of the previous one; default 1"""
 
     @property
     def radius(self) -> int:
@@ -43,14 +30,11 @@ class Smoothing(Settings):
 class PredictionSettings(Settings):
     """Post-processing of a trained classifier's logits, in `eval` and in `map`."""
 
-    symmetries: bool = Field(
-        default=False,
-        description="average the logits over the eight flips and transposes of the scene, at eight times the "
-        "cost; default false",
-    )
-    smoothing: Smoothing | None = Field(
-        default=None, description="filter for the class probabilities; default: no filter"
-    )
+    symmetries: bool = False
+    """average the logits over the eight flips and transposes of the scene, at eight times the cost; default
+    false"""
+    smoothing: Smoothing | None = None
+    """filter for the class probabilities; default: no filter"""
 
     @property
     def reach(self) -> int:

@@ -4,15 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BeforeValidator,
-    Discriminator,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    Tag,
-    model_validator,
-)
+from pydantic import BeforeValidator, Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from hsi_se.config.base import Seed, Settings, _tag_by_shape, mistake
 
@@ -37,54 +29,35 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 class SceneFiles(Settings):
     """Your own scene: an image file and a label file, in any supported format."""
 
-    cube: str = Field(
-        description="file of the image, rows × cols × bands; an absolute path, or relative to the working "
-        "or data folder"
-    )
-    labels: str = Field(description="file of the label map, rows × cols of integers; searched for like cube")
-    cube_key: str | None = Field(
-        default=None, description="variable or layer in the cube file; default: the file's only cube"
-    )
-    labels_key: str | None = Field(
-        default=None,
-        description="variable or attribute in the labels file; default: the file's only label map",
-    )
-    class_names: tuple[str, ...] | str | None = Field(
-        default=None,
-        description="class names in ascending order of label, or the name of a known scene that has them; "
-        "default: the file's names, or numbers",
-    )
-    palette: tuple[tuple[Byte, Byte, Byte], ...] | None = Field(
-        default=None,
-        description="class colours as [red, green, blue], 0 to 255, in ascending order of label; default: "
-        "the file's colours, or a built-in palette",
-    )
-    unlabelled: int = Field(default=0, description="label value of unlabelled pixels; default 0")
-    drop_bands: tuple[Bands, ...] = Field(
-        default=(),
-        description="bands of the file to leave out, counted from 1, such as [104-108, 150]; default: none",
-    )
-    wavelengths: tuple[PositiveFloat, ...] | str | None = Field(
-        default=None,
-        description="wavelength of each band of the file, or a text file of them; in nm, or in µm if all "
-        "are below 100; default: the file's",
-    )
-    nodata: Annotated[float | Literal["nan"] | None, BeforeValidator(_name_nan)] = Field(
-        default=None,
-        description="stored value that marks pixels without data, or nan; default: the file's",
-    )
-    scale: PositiveFloat | None = Field(
-        default=None,
-        description="number that stored values are divided by, above 0, such as 10000; default: the file's",
-    )
-    byte_order: Literal["little", "big"] | None = Field(
-        default=None,
-        description="byte order of an ENVI image whose header does not give it; default: the header's",
-    )
-    name: str | None = Field(
-        default=None,
-        description="name of the scene in reports and maps; default: the cube file's name without its suffix",
-    )
+    cube: str
+    """file of the image, rows × cols × bands; an absolute path, or relative to the working or data folder"""
+    labels: str
+    """file of the label map, rows × cols of integers; searched for like cube"""
+    cube_key: str | None = None
+    """variable or layer in the cube file; default: the file's only cube"""
+    labels_key: str | None = None
+    """variable or attribute in the labels file; default: the file's only label map"""
+    class_names: tuple[str, ...] | str | None = None
+    """class names in ascending order of label, or the name of a known scene that has them; default: the
+    file's names, or numbers"""
+    palette: tuple[tuple[Byte, Byte, Byte], ...] | None = None
+    """class colours as [red, green, blue], 0 to 255, in ascending order of label; default: the file's
+    colours, or a built-in palette"""
+    unlabelled: int = 0
+    """label value of unlabelled pixels; default 0"""
+    drop_bands: tuple[Bands, ...] = ()
+    """bands of the file to leave out, counted from 1, such as [104-108, 150]; default: none"""
+    wavelengths: tuple[PositiveFloat, ...] | str | None = None
+    """wavelength of each band of the file, or a text file of them; in nm, or in µm if all are below 100;
+    default: the file's"""
+    nodata: Annotated[float | Literal["nan"] | None, BeforeValidator(_name_nan)] = None
+    """stored value that marks pixels without data, or nan; default: the file's"""
+    scale: PositiveFloat | None = None
+    """number that stored values are divided by, above 0, such as 10000; default: the file's"""
+    byte_order: Literal["little", "big"] | None = None
+    """byte order of an ENVI image whose header does not give it; default: the header's"""
+    name: str | None = None
+    """name of the scene in reports and maps; default: the cube file's name without its suffix"""
 
     @model_validator(mode="after")
     def _classes_are_told_apart(self) -> Self:
@@ -106,10 +79,14 @@ class SceneFiles(Settings):
 class SyntheticScene(Settings):
     """The built-in demo scene: synthetic farmland generated from a seed."""
 
-    synthetic: Seed = Field(description="seed of the generated scene, from 0 to 2⁶³ - 1")
-    rows: int = Field(default=72, ge=24, description="height in pixels, 24 or more; default 72")
-    cols: int = Field(default=72, ge=24, description="width in pixels, 24 or more; default 72")
-    bands: int = Field(default=64, ge=16, description="number of bands, 16 or more; default 64")
+    synthetic: Seed
+    """seed of the generated scene, from 0 to 2⁶³ - 1"""
+    rows: int = Field(default=72, ge=24)
+    """height in pixels, 24 or more; default 72"""
+    cols: int = Field(default=72, ge=24)
+    """width in pixels, 24 or more; default 72"""
+    bands: int = Field(default=64, ge=16)
+    """number of bands, 16 or more; default 64"""
 
     @model_validator(mode="before")
     @classmethod

@@ -2,17 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    Discriminator,
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    Tag,
-    model_validator,
-)
+from pydantic import AfterValidator, Discriminator, Field, NonNegativeInt, PositiveInt, Tag, model_validator
 
-from hsi_se.config.base import Seed, Settings, _tag_by_shape, mistake
+from hsi_se.config.base import Seed, Settings, Share, _tag_by_shape, mistake
 
 
 def _check_fraction(value: float) -> float:
@@ -24,54 +16,36 @@ def _check_fraction(value: float) -> float:
 class PerClass(Settings):
     """A number of training pixels instead of a fraction."""
 
-    per_class: PositiveInt | dict[int, NonNegativeInt] = Field(
-        description="training pixels of every class, validation pixels included: one number for all "
-        "classes, or a mapping from label to number (labels left out get none)"
-    )
+    per_class: PositiveInt | dict[int, NonNegativeInt]
+    """training pixels of every class, validation pixels included: one number for all classes, or a mapping
+    from label to number (labels left out get none)"""
 
 
 Fraction = Annotated[float, AfterValidator(_check_fraction)]
-TrainFraction = Annotated[
-    Fraction,
-    Field(
-        description="fraction of each class's pixels to train on, validation pixels included; between 0 and "
-        "1, met as closely as whole blocks or fields allow"
-    ),
-]
 ValidationShare = Annotated[
-    float,
+    Share,
     Field(
-        ge=0,
-        lt=1,
         description="fraction of each class's training pixels set aside for choosing the epoch, from 0 to "
-        "below 1; default 0.05; 0 trains on all of them",
+        "below 1; default 0.05; 0 trains on all of them"
     ),
 ]
 SplitSeed = Annotated[
     Seed | None, Field(description="seed of the split, from 0 to 2⁶³ - 1; default: the experiment's seed")
 ]
-Buffer = Annotated[
-    int | None,
-    Field(
-        ge=0,
-        description="smallest Chebyshev distance in pixels between training and test pixels, 0 or more; "
-        "default: patch size + train.shift + reach of smoothing, so that no test prediction depends on a "
-        "pixel of a training patch",
-    ),
-]
+Buffer = Annotated[int | None, Field(ge=0)]
 
 
 class RandomSplit(Settings):
     """Stratified random split, class by class. Test patches will contain training pixels."""
 
-    kind: Literal["random"] = Field(description="random: draw pixels at random within each class")
+    kind: Literal["random"]
+    """random: draw pixels at random within each class"""
     train: Annotated[
         Annotated[Fraction, Tag("a value")] | Annotated[PerClass, Tag("a section")],
         Discriminator(_tag_by_shape),
-    ] = Field(
-        description="training pixels of each class, validation pixels included: a fraction between 0 and 1, "
-        "or {per_class: 50} for a number; a fraction takes at least one pixel per class"
-    )
+    ]
+    """training pixels of each class, validation pixels included: a fraction between 0 and 1, or {per_class:
+    50} for a number; a fraction takes at least one pixel per class"""
     validation: ValidationShare = 0.05
     seed: SplitSeed = None
 
@@ -79,10 +53,16 @@ class RandomSplit(Settings):
 class BlocksSplit(Settings):
     """Spatially disjoint split by square blocks with a buffer; blocks too coarse for a class are cut."""
 
-    kind: Literal["blocks"] = Field(description="blocks: assign whole square blocks to training or test")
-    train: TrainFraction
-    block_size: PositiveInt = Field(default=16, description="side of a block in pixels; default 16")
+    kind: Literal["blocks"]
+    """blocks: assign whole square blocks to training or test"""
+    train: Fraction
+    """fraction of each class's pixels to train on, validation pixels included; between 0 and 1, met as
+    closely as whole blocks or fields allow"""
+    block_size: PositiveInt = 16
+    """side of a block in pixels; default 16"""
     buffer: Buffer = None
+    """smallest Chebyshev distance in pixels between training and test pixels, 0 or more; default: patch size
+    + train.shift + reach of smoothing, so that no test prediction depends on a pixel of a training patch"""
     validation: ValidationShare = 0.05
     seed: SplitSeed = None
 
@@ -90,14 +70,14 @@ class BlocksSplit(Settings):
 class FieldsSplit(Settings):
     """Split by whole connected fields of a class; a class with a single field is cut, with a buffer."""
 
-    kind: Literal["fields"] = Field(description="fields: assign whole connected fields to training or test")
-    train: TrainFraction
-    buffer: Buffer = Field(
-        default=None,
-        description="smallest Chebyshev distance in pixels between the training and test pixels of a field "
-        "that is cut, 0 or more; default: patch size + train.shift + reach of smoothing; other fields may "
-        "touch",
-    )
+    kind: Literal["fields"]
+    """fields: assign whole connected fields to training or test"""
+    train: Fraction
+    """fraction of each class's pixels to train on, validation pixels included; between 0 and 1, met as
+    closely as whole blocks or fields allow"""
+    buffer: Buffer = None
+    """smallest Chebyshev distance in pixels between the training and test pixels of a field that is cut, 0 or
+    more; default: patch size + train.shift + reach of smoothing; other fields may touch"""
     validation: ValidationShare = 0.05
     seed: SplitSeed = None
 
@@ -105,32 +85,23 @@ class FieldsSplit(Settings):
 class MasksSplit(Settings):
     """Training and test pixels from files: two label maps, or one partition map."""
 
-    kind: Literal["masks"] = Field(description="masks: read training and test pixels from files")
-    train: str | None = Field(
-        default=None,
-        description="label map of the training pixels (0 elsewhere); required unless partition is given",
-    )
-    train_key: str | None = Field(
-        default=None, description="variable in the train file; default: the file's only label map"
-    )
-    test: str | None = Field(
-        default=None, description="label map of the test pixels (0 elsewhere); required with train"
-    )
-    test_key: str | None = Field(
-        default=None, description="variable in the test file; default: the file's only label map"
-    )
-    partition: str | None = Field(
-        default=None,
-        description="map of 0 unused, 1 training, 2 validation, 3 test, 4 buffer, in place of train and test",
-    )
-    partition_key: str | None = Field(
-        default=None, description="variable in the partition file; default: the file's only map"
-    )
-    validation: ValidationShare = Field(
-        default=0.05,
-        description="fraction of each class's training pixels set aside for choosing the epoch, from 0 to "
-        "below 1; default 0.05; ignored with partition, which defines its own",
-    )
+    kind: Literal["masks"]
+    """masks: read training and test pixels from files"""
+    train: str | None = None
+    """label map of the training pixels (0 elsewhere); required unless partition is given"""
+    train_key: str | None = None
+    """variable in the train file; default: the file's only label map"""
+    test: str | None = None
+    """label map of the test pixels (0 elsewhere); required with train"""
+    test_key: str | None = None
+    """variable in the test file; default: the file's only label map"""
+    partition: str | None = None
+    """map of 0 unused, 1 training, 2 validation, 3 test, 4 buffer, in place of train and test"""
+    partition_key: str | None = None
+    """variable in the partition file; default: the file's only map"""
+    validation: Share = 0.05
+    """fraction of each class's training pixels set aside for choosing the epoch, from 0 to below 1; default
+    0.05; ignored with partition, which defines its own"""
     seed: SplitSeed = None
 
     @model_validator(mode="after")

@@ -2,105 +2,61 @@
 
 from typing import Literal, Self
 
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from hsi_se.config.base import Settings, mistake
+from hsi_se.config.base import Settings, Share, mistake
 
 
 class TrainSettings(Settings):
     """Training: AdamW, the learning-rate schedule, augmentation and precision."""
 
-    epochs: PositiveInt = Field(description="number of passes over the training patches, 1 or more")
-    batch_size: int = Field(default=256, ge=2, description="patches per step, 2 or more; default 256")
-    learning_rate: PositiveFloat = Field(
-        default=1e-3, description="peak learning rate of AdamW, above 0; default 1e-3"
-    )
-    weight_decay: NonNegativeFloat = Field(
-        default=1e-2, description="decoupled weight decay of AdamW, 0 or more; default 1e-2"
-    )
-    schedule: Literal["one-cycle", "cosine", "constant"] = Field(
-        default="one-cycle",
-        description="course of the learning rate over all steps: one-cycle rises and then falls (default), "
-        "cosine falls, constant stays",
-    )
-    label_smoothing: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="share of the target probability spread evenly over all classes, from 0 to below 1; "
-        "default 0",
-    )
-    flips: bool = Field(
-        default=True,
-        description="transform training patches by a random symmetry of the square (flips, rotations, "
-        "transposes); default true",
-    )
-    shift: NonNegativeInt = Field(
-        default=0,
-        description="largest random shift of a training patch in pixels, at most half the patch; its label "
-        "is kept; default 0",
-    )
-    noise: NonNegativeFloat = Field(
-        default=0.0,
-        description="standard deviation of Gaussian noise added to the components of training patches, in "
-        "the components' units; default 0",
-    )
-    spectral_jitter: NonNegativeFloat = Field(
-        default=0.0,
-        description="standard deviation of the random gain (mean 1) on each component of a training patch; "
-        "default 0",
-    )
-    band_dropout: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="probability that a component of a training patch is set to 0, from 0 to below 1; "
-        "default 0",
-    )
-    vary_by: Literal["patch", "batch"] = Field(
-        default="patch",
-        description="draw flips, jitter, noise and band dropout for each patch (default), or once per batch "
-        "for the whole scene, so that overlapping patches share computation",
-    )
-    precision: Literal["float32", "bfloat16", "auto"] = Field(
-        default="float32",
-        description="number format of matrix products in the training step: float32 (default), bfloat16, or "
-        "auto for bfloat16 where the device supports it natively; weights and evaluation stay float32",
-    )
-    compile: bool = Field(
-        default=False,
-        description="compile the training step with torch.compile; takes a minute or two, pays off on GPUs "
-        "(CUDA graphs) and not on CPUs; default false",
-    )
-    weight_averaging: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="decay per step of the moving average of the weights, from 0 to below 1; the average is "
-        "validated and kept; default 0: no averaging",
-    )
-    norm_statistics: Literal["train", "scene"] = Field(
-        default="train",
-        description="source of the final batch norm statistics: training patches (default), or patches of "
-        "the whole scene, without labels",
-    )
-    class_weights: Literal["none", "sqrt", "balanced"] = Field(
-        default="none",
-        description="weight of a class with n training pixels in the loss: none is 1 (default), sqrt is "
-        "1/√n, balanced is 1/n",
-    )
-    checkpoint_every_s: NonNegativeFloat = Field(
-        default=60.0,
-        description="seconds between checkpoints within an epoch, 0 or more; longer if saving would take "
-        "over 1 % of the time; 0 saves after every step; default 60",
-    )
+    epochs: PositiveInt
+    """number of passes over the training patches, 1 or more"""
+    batch_size: int = Field(default=256, ge=2)
+    """patches per step, 2 or more; default 256"""
+    learning_rate: PositiveFloat = 1e-3
+    """peak learning rate of AdamW, above 0; default 1e-3"""
+    weight_decay: NonNegativeFloat = 1e-2
+    """decoupled weight decay of AdamW, 0 or more; default 1e-2"""
+    schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
+    """course of the learning rate over all steps: one-cycle rises and then falls (default), cosine falls,
+    constant stays"""
+    label_smoothing: Share = 0.0
+    """share of the target probability spread evenly over all classes, from 0 to below 1; default 0"""
+    flips: bool = True
+    """transform training patches by a random symmetry of the square (flips, rotations, transposes); default
+    true"""
+    shift: NonNegativeInt = 0
+    """largest random shift of a training patch in pixels, at most half the patch; its label is kept; default
+    0"""
+    noise: NonNegativeFloat = 0.0
+    """standard deviation of Gaussian noise added to the components of training patches, in the components'
+    units; default 0"""
+    spectral_jitter: NonNegativeFloat = 0.0
+    """standard deviation of the random gain (mean 1) on each component of a training patch; default 0"""
+    band_dropout: Share = 0.0
+    """probability that a component of a training patch is set to 0, from 0 to below 1; default 0"""
+    vary_by: Literal["patch", "batch"] = "patch"
+    """draw flips, jitter, noise and band dropout for each patch (default), or once per batch for the whole
+    scene, so that overlapping patches share computation"""
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """number format of matrix products in the training step: float32 (default), bfloat16, or auto for
+    bfloat16 where the device supports it natively; weights and evaluation stay float32"""
+    compile: bool = False
+    """compile the training step with torch.compile; takes a minute or two, pays off on GPUs (CUDA graphs) and
+    not on CPUs; default false"""
+    weight_averaging: Share = 0.0
+    """decay per step of the moving average of the weights, from 0 to below 1; the average is validated and
+    kept; default 0: no averaging"""
+    norm_statistics: Literal["train", "scene"] = "train"
+    """source of the final batch norm statistics: training patches (default), or patches of the whole scene,
+    without labels"""
+    class_weights: Literal["none", "sqrt", "balanced"] = "none"
+    """weight of a class with n training pixels in the loss: none is 1 (default), sqrt is 1/√n, balanced is
+    1/n"""
+    checkpoint_every_s: NonNegativeFloat = 60.0
+    """seconds between checkpoints within an epoch, 0 or more; longer if saving would take over 1 % of the
+    time; 0 saves after every step; default 60"""
 
     def list_variations(self) -> list[str]:
         """Returns the names of the active settings that vary a patch's values or orientation."""

@@ -38,19 +38,12 @@ _KINDS = ("kind", "name")  # settings that decide which others a section may hav
 
 @dataclass(frozen=True, eq=False)
 class Override:
-    """A setting that replaces one of a config.
+    """A setting that replaces one of a config."""
 
-    Attributes:
-        key: dotted.
-        value: plain.
-        places: where the user wrote the value, and what lies below it.
-        form: how a key and a value are written there.
-    """
-
-    key: str
-    value: Any
-    places: Places
-    form: str = "{}: {}"
+    key: str  # dotted
+    value: Any  # plain
+    places: Places  # where the user wrote the value, and what lies below it
+    form: str = "{}: {}"  # how a key and a value are written there
 
     @classmethod
     def parse(cls, text: str) -> "Override":
@@ -266,11 +259,11 @@ def _explain(error: ErrorDetails, settings: object, kind: type[Settings]) -> tup
         loc = (*loc, *context["key"].split("."))
     if "discriminator" in context:
         loc = (*loc, str(context["discriminator"]).strip("'"))
-    keys, value, is_present = _follow(settings, loc)
+    keys, value = _follow(settings, loc)
     if error["type"] in ("missing", "union_tag_not_found"):
-        keys, is_present = (*keys, str(loc[-1])), False
+        keys = (*keys, str(loc[-1]))
     dotted = ".".join(keys)
-    shown = f"{dotted} = {_show(value)}" if is_present and not isinstance(value, dict | list) else dotted
+    shown = dotted if isinstance(value, dict | list) else f"{dotted} = {_show(value)}"
     problem = _describe(error, value)
     if problem.startswith("unknown setting; choose from "):
         choices = problem.removeprefix("unknown setting; choose from ")
@@ -341,17 +334,12 @@ def _describe(error: ErrorDetails, value: object) -> str:
             return f"{message[0].lower()}{message[1:]}"
 
 
-def _follow(settings: object, loc: Sequence[int | str]) -> tuple[Keys, object, bool]:
+def _follow(settings: object, loc: Sequence[int | str]) -> tuple[Keys, object]:
     """Returns the part of pydantic's `loc` that the user wrote, which has no union tags, and its value."""
     keys: Keys = ()
-    value = settings
+    value: Any = settings
     for part in loc:
-        match value:
-            case dict() if part in value:
-                value = value[part]
-            case list() if isinstance(part, int) and part < len(value):
-                value = value[part]
-            case _:
-                continue
-        keys = (*keys, str(part))
-    return keys, value, bool(keys)
+        is_index = isinstance(value, list) and isinstance(part, int) and part < len(value)
+        if is_index or (isinstance(value, dict) and part in value):
+            keys, value = (*keys, str(part)), value[part]
+    return keys, value

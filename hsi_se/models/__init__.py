@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -15,6 +16,15 @@ from hsi_se.models.res2net import Res2Net
 from hsi_se.models.se_inception import SeInception
 from hsi_se.models.se_resnet import SeResNet
 from hsi_se.models.ssrn import Ssrn
+
+_NETWORKS: dict[type[config.Model], Callable[..., Network]] = {
+    config.HybridSN: HybridSN,
+    config.SeResNet: SeResNet,
+    config.Res2Net: Res2Net,
+    config.SeInception: SeInception,
+    config.Ssrn: Ssrn,
+    config.Cnn3d: Cnn3d,
+}
 
 
 def build_model(
@@ -35,33 +45,17 @@ def build_model(
     Raises:
         ConfigError: the input is too small for the kernels, or the model is not a network.
     """
+    if type(settings) not in _NETWORKS:
+        raise ConfigError(
+            f"model.name = {settings.name}: is fitted, not built, and its size depends on the training "
+            "pixels; train it, or choose a network"
+        )
     settings.check_input(num_bands=num_bands, patch_size=patch_size)
+    make_network = _NETWORKS[type(settings)]
     with torch.random.fork_rng(devices=[]):  # torch's layers draw weights, which are replaced below
-        model = _build(settings, num_bands=num_bands, patch_size=patch_size, num_classes=num_classes)
+        model = make_network(settings, num_bands=num_bands, patch_size=patch_size, num_classes=num_classes)
     initialize(model, seed=seed)
     return model
-
-
-def _build(settings: config.ModelSettings, *, num_bands: int, patch_size: int, num_classes: int) -> Network:
-    sizes = {"num_bands": num_bands, "patch_size": patch_size, "num_classes": num_classes}
-    match settings:
-        case config.HybridSN():
-            return HybridSN(settings, **sizes)
-        case config.SeResNet():
-            return SeResNet(settings, **sizes)
-        case config.Res2Net():
-            return Res2Net(settings, **sizes)
-        case config.SeInception():
-            return SeInception(settings, **sizes)
-        case config.Ssrn():
-            return Ssrn(settings, **sizes)
-        case config.Cnn3d():
-            return Cnn3d(settings, **sizes)
-        case config.Svm() | config.RandomForest():
-            raise ConfigError(
-                f"model.name = {settings.name}: is fitted, not built, and its size depends on the training "
-                "pixels; train it, or choose a network"
-            )
 
 
 def initialize(model: nn.Module, *, seed: int) -> None:

@@ -6,7 +6,7 @@ Axes: n patches, k components, p × p pixels, C classes.
 """
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -18,11 +18,7 @@ if TYPE_CHECKING:  # half a second at every start
 
 
 class CentrePixelClassifier(nn.Module, ABC):
-    """The base class of both classifiers: uses only the patch's centre pixel, and keeps its state in buffers.
-
-    Attributes:
-        patch_size: p; only the centre of the p × p pixels is used.
-    """
+    """The base class of both: uses only the centre of the p × p pixels, and keeps its state in buffers."""
 
     def __init__(self, tensors: dict[str, Tensor], *, patch_size: int) -> None:
         super().__init__()
@@ -61,9 +57,7 @@ class SupportVectorMachine(CentrePixelClassifier):
     num_classes: Tensor  # ()
 
     @classmethod
-    def from_pipeline(
-        cls, machine: "Pipeline", *, num_classes: int, patch_size: int
-    ) -> "SupportVectorMachine":
+    def from_pipeline(cls, machine: "Pipeline", *, num_classes: int, patch_size: int) -> Self:
         """Converts a pipeline from `evaluation.baselines.fit_svm`, fitted on classes 0..C-1."""
         scaler, svc = machine["standardscaler"], machine["svc"]
         count = len(svc.classes_)
@@ -114,9 +108,7 @@ class ForestOfTrees(CentrePixelClassifier):
     depth: Tensor  # ()
 
     @classmethod
-    def from_forest(
-        cls, forest: "RandomForestClassifier", *, num_classes: int, patch_size: int
-    ) -> "ForestOfTrees":
+    def from_forest(cls, forest: "RandomForestClassifier", *, num_classes: int, patch_size: int) -> Self:
         """Converts a fitted scikit-learn forest, with classes 0..C-1."""
         trees = [tree.tree_ for tree in forest.estimators_]
         shape = len(trees), max(tree.node_count for tree in trees)
@@ -131,13 +123,9 @@ class ForestOfTrees(CentrePixelClassifier):
             branches[place, :count, 0] = np.where(is_leaf, nodes, tree.children_left)
             branches[place, :count, 1] = np.where(is_leaf, nodes, tree.children_right)
             share[place, :count][:, forest.classes_] = tree.value[:, 0]
-        tensors = {
-            "feature": torch.from_numpy(feature),
-            "threshold": torch.from_numpy(threshold),
-            "branches": torch.from_numpy(branches),
-            "share": torch.from_numpy(share),
-            "depth": torch.tensor(max(tree.max_depth for tree in trees)),
-        }
+        arrays = {"feature": feature, "threshold": threshold, "branches": branches, "share": share}
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        tensors["depth"] = torch.tensor(max(tree.max_depth for tree in trees))
         return cls(tensors, patch_size=patch_size)
 
     def score(self, spectra: Tensor) -> Tensor:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from hsi_se.attention import AttentionBlock
 from hsi_se.config import model as config
 from hsi_se.models import build_model
 from hsi_se.models.classical import CentrePixelClassifier
-from hsi_se.models.inference import evaluation_mode
+from hsi_se.models.inference import evaluation_mode, record_outputs
 from hsi_se.models.network import Network
 
 _TIMED_PATCHES, _TIMED_PASSES = 32, 5
@@ -21,21 +22,13 @@ _TIMED_PATCHES, _TIMED_PASSES = 32, 5
 
 @dataclass(frozen=True)
 class StageCost:
-    """The cost of one stage, attention block or head: one row of `hsi-se info`.
+    """The cost of one stage, attention block or head: one row of `hsi-se info`."""
 
-    Attributes:
-        name: the stage, its attention block as `attention.STAGE`, or `head`.
-        shape: of the output, without the batch.
-        num_parameters: number of trainable parameters.
-        macs: multiply-accumulates per patch in convolutions and dense layers; FLOPs are twice that.
-        contents: a short description of the module.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    num_parameters: int
-    macs: int
-    contents: str
+    name: str  # the stage, its attention block as `attention.STAGE`, or `head`
+    shape: tuple[int, ...]  # of the output, without the batch
+    num_parameters: int  # trainable
+    macs: int  # multiply-accumulates per patch in convolutions and dense layers; FLOPs are twice that
+    contents: str  # a short description of the module
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -60,24 +53,16 @@ def count_stage_costs(model: Network) -> list[StageCost]:
         if not isinstance(model.attention[point], nn.Identity):
             modules[f"attention.{point}"] = model.attention[point]
     modules["head"] = model.head
-    shapes: dict[nn.Module, tuple[int, ...]] = {}
-
-    def record(module: nn.Module, _: object, output: Tensor) -> None:
-        shapes[module] = tuple(output.shape[1:])
-
     patch = torch.zeros(1, 1, model.num_bands, model.patch_size, model.patch_size)
     patch = patch.to(next(model.parameters()))
-    handles = [module.register_forward_hook(record) for module in modules.values()]
-    with evaluation_mode(model), FlopCounterMode(display=False) as counter:
-        model(patch)
-    for handle in handles:
-        handle.remove()
+    with FlopCounterMode(display=False) as counter:
+        outputs = record_outputs(model, modules, patch)
     flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
     root = type(model).__name__
     return [
         StageCost(
             name=name.removeprefix("stages."),
-            shape=shapes[module],
+            shape=tuple(outputs[name][0].shape[1:]),
             num_parameters=count_parameters(module),
             macs=flops.get(f"{root}.{name}", 0) // 2,
             contents=module.extra_repr() or _describe_layers(module),
@@ -116,23 +101,14 @@ def _describe_layers(stage: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class BlockCost:
-    """The cost that one kind of block adds to a network at one point.
-
-    Attributes:
-        point: the attention point.
-        kind: the kind of block, with default settings.
-        num_parameters: trainable parameters added to the network without attention.
-        macs: multiply-accumulates added per patch, in convolutions, matrix products and dense layers.
-        forward_us: measured time in the block, in microseconds per patch, in batches of 32.
-        misfit: why the block does not fit the point; the costs are then None.
-    """
+    """The cost that one kind of block, with default settings, adds to a network at one point."""
 
     point: str
     kind: str
-    num_parameters: int | None = None
-    macs: int | None = None
-    forward_us: float | None = None
-    misfit: str = ""
+    num_parameters: int | None = None  # trainable
+    macs: int | None = None  # per patch, in convolutions, matrix products and dense layers
+    forward_us: float | None = None  # measured, in microseconds per patch, in batches of 32
+    misfit: str = ""  # why the block does not fit the point; the costs are then None
 
 
 def compare_blocks(
@@ -171,7 +147,7 @@ def _time_blocks(model: Network, patches: Tensor) -> float:
         spent += time.perf_counter() - starts.pop()
 
     for module in model.modules():
-        if type(module).__module__.startswith("hsi_se.attention."):
+        if isinstance(module, AttentionBlock):
             module.register_forward_pre_hook(start)
             module.register_forward_hook(stop)
     passes = []

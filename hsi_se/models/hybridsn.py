@@ -26,11 +26,6 @@ class HybridSN(Network):
     Departures from the paper: batch normalisation between each convolution and its ReLU (none with
     `norm: none`), and logits as output instead of a softmax.
 
-    Attributes:
-        order: `3d-2d` or `2d-3d`, which convolutions come first.
-        shapes: output shape of each stage, without the batch.
-        pool: pooling before the dense layers; the identity if they see every pixel, as in the paper.
-
     Shape: `(n, 1, k, p, p)` to `(n, C)`, with p at least 9, and k at least 13 in `3d-2d`.
     """
 
@@ -55,7 +50,7 @@ class HybridSN(Network):
         self.stages = nn.ModuleDict({point: stages[point] for point in self.shapes})
         self.attention = fill_slots(settings.attention, self.shapes)
         *last, rows, cols = list(self.shapes.values())[-1]  # (c, h, w) or (c, d, h, w)
-        self.pool: nn.Module = nn.Identity()
+        self.pool: nn.Module = nn.Identity()  # the dense layers see every pixel, as in the paper
         if settings.pool == "mean":
             rows = cols = 1
             self.pool = nn.AdaptiveAvgPool2d(1) if is_3d_first else nn.AdaptiveAvgPool3d((None, 1, 1))

@@ -1,7 +1,9 @@
 """Runs networks in evaluation mode, without gradients and in full float32."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +40,22 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = is_training
 
 
+def record_outputs(
+    network: nn.Module, modules: Mapping[str, nn.Module], example: Tensor
+) -> dict[str, list[Any]]:
+    """Returns the outputs of some of a network's modules, one per call, in one forward pass of `example`."""
+    outputs: dict[str, list[Any]] = {name: [] for name in modules}
+
+    def record(name: str, _: nn.Module, __: object, output: object) -> None:
+        outputs[name].append(output)
+
+    with ExitStack() as hooks, evaluation_mode(network):
+        for name, module in modules.items():
+            hooks.enter_context(module.register_forward_hook(partial(record, name)))
+        network(example)
+    return outputs
+
+
 def predict_patches(
     model: nn.Module,
     patches: PatchDataset,
@@ -49,7 +67,6 @@ def predict_patches(
 
     Args:
         model: maps patches `(n, 1, k, p, p)` to logits; its mode is restored afterwards.
-        patches: the dataset of n patches.
         batch_size: patches per batch; affects memory, and the result only by rounding.
         on_batch: called after each batch with its number of patches.
     """

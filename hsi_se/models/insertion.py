@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Mapping
-from functools import partial
 from typing import TypeVar
 
 from torch import Tensor, nn
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from hsi_se.attention.placement import build_attention
 from hsi_se.config.model import AttentionSettings
 from hsi_se.errors import ConfigError
-from hsi_se.models.inference import evaluation_mode
+from hsi_se.models.inference import record_outputs
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -44,33 +43,14 @@ def insert_attention(
             raise ConfigError(
                 f"insert_attention: {name} already has an attribute named attention; choose another submodule"
             )
-    outputs = _record_outputs(network, {name: modules[name] for name in blocks}, example)
+    outputs = record_outputs(network, {name: modules[name] for name in blocks}, example)
     built = {name: _build_after(name, block, outputs[name]) for name, block in blocks.items()}
     for name, module in built.items():
         modules[name].add_module("attention", module.to(example.device).train(modules[name].training))
-    for name, outputs_of_block in _record_outputs(network, built, example).items():
+    for name, outputs_of_block in record_outputs(network, built, example).items():
         if not outputs_of_block:  # a Sequential already runs the new child last; others need a hook
             modules[name].register_forward_hook(_attend)
     return network
-
-
-def _record_outputs(
-    network: nn.Module, modules: Mapping[str, nn.Module], example: Tensor
-) -> dict[str, list[object]]:
-    """Returns the outputs of each module, one per call, in one forward pass of the network."""
-    outputs: dict[str, list[object]] = {name: [] for name in modules}
-
-    def record(name: str, _: nn.Module, __: object, output: object) -> None:
-        outputs[name].append(output)
-
-    handles = [module.register_forward_hook(partial(record, name)) for name, module in modules.items()]
-    try:
-        with evaluation_mode(network):
-            network(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return outputs
 
 
 def _build_after(name: str, block: AttentionSettings, outputs: list[object]) -> nn.Module:

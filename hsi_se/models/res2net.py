@@ -45,10 +45,7 @@ class Hierarchy(nn.Module):
 
 
 class Res2Net(ResidualNetwork):
-    """Res2Net of depth 50, 101 or 152, with attention on the branch, before the addition.
-
-    Shape: `(n, 1, k, p, p)` or images `(n, k, h, w)` to `(n, C)`.
-    """
+    """Res2Net of depth 50, 101 or 152, with attention on the branch, before the addition."""
 
     @staticmethod
     def make_block(settings: config.Res2Net, point: str, *, num_in: int, stride: int) -> ResidualBlock:

@@ -81,12 +81,7 @@ class ResidualNetwork(Network, ABC):
     """
 
     def __init__(
-        self,
-        settings: config.SeResNet | config.Res2Net,
-        *,
-        num_bands: int,
-        patch_size: int,
-        num_classes: int,
+        self, settings: config.SeResNet | config.Res2Net, *, num_bands: int, patch_size: int, num_classes: int
     ) -> None:
         super().__init__(num_bands=num_bands, patch_size=patch_size)
         channels = WIDTHS["layer1"]

@@ -14,8 +14,6 @@ class SeResNet(ResidualNetwork):
     """SE-ResNet of depth 18 or 34 (basic blocks), 50, 101 or 152 (bottlenecks).
 
     The first 1 × 1 convolution of a bottleneck is the strided one, as in the paper.
-
-    Shape: `(n, 1, k, p, p)` or images `(n, k, h, w)` to `(n, C)`.
     """
 
     @staticmethod

@@ -19,18 +19,12 @@ from hsi_se.system.session import Session
 
 @dataclass(frozen=True, eq=False)
 class CrossScene:
-    """Accuracies of a network on every labelled pixel of another scene.
-
-    Attributes:
-        trained_on, scene: names of the training scene and of the other scene.
-        evaluation: accuracies over the labels known to the network.
-        notes: sentences for the user.
-    """
+    """Accuracies of a network on every labelled pixel of another scene."""
 
     trained_on: str
     scene: str
-    evaluation: Evaluation
-    notes: tuple[str, ...]
+    evaluation: Evaluation  # over the labels that the network knows
+    notes: tuple[str, ...]  # what the user should know, one sentence each
 
 
 def evaluate_on(
@@ -48,7 +42,6 @@ def evaluate_on(
         run: a folder that `train` wrote.
         scene, overrides: as for `find_scene`; the scene has the bands that the network was trained on,
             before or after its bad ones were dropped.
-        session: the folder of scenes, the device and the observer.
 
     Raises:
         HsiError: the run or the scene cannot be read, its bands or values are not those of the training,

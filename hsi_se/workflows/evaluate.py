@@ -20,11 +20,7 @@ from hsi_se.system.memory import Meter, keep_freed_memory
 from hsi_se.system.session import Session
 
 
-def evaluate(
-    run: str | Path | RunFolder,
-    *,
-    session: Session = Session(),
-) -> Evaluation:
+def evaluate(run: str | Path | RunFolder, *, session: Session = Session()) -> Evaluation:
     """Returns the accuracies of a run on its test pixels, and writes its reports and its map.
 
     Args:
@@ -47,8 +43,7 @@ def assess_run(
     """As `evaluate`, and also returns the location floor, the leakage, the calibration and more.
 
     Args:
-        run: a folder that `train` wrote.
-        session: the folder of scenes, the device and the observer.
+        run, session: as for `evaluate`.
         baselines: those of the run's split and reduction, if they have been fitted already.
         draw: whether `map.png` is written.
     """
@@ -76,10 +71,7 @@ def assess_run(
         baselines=baselines,
     )
     class_map = classify(
-        logits,
-        class_ids=bundle.class_ids,
-        class_names=bundle.class_names,
-        palette=bundle.facts.palette,
+        logits, class_ids=bundle.class_ids, class_names=bundle.class_names, palette=bundle.facts.palette
     ).where(scene.valid)
 
     if draw:

@@ -1,12 +1,14 @@
 """The role of excitation (Hu et al. 2018, section 7.2): what each gate does to each class of pixels."""
 
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from hsi_se.attention import AttentionBlock
 from hsi_se.attention.cbam import Cbam
 from hsi_se.attention.channel_gate import ChannelGate
 from hsi_se.config.model import HybridSN
@@ -25,8 +27,6 @@ from hsi_se.runs.opened import OpenedRun, open_run
 from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
 from hsi_se.scene.raster import Floats
 from hsi_se.system.session import Session
-
-_BLOCKS = "hsi_se.attention."
 
 
 class ClassMeans:
@@ -65,24 +65,17 @@ class ClassMeans:
         return between / total if total > 1e-12 * self.counts.sum() else None
 
 
-def explain(
-    run: str | Path | RunFolder,
-    *,
-    session: Session = Session(),
-) -> Explanation:
+def explain(run: str | Path | RunFolder, *, session: Session = Session()) -> Explanation:
     """Returns what a run's gates do to each class of its test pixels, and writes it into the run folder.
-
-    Args:
-        run: a folder that `train` wrote.
-        session: the folder of scenes, the device and the observer.
 
     Raises:
         HsiError: as `evaluate`; or the network has no channel gate.
     """
     opened = open_run(run, data=session.data)
     model = build_bundled_model(opened.bundle).to(pick_device(session.device))
-    gates = find_gates(model)
-    skipped = list_other_blocks(model)
+    blocks = _list_blocks(model)
+    gates = {point: block for point, block in blocks.items() if isinstance(block, ChannelGate | Cbam)}
+    skipped = [f"{point}: {type(block).__name__}" for point, block in blocks.items() if point not in gates]
     if not gates:
         found = f"only {', '.join(skipped)}" if skipped else "no attention"
         raise RunError(
@@ -113,22 +106,13 @@ def explain(
     return explanation
 
 
-def find_gates(model: nn.Module) -> dict[str, ChannelGate | Cbam]:
-    """Returns the channel gates by their point, in the order of the network."""
+def _list_blocks(model: nn.Module) -> dict[str, AttentionBlock]:
+    """Returns the attention blocks by their point, in the order of the network."""
     return {
         name.removeprefix("attention.").removeprefix("stages."): module
         for name, module in model.named_modules()
-        if isinstance(module, ChannelGate | Cbam)
+        if isinstance(module, AttentionBlock)
     }
-
-
-def list_other_blocks(model: nn.Module) -> list[str]:
-    """Returns the attention blocks that do not gate channels, as `fold: StripPooling`."""
-    return [
-        f"{name.removeprefix('attention.').removeprefix('stages.')}: {type(module).__name__}"
-        for name, module in model.named_modules()
-        if type(module).__module__.startswith(_BLOCKS) and not isinstance(module, ChannelGate | Cbam)
-    ]
 
 
 def measure_gates(
@@ -147,12 +131,9 @@ def measure_gates(
     means = {point: ClassMeans(len(facts.class_ids)) for point in gates}
     num_done = 0
 
-    def listen(point: str, gate: ChannelGate | Cbam) -> torch.utils.hooks.RemovableHandle:
-        def record(_: nn.Module, inputs: tuple[Tensor]) -> None:
-            excitation = gate.excitation(inputs[0]).double().cpu().numpy()  # (n, channels)
-            means[point].add(excitation, classes[num_done : num_done + len(excitation)])
-
-        return gate.register_forward_pre_hook(record)
+    def record(point: str, _: nn.Module, inputs: tuple[Tensor]) -> None:
+        excitation = gates[point].excitation(inputs[0]).double().cpu().numpy()  # (n, channels)
+        means[point].add(excitation, classes[num_done : num_done + len(excitation)])
 
     def advance(count: int) -> None:
         nonlocal num_done
@@ -160,12 +141,10 @@ def measure_gates(
         observer.advance(count)
 
     observer.start("measuring the gates", total=len(patches), unit="patches")
-    handles = [listen(point, gate) for point, gate in gates.items()]
-    try:
+    with ExitStack() as hooks:
+        for point, gate in gates.items():
+            hooks.enter_context(gate.register_forward_pre_hook(partial(record, point)))
         predict_patches(model, patches, on_batch=advance)
-    finally:
-        for handle in handles:
-            handle.remove()
     return means
 
 

@@ -29,12 +29,7 @@ class Gap:
         return self.random.evaluation.overall_accuracy - self.blocks.evaluation.overall_accuracy
 
 
-def measure_gap(
-    config: Config,
-    *,
-    out: str | Path | None = None,
-    session: Session = Session(),
-) -> Gap:
+def measure_gap(config: Config, *, out: str | Path | None = None, session: Session = Session()) -> Gap:
     """Trains and evaluates a config on a blocks split and on a random split, and returns both results.
 
     A config whose split is `blocks` keeps it; otherwise blocks with the same training share are used. The
@@ -57,16 +52,13 @@ def measure_gap(
     )
     # The same folder at every start, so that an interrupted measurement is resumed.
     parent = Path(out) if out is not None else RUNS / f"gap-{config.name or 'run'}-{config.digest[:8]}"
-    found = []
-    for kind, variant in (
-        ("random", config.model_copy(update={"split": random_split})),
-        ("blocks", blocks_config),
-    ):
-        path = parent / kind
+    variants = {"random": config.model_copy(update={"split": random_split}), "blocks": blocks_config}
+    found = {}
+    for kind, variant in variants.items():
         session.observer.note(f"{kind} split")
-        train_unless_finished(variant, path, session=session)
-        found.append(assess_run(path, session=session))
-    return Gap(found[0], found[1], folder=parent)
+        train_unless_finished(variant, parent / kind, session=session)
+        found[kind] = assess_run(parent / kind, session=session)
+    return Gap(**found, folder=parent)
 
 
 def _to_blocks(config: Config) -> BlocksSplit:

@@ -43,24 +43,15 @@ _HEADING = """\
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """The result of inspecting files.
+    """The result of inspecting files; what they do not contain is None."""
 
-    Attributes:
-        files: each file with its contents; None for a table of labels, which is not a raster.
-        scene: the settings that read the files.
-        image, cube: the cube and its facts, if there is one.
-        truth: the labels, if there are any.
-        picture_bands: the bands shown as red, green and blue, 0-based in the image, and how they were chosen.
-        likely: the known scene of this size, if there is one.
-    """
-
-    files: tuple[tuple[Path, FileContents | None], ...]
-    scene: SceneFiles
+    files: tuple[tuple[Path, FileContents | None], ...]  # None for a table of labels, which is not a raster
+    scene: SceneFiles  # the settings that read the files
     image: Image | None
     cube: CubeFacts | None
     truth: GroundTruth | None
-    picture_bands: tuple[tuple[int, int, int], str] | None
-    likely: KnownScene | None
+    picture_bands: tuple[tuple[int, int, int], str] | None  # red, green, blue, 0-based; how they were chosen
+    likely: KnownScene | None  # the known scene of this size
 
     @property
     def name(self) -> str:
@@ -110,12 +101,12 @@ def survey_files(
         size = label_map.labels.shape
     likely = guess_known_scene(*size, bands=None if image is None else image.shape[2])
     truth = None
-    if image is not None and label_map is not None and label_map.labels.shape != size:
-        raise SceneError(
-            f"the cube {cube_path} is {size[0]} × {size[1]} pixels and the labels {labels_path} are "
-            f"{' × '.join(map(str, label_map.labels.shape))}; give two files of one scene (rows × cols)"
-        )
     if label_map is not None:
+        if label_map.labels.shape != size:
+            raise SceneError(
+                f"the cube {cube_path} is {size[0]} × {size[1]} pixels and the labels {labels_path} are "
+                f"{' × '.join(map(str, label_map.labels.shape))}; give two files of one scene (rows × cols)"
+            )
         ids = set(np.unique(label_map.labels).tolist()) - {0}
         of_this_size = guess_known_scene(*size)
         is_named = scene.class_names is not None or bool(label_map.class_names)

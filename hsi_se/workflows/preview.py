@@ -54,12 +54,10 @@ def describe_network(config: Config, *, data: str | Path | None = None) -> Netwo
     Raises:
         HsiError: the config's scene cannot be found, or the network does not fit it.
     """
-    name, num_bands, num_classes = _find_sizes(config, data)
-    model = build_model(
-        config.model, num_bands=num_bands, patch_size=config.patch.size, num_classes=num_classes
-    )
-    shape = (1, num_bands, config.patch.size, config.patch.size)
-    title = f"{config.model.name} on {name}, {num_classes} classes"
+    name, sizes = _find_sizes(config, data)
+    model = build_model(config.model, **sizes)
+    shape = (1, sizes["num_bands"], config.patch.size, config.patch.size)
+    title = f"{config.model.name} on {name}, {sizes['num_classes']} classes"
     return NetworkDescription(title, shape, tuple(count_stage_costs(model)))
 
 
@@ -71,12 +69,10 @@ def compare_attention(config: Config, *, session: Session = Session()) -> list[B
     """
     if not isinstance(config.model, Network):
         raise ConfigError(f"model.name = {config.model.name}: has no points for attention; choose a network")
-    _, num_bands, num_classes = _find_sizes(config, session.data)
+    _, sizes = _find_sizes(config, session.data)
     session.observer.start("comparing", total=len(config.model.points) * len(list_blocks()), unit="blocks")
     rows = []
-    for row in compare_blocks(
-        config.model, num_bands=num_bands, patch_size=config.patch.size, num_classes=num_classes
-    ):
+    for row in compare_blocks(config.model, **sizes):
         rows.append(row)
         session.observer.advance(1)
     return rows
@@ -91,22 +87,15 @@ def describe_points(name: str) -> list[tuple[str, list[str]]]:
     models = {key: kind for key, kind in list_models().items() if issubclass(kind, Network)}
     if name not in models:
         raise ConfigError(f"--points {name}: {unknown(name, 'network', tuple(models))}")
-    kind = models[name]
+    points_3d, blocks = models[name].points_3d, list_blocks()
     return [
-        (
-            point,
-            [
-                block.kind
-                for block in list_blocks()
-                if block.explain_misfit(is_3d=point in kind.points_3d) is None
-            ],
-        )
-        for point in kind.points
+        (point, [block.kind for block in blocks if not block.explain_misfit(is_3d=point in points_3d)])
+        for point in models[name].points
     ]
 
 
-def _find_sizes(config: Config, data: str | Path | None) -> tuple[str, int, int]:
-    """Returns the scene's name and the number of components and classes of its patches."""
+def _find_sizes(config: Config, data: str | Path | None) -> tuple[str, dict[str, int]]:
+    """Returns the scene's name, and the sizes that `build_model` takes."""
     known = find_known_scene(config.scene) if isinstance(config.scene, str) else None
     if known is not None:
         name, num_bands, num_classes = known.title, known.shape[2], len(known.class_names)
@@ -115,4 +104,4 @@ def _find_sizes(config: Config, data: str | Path | None) -> tuple[str, int, int]
         name, num_bands, num_classes = scene.name, scene.num_bands, scene.num_classes
     if isinstance(config.reduction, PcaReduction):
         num_bands = config.reduction.components
-    return name, num_bands, num_classes
+    return name, {"num_bands": num_bands, "patch_size": config.patch.size, "num_classes": num_classes}

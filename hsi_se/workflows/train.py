@@ -49,11 +49,7 @@ RUNS = Path("runs")
 
 
 def train(
-    config: Config,
-    *,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-    session: Session = Session(),
+    config: Config, *, out: str | Path | None = None, overwrite: bool = False, session: Session = Session()
 ) -> RunFolder:
     """Trains the network described by a config and returns its run folder.
 
@@ -191,29 +187,29 @@ def prepare(
     if scene.num_classes < 2:
         raise SceneError(f"scene {scene.name}: has one class, but a classifier needs two; check its labels")
     notes = scene.notes + split.notes
-    if not isinstance(config.model, NetworkSettings):
-        notes += (
-            f"model.name = {config.model.name}: is not trained in epochs; the train section has no effect",
-        )
-    else:
-        if config.train.norm_statistics == "scene":
-            notes += (
-                "batch norm uses patches of the whole scene, including test pixels, without their labels",
-            )
-        notes += warn_of_emulation(config.train.precision, device)
     reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train, nodata=scene.nodata)
     components = reduction.apply(scene.cube, nodata=scene.nodata)
     padded = pad_cube(components, patch_size=config.patch.size, padding=config.patch.padding).to(device)
     setting = Prepared(config, scene_digest, scene, split, reduction, components, padded, None, notes)
     if isinstance(config.model, Svm | RandomForest):
-        return setting
+        notes += (
+            f"model.name = {config.model.name}: is not trained in epochs; the train section has no effect",
+        )
+        return replace(setting, notes=notes)
+    if config.train.norm_statistics == "scene":
+        notes += ("batch norm uses patches of the whole scene, including test pixels, without their labels",)
+    notes += warn_of_emulation(config.train.precision, device)
     network = build_model(config.model, num_bands=reduction.num_components, **setting.sizes)
-    return replace(setting, network=network.to(device))
+    return replace(setting, network=network.to(device), notes=notes)
 
 
 def _describe_start(setting: Prepared, *, data: str | Path | None) -> RunStart:
     config, scene, split = setting.config, setting.scene, setting.split
     device = setting.padded.device
+    is_gpu = device.type == "cuda"
+    threads = torch.get_num_threads()
+    on_cpu = f"cpu, {threads} thread{'' if threads == 1 else 's'}"
+    processor = torch.cuda.get_device_name(device) if is_gpu else on_cpu
     class_ids = scene.class_ids.tolist()
     return RunStart(
         name=config.name or "run",
@@ -223,12 +219,18 @@ def _describe_start(setting: Prepared, *, data: str | Path | None) -> RunStart:
         scene_digest=setting.scene_digest,
         split_digest=split.digest,
         data=None if data is None else str(Path(data).resolve()),
-        device=_describe_device(device),
+        device=processor,
         precision=choose_precision(config.train.precision, device),
         notes=setting.notes,
         num_train=len(split.train),
         num_val=len(split.val),
-        versions=_list_versions(),
+        versions=Versions(
+            hsi_se=__version__,
+            torch=str(torch.__version__),
+            numpy=np.__version__,
+            sklearn=sklearn.__version__,
+            python=platform.python_version(),
+        ),
         started=datetime.datetime.now(datetime.UTC),
         device_kind=device.type,
         epochs=config.train.epochs if isinstance(config.model, NetworkSettings) else 0,
@@ -327,20 +329,3 @@ def default_run(config: Config) -> Path:
     """Returns `runs/DATE-NAME-DIGEST`."""
     today = datetime.date.today().isoformat()
     return RUNS / f"{today}-{config.name or 'run'}-{config.digest[:8]}"
-
-
-def _describe_device(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"cpu, {threads} thread{'' if threads == 1 else 's'}"
-
-
-def _list_versions() -> Versions:
-    return Versions(
-        hsi_se=__version__,
-        torch=str(torch.__version__),
-        numpy=np.__version__,
-        sklearn=sklearn.__version__,
-        python=platform.python_version(),
-    )
