@@ -24,14 +24,12 @@ class Raster:
     Attributes:
         path, key: the file, and the name of the array in it, if it has one.
         shape: `(rows, cols, bands)`; a label map has one band.
-        dtype: as stored.
         rows_of: function of `(first, last)` that reads rows `first..last-1`, `(rows, cols, bands)`, as
             stored.
         wavelengths_nm: `(bands,)` band centres in nanometres.
         nodata: the stored value that marks missing data; may be NaN.
         gain, offset: `(bands,)`; value = stored · gain + offset; None if stored values are used unchanged.
         bad_bands: 0-based bands that the file marks as bad, each with the reason.
-        georeference: coordinate system and position, if known.
         class_names, palette: names and colours of a classification, by label.
         natural_colour: 0-based red, green and blue bands that the file suggests for display.
         notes: metadata that could not be used, one sentence each.
@@ -75,6 +73,16 @@ class FileContents:
     format: str
     rasters: Mapping[str, Raster]
     listing: str
+
+
+def is_nodata(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
+    """Returns the mask of stored values that mark missing data, of the same shape; `nodata` may be NaN."""
+    if np.isnan(nodata):
+        return np.asarray(np.isnan(values))
+    if values.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return np.asarray(values == values.dtype.type(nodata))
+    return np.asarray(values == nodata)
 
 
 def chunk_rows(rows: int) -> Iterator[slice]:
