@@ -90,6 +90,23 @@ def chunk_rows(rows: int) -> Iterator[slice]:
     return (slice(first, min(first + ROWS_PER_CHUNK, rows)) for first in range(0, rows, ROWS_PER_CHUNK))
 
 
+def make_raster(
+    path: Path,
+    *,
+    key: str,
+    shape: Sequence[int],
+    dtype: np.dtype[Any],
+    read: Callable[[int, int], NDArray[Any]],
+) -> Raster:
+    """Returns the raster of a 2-D or 3-D array, whose rows `first..last-1` are read by `read`."""
+    rows, cols, bands = (*shape, 1)[:3]
+
+    def read_rows(first: int, last: int) -> NDArray[Any]:
+        return read(first, last).reshape(last - first, cols, bands)
+
+    return Raster(path=path, key=key, shape=(rows, cols, bands), dtype=dtype, rows_of=read_rows)
+
+
 def describe_array(key: str, shape: Sequence[int], dtype: object) -> str:
     """Returns the entry of an array in a listing: `labels 145×145 uint8`."""
     return f"{key} {'×'.join(map(str, shape))} {dtype}".strip()
