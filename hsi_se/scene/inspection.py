@@ -9,7 +9,6 @@ from hsi_se.scene.image import Image
 from hsi_se.scene.labels import Labels
 from hsi_se.scene.raster import Floats, chunk_rows
 
-_STRETCH = (2, 98)  # percentiles that become black and white
 _NODATA_GREY = 128
 
 
@@ -96,7 +95,7 @@ def stretch(channels: Floats, empty: NDArray[np.bool_]) -> NDArray[np.uint8]:
         values = channels[..., channel]
         usable = np.isfinite(values) & ~empty
         if usable.any():
-            black, white = np.percentile(values[usable], _STRETCH)
+            black, white = np.percentile(values[usable], (2, 98))
             share = (values[usable] - black) / max(white - black, np.finfo(float).tiny)
             picture[usable, channel] = np.clip(255 * share, 0, 255).astype(np.uint8)
     return picture

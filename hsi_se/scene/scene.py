@@ -20,7 +20,6 @@ class GroundTruth:
     """A label map without its image, which is all that a split needs; checked on construction.
 
     Attributes:
-        name: name of the scene in reports.
         labels: `(rows, cols)` int32; 0 is unlabelled, other ids need not be contiguous.
         class_names: name of every id present in `labels`, in ascending order of id.
         palette: 8-bit RGB colours of some ids, from the scene's files or its config.
@@ -77,7 +76,6 @@ class Scene(GroundTruth):
         cube: `(rows, cols, bands)`, any real dtype, finite everywhere, zero at nodata pixels.
         wavelengths_nm: `(bands,)` band centres in nanometres, if known.
         natural_colour: 0-based red, green and blue bands for a natural-colour picture, if known.
-        georeference: coordinate system and position, if known.
         dropped_bands: bands of the file that `cube` excludes, counted from 1, each with the reason.
 
     Raises:
