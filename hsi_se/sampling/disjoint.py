@@ -46,12 +46,7 @@ def divide_by_blocks(
     come close to the fraction `train` of each class and in total, and lose few pixels to the buffer. Test
     pixels closer than `buffer` (Chebyshev distance, in pixels) to a training pixel become buffer pixels.
     Blocks are quartered while they are too coarse for a class: it cannot have both training and test
-    pixels, although two of its pixels are `buffer` apart.
-
-    Args:
-        truth: the labels.
-        settings: `train` is the fraction of each class; `buffer` must be set.
-        rng: determines the blocks' offset, the initial assignment and the moves.
+    pixels, although two of its pixels are `buffer` apart. `rng` determines the blocks' offset too.
 
     Raises:
         SplitError: no assignment was found that gives any class both training and test pixels.
@@ -83,10 +78,7 @@ def divide_by_fields(
     axis, and its test pixels closer than `buffer` pixels to its training pixels become buffer pixels.
     Different fields are not separated by a buffer, because neighbouring farms are not either.
 
-    Args:
-        truth: the labels; pixels of a field are connected by an edge or a corner.
-        settings: `train` is the fraction of each class; `buffer` must be set.
-        rng: determines the sets of fields, and which end of a single field is used for training.
+    Pixels of a field are connected by an edge or a corner.
     """
     sides = np.full(truth.shape, Side.UNUSED, dtype=np.uint8)
     for label in truth.class_ids:
@@ -103,24 +95,14 @@ def divide_by_fields(
 
 @dataclass(frozen=True, eq=False)
 class _Blocks:
-    """The labelled pixels grouped by block, and the pixels that each block's buffer would cover.
+    """The labelled pixels grouped by block, and the pixels that each block's buffer would cover."""
 
-    Attributes:
-        pixels: `(n, 2)` labelled pixels, (row, col).
-        classes: `(n,)` class of each pixel, 0..C-1.
-        sizes: `(C,)` number of pixels of each class.
-        block_of: `(n,)` block of each pixel, 0..B-1.
-        members: for each block, `(m,)` indices of its pixels in `pixels`.
-        near: for each block, `(k,)` indices of the pixels outside it but within its buffer.
-        has_hope: `(C,)`, true for classes that keep test pixels when at least one of their blocks trains.
-    """
-
-    pixels: NDArray[np.int64]
-    classes: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    block_of: NDArray[np.int64]
-    members: list[NDArray[np.int64]]
-    near: list[NDArray[np.int64]]
+    pixels: NDArray[np.int64]  # (n, 2) of (row, col)
+    classes: NDArray[np.int64]  # (n,) class of each pixel, 0..C-1
+    sizes: NDArray[np.int64]  # (C,) number of pixels of each class
+    block_of: NDArray[np.int64]  # (n,) block of each pixel, 0..B-1
+    members: list[NDArray[np.int64]]  # for each block, indices of its pixels in `pixels`
+    near: list[NDArray[np.int64]]  # for each block, indices of the pixels outside but within its buffer
 
     @classmethod
     def lay_out(
@@ -151,6 +133,7 @@ class _Blocks:
 
     @cached_property
     def has_hope(self) -> NDArray[np.bool_]:
+        """Returns `(C,)`, true for classes that keep test pixels when one of their blocks trains."""
         has_hope = np.zeros(len(self.sizes), dtype=bool)
         for inside, near in zip(self.members, self.near, strict=True):
             num_inside = self.count(inside)
@@ -176,19 +159,13 @@ def _find_near(inside: NDArray[np.int64], position: NDArray[np.int64], buffer: i
 
 
 class _Search:
-    """A set of training blocks, with pixel counts that are updated as blocks change sets.
-
-    Attributes:
-        is_train_block: `(B,)`, true for training blocks.
-        is_train: `(n,)`, true for pixels of training blocks.
-        cover: `(n,)` number of training blocks whose buffer covers a pixel; 0 for possible test pixels.
-    """
+    """A set of training blocks, with pixel counts that are updated as blocks change sets."""
 
     def __init__(self, blocks: _Blocks, share: float, is_train_block: NDArray[np.bool_]) -> None:
         self.blocks, self.share = blocks, share
-        self.is_train_block = np.zeros(len(blocks.members), dtype=bool)
-        self.is_train = np.zeros(len(blocks.pixels), dtype=bool)
-        self.cover = np.zeros(len(blocks.pixels), dtype=np.int32)
+        self.is_train_block = np.zeros(len(blocks.members), dtype=bool)  # (B,)
+        self.is_train = np.zeros(len(blocks.pixels), dtype=bool)  # (n,)
+        self.cover = np.zeros(len(blocks.pixels), dtype=np.int32)  # (n,) training blocks that buffer a pixel
         self._num_train, self._num_test = np.zeros_like(blocks.sizes), blocks.sizes.copy()
         for block in np.flatnonzero(is_train_block):
             self.flip(int(block))
@@ -283,17 +260,13 @@ def _anneal(blocks: _Blocks, share: float, rng: np.random.Generator) -> tuple[fl
 
 def _choose_fields(sizes: NDArray[np.int64], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Returns `(f,)`, true for training fields: the closest to the share of 100 random sets."""
-    best, best_error = np.zeros(len(sizes), dtype=bool), np.inf
+    best, best_error = np.empty(0, dtype=np.int64), np.inf
     for _ in range(100):
         order = rng.permutation(len(sizes))
-        filled = np.cumsum(sizes[order])
-        num_train = int(np.clip(np.abs(filled - share * sizes.sum()).argmin() + 1, 1, len(sizes) - 1))
-        error = abs(filled[num_train - 1] - share * sizes.sum())
-        if error < best_error:
-            best_error = error
-            best = np.zeros(len(sizes), dtype=bool)
-            best[order[:num_train]] = True
-    return best
+        error = np.abs(np.cumsum(sizes[order])[:-1] - share * sizes.sum())
+        if error.min() < best_error:
+            best, best_error = order[: error.argmin() + 1], error.min()
+    return np.isin(np.arange(len(sizes)), best)
 
 
 def _cut_field(
@@ -317,13 +290,13 @@ def _cut_field(
 
 def _name_absent(truth: GroundTruth, sides: SideMap) -> tuple[str, ...]:
     """Returns a note for each set that lacks classes, with their names."""
-    sentences = []
+    notes = []
     for side, what in ((Side.TRAIN, "training"), (Side.TEST, "test")):
-        present = np.unique(truth.labels[sides == side])
-        absent = [truth.class_names[label] for label in truth.class_ids.tolist() if label not in present]
+        absent = np.setdiff1d(truth.class_ids, truth.labels[sides == side]).tolist()
         if absent:
-            sentences.append(f"no {what} pixels with this buffer for {', '.join(absent)}")
-    return tuple(sentences)
+            names = ", ".join(truth.class_names[label] for label in absent)
+            notes.append(f"no {what} pixels with this buffer for {names}")
+    return tuple(notes)
 
 
 def _given(buffer: int | None) -> int:

@@ -6,7 +6,6 @@ Validation pixels count as training pixels here, because the method sees their l
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from hsi_se.sampling.splits import Split
@@ -14,10 +13,9 @@ from hsi_se.sampling.splits import Split
 
 @dataclass(frozen=True)
 class Leakage:
-    """The leakage of one split at one patch size.
+    """The leakage of one split at one patch size P, in pixels.
 
     Attributes:
-        patch_size: side of a patch in pixels, P.
         test_patches_with_train_pixels: fraction of test pixels whose P × P patch contains a training or
             validation pixel.
         mean_train_pixels_per_test_patch: mean number of such pixels in a test patch.
@@ -40,7 +38,10 @@ def audit_leakage(
     is_train = np.zeros(shape, dtype=bool)
     is_train[split.training_side[:, 0], split.training_side[:, 1]] = True
     rows, cols = split.test[:, 0], split.test[:, 1]
-    counts = _count_in_windows(is_train, patch_size)[rows, cols]
+    counts = is_train.astype(np.int64)
+    for axis in (0, 1):  # the number of training pixels in the window around each pixel
+        counts = ndimage.convolve1d(counts, np.ones(patch_size, np.int64), axis=axis, mode="constant")
+    counts = counts[rows, cols]
     distance = ndimage.distance_transform_cdt(~is_train, metric="chessboard")[rows, cols]
     return Leakage(
         patch_size=patch_size,
@@ -49,12 +50,3 @@ def audit_leakage(
         min_distance=int(distance.min()),
         reduction_saw_test=reduction_saw_test,
     )
-
-
-def _count_in_windows(mask: NDArray[np.bool_], patch_size: int) -> NDArray[np.int64]:
-    """Returns, for each pixel `(rows, cols)`, the number of true pixels in the window around it."""
-    window = np.ones(patch_size, dtype=np.int64)
-    counts = mask.astype(np.int64)
-    for axis in (0, 1):
-        counts = ndimage.convolve1d(counts, window, axis=axis, mode="constant")
-    return counts

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from hsi_se.config.split import MasksSplit
 from hsi_se.errors import SplitError
 from hsi_se.sampling.disjoint import Side, SideMap
-from hsi_se.scene.loading import find_file, read_labels
+from hsi_se.scene.labels import read_label_map
+from hsi_se.scene.loading import find_file
 from hsi_se.scene.scene import UNLABELLED, GroundTruth
 
 PARTITIONS = (".mat", ".npz")  # file formats of partition maps
@@ -21,12 +22,7 @@ def read_masks(
 ) -> tuple[SideMap, NDArray[np.int32], tuple[str, ...]]:
     """Returns the partition `(rows, cols)`, the labels `(rows, cols)`, and notes for the user.
 
-    The masks' labels take precedence over the scene's.
-
-    Args:
-        truth: the scene's labels.
-        settings: the files, as given or relative to a root.
-        roots: folders to search.
+    The masks' labels take precedence over the scene's. Files are searched for below `roots`.
 
     Raises:
         SplitError: a file differs in size from the scene, the masks overlap, a label is not in the scene, or
@@ -45,7 +41,8 @@ def read_masks(
             f"split.test = {settings.test}: {_count_and_first(both)} are also in the training mask; "
             "give masks that do not overlap"
         )
-    labels = truth.labels.copy()
+    labels = truth.labels
+    disagreeing = []
     for setting, file, mask in (("train", settings.train, train), ("test", settings.test, test)):
         unknown = np.setdiff1d(mask, [UNLABELLED, *truth.class_ids])
         if len(unknown):
@@ -53,17 +50,14 @@ def read_masks(
                 f"split.{setting} = {file}: labels {', '.join(map(str, unknown))} are not in the scene "
                 f"({', '.join(map(str, truth.class_ids))}); give a mask with the scene's labels"
             )
-        labels[mask != UNLABELLED] = mask[mask != UNLABELLED]
+        labels = np.where(mask != UNLABELLED, mask, labels)
+        disagreeing.append(int(((mask != UNLABELLED) & (mask != truth.labels)).sum()))
     sides = np.select([train != UNLABELLED, test != UNLABELLED], [Side.TRAIN, Side.TEST], Side.UNUSED)
-    disagreeing = {
-        what: int(((mask != UNLABELLED) & (mask != truth.labels)).sum())
-        for what, mask in (("training", train), ("test", test))
-    }
     notes: tuple[str, ...] = ()
-    if any(disagreeing.values()):
+    if any(disagreeing):
         notes = (
-            f"the masks disagree with the scene's labels at {disagreeing['training']} training and "
-            f"{disagreeing['test']} test pixels; the masks take precedence",
+            f"the masks disagree with the scene's labels at {disagreeing[0]} training and "
+            f"{disagreeing[1]} test pixels; the masks take precedence",
         )
     return sides.astype(np.uint8), labels, notes
 
@@ -72,7 +66,7 @@ def _read(
     truth: GroundTruth, file: str, key: str | None, setting: str, roots: Sequence[Path]
 ) -> NDArray[np.int32]:
     path = find_file(file, roots, setting=f"split.{setting}")
-    mask = read_labels(path, key=key, setting=f"split.{setting}_key", shape=truth.shape)
+    mask = read_label_map(path, key=key, setting=f"split.{setting}_key", shape=truth.shape).labels
     if mask.shape != truth.shape:
         raise SplitError(
             f"split.{setting} = {file}: is {mask.shape[0]} × {mask.shape[1]} pixels, but the scene is "

@@ -1,8 +1,4 @@
-"""Patches as windows on one padded cube; n patches, k components, p × p pixels.
-
-The dataset stores the padded cube once. Patches are copied only when a batch is gathered, by index, on
-the cube's device.
-"""
+"""Patches as windows on one padded cube; n patches, k components, p × p pixels."""
 
 import numpy as np
 import torch
@@ -17,10 +13,8 @@ NUM_SYMMETRIES = 8  # of a square: the identity, three rotations, four reflectio
 def pad_cube(components: NDArray[np.float32], *, patch_size: int, padding: str) -> Tensor:
     """Returns the padded cube `(rows + p - 1, cols + p - 1, k)`, in which every pixel is a patch's centre.
 
-    Args:
-        components: `(rows, cols, k)`.
-        patch_size: p, odd.
-        padding: `zero`, or `reflect` (mirrored without repeating the edge, more than once in small scenes).
+    `components` is `(rows, cols, k)`, the patch size p odd, and `padding` either `zero` or `reflect`
+    (mirrored without repeating the edge, more than once in small scenes).
     """
     margin = patch_size // 2
     widths = ((margin, margin), (margin, margin), (0, 0))
@@ -30,6 +24,8 @@ def pad_cube(components: NDArray[np.float32], *, patch_size: int, padding: str) 
 
 class PatchDataset:
     """A dataset of the patches around given pixels of a scene, with classes 0..C-1.
+
+    The padded cube is stored once. Patches are copied only when a batch is gathered, on its device.
 
     Args:
         padded: `(rows + p - 1, cols + p - 1, k)` from `pad_cube`, on any device.
@@ -97,7 +93,5 @@ def _window_offsets(patch_size: int, padded_cols: int) -> Tensor:
     """Returns `(8, p²)` flat offsets of a window's pixels from its corner, one row per symmetry."""
     steps = torch.arange(patch_size)
     window = steps[:, None] * padded_cols + steps  # (p, p)
-    symmetries = []
-    for base in (window, window.T):
-        symmetries += [base.flip(axes).flatten() for axes in ((), (0,), (1,), (0, 1))]
-    return torch.stack(symmetries)
+    flips = ((), (0,), (1,), (0, 1))
+    return torch.stack([base.flip(axes).flatten() for base in (window, window.T) for axes in flips])

@@ -39,9 +39,7 @@ class Reduction:
     ) -> NDArray[np.float32]:
         """Returns the components `(rows, cols, K)` of a cube `(rows, cols, bands)`.
 
-        Args:
-            cube: `(rows, cols, bands)`.
-            nodata: `(rows, cols)`, true for pixels to set to zero, which is the mean of the fit.
+        Pixels of the mask `nodata` are set to zero, which is the mean of the fit.
 
         Raises:
             SceneError: the number of bands differs from that of the fit.
@@ -76,7 +74,7 @@ def fit_reduction(
         cube: `(rows, cols, bands)`.
         settings: the config's `reduction` section.
         train_pixels: `(n, 2)` of (row, col).
-        nodata: `(rows, cols)`, true for pixels that are excluded from the fit.
+        nodata: `(rows, cols)` mask of pixels that are excluded from the fit.
 
     Raises:
         ConfigError: there are more components than bands, or than the pixels of the fit allow.
@@ -95,15 +93,15 @@ def fit_reduction(
             return Reduction(np.zeros(num_bands), identity, np.ones(num_bands))
         return Reduction(train.mean(axis=0), identity, _positive(train.std(axis=0)))
 
-    measured = cube.reshape(-1, num_bands) if nodata is None else cube[~nodata]
-    num_samples = len(train if settings.fit_on == "train" else measured)
-    most = min(num_bands, num_samples - 1)
+    samples = train
+    if settings.fit_on != "train":
+        samples = (cube.reshape(-1, num_bands) if nodata is None else cube[~nodata]).astype(np.float64)
+    most = min(num_bands, len(samples) - 1)
     if settings.components > most:
         raise ConfigError(
             f"reduction.components = {settings.components}: the scene has {num_bands} bands and the fit "
-            f"{num_samples} pixels; use at most {most}"
+            f"{len(samples)} pixels; use at most {most}"
         )
-    samples = train if settings.fit_on == "train" else measured.astype(np.float64)
     # The band covariance needs memory for the bands only; decomposing the pixel matrix would need far more.
     pca = PCA(settings.components, svd_solver="covariance_eigh", copy=False).fit(samples)
     deviations = _positive(np.sqrt(pca.explained_variance_))

@@ -18,10 +18,7 @@ from hsi_se.scene.scene import GroundTruth
 
 Pixels = NDArray[np.int64]
 Truth = TypeVar("Truth", bound=GroundTruth)
-
-
-def _no_pixels() -> Pixels:
-    return np.empty((0, 2), dtype=np.int64)
+_NAMES = {Side.TRAIN: "train", Side.VALIDATION: "val", Side.TEST: "test", Side.BUFFER: "buffer"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +38,7 @@ class Split:
     train: Pixels
     val: Pixels
     test: Pixels
-    buffer: Pixels = field(default_factory=_no_pixels)
+    buffer: Pixels = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))
     labels: NDArray[np.int32] | None = None
     notes: tuple[str, ...] = ()
 
@@ -77,13 +74,9 @@ class Split:
     def to_sides(self, shape: tuple[int, int]) -> SideMap:
         """Returns the partition map `(rows, cols)` with values of `Side`, as `split.partition` reads it."""
         sides = np.full(shape, Side.UNUSED, dtype=np.uint8)
-        for side, pixels in (
-            (Side.TRAIN, self.train),
-            (Side.VALIDATION, self.val),
-            (Side.TEST, self.test),
-            (Side.BUFFER, self.buffer),
-        ):
-            sides[pixels[:, 0], pixels[:, 1]] = side
+        for side, name in _NAMES.items():
+            rows, cols = getattr(self, name).T
+            sides[rows, cols] = side
         return sides
 
     def relabel(self, truth: Truth) -> Truth:
@@ -103,12 +96,9 @@ def make_split(
 
     Args:
         truth: a scene, or only its labels.
-        settings: the config's `split` section; its own seed takes precedence over `seed`.
+        settings: its own seed takes precedence over `seed`.
         seed: the experiment's seed.
         data: folder that is searched for mask files before `datasets/`.
-
-    Returns:
-        The pixels of each set as `(n, 2)` int64 of (row, col), and notes for the user.
 
     Raises:
         SplitError: the labels cannot be split as requested.
@@ -128,7 +118,8 @@ def make_split(
             labels = changed if (changed != truth.labels).any() else None
     if not (isinstance(settings, MasksSplit) and settings.partition is not None):
         _set_validation_apart(sides, truth.labels if labels is None else labels, settings.validation, rng)
-    return _split_of(sides, labels=labels, notes=notes)
+    train, val, test, buffer = (np.argwhere(sides == side) for side in _NAMES)
+    return Split(train=train, val=val, test=test, buffer=buffer, labels=labels, notes=notes)
 
 
 def count_training_side(truth: GroundTruth, split: Split) -> dict[int, int]:
@@ -138,58 +129,35 @@ def count_training_side(truth: GroundTruth, split: Split) -> dict[int, int]:
     return dict(zip(labels.tolist(), counts.tolist(), strict=True))
 
 
-def _split_of(sides: SideMap, *, labels: NDArray[np.int32] | None, notes: tuple[str, ...]) -> Split:
-    train, val, test, buffer = (
-        np.argwhere(sides == side) for side in (Side.TRAIN, Side.VALIDATION, Side.TEST, Side.BUFFER)
-    )
-    return Split(train=train, val=val, test=test, buffer=buffer, labels=labels, notes=notes)
-
-
 def _divide_at_random(
     truth: GroundTruth, settings: RandomSplit, *, rng: np.random.Generator
 ) -> tuple[SideMap, tuple[str, ...]]:
     sides = np.where(truth.labels > 0, Side.TEST, Side.UNUSED).astype(np.uint8)
-    rescued: list[str] = []
-    untrained: list[str] = []
-    untested: list[str] = []
-    if isinstance(settings.train, PerClass):
-        _check_labels(truth, settings.train)
+    rescued = f"too few pixels for split.train = {settings.train}, one pixel is used for training anyway"
+    untrained = (
+        "split.train.per_class gives no training pixels, so all of them will be classified as another class"
+    )
+    untested = "every pixel is used for training, so none is left for testing"
+    notes: dict[str, list[str]] = {rescued: [], untrained: [], untested: []}  # class names
+    counts = settings.train.per_class if isinstance(settings.train, PerClass) else None
+    if isinstance(counts, dict) and (unknown := sorted(set(counts) - set(truth.class_ids.tolist()))):
+        raise SplitError(
+            f"split.train.per_class: labels {', '.join(map(str, unknown))} are not in the scene "
+            f"({', '.join(map(str, truth.class_ids))}); give counts by label"
+        )
     for label in truth.class_ids.tolist():
+        name = truth.class_names[label]
         pixels = rng.permutation(np.argwhere(truth.labels == label))
-        num_train = _count_train(len(pixels), settings, name=truth.class_names[label], label=label)
+        num_train = _count_train(len(pixels), settings, name=name, label=label)
         if isinstance(settings.train, float) and round(settings.train * len(pixels)) < 1:
-            rescued.append(truth.class_names[label])
+            notes[rescued].append(name)
         if not num_train:
-            untrained.append(truth.class_names[label])
+            notes[untrained].append(name)
         if num_train == len(pixels):
-            untested.append(truth.class_names[label])
-        train = pixels[:num_train]
-        sides[train[:, 0], train[:, 1]] = Side.TRAIN
-
-    notes = []
-    if rescued:
-        notes.append(
-            f"{', '.join(rescued)}: too few pixels for split.train = {settings.train}, "
-            "one pixel is used for training anyway"
-        )
-    if untrained:
-        notes.append(
-            f"{', '.join(untrained)}: split.train.per_class gives no training pixels, so all of them will be "
-            "classified as another class"
-        )
-    if untested:
-        notes.append(f"{', '.join(untested)}: every pixel is used for training, so none is left for testing")
-    return sides, tuple(notes)
-
-
-def _check_labels(truth: GroundTruth, counts: PerClass) -> None:
-    if isinstance(counts.per_class, dict):
-        unknown = sorted(set(counts.per_class) - set(truth.class_ids.tolist()))
-        if unknown:
-            raise SplitError(
-                f"split.train.per_class: labels {', '.join(map(str, unknown))} are not in the scene "
-                f"({', '.join(map(str, truth.class_ids))}); give counts by label"
-            )
+            notes[untested].append(name)
+        rows, cols = pixels[:num_train].T
+        sides[rows, cols] = Side.TRAIN
+    return sides, tuple(f"{', '.join(names)}: {note}" for note, names in notes.items() if names)
 
 
 def _count_train(size: int, settings: RandomSplit, *, name: str, label: int) -> int:

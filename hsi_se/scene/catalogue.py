@@ -17,7 +17,6 @@ class KnownFile:
         names: accepted file names; `scene fetch` writes the first.
         keys: names of its arrays; several label maps are merged into one.
         sources: URLs in the order in which they are tried.
-        num_bytes, sha256: size in bytes and checksum, if known.
     """
 
     names: tuple[str, ...]
@@ -33,8 +32,6 @@ class KnownScene:
 
     Attributes:
         shape: `(rows, cols, bands)`.
-        class_names: name of each label.
-        sensor: name of the sensor.
         gsd_m: ground sampling distance in metres.
         wavelengths_nm: first and last wavelength in nanometres.
         natural_colour: 0-based red, green and blue bands, if known.
@@ -60,20 +57,17 @@ def list_known_scenes() -> tuple[KnownScene, ...]:
     """Returns all known scenes, in the order of `catalogue.toml`."""
     with resources.files("hsi_se.scene").joinpath("catalogue.toml").open("rb") as stream:
         scenes = tomllib.load(stream)
-    scene_type = TypeAdapter(KnownScene)
-    found = []
     for name, facts in scenes.items():
         classes = facts.pop("classes")
-        class_names = dict(enumerate(classes, start=1)) if isinstance(classes, list) else classes
-        found.append(scene_type.validate_python({"name": name, "class_names": class_names, **facts}))
-    return tuple(found)
+        facts["name"] = name
+        facts["class_names"] = dict(enumerate(classes, start=1)) if isinstance(classes, list) else classes
+    return TypeAdapter(tuple[KnownScene, ...]).validate_python(list(scenes.values()))
 
 
 def find_known_scene(name: str) -> KnownScene | None:
     """Returns the scene with this name or alias; case, spaces, dashes and underscores are ignored."""
-    wanted = _squash(name)
     for scene in list_known_scenes():
-        if wanted in {_squash(known) for known in (scene.name, *scene.aliases)}:
+        if _squash(name) in map(_squash, (scene.name, *scene.aliases)):
             return scene
     return None
 

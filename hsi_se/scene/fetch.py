@@ -27,9 +27,9 @@ def fetch_scene(
 
     Args:
         known: the scene.
-        folder: target folder; created if it does not exist.
+        folder: created if it does not exist.
         progress: receives the bytes of every download and a note for every source that failed.
-        timeout_s: longest time that a source may send nothing, in seconds.
+        timeout_s: longest time that a source may send nothing.
 
     Raises:
         SceneError: the scene requires registration, no source provides the file, or a different file
@@ -42,10 +42,8 @@ def fetch_scene(
             f"and put {names} into {folder}"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    return [
-        _fetch_file(file, folder, progress=progress, timeout_s=timeout_s)
-        for file in (known.labels, known.cube)
-    ]
+    files = known.labels, known.cube
+    return [_fetch_file(file, folder, progress=progress, timeout_s=timeout_s) for file in files]
 
 
 def list_sources(file: KnownFile) -> list[str]:
@@ -70,7 +68,14 @@ def _fetch_file(file: KnownFile, folder: Path, *, progress: Observer, timeout_s:
     def download(url: str, draft: str, _: object) -> None:
         Path(draft).unlink()  # pooch made it readable by its owner only
         with Path(draft).open("wb") as stream:
-            _download(url, _CheckedStream(stream, file, progress), timeout_s=timeout_s)
+            checked = _CheckedStream(stream, file, progress)
+            if urlsplit(url).scheme == "file":
+                mirrored = Path(url2pathname(urlsplit(url).path))
+                found = find_file(mirrored, [mirrored.parent], setting=url, also=file.names)
+                with found.open("rb") as source:
+                    shutil.copyfileobj(source, checked, _CHUNK)
+            else:
+                pooch.HTTPDownloader(chunk_size=_CHUNK, timeout=timeout_s)(url, checked, None)
             size = stream.tell()
         if file.num_bytes is not None and size < file.num_bytes:
             raise OSError(f"ends after {size:,} of {file.num_bytes:,} bytes")
@@ -103,28 +108,17 @@ class _CheckedStream:
     """A writable stream that reports progress and stops as soon as the content cannot be the file."""
 
     def __init__(self, stream: BinaryIO, file: KnownFile, progress: Observer) -> None:
-        self.file, self.flush = file, stream.flush
-        self._stream, self._progress = stream, progress
+        self._stream, self._num_bytes, self._progress = stream, file.num_bytes, progress
+        self.flush = stream.flush
 
     def write(self, chunk: bytes) -> int:
-        position, num_bytes = self._stream.tell(), self.file.num_bytes
+        position, num_bytes = self._stream.tell(), self._num_bytes
         if position == 0 and chunk.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_WEB_PAGE_STARTS):
             raise _WrongContentError("sends a web page instead of the file")
         if num_bytes is not None and position + len(chunk) > num_bytes:
             raise _WrongContentError(f"sends more than the {num_bytes:,} bytes of the file")
         self._progress.advance(len(chunk))
         return self._stream.write(chunk)
-
-
-def _download(url: str, stream: _CheckedStream, *, timeout_s: float) -> None:
-    import pooch
-
-    if urlsplit(url).scheme != "file":
-        pooch.HTTPDownloader(chunk_size=_CHUNK, timeout=timeout_s)(url, stream, None)
-        return
-    names, mirrored = stream.file.names, Path(url2pathname(urlsplit(url).path))
-    with find_file(mirrored, [mirrored.parent], setting=url, also=names).open("rb") as source:
-        shutil.copyfileobj(source, stream, _CHUNK)
 
 
 def _explain(error: Exception) -> tuple[str, bool]:

@@ -7,12 +7,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Georeference:
-    """The georeference of a raster.
+    """The coordinate reference system of a raster, as WKT or `EPSG:n`, and its affine transform.
 
-    Attributes:
-        crs: the coordinate reference system, as WKT or `EPSG:n`.
-        transform: `(a, b, c, d, e, f)`; the upper left corner of a pixel is at x = a·col + b·row + c and
-            y = d·col + e·row + f.
+    With the transform `(a, b, c, d, e, f)`, the upper left corner of a pixel is at x = a·col + b·row + c and
+    y = d·col + e·row + f.
     """
 
     crs: str | None
@@ -25,12 +23,10 @@ class Georeference:
         Without rasterio, only UTM on WGS 84 (`EPSG:326xx` and `EPSG:327xx`) is recognised.
         """
         known = parse_crs(self.crs or "")
-        if known is not None:
-            metres = known.linear_units_factor[1] if known.is_projected else None
-        else:
-            metres = 1 if re.fullmatch(r"EPSG:32[67]\d\d", self.crs or "") else None
-        if metres is None or self.transform is None:
+        is_metric = known.is_projected if known else re.fullmatch(r"EPSG:32[67]\d\d", self.crs or "")
+        if not is_metric or self.transform is None:
             return None
+        metres = known.linear_units_factor[1] if known else 1
         a, b, _, d, e, _ = self.transform
         return float(abs(a * e - b * d) * metres**2)
 

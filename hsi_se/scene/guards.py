@@ -14,11 +14,7 @@ _ALWAYS_ALLOWED = 2**24  # bytes: sparse and constant images may be smaller stil
 
 
 def import_extra(name: str, *, path: Path) -> Any:
-    """Imports an optional library of the extra `[geo]`, needed to read the file `path`.
-
-    Raises:
-        SceneError: the library is not installed.
-    """
+    """Imports a library of the extra `[geo]` to read a file; raises SceneError if it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -38,14 +34,7 @@ def blaming(path: Path, what: str, *, remedy: str) -> Iterator[None]:
 
 
 def check_declared(path: Path, *, shape: Sequence[int], itemsize: int, stored: int, is_packed: bool) -> None:
-    """Checks that the stored bytes suffice for an array of the declared size.
-
-    Args:
-        path: the file, for the message.
-        shape: declared shape.
-        itemsize: bytes per value.
-        stored: bytes that the file contains for the array.
-        is_packed: whether these bytes may be compressed.
+    """Checks that the `stored` bytes, compressed if `is_packed`, suffice for an array of the declared size.
 
     Raises:
         SceneError: a dimension is below 1, or the declared size is impossible even with compression.

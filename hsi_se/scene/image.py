@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.raster import Floats, Raster, chunk_rows
+from hsi_se.scene.raster import Floats, Raster, chunk_rows, is_nodata
 
 Mask = NDArray[np.bool_]
 
@@ -21,9 +21,7 @@ class Image:
         raster: the raster in the file.
         bands: `(bands,)` indices of the kept bands, 0-based in the file.
         dropped: the other bands, 0-based in the file, each with the reason.
-        wavelengths_nm: `(bands,)` band centres of the kept bands in nanometres, if known.
-        nodata: the stored value that marks missing data.
-        gain, offset: `(bands,)` of the kept bands; None if stored values are used unchanged.
+        wavelengths_nm, nodata, gain, offset: as in `Raster`, of the kept bands.
     """
 
     raster: Raster
@@ -48,9 +46,7 @@ class Image:
         cube = self.raster.read_rows(first, last)
         if self.dropped:
             cube = cube[..., self.bands]
-        empty: Mask | None = None
-        if self.nodata is not None:
-            empty = np.asarray(_equals(cube, self.nodata).any(axis=2))
+        empty = None if self.nodata is None else np.asarray(is_nodata(cube, self.nodata).any(axis=2))
         if self.gain is not None:
             cube = np.multiply(cube, self.gain.astype(np.float32), dtype=np.float32, casting="unsafe")
             if self.offset is not None:
@@ -63,16 +59,13 @@ class Image:
         """Returns the whole image as `read_rows` does; memory-mapped if stored values are used unchanged."""
         if not self.dropped and self.nodata is None and self.gain is None:
             return self.read_rows(0, self.shape[0])
-        cube: NDArray[Any] | None = None
+        # The dtype read may be smaller than the declared one.
+        cube = np.empty(self.shape, self.read_rows(0, 1)[0].dtype)
         empty = np.zeros(self.shape[:2], dtype=bool)
         for part in chunk_rows(self.shape[0]):
-            rows, mask = self.read_rows(part.start, part.stop)
-            if cube is None:  # the dtype read may be smaller than the declared one
-                cube = np.empty(self.shape, rows.dtype)
-            cube[part] = rows
+            cube[part], mask = self.read_rows(part.start, part.stop)
             if mask is not None:
                 empty[part] = mask
-        assert cube is not None
         return cube, None if self.nodata is None else empty
 
     def read_nodata(self) -> Mask | None:
@@ -98,8 +91,7 @@ def make_image(
         raster: the raster in the file.
         drop: further bands to drop, 0-based, each with the reason.
         keep: exactly the bands to keep, 0-based, regardless of the file's bad bands.
-        wavelengths_nm: `(bands,)` in nanometres; replaces the file's.
-        nodata: replaces the file's nodata value.
+        wavelengths_nm, nodata: replace the file's.
         scale: values are divided by it; replaces the file's gain and offset.
 
     Raises:
@@ -142,19 +134,18 @@ def make_image(
 
 def describe_bands(bands: Collection[int], *, wavelengths_nm: Floats | None = None) -> str:
     """Returns 0-based bands as text that counts from 1: `104-108, 150 (1362-1410 nm, 1830 nm)`."""
-    numbers = sorted(bands)
-    starts = [band for band in numbers if band - 1 not in bands]
-    ends = [band for band in numbers if band + 1 not in bands]
+
+    def describe(low: int, high: int) -> str:
+        return f"{low}" if low == high else f"{low}-{high}"
+
+    starts = [band for band in sorted(bands) if band - 1 not in bands]
+    ends = [band for band in sorted(bands) if band + 1 not in bands]
     runs = list(zip(starts, ends, strict=True))
-    text = ", ".join(_describe_span(first + 1, last + 1) for first, last in runs)
+    text = ", ".join(describe(first + 1, last + 1) for first, last in runs)
     if wavelengths_nm is None or not runs:
         return text
     nm = [round(float(wavelength)) for wavelength in wavelengths_nm]
-    return f"{text} ({', '.join(f'{_describe_span(nm[first], nm[last])} nm' for first, last in runs)})"
-
-
-def _describe_span(low: int, high: int) -> str:
-    return f"{low}" if low == high else f"{low}-{high}"
+    return f"{text} ({', '.join(f'{describe(nm[first], nm[last])} nm' for first, last in runs)})"
 
 
 def _find_empty_bands(raster: Raster, nodata: float | None) -> dict[int, str]:
@@ -162,14 +153,5 @@ def _find_empty_bands(raster: Raster, nodata: float | None) -> dict[int, str]:
         return {}
     is_empty = np.ones(raster.shape[2], dtype=bool)
     for part in chunk_rows(raster.shape[0]):
-        is_empty &= _equals(raster.read_rows(part.start, part.stop), nodata).all(axis=(0, 1))
+        is_empty &= is_nodata(raster.read_rows(part.start, part.stop), nodata).all(axis=(0, 1))
     return dict.fromkeys(np.flatnonzero(is_empty).tolist(), "nodata in every pixel")
-
-
-def _equals(values: NDArray[Any], nodata: float) -> Mask:
-    if np.isnan(nodata):
-        return np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
-    if values.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            return np.asarray(values == values.dtype.type(nodata))
-    return np.asarray(values == nodata)

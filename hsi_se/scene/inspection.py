@@ -9,7 +9,6 @@ from hsi_se.scene.image import Image
 from hsi_se.scene.labels import Labels
 from hsi_se.scene.raster import Floats, chunk_rows
 
-_STRETCH = (2, 98)  # percentiles that become black and white
 _NODATA_GREY = 128
 
 
@@ -21,7 +20,6 @@ class CubeFacts:
         dtype: of the stored values.
         lowest, highest: range of the finite values outside nodata.
         num_not_finite: number of NaN or infinite values outside nodata.
-        num_nodata: number of nodata pixels.
         picture: `(rows, cols, 3)` 8-bit, stretched from the 2nd to the 98th percentile of each band;
             nodata is grey.
         class_means, class_deviations: `(C, bands)` mean and standard deviation of the spectra, in
@@ -41,12 +39,9 @@ class CubeFacts:
 def inspect_cube(
     image: Image, *, natural_colour: tuple[int, int, int], labels: Labels | None = None
 ) -> CubeFacts:
-    """Returns the statistics of an image.
+    """Returns the statistics of an image; those of the classes need its `labels` `(rows, cols)`.
 
-    Args:
-        image: the cube.
-        natural_colour: red, green and blue band of the picture, 0-based in the image.
-        labels: `(rows, cols)`, used for the class spectra; 0 is unlabelled.
+    `natural_colour` are the red, green and blue band of the picture, 0-based in the image.
     """
     rows, cols, bands = image.shape
     if labels is None:
@@ -100,7 +95,7 @@ def stretch(channels: Floats, empty: NDArray[np.bool_]) -> NDArray[np.uint8]:
         values = channels[..., channel]
         usable = np.isfinite(values) & ~empty
         if usable.any():
-            black, white = np.percentile(values[usable], _STRETCH)
+            black, white = np.percentile(values[usable], (2, 98))
             share = (values[usable] - black) / max(white - black, np.finfo(float).tiny)
             picture[usable, channel] = np.clip(255 * share, 0, 255).astype(np.uint8)
     return picture

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hsi_se.errors import SceneError
 from hsi_se.scene.formats import open_file
 from hsi_se.scene.georeference import Georeference
-from hsi_se.scene.raster import Colour, FileContents, Raster
+from hsi_se.scene.raster import Colour, FileContents, Raster, is_nodata
 from hsi_se.scene.scene import UNLABELLED
 
 _COLUMNS = ("row", "col", "label")
@@ -47,8 +47,7 @@ def read_label_map(
 
     Args:
         path: a raster file, or a CSV table of 0-based row and col, and label.
-        key: name of the array, if the file contains several.
-        setting: the setting that selects the array, for messages.
+        key, setting: see `pick_raster`.
         unlabelled: the stored value of unlabelled pixels.
         shape: `(rows, cols)` of the cube; required for a CSV table, which does not state it.
         byte_order: see `open_file`.
@@ -56,16 +55,15 @@ def read_label_map(
     Raises:
         SceneError: there is no such map, or a label is not a non-negative integer.
     """
-    raster = None
     if is_table(path):
-        values = _read_table(path, shape=shape, unlabelled=unlabelled).astype(np.float64)
+        raster = _read_table(path, shape=shape, unlabelled=unlabelled)
     else:
         contents = open_file(path, byte_order=byte_order)
         raster = pick_raster(contents, path, is_map=True, key=key, setting=setting, shape=shape)
-        values = raster.read_rows(0, raster.shape[0])[..., 0].astype(np.float64)
+    values = raster.read_rows(0, raster.shape[0])[..., 0].astype(np.float64)
     is_unlabelled = values == unlabelled
-    if raster is not None and raster.nodata is not None:
-        is_unlabelled |= np.isnan(values) if np.isnan(raster.nodata) else values == raster.nodata
+    if raster.nodata is not None:
+        is_unlabelled |= is_nodata(values, raster.nodata)
     shift = int(unlabelled != UNLABELLED and bool((values[~is_unlabelled] == UNLABELLED).any()))
     labels = np.nan_to_num(values, nan=-1).clip(-1, _HIGHEST).astype(np.int32)
     wrong = ((labels != values) | (labels < 0)) & ~is_unlabelled
@@ -83,16 +81,9 @@ def read_label_map(
             label + shift: fact for label, fact in facts.items() if label != unlabelled and label + shift > 0
         }
 
-    if raster is None:
-        return LabelMap(labels, notes=notes)
     return LabelMap(
         labels, raise_labels(raster.class_names), raise_labels(raster.palette), raster.georeference, notes
     )
-
-
-def read_labels(path: Path, *, key: str | None, setting: str, shape: tuple[int, int] | None = None) -> Labels:
-    """Returns only the labels of `read_label_map`, `(rows, cols)`."""
-    return read_label_map(path, key=key, setting=setting, shape=shape).labels
 
 
 def pick_raster(
@@ -107,11 +98,9 @@ def pick_raster(
     """Returns the raster named `key`, or the only map or cube in the file.
 
     Args:
-        contents: contents of the file.
-        path: the file, for messages.
+        contents, path: the file.
         is_map: whether a map (one band) or a cube is wanted.
-        key: name of the array.
-        setting: the setting that selects the array, for messages.
+        key, setting: name of the array, if the file contains several, and the setting that gives it.
         shape: `(rows, cols)`; selects the only array of this size among several.
 
     Raises:
@@ -127,12 +116,14 @@ def pick_raster(
         return fitting[key]
     if not fitting:
         raise SceneError(f"{path}: no {axes}-D numeric array; the file contains {listing}; give another file")
-    of_shape = [raster for raster in fitting.values() if raster.shape[:2] == shape]
-    if len(fitting) > 1 and len(of_shape) != 1:
+    chosen = list(fitting.values())
+    if len(fitting) > 1:
+        chosen = [raster for raster in chosen if raster.shape[:2] == shape]
+    if len(chosen) != 1:
         raise SceneError(
             f"{path}: {len(fitting)} {axes}-D arrays ({', '.join(fitting)}); choose one with {setting}"
         )
-    return of_shape[0] if len(fitting) > 1 else next(iter(fitting.values()))
+    return chosen[0]
 
 
 def is_table(path: Path) -> bool:
@@ -151,18 +142,18 @@ def _split(line: str) -> list[str]:
     return [part.strip() for part in line.split(delimiter)]
 
 
-def _read_table(path: Path, *, shape: tuple[int, int] | None, unlabelled: int) -> Labels:
+def _read_table(path: Path, *, shape: tuple[int, int] | None, unlabelled: int) -> Raster:
     """Returns the labels as stored; pixels missing from the table are unlabelled."""
     if shape is None:
         raise SceneError(f"{path}: a label table does not state the image size; give the cube as well")
-    order = _COLUMNS
+    order = list(_COLUMNS)
     labels = np.full(shape, unlabelled, dtype=np.int32)
     is_given = np.zeros(shape, dtype=bool)
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
         for number, line in enumerate(stream, start=1):
             fields = _split(line)
             if number == 1 and sorted(map(str.casefold, fields)) == sorted(_COLUMNS):
-                order = tuple(map(str.casefold, fields))  # type: ignore[assignment]
+                order = list(map(str.casefold, fields))
                 continue
             if not line.strip():
                 continue
@@ -184,4 +175,9 @@ def _read_table(path: Path, *, shape: tuple[int, int] | None, unlabelled: int) -
                     "a second label for this pixel; give one non-negative integer per pixel"
                 )
             labels[row, col], is_given[row, col] = label, True
-    return labels
+    return Raster(
+        path=path,
+        shape=(*shape, 1),
+        dtype=labels.dtype,
+        rows_of=lambda first, last: labels[first:last, :, None],
+    )

@@ -2,10 +2,11 @@
 
 import difflib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,8 @@ from hsi_se.scene.catalogue import KnownScene, find_known_scene, list_known_scen
 from hsi_se.scene.formats import open_file
 from hsi_se.scene.image import Image, describe_bands, make_image
 from hsi_se.scene.labels import LabelMap, Labels, pick_raster, read_label_map
-from hsi_se.scene.labels import read_labels as read_labels
 from hsi_se.scene.raster import Floats, Raster
-from hsi_se.scene.scene import UNLABELLED, GroundTruth, Scene
+from hsi_se.scene.scene import UNLABELLED, GroundTruth, Scene, check_same_size
 from hsi_se.scene.synthetic import make_synthetic_scene
 from hsi_se.scene.wavelengths import pick_natural_colour, to_nanometres
 
@@ -69,13 +69,9 @@ def load_scene(
 
 
 def load_ground_truth(scene: SceneSettings, data: str | Path | None = None) -> GroundTruth:
-    """Returns the labels of the scene described by a config; its cube may be missing.
+    """Returns the labels of the scene that `load_scene` would load; its cube may be missing.
 
     If the cube is available, labels at its nodata pixels are removed as in `load_scene`.
-
-    Args:
-        scene: as for `load_scene`.
-        data: as for `load_scene`.
 
     Raises:
         SceneError: as for `load_scene`, for the labels alone.
@@ -91,11 +87,7 @@ def load_ground_truth(scene: SceneSettings, data: str | Path | None = None) -> G
 def open_scene_image(
     scene: SceneSettings | Scene, data: str | Path | None = None, *, keep: Collection[int] | None = None
 ) -> Image:
-    """Returns the cube of a scene without reading it; `Image.read_rows` reads it in bounded memory.
-
-    Args:
-        scene: as for `load_scene`, or a loaded scene.
-        data, keep: as for `load_scene`.
+    """Returns the cube of a scene, loaded or described as for `load_scene`, without reading it.
 
     Raises:
         SceneError: as for `load_scene`, for the cube alone.
@@ -125,18 +117,16 @@ class SceneSource:
         )
         return cls(files, known, tuple(roots))
 
-    def _find(self, part: str) -> Path:
+    def _find(self, part: Literal["cube", "labels"]) -> Path:
         if self.known is None:
             return find_file(getattr(self.files, part), self.roots, setting=f"scene.{part}")
-        names = self.known.cube.names if part == "cube" else self.known.labels.names
-        return find_file(names[0], self.roots, setting=f"scene {self.known.name}", also=names[1:])
+        name, *also = getattr(self.known, part).names
+        return find_file(name, self.roots, setting=f"scene {self.known.name}", also=also)
 
     def has_cube(self) -> bool:
-        try:
-            self._find("cube")
-        except SceneError:
-            return False
-        return True
+        with suppress(SceneError):
+            return self._find("cube").is_file()
+        return False
 
     def open_image(self, *, keep: Collection[int] | None = None) -> Image:
         files, path = self.files, self._find("cube")
@@ -192,20 +182,15 @@ class SceneSource:
         """Returns the labels with class names and colours; nodata pixels become unlabelled."""
         files, labels, notes = self.files, label_map.labels, label_map.notes
         name = files.name or Path(files.cube).stem
-        ids = _list_ids(labels)
-        names = label_map.class_names
-        if files.class_names is not None:
-            names = _name_classes(files.class_names, ids)
-        palette = dict(label_map.palette)
+        names, palette = label_map.class_names, label_map.palette
+        if isinstance(files.class_names, str):
+            names = get_known(files.class_names).class_names
+        elif files.class_names is not None:
+            names = _one_each(files.class_names, labels, "class_names", "names")
         if files.palette is not None:
-            palette = dict(zip(ids, _one_each(files.palette, ids, "palette", "colours"), strict=True))
+            palette = _one_each(files.palette, labels, "palette", "colours")
         if nodata is not None and nodata.any():
-            if nodata.shape != labels.shape:
-                raise SceneError(
-                    f"scene {name}: the cube has {nodata.shape[0]} × {nodata.shape[1]} pixels and the "
-                    f"labels have {labels.shape[0]} × {labels.shape[1]} (rows × cols); give two files of "
-                    "the same scene"
-                )
+            check_same_size(name, nodata, labels)
             lost = int((nodata & (labels != UNLABELLED)).sum())
             labels = np.where(nodata, UNLABELLED, labels).astype(np.int32)
             notes += (
@@ -218,9 +203,8 @@ class SceneSource:
         return GroundTruth(name, labels, class_names, palette=palette, nodata=nodata, notes=notes)
 
     def find_natural_colour(self, image: Image) -> tuple[int, int, int] | None:
-        known = self.known
-        if known is None and isinstance(self.files.class_names, str):
-            known = find_known_scene(self.files.class_names)
+        named = self.files.class_names
+        known = find_known_scene(named) if isinstance(named, str) else None
         if known is not None and known.natural_colour is not None and known.shape[2] == len(image.bands):
             return known.natural_colour
         found, displayed = pick_natural_colour(image.wavelengths_nm), image.raster.natural_colour
@@ -235,11 +219,8 @@ def _make_raster(scene: Scene) -> Raster:
     cube, empty = scene.cube, scene.nodata
 
     def read(first: int, last: int) -> NDArray[Any]:
-        return (
-            cube[first:last]
-            if empty is None
-            else np.where(empty[first:last, :, None], np.nan, cube[first:last])
-        )
+        part = cube[first:last]
+        return part if empty is None else np.where(empty[first:last, :, None], np.nan, part)
 
     return Raster(
         path=Path(scene.name),
@@ -253,24 +234,22 @@ def _make_raster(scene: Scene) -> Raster:
 
 
 def _list_ids(labels: Labels) -> list[int]:
-    ids: list[int] = np.unique(labels[labels != UNLABELLED]).tolist()
-    return ids
+    return [int(label) for label in np.unique(labels) if label != UNLABELLED]
 
 
 def _describe_dropped(image: Image) -> tuple[str, ...]:
-    notes = []
-    for reason in dict.fromkeys(image.dropped.values()):
-        bands = {band for band, why in image.dropped.items() if why == reason}
-        text = describe_bands(bands, wavelengths_nm=image.raster.wavelengths_nm)
-        notes.append(f"bands {text} of {image.raster.path.name} are excluded: {reason}")
-    return tuple(notes)
+    by_reason: dict[str, set[int]] = {}
+    for band, reason in image.dropped.items():
+        by_reason.setdefault(reason, set()).add(band)
+    name, wavelengths_nm = image.raster.path.name, image.raster.wavelengths_nm
+    return tuple(
+        f"bands {describe_bands(bands, wavelengths_nm=wavelengths_nm)} of {name} are excluded: {reason}"
+        for reason, bands in by_reason.items()
+    )
 
 
 def list_roots(data: str | Path | None) -> list[Path]:
-    """Returns the folders that are searched for files, in order.
-
-    Args:
-        data: the folder given by `--data`, searched before `datasets/`; None for `datasets/` alone.
+    """Returns the folders to search, in order: that of `--data`, if given, and `datasets/`.
 
     Raises:
         SceneError: the data folder does not exist.
@@ -282,19 +261,14 @@ def list_roots(data: str | Path | None) -> list[Path]:
     return [Path(data), DEFAULT_DATA_DIR]
 
 
-def _name_classes(class_names: tuple[str, ...] | str, ids: list[int]) -> Mapping[int, str]:
-    if isinstance(class_names, str):
-        return get_known(class_names).class_names
-    return dict(zip(ids, _one_each(class_names, ids, "class_names", "names"), strict=True))
-
-
-def _one_each(values: tuple[Any, ...], ids: list[int], setting: str, what: str) -> tuple[Any, ...]:
+def _one_each(values: tuple[Any, ...], labels: Labels, setting: str, what: str) -> dict[int, Any]:
+    ids = _list_ids(labels)
     if len(values) != len(ids):
         raise SceneError(
             f"scene.{setting}: {len(values)} {what} for {len(ids)} labels "
             f"({', '.join(map(str, ids))}); give one {what[:-1]} for each"
         )
-    return values
+    return dict(zip(ids, values, strict=True))
 
 
 def get_known(name: str) -> KnownScene:
@@ -318,13 +292,9 @@ def get_known(name: str) -> KnownScene:
 
 
 def find_file(name: str | Path, roots: Sequence[Path], *, setting: str, also: Sequence[str] = ()) -> Path:
-    """Returns the path of a file: `name` as given, or found below a root, ignoring case.
+    """Returns the path of a file: `name`, or one of `also`, as given or found below a root, ignoring case.
 
-    Args:
-        name: name or path of the file.
-        roots: the folders to search, up to three levels deep.
-        setting: the setting that names the file, for the message.
-        also: alternative names of the file.
+    The roots are searched up to three levels deep. `setting` is the setting that names the file.
 
     Raises:
         SceneError: the file does not exist; the message lists the folders searched.

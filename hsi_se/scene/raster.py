@@ -24,14 +24,12 @@ class Raster:
     Attributes:
         path, key: the file, and the name of the array in it, if it has one.
         shape: `(rows, cols, bands)`; a label map has one band.
-        dtype: as stored.
         rows_of: function of `(first, last)` that reads rows `first..last-1`, `(rows, cols, bands)`, as
             stored.
         wavelengths_nm: `(bands,)` band centres in nanometres.
         nodata: the stored value that marks missing data; may be NaN.
         gain, offset: `(bands,)`; value = stored · gain + offset; None if stored values are used unchanged.
         bad_bands: 0-based bands that the file marks as bad, each with the reason.
-        georeference: coordinate system and position, if known.
         class_names, palette: names and colours of a classification, by label.
         natural_colour: 0-based red, green and blue bands that the file suggests for display.
         notes: metadata that could not be used, one sentence each.
@@ -77,9 +75,36 @@ class FileContents:
     listing: str
 
 
+def is_nodata(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
+    """Returns the mask of stored values that mark missing data, of the same shape; `nodata` may be NaN."""
+    if np.isnan(nodata):
+        return np.asarray(np.isnan(values))
+    if values.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return np.asarray(values == values.dtype.type(nodata))
+    return np.asarray(values == nodata)
+
+
 def chunk_rows(rows: int) -> Iterator[slice]:
     """Yields slices of `ROWS_PER_CHUNK` rows, the parts of a file that are in memory at one time."""
     return (slice(first, min(first + ROWS_PER_CHUNK, rows)) for first in range(0, rows, ROWS_PER_CHUNK))
+
+
+def make_raster(
+    path: Path,
+    *,
+    key: str,
+    shape: Sequence[int],
+    dtype: np.dtype[Any],
+    read: Callable[[int, int], NDArray[Any]],
+) -> Raster:
+    """Returns the raster of a 2-D or 3-D array, whose rows `first..last-1` are read by `read`."""
+    rows, cols, bands = (*shape, 1)[:3]
+
+    def read_rows(first: int, last: int) -> NDArray[Any]:
+        return read(first, last).reshape(last - first, cols, bands)
+
+    return Raster(path=path, key=key, shape=(rows, cols, bands), dtype=dtype, rows_of=read_rows)
 
 
 def describe_array(key: str, shape: Sequence[int], dtype: object) -> str:

@@ -20,7 +20,6 @@ class GroundTruth:
     """A label map without its image, which is all that a split needs; checked on construction.
 
     Attributes:
-        name: name of the scene in reports.
         labels: `(rows, cols)` int32; 0 is unlabelled, other ids need not be contiguous.
         class_names: name of every id present in `labels`, in ascending order of id.
         palette: 8-bit RGB colours of some ids, from the scene's files or its config.
@@ -77,7 +76,6 @@ class Scene(GroundTruth):
         cube: `(rows, cols, bands)`, any real dtype, finite everywhere, zero at nodata pixels.
         wavelengths_nm: `(bands,)` band centres in nanometres, if known.
         natural_colour: 0-based red, green and blue bands for a natural-colour picture, if known.
-        georeference: coordinate system and position, if known.
         dropped_bands: bands of the file that `cube` excludes, counted from 1, each with the reason.
 
     Raises:
@@ -96,11 +94,7 @@ class Scene(GroundTruth):
             raise SceneError(
                 f"scene {self.name}: the cube has shape {self.cube.shape}; give (rows, cols, bands)"
             )
-        if self.cube.shape[:2] != self.labels.shape:
-            raise SceneError(
-                f"scene {self.name}: the cube has {_size(self.cube)} pixels and the labels have "
-                f"{_size(self.labels)} (rows × cols); give two files of the same scene"
-            )
+        check_same_size(self.name, self.cube, self.labels)
         if np.issubdtype(self.cube.dtype, np.inexact):
             wrong = [
                 np.argwhere(~np.isfinite(self.cube[part])) + np.array((part.start, 0, 0))
@@ -122,15 +116,18 @@ class Scene(GroundTruth):
     def digest(self) -> str:
         """Returns the SHA-256 of shapes, dtypes and bytes of the cube, the labels and any nodata mask."""
         digest = hashlib.sha256()
-        digest.update(f"{self.cube.shape}{self.cube.dtype.str}".encode())
-        for part in chunk_rows(len(self.cube)):
-            digest.update(np.ascontiguousarray(self.cube[part]).data)
-        for array in (self.labels, self.nodata):
+        for array in (self.cube, self.labels, self.nodata):
             if array is not None:
                 digest.update(f"{array.shape}{array.dtype.str}".encode())
-                digest.update(np.ascontiguousarray(array).data)
+                for part in chunk_rows(len(array)):  # the cube may be too large for a second copy
+                    digest.update(np.ascontiguousarray(array[part]).data)
         return digest.hexdigest()
 
 
-def _size(array: NDArray[np.generic]) -> str:
-    return f"{array.shape[0]} × {array.shape[1]}"
+def check_same_size(name: str, cube: NDArray[np.generic], labels: NDArray[np.int32]) -> None:
+    """Raises SceneError unless the cube, or a mask of its pixels, has the size of the labels."""
+    if cube.shape[:2] != labels.shape:
+        raise SceneError(
+            f"scene {name}: the cube has {cube.shape[0]} × {cube.shape[1]} pixels and the labels have "
+            f"{labels.shape[0]} × {labels.shape[1]} (rows × cols); give two files of the same scene"
+        )

@@ -82,10 +82,9 @@ def make_synthetic_scene(*, seed: int = 0, rows: int = 72, cols: int = 72, bands
     The area is divided into fields with straight edges, some separated by tracks. Each field belongs to
     one class or is unlabelled; the largest contains a patch of about 20 pixels of a rare class. Each
     pixel is a mixture of leaf, soil and residue. Its fractions scatter around those of its field, which
-    scatter around those of its class. A point spread function then mixes neighbouring pixels, so that
-    pixels at borders are mixtures. Illumination varies by field and by pixel. Noise varies by band: it
-    is strongest at both ends of the spectrum and in the water vapour bands. The same arguments give the
-    same scene.
+    scatter around those of its class. A point spread function then mixes neighbouring pixels.
+    Illumination varies by field and by pixel. Noise varies by band: it is strongest at both ends of the
+    spectrum and in the water vapour bands. The same arguments give the same scene.
 
     Values are uint16 reflectance × 10,000 in evenly spaced bands from 400 to 2500 nm. Class ids run
     from 1 to 9; every class is present, and the last one is the rare one.
@@ -128,12 +127,11 @@ def _lay_out_fields(
 
     Field 0 contains all tracks and is unlabelled; the last field is the patch of the rare class.
     """
-    common = np.arange(1, RARE, dtype=np.int32)
     wanted = round(rows * cols / FIELD_SIZE * (1 - UNLABELLED_FIELDS))
-    num_labelled = max(MIN_FIELDS_PER_CLASS * len(common), wanted)
+    num_labelled = max(MIN_FIELDS_PER_CLASS * (RARE - 1), wanted)
     num_unlabelled = max(1, round(num_labelled * UNLABELLED_FIELDS))
     pieces = _cut(rng, np.argwhere(np.ones((rows, cols))), num_labelled + num_unlabelled)
-    classes = np.resize(common, num_labelled + num_unlabelled)
+    classes = np.resize(np.arange(1, RARE, dtype=np.int32), num_labelled + num_unlabelled)
     classes[num_labelled:] = UNLABELLED
     classes = rng.permutation(classes)
 

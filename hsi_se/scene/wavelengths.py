@@ -15,16 +15,11 @@ _LISTED = 5
 def compare_wavelengths(
     trained: Sequence[float] | None, given: Sequence[float] | None, *, name: str, bands: Sequence[int]
 ) -> tuple[str, ...]:
-    """Checks that the bands of a scene have the wavelengths that the network was trained on.
+    """Checks that a scene has the wavelengths of the training scene; returns notes for the user.
 
     Args:
-        trained: `(bands,)` band centres of the training scene in nanometres, if known.
-        given: `(bands,)` band centres of the other scene in nanometres, if known.
-        name: name of that scene in the message.
-        bands: `(bands,)` numbers of the bands in the message.
-
-    Returns:
-        Notes for the user, one sentence each.
+        trained, given: `(bands,)` band centres of the training and the other scene in nanometres, if known.
+        name, bands: name of the other scene and `(bands,)` numbers of its bands, for the message.
 
     Raises:
         SceneError: a wavelength differs by more than half a band from the training scene's. Half a band
@@ -39,20 +34,17 @@ def compare_wavelengths(
     widths = np.minimum(np.append(steps, np.inf), np.insert(steps, 0, np.inf))
     apart = np.flatnonzero(np.abs(np.subtract(given, trained)) > widths / 2).tolist()
     if apart:
-        pairs = [
-            f"band {bands[band]}: {trained[band]:.1f} and {given[band]:.1f} nm" for band in apart[:_LISTED]
-        ]
+        pairs = [f"band {bands[band]}: {trained[band]:.1f} and {given[band]:.1f} nm" for band in apart]
         more = f" and {len(apart) - _LISTED} more" if len(apart) > _LISTED else ""
         raise SceneError(
             f"{name}: {len(apart)} of {len(trained)} bands differ by more than half a band from the "
-            f"training scene's (trained and given: {', '.join(pairs)}{more}); "
+            f"training scene's (trained and given: {', '.join(pairs[:_LISTED])}{more}); "
             "give a scene of the same sensor, or resample it"
         )
     return ()
 
 
 NATURAL_COLOUR_NM = (640, 550, 460)  # red, green, blue
-_FALSE_COLOUR = (0.4, 0.2, 0.1)  # fractions of the number of bands
 _IN_WORDS = re.compile(r"(\d[\d.]*)\s*(nm|nano\w*|um|µm|micro\w*)\b", re.IGNORECASE)
 _NANOMETRES = {  # by the beginning of the unit's name, longer ones first
     "nano": 1.0, "nm": 1.0, "micro": 1e3, "um": 1e3, "µm": 1e3, "μm": 1e3, "milli": 1e6, "mm": 1e6,
@@ -66,11 +58,7 @@ def to_nanometres(
 ) -> tuple[Floats | None, tuple[str, ...]]:
     """Returns band centres in nanometres, `(bands,)`, or None and a note why they cannot be used.
 
-    Args:
-        values: wavelengths, one per band.
-        unit: name of their unit. Without it, values that are all below 100 are micrometres, others
-            nanometres.
-        bands: number of bands.
+    Without a unit, values that are all below 100 are micrometres, others nanometres.
     """
     try:
         wavelengths = np.array([float(value) for value in values])
@@ -81,12 +69,12 @@ def to_nanometres(
     if not (np.isfinite(wavelengths).all() and (wavelengths > 0).all()):
         return None, ("the file's wavelengths are not all positive; wavelengths ignored",)
     name = (unit or "").strip().casefold()
-    factor = next((factor for start, factor in _NANOMETRES.items() if name.startswith(start)), None)
-    if factor is None and name not in ("", "unknown"):
-        return None, (f"unknown wavelength unit {name!r} in the file; wavelengths ignored",)
-    if factor is None:
-        factor = 1000.0 if wavelengths.max() < _LONGEST_MICROMETRES else 1.0
-    return wavelengths * factor, ()
+    if name in ("", "unknown"):
+        return wavelengths * (1000.0 if wavelengths.max() < _LONGEST_MICROMETRES else 1.0), ()
+    for start, factor in _NANOMETRES.items():
+        if name.startswith(start):
+            return wavelengths * factor, ()
+    return None, (f"unknown wavelength unit {name!r} in the file; wavelengths ignored",)
 
 
 def find_wavelengths_in(names: Sequence[str | None]) -> tuple[list[str], str | None]:
@@ -104,14 +92,11 @@ def pick_natural_colour(wavelengths_nm: Floats | None) -> tuple[int, int, int] |
     """Returns the 0-based bands nearest to red, green and blue; None if one is over 50 nm away."""
     if wavelengths_nm is None:
         return None
-    distances = np.abs(wavelengths_nm[:, None] - np.array(NATURAL_COLOUR_NM))  # (bands, 3)
-    if (distances.min(axis=0) > 50).any():
-        return None
+    distances = np.abs(wavelengths_nm[:, None] - NATURAL_COLOUR_NM)  # (bands, 3)
     red, green, blue = distances.argmin(axis=0).tolist()
-    return red, green, blue
+    return None if (distances.min(axis=0) > 50).any() else (red, green, blue)
 
 
 def pick_false_colour(num_bands: int) -> tuple[int, int, int]:
     """Returns three 0-based bands for a picture when the wavelengths are unknown."""
-    red, green, blue = (int(share * num_bands) for share in _FALSE_COLOUR)
-    return red, green, blue
+    return int(0.4 * num_bands), int(0.2 * num_bands), int(0.1 * num_bands)

@@ -19,7 +19,8 @@ def open_file(path: Path, *, byte_order: str | None = None) -> FileContents:
         byte_order: `little` or `big`, for an ENVI header that does not state it.
 
     Raises:
-        SceneError: the format is not supported, or the file is damaged.
+        SceneError: the format is not supported, the library that reads it is missing, or the file is
+            damaged or declares an impossible size.
     """
     with path.open("rb") as stream:
         head = stream.read(_HDF5_OFFSETS[-1] + len(_HDF5_SIGNATURE))

@@ -33,17 +33,7 @@ def find_header(path: Path) -> Path | None:
 
 
 def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | None) -> FileContents:
-    """Returns the image described by a header, memory-mapped.
-
-    Args:
-        header_path: the header.
-        data_path: the raw data; searched for beside the header if not given.
-        byte_order: `little` or `big`, if the header does not state it.
-
-    Raises:
-        SceneError: the header is not a valid ENVI header or contradicts the data, the data file is
-            missing, or the byte order is unknown.
-    """
+    """Returns the image described by a header, memory-mapped; the data may have to be searched for."""
     remedy = "correct the header"
     with blaming(header_path, "not a readable ENVI header", remedy=remedy):
         header = _read_header(header_path)
@@ -58,7 +48,7 @@ def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | No
         spectral.io.envi.check_compatibility(header)
         layout = spectral.io.envi.gen_params(header)
         shape, dtype = (layout.nrows, layout.ncols, layout.nbands), np.dtype(layout.dtype)
-        interleave = str(header["interleave"]).lower()
+        interleave = header["interleave"] = str(header["interleave"]).lower()
     if interleave not in _INTERLEAVES:
         raise SceneError(f"{header_path}: interleave = {interleave}: choose from {', '.join(_INTERLEAVES)}")
     if dtype.kind == "c":
@@ -70,28 +60,19 @@ def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | No
     check_declared(data_path, shape=shape, itemsize=dtype.itemsize, stored=stored, is_packed=False)
 
     with blaming(header_path, "not a readable ENVI header", remedy=remedy):
-        raster = _make_raster(
-            data_path, header, shape, dtype, header_bytes=layout.offset, interleave=interleave
-        )
+        raster = _make_raster(data_path, header, shape, dtype, header_bytes=layout.offset)
     return FileContents(f"ENVI {interleave.upper()}", {"": raster}, describe_array("image", shape, dtype))
 
 
 def _make_raster(
-    data_path: Path,
-    header: Header,
-    shape: tuple[int, int, int],
-    dtype: np.dtype[Any],
-    *,
-    header_bytes: int,
-    interleave: str,
+    data_path: Path, header: Header, shape: tuple[int, int, int], dtype: np.dtype[Any], *, header_bytes: int
 ) -> Raster:
     rows, cols, bands = shape
-    stored_shape, axes = {
-        "bsq": ((bands, rows, cols), (1, 2, 0)),
-        "bil": ((rows, bands, cols), (0, 2, 1)),
-        "bip": ((rows, cols, bands), (0, 1, 2)),
-    }[interleave]
-    num_planes, row_size = (bands, cols) if interleave == "bsq" else (1, cols * bands)
+    stored_shape, axes, num_planes, row_size = {
+        "bsq": ((bands, rows, cols), (1, 2, 0), bands, cols),
+        "bil": ((rows, bands, cols), (0, 2, 1), 1, cols * bands),
+        "bip": ((rows, cols, bands), (0, 1, 2), 1, cols * bands),
+    }[header["interleave"]]
 
     def read(first: int, last: int) -> NDArray[Any]:
         if (first, last) == (0, rows):
@@ -167,13 +148,11 @@ def _read_header(path: Path) -> Header:
 
 def _find_data(header_path: Path, interleave: str) -> Path:
     """Returns the data file beside a header, with any of the usual endings."""
-    endings = (
-        "",
-        *(f".{ending}" for ending in (*spectral.io.envi.KNOWN_EXTS, interleave, "bsq", "bil", "bip")),
-    )
-    names = {path.name.casefold(): path for path in sorted(header_path.parent.iterdir()) if path.is_file()}
+    endings = (*spectral.io.envi.KNOWN_EXTS, interleave, *_INTERLEAVES)
     stem = re.sub(r"\.hdr$", "", header_path.name, flags=re.IGNORECASE)
-    found = next((names[key] for ending in endings if (key := f"{stem}{ending}".casefold()) in names), None)
+    wanted = [name.casefold() for name in (stem, *(f"{stem}.{ending}" for ending in endings))]
+    files = {path.name.casefold(): path for path in sorted(header_path.parent.iterdir()) if path.is_file()}
+    found = next((files[name] for name in wanted if name in files), None)
     if found is None or found == header_path:
         raise SceneError(
             f"{header_path}: no data file {stem} (.img, .dat, .raw, …) in the same folder; put it there"

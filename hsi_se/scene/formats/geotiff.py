@@ -20,11 +20,7 @@ _CACHE_MB = 64
 
 
 def open_geotiff(path: Path) -> FileContents:
-    """Returns the image of a TIFF file, read in blocks of rows.
-
-    Raises:
-        SceneError: the file is damaged, its declared size is impossible, or rasterio is missing.
-    """
+    """Returns the image of a TIFF file, read in blocks of rows."""
     import_extra("rasterio", path=path)
     with blaming(path, "not a readable GeoTIFF file", remedy="get the file again"), _open(path) as image:
         shape, kinds = (image.height, image.width, image.count), set(image.dtypes)
@@ -32,11 +28,9 @@ def open_geotiff(path: Path) -> FileContents:
             raise SceneError(
                 f"{path}: contains {', '.join(sorted(kinds))} values; give bands of one real type"
             )
-        dtype = np.dtype(image.dtypes[0])
+        dtype, stored = np.dtype(image.dtypes[0]), path.stat().st_size
         for block in (shape, *image.block_shapes):
-            check_declared(
-                path, shape=block, itemsize=dtype.itemsize, stored=path.stat().st_size, is_packed=True
-            )
+            check_declared(path, shape=block, itemsize=dtype.itemsize, stored=stored, is_packed=True)
         tags = [image.tags(band) for band in image.indexes]
         wavelengths_nm, notes = _find_wavelengths(image, tags)
         gain, offset = np.array(image.scales), np.array(image.offsets)

@@ -8,15 +8,11 @@ from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
 from hsi_se.scene.guards import blaming, check_declared, import_extra
-from hsi_se.scene.raster import FileContents, Raster, describe_array
+from hsi_se.scene.raster import FileContents, Raster, describe_array, make_raster
 
 
 def open_hdf5(path: Path) -> FileContents:
-    """Returns the top-level arrays of an HDF5 file; links to other files are not followed.
-
-    Raises:
-        SceneError: the file is damaged, its declared size is impossible, or h5py is missing.
-    """
+    """Returns the top-level arrays of an HDF5 file; links to other files are not followed."""
     h5py = import_extra("h5py", path=path)
     rasters: dict[str, Raster] = {}
     entries: list[str] = []
@@ -39,22 +35,11 @@ def open_hdf5(path: Path) -> FileContents:
                 continue
             if item.is_virtual or item.external:
                 raise SceneError(f"{path}: {key} has its data in another file; give a file that contains it")
+            stored, itemsize, is_packed = item.id.get_storage_size(), item.dtype.itemsize, bool(item.chunks)
             for size in (shape, item.chunks or ()):
-                check_declared(
-                    path,
-                    shape=size,
-                    itemsize=item.dtype.itemsize,
-                    stored=item.id.get_storage_size(),
-                    is_packed=item.chunks is not None,
-                )
-            rows, cols, bands = (*shape, 1)[:3]
-            rasters[key] = Raster(
-                path=path,
-                key=key,
-                shape=(rows, cols, bands),
-                dtype=item.dtype,
-                rows_of=_make_reader(path, key, is_reversed=is_matlab),
-            )
+                check_declared(path, shape=size, itemsize=itemsize, stored=stored, is_packed=is_packed)
+            read = _make_reader(path, key, is_reversed=is_matlab)
+            rasters[key] = make_raster(path, key=key, shape=shape, dtype=item.dtype, read=read)
     return FileContents("MATLAB v7.3" if is_matlab else "HDF5", rasters, ", ".join(entries))
 
 
@@ -63,7 +48,6 @@ def _make_reader(path: Path, key: str, *, is_reversed: bool) -> Any:
         import h5py
 
         with h5py.File(path, "r") as file:
-            part = file[key][..., first:last].T if is_reversed else file[key][first:last]
-        return np.asarray(part).reshape(*part.shape[:2], -1)
+            return np.asarray(file[key][..., first:last].T if is_reversed else file[key][first:last])
 
     return read

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
 from hsi_se.scene.guards import blaming, check_declared
-from hsi_se.scene.raster import FileContents, Raster, describe_array
+from hsi_se.scene.raster import FileContents, describe_array, make_raster
 
 # MATLAB's names of numeric types; structs and cells are never parsed, as they may be nested endlessly.
 NUMERIC_CLASSES: dict[str, np.dtype[Any]] = {
@@ -22,26 +22,16 @@ NUMERIC_CLASSES: dict[str, np.dtype[Any]] = {
 
 
 def open_matlab(path: Path) -> FileContents:
-    """Returns the arrays of a MATLAB v5 file; an array is read completely on its first use.
-
-    Raises:
-        SceneError: the file is damaged, or its declared size is impossible.
-    """
+    """Returns the arrays of a MATLAB v5 file; an array is read completely on its first use."""
     with blaming(path, "not a readable MATLAB file", remedy="give a .mat file"):
         contents = scipy.io.whosmat(path)
     rasters = {}
     for key, shape, kind in contents:
         if kind in NUMERIC_CLASSES and len(shape) in (2, 3):
-            rows, cols, bands = (*shape, 1)[:3]
             # MATLAB stores integers in as few bytes as they need, whatever the type.
             check_declared(path, shape=shape, itemsize=1, stored=path.stat().st_size, is_packed=True)
-            rasters[key] = Raster(
-                path=path,
-                key=key,
-                shape=(rows, cols, bands),
-                dtype=NUMERIC_CLASSES[kind],
-                rows_of=_make_reader(path, key),
-            )
+            dtype, read = NUMERIC_CLASSES[kind], _make_reader(path, key)
+            rasters[key] = make_raster(path, key=key, shape=shape, dtype=dtype, read=read)
     return FileContents("MATLAB v5", rasters, ", ".join(describe_array(*entry) for entry in contents))
 
 
@@ -51,6 +41,6 @@ def _make_reader(path: Path, key: str) -> Any:
         array = np.asarray(scipy.io.loadmat(path, variable_names=[key])[key])
         if np.iscomplexobj(array):
             raise SceneError(f"{path}: {key} is complex; give real values")
-        return array.reshape(*array.shape[:2], -1)
+        return array
 
     return lambda first, last: read()[first:last]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
 from hsi_se.scene.guards import blaming, check_declared
-from hsi_se.scene.raster import FileContents, Raster, describe_array
+from hsi_se.scene.raster import FileContents, Raster, describe_array, make_raster
 
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -19,11 +19,7 @@ _HEADERS = {
 
 
 def open_numpy(path: Path) -> FileContents:
-    """Returns the arrays of a .npy or .npz file.
-
-    Raises:
-        SceneError: the file is damaged, its declared size is impossible, or it contains objects.
-    """
+    """Returns the arrays of a .npy or .npz file."""
     with blaming(path, "not a readable .npy or .npz file of plain arrays", remedy="get the file again"):
         if not zipfile.is_zipfile(path):
             with path.open("rb") as stream:
@@ -37,17 +33,11 @@ def open_numpy(path: Path) -> FileContents:
             for member in archive.infolist():
                 if not member.filename.endswith(".npy"):
                     continue
-                key = member.filename.removesuffix(".npy")
+                key, size = member.filename.removesuffix(".npy"), member.file_size
                 with archive.open(member) as stream:
                     shape, dtype = _read_header(stream)
-                    check_declared(
-                        path,
-                        shape=(member.file_size,),
-                        itemsize=1,
-                        stored=member.compress_size,
-                        is_packed=True,
-                    )
-                raster = _make_raster(path, key, shape, dtype, member.file_size)
+                check_declared(path, shape=(size,), itemsize=1, stored=member.compress_size, is_packed=True)
+                raster = _make_raster(path, key, shape, dtype, size)
                 rasters |= {key: raster} if raster else {}
                 entries.append(describe_array(key, shape, dtype))
         return FileContents(".npz", rasters, ", ".join(entries))
@@ -69,21 +59,15 @@ def _make_raster(
     if dtype.kind not in "iufb" or len(shape) not in (2, 3):
         return None
     check_declared(path, shape=shape, itemsize=dtype.itemsize, stored=stored, is_packed=False)
-    rows, cols, bands = (*shape, 1)[:3]
 
     @cache
     def read_member() -> NDArray[Any]:
         with np.load(path, allow_pickle=False) as arrays:
             return np.asarray(arrays[key])
 
-    def read() -> NDArray[Any]:  # mapped anew each time, so that pages read before are released
-        array = read_member() if key else np.load(path, mmap_mode="r", allow_pickle=False)
-        return array.reshape(rows, cols, bands)
+    def read(first: int, last: int) -> NDArray[Any]:
+        # A .npy file is mapped anew each time, so that pages read before are released.
+        array: NDArray[Any] = read_member() if key else np.load(path, mmap_mode="r", allow_pickle=False)
+        return array[first:last]
 
-    return Raster(
-        path=path,
-        key=key,
-        shape=(rows, cols, bands),
-        dtype=dtype,
-        rows_of=lambda first, last: read()[first:last],
-    )
+    return make_raster(path, key=key, shape=shape, dtype=dtype, read=read)
