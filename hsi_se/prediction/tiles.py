@@ -3,25 +3,16 @@
 Axes: rows, cols of pixels; k components; p the patch's size.
 """
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hsi_se.config.prediction import PredictionSettings
-from hsi_se.errors import ConfigError
-from hsi_se.models.classical import CentrePixelClassifier
-from hsi_se.models.hybridsn import HybridSN
-from hsi_se.models.network import Network
-from hsi_se.prediction import patchwise
-from hsi_se.prediction.dense import DenseEngine
-from hsi_se.prediction.logits import ENGINES, Engine
+from hsi_se.prediction.logits import Classifier, Engine, RowPredictor, average_symmetries
 from hsi_se.prediction.smoothing import smooth_logits
-from hsi_se.prediction.symmetries import average_symmetries
 from hsi_se.sampling.reduction import Reduction
 from hsi_se.scene.image import Image, Mask
 
@@ -111,21 +102,19 @@ class TilePredictor:
 
     def __init__(
         self,
-        model: Network | CentrePixelClassifier,
+        model: Classifier,
         *,
         engine: Engine,
         prediction: PredictionSettings,
         guide_scale: Sequence[float] = (),
     ) -> None:
-        if engine not in ENGINES:
-            raise ConfigError(f"engine = {engine!r}: choose from {', '.join(ENGINES)}")
-        self._model, self._prediction, self._guide_scale = model, prediction, np.array(guide_scale)
-        self._device = next(itertools.chain(model.parameters(), model.buffers())).device
-        self._dense = DenseEngine(model) if engine == "dense" and isinstance(model, HybridSN) else None
+        self._rows = RowPredictor(model, engine=engine)
+        self._margin = model.patch_size // 2
+        self._prediction, self._guide_scale = prediction, np.array(guide_scale)
 
     def choose_tile_rows(self, cols: int) -> int:
         """Returns the recommended number of rows in a tile of a scene with `cols` cols."""
-        return _PATCHWISE_ROWS if self._dense is None else self._dense.choose_tile_rows(cols)
+        return self._rows.choose_tile_rows(cols) or _PATCHWISE_ROWS
 
     def predict(self, tile: Tile, *, on_batch: Callable[[int], None] | None = None) -> NDArray[np.float32]:
         """Returns the logits `(rows, cols, C)` of a tile's requested rows.
@@ -135,20 +124,12 @@ class TilePredictor:
             on_batch: called with the number of finished pixels after each step.
         """
 
-        def run(padded: NDArray[np.float32]) -> NDArray[np.float32]:
-            rows: Tensor = torch.from_numpy(padded).to(self._device)
-            if self._dense is None:
-                logits = patchwise.predict_rows(self._model, rows, on_batch=on_batch)
-            else:
-                logits = self._dense.predict_rows(rows)
-                if on_batch is not None:
-                    on_batch(logits.shape[0] * logits.shape[1])
-            return logits.cpu().numpy()
+        def predict(padded: NDArray[np.float32]) -> NDArray[np.float32]:
+            return self._rows.predict(torch.from_numpy(padded), on_batch=on_batch)
 
-        logits = average_symmetries(run, tile.padded, num_passes=self._prediction.num_passes)
+        logits = average_symmetries(predict, tile.padded, num_passes=self._prediction.num_passes)
         if self._prediction.smoothing is not None:
-            margin = self._model.patch_size // 2
-            inside = slice(margin, -margin or None)
+            inside = slice(self._margin, -self._margin or None)
             logits = smooth_logits(
                 logits,
                 components=tile.padded[inside, inside],

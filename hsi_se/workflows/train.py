@@ -21,7 +21,7 @@ from hsi_se.models import build_model
 from hsi_se.models.cost import count_macs, count_parameters
 from hsi_se.models.device import pick_device
 from hsi_se.models.network import Network
-from hsi_se.prediction.bundled import Classifier
+from hsi_se.prediction.logits import Classifier
 from hsi_se.progress import Observer
 from hsi_se.runs.bundle import BundleFacts, ModelBundle
 from hsi_se.runs.folder import RunFolder
