@@ -42,7 +42,7 @@ from hsi_se.training.adapt import adapt_norms
 from hsi_se.training.checkpoint import Checkpoints
 from hsi_se.training.distributed import World, join, together
 from hsi_se.training.fit import FitResult, fit
-from hsi_se.training.precision import choose_precision, warn_of_emulation
+from hsi_se.training.step import choose_precision, warn_of_emulation
 from hsi_se.version import __version__
 
 RUNS = Path("runs")
