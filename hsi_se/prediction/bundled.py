@@ -70,8 +70,6 @@ def predict_bundled(
         bundle: the trained model; its `prediction` settings apply.
         components: `(rows, cols, k)` the scene after the bundle's reduction.
         missing: `(rows, cols)`, true where there is no data.
-        device: device to compute on.
-        observer: receives progress events.
     """
     facts = bundle.facts
     model = build_bundled_model(bundle).to(device)

@@ -41,7 +41,7 @@ class RowPredictor:
         self._dense = DenseEngine(model) if engine == "dense" and isinstance(model, HybridSN) else None
 
     def choose_tile_rows(self, cols: int) -> int | None:
-        """Returns the number of rows that the dense engine computes at once; None for single patches."""
+        """Returns how many rows the dense engine best computes at once; None for single patches."""
         return None if self._dense is None else self._dense.choose_tile_rows(cols)
 
     def predict(
@@ -107,21 +107,16 @@ def list_tiles(rows: int, height: int) -> list[range]:
 
 
 def average_symmetries(predict: Callable[[Cube], Cube], cube: Cube, *, num_passes: int) -> Cube:
-    """Returns the mean prediction over the first `num_passes` symmetries of a cube, each turned back.
+    """Returns the mean prediction over the first `num_passes` of the eight symmetries of a cube.
 
     Args:
         predict: maps `(rows, cols, k)` to `(rows - m, cols - m, C)`, with the same m for both axes.
         cube: `(rows, cols, k)`.
-        num_passes: number of symmetries, 1 (only the identity) to 8.
-
-    Returns:
-        `(rows - m, cols - m, C)`.
+        num_passes: 1 (only the identity) to 8; each prediction is turned back.
     """
-    total: Cube | None = None
-    for symmetry in range(num_passes):
-        turned = _turn(predict(np.ascontiguousarray(_turn(cube, symmetry))), symmetry, back=True)
-        total = np.array(turned) if total is None else total + turned
-    assert total is not None
+    total = np.array(predict(np.ascontiguousarray(cube)))
+    for symmetry in range(1, num_passes):
+        total = total + _turn(predict(np.ascontiguousarray(_turn(cube, symmetry))), symmetry, back=True)
     return total / np.float32(num_passes) if num_passes > 1 else total
 
 

@@ -42,8 +42,7 @@ class TileSource:
     """Reads the components of an image some rows at a time, padded like a whole scene by `pad_cube`.
 
     Attributes:
-        image: an image with the bands that the reduction was fitted on.
-        reduction: the reduction fitted on the training scene.
+        image: of the bands that the reduction was fitted on.
         patch_size: p.
         padding: `zero` or `reflect`, as in training.
         reach: number of rows that smoothing needs above and below.
@@ -60,9 +59,9 @@ class TileSource:
         margin = self.patch_size // 2
         tile = range(max(0, asked.start - self.reach), min(self.image.shape[0], asked.stop + self.reach))
         mode = {"zero": "constant", "reflect": "reflect"}[self.padding]
-        num_rows = np.arange(self.image.shape[0])
         outside = {"constant_values": -1} if mode == "constant" else {}
-        places = np.pad(num_rows, margin, mode=mode, **outside)[tile.start : tile.stop + 2 * margin]  # type: ignore[call-overload]
+        places = np.pad(np.arange(self.image.shape[0]), margin, mode=mode, **outside)  # type: ignore[call-overload]
+        places = places[tile.start : tile.stop + 2 * margin]
         first, last = places[places >= 0].min(), places.max() + 1
         cube, missing, _ = read_finite_rows(self.image, first, last)
         components = self.reduction.apply(cube, nodata=missing)[np.maximum(places - first, 0)]
@@ -91,8 +90,7 @@ class TilePredictor:
     """Predicts tiles with a trained classifier, by either engine.
 
     Args:
-        model: as for `predict_logits`.
-        engine: as for `predict_logits`.
+        model, engine: as for `predict_logits`.
         prediction: the config's `prediction` section.
         guide_scale: `(k,)`, as `scale` of `smooth_logits`; ignored without smoothing.
 
@@ -117,11 +115,9 @@ class TilePredictor:
         return self._rows.choose_tile_rows(cols) or _PATCHWISE_ROWS
 
     def predict(self, tile: Tile, *, on_batch: Callable[[int], None] | None = None) -> NDArray[np.float32]:
-        """Returns the logits `(rows, cols, C)` of a tile's requested rows.
+        """Returns the logits `(rows, cols, C)` of the rows that were asked of a `TileSource`.
 
-        Args:
-            tile: rows from a `TileSource`.
-            on_batch: called with the number of finished pixels after each step.
+        `on_batch` is called with the number of finished pixels after each step.
         """
 
         def predict(padded: NDArray[np.float32]) -> NDArray[np.float32]:
