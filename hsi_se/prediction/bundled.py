@@ -87,12 +87,8 @@ def predict_bundled(
 
 def make_predictor(bundle: ModelBundle, *, engine: Engine, device: str = "auto") -> TilePredictor:
     """Returns a predictor for tiles with a bundle's classifier, which stays in evaluation mode."""
-    return TilePredictor(
-        build_bundled_model(bundle).eval().to(pick_device(device)),
-        engine=engine,
-        prediction=bundle.facts.prediction,
-        guide_scale=bundle.facts.guide_scale,
-    )
+    model = build_bundled_model(bundle).eval().to(pick_device(device))
+    return TilePredictor(model, bundle.facts, engine=engine)
 
 
 def make_source(bundle: ModelBundle, image: Image) -> TileSource:

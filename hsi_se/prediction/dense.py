@@ -75,6 +75,10 @@ class DenseEngine:
             self._shared, self._finish = "fold", self._mix
         else:
             self._shared, self._finish = next(iter(blocks)), self._run_windows
+        points = list(model.stages)
+        num_early = points.index(self._shared) + 1
+        self._early = [self._stages[point] for point in points[:num_early] if point in self._stages]
+        self._late = points[num_early:]
         self._estimate()
 
     def predict_rows(self, padded: Tensor) -> Tensor:
@@ -137,15 +141,11 @@ class DenseEngine:
         """Counts the floats that a tile needs per padded location, per row and per pixel."""
         d, c = self.model.num_bands, 1
         self._location_floats = self._row_floats = self._pixel_floats = 0
-        for point in self.model.stages:
-            if point in self._stages:
-                stage = self._stages[point]
-                out, taps = stage.weight.shape[:2]
-                num_slabs = (d * c - taps) // stage.num_features + 1
-                self._location_floats = max(self._location_floats, d * c + 2 * num_slabs * (taps + out))
-                d, c = num_slabs, out
-            if point == self._shared:
-                break
+        for stage in self._early:
+            out, taps = stage.weight.shape[:2]
+            num_slabs = (d * c - taps) // stage.num_features + 1
+            self._location_floats = max(self._location_floats, d * c + 2 * num_slabs * (taps + out))
+            d, c = num_slabs, out
         self._shared_floats = 2 * d * c
         if self._finish == self._mix:
             out, taps = self._stages["conv2d"].weight.shape[:2]
@@ -163,11 +163,8 @@ class DenseEngine:
     def _predict_tile(self, padded: Tensor) -> Tensor:
         """Returns the logits `(rows, cols, classes)` of a padded tile `(h, w, k)`."""
         x = padded.permute(2, 0, 1).unsqueeze(1)  # (d=k, c=1, h, w)
-        for point in self.model.stages:
-            if point in self._stages:
-                x = self._stages[point](x)
-            if point == self._shared:
-                break
+        for stage in self._early:
+            x = stage(x)
         return self._finish(x)
 
     def _share_head(self, features: Tensor) -> Tensor:
@@ -267,13 +264,11 @@ class DenseEngine:
         window = shape[-1]
         rows, cols = (length - window + 1 for length in features.shape[2:])
         windows = features.unfold(2, window, 1).unfold(3, window, 1).permute(2, 3, 1, 0, 4, 5)
-        points = list(self.model.stages)
-        rest = points[points.index(self._shared) + 1 :]
 
         def run(some: tuple[slice, slice]) -> Tensor:
             batch = windows[some]
             x = self.model.attention[self._shared](batch.reshape(-1, *shape))
-            for point in rest:
+            for point in self._late:
                 x = self.model.attention[point](self.model.stages[point](x))
             logits: Tensor = self.model.head(self.model.pool(x).flatten(1))
             return logits.view(*batch.shape[:2], -1)

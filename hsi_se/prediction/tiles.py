@@ -3,16 +3,16 @@
 Axes: rows, cols of pixels; k components; p the patch's size.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hsi_se.config.prediction import PredictionSettings
 from hsi_se.prediction.logits import Classifier, Engine, RowPredictor, average_symmetries
 from hsi_se.prediction.smoothing import smooth_logits
+from hsi_se.runs.bundle import BundleFacts
 from hsi_se.sampling.reduction import Reduction
 from hsi_se.scene.image import Image, Mask
 
@@ -87,28 +87,12 @@ def read_finite_rows(image: Image, first: int, last: int) -> tuple[NDArray[np.ge
 
 
 class TilePredictor:
-    """Predicts tiles with a trained classifier, by either engine.
+    """Predicts tiles with a bundle's classifier; model and engine as for `predict_logits`."""
 
-    Args:
-        model, engine: as for `predict_logits`.
-        prediction: the config's `prediction` section.
-        guide_scale: `(k,)`, as `scale` of `smooth_logits`; ignored without smoothing.
-
-    Raises:
-        ConfigError: the engine is unknown.
-    """
-
-    def __init__(
-        self,
-        model: Classifier,
-        *,
-        engine: Engine,
-        prediction: PredictionSettings,
-        guide_scale: Sequence[float] = (),
-    ) -> None:
+    def __init__(self, model: Classifier, facts: BundleFacts, *, engine: Engine) -> None:
         self._rows = RowPredictor(model, engine=engine)
-        self._margin = model.patch_size // 2
-        self._prediction, self._guide_scale = prediction, np.array(guide_scale)
+        self._margin = facts.patch_size // 2
+        self._prediction, self._guide_scale = facts.prediction, np.array(facts.guide_scale)
 
     def choose_tile_rows(self, cols: int) -> int:
         """Returns the recommended number of rows in a tile of a scene with `cols` cols."""

@@ -41,16 +41,9 @@ class World:
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
+        self.is_alone, self.is_first = size == 1, rank == 0
         self._share = slice(None)
         self._num_patches = 0  # in the whole batch
-
-    @property
-    def is_alone(self) -> bool:
-        return self.size == 1
-
-    @property
-    def is_first(self) -> bool:
-        return self.rank == 0
 
     def check_batches(self, *, num_patches: int, num_batches: int) -> None:
         """Raises a `TrainingError` if a batch has fewer patches than there are processes."""

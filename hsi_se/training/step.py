@@ -3,10 +3,10 @@
 Also chooses the precision of the products: bfloat16 is faster only where the device supports it natively.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -156,12 +156,11 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    list_capabilities: Callable[[], Mapping[str, Any]] | None = getattr(torch.cpu, "get_capabilities", None)
     # Before torch 2.12, only oneDNN's check exists. It also accepts AVX-512 without native bfloat16
     # products, where bfloat16 is not slower than float32.
-    if list_capabilities is None:
+    if not hasattr(torch.cpu, "get_capabilities"):
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return any(list_capabilities().get(name) for name in _CPU_PRODUCTS)
+    return any(torch.cpu.get_capabilities().get(name) for name in _CPU_PRODUCTS)
 
 
 def warn_of_emulation(precision: str, device: torch.device) -> tuple[str, ...]:
