@@ -12,9 +12,8 @@ if TYPE_CHECKING:
     from hsi_se.config.yaml_file import load_config
     from hsi_se.models import build_model
     from hsi_se.models.insertion import insert_attention
-    from hsi_se.prediction.bundled import load_bundle
+    from hsi_se.prediction.bundled import load_bundle, map_scene
     from hsi_se.prediction.logits import predict_logits
-    from hsi_se.prediction.whole_scene import map_scene
     from hsi_se.sampling.splits import make_split
     from hsi_se.scene.loading import load_scene
     from hsi_se.system.session import Session
@@ -45,7 +44,7 @@ _HOMES = {
     "load_config": "hsi_se.config.yaml_file",
     "load_scene": "hsi_se.scene.loading",
     "make_split": "hsi_se.sampling.splits",
-    "map_scene": "hsi_se.prediction.whole_scene",
+    "map_scene": "hsi_se.prediction.bundled",
     "predict_logits": "hsi_se.prediction.logits",
     "train": "hsi_se.workflows.train",
 }

@@ -20,8 +20,7 @@ from hsi_se.maps.layers import (
     write_envi_header,
     write_geotiff,
 )
-from hsi_se.prediction.bundled import pick_classes
-from hsi_se.prediction.class_map import ClassMap
+from hsi_se.prediction.class_map import ClassMap, pick_classes
 from hsi_se.prediction.logits import list_tiles
 from hsi_se.prediction.target import Target
 from hsi_se.report.map_picture import save_map
@@ -88,7 +87,9 @@ class MapDraft:
 
     def write(self, tile: range, logits: NDArray[np.float32], missing: NDArray[np.bool_]) -> None:
         """Writes a tile from its logits `(rows, cols, C)`. It is on the disk afterwards."""
-        values: list[NDArray[Any]] = [pick_classes(self._bundle, logits, missing)[..., None]]
+        values: list[NDArray[Any]] = [
+            pick_classes(logits, class_ids=self._bundle.class_ids, missing=missing)[..., None]
+        ]
         if self.temperature is not None:
             shares = to_probabilities(logits, temperature=self.temperature)
             values += [shares, entr(shares).sum(axis=2, keepdims=True)]

@@ -14,10 +14,9 @@ from hsi_se.evaluation.confidence import is_scaled
 from hsi_se.maps.cluster import predict_on_cluster
 from hsi_se.maps.draft import MapDraft
 from hsi_se.maps.folder import MapFolder
-from hsi_se.prediction.bundled import make_predictor
+from hsi_se.prediction.bundled import make_predictor, predict_tiles
 from hsi_se.prediction.logits import ENGINES, Engine
 from hsi_se.prediction.target import Target, find_scene, open_target
-from hsi_se.prediction.whole_scene import predict_tiles
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import find_data

@@ -1,6 +1,7 @@
 """Applies the trained model of a run (its bundle) to whole scenes."""
 
 import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,22 +9,23 @@ import torch
 from numpy.typing import NDArray
 
 from hsi_se.config.model import RandomForest, Svm
+from hsi_se.config.scene import SceneFiles
 from hsi_se.errors import RunError
 from hsi_se.models import build_model
-from hsi_se.models.classical import CentrePixelClassifier, ForestOfTrees, SupportVectorMachine
+from hsi_se.models.classical import ForestOfTrees, SupportVectorMachine
 from hsi_se.models.device import pick_device
-from hsi_se.models.network import Network
-from hsi_se.prediction.logits import Engine, predict_logits
+from hsi_se.prediction.class_map import ClassMap, pick_classes
+from hsi_se.prediction.logits import Classifier, Engine, average_symmetries, list_tiles, predict_logits
 from hsi_se.prediction.smoothing import smooth_logits
-from hsi_se.prediction.symmetries import average_symmetries
-from hsi_se.prediction.tiles import TilePredictor, TileSource
+from hsi_se.prediction.target import Target, is_known_name, open_target
+from hsi_se.prediction.tiles import Prediction, TilePredictor, TileSource
 from hsi_se.progress import Observer
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
-from hsi_se.scene.image import Image, Mask
-from hsi_se.scene.scene import UNLABELLED
-
-Classifier = Network | CentrePixelClassifier  # both are modules from patches (n, 1, k, p, p) to logits
+from hsi_se.scene.image import Image
+from hsi_se.scene.loading import SceneSettings
+from hsi_se.scene.scene import Scene
+from hsi_se.system.session import Session
 
 
 def load_bundle(run: str | Path | RunFolder) -> ModelBundle:
@@ -68,8 +70,6 @@ def predict_bundled(
         bundle: the trained model; its `prediction` settings apply.
         components: `(rows, cols, k)` the scene after the bundle's reduction.
         missing: `(rows, cols)`, true where there is no data.
-        device: device to compute on.
-        observer: receives progress events.
     """
     facts = bundle.facts
     model = build_bundled_model(bundle).to(device)
@@ -87,12 +87,8 @@ def predict_bundled(
 
 def make_predictor(bundle: ModelBundle, *, engine: Engine, device: str = "auto") -> TilePredictor:
     """Returns a predictor for tiles with a bundle's classifier, which stays in evaluation mode."""
-    return TilePredictor(
-        build_bundled_model(bundle).eval().to(pick_device(device)),
-        engine=engine,
-        prediction=bundle.facts.prediction,
-        guide_scale=bundle.facts.guide_scale,
-    )
+    model = build_bundled_model(bundle).eval().to(pick_device(device))
+    return TilePredictor(model, bundle.facts, engine=engine)
 
 
 def make_source(bundle: ModelBundle, image: Image) -> TileSource:
@@ -101,6 +97,66 @@ def make_source(bundle: ModelBundle, image: Image) -> TileSource:
     return TileSource(image, bundle.reduction, facts.patch_size, facts.padding, facts.prediction.reach)
 
 
-def pick_classes(bundle: ModelBundle, logits: NDArray[np.float32], missing: Mask) -> NDArray[np.int32]:
-    """Returns the ids `(rows, cols)` of the largest logits `(rows, cols, C)`; 0 where `missing` is true."""
-    return np.where(missing, UNLABELLED, bundle.class_ids[logits.argmax(axis=2)])
+def map_scene(
+    bundle: ModelBundle | RunFolder | str | Path,
+    scene: Scene | SceneSettings | Path,
+    *,
+    engine: Engine = "dense",
+    tile_rows: int | None = None,
+    session: Session = Session(),
+) -> ClassMap:
+    """Returns the class map of a whole scene, which can differ from the training scene.
+
+    Args:
+        bundle: a trained bundle, or the folder of its run.
+        scene: a loaded scene, the name of a known scene, a file, or the `scene` section of a config. Its
+            labels are ignored.
+        session: the folder of scenes, the device and the observer.
+        engine: `dense` or `patches`; see `predict_logits`.
+        tile_rows: rows per tile; by default as many as fit into the engine's memory.
+
+    Returns:
+        The map `(rows, cols)`; 0 where the scene has no data.
+
+    Raises:
+        HsiError: the scene cannot be read or does not fit the bundle.
+    """
+    if not isinstance(bundle, ModelBundle):
+        bundle = load_bundle(bundle)
+    if isinstance(scene, Path) or (isinstance(scene, str) and not is_known_name(scene)):
+        scene = SceneFiles(cube=str(scene), labels=str(scene))
+    target = open_target(bundle, scene, data=session.data)
+    for note in target.notes:
+        session.observer.note(note)
+    return map_target(bundle, target, engine=engine, tile_rows=tile_rows, session=session)
+
+
+def map_target(
+    bundle: ModelBundle,
+    target: Target,
+    *,
+    engine: Engine = "dense",
+    tile_rows: int | None = None,
+    session: Session = Session(),
+) -> ClassMap:
+    """Returns the class map of a checked image; arguments as for `map_scene`."""
+    predictor = make_predictor(bundle, engine=engine, device=session.device)
+    rows, cols, _ = target.image.shape
+    labels = np.zeros((rows, cols), np.int32)
+    session.observer.start("mapping", total=labels.size * bundle.facts.prediction.num_passes, unit="pixels")
+    tiles = list_tiles(rows, tile_rows or predictor.choose_tile_rows(cols))
+    for tile, logits, missing in predict_tiles(
+        bundle, target.image, predictor, tiles, observer=session.observer
+    ):
+        labels[tile.start : tile.stop] = pick_classes(logits, class_ids=bundle.class_ids, missing=missing)
+    return ClassMap(labels, bundle.class_names, bundle.facts.palette)
+
+
+def predict_tiles(
+    bundle: ModelBundle, image: Image, predictor: TilePredictor, tiles: Sequence[range], *, observer: Observer
+) -> Iterator[Prediction]:
+    """Yields rows, logits `(rows, cols, C)` and nodata mask `(rows, cols)` of each tile."""
+    source = make_source(bundle, image)
+    for tile in tiles:
+        read = source.read(tile)
+        yield tile, predictor.predict(read, on_batch=observer.advance), read.missing[read.inner]

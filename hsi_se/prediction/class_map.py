@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hsi_se.scene.image import Mask
 from hsi_se.scene.palette import Colour
 from hsi_se.scene.scene import UNLABELLED
 
@@ -38,19 +39,8 @@ class ClassMap:
         return lookup[self.labels]
 
 
-def classify(
-    logits: NDArray[np.float32],
-    *,
-    class_ids: NDArray[np.int32],
-    class_names: Mapping[int, str],
-    palette: Mapping[int, Colour],
-) -> ClassMap:
-    """Returns the map of the class with the largest logit at each pixel.
-
-    Args:
-        logits: `(rows, cols, C)`.
-        class_ids: `(C,)` id of each class.
-        class_names: class name of each id.
-        palette: colour of each id.
-    """
-    return ClassMap(class_ids[logits.argmax(axis=2)].astype(np.int32), class_names, palette)
+def pick_classes(
+    logits: NDArray[np.float32], *, class_ids: NDArray[np.int32], missing: Mask
+) -> NDArray[np.int32]:
+    """Returns the ids `(rows, cols)` of the largest logits `(rows, cols, C)`; 0 where `missing` is true."""
+    return np.where(missing, np.int32(UNLABELLED), class_ids[logits.argmax(axis=2)])

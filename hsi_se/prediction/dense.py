@@ -18,6 +18,7 @@ Axes: rows, cols of pixels, each of which has one patch; h, w rows and cols of t
 features; d spectral depth, c features; k components; p patch size.
 """
 
+import functools
 import math
 from bisect import bisect_right
 from collections.abc import Callable
@@ -52,7 +53,6 @@ class DenseEngine:
 
     def __init__(self, model: HybridSN) -> None:
         self.model = model
-        self.patch_size = model.patch_size
         self._last = list(model.stages)[-1]
         self._spare: list[Tensor] = []  # buffers of finished tiles, for reuse
         blocks = {
@@ -75,6 +75,10 @@ class DenseEngine:
             self._shared, self._finish = "fold", self._mix
         else:
             self._shared, self._finish = next(iter(blocks)), self._run_windows
+        points = list(model.stages)
+        num_early = points.index(self._shared) + 1
+        self._early = [self._stages[point] for point in points[:num_early] if point in self._stages]
+        self._late = points[num_early:]
         self._estimate()
 
     def predict_rows(self, padded: Tensor) -> Tensor:
@@ -88,14 +92,12 @@ class DenseEngine:
             `(rows, cols, classes)`. As with single patches, the logits are NaN where a patch contains a
             value that is not finite.
         """
-        margin = self.patch_size - 1
+        margin = self.model.patch_size - 1
         rows, cols = (length - margin for length in padded.shape[:2])
         num_workers = self._count_workers(cols)
         num_tiles = num_workers
-        while (
-            self._count_bytes(rows, math.ceil(cols / num_tiles)) > TILE_BYTES / num_workers
-            and num_tiles < cols
-        ):
+        most_bytes = TILE_BYTES / num_workers
+        while num_tiles < cols and self._count_bytes(rows, math.ceil(cols / num_tiles)) > most_bytes:
             num_tiles += num_workers
         tile_cols = math.ceil(cols / num_tiles)
         is_finite = padded.isfinite().all(2)
@@ -104,33 +106,26 @@ class DenseEngine:
         tiles = [padded[:, first : first + tile_cols + margin] for first in range(0, cols, tile_cols)]
         with evaluation_mode(self.model):
             logits = torch.cat(_map_in_threads(self._predict_tile, tiles, num_workers), dim=1)
-        reached = F.max_pool2d((~is_finite).float()[None], self.patch_size, stride=1)[0]  # (rows, cols)
+        reached = F.max_pool2d((~is_finite).float()[None], margin + 1, stride=1)[0]  # (rows, cols)
         return logits.masked_fill(reached[..., None] > 0, math.nan)
 
     def choose_tile_rows(self, cols: int) -> int:
         """Returns the number of rows per `predict_rows` call that repeats the least work in `TILE_BYTES`.
 
         Neighbouring tiles overlap by p - 1 rows and cols, and this part is computed for both.
-
-        Args:
-            cols: cols of the scene.
         """
-        margin = self.patch_size - 1
+        margin = self.model.patch_size - 1
         num_workers = self._count_workers(cols)
 
         def fit(tile_cols: int) -> int:
-            budget = TILE_BYTES / num_workers
-            return max(
-                1, bisect_right(range(2**10), budget, key=lambda rows: self._count_bytes(rows, tile_cols)) - 1
-            )
+            size = functools.partial(self._count_bytes, cols=tile_cols)
+            return max(1, bisect_right(range(2**10), TILE_BYTES / num_workers, key=size) - 1)
 
         def repeated(tile_cols: int) -> float:
             return (1 + margin / fit(tile_cols)) * (1 + margin / tile_cols)
 
-        widths = {
-            math.ceil(cols / n)
-            for n in range(num_workers, 1 + math.ceil(cols / _NARROWEST) * num_workers, num_workers)
-        }
+        most_tiles = math.ceil(cols / _NARROWEST) * num_workers
+        widths = {math.ceil(cols / n) for n in range(num_workers, 1 + most_tiles, num_workers)}
         return fit(min(widths, key=repeated))
 
     def _count_workers(self, cols: int) -> int:
@@ -146,15 +141,11 @@ class DenseEngine:
         """Counts the floats that a tile needs per padded location, per row and per pixel."""
         d, c = self.model.num_bands, 1
         self._location_floats = self._row_floats = self._pixel_floats = 0
-        for point in self.model.stages:
-            if point in self._stages:
-                stage = self._stages[point]
-                out, taps = stage.weight.shape[:2]
-                num_slabs = (d * c - taps) // stage.num_features + 1
-                self._location_floats = max(self._location_floats, d * c + 2 * num_slabs * (taps + out))
-                d, c = num_slabs, out
-            if point == self._shared:
-                break
+        for stage in self._early:
+            out, taps = stage.weight.shape[:2]
+            num_slabs = (d * c - taps) // stage.num_features + 1
+            self._location_floats = max(self._location_floats, d * c + 2 * num_slabs * (taps + out))
+            d, c = num_slabs, out
         self._shared_floats = 2 * d * c
         if self._finish == self._mix:
             out, taps = self._stages["conv2d"].weight.shape[:2]
@@ -163,7 +154,8 @@ class DenseEngine:
 
     def _count_bytes(self, rows: int, cols: int) -> int:
         """Returns the approximate peak memory of a tile in bytes."""
-        locations = (rows + self.patch_size - 1) * (cols + self.patch_size - 1)
+        margin = self.model.patch_size - 1
+        locations = (rows + margin) * (cols + margin)
         finishing = locations * self._shared_floats + rows * cols * self._pixel_floats
         kept = rows * self._row_floats  # buffers that are reused from tile to tile
         return _FLOAT_BYTES * (kept + max(locations * self._location_floats, finishing))
@@ -171,11 +163,8 @@ class DenseEngine:
     def _predict_tile(self, padded: Tensor) -> Tensor:
         """Returns the logits `(rows, cols, classes)` of a padded tile `(h, w, k)`."""
         x = padded.permute(2, 0, 1).unsqueeze(1)  # (d=k, c=1, h, w)
-        for point in self.model.stages:
-            if point in self._stages:
-                x = self._stages[point](x)
-            if point == self._shared:
-                break
+        for stage in self._early:
+            x = stage(x)
         return self._finish(x)
 
     def _share_head(self, features: Tensor) -> Tensor:
@@ -275,13 +264,11 @@ class DenseEngine:
         window = shape[-1]
         rows, cols = (length - window + 1 for length in features.shape[2:])
         windows = features.unfold(2, window, 1).unfold(3, window, 1).permute(2, 3, 1, 0, 4, 5)
-        points = list(self.model.stages)
-        rest = points[points.index(self._shared) + 1 :]
 
         def run(some: tuple[slice, slice]) -> Tensor:
             batch = windows[some]
             x = self.model.attention[self._shared](batch.reshape(-1, *shape))
-            for point in rest:
+            for point in self._late:
                 x = self.model.attention[point](self.model.stages[point](x))
             logits: Tensor = self.model.head(self.model.pool(x).flatten(1))
             return logits.view(*batch.shape[:2], -1)
@@ -293,27 +280,14 @@ class DenseEngine:
     ) -> Tensor:
         """Returns the logits `(rows, cols, classes)` of all patches, computed in batches.
 
-        Args:
-            rows: rows of patches.
-            cols: cols of patches.
-            num_floats: size of a patch in floats, which decides the batch size.
-            run: maps slices of rows and cols to the logits of these patches.
+        `run` maps slices of rows and cols to the logits of these patches, each of `num_floats` floats.
         """
         size = min(512, max(16, _BATCH_BYTES // (_FLOAT_BYTES * num_floats)))
         num_cols = math.ceil(cols / math.ceil(cols / size))
         num_rows = max(1, size // num_cols)
-        return torch.cat(
-            [
-                torch.cat(
-                    [
-                        run((slice(row, row + num_rows), slice(col, col + num_cols)))
-                        for col in range(0, cols, num_cols)
-                    ],
-                    dim=1,
-                )
-                for row in range(0, rows, num_rows)
-            ]
-        )
+        some_rows = [slice(row, row + num_rows) for row in range(0, rows, num_rows)]
+        some_cols = [slice(col, col + num_cols) for col in range(0, cols, num_cols)]
+        return torch.cat([torch.cat([run((row, col)) for col in some_cols], dim=1) for row in some_rows])
 
 
 def _map_in_threads(run: Callable[[Tensor], Tensor], tiles: list[Tensor], num_workers: int) -> list[Tensor]:

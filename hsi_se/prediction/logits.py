@@ -1,26 +1,73 @@
-"""Predicts logits for every pixel of a reduced scene, with either engine."""
+"""Predicts logits for every pixel of a reduced scene: by either engine, for one of its symmetries or several.
 
+Axes: rows, cols of pixels; k components; p patch size; C classes.
+"""
+
+import itertools
 import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from hsi_se.errors import ConfigError
 from hsi_se.models.classical import CentrePixelClassifier
 from hsi_se.models.hybridsn import HybridSN
+from hsi_se.models.inference import predict_patches
 from hsi_se.models.network import Network
-from hsi_se.prediction import patchwise
 from hsi_se.prediction.dense import DenseEngine
-from hsi_se.sampling.patches import pad_cube
+from hsi_se.sampling.patches import PatchDataset, pad_cube
 
+Classifier = Network | CentrePixelClassifier  # both are modules from patches (n, 1, k, p, p) to logits
 Engine = Literal["dense", "patches"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
+Cube = NDArray[np.float32]
+
+
+class RowPredictor:
+    """Predicts rows of a padded scene; model and engine as for `predict_logits`.
+
+    Raises:
+        ConfigError: the engine is unknown.
+    """
+
+    def __init__(self, model: Classifier, *, engine: Engine) -> None:
+        if engine not in ENGINES:
+            raise ConfigError(f"engine = {engine!r}: choose from {', '.join(ENGINES)}")
+        self._model = model
+        self._device = next(itertools.chain(model.parameters(), model.buffers())).device
+        self._dense = DenseEngine(model) if engine == "dense" and isinstance(model, HybridSN) else None
+
+    def choose_tile_rows(self, cols: int) -> int | None:
+        """Returns how many rows the dense engine best computes at once; None for single patches."""
+        return None if self._dense is None else self._dense.choose_tile_rows(cols)
+
+    def predict(
+        self, padded: torch.Tensor, *, on_batch: Callable[[int], None] | None = None
+    ) -> NDArray[np.float32]:
+        """Returns the logits `(rows, cols, C)` of some rows.
+
+        Args:
+            padded: `(rows + p - 1, cols + p - 1, k)` the rows and the margin that their patches cover.
+            on_batch: called with the number of finished pixels after each step.
+        """
+        padded = padded.to(self._device)
+        rows, cols = (length - self._model.patch_size + 1 for length in padded.shape[:2])
+        if self._dense is not None:
+            logits = self._dense.predict_rows(padded)
+            if on_batch is not None:
+                on_batch(rows * cols)
+        else:
+            pixels = np.argwhere(np.ones((rows, cols), dtype=bool))
+            patches = PatchDataset(padded, pixels, patch_size=self._model.patch_size)
+            logits = predict_patches(self._model, patches, on_batch=on_batch).float().view(rows, cols, -1)
+        return logits.cpu().numpy()
 
 
 def predict_logits(
-    model: Network | CentrePixelClassifier,
+    model: Classifier,
     cube: NDArray[np.float32],
     *,
     engine: Engine = "dense",
@@ -42,24 +89,43 @@ def predict_logits(
     Raises:
         ConfigError: the engine is unknown.
     """
-    if engine not in ENGINES:
-        raise ConfigError(f"engine = {engine!r}: choose from {', '.join(ENGINES)}")
-    if engine == "patches" or not isinstance(model, HybridSN):
-        return patchwise.predict_logits(model, cube, padding=padding, on_batch=on_batch)
-    dense = DenseEngine(model)
+    predictor = RowPredictor(model, engine=engine)
     rows, cols = cube.shape[:2]
-    device = next(model.parameters()).device
     padded = pad_cube(cube, patch_size=model.patch_size, padding=padding)
-    logits = []
-    for tile in list_tiles(rows, tile_rows or dense.choose_tile_rows(cols)):
-        some = dense.predict_rows(padded[tile.start : tile.stop + model.patch_size - 1].to(device))
-        logits.append(some.cpu().numpy())
-        if on_batch is not None:
-            on_batch(len(tile) * cols)
-    return np.concatenate(logits)
+    most_rows = predictor.choose_tile_rows(cols)
+    tiles = [range(rows)] if most_rows is None else list_tiles(rows, tile_rows or most_rows)
+    margin = model.patch_size - 1
+    return np.concatenate(
+        [predictor.predict(padded[tile.start : tile.stop + margin], on_batch=on_batch) for tile in tiles]
+    )
 
 
 def list_tiles(rows: int, height: int) -> list[range]:
     """Returns the tiles of a scene as ranges of rows, at most `height` each and as equal as possible."""
     height = math.ceil(rows / math.ceil(rows / height))
     return [range(first, min(first + height, rows)) for first in range(0, rows, height)]
+
+
+def average_symmetries(predict: Callable[[Cube], Cube], cube: Cube, *, num_passes: int) -> Cube:
+    """Returns the mean prediction over the first `num_passes` of the eight symmetries of a cube.
+
+    Args:
+        predict: maps `(rows, cols, k)` to `(rows - m, cols - m, C)`, with the same m for both axes.
+        cube: `(rows, cols, k)`.
+        num_passes: 1 (only the identity) to 8; each prediction is turned back.
+    """
+    total = np.array(predict(np.ascontiguousarray(cube)))
+    for symmetry in range(1, num_passes):
+        total = total + _turn(predict(np.ascontiguousarray(_turn(cube, symmetry))), symmetry, back=True)
+    return total / np.float32(num_passes) if num_passes > 1 else total
+
+
+def _turn(cube: Cube, symmetry: int, *, back: bool = False) -> Cube:
+    """Applies a symmetry, or with `back` its inverse.
+
+    Bit 0 of the number flips the cols, bit 1 the rows; symmetries 4 to 7 transpose before that.
+    """
+    flips = (slice(None, None, -1 if symmetry & 2 else 1), slice(None, None, -1 if symmetry & 1 else 1))
+    if not back:
+        return (cube.transpose(1, 0, 2) if symmetry & 4 else cube)[flips]
+    return cube[flips].transpose(1, 0, 2) if symmetry & 4 else cube[flips]

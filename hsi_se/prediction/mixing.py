@@ -85,15 +85,12 @@ def convolve_gated(
                 # The next patch row thus has y - 1, and the next patch col x - 1, which is stored one
                 # x_stride further. The next location has y + 1 in the patch `step` rows further.
                 corner = (span - 1 - (col - begin)) * x_stride + begin % num_slots * slot_stride
+                offset = corner + top * row_stride + (row - top) * y_stride
+                next_row = row_stride - y_stride
                 target = patches.as_strided(
                     (num_locations, num_rows, end - begin, num_out),
-                    (
-                        y_stride + step * (row_stride - y_stride),
-                        row_stride - y_stride,
-                        slot_stride + x_stride,
-                        1,
-                    ),
-                    corner + top * row_stride + (row - top) * y_stride,
+                    (y_stride + step * next_row, next_row, slot_stride + x_stride, 1),
+                    offset,
                 )
                 torch.maximum(mixed[:, :, begin - left : end - left], floor, out=target)
         while first < cols and min(first + num_cols, cols) <= col - span + 2:
@@ -118,7 +115,6 @@ def _mix_column(
         covering: `(rows, cols, g)` gates of the patches that cover the column of locations.
         products: `(g, rows + span - 1, o)` G along the column.
         scratch: buffer for a product; the next iteration overwrites it.
-        span: rows of a patch.
 
     Yields:
         The first location; the first patch row of that location; the number of patch rows, 0 or 1, by

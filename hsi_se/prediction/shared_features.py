@@ -101,9 +101,8 @@ def gate_windows(
         reduce = torch.mean if block.squeeze == "mean" else torch.amax
         channels = reduce(features, dim, keepdim=True)
     squeezed = slide(channels.flatten(0, 1), window=window, statistic=block.squeeze)  # (d·c, rows, cols)
-    squeezed = squeezed.view(*channels.shape[:2], *squeezed.shape[1:]).permute(
-        2, 3, 1, 0
-    )  # (rows, cols, c, d)
+    squeezed = squeezed.view(*channels.shape[:2], *squeezed.shape[1:])  # (d, c, rows, cols)
+    squeezed = squeezed.permute(2, 3, 1, 0)  # (rows, cols, c, d)
     if earlier is not None:
         squeezed = squeezed * earlier.transpose(2, 3)
     gates = block.gate(squeezed.flatten(0, 1).flatten(1))  # (rows·cols, c·d)

@@ -71,11 +71,7 @@ def smooth_logits(
 
 
 def _list_steps(radius: int, shape: tuple[int, ...]) -> Iterator[tuple[Window, Window, int]]:
-    """Yields two slices of a scene and a squared distance for each offset in a window.
-
-    The first slice selects the pixels whose neighbour at that offset lies in the scene; the second selects
-    these neighbours. The distance is that between the two, in pixels.
-    """
+    """Yields the pixels whose neighbour at an offset lies in the scene, these neighbours, and distance²."""
     for row, col in itertools.product(range(-radius, radius + 1), repeat=2):
         here_rows, there_rows = _overlap(row, shape[0])
         here_cols, there_cols = _overlap(col, shape[1])

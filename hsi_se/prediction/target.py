@@ -19,7 +19,7 @@ from hsi_se.runs.folder import RunFolder
 from hsi_se.scene.catalogue import find_known_scene
 from hsi_se.scene.image import Image, describe_bands
 from hsi_se.scene.loading import SceneSettings, find_file, get_known, list_roots, open_scene_image
-from hsi_se.scene.raster import ROWS_PER_CHUNK
+from hsi_se.scene.raster import chunk_rows
 from hsi_se.scene.scene import Scene
 from hsi_se.scene.wavelengths import compare_wavelengths
 
@@ -88,7 +88,6 @@ class Target:
     """An image that a bundle can be applied to.
 
     Attributes:
-        image: the image, in the bundle's bands.
         digest: SHA-256 of its values.
         num_missing: number of pixels without data.
         notes: sentences for the user.
@@ -109,8 +108,7 @@ def open_target(
 
     Args:
         bundle: the trained bundle.
-        scene: as for `load_scene`, or a loaded scene.
-        data: as for `load_scene`.
+        scene, data: as for `open_scene_image`.
         is_own: whether it is the training scene, whose values need no comparison.
 
     Raises:
@@ -164,28 +162,25 @@ def _pick_bands(
             f"{path}: the scene has {in_file} bands, but the model was trained on {num_bands}{also}; "
             "give a scene of the same sensor"
         )
-    wanted = {band: reason for band, reason in image.dropped.items() if band in keep}
-    notes: tuple[str, ...] = ()
-    if wanted:
+    notes = []
+    if wanted := {band: reason for band, reason in image.dropped.items() if band in keep}:
         reasons = ", ".join(dict.fromkeys(wanted.values()))
-        notes += (
-            f"bands {describe_bands(wanted)} of {path.name} are used as in training, although {reasons}",
+        notes.append(
+            f"bands {describe_bands(wanted)} of {path.name} are used as in training, although {reasons}"
         )
     if keep != image.bands.tolist():
         image = open_scene_image(scene, data, keep=keep)
-    if len(keep) < in_file:
-        left_out = [band for band in range(in_file) if band not in set(keep)]
-        notes += (f"bands {describe_bands(left_out)} of {path.name} are excluded, as in training",)
-    return image, notes
+    if others := set(range(in_file)).difference(keep):
+        notes.append(f"bands {describe_bands(others)} of {path.name} are excluded, as in training")
+    return image, tuple(notes)
 
 
 def _scan(image: Image) -> tuple[str, float, float, int, int]:
     """Returns digest, lowest and highest value, number of pixels without data, and of non-finite ones."""
     digest = hashlib.sha256(f"{image.shape}".encode())
     low, high, num_missing, num_odd = math.inf, -math.inf, 0, 0
-    for first in range(0, image.shape[0], ROWS_PER_CHUNK):
-        last = min(first + ROWS_PER_CHUNK, image.shape[0])
-        cube, missing, num_odd_here = read_finite_rows(image, first, last)
+    for part in chunk_rows(image.shape[0]):
+        cube, missing, num_odd_here = read_finite_rows(image, part.start, part.stop)
         digest.update(cube.dtype.str.encode())
         digest.update(np.ascontiguousarray(cube).data)
         digest.update(np.ascontiguousarray(missing).data)

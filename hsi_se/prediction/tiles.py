@@ -3,25 +3,16 @@
 Axes: rows, cols of pixels; k components; p the patch's size.
 """
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from hsi_se.config.prediction import PredictionSettings
-from hsi_se.errors import ConfigError
-from hsi_se.models.classical import CentrePixelClassifier
-from hsi_se.models.hybridsn import HybridSN
-from hsi_se.models.network import Network
-from hsi_se.prediction import patchwise
-from hsi_se.prediction.dense import DenseEngine
-from hsi_se.prediction.logits import ENGINES, Engine
+from hsi_se.prediction.logits import Classifier, Engine, RowPredictor, average_symmetries
 from hsi_se.prediction.smoothing import smooth_logits
-from hsi_se.prediction.symmetries import average_symmetries
+from hsi_se.runs.bundle import BundleFacts
 from hsi_se.sampling.reduction import Reduction
 from hsi_se.scene.image import Image, Mask
 
@@ -51,8 +42,7 @@ class TileSource:
     """Reads the components of an image some rows at a time, padded like a whole scene by `pad_cube`.
 
     Attributes:
-        image: an image with the bands that the reduction was fitted on.
-        reduction: the reduction fitted on the training scene.
+        image: of the bands that the reduction was fitted on.
         patch_size: p.
         padding: `zero` or `reflect`, as in training.
         reach: number of rows that smoothing needs above and below.
@@ -69,9 +59,9 @@ class TileSource:
         margin = self.patch_size // 2
         tile = range(max(0, asked.start - self.reach), min(self.image.shape[0], asked.stop + self.reach))
         mode = {"zero": "constant", "reflect": "reflect"}[self.padding]
-        num_rows = np.arange(self.image.shape[0])
         outside = {"constant_values": -1} if mode == "constant" else {}
-        places = np.pad(num_rows, margin, mode=mode, **outside)[tile.start : tile.stop + 2 * margin]  # type: ignore[call-overload]
+        places = np.pad(np.arange(self.image.shape[0]), margin, mode=mode, **outside)  # type: ignore[call-overload]
+        places = places[tile.start : tile.stop + 2 * margin]
         first, last = places[places >= 0].min(), places.max() + 1
         cube, missing, _ = read_finite_rows(self.image, first, last)
         components = self.reduction.apply(cube, nodata=missing)[np.maximum(places - first, 0)]
@@ -97,58 +87,29 @@ def read_finite_rows(image: Image, first: int, last: int) -> tuple[NDArray[np.ge
 
 
 class TilePredictor:
-    """Predicts tiles with a trained classifier, by either engine.
+    """Predicts tiles with a bundle's classifier; model and engine as for `predict_logits`."""
 
-    Args:
-        model: as for `predict_logits`.
-        engine: as for `predict_logits`.
-        prediction: the config's `prediction` section.
-        guide_scale: `(k,)`, as `scale` of `smooth_logits`; ignored without smoothing.
-
-    Raises:
-        ConfigError: the engine is unknown.
-    """
-
-    def __init__(
-        self,
-        model: Network | CentrePixelClassifier,
-        *,
-        engine: Engine,
-        prediction: PredictionSettings,
-        guide_scale: Sequence[float] = (),
-    ) -> None:
-        if engine not in ENGINES:
-            raise ConfigError(f"engine = {engine!r}: choose from {', '.join(ENGINES)}")
-        self._model, self._prediction, self._guide_scale = model, prediction, np.array(guide_scale)
-        self._device = next(itertools.chain(model.parameters(), model.buffers())).device
-        self._dense = DenseEngine(model) if engine == "dense" and isinstance(model, HybridSN) else None
+    def __init__(self, model: Classifier, facts: BundleFacts, *, engine: Engine) -> None:
+        self._rows = RowPredictor(model, engine=engine)
+        self._margin = facts.patch_size // 2
+        self._prediction, self._guide_scale = facts.prediction, np.array(facts.guide_scale)
 
     def choose_tile_rows(self, cols: int) -> int:
         """Returns the recommended number of rows in a tile of a scene with `cols` cols."""
-        return _PATCHWISE_ROWS if self._dense is None else self._dense.choose_tile_rows(cols)
+        return self._rows.choose_tile_rows(cols) or _PATCHWISE_ROWS
 
     def predict(self, tile: Tile, *, on_batch: Callable[[int], None] | None = None) -> NDArray[np.float32]:
-        """Returns the logits `(rows, cols, C)` of a tile's requested rows.
+        """Returns the logits `(rows, cols, C)` of the rows that were asked of a `TileSource`.
 
-        Args:
-            tile: rows from a `TileSource`.
-            on_batch: called with the number of finished pixels after each step.
+        `on_batch` is called with the number of finished pixels after each step.
         """
 
-        def run(padded: NDArray[np.float32]) -> NDArray[np.float32]:
-            rows: Tensor = torch.from_numpy(padded).to(self._device)
-            if self._dense is None:
-                logits = patchwise.predict_rows(self._model, rows, on_batch=on_batch)
-            else:
-                logits = self._dense.predict_rows(rows)
-                if on_batch is not None:
-                    on_batch(logits.shape[0] * logits.shape[1])
-            return logits.cpu().numpy()
+        def predict(padded: NDArray[np.float32]) -> NDArray[np.float32]:
+            return self._rows.predict(torch.from_numpy(padded), on_batch=on_batch)
 
-        logits = average_symmetries(run, tile.padded, num_passes=self._prediction.num_passes)
+        logits = average_symmetries(predict, tile.padded, num_passes=self._prediction.num_passes)
         if self._prediction.smoothing is not None:
-            margin = self._model.patch_size // 2
-            inside = slice(margin, -margin or None)
+            inside = slice(self._margin, -self._margin or None)
             logits = smooth_logits(
                 logits,
                 components=tile.padded[inside, inside],

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -131,12 +131,9 @@ def start_cluster(workers: int | None, scheduler: str | None) -> Iterator[Any]:
         raise ConfigError("--workers: has no effect beside --scheduler; leave one of them out")
     if workers is not None and not 1 <= workers <= _MOST_WORKERS:
         raise ConfigError(f"--workers {workers}: use 1 to {_MOST_WORKERS}")
-    if scheduler is not None:
-        with connect(scheduler) as client:
-            yield client
-        return
     if workers is None:
-        yield None
+        with nullcontext() if scheduler is None else connect(scheduler) as client:
+            yield client
         return
     try:
         from distributed import Client, LocalCluster

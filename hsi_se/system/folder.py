@@ -21,8 +21,7 @@ class Folder(os.PathLike[str]):
     def __fspath__(self) -> str:
         return str(self.path)
 
-    def __str__(self) -> str:
-        return str(self.path)
+    __str__ = __fspath__
 
     def write(self, path: Path, content: str | BaseModel) -> None:
         """Replaces a text file; of a record it is the JSON."""

@@ -18,10 +18,9 @@ _STATUS = Path("/proc/self/status")
 
 @dataclass(frozen=True)
 class Cost:
-    """The time and memory that a piece of work took.
+    """The wall time and memory that a piece of work took.
 
     Attributes:
-        seconds: wall time.
         peak_bytes: peak of the GPU's allocator, or of the whole process including interpreter and
             libraries; None where the system cannot measure the peak since a given moment.
     """
@@ -31,11 +30,7 @@ class Cost:
 
 
 class Meter:
-    """Measures from its creation to `stop`; earlier work of the process does not count.
-
-    Args:
-        device: the device that does the work.
-    """
+    """Measures the work of a device from its creation to `stop`; earlier work does not count."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

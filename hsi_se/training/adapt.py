@@ -22,7 +22,6 @@ def adapt_norms(
         model: maps patches to logits, on the dataset's device; its training or evaluation mode is restored.
         patches: patches of the scene to be mapped; if there are more than `max_patches`, a random sample.
         seed: seed of the random sample.
-        max_patches: largest number of patches used.
         batch_size: patches per batch; the statistics are averaged over the batches.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]

@@ -33,13 +33,10 @@ def draw_patches(
         generator: CPU generator for symmetries and shifts. Jitter, noise and dropout are drawn from
             torch's global generator of the patches' device.
     """
-    count = (len(index),)
-    symmetries = shifts = None
+    symmetries = None
     if settings.flips:
-        symmetries = torch.randint(NUM_SYMMETRIES, count, generator=generator)
-    if settings.shift:
-        reach = settings.shift
-        shifts = torch.randint(-reach, reach + 1, (*count, 2), generator=generator)
+        symmetries = torch.randint(NUM_SYMMETRIES, (len(index),), generator=generator)
+    shifts = _draw_shifts(len(index), settings=settings, generator=generator)
     patches = train.gather(index, symmetries=symmetries, shifts=shifts)
     return _vary_values(patches.squeeze(1), settings).unsqueeze(1)
 
@@ -47,28 +44,16 @@ def draw_patches(
 def draw_area(
     train: PatchDataset, index: Tensor, *, settings: TrainSettings, generator: torch.Generator
 ) -> tuple[Tensor, Corners]:
-    """Returns the augmented area `(h, w, k)` that a batch covers, and the patches' corners in it.
+    """Returns the augmented area `(h, w, k)` that a batch covers, and each patch's upper-left corner in it.
 
-    The augmentation is that of `draw_patches`, drawn once for the whole batch. All patches therefore
-    share one symmetry, the gains and the dropped components, and the noise where they overlap. Only
-    `shift` is drawn per patch. Rows and cols of the scene that no patch covers are left out.
-
-    Args:
-        train: the dataset; the area is returned on its device.
-        index: `(n,)` int64 positions in the dataset, on the CPU.
-        settings: the config's `train` section.
-        generator: CPU generator for the symmetry and the shifts.
-
-    Returns:
-        The area, and the upper-left `(row, col)` of each of the n patches in it.
+    Arguments and augmentation are those of `draw_patches`, but all except `shift` is drawn once for the
+    whole batch. All patches therefore share one symmetry, the gains and the dropped components, and the
+    noise where they overlap. Rows and cols of the scene that no patch covers are left out.
     """
-    size, shifts = train.patch_size, None
-    symmetry = 0
+    size, symmetry = train.patch_size, 0
     if settings.flips:
         symmetry = int(torch.randint(NUM_SYMMETRIES, (), generator=generator))
-    if settings.shift:
-        reach = settings.shift
-        shifts = torch.randint(-reach, reach + 1, (len(index), 2), generator=generator)
+    shifts = _draw_shifts(len(index), settings=settings, generator=generator)
     corners = train.find_corners(index, shifts=shifts)
     area = train.padded
     for axis in (0, 1):
@@ -84,6 +69,11 @@ def draw_area(
         corners[:, axis] = area.shape[axis] - size - corners[:, axis]
     area = _vary_values(area.permute(2, 0, 1)[None], settings)[0].permute(1, 2, 0)  # (h, w, k)
     return area.contiguous(), [(row, col) for row, col in corners.tolist()]
+
+
+def _draw_shifts(count: int, *, settings: TrainSettings, generator: torch.Generator) -> Tensor | None:
+    reach = settings.shift
+    return torch.randint(-reach, reach + 1, (count, 2), generator=generator) if reach else None
 
 
 def _vary_values(x: Tensor, settings: TrainSettings) -> Tensor:

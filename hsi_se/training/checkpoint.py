@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -34,11 +34,10 @@ _FIRST_COST_S = 0.05  # assumed time of a save until one has been measured
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{16})\.safetensors")
 
 
-class Keeper(Protocol):
-    """Saves a training run as it proceeds and restores it when it is resumed.
+class Keeper:
+    """Saves a training run as it proceeds and restores it when it is resumed; this one does neither.
 
-    `restore` is called once before the first step, `after_step` after every step, and `after_epoch` after
-    every epoch.
+    `restore` is called once, before the first step.
     """
 
     def restore(self, state: TrainingState) -> None: ...
@@ -48,17 +47,7 @@ class Keeper(Protocol):
     def after_epoch(self, state: TrainingState) -> None: ...
 
 
-class Forgetful:
-    """A keeper that neither saves nor restores."""
-
-    def restore(self, state: TrainingState) -> None: ...
-
-    def after_step(self, state: TrainingState) -> None: ...
-
-    def after_epoch(self, state: TrainingState) -> None: ...
-
-
-class Checkpoints:
+class Checkpoints(Keeper):
     """Writes checkpoints to a folder, at the end of epochs and at intervals within them.
 
     Saving takes at most 1 % of the training time: after a save of one second, the next one follows at

@@ -19,18 +19,15 @@ def fit_classical(
     patch_size: int,
     seed: int,
 ) -> CentrePixelClassifier:
-    """Fits the classifier named in a config's `model` section.
+    """Returns the fitted classifier as a module that maps patches `(n, 1, k, p, p)` to logits `(n, C)`.
 
     Args:
         settings: the config's `model` section.
         x: `(n, k)` components of the training pixels.
         y: `(n,)` their classes, in 0..C-1.
         num_classes: C.
-        patch_size: rows and cols of the patches that it will classify by their centre pixels.
-        seed: seed of the cross-validation folds (SVM) or of the forest.
-
-    Returns:
-        The classifier as a module that maps patches `(n, 1, k, p, p)` to logits `(n, C)`.
+        patch_size: p of the patches, which it classifies by their centre pixels.
+        seed: of the cross-validation folds (SVM) or of the forest.
 
     Raises:
         TrainingError: the training set contains a single class.

@@ -28,6 +28,7 @@ from hsi_se.errors import ClusterError, TrainingError
 from hsi_se.system.processes import is_distributed
 
 _TIMEOUT = datetime.timedelta(seconds=45)  # after this time, a process stops waiting for one that has died
+_LOST = ("gloo", "Gloo", "NCCL", "peer", "Timed out", "Broken pipe")  # words of torch's errors about one
 
 
 class World:
@@ -40,23 +41,12 @@ class World:
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
+        self.is_alone, self.is_first = size == 1, rank == 0
         self._share = slice(None)
         self._num_patches = 0  # in the whole batch
 
-    @property
-    def is_alone(self) -> bool:
-        return self.size == 1
-
-    @property
-    def is_first(self) -> bool:
-        return self.rank == 0
-
     def check_batches(self, *, num_patches: int, num_batches: int) -> None:
-        """Checks that every process gets at least one patch of every batch.
-
-        Raises:
-            TrainingError: a batch has fewer patches than there are processes.
-        """
+        """Raises a `TrainingError` if a batch has fewer patches than there are processes."""
         smallest = num_patches // num_batches
         if smallest < self.size:
             raise TrainingError(
@@ -135,17 +125,11 @@ def join(device: torch.device) -> Iterator[World]:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Turns torch's errors about a lost process into a `ClusterError` of one line.
-
-    Raises:
-        ClusterError: another process has ended or does not respond.
-    """
+    """Turns torch's errors about a process that has ended or does not respond into a `ClusterError`."""
     try:
         yield
     except RuntimeError as error:
-        if not any(
-            word in str(error) for word in ("gloo", "Gloo", "NCCL", "peer", "Timed out", "Broken pipe")
-        ):
+        if not any(word in str(error) for word in _LOST):
             raise
         raise ClusterError("another process of this run has ended or does not respond") from None
 
@@ -163,9 +147,7 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         del ctx
-        total = gradient.clone()
-        dist.all_reduce(total)
-        return total
+        return _sum(gradient)
 
 
 def _sum(value: Tensor) -> Tensor:
@@ -208,20 +190,20 @@ class _SharedNorm(_BatchNorm):
         count = values.new_full((1,), values.numel() // values.shape[1])
         sums = _sum(torch.cat([values.sum(others), count]))  # (c + 1,)
         mean, count = sums[:-1] / sums[-1], sums[-1]
-        centred = values - _along_channels(mean, x.ndim)
+        along_channels = (1, -1, *[1] * (x.ndim - 2))
+        centred = values - mean.view(along_channels)
         variance = _sum(centred.square().sum(others)) / count
         self._move_statistics(mean, variance * (count / (count - 1)))
         scale = torch.rsqrt(variance + self.eps)
         if self.weight is not None:
             scale = scale * self.weight
-        y = centred * _along_channels(scale, x.ndim)
+        y = centred * scale.view(along_channels)
         if self.bias is not None:
-            y = y + _along_channels(self.bias, x.ndim)
+            y = y + self.bias.view(along_channels)
         return y.to(x.dtype)
 
     @torch.no_grad()
     def _move_statistics(self, mean: Tensor, variance: Tensor) -> None:
-        """Updates the running statistics with a batch's mean `(c,)` and unbiased variance `(c,)`."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked += 1
@@ -230,8 +212,3 @@ class _SharedNorm(_BatchNorm):
         self.running_var.lerp_(variance, share)
 
     def _check_input_dim(self, x: Tensor) -> None: ...
-
-
-def _along_channels(value: Tensor, ndim: int) -> Tensor:
-    """Returns `value` `(c,)` as `(1, c, 1, …)` with `ndim` axes."""
-    return value.view(1, -1, *[1] * (ndim - 2))

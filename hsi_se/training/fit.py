@@ -13,7 +13,7 @@ from hsi_se.models.inference import evaluation_mode, full_float32, predict_patch
 from hsi_se.progress import EpochRecord, Observer
 from hsi_se.sampling.patches import PatchDataset
 from hsi_se.system.memory import keep_freed_memory
-from hsi_se.training.checkpoint import Forgetful, Keeper
+from hsi_se.training.checkpoint import Keeper
 from hsi_se.training.distributed import World
 from hsi_se.training.state import TrainingState
 from hsi_se.training.step import Stepper
@@ -25,8 +25,7 @@ class FitResult:
 
     Attributes:
         best_epoch: epoch whose weights the model now has, from 1.
-        history: one record per epoch.
-        training_s: training time in seconds, without interruptions.
+        training_s: time in seconds, without interruptions.
     """
 
     best_epoch: int
@@ -61,8 +60,7 @@ def fit(
 
     Args:
         model: maps patches `(n, 1, k, p, p)` to logits `(n, C)`, on the datasets' device.
-        train: training patches with targets.
-        val: validation patches with targets; may be empty.
+        train, val: patches with targets; `val` may be empty.
         num_classes: C.
         settings: the config's `train` section.
         seed: an int in 0..2⁶³.
@@ -74,7 +72,7 @@ def fit(
         DivergedError: the loss or a weight is NaN or infinite.
         TrainingError: there are more processes than patches in a batch.
     """
-    world, keeper = world or World(), keeper or Forgetful()
+    world, keeper = world or World(), keeper or Keeper()
     state = TrainingState(model, settings, num_patches=len(train), seed=seed)
     world.check_batches(num_patches=len(train), num_batches=state.num_batches)
     if train.device.type == "cpu":
@@ -144,10 +142,7 @@ def _is_finite(model: nn.Module, train: PatchDataset) -> bool:
 
 
 def _class_weights(targets: Tensor, num_classes: int, kind: str) -> Tensor | None:
-    """Returns the class weights `(C,)`, n^-power for a class of n pixels; None for equal weights.
-
-    They are scaled so that the mean weight of a training pixel is 1.
-    """
+    """Returns weights `(C,)`, n^-power for a class of n pixels, with mean 1 over the training pixels."""
     power = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[kind]
     if not power:
         return None
@@ -164,10 +159,7 @@ def _total_weight(targets: Tensor, weight: Tensor | None) -> Tensor | int:
 def _validate(
     model: nn.Module, val: PatchDataset, num_classes: int
 ) -> tuple[float | None, float | None, tuple[float | None, ...] | None]:
-    """Returns overall accuracy, mean cross-entropy and per-class accuracy on the validation pixels.
-
-    All three are None without validation pixels; a class without any has accuracy None.
-    """
+    """Returns overall accuracy, mean cross-entropy and per-class accuracy; None without any pixels."""
     if not len(val):
         return None, None, None
     logits = predict_patches(model, val)

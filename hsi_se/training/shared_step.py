@@ -73,14 +73,7 @@ def share_forward(model: Network, area: Tensor, corners: Corners, *, watch: Watc
 
 
 def finish_forward(model: Network, x: Tensor, points: Iterable[str], *, watch: Watch) -> Tensor:
-    """Returns the logits `(n, classes)` of patches, from the features before the remaining stages.
-
-    Args:
-        model: the network.
-        x: `(n, …, s, s)` features of the patches.
-        points: names of the remaining stages, in order.
-        watch: as for `share_forward`.
-    """
+    """Returns the logits `(n, classes)` of patches from their features `x` `(n, …, s, s)` before `points`."""
     for point in points:
         x = model.stages[point](x)
         watch(point, x)

@@ -21,15 +21,13 @@ class TrainingState:
     """The state of a training run between two steps, as the training loop updates it.
 
     Attributes:
-        model: the network that is trained.
-        optimizer, schedule: optimizer of its parameters and learning-rate schedule.
         average: moving average of weights and batch-norm statistics, or None.
         generator: CPU generator for data order, symmetries and shifts. Noise and dropout use torch's
             global generators, which are saved and restored too.
         epoch: current epoch, from 1; one more than the last epoch when training is finished.
         steps: number of finished steps in all epochs.
-        learning_rate: learning rate of the epoch's first step.
-        total_loss: sum of the loss over the epoch's patches so far.
+        learning_rate: of the epoch's first step.
+        total_loss: sum over the epoch's patches so far.
         history: records of the finished epochs.
         best_accuracy: highest validation accuracy so far.
         best_epoch, best_weights: see `fit`.
@@ -93,12 +91,7 @@ class TrainingState:
         yield from self._order.tensor_split(self.num_batches)[self._position :]
 
     def end_step(self, loss: Tensor, *, num_patches: int) -> None:
-        """Updates schedule, moving average and loss sum after the optimizer's step.
-
-        Args:
-            loss: mean loss `()` of the batch.
-            num_patches: number of patches in the batch.
-        """
+        """Updates schedule, moving average and loss sum after a step; `loss` is the batch's mean."""
         self.schedule.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
@@ -173,7 +166,6 @@ class TrainingState:
 
 
 def _copy_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Returns a copy of weights and buffers by name."""
     return copy.deepcopy(dict(model.state_dict()))
 
 
@@ -199,7 +191,6 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
 def _make_schedule(
     optimizer: torch.optim.Optimizer, settings: TrainSettings, *, num_steps: int
 ) -> LRScheduler:
-    """Returns the learning-rate schedule named in the settings, over `num_steps` steps."""
     match settings.schedule:
         case "one-cycle":
             return OneCycleLR(optimizer, max_lr=settings.learning_rate, total_steps=num_steps + 1)

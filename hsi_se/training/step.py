@@ -1,19 +1,22 @@
-"""Computes the logits of a training batch, either patch by patch or over the area that the patches share."""
+"""Computes the logits of a training batch, either patch by patch or over the area that the patches share.
 
+Also chooses the precision of the products: bfloat16 is faster only where the device supports it natively.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from typing import Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hsi_se.config.training import TrainSettings
+from hsi_se.errors import TrainingError
 from hsi_se.models.cost import StageCost, count_stage_costs
 from hsi_se.models.network import Network
 from hsi_se.sampling.patches import PatchDataset
 from hsi_se.training.augment import draw_area, draw_patches
-from hsi_se.training.compiled import compile_network
-from hsi_se.training.precision import choose_precision
 from hsi_se.training.shared_step import Watch, can_share, finish_forward, list_shared_points, share_forward
 from hsi_se.training.windows import gather_windows
 
@@ -22,19 +25,19 @@ from hsi_se.training.windows import gather_windows
 SHARED_COST = 1.1
 DRAWN = "sampling and augmentation"
 
+Precision = Literal["float32", "bfloat16"]
+
+# Names of bfloat16 products in torch.cpu.get_capabilities: first x86, then ARM.
+_CPU_PRODUCTS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+
 
 @dataclass(frozen=True)
 class BatchCost:
-    """Multiply-accumulates (MACs) of one batch's forward pass, counted for both ways of computing it.
+    """Multiply-accumulates of one batch's forward pass: patch by patch, and with shared features.
 
-    Attributes:
-        num_patches: patches in the batch.
-        area: rows and cols of the area that they cover.
-        patchwise_macs: MACs if every patch is computed on its own.
-        shared_macs: MACs if the features of the area are computed once.
+    `area` is the rows and cols that the patches cover.
     """
 
-    num_patches: int
     area: tuple[int, int]
     patchwise_macs: int
     shared_macs: int
@@ -49,18 +52,16 @@ class Stepper:
     """Augments a training batch and computes its logits in the cheaper of two ways.
 
     The ways are `share_forward` over the area that the patches cover, and the network on each patch.
-    They are compared by their MACs (see `BatchCost`).
 
     Attributes:
-        precision: precision of the products.
         obstacle: why patches cannot share features; empty if they can.
         cost: cost of the last batch whose patches could share features, or None.
         watch: callback that receives the name and output of each part of the forward pass, or None.
     """
 
-    def __init__(self, model: torch.nn.Module, *, train: PatchDataset, settings: TrainSettings) -> None:
+    def __init__(self, model: nn.Module, *, train: PatchDataset, settings: TrainSettings) -> None:
         self._model, self._train, self._settings = model, train, settings
-        self._network = compile_network(model, train.device) if settings.compile else model
+        self._network = _compile(model, train.device) if settings.compile else model
         self.precision = choose_precision(settings.precision, train.device)
         self.obstacle = _explain_obstacle(model, settings, device=train.device)
         self.cost: BatchCost | None = None
@@ -91,7 +92,6 @@ class Stepper:
         return self._forward(patches.permute(0, 3, 1, 2).unsqueeze(1))  # (n, 1, k, p, p)
 
     def _forward(self, patches: Tensor) -> Tensor:
-        """Runs the network on patches `(n, 1, k, p, p)`."""
         with self._autocast():
             if self.watch is None:
                 return self._network(patches)
@@ -100,8 +100,7 @@ class Stepper:
             return finish_forward(model, patches, model.stages, watch=self.watch)
 
     def _autocast(self) -> torch.autocast:
-        is_mixed = self.precision == "bfloat16"
-        return torch.autocast(self._train.device.type, torch.bfloat16, enabled=is_mixed)
+        return torch.autocast(self._train.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     @cached_property
     def _stage_costs(self) -> list[StageCost]:
@@ -110,9 +109,7 @@ class Stepper:
     def count_macs(self, num_patches: int, area: tuple[int, ...] | None = None) -> dict[str, int]:
         """Returns the forward MACs of each stage, attention slot and the head for one batch.
 
-        Args:
-            num_patches: patches in the batch.
-            area: rows and cols that the batch covers, for the shared pass; None for patch by patch.
+        With `area`, the rows and cols that the batch covers, they are those of the shared pass.
         """
         macs = {}
         shared = list_shared_points(cast(Network, self._model))
@@ -128,16 +125,10 @@ class Stepper:
     def estimate(self, num_patches: int, area: tuple[int, ...]) -> BatchCost:
         """Returns the cost of a batch of `num_patches` patches that cover an `area` of rows × cols."""
         each, together = self.count_macs(num_patches), self.count_macs(num_patches, area)
-        return BatchCost(
-            num_patches,
-            (area[0], area[1]),
-            patchwise_macs=sum(each.values()),
-            shared_macs=sum(together.values()),
-        )
+        return BatchCost((area[0], area[1]), sum(each.values()), sum(together.values()))
 
 
-def _explain_obstacle(model: torch.nn.Module, settings: TrainSettings, *, device: torch.device) -> str:
-    """Returns why patches of one batch cannot share features, or an empty string if they can."""
+def _explain_obstacle(model: nn.Module, settings: TrainSettings, *, device: torch.device) -> str:
     if settings.compile:
         return "train.compile compiles the forward pass of separate patches"
     if device.type != "cpu":
@@ -148,3 +139,58 @@ def _explain_obstacle(model: torch.nn.Module, settings: TrainSettings, *, device
     if settings.vary_by == "patch" and varied:
         return f"each patch has its own {' and '.join(varied)}; train.vary_by: batch draws them per batch"
     return ""
+
+
+def choose_precision(asked: Literal["float32", "bfloat16", "auto"], device: torch.device) -> Precision:
+    """Returns `asked`; for `auto`, bfloat16 if the device supports it natively, otherwise float32."""
+    if asked != "auto":
+        return asked
+    return "bfloat16" if has_bfloat16(device) else "float32"
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Returns whether a device has native bfloat16 products.
+
+    Where they are emulated, they take at least ten times as long as float32.
+    """
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # Before torch 2.12, only oneDNN's check exists. It also accepts AVX-512 without native bfloat16
+    # products, where bfloat16 is not slower than float32.
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return any(torch.cpu.get_capabilities().get(name) for name in _CPU_PRODUCTS)
+
+
+def warn_of_emulation(precision: str, device: torch.device) -> tuple[str, ...]:
+    """Returns a note if bfloat16 is emulated on the device, otherwise nothing."""
+    if precision != "bfloat16" or has_bfloat16(device):
+        return ()
+    return (
+        "train.precision = bfloat16: bfloat16 is emulated on this device and much slower than float32; "
+        "use precision: auto",
+    )
+
+
+def _compile(model: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Returns a compiled version of `model`'s forward pass that shares its weights.
+
+    Compilation happens at the first call with each of the two batch sizes (see `TrainingState.batches`), and
+    raises a `TrainingError` if torch finds no compiler.
+    """
+    # On a GPU both passes become CUDA graphs, because kernel launches dominate a small training step.
+    mode = "reduce-overhead" if device.type == "cuda" else "default"
+    compiled = torch.compile(model, mode=mode, dynamic=False)
+
+    def forward(patches: Tensor) -> Tensor:
+        try:
+            logits: Tensor = compiled(patches)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            raise TrainingError(
+                f"train.compile = true: torch cannot compile here ({str(error).splitlines()[0]}); "
+                "install a C++ compiler (a GPU needs triton too), or leave train.compile out"
+            ) from None
+        return logits
+
+    return forward

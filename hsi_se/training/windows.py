@@ -18,9 +18,6 @@ def gather_windows(features: Tensor, corners: Corners, *, size: int, gates: Tens
     In the backward pass, the gradient of a location is the sum over the patches that cover it.
 
     Args:
-        features: `(h, w, C)`.
-        corners: upper-left (row, col) of each of the n patches.
-        size: s.
         gates: `(n, C)` factors by which the channels of each patch are scaled; None for no scaling.
     """
     if features.device.type != "cpu" and gates is None:  # a single kernel launch instead of one per patch
@@ -47,15 +44,7 @@ def count_coverage(corners: Corners, *, shape: tuple[int, int], size: int, like:
     """Returns the number of patches that cover each location.
 
     A patch adds ±1 at its four corners; cumulative sums along both axes turn this into its square of ones.
-
-    Args:
-        corners: upper-left (row, col) of each patch.
-        shape: rows and cols of the features.
-        size: rows and cols of a patch.
-        like: tensor whose device and summation type the result has.
-
-    Returns:
-        `shape`, in float32 or wider.
+    The result `shape` is on the device of `like`, in the type in which values like it are summed.
     """
     rows, cols = torch.tensor(corners).T
     steps = torch.zeros(shape[0] + 1, shape[1] + 1, dtype=torch.int64)

@@ -8,8 +8,8 @@ import numpy as np
 
 from hsi_se.errors import SceneError
 from hsi_se.evaluation.metrics import Evaluation, evaluate_labels
+from hsi_se.prediction.bundled import map_target
 from hsi_se.prediction.target import find_scene, open_target
-from hsi_se.prediction.whole_scene import map_target
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.scene.loading import load_ground_truth

@@ -7,7 +7,7 @@ from hsi_se.evaluation.baselines import Baselines
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.models.device import pick_device
 from hsi_se.prediction.bundled import predict_bundled
-from hsi_se.prediction.class_map import classify
+from hsi_se.prediction.class_map import ClassMap, pick_classes
 from hsi_se.report.explorer import make_explorer
 from hsi_se.report.map_picture import save_map
 from hsi_se.report.page import write_page
@@ -70,9 +70,8 @@ def assess_run(
         pixel_area_m2=None if place is None else place.pixel_area_m2,
         baselines=baselines,
     )
-    class_map = classify(
-        logits, class_ids=bundle.class_ids, class_names=bundle.class_names, palette=bundle.facts.palette
-    ).where(scene.valid)
+    labels = pick_classes(logits, class_ids=bundle.class_ids, missing=~scene.valid)
+    class_map = ClassMap(labels, bundle.class_names, bundle.facts.palette)
 
     if draw:
         title = f"{record.scene}, {record.name}: OA {100 * assessment.evaluation.overall_accuracy:.2f} %"

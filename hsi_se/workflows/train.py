@@ -21,7 +21,7 @@ from hsi_se.models import build_model
 from hsi_se.models.cost import count_macs, count_parameters
 from hsi_se.models.device import pick_device
 from hsi_se.models.network import Network
-from hsi_se.prediction.bundled import Classifier
+from hsi_se.prediction.logits import Classifier
 from hsi_se.progress import Observer
 from hsi_se.runs.bundle import BundleFacts, ModelBundle
 from hsi_se.runs.folder import RunFolder
@@ -42,7 +42,7 @@ from hsi_se.training.adapt import adapt_norms
 from hsi_se.training.checkpoint import Checkpoints
 from hsi_se.training.distributed import World, join, together
 from hsi_se.training.fit import FitResult, fit
-from hsi_se.training.precision import choose_precision, warn_of_emulation
+from hsi_se.training.step import choose_precision, warn_of_emulation
 from hsi_se.version import __version__
 
 RUNS = Path("runs")

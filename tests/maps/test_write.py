@@ -28,11 +28,10 @@ from hsi_se.errors import ConfigError, RunError, SceneError
 from hsi_se.maps import layers as writers
 from hsi_se.maps.folder import MapFolder
 from hsi_se.maps.write import write_map
-from hsi_se.prediction.bundled import build_bundled_model, make_predictor
+from hsi_se.prediction.bundled import build_bundled_model, make_predictor, predict_tiles
 from hsi_se.prediction.logits import list_tiles, predict_logits
 from hsi_se.prediction.target import open_target
 from hsi_se.prediction.tiles import TileSource
-from hsi_se.prediction.whole_scene import predict_tiles
 from hsi_se.progress import Silent
 from hsi_se.runs.folder import RunFolder
 from hsi_se.sampling.patches import pad_cube
@@ -182,7 +181,7 @@ MEASURE = """
 import resource, sys
 import numpy as np, torch
 from hsi_se.maps.write import write_map
-from hsi_se.prediction.whole_scene import map_scene
+from hsi_se.prediction.bundled import map_scene
 from hsi_se.system.session import Session
 torch.set_num_threads(1)
 cpu = Session(device="cpu")

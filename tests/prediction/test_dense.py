@@ -16,7 +16,7 @@ from hsi_se.attention.channel_gate import ChannelGate
 from hsi_se.config.model import HybridSN, list_blocks
 from hsi_se.errors import ConfigError
 from hsi_se.models.hybridsn import HybridSN as Network
-from hsi_se.prediction import dense, dense_head, patchwise
+from hsi_se.prediction import dense, dense_head
 from hsi_se.prediction.dense import DenseEngine
 from hsi_se.prediction.shared_features import slide
 from hsi_se.sampling.patches import pad_cube
@@ -62,7 +62,7 @@ def assert_agrees(logits: NDArray[np.float32], expected: NDArray[np.float32]) ->
 
 
 def assert_exact(model: Network, cube: NDArray[np.float32], **options: Any) -> None:
-    expected = patchwise.predict_logits(model, cube, padding=options.get("padding", "zero"))
+    expected = predict_logits(model, cube, engine="patches", padding=options.get("padding", "zero"))
     assert_agrees(predict_logits(model, cube, **options), expected)
 
 
@@ -191,7 +191,7 @@ def test_overlapping_patches_share_their_products(attention, share, monkeypatch)
 def test_rows_follow_from_their_own_padded_rows_alone():
     model, cube = make_network(attention={"fold": SE, "conv2d": SE}), make_cube(30, 20)
     padded = pad_cube(cube, patch_size=15, padding="reflect")
-    expected = patchwise.predict_logits(model, cube, padding="reflect")
+    expected = predict_logits(model, cube, engine="patches", padding="reflect")
     rows = DenseEngine(model).predict_rows(padded[7 : 19 + 14].clone())
     assert_agrees(rows.numpy(), expected[7:19])
 
@@ -263,7 +263,7 @@ def test_a_value_that_is_not_finite_reaches_only_the_patches_that_hold_it(attent
     holds[5:20, 2:17] = holds[:8, 23:] = True
     assert np.array_equal(np.isnan(logits).all(2), holds)
     cube[~np.isfinite(cube)] = 0
-    expected = patchwise.predict_logits(model, cube, padding="zero")
+    expected = predict_logits(model, cube, engine="patches", padding="zero")
     np.testing.assert_allclose(logits[~holds], expected[~holds], atol=1e-4 * np.abs(expected).max())
 
 

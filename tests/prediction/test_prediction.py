@@ -14,9 +14,8 @@ from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import ConfigError
 from hsi_se.evaluation.audit import audit_split
 from hsi_se.prediction.bundled import make_predictor
-from hsi_se.prediction.logits import list_tiles
+from hsi_se.prediction.logits import average_symmetries, list_tiles
 from hsi_se.prediction.smoothing import smooth_logits
-from hsi_se.prediction.symmetries import average_symmetries
 from hsi_se.prediction.tiles import TileSource
 from hsi_se.scene.loading import load_scene, open_scene_image
 from tests.conftest import ROOT, TINY

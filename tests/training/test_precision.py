@@ -10,7 +10,7 @@ import hsi_se
 from hsi_se.config.yaml_file import load_config
 from hsi_se.runs.folder import RunFolder
 from hsi_se.system.session import Session
-from hsi_se.training.precision import choose_precision, has_bfloat16
+from hsi_se.training.step import choose_precision, has_bfloat16
 from hsi_se.workflows import train as experiment
 from tests.conftest import TINY
 from tests.training.test_resume import DEMO, OPTIONS, Impatient, Notes, same_weights

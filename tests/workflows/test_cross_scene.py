@@ -16,7 +16,7 @@ from hsi_se.config.scene import SceneFiles
 from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import HsiError
 from hsi_se.prediction.bundled import build_bundled_model
-from hsi_se.prediction.patchwise import predict_logits
+from hsi_se.prediction.logits import predict_logits
 from hsi_se.prediction.target import find_scene
 from hsi_se.scene.loading import load_scene
 from hsi_se.scene.synthetic import make_synthetic_scene
@@ -72,7 +72,9 @@ def test_every_labelled_pixel_counts_under_the_trainings_reduction(run, folder):
     kept = np.delete(scene.cube, 2, axis=2).astype(np.float64)
     reduction = bundle.reduction
     components = ((kept - reduction.mean) @ reduction.components.T / reduction.scale).astype(np.float32)
-    logits = predict_logits(build_bundled_model(bundle), components, padding=bundle.facts.padding)
+    logits = predict_logits(
+        build_bundled_model(bundle), components, engine="patches", padding=bundle.facts.padding
+    )
     labelled = scene.labels > 0
     predicted = bundle.class_ids[logits.argmax(axis=2)]
     assert found.evaluation.num_test == labelled.sum()

@@ -17,8 +17,8 @@ import hsi_se
 from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import RunError, SceneError, TrainingError
 from hsi_se.prediction.bundled import build_bundled_model
-from hsi_se.prediction.class_map import classify
-from hsi_se.prediction.patchwise import predict_logits
+from hsi_se.prediction.class_map import ClassMap, pick_classes
+from hsi_se.prediction.logits import predict_logits
 from hsi_se.progress import EpochRecord, Silent
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import RunFacts
@@ -149,13 +149,13 @@ def test_evaluating_again_writes_the_same_report(run, evaluation):
 IN_A_NEW_PROCESS = """
 import sys, torch, hsi_se
 from hsi_se.prediction.bundled import build_bundled_model
-from hsi_se.prediction.patchwise import predict_logits
+from hsi_se.prediction.logits import predict_logits
 {cut}
 torch.manual_seed(0)
 torch.set_num_threads(1)
 model = build_bundled_model(hsi_se.load_bundle(sys.argv[1])).train()
 cube = torch.load(sys.argv[2], weights_only=True).numpy()
-torch.save(torch.from_numpy(predict_logits(model, cube, padding="reflect")), sys.argv[3])
+torch.save(torch.from_numpy(predict_logits(model, cube, engine="patches", padding="reflect")), sys.argv[3])
 """
 
 
@@ -173,7 +173,7 @@ def predict_here(run: RunFolder, cube: torch.Tensor) -> torch.Tensor:
     torch.set_num_threads(1)
     try:
         model = build_bundled_model(hsi_se.load_bundle(run)).train()
-        return torch.from_numpy(predict_logits(model, cube.numpy(), padding="reflect"))
+        return torch.from_numpy(predict_logits(model, cube.numpy(), engine="patches", padding="reflect"))
     finally:
         torch.set_num_threads(threads)
 
@@ -327,7 +327,7 @@ def test_evaluation_finds_the_data_folder_that_training_used(tmp_path, monkeypat
 def test_every_pixels_logits_are_those_of_its_own_patch(run, padding):
     model = build_bundled_model(hsi_se.load_bundle(run)).eval()
     cube = np.random.default_rng(0).normal(size=(11, 13, 13)).astype(np.float32)
-    logits = predict_logits(model, cube, padding=padding)
+    logits = predict_logits(model, cube, engine="patches", padding=padding)
     assert logits.shape == (11, 13, 9)
     padded = pad_cube(cube, patch_size=9, padding=padding)
     for row, col in [(0, 0), (10, 12), (5, 6), (0, 12)]:
@@ -339,9 +339,12 @@ def test_classes_go_back_to_the_ids_of_the_ground_truth():
     logits = np.zeros((1, 3, 2), np.float32)
     logits[0, 1, 1] = 1
     palette = {0: (0, 0, 0), 1: (255, 0, 0), 14: (0, 0, 255)}
-    class_map = classify(
-        logits, class_ids=np.array([1, 14], np.int32), class_names={1: "a", 14: "b"}, palette=palette
-    )
+    ids = np.array([1, 14], np.int32)
+    labels = pick_classes(logits, class_ids=ids, missing=np.zeros((1, 3), bool))
+    assert labels.dtype == np.int32
+    hole = np.array([[False, True, False]])
+    assert pick_classes(logits, class_ids=ids, missing=hole).tolist() == [[1, 0, 1]]
+    class_map = ClassMap(labels, {1: "a", 14: "b"}, palette)
     assert class_map.labels.tolist() == [[1, 14, 1]]
     assert class_map.to_rgb().tolist() == [[[255, 0, 0], [0, 0, 255], [255, 0, 0]]]
     masked = class_map.where(np.array([[True, False, True]]))
