@@ -17,7 +17,7 @@ from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.report.charts import Axis, Chart, Line, draw_lines, find_lower_end, split_at_gaps
 from hsi_se.report.explorer import Explorer
 from hsi_se.report.palette import SIDE_COLOURS, make_distinct_palette, to_hex
-from hsi_se.report.tables import describe_leakage, kappa_text, list_class_rows, percent, render_template
+from hsi_se.report.tables import describe_leakage, kappa_text, percent, render_template
 from hsi_se.runs.bundle import Arrays, BundleFacts
 from hsi_se.runs.explanation import Explanation, GateExplanation
 from hsi_se.runs.folder import RunFolder
@@ -169,7 +169,12 @@ def render_page(run: RunFiles) -> str:
         layers=layers,
         bands=", ".join(_name_band(run, band) for band in explorer.picture_bands.tolist()),
         aspect=f"{explorer.truth.shape[1]} / {explorer.truth.shape[0]}",
-        rows=_list_rows(run),
+        rows=zip(
+            report.per_class,
+            [row.num_train for row in report.split_per_class],
+            explorer.floor_producers.tolist(),
+            strict=True,
+        ),
         shares=evaluation.shares,
         leakage_sentence=describe_leakage(report.leakage),
         training=_chart_training(record),
@@ -231,19 +236,6 @@ def _list_headline(report: RunReport) -> list[tuple[str, str, str]]:
             f"{100 * report.leakage.test_patches_with_train_pixels:.1f} %",
             "fraction of test patches that contain at least one training or validation pixel",
         ),
-    ]
-
-
-def _list_rows(run: RunFiles) -> list[dict[str, Any]]:
-    """Returns the rows of the per-class table: accuracies, the floor's accuracy, and pixel counts."""
-    return [
-        {**vars(row), "floor": floor, "num_train": split.num_train}
-        for row, floor, split in zip(
-            list_class_rows(run.evaluation),
-            run.explorer.floor_producers.tolist(),
-            run.report.split_per_class,
-            strict=True,
-        )
     ]
 
 
