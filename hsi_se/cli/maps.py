@@ -1,7 +1,7 @@
 """`hsi-se map` and `hsi-se export`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 import typer
 
@@ -53,7 +53,7 @@ def map_scene(
             overrides=overrides or [],
             out=out,
             probabilities=probabilities,
-            engine=cartography.parse_engine(engine),
+            engine=cast(Literal["dense", "patches"], engine),
             scheduler=scheduler,
             session=session,
         )

@@ -7,13 +7,8 @@ from rich.table import Table
 from hsi_se.cli.terminal import make_console, say
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.audit import SplitAudit
-from hsi_se.report.tables import (
-    describe_leakage,
-    kappa_text,
-    list_accuracy_rows,
-    list_class_rows,
-    percent,
-)
+from hsi_se.report.tables import describe_leakage, kappa_text, list_methods, percent
+from hsi_se.runs.report import list_class_accuracies
 
 if TYPE_CHECKING:
     from hsi_se.models.cost import BlockCost
@@ -29,15 +24,16 @@ def print_assessment(assessment: Assessment) -> None:
     table.add_column("class", overflow="fold")
     for heading in ("support", "producer's %", "user's %", "F1 %", "floor producer's %"):
         table.add_column(heading, justify="right")
-    for row, of_floor in zip(list_class_rows(evaluation), floor.producers_accuracy, strict=True):
-        accuracies = (percent(value) for value in (row.producers, row.users, row.f1, of_floor))
+    for row, of_floor in zip(list_class_accuracies(evaluation), floor.producers_accuracy, strict=True):
+        accuracies = (
+            percent(value) for value in (row.producers_accuracy, row.users_accuracy, row.f1, of_floor)
+        )
         table.add_row(str(row.label), row.name, str(row.support), *accuracies)
     console = make_console()
     console.print(table)
-    for method in list_accuracy_rows(assessment):
-        numbers = method.evaluation
+    for name, numbers in list_methods(assessment):
         print(
-            f"{method.name + ':':<18} OA {percent(numbers.overall_accuracy):>6} %   "
+            f"{name + ':':<18} OA {percent(numbers.overall_accuracy):>6} %   "
             f"AA {percent(numbers.average_accuracy):>6} %   κ {kappa_text(numbers.kappa)}"
         )
     say(describe_leakage(assessment.audit.leakage))
@@ -53,8 +49,8 @@ def print_cross_scene(found: "CrossScene") -> None:
     table.add_column("class", overflow="fold")
     for heading in ("support", "producer's %", "user's %", "F1 %"):
         table.add_column(heading, justify="right")
-    for row in list_class_rows(evaluation):
-        accuracies = (percent(value) for value in (row.producers, row.users, row.f1))
+    for row in list_class_accuracies(evaluation):
+        accuracies = map(percent, (row.producers_accuracy, row.users_accuracy, row.f1))
         table.add_row(str(row.label), row.name, str(row.support), *accuracies)
     make_console().print(table)
     for note in found.notes:
@@ -95,10 +91,11 @@ def print_gap(found: "Gap") -> None:
     )
     for heading in ("", "random OA %", "blocks OA %", "random AA %", "blocks AA %"):
         table.add_column(heading, justify="left" if not heading else "right")
-    for row, other in zip(list_accuracy_rows(found.random), list_accuracy_rows(found.blocks), strict=True):
-        pair = (row.evaluation, other.evaluation)
+    methods = zip(list_methods(found.random), list_methods(found.blocks), strict=True)
+    for (name, of_random), (_, of_blocks) in methods:
+        pair = (of_random, of_blocks)
         table.add_row(
-            row.name,
+            name,
             *(percent(evaluation.overall_accuracy) for evaluation in pair),
             *(percent(evaluation.average_accuracy) for evaluation in pair),
         )

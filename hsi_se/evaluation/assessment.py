@@ -18,7 +18,7 @@ from hsi_se.evaluation.confidence import (
     measure_rejection,
     to_probabilities,
 )
-from hsi_se.evaluation.metrics import Evaluation, evaluate_labels
+from hsi_se.evaluation.metrics import Evaluation, evaluate_test
 from hsi_se.sampling.splits import Pixels, Split
 from hsi_se.scene.scene import GroundTruth
 
@@ -114,14 +114,11 @@ def assess(
         baselines: those of this split and these components, if they have been fitted already.
     """
     baselines = baselines or evaluate_baselines(truth, split, components, seed=config.seed)
-    ids, names = truth.class_ids.tolist(), [truth.class_names[label] for label in truth.class_ids.tolist()]
     at_test = _at(split.test)
     predicted = logits.argmax(axis=2)
 
     def evaluate(classes: NDArray[np.int64]) -> Evaluation:
-        return evaluate_labels(
-            truth.labels[at_test], truth.class_ids[classes[at_test]], class_ids=ids, class_names=names
-        )
+        return evaluate_test(truth, split, truth.class_ids[classes[at_test]])
 
     evaluation = evaluate(predicted)
     is_smoothed = config.prediction.smoothing is not None
@@ -144,7 +141,7 @@ def assess(
         rejection=measure_rejection(scaled.max(axis=1), predicted[at_test] == true_classes),
         area=estimate_area(
             evaluation.confusion,
-            mapped_pixels=np.bincount(predicted[truth.valid], minlength=len(ids)),
+            mapped_pixels=np.bincount(predicted[truth.valid], minlength=truth.num_classes),
             pixel_area_m2=pixel_area_m2,
         ),
     )

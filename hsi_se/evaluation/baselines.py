@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from hsi_se.evaluation.metrics import Evaluation, evaluate_labels
+from hsi_se.evaluation.metrics import Evaluation, evaluate_test
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.scene import GroundTruth
 
@@ -28,7 +28,7 @@ def evaluate_location_floor(truth: GroundTruth, split: Split) -> Evaluation:
     """
     known = split.training_side
     neighbour = KNeighborsClassifier(n_neighbors=1).fit(known, truth.labels[known[:, 0], known[:, 1]])
-    return _evaluate(truth, split, neighbour.predict(split.test))
+    return evaluate_test(truth, split, neighbour.predict(split.test))
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ def evaluate_spectral_baseline(
     known = split.training_side
     x, y = components[known[:, 0], known[:, 1]], truth.labels[known[:, 0], known[:, 1]]
     if len(np.unique(y)) == 1:
-        return SpectralBaseline(_evaluate(truth, split, np.full(len(split.test), y[0])), 0.0, 0.0)
+        return SpectralBaseline(evaluate_test(truth, split, np.full(len(split.test), y[0])), 0.0, 0.0)
     machine = fit_svm(x, y, seed=seed)
     svc = machine["svc"]
     predicted = machine.predict(components[split.test[:, 0], split.test[:, 1]])
-    return SpectralBaseline(_evaluate(truth, split, predicted), svc.C, svc.gamma)
+    return SpectralBaseline(evaluate_test(truth, split, predicted), svc.C, svc.gamma)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +81,6 @@ def evaluate_baselines(
         location_floor=evaluate_location_floor(truth, split),
         spectral=evaluate_spectral_baseline(truth, split, components, seed=seed),
     )
-
-
-def _evaluate(truth: GroundTruth, split: Split, predicted: NDArray[np.int32]) -> Evaluation:
-    ids = truth.class_ids.tolist()
-    names = [truth.class_names[label] for label in ids]
-    true = truth.labels[split.test[:, 0], split.test[:, 1]]
-    return evaluate_labels(true, predicted, class_ids=ids, class_names=names)
 
 
 # The powers usually searched in SVM papers of this field; gamma is relative to 1 / components.

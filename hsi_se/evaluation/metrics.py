@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
+from hsi_se.sampling.splits import Split
+from hsi_se.scene.scene import GroundTruth
+
 Fractions = NDArray[np.float64]
 
 
@@ -96,6 +99,15 @@ def evaluate_labels(
     """
     counts = confusion_matrix(truth, predicted, labels=list(class_ids)).astype(np.int64)
     return Evaluation(counts, tuple(int(label) for label in class_ids), tuple(class_names))
+
+
+def evaluate_test(truth: GroundTruth, split: Split, predicted: NDArray[np.integer]) -> Evaluation:
+    """Returns the accuracies of the labels `(n,)` predicted at the test pixels of a split."""
+    ids = truth.class_ids.tolist()
+    true = truth.labels[split.test[:, 0], split.test[:, 1]]
+    return evaluate_labels(
+        true, predicted, class_ids=ids, class_names=[truth.class_names[label] for label in ids]
+    )
 
 
 def number_or_none(value: float) -> float | None:

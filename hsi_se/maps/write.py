@@ -15,7 +15,7 @@ from hsi_se.maps.cluster import predict_on_cluster
 from hsi_se.maps.draft import MapDraft
 from hsi_se.maps.folder import MapFolder
 from hsi_se.prediction.bundled import make_predictor, predict_tiles
-from hsi_se.prediction.logits import ENGINES, Engine
+from hsi_se.prediction.logits import Engine
 from hsi_se.prediction.target import Target, find_scene, open_target
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
@@ -151,15 +151,3 @@ def _digest(bundle: ModelBundle, target: Target, *settings: object) -> str:
     place = target.image.raster.georeference
     digest.update(f"{target.digest}{place}{settings}".encode())
     return digest.hexdigest()
-
-
-def parse_engine(name: str) -> Engine:
-    """Returns the engine of a name.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    for engine in ENGINES:
-        if name == engine:
-            return engine
-    raise ConfigError(f"--engine {name}: choose from {', '.join(ENGINES)}")

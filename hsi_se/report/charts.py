@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hsi_se.report.tables import render_template
 from hsi_se.scene.raster import Floats
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 408, 12, 208  # in the view box of `chart.svg`
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 408, 12, 208  # in the view box of `chart.html`
 _GAP = 3.0  # times the median step: where the wavelengths step further, bands were left out
 _MOST_POINTS = 400  # of one line: more than the picture has columns
+_MOST_DOTS = 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,70 +28,71 @@ class Line:
 
 @dataclass(frozen=True)
 class Axis:
-    """From where to where, what it says, and how a number on it is written (a format spec, then a unit)."""
+    """From where to where, and what it says; fractions are written as percent."""
 
     title: str
     low: float
     high: float
-    spec: str = "g"
-    unit: str = ""
-    factor: float = 1.0
+    is_percent: bool = False
     is_whole: bool = False
 
-    def ticks(self) -> list[float]:
+    def list_ticks(self) -> list[float]:
         ticks = list_ticks(self.low, self.high)
         return [tick for tick in ticks if tick == round(tick)] if self.is_whole else ticks
 
     def text(self, value: float) -> str:
-        return f"{value * self.factor:{self.spec}}{self.unit}"
+        return f"{100 * value:.6g} %" if self.is_percent else f"{value:g}"
+
+    def place(self, value: float, start: float, end: float) -> float:
+        """Where a value lies between two ends in the picture, or little beyond them."""
+        share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
+        return start + min(max(share, -0.02), 1.02) * (end - start)
 
 
 @dataclass(frozen=True)
-class Chart:
-    """What `chart.svg` draws: everything in the units of its view box."""
+class Curve:
+    """A line in the units of the view box: its class, its SVG path, which may be empty, and its dots."""
 
-    title: str
-    summary: str
-    x_title: str
-    y_title: str
-    x_ticks: tuple[tuple[float, str], ...]
-    y_ticks: tuple[tuple[float, str], ...]
-    paths: tuple[tuple[str, str], ...]  # class and SVG path
-    dots: tuple[tuple[str, float, float], ...]
-    legend: tuple[tuple[str, str], ...]  # class and name
+    style: str
+    name: str
+    path: str
+    dots: list[tuple[float, float]]
 
 
-def draw_lines(title: str, lines: Sequence[Line], *, x: Axis, y: Axis) -> Chart:
-    """Returns a chart of some lines; a summary of their ends stands in for those who do not see it."""
-    paths: list[tuple[str, str]] = []
-    dots: list[tuple[str, float, float]] = []
-    legend, ends, place = [], [], 0
+def draw_lines(title: str, lines: Sequence[Line], *, x: Axis, y: Axis) -> str:
+    """Returns a figure of some lines; a summary of their ends stands in for those who do not see it."""
+
+    def across(value: float) -> float:
+        return round(x.place(value, _LEFT, _RIGHT), 1)
+
+    def down(value: float) -> float:
+        return round(y.place(value, _BOTTOM, _TOP), 1)
+
+    curves, ends, place = [], [], 0
     for line in lines:
         style = "reference" if line.is_reference else f"series series-{(place := place + 1)}"
         # Counted from the end, which is what a curve comes to.
         thin = slice((len(line.x) - 1) % (step := max(1, -(-len(line.x) // _MOST_POINTS))), None, step)
+        known = ~np.isnan(line.x[thin]) & ~np.isnan(line.y[thin])
         points = [
-            (_scale(u, x.low, x.high, _LEFT, _RIGHT), _scale(v, y.low, y.high, _BOTTOM, _TOP))
-            for u, v in zip(line.x[thin].tolist(), line.y[thin].tolist(), strict=True)
-            if not math.isnan(u) and not math.isnan(v)
+            (across(u), down(v))
+            for u, v in zip(line.x[thin][known].tolist(), line.y[thin][known].tolist(), strict=True)
         ]
-        paths.append((style, "M" + "L".join(f"{u:.1f} {v:.1f}" for u, v in points) if points else ""))
-        if len(points) <= 30 and not line.is_reference:
-            dots += [(style, round(u, 1), round(v, 1)) for u, v in points]
-        legend.append((style, line.name))
-        known = line.y[~np.isnan(line.y)]
-        if len(known) and not line.is_reference:
-            ends.append(f"{line.name} from {y.text(float(known[0]))} to {y.text(float(known[-1]))}")
-    return Chart(
+        path = "M" + "L".join(f"{u} {v}" for u, v in points) if points else ""
+        has_dots = len(points) <= _MOST_DOTS and not line.is_reference
+        curves.append(Curve(style, line.name, path, points if has_dots else []))
+        values = line.y[~np.isnan(line.y)].tolist()
+        if values and not line.is_reference:
+            ends.append(f"{line.name} from {y.text(values[0])} to {y.text(values[-1])}")
+    return render_template(
+        "chart.html",
         title=title,
         summary=f"{title}: {'; '.join(ends)}.",
-        x_title=x.title,
-        y_title=y.title,
-        x_ticks=tuple((round(_scale(t, x.low, x.high, _LEFT, _RIGHT), 1), x.text(t)) for t in x.ticks()),
-        y_ticks=tuple((round(_scale(t, y.low, y.high, _BOTTOM, _TOP), 1), y.text(t)) for t in y.ticks()),
-        paths=tuple(paths),
-        dots=tuple(dots),
-        legend=tuple(legend),
+        x=x,
+        y=y,
+        x_ticks=[(across(tick), x.text(tick)) for tick in x.list_ticks()],
+        y_ticks=[(down(tick), y.text(tick)) for tick in y.list_ticks()],
+        curves=curves,
     )
 
 
@@ -111,11 +114,6 @@ def find_lower_end(accuracy: Floats) -> float:
     """Returns where an axis of accuracies that ends at 1 begins: below the lowest, and below 99 %."""
     lowest = min(0.99, float(accuracy.min()))
     return lowest - 0.06 * (1 - lowest)
-
-
-def _scale(value: float, low: float, high: float, start: float, end: float) -> float:
-    share = (value - low) / (high - low) if high > low else 0.5
-    return start + min(max(share, -0.02), 1.02) * (end - start)
 
 
 def split_at_gaps(positions: Floats) -> list[NDArray[np.intp]]:

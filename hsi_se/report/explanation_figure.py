@@ -1,7 +1,6 @@
 """A figure of what the gates do: mean excitation of each class over channels and over the spectrum."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,15 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from hsi_se.report.figures import save_figure, style_class_line
+from hsi_se.report.figures import style_class_line
 from hsi_se.runs.explanation import Explanation
 
 _DPI = 150
-
-
-def save_explanation(explanation: Explanation, path: Path) -> None:
-    """Writes `explain.png`, the figure of `draw_explanation`."""
-    save_figure(draw_explanation(explanation), path)
 
 
 def draw_explanation(explanation: Explanation) -> Figure:

@@ -1,6 +1,6 @@
-"""The picture of a split, and helpers that all figures share."""
+"""Pictures of a scene, its classes and its split, and helpers that all figures share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,9 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.text import Text
+from numpy.typing import NDArray
 
+from hsi_se.report.charts import split_at_gaps
 from hsi_se.report.palette import SIDE_COLOURS
 from hsi_se.sampling.disjoint import Side, SideMap
 from hsi_se.scene.raster import Colour, Floats
@@ -22,18 +24,76 @@ _SHORTER_SIDE_INCHES = 4.5
 
 def save_split(sides: SideMap, path: Path, *, title: str) -> None:
     """Writes the partition map `(rows, cols)` as a PNG: training, validation, test and unused pixels."""
-    figure, axes = make_map_figure(sides.shape[0], sides.shape[1], title=title)
+    figure, axes = _make_map_figure(sides.shape[0], sides.shape[1], title=title)
     colours = ListedColormap([colour for _, colour in SIDE_COLOURS.values()])
     axes.imshow(sides, cmap=colours, vmin=-0.5, vmax=len(Side) - 0.5, interpolation="nearest")
     counts = np.bincount(sides.ravel(), minlength=len(Side))
-    entries = [
-        (f"{name}: {counts[side]:,}", colour) for side, (name, colour) in SIDE_COLOURS.items() if counts[side]
+    handles = [
+        Patch(facecolor=colour, edgecolor="0.4", linewidth=0.5, label=f"{name}: {counts[side]:,}")
+        for side, (name, colour) in SIDE_COLOURS.items()
+        if counts[side]
     ]
-    _put_legend(axes, entries)
+    axes.legend(  # beside the map, from its upper edge down, so that a long title fits above
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(1.02, 1.0),
+        borderaxespad=0.0,
+        fontsize=7.5,
+        frameon=False,
+    )
     save_figure(figure, path)
 
 
-def make_map_figure(rows: int, cols: int, *, title: str) -> tuple[Figure, Axes]:
+def save_quick_look(picture: NDArray[np.uint8], path: Path, *, title: str) -> None:
+    """Writes a picture `(rows, cols, 3)` as a PNG with row and column axes."""
+    figure, axes = _make_map_figure(picture.shape[0], picture.shape[1], title=title)
+    axes.imshow(picture, interpolation="nearest")
+    save_figure(figure, path)
+
+
+def save_spectra(
+    means: Floats,
+    deviations: Floats,
+    path: Path,
+    *,
+    names: Mapping[int, str],
+    palette: Mapping[int, Colour],
+    wavelengths_nm: Floats | None,
+    title: str,
+) -> None:
+    """Writes the mean spectrum of each class as a PNG, in a band of one standard deviation.
+
+    Args:
+        means, deviations: `(C, bands)`, in the order of `names`.
+        path: the file to write.
+        names: the C classes by label.
+        palette: by label.
+        wavelengths_nm: `(bands,)`; band numbers are shown where it is unknown.
+        title: above the picture.
+    """
+    bands = means.shape[1]
+    positions = np.arange(1, bands + 1.0) if wavelengths_nm is None else wavelengths_nm
+    runs = split_at_gaps(positions)
+    figure = Figure(figsize=(11, 5.5), dpi=_DPI, layout="constrained")
+    axes = figure.add_subplot()
+    for place, (mean, deviation, (label, name)) in enumerate(
+        zip(means, deviations, names.items(), strict=True)
+    ):
+        colour, dashes = style_class_line(place, palette[label])
+        for number, run in enumerate(runs):
+            low, high = mean[run] - deviation[run], mean[run] + deviation[run]
+            axes.fill_between(positions[run], low, high, color=colour, alpha=0.12, linewidth=0)
+            name_once = None if number else f"{label}  {name}"
+            axes.plot(positions[run], mean[run], color=colour, dashes=dashes, linewidth=1.2, label=name_once)
+    axes.set_xlabel("band" if wavelengths_nm is None else "wavelength, nm", fontsize=9)
+    axes.set_ylabel("value: mean ± standard deviation", fontsize=9)
+    axes.set_title(title, fontsize=10)
+    axes.tick_params(labelsize=8)
+    figure.legend(loc="outside right upper", fontsize=7.5, frameon=False)
+    save_figure(figure, path)
+
+
+def _make_map_figure(rows: int, cols: int, *, title: str) -> tuple[Figure, Axes]:
     """Returns a figure in the shape of a scene, with room for a legend on the right."""
     scale = _SHORTER_SIDE_INCHES / min(rows, cols)
     width, height = min(cols * scale, 12), min(rows * scale, 12)
@@ -44,20 +104,6 @@ def make_map_figure(rows: int, cols: int, *, title: str) -> tuple[Figure, Axes]:
     axes.set_ylabel("row", fontsize=8)
     axes.tick_params(labelsize=7)
     return figure, axes
-
-
-def _put_legend(axes: Axes, entries: Sequence[tuple[str, str]]) -> None:
-    """Puts names and colours beside the map, from its upper edge down, so that a long title fits above."""
-    axes.legend(
-        handles=[
-            Patch(facecolor=colour, edgecolor="0.4", linewidth=0.5, label=name) for name, colour in entries
-        ],
-        loc="upper left",
-        bbox_to_anchor=(1.02, 1.0),
-        borderaxespad=0.0,
-        fontsize=7.5,
-        frameon=False,
-    )
 
 
 _DASHES = ((), (4.5, 1.5), (5.0, 1.5, 1.0, 1.5), (1.5, 1.0))

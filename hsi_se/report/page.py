@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from hsi_se.config.yaml_file import dump_config
 from hsi_se.evaluation.confidence import Rejection
 from hsi_se.evaluation.metrics import Evaluation
-from hsi_se.report.charts import Axis, Chart, Line, draw_lines, find_lower_end, split_at_gaps
+from hsi_se.report.charts import Axis, Line, draw_lines, find_lower_end, split_at_gaps
 from hsi_se.report.explorer import Explorer
 from hsi_se.report.palette import SIDE_COLOURS, make_distinct_palette, to_hex
-from hsi_se.report.tables import describe_leakage, kappa_text, list_class_rows, percent, render_template
+from hsi_se.report.tables import describe_leakage, kappa_text, percent, render_template
 from hsi_se.runs.bundle import Arrays, BundleFacts
 from hsi_se.runs.explanation import Explanation, GateExplanation
 from hsi_se.runs.folder import RunFolder
@@ -169,7 +169,12 @@ def render_page(run: RunFiles) -> str:
         layers=layers,
         bands=", ".join(_name_band(run, band) for band in explorer.picture_bands.tolist()),
         aspect=f"{explorer.truth.shape[1]} / {explorer.truth.shape[0]}",
-        rows=_list_rows(run),
+        rows=zip(
+            report.per_class,
+            [row.num_train for row in report.split_per_class],
+            explorer.floor_producers.tolist(),
+            strict=True,
+        ),
         shares=evaluation.shares,
         leakage_sentence=describe_leakage(report.leakage),
         training=_chart_training(record),
@@ -234,46 +239,39 @@ def _list_headline(report: RunReport) -> list[tuple[str, str, str]]:
     ]
 
 
-def _list_rows(run: RunFiles) -> list[dict[str, Any]]:
-    """Returns the rows of the per-class table: accuracies, the floor's accuracy, and pixel counts."""
-    return [
-        {**vars(row), "floor": floor, "num_train": split.num_train}
-        for row, floor, split in zip(
-            list_class_rows(run.evaluation),
-            run.explorer.floor_producers.tolist(),
-            run.report.split_per_class,
-            strict=True,
-        )
-    ]
-
-
-def _chart_training(record: RunRecord) -> list[Chart]:
+def _chart_training(record: RunRecord) -> list[str]:
     if not record.history:
         return []
-    epochs = np.array([epoch.epoch for epoch in record.history], dtype=float)
+    values = np.array(
+        [
+            (epoch.epoch, epoch.loss, epoch.validation_loss or np.nan, epoch.validation_accuracy)
+            for epoch in record.history
+        ],
+        dtype=np.float64,
+    )
+    epochs, loss, _, _ = values.T
+    when, _, validation_loss, accuracy = values[~np.isnan(values[:, 3])].T
     x = Axis("epoch", epochs[0], epochs[-1], is_whole=True)
-    loss = Line("training loss", epochs, np.array([epoch.loss for epoch in record.history]))
-    losses = [loss]
-    known = [epoch for epoch in record.history if epoch.validation_accuracy is not None]
-    if known:
-        when = np.array([epoch.epoch for epoch in known], dtype=float)
-        validation = np.array([epoch.validation_loss or np.nan for epoch in known])
-        losses.append(Line("validation loss", when, validation))
+    losses = [Line("training loss", epochs, loss)]
+    losses += [Line("validation loss", when, validation_loss)] if len(when) else []
     highest = max(float(np.nanmax(line.y)) for line in losses)
     charts = [draw_lines("Loss", losses, x=x, y=Axis("cross-entropy", 0, 1.05 * highest))]
-    if known:
-        accuracy = Line("validation OA", when, np.array([epoch.validation_accuracy for epoch in known]))
-        low = max(0.0, float(accuracy.y.min()) - 0.05)
-        charts.append(draw_lines("Validation accuracy", [accuracy], x=x, y=_percent_axis("OA", low)))
+    if len(when):
+        y = Axis("OA", max(0.0, accuracy.min() - 0.05), 1, is_percent=True)
+        charts.append(draw_lines("Validation accuracy", [Line("validation OA", when, accuracy)], x=x, y=y))
     return charts
 
 
-def _chart_confidence(run: RunFiles) -> list[Chart]:
+def _chart_confidence(run: RunFiles) -> list[str]:
     ends = np.array([0.0, 1.0])
-    curves = [Line("perfectly calibrated", ends, ends, is_reference=True)]
-    curves += [Line(*curve) for curve in run.list_reliability()]
     reliability = draw_lines(
-        "Reliability", curves, x=_percent_axis("confidence"), y=_percent_axis("accuracy")
+        "Reliability",
+        [
+            Line("perfectly calibrated", ends, ends, is_reference=True),
+            *(Line(*curve) for curve in run.list_reliability()),
+        ],
+        x=Axis("confidence", 0, 1, is_percent=True),
+        y=Axis("accuracy", 0, 1, is_percent=True),
     )
     shown = run.rejection
     rejection = draw_lines(
@@ -282,8 +280,8 @@ def _chart_confidence(run: RunFiles) -> list[Chart]:
             Line("all test pixels", ends, np.full(2, shown.accuracy[-1]), is_reference=True),
             Line("pixels kept", shown.coverage, shown.accuracy),
         ],
-        x=_percent_axis("test pixels kept, most certain first"),
-        y=_percent_axis("accuracy", find_lower_end(shown.accuracy)),
+        x=Axis("test pixels kept, most certain first", 0, 1, is_percent=True),
+        y=Axis("accuracy", find_lower_end(shown.accuracy), 1, is_percent=True),
     )
     return [reliability, rejection]
 
@@ -297,10 +295,6 @@ def _draw_gate(gate: GateExplanation) -> GatePicture:
     imsave(file, values, vmin=low, vmax=max(high, low + 1e-6), cmap="viridis", format="png")
     text = base64.b64encode(file.getvalue()).decode("ascii")
     return GatePicture(gate, f"data:image/png;base64,{text}", low, high, values.shape[1])
-
-
-def _percent_axis(title: str, low: float = 0.0) -> Axis:
-    return Axis(title, low, 1.0, unit=" %", factor=100.0, spec=".6g")
 
 
 def _name_band(run: RunFiles, band: int) -> str:

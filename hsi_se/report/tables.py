@@ -1,7 +1,6 @@
 """Tables of accuracies: their rows, the numbers in them as text, and `report.md`."""
 
 import math
-from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
@@ -10,59 +9,24 @@ from hsi_se.evaluation.assessment import REPORTED_COVERAGES, Assessment
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import RunRecord
-from hsi_se.runs.report import LeakageReport
+from hsi_se.runs.report import LeakageReport, list_class_accuracies
 from hsi_se.sampling.leakage import Leakage
 
 
-@dataclass(frozen=True)
-class ClassRow:
-    """One row of the per-class table; accuracies are fractions."""
-
-    label: int
-    name: str
-    support: int
-    producers: float
-    users: float
-    f1: float
-
-
-@dataclass(frozen=True)
-class AccuracyRow:
-    """The accuracies of one method on the test pixels."""
-
-    name: str
-    evaluation: Evaluation
-
-
-def list_class_rows(evaluation: Evaluation) -> list[ClassRow]:
-    return [
-        ClassRow(*values)
-        for values in zip(
-            evaluation.class_ids,
-            evaluation.class_names,
-            evaluation.support.tolist(),
-            evaluation.producers_accuracy.tolist(),
-            evaluation.users_accuracy.tolist(),
-            evaluation.f1.tolist(),
-            strict=True,
-        )
-    ]
-
-
-def list_accuracy_rows(assessment: Assessment) -> list[AccuracyRow]:
+def list_methods(assessment: Assessment) -> list[tuple[str, Evaluation]]:
     """Returns the network, with and without smoothing, and the two baselines it must beat."""
-    unsmoothed = assessment.unsmoothed
-    return [
-        AccuracyRow("network", assessment.evaluation),
-        *([AccuracyRow("network, not smoothed", unsmoothed)] if unsmoothed is not None else []),
-        AccuracyRow("location floor", assessment.audit.location_floor),
-        AccuracyRow("spectral baseline", assessment.spectral_baseline.evaluation),
-    ]
+    methods = {
+        "network": assessment.evaluation,
+        "network, not smoothed": assessment.unsmoothed,
+        "location floor": assessment.audit.location_floor,
+        "spectral baseline": assessment.spectral_baseline.evaluation,
+    }
+    return [(name, evaluation) for name, evaluation in methods.items() if evaluation is not None]
 
 
-def percent(fraction: float) -> str:
+def percent(fraction: float | None) -> str:
     """Returns `0.98765` as `98.77`; a dash for a value that cannot be computed."""
-    return "–" if math.isnan(fraction) else f"{100 * fraction:.2f}"
+    return "–" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.2f}"
 
 
 def clock(seconds: float) -> str:
@@ -124,8 +88,8 @@ def render_report(assessment: Assessment, record: RunRecord, run: RunFolder) -> 
         area_caveat=AREA_CAVEAT,
         record=record,
         run=run,
-        rows=list_class_rows(assessment.evaluation),
-        accuracy_rows=list_accuracy_rows(assessment),
+        rows=list_class_accuracies(assessment.evaluation),
+        methods=list_methods(assessment),
         leakage_sentence=describe_leakage(assessment.audit.leakage),
         coverages=REPORTED_COVERAGES,
         percent=percent,

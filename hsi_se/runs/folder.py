@@ -215,10 +215,8 @@ class RunFolder(Folder):
             _write_arrays(draft, arrays)
 
     def write_report(self, report: "RunReport", *, text: str) -> None:
-        values = report.model_dump_json(indent=2, by_alias=True)
-        for path, content in ((self.report_text, text), (self.report, values + "\n")):
-            with replacing(path) as draft:
-                draft.write_text(content, encoding="utf-8")
+        self.write(self.report_text, text)
+        self.write(self.report, report.model_dump_json(indent=2, by_alias=True) + "\n")
 
     def write_predictions(
         self, truth: NDArray[np.int32], predicted: NDArray[np.int32], *, cost: MappingCost
@@ -235,9 +233,6 @@ class RunFolder(Folder):
 
     def read_mapping_cost(self) -> MappingCost:
         return read_record(MappingCost, self.mapping_cost, remedy=_TRAIN_AGAIN)
-
-    def write_explanation(self, explanation: Explanation) -> None:
-        self.write(self.explanation, explanation)
 
     @property
     def is_evaluated(self) -> bool:

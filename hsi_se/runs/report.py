@@ -4,10 +4,12 @@ Accuracies, shares and errors are fractions; a number that cannot be computed is
 in the order of their labels, and the rows and columns of the confusion matrix follow that order.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Self
+from typing import Annotated, Any, Self, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hsi_se.evaluation.area import AREA_CAVEAT
@@ -25,6 +27,16 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Row = TypeVar("Row", bound=_Part)
+
+
+def _list_rows(kind: type[Row], *columns: Sequence[Any] | NDArray[Any]) -> tuple[Row, ...]:
+    """Returns a table from its columns, which are the fields of a row in their order; a NaN becomes None."""
+    values = zip(*(np.asarray(column, dtype=object) for column in columns), strict=True)
+    known = ([None if value != value else value for value in row] for row in values)
+    return tuple(kind(**dict(zip(kind.model_fields, row, strict=True))) for row in known)
 
 
 class Accuracies(_Part):
@@ -82,6 +94,9 @@ class ClassSplit(_Part):
     num_buffer: Count
 
 
+_COUNTS = ("num_train", "num_val", "num_test", "num_buffer")  # of `SplitAudit.counts`
+
+
 class SplitReport(_Part):
     """The audit of a split, known before anything is trained."""
 
@@ -99,23 +114,12 @@ class SplitReport(_Part):
 
     @classmethod
     def of_split(cls, audit: SplitAudit) -> "SplitReport":
-        num_train, num_val, num_test, num_buffer = audit.counts.sum(axis=0).tolist()
         return SplitReport(
-            num_train=num_train,
-            num_val=num_val,
-            num_test=num_test,
-            num_buffer=num_buffer,
+            **dict(zip(_COUNTS, audit.counts.sum(axis=0).tolist(), strict=True)),
             split_digest=audit.split.digest,
             leakage=LeakageReport(**asdict(audit.leakage)),
             location_floor=Accuracies.of(audit.location_floor),
-            split_per_class=tuple(
-                ClassSplit(
-                    label=label, name=name, num_train=train, num_val=val, num_test=test, num_buffer=lost
-                )
-                for label, name, (train, val, test, lost) in zip(
-                    audit.class_ids, audit.class_names, audit.counts.tolist(), strict=True
-                )
-            ),
+            split_per_class=_list_rows(ClassSplit, audit.class_ids, audit.class_names, *audit.counts.T),
             notes=audit.split.notes,
         )
 
@@ -129,6 +133,18 @@ class ClassAccuracy(_Part):
     producers_accuracy: Share | None = Field(description="Recall; null without test pixels.")
     users_accuracy: Share | None = Field(description="Precision; null if no test pixel is predicted so.")
     f1: Share | None = Field(description="Harmonic mean of the two.")
+
+
+def list_class_accuracies(evaluation: Evaluation) -> tuple[ClassAccuracy, ...]:
+    return _list_rows(
+        ClassAccuracy,
+        evaluation.class_ids,
+        evaluation.class_names,
+        evaluation.support,
+        evaluation.producers_accuracy,
+        evaluation.users_accuracy,
+        evaluation.f1,
+    )
 
 
 class Calibration(_Part):
@@ -163,6 +179,11 @@ class AreaAccuracy(_Part):
 
     overall_accuracy: NotNegative | None = Field(description="Fraction of the area mapped correctly.")
     margin_95: NotNegative | None = Field(description="Half the width of the 95 % interval.")
+
+
+_OF_RECORD = {
+    "scene", "seed", "config_digest", "scene_digest", "num_parameters", "macs_per_patch", "training_s",
+}  # fmt: skip
 
 
 class RunReport(SplitReport, Accuracies):
@@ -219,7 +240,7 @@ class RunReport(SplitReport, Accuracies):
     def of_run(cls, assessment: Assessment, record: RunRecord) -> "RunReport":
         """Returns the report of a run that was assessed."""
         evaluation, baseline, area = assessment.evaluation, assessment.spectral_baseline, assessment.area
-        classes = list(enumerate(zip(evaluation.class_ids, evaluation.class_names, strict=True)))
+        accuracies = [assessment.rejection.accuracy_at(coverage) for coverage in REPORTED_COVERAGES]
         return RunReport(
             **dict(Accuracies.of(evaluation)),
             **dict(SplitReport.of_split(assessment.audit)) | {"notes": record.notes},
@@ -229,17 +250,7 @@ class RunReport(SplitReport, Accuracies):
             ),
             clears_location_floor=assessment.clears_floor,
             verdict=assessment.verdict,
-            per_class=tuple(
-                ClassAccuracy(
-                    label=label,
-                    name=name,
-                    support=int(evaluation.support[place]),
-                    producers_accuracy=number_or_none(evaluation.producers_accuracy[place]),
-                    users_accuracy=number_or_none(evaluation.users_accuracy[place]),
-                    f1=number_or_none(evaluation.f1[place]),
-                )
-                for place, (label, name) in classes
-            ),
+            per_class=list_class_accuracies(evaluation),
             confusion_matrix=tuple(map(tuple, evaluation.confusion.tolist())),
             calibration=Calibration(
                 expected_calibration_error=assessment.calibration.ece,
@@ -248,31 +259,20 @@ class RunReport(SplitReport, Accuracies):
                 is_scaled=is_scaled(assessment.temperature),
                 about=assessment.about_certainty,
             ),
-            rejection=tuple(
-                Kept(coverage=coverage, overall_accuracy=assessment.rejection.accuracy_at(coverage))
-                for coverage in REPORTED_COVERAGES
-            ),
+            rejection=_list_rows(Kept, REPORTED_COVERAGES, accuracies),
             pixel_area_m2=area.pixel_area_m2,
             area_caveat=AREA_CAVEAT,
-            area=tuple(
-                ClassArea(
-                    label=label,
-                    name=name,
-                    mapped_pixels=int(area.mapped_pixels[place]),
-                    adjusted_pixels=number_or_none(area.pixels.value[place]),
-                    margin_95=number_or_none(area.pixels.margin[place]),
-                )
-                for place, (label, name) in classes
+            area=_list_rows(
+                ClassArea,
+                evaluation.class_ids,
+                evaluation.class_names,
+                area.mapped_pixels,
+                area.pixels.value,
+                area.pixels.margin,
             ),
             area_adjusted_accuracy=AreaAccuracy(
                 overall_accuracy=number_or_none(area.overall_accuracy.value),
                 margin_95=number_or_none(area.overall_accuracy.margin),
             ),
-            scene=record.scene,
-            seed=record.seed,
-            config_digest=record.config_digest,
-            scene_digest=record.scene_digest,
-            num_parameters=record.num_parameters,
-            macs_per_patch=record.macs_per_patch,
-            training_s=record.training_s,
+            **record.model_dump(include=_OF_RECORD),
         )

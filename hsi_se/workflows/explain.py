@@ -19,7 +19,8 @@ from hsi_se.models.device import pick_device
 from hsi_se.models.inference import predict_patches
 from hsi_se.prediction.bundled import build_bundled_model
 from hsi_se.progress import Observer
-from hsi_se.report.explanation_figure import save_explanation
+from hsi_se.report.explanation_figure import draw_explanation
+from hsi_se.report.figures import save_figure
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.explanation import ClassPixels, Explanation, GateExplanation, Spectrum
 from hsi_se.runs.folder import RunFolder
@@ -101,8 +102,8 @@ def explain(run: str | Path | RunFolder, *, session: Session = Session()) -> Exp
         ),
         skipped=tuple(skipped),
     )
-    opened.folder.write_explanation(explanation)
-    save_explanation(explanation, opened.folder.explanation_figure)
+    opened.folder.write(opened.folder.explanation, explanation)
+    save_figure(draw_explanation(explanation), opened.folder.explanation_figure)
     return explanation
 
 

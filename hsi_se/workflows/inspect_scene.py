@@ -13,7 +13,7 @@ from hsi_se.config.split import RandomSplit
 from hsi_se.config.training import TrainSettings
 from hsi_se.config.yaml_file import dump_config, parse_config
 from hsi_se.errors import ConfigError, SceneError
-from hsi_se.report.scene_figures import save_quick_look, save_spectra
+from hsi_se.report.figures import save_quick_look, save_spectra
 from hsi_se.sampling.splits import make_split
 from hsi_se.scene.catalogue import KnownScene, guess_known_scene
 from hsi_se.scene.formats import open_file

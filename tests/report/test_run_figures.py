@@ -180,7 +180,7 @@ def test_the_gates_are_drawn_once_they_are_explained(run, call, tmp_path):
         name="demo", scene="farm", pixels="test", palette=((0, 0, 0),) * 2, gates=(gate,), skipped=(),
         classes=tuple(ClassPixels(label=k, name=f"crop {k}", num_pixels=9) for k in (1, 2)),
     )  # fmt: skip
-    copy.write_explanation(explanation)
+    copy.write(copy.explanation, explanation)
     write(copy, call, "svg")
     text = (copy.path / "figures" / "gates.svg").read_text()
     sizes = re.findall(r"font(?:-size)?: ([\d.]+)px", text)
