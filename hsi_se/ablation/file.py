@@ -105,24 +105,17 @@ class PlannedRun:
 class Ablation:
     """An ablation with all its runs; one with a single variant repeats a config over seeds.
 
-    Attributes:
-        name: name of the ablation.
-        digest: SHA-256 of the settings that all runs share; seeds and variants are left out.
-        baseline: the variant that the others are compared with.
-        seeds, threads: as in the file.
-        variants: the overrides of each variant, by name.
-        scenes: names of the scenes; a single empty name if the file names none.
-        runs: ordered by scene, then seed, then variant.
+    The digest is the SHA-256 of the settings that all runs share; seeds and variants are left out.
     """
 
     name: str
     digest: str
-    baseline: str
+    baseline: str  # the variant that the others are compared with
     seeds: tuple[int, ...]
     threads: int
-    variants: Mapping[str, Overrides]
-    scenes: tuple[str, ...]
-    runs: tuple[PlannedRun, ...]
+    variants: Mapping[str, Overrides]  # by name
+    scenes: tuple[str, ...]  # their names; a single empty one if the file names none
+    runs: tuple[PlannedRun, ...]  # ordered by scene, then seed, then variant
 
     @property
     def is_of_seeds(self) -> bool:

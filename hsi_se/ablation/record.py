@@ -3,8 +3,8 @@
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -143,6 +143,9 @@ class FailedRun(_Record):
     error: str
     is_users: bool  # the user's mistake, not a defect of this package
 
+    def __str__(self) -> str:
+        return ", ".join(filter(None, (self.scene, self.variant, f"seed {self.seed}")))
+
 
 class AblationReport(_Record):
     """`ablation.json`: the results of an ablation, or of the part of it that is finished."""
@@ -209,17 +212,13 @@ class AblationFolder(Folder):
         """Opens a run by the relative path in its record."""
         return RunFolder.open(self.path / folder)
 
-    @contextmanager
-    def hold_run(self, run: RunFolder) -> Iterator[None]:
+    def hold_run(self, run: RunFolder) -> AbstractContextManager[object]:
         """Reserves a run for this process until the block ends; see `system.locks.hold`."""
-        with hold(self.path / ".claims" / run.path.relative_to(self.path), "at this run"):
-            yield
+        return hold(self.path / ".claims" / run.path.relative_to(self.path), "at this run")
 
-    @contextmanager
-    def hold_baselines(self, key: str) -> Iterator[None]:
+    def hold_baselines(self, key: str) -> AbstractContextManager[object]:
         """Reserves the baselines of a split for this process until the block ends."""
-        with hold(self.path / ".claims" / self.baselines.name / key, "at these baselines"):
-            yield
+        return hold(self.path / ".claims" / self.baselines.name / key, "at these baselines")
 
     def place(self, run: RunFolder, files: Mapping[str, bytes]) -> None:
         """Writes the files of a finished run at once; they replace an unfinished one."""

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hsi_se.ablation.record import (
@@ -30,36 +30,26 @@ HEADINGS = (
     "train MB",
     "map MB",
 )
+_FLOOR = "location_floor.overall_accuracy"
 
 
 def list_rows(scene: SceneReport) -> list[tuple[str, ...]]:
     """Returns one row of texts per variant, under `HEADINGS`."""
-    return [_list_cells(variant) for variant in scene.variants]
-
-
-def _list_cells(variant: VariantReport) -> tuple[str, ...]:
-    summaries = variant.summaries
-    accuracies = [
-        spread(summaries[name])
-        for name in ("overall_accuracy", "average_accuracy", "kappa", "location_floor.overall_accuracy")
-    ]
-    costs = [
-        mean(summaries[name], factor=factor)
-        for name, factor in (
-            ("training_us_per_pixel", 1.0),
-            ("mapping_us_per_pixel", 1.0),
-            ("training_peak_bytes", 1e-6),
-            ("mapping_peak_bytes", 1e-6),
+    return [
+        (
+            variant.name,
+            str(len(variant.runs)),
+            *(spread(variant.summaries[name]) for name in (*Accuracies.model_fields, _FLOOR)),
+            _number(variant.num_parameters),
+            "–" if variant.macs_per_patch is None else f"{variant.macs_per_patch / 1e6:.2f}",
+            *(_number(variant.summaries[f"{part}_us_per_pixel"].mean) for part in ("training", "mapping")),
+            *(
+                _number(variant.summaries[f"{part}_peak_bytes"].mean, factor=1e-6)
+                for part in ("training", "mapping")
+            ),
         )
+        for variant in scene.variants
     ]
-    return (
-        variant.name,
-        str(len(variant.runs)),
-        *accuracies,
-        _or_dash(variant.num_parameters, lambda count: f"{count:,.0f}"),
-        _or_dash(variant.macs_per_patch, lambda macs: f"{macs / 1e6:.2f}"),
-        *costs,
-    )
 
 
 _METHODS = (
@@ -123,12 +113,8 @@ def interval(summary: SummaryRecord) -> str:
     return f"{text} [{100 * summary.low:.2f}, {100 * summary.high:.2f}]"
 
 
-def mean(summary: SummaryRecord, *, factor: float) -> str:
-    return _or_dash(summary.mean, lambda value: f"{factor * value:,.0f}")
-
-
-def _or_dash(value: float | None, describe: Callable[[float], str]) -> str:
-    return "–" if value is None else describe(value)
+def _number(value: float | None, *, factor: float = 1.0) -> str:
+    return "–" if value is None else f"{factor * value:,.0f}"
 
 
 def render_markdown(report: AblationReport, folder: AblationFolder) -> str:
@@ -283,7 +269,7 @@ def _render_variants(report: AblationReport, scene: SceneReport) -> str:
 
 def _caption(report: AblationReport, scene: SceneReport) -> str:
     num_tests = sum(variant.comparison is not None for each in report.scenes for variant in each.variants)
-    floors = [variant.summaries["location_floor.overall_accuracy"] for variant in list_begun(scene)]
+    floors = [variant.summaries[_FLOOR] for variant in list_begun(scene)]
     floor = f" Location floor: {spread(floors[0])} % OA." if floors else ""
     compared = (
         f"; difference of OA from {report.baseline} in points with its 95 % interval; p of the exact "

@@ -84,8 +84,7 @@ def run_and_print(
     print_answer(report)
     print(f"report: {folder.report_text}")
     for failure in report.failed:
-        where = ", ".join(filter(None, (failure.scene, failure.variant, f"seed {failure.seed}")))
-        print(f"hsi-se: {where}: failed: {failure.error}", file=sys.stderr)
+        print(f"hsi-se: {failure}: failed: {failure.error}", file=sys.stderr)
     if report.failed:
         raise typer.Exit(2 if all(failure.is_users for failure in report.failed) else 1)
 
