@@ -73,8 +73,8 @@ class AblationRun(_Record):
     mapping_s: float
     mapping_us_per_pixel: float
     mapping_peak_bytes: int | None
-    difference: float | None  # OA minus that of the baseline's run of the same seed
-    mcnemar: McNemarRecord | None
+    difference: float | None = None  # OA minus that of the baseline's run of the same seed
+    mcnemar: McNemarRecord | None = None
 
 
 class Comparison(_Record):
@@ -121,6 +121,11 @@ class SceneReport(_Record):
     variants: tuple[VariantReport, ...]
     notes: tuple[str, ...]  # about the scene and its splits
 
+    @property
+    def begun(self) -> list[VariantReport]:
+        """The variants with at least one finished run."""
+        return [variant for variant in self.variants if variant.runs]
+
 
 class FriedmanRecord(_Record):
     """Variants ranked over scenes by mean OA; rank 1 is best (Demšar 2006)."""
@@ -166,6 +171,11 @@ class AblationReport(_Record):
     def is_of_seeds(self) -> bool:
         """Whether there is a single variant, so that there is nothing to compare."""
         return len(self.scenes[0].variants) == 1
+
+    @property
+    def missing(self) -> str:
+        """`3 runs are still missing`."""
+        return f"{self.num_missing} run{'s are' if self.num_missing != 1 else ' is'} still missing"
 
 
 class AblationPlan(_Record):

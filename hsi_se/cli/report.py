@@ -33,24 +33,22 @@ def report(
     if ablation.report.is_file() or ablation.plan.is_file():
         from hsi_se.ablation.figures import write_ablation_figures
         from hsi_se.ablation.page import write_reports
-        from hsi_se.report.run_figures import parse_format
 
         ablation = AblationFolder.open(run)
         results = ablation.read_report()
         if figures is not None:
-            for path in write_ablation_figures(results, ablation, file_format=parse_format(figures)):
+            for path in write_ablation_figures(results, ablation, file_format=figures):
                 print(f"figure: {path}")
         write_reports(results, ablation)
         page = ablation.page
     else:
         from hsi_se.report.page import RunFiles, write_page
-        from hsi_se.report.run_figures import parse_format, write_figures
+        from hsi_se.report.run_figures import write_figures
 
-        file_format = None if figures is None else parse_format(figures)
         folder = RunFolder.open(run)
         write_page(folder)
-        if file_format is not None:
-            for path in write_figures(RunFiles.read(folder), file_format=file_format):
+        if figures is not None:
+            for path in write_figures(RunFiles.read(folder), file_format=figures):
                 print(f"figure: {path}")
         page = folder.page
     if out is not None:

@@ -16,7 +16,6 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from hsi_se.errors import RunError
 from hsi_se.evaluation.confidence import Rejection
 from hsi_se.report.charts import find_lower_end
 from hsi_se.report.explanation_figure import draw_explanation
@@ -27,7 +26,6 @@ from hsi_se.report.tables import percent
 from hsi_se.scene.scene import UNLABELLED
 from hsi_se.system.files import replacing
 
-FORMATS = ("pdf", "svg", "png")
 COLUMN_INCHES = 3.5  # as in the journals of the field
 SMALLEST_PT = 7.0
 _DPI = 600
@@ -38,17 +36,6 @@ _STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "hsi-se",
 }  # fmt: skip
 _FIRST, _SECOND = "#0a5699", "#b34700"  # distinct with any colour vision, and by their dashes in grey
-
-
-def parse_format(name: str) -> str:
-    """Returns the name of a file format.
-
-    Raises:
-        RunError: figures are not written in this format.
-    """
-    if name not in FORMATS:
-        raise RunError(f"--figures {name}: choose from {', '.join(FORMATS)}")
-    return name
 
 
 def write_figures(run: RunFiles, *, file_format: str) -> list[Path]:
