@@ -295,16 +295,13 @@ def _describe_scene(
 
 def _describe_leakage(variants: Sequence[VariantReport]) -> list[str]:
     """One sentence, or one per variant where they differ, as with other patch sizes."""
-    shares = {
-        variant.name: percent(share)
+    sentences = {
+        variant.name: f"{percent(share)} % of the test patches contain training pixels."
         for variant in variants
         if (share := variant.summaries["test_patches_with_train_pixels"].mean) is not None
     }
-    if len({*shares.values()}) == 1:
-        return [f"{next(iter(shares.values()))} % of the test patches contain training pixels."]
-    return [
-        f"{name}: {share} % of the test patches contain training pixels." for name, share in shares.items()
-    ]
+    different = {*sentences.values()}
+    return [*different] if len(different) == 1 else [f"{name}: {text}" for name, text in sentences.items()]
 
 
 def _average_shared_seeds(variants: Sequence[VariantReport]) -> list[float | None]:
