@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
@@ -41,20 +40,6 @@ class SplitBaselines(BaseModel):
     c: float
     gamma: float
 
-    @classmethod
-    def of(cls, baselines: Baselines, *, scene_digest: str, split_digest: str) -> Self:
-        floor, spectral = baselines.location_floor, baselines.spectral
-        return cls(
-            scene_digest=scene_digest,
-            split_digest=split_digest,
-            class_ids=floor.class_ids,
-            class_names=floor.class_names,
-            location_floor=floor.confusion.tolist(),
-            spectral_baseline=spectral.evaluation.confusion.tolist(),
-            c=spectral.c,
-            gamma=spectral.gamma,
-        )
-
     def restore(self, record: RunRecord) -> Baselines | None:
         """Returns the baselines for a run; None if its scene or its split is another one."""
         if (record.scene_digest, record.split_digest) != (self.scene_digest, self.split_digest):
@@ -70,7 +55,17 @@ def fit_baselines(config: Config, *, session: Session) -> SplitBaselines:
     """Returns the baselines of a config's split, drawn and reduced exactly as in its training."""
     setting = prepare(config, data=session.data, device=torch.device("cpu"))
     found = evaluate_baselines(setting.scene, setting.split, setting.components, seed=config.seed)
-    return SplitBaselines.of(found, scene_digest=setting.scene_digest, split_digest=setting.split.digest)
+    floor, spectral = found.location_floor, found.spectral
+    return SplitBaselines(
+        scene_digest=setting.scene_digest,
+        split_digest=setting.split.digest,
+        class_ids=floor.class_ids,
+        class_names=floor.class_names,
+        location_floor=floor.confusion.tolist(),
+        spectral_baseline=spectral.evaluation.confusion.tolist(),
+        c=spectral.c,
+        gamma=spectral.gamma,
+    )
 
 
 class BaselineStore:

@@ -54,7 +54,7 @@ class AblationFigure:
 
 def list_figures(report: AblationReport) -> list[AblationFigure]:
     """Returns the figures that the finished runs allow."""
-    scenes = [scene for scene in report.scenes if any(variant.runs for variant in scene.variants)]
+    scenes = [scene for scene in report.scenes if scene.begun]
     pairs = [scene for scene in scenes if any(variant.comparison for variant in scene.variants)]
     costs = [scene for scene in scenes if len(_list_costs(scene)) > 1]
     figures = []
@@ -87,17 +87,14 @@ def write_ablation_figures(report: AblationReport, folder: AblationFolder, *, fi
 
     Figures of that format which the report no longer allows are removed.
     """
-    written = []
-    for figure in list_figures(report):
-        path = folder.figures / f"{figure.name}.{file_format}"
-        with replacing(path) as draft:
+    figures = {figure.name: figure for figure in list_figures(report)}
+    paths = {name: folder.figures / f"{name}.{file_format}" for name in _NAMES}
+    for name in paths.keys() - figures.keys():
+        paths[name].unlink(missing_ok=True)
+    for name, figure in figures.items():
+        with replacing(paths[name]) as draft:
             _save(figure, draft, file_format=file_format)
-        written.append(path)
-    for name in _NAMES:
-        path = folder.figures / f"{name}.{file_format}"
-        if path not in written:
-            path.unlink(missing_ok=True)
-    return written
+    return [paths[name] for name in figures]
 
 
 def render_svg(figure: AblationFigure) -> str:
@@ -207,19 +204,14 @@ def _draw_pairs(scenes: Sequence[SceneReport], baseline: str) -> Figure:
 
 
 def _draw_lines(axes: Axes, variant: VariantReport, baseline: str) -> None:
-    differences = []
-    for run in variant.runs:
-        if run.difference is not None:
-            differences.append(run.difference)
-            end = 100 * run.overall_accuracy
-            colour = _UP if run.difference > 0 else _DOWN if run.difference < 0 else "0.5"
-            axes.plot(
-                [0, 1], [end - 100 * run.difference, end], "o-", color=colour, markersize=3.5, linewidth=1
-            )
+    pairs = [(run.overall_accuracy, run.difference) for run in variant.runs if run.difference is not None]
+    for accuracy, difference in pairs:
+        ends = [100 * accuracy - 100 * difference, 100 * accuracy]
+        colour = _UP if difference > 0 else _DOWN if difference < 0 else "0.5"
+        axes.plot([0, 1], ends, "o-", color=colour, markersize=3.5, linewidth=1)
     axes.set_xticks([0, 1], [_wrap(name, width=12) for name in (baseline, variant.name)], fontsize=8)
     axes.set_xlim(-0.45, 1.45)
-    num_better = sum(difference > 0 for difference in differences)
-    axes.set_title(f"{num_better} of {len(differences)} up")
+    axes.set_title(f"{sum(difference > 0 for _, difference in pairs)} of {len(pairs)} up")
     axes.grid(axis="y")
 
 

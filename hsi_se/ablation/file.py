@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,24 +106,17 @@ class PlannedRun:
 class Ablation:
     """An ablation with all its runs; one with a single variant repeats a config over seeds.
 
-    Attributes:
-        name: name of the ablation.
-        digest: SHA-256 of the settings that all runs share; seeds and variants are left out.
-        baseline: the variant that the others are compared with.
-        seeds, threads: as in the file.
-        variants: the overrides of each variant, by name.
-        scenes: names of the scenes; a single empty name if the file names none.
-        runs: ordered by scene, then seed, then variant.
+    The digest is the SHA-256 of the settings that all runs share; seeds and variants are left out.
     """
 
     name: str
     digest: str
-    baseline: str
+    baseline: str  # the variant that the others are compared with
     seeds: tuple[int, ...]
     threads: int
-    variants: Mapping[str, Overrides]
-    scenes: tuple[str, ...]
-    runs: tuple[PlannedRun, ...]
+    variants: Mapping[str, Overrides]  # by name
+    scenes: tuple[str, ...]  # their names; a single empty one if the file names none
+    runs: tuple[PlannedRun, ...]  # ordered by scene, then seed, then variant
 
     @property
     def is_of_seeds(self) -> bool:
@@ -160,24 +154,23 @@ def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
     path = Path(path)
     settings, places = parse_settings(AblationSettings, read_text(path), path=path)
     base = _find_base(settings.base, path, places)
-    source = _Source(places)
     for override in overrides:
         if override.partition("=")[0].strip() == "seed":
             raise ConfigError(f"--set {override}: has no effect; write seeds: in {path}")
-    shared = [*source.overrides(settings.set, "set"), *(Override.parse(text) for text in overrides)]
+    shared = [*_override(places, settings.set, "set"), *(Override.parse(text) for text in overrides)]
     given = settings.list_variants()
     runs: list[PlannedRun] = []
     digests = []
     for scene, of_scene in (settings.scenes or {"": {}}).items():
-        below = [*shared, *source.overrides(of_scene, "scenes", scene)]
+        below = [*shared, *_override(places, of_scene, "scenes", scene)]
         common = load_config(base, below)
         digests.append(_list_shared(common))
         configs: dict[str, Config] = {}
         for name, of_variant in given.items():
-            config = load_config(base, [*below, *source.overrides(of_variant, "variants", name)])
+            config = load_config(base, [*below, *_override(places, of_variant, "variants", name)])
             for key in _SHARED:
                 if getattr(config, key) != getattr(common, key):
-                    place = source.place("variants", name, key=key)
+                    place = _place(places, "variants", name, key=key)
                     raise ConfigError(
                         f"{place}: variants.{name}: changes {key}, which all variants of a seed must share "
                         "to be comparable; write it under set: or scenes:"
@@ -185,12 +178,12 @@ def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
             twin = next((other for other, known in configs.items() if known.digest == config.digest), None)
             if twin is not None:
                 raise ConfigError(
-                    f"{source.place('variants', name)}: variants.{name}: has the same settings as {twin}; "
+                    f"{_place(places, 'variants', name)}: variants.{name}: has the same settings as {twin}; "
                     "remove one of them"
                 )
-            configs[name] = config
+            configs[name] = config.model_copy(update={"name": re.sub(r"[^\w.+-]", "_", name)})
         runs += [
-            PlannedRun(scene, name, seed, config.model_copy(update={"seed": seed, "name": _to_name(name)}))
+            PlannedRun(scene, name, seed, config.model_copy(update={"seed": seed}))
             for seed in settings.seeds
             for name, config in configs.items()
         ]
@@ -215,30 +208,29 @@ def _digest(threads: int, shared: Sequence[dict[str, Any]]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@dataclass(frozen=True, eq=False)
-class _Source:
-    """An ablation file that can tell where a setting was written."""
+def _place(places: Places, *names: str, key: str = "") -> str:
+    """Returns `file:line:column` of an entry, or of the dotted key in it that starts with `key`."""
+    if names not in places:  # a variant of the grid
+        return places[("grid",)]
+    inside = (keys for keys in places if keys[:-1] == names and keys[-1].split(".")[0] == key)
+    return places[next(inside, names)]
 
-    places: Places
 
-    def place(self, *names: str, key: str = "") -> str:
-        """Returns `file:line:column` of an entry, or of the dotted key in it that starts with `key`."""
-        if names not in self.places:  # a variant of the grid
-            return self.places[("grid",)]
-        inside = (keys for keys in self.places if keys[:-1] == names and keys[-1].split(".")[0] == key)
-        return self.places[next(inside, names)]
-
-    def overrides(self, values: Overrides, *names: str) -> list[Override]:
-        def make(key: str, value: object) -> Override:
-            if names not in self.places:
-                return Override(key, value, {(): f"{self.places[('grid',)]}: grid: {names[-1]}"})
-            keys, label = (*names, key), ".".join(names)
-            written = {(): find_place(self.places, keys)} | {
-                each[len(keys) :]: place for each, place in self.places.items() if each[: len(keys)] == keys
+def _override(places: Places, values: Overrides, *names: str) -> list[Override]:
+    """Returns the overrides in an entry, each with the places of its parts in the file."""
+    overrides = []
+    for key, value in values.items():
+        keys, label = (*names, key), ".".join(names)
+        written: Places
+        if names not in places:
+            written = {(): f"{places[('grid',)]}: grid: {names[-1]}"}
+        else:
+            found = {(): find_place(places, keys)} | {
+                each[len(keys) :]: place for each, place in places.items() if each[: len(keys)] == keys
             }
-            return Override(key, value, {below: f"{place}: {label}" for below, place in written.items()})
-
-        return [make(key, value) for key, value in values.items()]
+            written = {below: f"{place}: {label}" for below, place in found.items()}
+        overrides.append(Override(key, value, written))
+    return overrides
 
 
 def _find_base(base: str, path: Path, places: Places) -> Path:
@@ -250,8 +242,3 @@ def _find_base(base: str, path: Path, places: Places) -> Path:
             "or in the working directory; check the path"
         )
     return found
-
-
-def _to_name(variant: str) -> str:
-    """Replaces the characters that a variant's name may contain and a config's may not."""
-    return "".join(letter if letter.isalnum() or letter in "_.+-" else "_" for letter in variant)

@@ -7,8 +7,6 @@ from urllib.parse import quote
 from hsi_se.ablation.figures import list_figures, refresh_figures, render_svg
 from hsi_se.ablation.record import AblationFolder, AblationReport, AblationRun
 from hsi_se.ablation.tables import (
-    describe_missing,
-    list_begun,
     list_classes,
     list_methods,
     render_csv,
@@ -18,12 +16,6 @@ from hsi_se.ablation.tables import (
 )
 from hsi_se.report.tables import points, render_template, signed
 from hsi_se.runs.folder import RunFolder
-
-_ACCURACIES = ("OA %", "AA %", "κ × 100")
-_COMPARED = ("difference of OA", "p", "p, Holm", "effect size")
-_SIZES = ("parameters", "M MACs", "train µs/px", "map µs/px", "floor %", "spectral baseline %")
-_AGAINST = ("difference of OA", "only the variant correct", "only the baseline correct", "McNemar p")
-_SPENT = ("training s", "mapping s", "run")
 
 
 def write_reports(report: AblationReport, folder: AblationFolder) -> None:
@@ -46,14 +38,7 @@ def render_page(report: AblationReport, folder: AblationFolder) -> str:
         "ablation.html",
         report=report,
         num_runs=sum(len(variant.runs) for scene in report.scenes for variant in scene.variants),
-        missing=describe_missing(report),
         figures=[(figure, render_svg(figure)) for figure in list_figures(report)],
-        compared=() if report.is_of_seeds else _COMPARED,
-        against=() if report.is_of_seeds else _AGAINST,
-        accuracies=_ACCURACIES,
-        sizes=_SIZES,
-        spent=_SPENT,
-        list_begun=list_begun,
         list_methods=list_methods,
         list_classes=list_classes,
         page_of=lambda run: _page_of(folder, run),

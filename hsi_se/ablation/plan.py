@@ -26,12 +26,7 @@ from hsi_se.workflows.preview import describe_network
 class PlannedVariant:
     """A row of `hsi-se ablate --dry-run`: the runs of one variant and what each will cost.
 
-    Attributes:
-        scene, name, settings: the variant's.
-        seeds: one per run.
-        num_finished: how many of the runs are finished.
-        num_parameters, macs: of the network; None for other classifiers.
-        training_s: estimate for one run on this machine, from one timed step; None for other classifiers.
+    `training_s` is an estimate for one run on this machine, from one timed step.
     """
 
     scene: str
@@ -39,7 +34,7 @@ class PlannedVariant:
     settings: Overrides
     seeds: tuple[int, ...]
     num_finished: int
-    num_parameters: int | None
+    num_parameters: int | None  # None, as the next two, for classifiers that are not networks
     macs: int | None
     training_s: float | None
 
@@ -57,8 +52,7 @@ def plan_ablation(
     rows = []
     for (scene, name), runs in groups.items():
         config = runs[0].config
-        is_network = isinstance(config.model, Network)
-        network = describe_network(config, data=data) if is_network else None
+        network = describe_network(config, data=data) if isinstance(config.model, Network) else None
         truth = load_ground_truth(config.scene, data)
         num_train = len(make_split(truth, config.split, seed=config.seed, data=data).train)
         step_s = None

@@ -3,8 +3,8 @@
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -73,8 +73,8 @@ class AblationRun(_Record):
     mapping_s: float
     mapping_us_per_pixel: float
     mapping_peak_bytes: int | None
-    difference: float | None  # OA minus that of the baseline's run of the same seed
-    mcnemar: McNemarRecord | None
+    difference: float | None = None  # OA minus that of the baseline's run of the same seed
+    mcnemar: McNemarRecord | None = None
 
 
 class Comparison(_Record):
@@ -121,6 +121,11 @@ class SceneReport(_Record):
     variants: tuple[VariantReport, ...]
     notes: tuple[str, ...]  # about the scene and its splits
 
+    @property
+    def begun(self) -> list[VariantReport]:
+        """The variants with at least one finished run."""
+        return [variant for variant in self.variants if variant.runs]
+
 
 class FriedmanRecord(_Record):
     """Variants ranked over scenes by mean OA; rank 1 is best (Demšar 2006)."""
@@ -143,6 +148,9 @@ class FailedRun(_Record):
     error: str
     is_users: bool  # the user's mistake, not a defect of this package
 
+    def __str__(self) -> str:
+        return ", ".join(filter(None, (self.scene, self.variant, f"seed {self.seed}")))
+
 
 class AblationReport(_Record):
     """`ablation.json`: the results of an ablation, or of the part of it that is finished."""
@@ -163,6 +171,11 @@ class AblationReport(_Record):
     def is_of_seeds(self) -> bool:
         """Whether there is a single variant, so that there is nothing to compare."""
         return len(self.scenes[0].variants) == 1
+
+    @property
+    def missing(self) -> str:
+        """`3 runs are still missing`."""
+        return f"{self.num_missing} run{'s are' if self.num_missing != 1 else ' is'} still missing"
 
 
 class AblationPlan(_Record):
@@ -209,17 +222,13 @@ class AblationFolder(Folder):
         """Opens a run by the relative path in its record."""
         return RunFolder.open(self.path / folder)
 
-    @contextmanager
-    def hold_run(self, run: RunFolder) -> Iterator[None]:
+    def hold_run(self, run: RunFolder) -> AbstractContextManager[object]:
         """Reserves a run for this process until the block ends; see `system.locks.hold`."""
-        with hold(self.path / ".claims" / run.path.relative_to(self.path), "at this run"):
-            yield
+        return hold(self.path / ".claims" / run.path.relative_to(self.path), "at this run")
 
-    @contextmanager
-    def hold_baselines(self, key: str) -> Iterator[None]:
+    def hold_baselines(self, key: str) -> AbstractContextManager[object]:
         """Reserves the baselines of a split for this process until the block ends."""
-        with hold(self.path / ".claims" / self.baselines.name / key, "at these baselines"):
-            yield
+        return hold(self.path / ".claims" / self.baselines.name / key, "at these baselines")
 
     def place(self, run: RunFolder, files: Mapping[str, bytes]) -> None:
         """Writes the files of a finished run at once; they replace an unfinished one."""

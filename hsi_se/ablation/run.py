@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -58,6 +58,11 @@ class Job:
     session: Session  # without an observer, so that it can be sent to workers
     threads: int
     store: BaselineStore
+    watcher: Watcher
+    failed: list[FailedRun] = field(default_factory=list)
+
+    def find(self, run: PlannedRun) -> RunFolder:
+        return self.folder.run_of(run.variant, run.seed, scene=run.scene)
 
 
 def run_ablation(
@@ -90,7 +95,8 @@ def run_ablation(
         )
     folder = find_folder(ablation, out)
     data = None if session.data is None else str(Path(session.data).resolve())
-    job = Job(folder, Session(data, session.device), ablation.threads, BaselineStore(ablation, folder))
+    store = BaselineStore(ablation, folder)
+    job = Job(folder, Session(data, session.device), ablation.threads, store, watcher)
     with start_cluster(workers, scheduler) as client:
         num_cores = os.cpu_count() or 1
         if workers is not None and workers * ablation.threads > num_cores:
@@ -103,15 +109,14 @@ def run_ablation(
             check_scenes(ablation, session.data)
         folder.claim(AblationPlan(name=ablation.name, digest=ablation.digest))
         check_runs(ablation, folder)
-        todo = [run for run in ablation.runs if not _note_finished(run, folder, watcher)]
-        failed: list[FailedRun] = []
+        todo = [run for run in ablation.runs if not _note_finished(run, job)]
         try:
             if client is None:
-                _work_here(todo, job, failed, watcher)
+                _work_here(todo, job)
             elif todo:
-                _work_on_cluster(todo, job, client, failed, watcher)
+                _work_on_cluster(todo, job, client)
         finally:
-            report = summarize_ablation(ablation, folder, failed=failed)
+            report = summarize_ablation(ablation, folder, failed=job.failed)
             write_reports(report, folder)
     return folder, report
 
@@ -141,21 +146,20 @@ def check_runs(ablation: Ablation, folder: AblationFolder) -> None:
             )
 
 
-def _note_finished(run: PlannedRun, folder: AblationFolder, watcher: Watcher) -> bool:
-    if not is_finished(run, folder):
+def _note_finished(run: PlannedRun, job: Job) -> bool:
+    if not is_finished(run, job.folder):
         return False
-    report = folder.run_of(run.variant, run.seed, scene=run.scene).read_report()
-    watcher.change(run, "finished", accuracy=report.overall_accuracy)
+    job.watcher.change(run, "finished", accuracy=job.find(run).read_report().overall_accuracy)
     return True
 
 
-def _note_failed(run: PlannedRun, error: BaseException, failed: list[FailedRun], watcher: Watcher) -> None:
+def _note_failed(run: PlannedRun, error: BaseException, job: Job) -> None:
     is_users = isinstance(error, HsiError)
     text = " ".join(str(error).split()) if is_users else f"{type(error).__name__}: {error}"
-    failed.append(
+    job.failed.append(
         FailedRun(scene=run.scene, variant=run.variant, seed=run.seed, error=text, is_users=is_users)
     )
-    watcher.change(run, "failed")
+    job.watcher.change(run, "failed")
 
 
 # ------------------------------------------------------------------------------------- one run
@@ -189,66 +193,64 @@ def _warm_up() -> None:
     torch.optim.AdamW(layer.parameters(), fused=True).step()
 
 
-def _work_here(todo: Sequence[PlannedRun], job: Job, failed: list[FailedRun], watcher: Watcher) -> None:
+def _work_here(todo: Sequence[PlannedRun], job: Job) -> None:
     """Runs one after another; runs of other processes come last, in case those do not finish them."""
     while todo:
         elsewhere = []
         for run in todo:
             with ExitStack() as claims:
-                if not _claim(run, job, claims, watcher):
+                if not _claim(run, job, claims):
                     elsewhere.append(run)
-                elif not _note_finished(run, job.folder, watcher):
-                    watcher.change(run, "running")
-                    path = job.folder.run_of(run.variant, run.seed, scene=run.scene).path
+                elif not _note_finished(run, job):
+                    job.watcher.change(run, "running")
                     try:
                         with _ONE_AT_A_TIME, fixed_threads(job.threads):
                             found = job.store.read_or_fit(run.config, session=job.session)
+                        path = job.find(run).path
                         run_once(run.config, path, session=job.session, threads=job.threads, baselines=found)
                     except Exception as error:  # whatever it is, the other runs continue
-                        _note_failed(run, error, failed, watcher)
+                        _note_failed(run, error, job)
                     else:
-                        _note_finished(run, job.folder, watcher)
+                        _note_finished(run, job)
         if len(elsewhere) == len(todo):
             time.sleep(1)
         todo = elsewhere
 
 
-def _claim(run: PlannedRun, job: Job, claims: ExitStack, watcher: Watcher) -> bool:
+def _claim(run: PlannedRun, job: Job, claims: ExitStack) -> bool:
     try:
-        claims.enter_context(job.folder.hold_run(job.folder.run_of(run.variant, run.seed, scene=run.scene)))
+        claims.enter_context(job.folder.hold_run(job.find(run)))
     except RunError:
-        watcher.change(run, "elsewhere")
+        job.watcher.change(run, "elsewhere")
         return False
     return True
 
 
-def _work_on_cluster(
-    todo: Sequence[PlannedRun], job: Job, client: Any, failed: list[FailedRun], watcher: Watcher
-) -> None:
+def _work_on_cluster(todo: Sequence[PlannedRun], job: Job, client: Any) -> None:
     """Works on as many runs at a time as there are workers; their folders come back and are written here."""
     _fit_on_cluster(todo, job, client)
     with ExitStack() as all_claims:
-        calls = _claim_each(todo, job, all_claims, watcher)
+        calls = _claim_each(todo, job, all_claims)
         tasks = all_claims.enter_context(closing(run_tasks(client, calls, per_slot=1)))
         for (run, claims), files in tasks:
             with claims:
-                _collect(files, run, job, failed, watcher)
+                _collect(files, run, job)
 
 
 def _claim_each(
-    todo: Sequence[PlannedRun], job: Job, all_claims: ExitStack, watcher: Watcher
+    todo: Sequence[PlannedRun], job: Job, all_claims: ExitStack
 ) -> Iterator[Call[tuple[PlannedRun, ExitStack]] | None]:
     """Yields the runs that no other process works on; None while another works on all that are left."""
     while todo:
         elsewhere = []
         for run in todo:
             claims = all_claims.enter_context(ExitStack())
-            if not _claim(run, job, claims, watcher):
+            if not _claim(run, job, claims):
                 elsewhere.append(run)
-            elif _note_finished(run, job.folder, watcher):
+            elif _note_finished(run, job):
                 claims.close()
             else:
-                watcher.change(run, "running")
+                job.watcher.change(run, "running")
                 found = job.store.read(run.config)
                 yield (run, claims), run_on_worker, (run.config, job.session, job.threads, found)
         todo = elsewhere
@@ -257,21 +259,15 @@ def _claim_each(
             yield None
 
 
-def _collect(
-    files: dict[str, bytes] | BaseException,
-    run: PlannedRun,
-    job: Job,
-    failed: list[FailedRun],
-    watcher: Watcher,
-) -> None:
+def _collect(files: dict[str, bytes] | BaseException, run: PlannedRun, job: Job) -> None:
     try:
         if isinstance(files, BaseException):  # the run's own, or Dask's, which has given it up
             raise files
-        job.folder.place(job.folder.run_of(run.variant, run.seed, scene=run.scene), files)
+        job.folder.place(job.find(run), files)
     except Exception as error:
-        _note_failed(run, error, failed, watcher)
+        _note_failed(run, error, job)
     else:
-        _note_finished(run, job.folder, watcher)
+        _note_finished(run, job)
 
 
 def _fit_on_cluster(todo: Sequence[PlannedRun], job: Job, client: Any) -> None:

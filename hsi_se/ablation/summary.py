@@ -1,5 +1,6 @@
 """Summarizes finished runs: the numbers of each variant, and tests of its difference from the baseline."""
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 
@@ -126,8 +127,6 @@ def _read_run(planned: PlannedRun, folder: AblationFolder) -> tuple[AblationRun,
             mapping_s=cost.seconds,
             mapping_us_per_pixel=1e6 * cost.seconds / cost.num_pixels,
             mapping_peak_bytes=cost.peak_bytes,
-            difference=None,
-            mcnemar=None,
         ),
         record,
         {row.label: row.name for row in report.per_class},
@@ -150,19 +149,13 @@ def assemble(
     test_pair: PairTest,
     failed: Sequence[FailedRun] = (),
 ) -> AblationReport:
-    """Returns the report over runs whose `difference` and `mcnemar` are not yet set.
+    """Returns the report over the finished runs, whose `difference` and `mcnemar` are not yet set.
 
-    Args:
-        ablation: the planned runs.
-        runs: the finished ones.
-        records: the record of one run of each scene and variant, for the variant's size and notes.
-        class_names: by scene.
-        test_pair: compares the runs of one seed: the baseline's and a variant's.
-        failed: the failed runs.
+    `records` are of one run of each scene and variant, for its size and its notes; `class_names` are by
+    scene; `test_pair` compares the runs of one seed, the baseline's and a variant's.
     """
-    grid = [(scene, variant) for scene in ablation.scenes for variant in ablation.variants]
     of_variant: dict[tuple[str, str], list[AblationRun]] = {}
-    for scene, variant in grid:
+    for scene, variant in itertools.product(ablation.scenes, ablation.variants):
         mine = []
         for seed in ablation.seeds:
             run = runs.get((scene, variant, seed))
@@ -180,29 +173,25 @@ def assemble(
     comparisons = _compare(of_variant)
     scenes = []
     for scene in ablation.scenes:
+        names = class_names.get(scene, {})
         variants = tuple(
             VariantReport(
                 name=variant,
-                settings=ablation.variants[variant],
+                settings=settings,
                 num_parameters=record.num_parameters if (record := records.get((scene, variant))) else None,
                 macs_per_patch=record.macs_per_patch if record else None,
-                runs=tuple(of_variant[scene, variant]),
-                summaries=_summarize_all(of_variant[scene, variant]),
+                runs=tuple(mine := of_variant[scene, variant]),
+                summaries=_summarize_all(mine),
                 producers_accuracy={
-                    label: _summarize(
-                        [run.producers_accuracy.get(label) for run in of_variant[scene, variant]],
-                        within=SHARE,
-                    )
-                    for label in class_names.get(scene, {})
+                    label: _summarize([run.producers_accuracy.get(label) for run in mine], within=SHARE)
+                    for label in names
                 },
                 comparison=comparisons.get((scene, variant)),
             )
-            for variant in ablation.variants
+            for variant, settings in ablation.variants.items()
         )
-        first = next(
-            (records[scene, variant] for variant in ablation.variants if (scene, variant) in records), None
-        )
-        scenes.append(_describe_scene(scene, variants, first, class_names=class_names.get(scene, {})))
+        known = (records.get((scene, variant)) for variant in ablation.variants)
+        scenes.append(_describe_scene(scene, variants, next(filter(None, known), None), class_names=names))
     friedman, reason = (None, "") if ablation.is_of_seeds else _rank(scenes)
     return AblationReport(
         name=ablation.name,
@@ -306,16 +295,13 @@ def _describe_scene(
 
 def _describe_leakage(variants: Sequence[VariantReport]) -> list[str]:
     """One sentence, or one per variant where they differ, as with other patch sizes."""
-    shares = {
-        variant.name: percent(share)
+    sentences = {
+        variant.name: f"{percent(share)} % of the test patches contain training pixels."
         for variant in variants
         if (share := variant.summaries["test_patches_with_train_pixels"].mean) is not None
     }
-    if len({*shares.values()}) == 1:
-        return [f"{next(iter(shares.values()))} % of the test patches contain training pixels."]
-    return [
-        f"{name}: {share} % of the test patches contain training pixels." for name, share in shares.items()
-    ]
+    different = {*sentences.values()}
+    return [*different] if len(different) == 1 else [f"{name}: {text}" for name, text in sentences.items()]
 
 
 def _average_shared_seeds(variants: Sequence[VariantReport]) -> list[float | None]:
@@ -336,12 +322,11 @@ def _rank(scenes: Sequence[SceneReport]) -> tuple[FriedmanRecord | None, str]:
     if reason:
         return None, reason
     test = rank_over_scenes(np.array(means, dtype=np.float64))
-    is_finite = bool(np.isfinite(test.iman_davenport))
     return FriedmanRecord(
         average_ranks=dict(zip(names, test.average_ranks.tolist(), strict=True)),
         chi_square=test.chi_square,
         p=test.p,
-        iman_davenport=test.iman_davenport if is_finite else None,
+        iman_davenport=test.iman_davenport if np.isfinite(test.iman_davenport) else None,
         iman_davenport_p=test.iman_davenport_p,
         critical_difference=test.critical_difference,
         groups=tuple(tuple(names[place] for place in group) for group in test.find_groups()),

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hsi_se.ablation.record import (
@@ -30,36 +30,26 @@ HEADINGS = (
     "train MB",
     "map MB",
 )
+_FLOOR = "location_floor.overall_accuracy"
 
 
 def list_rows(scene: SceneReport) -> list[tuple[str, ...]]:
     """Returns one row of texts per variant, under `HEADINGS`."""
-    return [_list_cells(variant) for variant in scene.variants]
-
-
-def _list_cells(variant: VariantReport) -> tuple[str, ...]:
-    summaries = variant.summaries
-    accuracies = [
-        spread(summaries[name])
-        for name in ("overall_accuracy", "average_accuracy", "kappa", "location_floor.overall_accuracy")
-    ]
-    costs = [
-        mean(summaries[name], factor=factor)
-        for name, factor in (
-            ("training_us_per_pixel", 1.0),
-            ("mapping_us_per_pixel", 1.0),
-            ("training_peak_bytes", 1e-6),
-            ("mapping_peak_bytes", 1e-6),
+    return [
+        (
+            variant.name,
+            str(len(variant.runs)),
+            *(spread(variant.summaries[name]) for name in (*Accuracies.model_fields, _FLOOR)),
+            _number(variant.num_parameters),
+            "–" if variant.macs_per_patch is None else f"{variant.macs_per_patch / 1e6:.2f}",
+            *(_number(variant.summaries[f"{part}_us_per_pixel"].mean) for part in ("training", "mapping")),
+            *(
+                _number(variant.summaries[f"{part}_peak_bytes"].mean, factor=1e-6)
+                for part in ("training", "mapping")
+            ),
         )
+        for variant in scene.variants
     ]
-    return (
-        variant.name,
-        str(len(variant.runs)),
-        *accuracies,
-        _or_dash(variant.num_parameters, lambda count: f"{count:,.0f}"),
-        _or_dash(variant.macs_per_patch, lambda macs: f"{macs / 1e6:.2f}"),
-        *costs,
-    )
 
 
 _METHODS = (
@@ -97,14 +87,9 @@ def list_classes(scene: SceneReport, *, with_interval: bool = True) -> list[tupl
         return text if summary.n == len(variant.runs) else f"{text} (n = {summary.n})"
 
     return [
-        (str(label), name, *(show(variant, label) for variant in list_begun(scene)))
+        (str(label), name, *(show(variant, label) for variant in scene.begun))
         for label, name in scene.class_names.items()
     ]
-
-
-def list_begun(scene: SceneReport) -> list[VariantReport]:
-    """Returns the variants with at least one finished run."""
-    return [variant for variant in scene.variants if variant.runs]
 
 
 def spread(summary: SummaryRecord | None, *, factor: float = 100.0, digits: int = 2) -> str:
@@ -123,12 +108,8 @@ def interval(summary: SummaryRecord) -> str:
     return f"{text} [{100 * summary.low:.2f}, {100 * summary.high:.2f}]"
 
 
-def mean(summary: SummaryRecord, *, factor: float) -> str:
-    return _or_dash(summary.mean, lambda value: f"{factor * value:,.0f}")
-
-
-def _or_dash(value: float | None, describe: Callable[[float], str]) -> str:
-    return "–" if value is None else describe(value)
+def _number(value: float | None, *, factor: float = 1.0) -> str:
+    return "–" if value is None else f"{factor * value:,.0f}"
 
 
 def render_markdown(report: AblationReport, folder: AblationFolder) -> str:
@@ -141,39 +122,34 @@ def render_markdown(report: AblationReport, folder: AblationFolder) -> str:
         list_rows=list_rows,
         list_methods=list_methods,
         list_classes=list_classes,
-        list_begun=list_begun,
         list_comparisons=list_comparisons,
-        missing=describe_missing(report),
     )
-
-
-def describe_missing(report: AblationReport) -> str:
-    """Returns `3 runs are still missing`."""
-    return f"{report.num_missing} run{'s are' if report.num_missing != 1 else ' is'} still missing"
 
 
 def list_comparisons(scene: SceneReport) -> list[tuple[str, ...]]:
     """Returns one row per variant that has been compared."""
-    rows: list[tuple[str, ...]] = []
-    for variant in scene.variants:
-        found = variant.comparison
-        if found is None:
-            continue
-        low, high = points(found.difference.low), points(found.difference.high)
-        rows.append(
-            (
-                variant.name,
-                str(found.difference.n),
-                points(found.difference.mean),
-                "–" if found.difference.low is None else f"{low} to {high}",
-                f"{found.rank_sum:g}",
-                f"{found.p:.3g}",
-                f"{found.p_holm:.3g}",
-                signed(found.effect_size),
-                signed(found.rank_biserial),
-            )
+    return [
+        (
+            variant.name,
+            str(found.difference.n),
+            points(found.difference.mean),
+            _limits(found.difference, " to ") or "–",
+            f"{found.rank_sum:g}",
+            f"{found.p:.3g}",
+            f"{found.p_holm:.3g}",
+            signed(found.effect_size),
+            signed(found.rank_biserial),
         )
-    return rows
+        for variant in scene.variants
+        if (found := variant.comparison)
+    ]
+
+
+def _limits(difference: SummaryRecord, between: str) -> str:
+    """The ends of an interval in points; empty where there is none."""
+    if difference.low is None:
+        return ""
+    return f"{points(difference.low)}{between}{points(difference.high)}"
 
 
 def render_csv(report: AblationReport) -> str:
@@ -234,15 +210,17 @@ def render_latex(report: AblationReport) -> str:
     """
     tables = []
     for scene in report.scenes:
-        tables.append(_render_variants(report, scene))
-        where = escape_latex(f"{report.name} on {scene.name}: mean ± sample standard deviation over seeds")
+        where = f"{report.name} on {scene.name}: mean ± sample standard deviation over seeds"
         accuracies = ("Variant", "Method", "OA (%)", "AA (%)", "κ × 100")
-        interval_too = escape_latex(", with the 95 % interval of the mean.")
-        tables.append(_render_table(accuracies, list_methods(scene), caption=where + interval_too, left=2))
-        classes = ("Label", "Class", *(variant.name for variant in list_begun(scene)))
-        caption = where + escape_latex(" of the producer's accuracy (%) of each class.")
+        interval_too = f"{where}, with the 95 % interval of the mean."
+        classes = ("Label", "Class", *(variant.name for variant in scene.begun))
+        caption = f"{where} of the producer's accuracy (%) of each class."
         rows = list_classes(scene, with_interval=report.is_of_seeds)
-        tables.append(_render_table(classes, rows, caption=caption, left=2))
+        tables += [
+            _render_variants(report, scene, caption=f"{where}{_describe_columns(report, scene)}"),
+            _render_table(accuracies, list_methods(scene), caption=interval_too, left=2),
+            _render_table(classes, rows, caption=caption, left=2),
+        ]
     return "\n".join(["% needs \\usepackage{booktabs}", *tables])
 
 
@@ -253,7 +231,7 @@ def _render_table(
     lines = [
         r"\begin{table}",
         r"  \centering",
-        rf"  \caption{{{caption}}}",
+        rf"  \caption{{{escape_latex(caption)}}}",
         r"  \begin{tabular}{" + "l" * left + "r" * (len(headings) - left) + "}",
         r"    \toprule",
         "    " + " & ".join(text if "$" in text else escape_latex(text) for text in headings) + r" \\",
@@ -263,7 +241,7 @@ def _render_table(
     return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}", ""])
 
 
-def _render_variants(report: AblationReport, scene: SceneReport) -> str:
+def _render_variants(report: AblationReport, scene: SceneReport, *, caption: str) -> str:
     headings = ["Variant", "$n$", "OA (%)", "AA (%)", "κ × 100", "ΔOA (95 %)", "$p$", "Parameters", "M MACs"]
     rows: list[tuple[str, ...]] = []
     for variant, row in zip(scene.variants, list_rows(scene), strict=True):
@@ -271,26 +249,22 @@ def _render_variants(report: AblationReport, scene: SceneReport) -> str:
         name, n, oa, aa, kappa, _, parameters, macs, *_ = row
         difference, p = "–", "–"
         if found is not None:
-            low, high = points(found.difference.low), points(found.difference.high)
-            difference = points(found.difference.mean)
-            difference += "" if found.difference.low is None else f" ({low}, {high})"
+            limits = _limits(found.difference, ", ")
+            difference = points(found.difference.mean) + (limits and f" ({limits})")
             p = "<0.001" if found.p_holm < 5e-4 else f"{found.p_holm:.3f}"
         rows.append((name, n, oa, aa, kappa, difference, p, parameters, macs))
     if report.is_of_seeds:
         headings, rows = headings[:5] + headings[7:], [(*row[:5], *row[7:]) for row in rows]
-    return _render_table(headings, rows, caption=_caption(report, scene))
+    return _render_table(headings, rows, caption=caption)
 
 
-def _caption(report: AblationReport, scene: SceneReport) -> str:
+def _describe_columns(report: AblationReport, scene: SceneReport) -> str:
     num_tests = sum(variant.comparison is not None for each in report.scenes for variant in each.variants)
-    floors = [variant.summaries["location_floor.overall_accuracy"] for variant in list_begun(scene)]
+    floors = [variant.summaries[_FLOOR] for variant in scene.begun]
     floor = f" Location floor: {spread(floors[0])} % OA." if floors else ""
     compared = (
         f"; difference of OA from {report.baseline} in points with its 95 % interval; p of the exact "
         "Wilcoxon signed-rank test, adjusted by Holm for "
         f"{num_tests} comparison{'s' if num_tests != 1 else ''}"
     )
-    return escape_latex(
-        f"{report.name} on {scene.name}: mean ± sample standard deviation over seeds"
-        f"{'' if report.is_of_seeds else compared}.{floor}"
-    )
+    return f"{'' if report.is_of_seeds else compared}.{floor}"

@@ -84,8 +84,7 @@ def run_and_print(
     print_answer(report)
     print(f"report: {folder.report_text}")
     for failure in report.failed:
-        where = ", ".join(filter(None, (failure.scene, failure.variant, f"seed {failure.seed}")))
-        print(f"hsi-se: {where}: failed: {failure.error}", file=sys.stderr)
+        print(f"hsi-se: {failure}: failed: {failure.error}", file=sys.stderr)
     if report.failed:
         raise typer.Exit(2 if all(failure.is_users for failure in report.failed) else 1)
 
@@ -158,8 +157,8 @@ def print_answer(report: "AblationReport") -> None:
     for scene in report.scenes:
         where = f"{report.name} on {scene.name}{of_seeds}"
         show(f"{where}: mean ± standard deviation", tables.HEADINGS, tables.list_rows(scene), left=1)
-        if tables.list_begun(scene):
-            names = [variant.name for variant in tables.list_begun(scene)]
+        if scene.begun:
+            names = [variant.name for variant in scene.begun]
             classes = tables.list_classes(scene, with_interval=report.is_of_seeds)
             show("producer's accuracy (%)", ("label", "class", *names), classes, left=2)
             accuracies = ("variant", "method", "OA %", "AA %", "κ × 100")
@@ -174,4 +173,4 @@ def print_answer(report: "AblationReport") -> None:
     if report.no_friedman:
         say(f"note: no critical-difference diagram: {report.no_friedman}.")
     if report.num_missing:
-        say(f"note: {tables.describe_missing(report)}")
+        say(f"note: {report.missing}")

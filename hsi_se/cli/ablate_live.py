@@ -42,26 +42,20 @@ class Lines:
         self.ablation = ablation
         self.states: dict[PlannedRun, State] = {}
         self.accuracies: dict[PlannedRun, float] = {}
-        self.started: dict[PlannedRun, float] = {}
-        self.spent: list[float] = []
+        self.num_ended = 0  # of those that this command has worked on
         self.start = time.monotonic()
 
     def note(self, text: str) -> None:
         print(f"note: {text}", file=sys.stderr, flush=True)
 
     def change(self, run: "PlannedRun", state: "State", *, accuracy: float | None = None) -> None:
-        if self.states.get(run) != state:
-            self.update(run, state, accuracy)
+        before = self.states.get(run)
+        if before != state:
+            self.states[run] = state
+            self.num_ended += before == "running"
+            if accuracy is not None:
+                self.accuracies[run] = accuracy
             self.show(run)
-
-    def update(self, run: "PlannedRun", state: "State", accuracy: float | None) -> None:
-        self.states[run] = state
-        if state == "running":
-            self.started[run] = time.monotonic()
-        elif run in self.started:
-            self.spent.append(time.monotonic() - self.started.pop(run))
-        if accuracy is not None:
-            self.accuracies[run] = accuracy
 
     def show(self, run: "PlannedRun") -> None:
         state = self.states[run]
@@ -87,12 +81,11 @@ class Lines:
     def describe_time(self) -> str:
         """Returns the time left at the pace since this command started, or an empty string."""
         num_left = sum(self.states.get(run) not in ("finished", "failed") for run in self.ablation.runs)
-        if not self.spent or not num_left:
+        if not self.num_ended or not num_left:
             return ""
-        seconds = num_left * (time.monotonic() - self.start) / len(self.spent)
         from hsi_se.report.tables import clock
 
-        return f"{clock(seconds)} left"
+        return f"{clock(num_left * (time.monotonic() - self.start) / self.num_ended)} left"
 
 
 class Board(Lines):

@@ -29,11 +29,11 @@ def evaluate(
 ) -> None:
     """Print the accuracies of RUN next to its location floor and spectral baseline; write its reports."""
     from hsi_se.ablation.record import AblationFolder
+    from hsi_se.cli.terminal import start_session
     from hsi_se.runs.folder import RunFolder
 
     if scene is not None:
         from hsi_se.cli.tables import print_cross_scene
-        from hsi_se.cli.terminal import start_session
         from hsi_se.workflows.cross_scene import evaluate_on
 
         with start_session(data=data, device=device) as session:
@@ -51,7 +51,6 @@ def evaluate(
     folder = RunFolder.open(run)
 
     from hsi_se.cli.tables import print_assessment
-    from hsi_se.cli.terminal import start_session
     from hsi_se.workflows.evaluate import assess_run
 
     with start_session(data=data, device=device) as session:

@@ -1,5 +1,6 @@
 """The tables and sentences that commands print; each command imports them when it has results."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -7,6 +8,7 @@ from rich.table import Table
 from hsi_se.cli.terminal import make_console, say
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.audit import SplitAudit
+from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.report.tables import describe_leakage, kappa_text, list_methods, percent
 from hsi_se.runs.report import list_class_accuracies
 
@@ -18,24 +20,11 @@ if TYPE_CHECKING:
 
 
 def print_assessment(assessment: Assessment) -> None:
-    evaluation, floor = assessment.evaluation, assessment.audit.location_floor
-    table = Table(title=f"{evaluation.num_test:,} test pixels", title_justify="left")
-    table.add_column("label", justify="right")
-    table.add_column("class", overflow="fold")
-    for heading in ("support", "producer's %", "user's %", "F1 %", "floor producer's %"):
-        table.add_column(heading, justify="right")
-    for row, of_floor in zip(list_class_accuracies(evaluation), floor.producers_accuracy, strict=True):
-        accuracies = (
-            percent(value) for value in (row.producers_accuracy, row.users_accuracy, row.f1, of_floor)
-        )
-        table.add_row(str(row.label), row.name, str(row.support), *accuracies)
-    console = make_console()
-    console.print(table)
+    evaluation = assessment.evaluation
+    floor = [percent(value) for value in assessment.audit.location_floor.producers_accuracy]
+    _print_classes(f"{evaluation.num_test:,} test pixels", evaluation, {"floor producer's %": floor})
     for name, numbers in list_methods(assessment):
-        print(
-            f"{name + ':':<18} OA {percent(numbers.overall_accuracy):>6} %   "
-            f"AA {percent(numbers.average_accuracy):>6} %   κ {kappa_text(numbers.kappa)}"
-        )
+        print(f"{name + ':':<18} {_describe(numbers, width=6)}")
     say(describe_leakage(assessment.audit.leakage))
     say(assessment.about_certainty)
     say(assessment.verdict, style="bold")
@@ -44,21 +33,10 @@ def print_assessment(assessment: Assessment) -> None:
 def print_cross_scene(found: "CrossScene") -> None:
     evaluation = found.evaluation
     title = f"cross-scene: trained on {found.trained_on}, {evaluation.num_test:,} pixels of {found.scene}"
-    table = Table(title=title, title_justify="left")
-    table.add_column("label", justify="right")
-    table.add_column("class", overflow="fold")
-    for heading in ("support", "producer's %", "user's %", "F1 %"):
-        table.add_column(heading, justify="right")
-    for row in list_class_accuracies(evaluation):
-        accuracies = map(percent, (row.producers_accuracy, row.users_accuracy, row.f1))
-        table.add_row(str(row.label), row.name, str(row.support), *accuracies)
-    make_console().print(table)
+    _print_classes(title, evaluation, {})
     for note in found.notes:
         say(f"note: {note}")
-    print(
-        f"cross-scene:  OA {percent(evaluation.overall_accuracy)} %   "
-        f"AA {percent(evaluation.average_accuracy)} %   κ {kappa_text(evaluation.kappa)}"
-    )
+    print(f"cross-scene:  {_describe(evaluation)}")
     say(
         "No split is involved: every labelled pixel is a test pixel. Where the two scenes overlap, these "
         "include pixels that trained the network."
@@ -78,11 +56,25 @@ def print_audit(audit: SplitAudit) -> None:
     for note in audit.split.notes:
         say(f"note: {note}")
     say(describe_leakage(audit.leakage))
-    floor = audit.location_floor
-    print(
-        f"location floor: OA {percent(floor.overall_accuracy)} %   AA {percent(floor.average_accuracy)} %   "
-        f"κ {kappa_text(floor.kappa)}"
-    )
+    print(f"location floor: {_describe(audit.location_floor)}")
+
+
+def _print_classes(title: str, evaluation: Evaluation, more: Mapping[str, Sequence[str]]) -> None:
+    """Prints one row per class; `more` are further columns."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("label", justify="right")
+    table.add_column("class", overflow="fold")
+    for heading in ("test pixels", "producer's %", "user's %", "F1 %", *more):
+        table.add_column(heading, justify="right")
+    for row, *cells in zip(list_class_accuracies(evaluation), *more.values(), strict=True):
+        accuracies = map(percent, (row.producers_accuracy, row.users_accuracy, row.f1))
+        table.add_row(str(row.label), row.name, str(row.support), *accuracies, *cells)
+    make_console().print(table)
+
+
+def _describe(evaluation: Evaluation, *, width: int = 0) -> str:
+    oa, aa = percent(evaluation.overall_accuracy), percent(evaluation.average_accuracy)
+    return f"OA {oa:>{width}} %   AA {aa:>{width}} %   κ {kappa_text(evaluation.kappa)}"
 
 
 def print_gap(found: "Gap") -> None:

@@ -74,7 +74,7 @@ class ProgressBar:
             self._progress.update(self._task, rate=f"{speed:,.0f} {self._unit}/s")
 
     def epoch(self, record: EpochRecord) -> None:
-        self._progress.update(self._task, state=_describe(record))
+        self._progress.update(self._task, state=describe_epoch(record))
 
     def note(self, text: str) -> None:
         print_prose(self._progress.console, f"note: {text}")
@@ -97,7 +97,7 @@ class PlainLines:
             self._print("")
 
     def epoch(self, record: EpochRecord) -> None:
-        self._print(_describe(record))
+        self._print(describe_epoch(record))
 
     def note(self, text: str) -> None:
         print(f"note: {text}", file=sys.stderr, flush=True)
@@ -114,8 +114,9 @@ class PlainLines:
         )
 
 
-def _describe(record: EpochRecord) -> str:
-    text = f"epoch {record.epoch}  loss {record.loss:.3f}"
+def describe_epoch(record: EpochRecord, *, of: str = "") -> str:
+    """Returns `epoch 3 of 5  loss 0.021  validation OA 96.1 %`; `of` is ` of 5`, where that is to be said."""
+    text = f"epoch {record.epoch}{of}  loss {record.loss:.3f}"
     if record.validation_accuracy is not None:
         text += f"  validation OA {100 * record.validation_accuracy:.1f} %"
     return text

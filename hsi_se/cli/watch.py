@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hsi_se.ablation.record import AblationFolder
-from hsi_se.cli.terminal import print_prose
+from hsi_se.cli.terminal import describe_epoch, print_prose
 from hsi_se.errors import RunError
 from hsi_se.progress import EpochRecord
 from hsi_se.report.tables import clock
@@ -47,10 +47,7 @@ class Progress:
         """Returns the state of the run in one line."""
         if not self.epochs:
             return "finished" if self.is_finished else "started"
-        last = self.epochs[-1]
-        text = f"epoch {last.epoch} of {self.start.epochs}  loss {last.loss:.3f}"
-        if last.validation_accuracy is not None:
-            text += f"  validation OA {100 * last.validation_accuracy:.1f} %"
+        text = describe_epoch(self.epochs[-1], of=f" of {self.start.epochs}")
         if self.is_finished:
             return f"{text}  finished"
         return text if self.left_s is None else f"{text}  {clock(self.left_s)} left"
