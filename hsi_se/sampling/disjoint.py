@@ -134,11 +134,9 @@ class _Blocks:
     @cached_property
     def has_hope(self) -> NDArray[np.bool_]:
         """Returns `(C,)`, true for classes that keep test pixels when one of their blocks trains."""
-        has_hope = np.zeros(len(self.sizes), dtype=bool)
-        for inside, near in zip(self.members, self.near, strict=True):
-            num_inside = self.count(inside)
-            has_hope |= (num_inside > 0) & (num_inside + self.count(near) < self.sizes)
-        return has_hope
+        inside = np.array([self.count(pixels) for pixels in self.members])  # (B, C)
+        near = np.array([self.count(pixels) for pixels in self.near])
+        return np.asarray(((inside > 0) & (inside + near < self.sizes)).any(axis=0))
 
     def count(self, pixels: NDArray[np.int64] | NDArray[np.bool_]) -> NDArray[np.int64]:
         """Returns `(C,)`, the number of selected pixels by class; `pixels` are indices or a mask."""

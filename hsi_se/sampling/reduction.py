@@ -70,11 +70,7 @@ def fit_reduction(
     divided by the standard deviation of the first. This keeps their ratios, and values stay of order one.
     `none` keeps the bands, optionally standardized over the training pixels.
 
-    Args:
-        cube: `(rows, cols, bands)`.
-        settings: the config's `reduction` section.
-        train_pixels: `(n, 2)` of (row, col).
-        nodata: `(rows, cols)` mask of pixels that are excluded from the fit.
+    The cube is `(rows, cols, bands)`; pixels of the mask `nodata` are excluded from the fit.
 
     Raises:
         ConfigError: there are more components than bands, or than the pixels of the fit allow.

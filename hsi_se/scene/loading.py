@@ -146,7 +146,14 @@ class SceneSource:
         given = self.files.wavelengths
         if given is None:
             return None
-        values: Sequence[Any] = given if not isinstance(given, str) else self._read_numbers(given)
+        values: Sequence[Any] = given
+        if isinstance(given, str):
+            path = find_file(given, self.roots, setting="scene.wavelengths")
+            if path.stat().st_size > _MAX_WAVELENGTH_FILE:
+                raise SceneError(
+                    f"{path}: too long for a list of wavelengths; give a text file with one number per band"
+                )
+            values = re.split(r"[\s,;]+", path.read_text(encoding="utf-8", errors="replace").strip())
         found, _ = to_nanometres(values, unit=None, bands=bands)
         if found is None:
             raise SceneError(
@@ -154,14 +161,6 @@ class SceneSource:
                 "give one positive number for each band"
             )
         return found
-
-    def _read_numbers(self, name: str) -> list[str]:
-        path = find_file(name, self.roots, setting="scene.wavelengths")
-        if path.stat().st_size > _MAX_WAVELENGTH_FILE:
-            raise SceneError(
-                f"{path}: too long for a list of wavelengths; give a text file with one number per band"
-            )
-        return re.split(r"[\s,;]+", path.read_text(encoding="utf-8", errors="replace").strip())
 
     def read_labels(self, *, shape: tuple[int, int] | None) -> LabelMap:
         path = self._find("labels")
@@ -193,10 +192,8 @@ class SceneSource:
             check_same_size(name, nodata, labels)
             lost = int((nodata & (labels != UNLABELLED)).sum())
             labels = np.where(nodata, UNLABELLED, labels).astype(np.int32)
-            notes += (
-                f"{int(nodata.sum()):,} pixels are nodata"
-                + (f"; {lost:,} of them are labelled and were excluded" if lost else ""),
-            )
+            excluded = f"; {lost:,} of them are labelled and were excluded" if lost else ""
+            notes += (f"{int(nodata.sum()):,} pixels are nodata{excluded}",)
         else:
             nodata = None
         class_names = {label: names.get(label, f"class {label}") for label in _list_ids(labels)}

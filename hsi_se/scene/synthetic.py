@@ -30,10 +30,7 @@ CONTINUA = {
 }
 MATERIALS = tuple(CONTINUA)
 CHLOROPHYLL: Sequence[Feature] = ((450, 35, 0.45), (670, 22, 0.60))
-LEAF_WATER: Sequence[Feature] = (
-    (970, 25, 0.06), (1200, 40, 0.14), (1450, 55, 0.55), (1940, 70, 0.70),
-)  # fmt: skip
-LEAF = (*CHLOROPHYLL, *LEAF_WATER)
+LEAF = (*CHLOROPHYLL, (970, 25, 0.06), (1200, 40, 0.14), (1450, 55, 0.55), (1940, 70, 0.70))  # water
 DRY_WATER: Sequence[Feature] = ((1450, 40, 0.10), (1940, 50, 0.18))
 ABSORPTION: dict[str, Sequence[Feature]] = {
     "soil": (*DRY_WATER, (2200, 25, 0.10)),  # clay
@@ -168,8 +165,7 @@ def _cut(rng: np.random.Generator, ground: NDArray[np.intp], num_fields: int) ->
 def _cover_fields(rng: np.random.Generator, class_of_field: NDArray[np.int32]) -> Floats:
     """Returns the cover of each field, `(f, m)`: that of its class, or random if it is unlabelled."""
     recipes = [TRACK_COVER, *CLASSES.values()]
-    shares = np.array([[recipe.get(m, 0.0) for m in MATERIALS] for recipe in recipes])
-    cover = shares[class_of_field]
+    cover = np.array([[recipe.get(m, 0.0) for m in MATERIALS] for recipe in recipes])[class_of_field]
     unlabelled = np.flatnonzero(class_of_field == UNLABELLED)[1:]  # the first are the tracks
     cover[unlabelled] = rng.dirichlet(np.ones(len(MATERIALS)), len(unlabelled))
     return cover
@@ -178,8 +174,7 @@ def _cover_fields(rng: np.random.Generator, class_of_field: NDArray[np.int32]) -
 def _scatter(rng: np.random.Generator, mean: Floats, concentration: float) -> Floats:
     """Returns Dirichlet draws around the mixtures in the last axis; absent materials stay absent."""
     amounts = rng.standard_gamma(concentration * mean)
-    scattered: Floats = amounts / amounts.sum(axis=-1, keepdims=True)
-    return scattered
+    return np.asarray(amounts / amounts.sum(axis=-1, keepdims=True))
 
 
 def _material_spectra(wavelengths_nm: Floats) -> Floats:

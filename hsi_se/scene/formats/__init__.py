@@ -8,7 +8,6 @@ from hsi_se.scene.raster import FileContents
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _HDF5_OFFSETS = (0, 512, 1024, 2048)  # MATLAB writes a user block first
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-READABLE = "MATLAB v5 and v7.3, ENVI, GeoTIFF, .npy and .npz"
 
 
 def open_file(path: Path, *, byte_order: str | None = None) -> FileContents:
@@ -46,6 +45,6 @@ def open_file(path: Path, *, byte_order: str | None = None) -> FileContents:
     if header is not None:
         return open_envi(header, path if header != path else None, byte_order=byte_order)
     raise SceneError(
-        f"{path}: unknown file format (readable are {READABLE}; an ENVI image needs its .hdr in the same "
-        "folder); give another file"
+        f"{path}: unknown file format (readable are MATLAB v5 and v7.3, ENVI, GeoTIFF, .npy and .npz; "
+        "an ENVI image needs its .hdr in the same folder); give another file"
     )
