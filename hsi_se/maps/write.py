@@ -114,11 +114,7 @@ def write_map(
 
 
 def _check_storable(bundle: ModelBundle, *, probabilities: bool) -> None:
-    """Proves that a map's files can hold what a bundle predicts.
-
-    Raises:
-        HsiError: they cannot.
-    """
+    """Raises HsiError if a map's files cannot hold what a bundle predicts."""
     if probabilities and isinstance(bundle.facts.model, Svm):
         raise ConfigError("--probabilities: the scores of model.name = svm are votes; map it without")
     if max(bundle.facts.class_ids) >= 2**16:
@@ -128,7 +124,7 @@ def _check_storable(bundle: ModelBundle, *, probabilities: bool) -> None:
 
 
 def _find_temperature(folder: RunFolder) -> tuple[float, str]:
-    """Returns the temperature of a run's probabilities, and where it is from, in words."""
+    """The temperature of a run's probabilities, and where it is from, in words."""
     if not folder.report.is_file():
         return 1.0, (
             "the probabilities are the network's own: the run is not evaluated; "
@@ -143,13 +139,7 @@ def _find_temperature(folder: RunFolder) -> tuple[float, str]:
 def _digest(bundle: ModelBundle, target: Target, *settings: object) -> str:
     """SHA-256 over all that decides a map."""
     digest = hashlib.sha256(bundle.facts.model_dump_json().encode())
-    reduction = bundle.reduction
-    arrays = {
-        **bundle.weights,
-        "mean": reduction.mean,
-        "components": reduction.components,
-        "scale": reduction.scale,
-    }
+    arrays = bundle.weights | vars(bundle.reduction)
     for name, array in sorted(arrays.items()):
         digest.update(f"{name}{array.shape}{array.dtype.str}".encode())
         digest.update(np.ascontiguousarray(array).data)
