@@ -16,7 +16,7 @@ from hsi_se.ablation.tables import (
     render_markdown,
     spread,
 )
-from hsi_se.report.tables import points, render_template, signed
+from hsi_se.report.tables import render_template
 from hsi_se.runs.folder import RunFolder
 
 _ACCURACIES = ("OA %", "AA %", "κ × 100")
@@ -57,8 +57,6 @@ def render_page(report: AblationReport, folder: AblationFolder) -> str:
         list_methods=list_methods,
         list_classes=list_classes,
         page_of=lambda run: _page_of(folder, run),
-        points=points,
-        signed=signed,
         spread=spread,
         show_settings=_show_settings,
     )
