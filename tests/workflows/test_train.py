@@ -218,7 +218,7 @@ def test_the_default_folder_is_called_after_the_date_the_name_and_the_digest(
 
 def test_a_run_is_replaced_only_when_asked(run, tiny_config):
     before = run.bundle_arrays.read_bytes()
-    with pytest.raises(RunError, match=r"exists; name another with --out DIR, or add --overwrite"):
+    with pytest.raises(RunError, match=r"exists; choose another with --out DIR, or add --overwrite"):
         hsi_se.train(tiny_config, out=run.path)
     assert run.bundle_arrays.read_bytes() == before
 
