@@ -14,7 +14,7 @@ from hsi_se.ablation.tables import (
     render_markdown,
     spread,
 )
-from hsi_se.report.tables import points, render_template, signed
+from hsi_se.report.tables import render_template
 from hsi_se.runs.folder import RunFolder
 
 
@@ -42,8 +42,6 @@ def render_page(report: AblationReport, folder: AblationFolder) -> str:
         list_methods=list_methods,
         list_classes=list_classes,
         page_of=lambda run: _page_of(folder, run),
-        points=points,
-        signed=signed,
         spread=spread,
         show_settings=_show_settings,
     )

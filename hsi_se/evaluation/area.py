@@ -41,8 +41,6 @@ class AreaEstimate:
     """The area of each class and the accuracy of a map, estimated from the map and its test pixels.
 
     Attributes:
-        mapped_pixels: `(C,)` pixels that the map assigns to each class.
-        pixel_area_m2: area of one pixel in m², if known.
         proportion: `(C,)` fraction of the map's area that truly belongs to each class (eqs. 9 and 10).
         overall_accuracy: fraction of the map's area that is classified correctly (eqs. 1 and 5).
         users_accuracy: `(C,)` fraction of the area mapped as a class that belongs to it (eqs. 2 and 6).
@@ -84,12 +82,9 @@ def estimate_area(
     Environment 148, https://doi.org/10.1016/j.rse.2014.02.015, eqs. 1-7 and 9-11.
 
     The estimates are valid only if the test pixels are a probability sample of the pixels counted in
-    `mapped_pixels`. They may be drawn at random within each map class, or from all pixels; the map
-    classes are then post-strata. The labelled pixels of a benchmark scene are not such a sample,
-    because the fields were chosen by hand. A random draw from them represents only the labelled area.
-    For a whole map, the estimate then assumes that unlabelled pixels are misclassified as often as
-    labelled ones; the reports state this assumption. Neighbouring test pixels tend to share their
-    errors, which the intervals ignore.
+    `mapped_pixels`: drawn at random within each map class, or from all pixels (the map classes are then
+    post-strata). Benchmark labels are not; `AREA_CAVEAT`, which the reports print, says what follows.
+    Neighbouring test pixels tend to share their errors, which the intervals ignore.
 
     If the map contains a class that was predicted for only one test pixel, the variance within this
     class is unknown. All standard errors are then NaN, except those of the other classes' user's
@@ -98,8 +93,8 @@ def estimate_area(
     zero is NaN.
 
     Args:
-        confusion: `(C, C)` counts of test pixels; rows are the reference, columns the map, as
-            everywhere in this package. The paper's error matrix is its transpose.
+        confusion: `(C, C)` test pixels; rows are the reference, columns the map. The paper's error matrix
+            is its transpose.
         mapped_pixels: `(C,)` pixels that the map assigns to each class.
         pixel_area_m2: area of one pixel in m², if known.
 

@@ -30,15 +30,13 @@ class Assessment:
     """The results of one run on its test pixels, with the baselines needed to interpret them.
 
     Attributes:
-        evaluation: the network's accuracies.
-        unsmoothed: the accuracies before `prediction.smoothing`; None without smoothing.
+        evaluation, unsmoothed: the network's, and before `prediction.smoothing`; None without smoothing.
         audit: the split's leakage and location floor.
-        spectral_baseline: accuracies of a support vector machine on the centre pixels.
+        spectral_baseline: of a support vector machine on the centre pixels.
         temperature: fitted on the validation pixels; 1 leaves the network's confidence unchanged.
-        calibration, calibration_scaled: reliability on the test pixels before and after temperature
-            scaling.
+        calibration, calibration_scaled: on the test pixels, before and after temperature scaling.
         rejection: accuracy of the remaining test pixels when the least confident ones are rejected.
-        area: the area of each class, adjusted for the map's errors.
+        area: of each class, adjusted for the map's errors.
     """
 
     evaluation: Evaluation
@@ -60,16 +58,15 @@ class Assessment:
         """Returns what may be concluded from the run, in two sentences."""
         network, floor = self.evaluation.overall_accuracy, self.audit.location_floor.overall_accuracy
         leaking = self.audit.leakage.test_patches_with_train_pixels
+        found = (
+            f"The network is {100 * (network - floor):.2f} points above the location floor "
+            f"of {100 * floor:.2f} %."
+        )
         if not self.clears_floor:
             found = (
                 f"The network does not exceed the location floor ({100 * network:.2f} % against "
                 f"{100 * floor:.2f} %): row and column alone do at least as well, so the accuracy does not "
                 "show that the network uses the spectra."
-            )
-        else:
-            found = (
-                f"The network is {100 * (network - floor):.2f} points above the location floor "
-                f"of {100 * floor:.2f} %."
             )
         if leaking > 0:
             return (
@@ -106,8 +103,7 @@ def assess(
     Args:
         truth: the labels used by the split (`Split.relabel`).
         split: training, validation and test pixels.
-        logits: `(rows, cols, C)` network output for every pixel of the scene.
-        unsmoothed: `(rows, cols, C)` network output before `prediction.smoothing`.
+        logits, unsmoothed: `(rows, cols, C)` network output after and before `prediction.smoothing`.
         components: `(rows, cols, k)` the network's input, before patches are cut.
         config: the experiment's config.
         pixel_area_m2: area of a pixel on the ground in m², if known.
@@ -121,7 +117,6 @@ def assess(
         return evaluate_test(truth, split, truth.class_ids[classes[at_test]])
 
     evaluation = evaluate(predicted)
-    is_smoothed = config.prediction.smoothing is not None
 
     def class_of(pixels: Pixels) -> NDArray[np.int64]:
         return np.searchsorted(truth.class_ids, truth.labels[_at(pixels)])
@@ -132,7 +127,7 @@ def assess(
     scaled = to_probabilities(logits[at_test], temperature=temperature)
     return Assessment(
         evaluation=evaluation,
-        unsmoothed=evaluate(unsmoothed.argmax(axis=2)) if is_smoothed else None,
+        unsmoothed=evaluate(unsmoothed.argmax(axis=2)) if config.prediction.smoothing else None,
         audit=audit_split(truth, split, config, location_floor=baselines.location_floor),
         spectral_baseline=baselines.spectral,
         temperature=temperature,

@@ -20,11 +20,8 @@ from hsi_se.scene.scene import GroundTruth
 def evaluate_location_floor(truth: GroundTruth, split: Split) -> Evaluation:
     """Returns the test accuracies of a 1-nearest-neighbour classifier on (row, col) alone.
 
-    It is fitted on the training and validation pixels and sees no spectra.
-
-    Args:
-        truth: the labels used by the split (`Split.relabel`).
-        split: the pixels to fit on and to test on.
+    It is fitted on the training and validation pixels and sees no spectra. `truth` holds the labels used by
+    the split (`Split.relabel`).
     """
     known = split.training_side
     neighbour = KNeighborsClassifier(n_neighbors=1).fit(known, truth.labels[known[:, 0], known[:, 1]])
@@ -117,10 +114,7 @@ def fit_svm(
 def _tune(
     x: NDArray[np.float32], y: NDArray[np.integer], *, seed: int, c: float | None, gamma: float | None
 ) -> tuple[float, float]:
-    """Returns C and gamma by cross-validation.
-
-    If fewer than two classes have a pixel for every fold, C is 100 and gamma 1 / components.
-    """
+    """C and gamma; 100 and 1 / components if fewer than two classes have a pixel for every fold."""
     num_components = x.shape[1]
     classes, counts = np.unique(y, return_counts=True)
     if (counts >= _FOLDS).sum() < 2:
@@ -148,9 +142,9 @@ def _score(
     check: NDArray[np.intp],
     grid: list[tuple[float, float]],
 ) -> NDArray[np.float64]:
-    """Returns the accuracy at the pixels `check` of each (C, gamma) fitted at the pixels `fit`.
+    """The accuracy at the pixels `check` of each (C, gamma) fitted at the pixels `fit`.
 
-    As scikit-learn's GridSearchCV does it, but the spectra are scaled once per fold, not once per fit.
+    As by scikit-learn's GridSearchCV, but the spectra are scaled once per fold, not once per fit.
     """
     scaler = StandardScaler()
     scaled, held_out = scaler.fit_transform(x[fit]), scaler.transform(x[check])

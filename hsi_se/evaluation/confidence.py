@@ -23,8 +23,8 @@ def fit_temperature(logits: NDArray[np.floating], truth: NDArray[np.integer]) ->
     Fit it on validation pixels.
 
     T is 1 if the pixels cannot determine it: there are fewer than two, all logits of each pixel are
-    equal, or every pixel is classified correctly. In the last case the likelihood grows without a
-    maximum as T falls; the smallest T would turn all confidences into 1 and lose their order.
+    equal, or every pixel is classified correctly (the likelihood then grows as T falls, and the smallest T
+    would turn all confidences into 1 and lose their order).
 
     Args:
         logits: `(n, c)` network output.
@@ -89,7 +89,6 @@ def measure_calibration(
     Args:
         probabilities: `(n, c)` with n ≥ 1.
         truth: `(n,)` true classes 0..c-1.
-        num_bins: number of bins between 0 and 1.
     """
     confidence = np.asarray(probabilities.max(axis=1), dtype=np.float64)
     is_correct = probabilities.argmax(axis=1) == truth
@@ -106,13 +105,7 @@ def measure_calibration(
 
 
 def describe_calibration(error: float, scaled_error: float, *, temperature: float, num_val: int) -> str:
-    """Returns a sentence on calibration: the errors before and after scaling, or why none was fitted.
-
-    Args:
-        error, scaled_error: expected calibration errors before and after scaling, fractions.
-        temperature: the fitted temperature; 1 if none could be fitted.
-        num_val: number of validation pixels.
-    """
+    """Returns a sentence on calibration: the errors before and after scaling, or why none was fitted."""
     if is_scaled(temperature):
         return (
             f"Expected calibration error {100 * error:.2f} %, and {100 * scaled_error:.2f} % after "
@@ -143,12 +136,11 @@ class Rejection:
     def aurc(self) -> float:
         """Returns the area under the risk-coverage curve; smaller is better.
 
-        It is the error rate among the pixels with at least a pixel's confidence, averaged over all
-        pixels. Uninformative confidences score the overall error rate.
-
-        The curve is defined in Geifman & El-Yaniv 2017, Selective Classification for Deep Neural Networks,
-        https://arxiv.org/abs/1705.08500; its area in Geifman et al. 2019, Bias-Reduced Uncertainty
-        Estimation for Deep Neural Classifiers, https://arxiv.org/abs/1805.08206.
+        It is the error rate among the pixels with at least a pixel's confidence, averaged over all pixels:
+        the overall error rate if confidences are uninformative. The curve is defined in Geifman & El-Yaniv
+        2017, Selective Classification for Deep Neural Networks, https://arxiv.org/abs/1705.08500; its area
+        in Geifman et al. 2019, Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers,
+        https://arxiv.org/abs/1805.08206.
         """
         return float(np.diff(self.coverage, prepend=0) @ (1 - self.accuracy))
 

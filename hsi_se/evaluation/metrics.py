@@ -18,10 +18,7 @@ Fractions = NDArray[np.float64]
 class Evaluation:
     """Classification accuracies as fractions; NaN where a class has no pixels to compute one from.
 
-    Attributes:
-        confusion: `(C, C)` counts; `confusion[i, j]`: test pixels of class i predicted as j.
-        class_ids: the C labels in the ground truth.
-        class_names: the C class names.
+    `confusion[i, j]`, of shape `(C, C)`, counts the test pixels of class i that are predicted as j.
     """
 
     confusion: NDArray[np.int64]
@@ -89,13 +86,11 @@ def evaluate_labels(
     class_ids: Sequence[int],
     class_names: Sequence[str],
 ) -> Evaluation:
-    """Returns the accuracies of predicted labels.
+    """Returns the accuracies of labels predicted for n ≥ 1 pixels.
 
     Args:
-        truth: `(n,)` true labels, n ≥ 1.
-        predicted: `(n,)` predicted labels.
-        class_ids: the C labels, in the order of the confusion matrix.
-        class_names: the C class names.
+        truth, predicted: `(n,)` labels.
+        class_ids, class_names: of the C classes, in the order of the confusion matrix.
     """
     counts = confusion_matrix(truth, predicted, labels=list(class_ids)).astype(np.int64)
     return Evaluation(counts, tuple(int(label) for label in class_ids), tuple(class_names))

@@ -23,15 +23,10 @@ SIGNED: Range = (-1.0, 1.0)  # κ, and differences of fractions
 
 @dataclass(frozen=True)
 class Summary:
-    """The mean and spread of one quantity over seeds.
+    """The mean and spread of one quantity over seeds; NaN where there are too few values.
 
-    Attributes:
-        n: number of values.
-        mean: their mean; NaN without values.
-        std: sample standard deviation (n-1); NaN for fewer than two values.
-        low: lower end of the 95 % Student t interval of the mean, clipped to the values that the mean can
-            take; NaN for fewer than two values.
-        high: upper end of the interval, clipped likewise.
+    `std` is the sample standard deviation (n-1); `low` and `high` are the ends of the 95 % Student t interval
+    of the mean, clipped to the values that the mean can take.
     """
 
     n: int
@@ -44,17 +39,13 @@ class Summary:
 def summarize(values: Numbers, *, within: Range = UNBOUNDED) -> Summary:
     """Returns mean, standard deviation and 95 % confidence interval of the values that are not NaN.
 
-    The interval is for the mean over seeds of one scene and protocol. It assumes that the values are
-    independent and approximately normal. It says nothing about other scenes.
+    The interval is for the mean over seeds of one scene and protocol, and assumes independent and
+    approximately normal values. It says nothing about other scenes.
 
     Student's interval is unbounded: two accuracies of 90 and 99 % give 37 to 152 %. It is therefore
-    clipped to `within`, the values that the mean can take. The true mean never lies in the clipped
-    part, so the coverage of 95 % is unchanged. An interval on the logit scale would also stay within
-    bounds, but it is an interval for a different mean, and the logits of 0 and 1 are infinite.
-
-    Args:
-        values: one number per seed; NaN is ignored.
-        within: lowest and highest possible mean.
+    clipped to `within`, the lowest and highest possible mean; the true mean never lies in the clipped
+    part, so the coverage of 95 % is unchanged. An interval on the logit scale would be one for a
+    different mean, and the logits of 0 and 1 are infinite.
     """
     numbers = np.asarray(values, dtype=np.float64)
     numbers = numbers[~np.isnan(numbers)]
@@ -82,11 +73,10 @@ class PairedTest:
     """A comparison of two variants over the same seeds.
 
     Attributes:
-        difference: summary of the paired differences.
+        difference: of the paired values.
         rank_sum: Wilcoxon's T: the smaller of the rank sums of positive and negative differences.
-        p: two-sided p-value of the exact signed-rank test; 1 if all differences are zero.
-        effect_size: Cohen's d for paired values: mean over standard deviation; NaN if all differences
-            are equal.
+        p: two-sided, of the exact signed-rank test; 1 if all differences are zero.
+        effect_size: Cohen's d for paired values: mean over standard deviation; NaN if all are equal.
         rank_biserial: (positive - negative rank sum) / (positive + negative rank sum) (Kerby 2014); NaN
             if all differences are zero.
     """
@@ -106,7 +96,7 @@ def compare_pairs(differences: Numbers, *, within: Range = UNBOUNDED) -> PairedT
 
     Args:
         differences: one number per seed, first variant minus second.
-        within: lowest and highest possible mean difference; see `summarize`.
+        within: as for `summarize`.
     """
     numbers = np.asarray(differences, dtype=np.float64).round(12)  # so that rounding errors do not break ties
     summary = summarize(numbers, within=within)
@@ -134,11 +124,7 @@ def least_p(num_pairs: int) -> float:
 
 
 def fewest_pairs(num_tests: int = 1) -> int:
-    """Returns the fewest pairs with which a signed-rank test can reach 5 % after Holm's adjustment.
-
-    Args:
-        num_tests: number of tests that are adjusted together.
-    """
+    """Returns the fewest pairs with which the best of `num_tests` tests reaches 5 % by Holm's adjustment."""
     pairs = 1
     while num_tests * least_p(pairs) > LEVEL:
         pairs += 1
@@ -160,11 +146,7 @@ def adjust_holm(p_values: Numbers) -> NDArray[np.float64]:
 def compare_correct(only_first: int, only_second: int) -> float:
     """Returns the two-sided p of the exact McNemar test (McNemar 1947); 1 without discordant pixels.
 
-    Under the null hypothesis each discordant pixel favours either classifier with probability 1/2.
-
-    Args:
-        only_first: pixels that only the first classifier gets right.
-        only_second: pixels that only the second classifier gets right.
+    Under the null hypothesis each pixel that only one classifier gets right is as likely the other's.
     """
     discordant = only_first + only_second
     return float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
@@ -179,11 +161,10 @@ class RankTest:
 
     Attributes:
         average_ranks: `(k,)`; 1 is the best.
-        chi_square: Friedman's statistic as in Demšar 2006, without a correction for ties.
-        p: its p-value, from χ² with k-1 degrees of freedom.
-        iman_davenport: the less conservative F statistic of Iman and Davenport 1980; inf if all scenes
-            give the same order.
-        iman_davenport_p: its p-value, from F with k-1 and (k-1)(n-1) degrees of freedom.
+        chi_square, p: Friedman's statistic as in Demšar 2006, without a correction for ties; χ² with k-1
+            degrees of freedom.
+        iman_davenport, iman_davenport_p: the less conservative F statistic of Iman and Davenport 1980, with
+            k-1 and (k-1)(n-1) degrees of freedom; inf if all scenes give the same order.
         critical_difference: of average ranks, by Nemenyi's test at 5 %.
     """
 

@@ -35,11 +35,8 @@ class MapDraft:
     """The layers of a map and the tiles that are still to do.
 
     The journal's first line identifies the map. Each other line names the rows of a tile, and is written
-    when the tile is on the disk. A torn line names no tile.
-
-    Attributes:
-        todo: rows of the tiles that are not done.
-        temperature: temperature of the probabilities; None for a map of classes only.
+    when the tile is on the disk. A torn line names no tile. `todo` lists the tiles without a line.
+    `temperature` is that of the probabilities, None for a map of classes only.
     """
 
     def __init__(
@@ -100,8 +97,8 @@ class MapDraft:
         self._folder.log(str(tile))
         self.todo.remove(tile)
 
-    def finish(self, target: Target, *, title: str, engine: str) -> tuple[str, ...]:
-        """Writes the headers, GeoTIFFs, picture and facts; returns a sentence on each thing not written."""
+    def finish(self, target: Target, *, title: str, engine: str) -> list[str]:
+        """Writes all but the layers themselves; returns a sentence on each thing not written."""
         assert not self.todo, "tiles are missing"
         georeference = target.image.raster.georeference
         facts = self._bundle.facts
@@ -109,16 +106,16 @@ class MapDraft:
         for layer, about in zip(self._layers, (classes, None, None), strict=False):
             write_envi_header(layer, georeference, classes=about)
             if has_rasterio():
-                write_geotiff(layer, layer.path.with_suffix(".tif"), georeference, classes=about)
-        notes: tuple[str, ...] = ()
+                write_geotiff(layer, georeference, classes=about)
+        notes = []
         if georeference is None or georeference.transform is None:
-            notes += (f"{target.image.raster.path.name} has no georeference, so the map has none",)
+            notes.append(f"{target.image.raster.path.name} has no georeference, so the map has none")
         elif not is_north_up(georeference):
-            notes += (
-                "the scene is rotated, which an ENVI header cannot express; the GeoTIFF is georeferenced",
+            notes.append(
+                "the scene is rotated, which an ENVI header cannot express; the GeoTIFF is georeferenced"
             )
         if not has_rasterio():
-            notes += ("no GeoTIFF was written because rasterio is missing; pip install 'hsi-se[geo]'",)
+            notes.append("no GeoTIFF was written because rasterio is missing; pip install 'hsi-se[geo]'")
         counts = self._save_figure(title)
         about_map = {
             "scene": str(target.image.raster.path.resolve()),

@@ -32,11 +32,7 @@ class MapFolder(Folder):
         self.journal = self.path / "journal"  # only in a draft
 
     def refuse_other(self, scene: Path) -> None:
-        """Proves that a map of `scene` would not replace the map of another file.
-
-        Raises:
-            RunError: it would.
-        """
+        """Raises RunError if a map of `scene` would replace the map of another file."""
         try:
             mapped = Path(json.loads(self.facts.read_text(encoding="utf-8"))["scene"])
         except (OSError, KeyError, TypeError, ValueError):
@@ -46,11 +42,8 @@ class MapFolder(Folder):
 
     def list_files(self) -> list[Path]:
         """Returns every file that a map may have, in the order of writing: a header comes after its data."""
-        floats = [
-            layer.with_suffix(ending)
-            for layer in (self.probabilities, self.entropy)
-            for ending in (".img", ".hdr", ".tif")
-        ]
+        layers = (self.probabilities, self.entropy)
+        floats = [layer.with_suffix(ending) for layer in layers for ending in (".img", ".hdr", ".tif")]
         labels = [self.image, self.header, self.geotiff, self.geotiff_facts, self.figure]
         return [*floats, *labels, self.facts]
 

@@ -25,30 +25,16 @@ from hsi_se.scene.scene import UNLABELLED
 NODATA_NAME = "nodata"
 _ENVI_TYPES = {"uint8": 1, "float32": 4, "uint16": 12}
 _ROWS_PER_BLOCK = 128
-_RAT_COLUMNS = (
-    ("Value", 0, 5),
-    ("Class", 2, 2),
-    ("Red", 0, 6),
-    ("Green", 0, 7),
-    ("Blue", 0, 8),
-)  # type, usage
+_RAT_COLUMNS = (("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8))
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A raster `(rows, cols, bands)` that is written in blocks of rows.
-
-    Attributes:
-        path: file with the raw data.
-        shape: `(rows, cols, bands)`.
-        dtype: `uint8`, `uint16` or `float32`.
-        nodata: value stored where there is no data.
-        band_names: one name per band.
-    """
+    """A raster that is written in blocks of rows, with the value that stands for no data."""
 
     path: Path
-    shape: tuple[int, int, int]
-    dtype: str
+    shape: tuple[int, int, int]  # rows, cols, bands
+    dtype: str  # uint8, uint16 or float32
     nodata: float
     band_names: tuple[str, ...]
 
@@ -87,12 +73,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes of a classification map; 0 means no data.
-
-    Attributes:
-        names: by id.
-        palette: 8-bit RGB by id.
-    """
+    """The classes of a classification map: names and 8-bit colours by id; 0 means no data."""
 
     names: Mapping[int, str]
     palette: Mapping[int, Colour]
@@ -108,8 +89,8 @@ class Classes:
 
 def write_envi_header(
     layer: Layer, georeference: Georeference | None, *, classes: Classes | None = None
-) -> Path:
-    """Writes the `.hdr` beside a layer's raw data and returns it.
+) -> None:
+    """Writes the `.hdr` beside a layer's raw data.
 
     The georeference is written if ENVI's map info can express it: north up, without shear.
     """
@@ -135,9 +116,7 @@ def write_envi_header(
         header["class names"] = [_to_envi(name) for name, _ in entries]
         header["class lookup"] = [value for _, colour in entries for value in colour]
     header |= _describe_place(georeference)
-    path = layer.path.with_suffix(".hdr")
-    spectral.io.envi.write_envi_header(str(path), header)
-    return path
+    spectral.io.envi.write_envi_header(str(layer.path.with_suffix(".hdr")), header)
 
 
 def is_north_up(georeference: Georeference) -> bool:
@@ -152,10 +131,8 @@ def has_rasterio() -> bool:
     return importlib.util.find_spec("rasterio") is not None
 
 
-def write_geotiff(
-    layer: Layer, path: Path, georeference: Georeference | None, *, classes: Classes | None = None
-) -> None:
-    """Writes a layer as GeoTIFF, block by block; without a georeference it is a plain TIFF.
+def write_geotiff(layer: Layer, georeference: Georeference | None, *, classes: Classes | None = None) -> None:
+    """Writes a layer as GeoTIFF beside its raw data, block by block; a plain TIFF without a georeference.
 
     A classification gets a colour table, and a file `.aux.xml` with the class names, which the format
     itself cannot store.
@@ -168,6 +145,7 @@ def write_geotiff(
     from rasterio.windows import Window
 
     rows, cols, bands = layer.shape
+    path = layer.path.with_suffix(".tif")
     profile: dict[str, Any] = {
         "driver": "GTiff",
         "height": rows,
@@ -229,9 +207,8 @@ def _write_names(classes: Classes, path: Path) -> None:
         for value in (label, name, *colour):
             ET.SubElement(row, "F").text = str(value)
     ET.indent(root)
-    path.write_bytes(
-        ET.tostring(root, encoding="utf-8")
-    )  # GDAL ignores a file that begins with an XML declaration
+    # Without the XML declaration, with which GDAL ignores a file.
+    path.write_bytes(ET.tostring(root, encoding="utf-8"))
 
 
 def _to_envi(name: str) -> str:

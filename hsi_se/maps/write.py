@@ -138,13 +138,7 @@ def _find_temperature(folder: RunFolder) -> tuple[float, str]:
 def _digest(bundle: ModelBundle, target: Target, *settings: object) -> str:
     """Returns the SHA-256 of everything that determines a map."""
     digest = hashlib.sha256(bundle.facts.model_dump_json().encode())
-    reduction = bundle.reduction
-    arrays = {
-        **bundle.weights,
-        "mean": reduction.mean,
-        "components": reduction.components,
-        "scale": reduction.scale,
-    }
+    arrays = bundle.weights | vars(bundle.reduction)
     for name, array in sorted(arrays.items()):
         digest.update(f"{name}{array.shape}{array.dtype.str}".encode())
         digest.update(np.ascontiguousarray(array).data)

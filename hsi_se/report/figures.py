@@ -12,7 +12,7 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from hsi_se.report.charts import split_at_gaps
-from hsi_se.report.palette import SIDE_COLOURS
+from hsi_se.report.palette import SIDE_COLOURS, describe_sides
 from hsi_se.sampling.disjoint import Side, SideMap
 from hsi_se.scene.raster import Colour, Floats
 from hsi_se.system.files import replacing
@@ -27,11 +27,9 @@ def save_split(sides: SideMap, path: Path, *, title: str) -> None:
     figure, axes = _make_map_figure(sides.shape[0], sides.shape[1], title=title)
     colours = ListedColormap([colour for _, colour in SIDE_COLOURS.values()])
     axes.imshow(sides, cmap=colours, vmin=-0.5, vmax=len(Side) - 0.5, interpolation="nearest")
-    counts = np.bincount(sides.ravel(), minlength=len(Side))
     handles = [
-        Patch(facecolor=colour, edgecolor="0.4", linewidth=0.5, label=f"{name}: {counts[side]:,}")
-        for side, (name, colour) in SIDE_COLOURS.items()
-        if counts[side]
+        Patch(facecolor=colour, edgecolor="0.4", linewidth=0.5, label=name)
+        for name, colour in describe_sides(sides).values()
     ]
     axes.legend(  # beside the map, from its upper edge down, so that a long title fits above
         handles=handles,

@@ -39,17 +39,6 @@ class PageClass:
     num_mapped: int
 
 
-@dataclass(frozen=True)
-class GatePicture:
-    """A gate's mean excitations as a picture: one row per class, one column per channel; `low` is dark."""
-
-    gate: GateExplanation
-    source: str
-    low: float
-    high: float
-    num_channels: int
-
-
 @dataclass(frozen=True, eq=False)
 class RunFiles:
     """Everything that the page and the figures of a run are made from."""
@@ -85,15 +74,12 @@ class RunFiles:
 
     def list_reliability(self) -> list[tuple[str, Floats, Floats]]:
         """Returns the curves of the reliability diagram: name, confidence and accuracy of non-empty bins."""
+        found = self.report.calibration
         curves = [("as trained, not calibrated", self.explorer.calibration)]
-        if self.report.calibration.is_scaled:
-            curves = [
-                ("as trained", self.explorer.calibration),
-                (
-                    f"after temperature scaling (T = {self.report.calibration.temperature:.2f})",
-                    self.explorer.calibration_scaled,
-                ),
-            ]
+        if found.is_scaled:
+            name = f"after temperature scaling (T = {found.temperature:.2f})"
+            scaled = (name, self.explorer.calibration_scaled)
+            curves = [("as trained", self.explorer.calibration), scaled]
         return [
             (name, confidence[count > 0], accuracy[count > 0])
             for name, (confidence, accuracy, count) in curves
@@ -178,12 +164,10 @@ def render_page(run: RunFiles) -> str:
         shares=evaluation.shares,
         leakage_sentence=describe_leakage(report.leakage),
         training=_chart_training(record),
-        gates=[] if run.explanation is None else [_draw_gate(gate) for gate in run.explanation.gates],
+        draw_gate=_draw_gate,
         confidence=_chart_confidence(run),
         config=dump_config(run.folder.read_config()),
         command=reproduce(run),
-        percent=percent,
-        kappa_text=kappa_text,
         facts=json.dumps(facts, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
         maps=pack(maps),
         spectra=pack(spectra),
@@ -286,15 +270,15 @@ def _chart_confidence(run: RunFiles) -> list[str]:
     return [reliability, rejection]
 
 
-def _draw_gate(gate: GateExplanation) -> GatePicture:
-    values = np.array(gate.mean_excitation)  # (C, channels)
+def _draw_gate(gate: GateExplanation) -> str:
+    """Returns the mean excitations as a PNG in an address: one row per class, one column per channel."""
     from matplotlib.image import imsave  # most pages have no gates, and matplotlib is slow to load
 
+    values = np.array(gate.mean_excitation)  # (C, channels)
     low, high = float(values.min()), float(values.max())
     file = io.BytesIO()
     imsave(file, values, vmin=low, vmax=max(high, low + 1e-6), cmap="viridis", format="png")
-    text = base64.b64encode(file.getvalue()).decode("ascii")
-    return GatePicture(gate, f"data:image/png;base64,{text}", low, high, values.shape[1])
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
 def _name_band(run: RunFiles, band: int) -> str:

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 
-from hsi_se.sampling.disjoint import Side
+import numpy as np
+
+from hsi_se.sampling.disjoint import Side, SideMap
 from hsi_se.scene.raster import Colour as Colour
 
 # Each as far as can be from those before it, with normal colour vision and with each kind of dichromacy;
@@ -24,6 +26,15 @@ SIDE_COLOURS = {
     Side.TEST: ("test", "#3f88c5"),
     Side.BUFFER: ("buffer, unused", "#8f8f8f"),
 }
+
+
+def describe_sides(sides: SideMap) -> dict[int, tuple[str, str]]:
+    """Returns the name with the number of pixels, and the colour, of each side of a split that has pixels."""
+    return {
+        side: (f"{name}: {count:,}", colour)
+        for side, (name, colour) in SIDE_COLOURS.items()
+        if (count := np.count_nonzero(sides == side))
+    }
 
 
 def to_hex(colour: Colour) -> str:

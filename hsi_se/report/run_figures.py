@@ -21,7 +21,7 @@ from hsi_se.report.charts import find_lower_end
 from hsi_se.report.explanation_figure import draw_explanation
 from hsi_se.report.figures import keep_dollars
 from hsi_se.report.page import RunFiles
-from hsi_se.report.palette import SIDE_COLOURS, to_hex
+from hsi_se.report.palette import describe_sides, to_hex
 from hsi_se.report.tables import percent
 from hsi_se.scene.scene import UNLABELLED
 from hsi_se.system.files import replacing
@@ -46,7 +46,7 @@ def write_figures(run: RunFiles, *, file_format: str) -> list[Path]:
         "map_labelled": lambda each: _draw_map(
             each, np.where(each.explorer.truth > 0, each.explorer.prediction, 0)
         ),
-        "split": _draw_split,
+        "split": lambda each: _draw_picture(each.explorer.sides, describe_sides(each.explorer.sides)),
         "confusion": _draw_confusion,
         "reliability": _draw_reliability,
         "rejection": _draw_rejection,
@@ -78,19 +78,6 @@ def _draw_map(run: RunFiles, places: NDArray[np.uint16]) -> Figure:
     names = ("unlabelled", *run.facts.class_names)
     return _draw_picture(
         places, {place: (names[place], colours[place]) for place in np.unique(places).tolist()}
-    )
-
-
-def _draw_split(run: RunFiles) -> Figure:
-    sides = run.explorer.sides
-    counts = np.bincount(sides.ravel(), minlength=len(SIDE_COLOURS))
-    return _draw_picture(
-        sides,
-        {
-            side: (f"{name}: {counts[side]:,}", colour)
-            for side, (name, colour) in SIDE_COLOURS.items()
-            if counts[side]
-        },
     )
 
 

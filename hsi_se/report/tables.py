@@ -73,6 +73,8 @@ def render_template(template: str, **values: object) -> str:
         autoescape=select_autoescape(["html", "svg"]),
     )
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|")  # of a Markdown table
+    for write in (percent, kappa_text, pixels, hectares, points, signed):
+        environment.globals[write.__name__] = write
     return environment.get_template(template).render(values)
 
 
@@ -81,21 +83,13 @@ def render_report(assessment: Assessment, record: RunRecord, run: RunFolder) -> 
     return render_template(
         "report.md",
         assessment=assessment,
-        evaluation=assessment.evaluation,
-        audit=assessment.audit,
-        floor=assessment.audit.location_floor,
-        area=assessment.area,
-        area_caveat=AREA_CAVEAT,
         record=record,
         run=run,
         rows=list_class_accuracies(assessment.evaluation),
         methods=list_methods(assessment),
         leakage_sentence=describe_leakage(assessment.audit.leakage),
         coverages=REPORTED_COVERAGES,
-        percent=percent,
-        kappa_text=kappa_text,
-        pixels=pixels,
-        hectares=hectares,
+        area_caveat=AREA_CAVEAT,
     )
 
 

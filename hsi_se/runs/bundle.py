@@ -5,21 +5,19 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from hsi_se.config.experiment import MAX_PATCH_SIZE
 from hsi_se.config.model import ModelSettings
 from hsi_se.config.prediction import PredictionSettings
-from hsi_se.runs.records import Versions
+from hsi_se.runs.records import Record, Versions
 from hsi_se.sampling.reduction import Reduction
 
 Arrays = dict[str, NDArray[Any]]
 
 
-class BundleFacts(BaseModel):
-    """The part of a `ModelBundle` that is not an array."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class BundleFacts(Record):
+    """Architecture, patch, classes with their colours, and the origin of the weights."""
 
     model: ModelSettings
     patch_size: int = Field(ge=1, le=MAX_PATCH_SIZE)
@@ -28,25 +26,18 @@ class BundleFacts(BaseModel):
     class_names: tuple[str, ...]
     palette: dict[int, tuple[int, int, int]]
     wavelengths_nm: tuple[float, ...] | None
-    dropped_bands: dict[int, str] = {}  # number from 1, and the reason
+    dropped_bands: dict[int, str] = Field(default_factory=dict)  # number from 1, and the reason
     value_range: tuple[float, float] | None = None  # of the training pixels, before the reduction
     prediction: PredictionSettings = PredictionSettings()
-    guide_scale: tuple[
-        float, ...
-    ] = ()  # standard deviation of each component over the training scene, for smoothing
+    # For smoothing: the standard deviation of each component over the training scene.
+    guide_scale: tuple[float, ...] = ()
     split_digest: str
     versions: Versions
 
 
 @dataclass(frozen=True, eq=False)
 class ModelBundle:
-    """A trained model with everything needed to map another scene.
-
-    Attributes:
-        facts: architecture, patch, classes with their colours, and the origin of the weights.
-        weights: the network's state by name.
-        reduction: fitted on the training scene.
-    """
+    """A trained model: the network's state by name, and the reduction fitted on the training scene."""
 
     facts: BundleFacts
     weights: Arrays

@@ -1,13 +1,9 @@
 """Statistics of the gates of a trained network: the contents of `explain.json`."""
 
-from pydantic import BaseModel, ConfigDict
+from hsi_se.runs.records import Record
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ClassPixels(_Record):
+class ClassPixels(Record):
     """A class and its number of pixels."""
 
     label: int
@@ -15,17 +11,16 @@ class ClassPixels(_Record):
     num_pixels: int
 
 
-class Spectrum(_Record):
+class Spectrum(Record):
     """A gate's excitation at each band of the scene; see `explain.to_bands`."""
 
     unit: str  # nm, or band: the number of the band in the reduced scene, from 1
     positions: tuple[float, ...]
-    mean_excitation: tuple[
-        tuple[float | None, ...], ...
-    ]  # one row per class; None where there is no component
+    # One row per class; None where there is no component.
+    mean_excitation: tuple[tuple[float | None, ...], ...]
 
 
-class GateExplanation(_Record):
+class GateExplanation(Record):
     """One gate, which multiplies each channel by an excitation in (0, 1).
 
     `between_class_std` is the standard deviation of a channel's mean excitation over the classes, as root
@@ -43,7 +38,7 @@ class GateExplanation(_Record):
     no_spectrum: str  # the reason, if there is none
 
 
-class Explanation(_Record):
+class Explanation(Record):
     """Every channel gate of a run, in the order of the network, over its test pixels."""
 
     name: str

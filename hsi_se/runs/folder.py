@@ -43,6 +43,7 @@ _ALSO_WRITTEN = re.compile(
     r"|(.*/)?\.(lock|[^/]+\.draft|[^/]+\.\d+(\.\w+)?)"  # left by a killed process
 )
 _TRAIN_AGAIN = "train again"
+_REDUCTION = ("mean", "components", "scale")
 
 
 class RunFolder(Folder):
@@ -70,11 +71,7 @@ class RunFolder(Folder):
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Returns the folder of a finished run.
-
-        Raises:
-            RunError: there is no such folder, it contains no run, or the run is not finished.
-        """
+        """Returns the folder of a finished run; RunError if there is none, or it is not finished."""
         run = cls(path)
         if run.is_unfinished:
             raise RunError(f"{path}: this run is not finished; {run.how_to_resume}")
@@ -138,12 +135,10 @@ class RunFolder(Folder):
         return Split(train, val, test, buffer, labels=arrays.get("labels"))
 
     def read_bundle(self) -> ModelBundle:
-        parts = ("reduction.mean", "reduction.components", "reduction.scale")
+        parts = [f"reduction.{name}" for name in _REDUCTION]
         arrays = _read_arrays(self.bundle_arrays, needed=parts)
-        weights = {
-            name.removeprefix("model."): array for name, array in arrays.items() if name.startswith("model.")
-        }
-        reduction = Reduction(*(arrays[part] for part in parts))
+        reduction = Reduction(*(arrays.pop(part) for part in parts))
+        weights = {name.removeprefix("model."): array for name, array in arrays.items()}
         return ModelBundle(self.read_facts(), weights, reduction)
 
     def read_facts(self) -> BundleFacts:
@@ -172,21 +167,13 @@ class RunFolder(Folder):
     def write_result(self, record: RunRecord, *, bundle: ModelBundle) -> None:
         """Writes the trained model and then the record, with which the run is finished."""
         arrays = {f"model.{name}": array for name, array in bundle.weights.items()}
-        arrays |= {
-            "reduction.mean": bundle.reduction.mean,
-            "reduction.components": bundle.reduction.components,
-            "reduction.scale": bundle.reduction.scale,
-        }
+        arrays |= {f"reduction.{name}": getattr(bundle.reduction, name) for name in _REDUCTION}
         _write_arrays(self.bundle_arrays, arrays)
         write_durably(self.bundle_facts, bundle.facts.model_dump_json(indent=2).encode())
         write_durably(self.record, record.model_dump_json(indent=2).encode())
 
     def read_report(self) -> "RunReport":
-        """Returns the report of an evaluated run.
-
-        Raises:
-            RunError: the run has not been evaluated, or its report cannot be read.
-        """
+        """Returns the report of an evaluated run; RunError if it is not evaluated."""
         from hsi_se.runs.report import RunReport
 
         if not self.report.is_file():
@@ -199,11 +186,7 @@ class RunFolder(Folder):
         return read_record(Explanation, self.explanation, remedy=_TRAIN_AGAIN)
 
     def read_explorer(self, *, needed: Sequence[str]) -> Arrays:
-        """Returns the arrays of the map explorer.
-
-        Raises:
-            RunError: they are missing or damaged; evaluating again writes them.
-        """
+        """Returns the arrays of the map explorer."""
         return _read_arrays(self.explorer, needed=needed, remedy=self._to_evaluate)
 
     @property
@@ -244,7 +227,7 @@ def _write_arrays(path: Path, arrays: Arrays) -> None:
     write_durably(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
 
-def _read_arrays(path: Path, *, needed: Sequence[str], remedy: str = "train again") -> Arrays:
+def _read_arrays(path: Path, *, needed: Sequence[str], remedy: str = _TRAIN_AGAIN) -> Arrays:
     try:
         arrays: Arrays = load_file(path)
     except FileNotFoundError:

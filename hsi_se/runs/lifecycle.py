@@ -19,12 +19,7 @@ from hsi_se.system.locks import hold
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
-    """Proves that a run may be written at `path`.
-
-    Raises:
-        RunError: `path` exists and is not a run, or is one and `overwrite` is not set; or no folder can
-            be made there.
-    """
+    """Raises RunError unless a run may be written at `path`: nothing is there, or a run and `overwrite`."""
     if not path.exists():
         parent = next(parent for parent in path.absolute().parents if parent.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
@@ -41,14 +36,10 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         if foreign is not None:
             raise RunError(f"--overwrite would delete {foreign}, which hsi-se did not write; move it first")
         return
+    found = "this run folder already exists;"
     if folder.is_unfinished:
-        raise RunError(
-            f"{path}: contains an unfinished run; {folder.how_to_resume}, "
-            "choose another with --out DIR, or add --overwrite"
-        )
-    raise RunError(
-        f"{path}: this run folder already exists; choose another with --out DIR, or add --overwrite"
-    )
+        found = f"contains an unfinished run; {folder.how_to_resume},"
+    raise RunError(f"{path}: {found} choose another with --out DIR, or add --overwrite")
 
 
 @contextmanager
@@ -96,11 +87,7 @@ def _clear(path: Path) -> None:
 
 
 def open_unfinished(path: str | Path | RunFolder) -> RunFolder:
-    """Returns the folder of a run that can be resumed.
-
-    Raises:
-        RunError: there is no such folder, it contains no run, or the run is finished.
-    """
+    """Returns the folder of a run that can be resumed; RunError if it holds no run or a finished one."""
     folder = RunFolder(path)
     if folder.record.is_file():
         raise RunError(f"{path}: is finished; evaluate it with `hsi-se eval {path}`")

@@ -53,7 +53,7 @@ def find_data(facts: RunFacts, data: str | Path | None) -> str | Path | None:
 
 
 def check_edition(folder: RunFolder, facts: RunFacts, *, found: str) -> None:
-    """Proves that the scene whose digest is `found` is the one that a run was trained on."""
+    """Raises RunError unless `found` is the digest of the scene that a run was trained on."""
     if found != facts.scene_digest:
         raise RunError(
             f"{folder}: was trained on another edition of {facts.scene} (digest {facts.scene_digest[:8]}, "

@@ -18,10 +18,14 @@ class Versions(BaseModel):
     python: str
 
 
-class RunFacts(BaseModel):
-    """Facts known before the first step."""
+class Record(BaseModel):
+    """Something measured or decided, as JSON: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RunFacts(Record):
+    """Facts known before the first step."""
 
     name: str
     seed: int
@@ -41,15 +45,12 @@ class RunFacts(BaseModel):
 class RunStart(RunFacts):
     """First line of `progress.jsonl`: what `resume` and `watch` need besides the config.
 
-    Attributes:
-        started: in UTC.
-        device_kind: `cpu` or `cuda`.
-        epochs: number of epoch lines that follow; 0 for a classifier that is fitted in one go.
-        class_ids, class_names: in the order of `EpochRecord.validation_per_class`.
+    `epochs` epoch lines follow, none for a classifier that is fitted in one go. The classes are in the order
+    of `EpochRecord.validation_per_class`.
     """
 
-    started: datetime
-    device_kind: str
+    started: datetime  # in UTC
+    device_kind: str  # cpu or cuda
     epochs: int
     class_ids: tuple[int, ...]
     class_names: tuple[str, ...]
@@ -66,10 +67,8 @@ class RunRecord(RunFacts):
     peak_memory_bytes: int | None = None  # during training, of the GPU's allocator or of the whole process
 
 
-class MappingCost(BaseModel):
+class MappingCost(Record):
     """Cost of mapping a run's own scene; `peak_bytes` as in `memory.Cost`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     num_pixels: int
     seconds: float

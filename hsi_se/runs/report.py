@@ -10,14 +10,14 @@ from typing import Annotated, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from hsi_se.evaluation.area import AREA_CAVEAT
 from hsi_se.evaluation.assessment import REPORTED_COVERAGES, Assessment
 from hsi_se.evaluation.audit import SplitAudit
 from hsi_se.evaluation.confidence import is_scaled
 from hsi_se.evaluation.metrics import Evaluation, number_or_none
-from hsi_se.runs.records import RunRecord
+from hsi_se.runs.records import Record, RunRecord
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -25,8 +25,8 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class _Part(Record):
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 Row = TypeVar("Row", bound=_Part)

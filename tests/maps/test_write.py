@@ -27,6 +27,7 @@ from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import ConfigError, RunError, SceneError
 from hsi_se.maps import layers as writers
 from hsi_se.maps.folder import MapFolder
+from hsi_se.maps.layers import Layer
 from hsi_se.maps.write import write_map
 from hsi_se.prediction.bundled import build_bundled_model, make_predictor, predict_tiles
 from hsi_se.prediction.logits import list_tiles, predict_logits
@@ -633,8 +634,8 @@ def test_a_layer_that_has_lost_its_end_is_made_again(run, result, tmp_path, monk
 
 
 def test_half_a_geotiff_of_a_killed_map_is_written_again(run, result, tmp_path, monkeypatch):
-    def stop(_: object, path: Path, *__: object, **___: object) -> None:
-        path.write_bytes(result.geotiff.read_bytes()[:200])
+    def stop(layer: Layer, *_: object, **__: object) -> None:
+        layer.path.with_suffix(".tif").write_bytes(result.geotiff.read_bytes()[:200])
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
