@@ -351,7 +351,7 @@ def write_files(folder, cube, labels) -> str:
     ("cube", "labels", "problem"),
     [
         (0, None, "pixels have the same spectrum; check the file, scene.nodata and scene.scale"),
-        (None, 1, "has one class, and a classifier needs two; check its labels"),
+        (None, 1, "has one class, but a classifier needs two; check its labels"),
     ],
 )
 def test_a_scene_with_nothing_to_learn_is_refused(call, tmp_path, cube, labels, problem):

@@ -109,4 +109,4 @@ def test_memory_that_is_not_there_is_one_line(monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         main()
     assert caught.value.code == 2
-    assert capsys.readouterr().err.startswith("hsi-se: not enough memory (")
+    assert capsys.readouterr().err.startswith("hsi-se: out of memory; use a smaller scene, patch or batch")

@@ -72,7 +72,7 @@ def test_a_run_keeps_its_config_and_records_the_precision(monkeypatch, tmp_path)
     assert run.read_config().train.precision == "auto"
     assert not any("is emulated" in note for note in notes.notes)
     hsi_se.evaluate(run)
-    assert "float32 products" in (tmp_path / "run" / "report.md").read_text()
+    assert " in float32." in (tmp_path / "run" / "report.md").read_text()
 
 
 def test_bfloat16_that_is_emulated_is_named_with_the_remedy(monkeypatch, tmp_path):
