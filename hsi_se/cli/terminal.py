@@ -14,8 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hsi_se.progress import EpochRecord, Observer, Silent
-from hsi_se.report.tables import clock
+from hsi_se.progress import EpochRecord, Observer, Silent, clock
 from hsi_se.system.processes import is_first
 from hsi_se.system.session import Session
 
