@@ -52,3 +52,9 @@ class Silent:
     def epoch(self, record: EpochRecord) -> None: ...
 
     def note(self, text: str) -> None: ...
+
+
+def clock(seconds: float) -> str:
+    """Returns `3725` as `1:02:05`; a day is 24:00:00."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

@@ -98,7 +98,7 @@ def print_plan(rows: "list[PlannedVariant]") -> None:
     from rich.table import Table
 
     from hsi_se.cli.terminal import make_console, say
-    from hsi_se.report.tables import clock
+    from hsi_se.progress import clock
 
     def describe_time(seconds: float | None) -> str:
         return "–" if seconds is None else clock(seconds)

@@ -83,7 +83,7 @@ class Lines:
         num_left = sum(self.states.get(run) not in ("finished", "failed") for run in self.ablation.runs)
         if not self.num_ended or not num_left:
             return ""
-        from hsi_se.report.tables import clock
+        from hsi_se.progress import clock
 
         return f"{clock(num_left * (time.monotonic() - self.start) / self.num_ended)} left"
 
@@ -102,7 +102,7 @@ class Board(Lines):
     def render(self) -> "Table":
         from rich.table import Table
 
-        from hsi_se.report.tables import clock
+        from hsi_se.progress import clock
 
         signs = "  ".join(f"{sign} {state or 'waiting'}" for state, sign in _SIGNS.items())
         elapsed = clock(time.monotonic() - self.start)

@@ -14,8 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hsi_se.progress import EpochRecord, Observer, Silent
-from hsi_se.report.tables import clock
+from hsi_se.progress import EpochRecord, Observer, Silent, clock
 from hsi_se.system.processes import is_first
 from hsi_se.system.session import Session
 
@@ -105,10 +104,10 @@ class PlainLines:
     def _print(self, state: str) -> None:
         self._last = time.monotonic()
         rate = self._done / max(self._last - self._start, 1e-9)
+        share = self._done / self._total if self._total else 1.0  # a run may be resumed after its last step
         left = clock((self._total - self._done) / max(rate, 1e-9))
         print(
-            f"{self._task}  {100 * self._done / self._total:3.0f} %  {rate:,.0f} {self._unit}/s  "
-            f"{left} left  {state}".rstrip(),
+            f"{self._task}  {100 * share:3.0f} %  {rate:,.0f} {self._unit}/s  {left} left  {state}".rstrip(),
             file=sys.stderr,
             flush=True,
         )

@@ -14,8 +14,7 @@ from rich.text import Text
 from hsi_se.ablation.record import AblationFolder
 from hsi_se.cli.terminal import describe_epoch, print_prose
 from hsi_se.errors import RunError
-from hsi_se.progress import EpochRecord
-from hsi_se.report.tables import clock
+from hsi_se.progress import EpochRecord, clock
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import RunStart
 from hsi_se.system.locks import is_held

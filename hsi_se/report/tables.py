@@ -29,12 +29,6 @@ def percent(fraction: float | None) -> str:
     return "–" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.2f}"
 
 
-def clock(seconds: float) -> str:
-    """Returns `3725` as `1:02:05`; a day is 24:00:00."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
-
-
 def kappa_text(kappa: float | None) -> str:
     """Returns `0.98765` as `0.9877`; a dash if kappa cannot be computed (a single class)."""
     return "–" if kappa is None or math.isnan(kappa) else f"{kappa:.4f}"

@@ -11,7 +11,7 @@ import scipy.io
 
 from hsi_se.config.experiment import Config
 from hsi_se.config.model import Ssrn, list_blocks
-from hsi_se.report.tables import clock
+from hsi_se.progress import clock
 from hsi_se.scene.synthetic import make_synthetic_scene
 from tests.conftest import ROOT, TINY
 

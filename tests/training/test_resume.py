@@ -327,6 +327,15 @@ def test_a_signal_before_the_first_step_ends_after_it_and_the_run_is_resumed(
 
 
 @pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_in_the_last_step_leaves_a_run_of_which_only_the_end_is_left(number, whole, tmp_path):
+    run = tmp_path / "run"
+    command = train(run=run, moment=Moment("hsi_se.training.state:TrainingState.end_step", number, 24))
+    assert command.wait() == 128 + number
+    assert "hsi-se: interrupted in epoch 8; " in command.last_line()
+    check_resumed(run, whole)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_after_the_last_step_is_obeyed_when_the_run_is_finished(number, whole, tmp_path):
     run = tmp_path / "run"
     command = train(run=run, moment=Moment("hsi_se.workflows.train:count_macs", number))
