@@ -16,7 +16,7 @@ for module in pkgutil.walk_packages(hsi_se.__path__, "hsi_se."):
         importlib.import_module(module.name)
 from hsi_se.cli.main import main
 demo, run, out, *options = sys.argv[1:]
-train = ["train", demo, *options, "--run", run, "--device", "cpu"]
+train = ["train", demo, *options, "--out", run, "--device", "cpu"]
 for arguments in (train, ["eval", run], ["map", run, "--out", out]):
     sys.argv = ["hsi-se", *arguments]
     try:

@@ -56,11 +56,11 @@ def test_a_run_says_that_batch_norm_saw_the_scene_and_its_weights_are_the_plain_
     different = {name for name in plain if not np.array_equal(plain[name], adapted[name])}
     statistics = {name for name in plain if name.endswith(("running_mean", "running_var"))}
     assert {name for name in different if not name.endswith("num_batches_tracked")} == statistics
-    assert any("test pixels included" in note for note in runs[1].read_record().notes)
-    assert not any("test pixels included" in note for note in runs[0].read_record().notes)
+    assert any("including test pixels" in note for note in runs[1].read_record().notes)
+    assert not any("including test pixels" in note for note in runs[0].read_record().notes)
     hsi_se.evaluate(runs[1])
-    assert "test pixels included" in runs[1].report_text.read_text()
-    assert any("test pixels included" in note for note in json.loads(runs[1].report.read_text())["notes"])
+    assert "including test pixels" in runs[1].report_text.read_text()
+    assert any("including test pixels" in note for note in json.loads(runs[1].report.read_text())["notes"])
 
 
 def test_without_batch_norm_the_setting_is_refused():
