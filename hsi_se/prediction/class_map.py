@@ -25,11 +25,6 @@ class ClassMap:
     class_names: Mapping[int, str]
     palette: Mapping[int, Colour]
 
-    def where(self, mask: NDArray[np.bool_]) -> "ClassMap":
-        """Returns a copy in which the pixels outside `mask` `(rows, cols)` are unlabelled."""
-        labels = np.where(mask, self.labels, UNLABELLED).astype(np.int32)
-        return ClassMap(labels, self.class_names, self.palette)
-
     def to_rgb(self) -> NDArray[np.uint8]:
         """Returns the map as an 8-bit RGB image `(rows, cols, 3)`; unlabelled pixels are black."""
         lookup = np.zeros((int(self.labels.max(initial=0)) + 1, 3), dtype=np.uint8)
