@@ -280,9 +280,9 @@ def _describe_scene(
         floor = variant.summaries["location_floor.overall_accuracy"].mean
         if accuracy is not None and floor is not None and accuracy <= floor:
             notes.append(
-                f"{variant.name} does not clear the location floor ({100 * accuracy:.2f} % against "
-                f"{100 * floor:.2f} %): knowing only row and column does as well, so nothing has been shown "
-                "about the spectra."
+                f"{variant.name} does not exceed the location floor ({100 * accuracy:.2f} % against "
+                f"{100 * floor:.2f} %): row and column alone do at least as well, so the accuracy does not "
+                "show that the network uses the spectra."
             )
     return SceneReport(
         name=scene or ("" if record is None else record.scene),

@@ -192,7 +192,7 @@ def test_without_a_baseline_there_is_nothing_to_compare():
 def test_a_variant_below_the_location_floor_is_named():
     notes = answer({"none": [0.9, 0.9], "se": [0.6, 0.65]}).scenes[0].notes
     assert any(
-        note.startswith("se does not clear the location floor (62.50 % against 70.00 %)") for note in notes
+        note.startswith("se does not exceed the location floor (62.50 % against 70.00 %)") for note in notes
     )
     assert not any(note.startswith("none does not") for note in notes)
 
