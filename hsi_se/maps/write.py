@@ -57,7 +57,7 @@ def write_map(
     bundle, record = folder.read_bundle(), folder.read_record()
     _check_storable(bundle, probabilities=probabilities)
     is_own = scene is None and not overrides
-    data = find_data(record, session.data)
+    data = find_data(folder, record, session.data, is_own_scene=scene is None)
     target = open_target(bundle, find_scene(folder, scene, overrides, data=data), data=data, is_own=is_own)
     name = record.scene if scene is None else Path(scene).stem
     result = MapFolder(out if out is not None else folder.path / ("map" if scene is None else f"map-{name}"))

@@ -17,8 +17,9 @@ from hsi_se.prediction.tiles import read_finite_rows
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.scene.catalogue import find_known_scene
+from hsi_se.scene.folders import Data, Folders, find_file
 from hsi_se.scene.image import Image, describe_bands
-from hsi_se.scene.loading import SceneSettings, find_file, get_known, list_roots, open_scene_image
+from hsi_se.scene.loading import SceneSettings, get_known, open_scene_image
 from hsi_se.scene.raster import chunk_rows
 from hsi_se.scene.scene import Scene
 from hsi_se.scene.wavelengths import compare_wavelengths
@@ -31,7 +32,7 @@ def find_scene(
     scene: str | Path | None,
     overrides: Sequence[str] = (),
     *,
-    data: str | Path | None = None,
+    data: Data = None,
 ) -> SceneSettings:
     """Returns the scene that a user names with `--scene` and `--set scene.key=value`.
 
@@ -54,7 +55,7 @@ def find_scene(
     return load_config(folder.config, changes).scene
 
 
-def _parse_scene(text: str, data: str | Path | None) -> Override:
+def _parse_scene(text: str, data: Data) -> Override:
     if text.lstrip().startswith("{"):
         return replace(Override.parse(f"scene={text}"), places={(): f"--scene {text}"})
     value: object
@@ -72,12 +73,12 @@ def is_known_name(text: str) -> bool:
     return find_known_scene(text) is not None and not Path(text).is_file()
 
 
-def _is_file(text: str, data: str | Path | None) -> bool:
+def _is_file(text: str, data: Data) -> bool:
     """Returns whether a text means a file: it exists, or looks like a path."""
     if Path(text).suffix or len(Path(text).parts) > 1 or Path(text).is_dir():
         return True
     try:
-        find_file(text, list_roots(data), setting="--scene")
+        find_file(text, Folders.of(data), setting="--scene")
     except SceneError:
         return False
     return True
@@ -100,7 +101,7 @@ class Target:
 
 
 def open_target(
-    bundle: ModelBundle, scene: Scene | SceneSettings, *, data: str | Path | None = None, is_own: bool = False
+    bundle: ModelBundle, scene: Scene | SceneSettings, *, data: Data = None, is_own: bool = False
 ) -> Target:
     """Returns the image of a scene after checking that a bundle can be applied to it.
 
@@ -143,7 +144,7 @@ def open_target(
 
 
 def _pick_bands(
-    bundle: ModelBundle, scene: Scene | SceneSettings, data: str | Path | None
+    bundle: ModelBundle, scene: Scene | SceneSettings, data: Data
 ) -> tuple[Image, tuple[str, ...]]:
     """Returns the scene's image in the bundle's bands; bands dropped in training are dropped here too."""
     dropped, num_bands = bundle.facts.dropped_bands, bundle.reduction.num_bands

@@ -6,6 +6,7 @@ import json
 import shlex
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -177,7 +178,8 @@ def render_page(run: RunFiles) -> str:
 def reproduce(run: RunFiles) -> str:
     """Returns the commands that train and evaluate the same run again in a new folder."""
     again = f"{run.folder}-again"
-    data = [] if run.record.data is None else ["--data", run.record.data]
+    given = run.record.data
+    data = [] if given is None else ["--data", str(Path(run.record.start) / given)]
     train = ["hsi-se", "train", str(run.folder.config), *data, "--out", again]
     return f"{shlex.join(train)}\n{shlex.join(['hsi-se', 'eval', again])}"
 

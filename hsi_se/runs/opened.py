@@ -12,6 +12,7 @@ from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import RunFacts, RunRecord
 from hsi_se.sampling.splits import Split
+from hsi_se.scene.folders import DEFAULT_DATA_DIR, Folders
 from hsi_se.scene.loading import load_scene
 from hsi_se.scene.scene import Scene
 
@@ -38,18 +39,28 @@ def open_run(run: str | Path | RunFolder, *, data: str | Path | None = None) -> 
     folder = RunFolder.open(run)
     record, config, split = folder.read_record(), folder.read_config(), folder.read_split()
     bundle = folder.read_bundle()
-    scene = load_scene(config.scene, find_data(record, data))
+    scene = load_scene(config.scene, find_data(folder, record, data))
     check_edition(folder, record, found=scene.digest)
     scene = split.relabel(scene)
     components = bundle.reduction.apply(scene.cube, nodata=scene.nodata)
     return OpenedRun(folder, record, config, split, bundle, scene, components)
 
 
-def find_data(facts: RunFacts, data: str | Path | None) -> str | Path | None:
-    """Returns `data`, or without it the folder where training found the scene if that still exists."""
-    if data is None and facts.data is not None and Path(facts.data).is_dir():
-        return facts.data
-    return data
+def find_data(
+    folder: RunFolder, facts: RunFacts, data: str | Path | None, *, is_own_scene: bool = True
+) -> Folders:
+    """Returns the folders to search: those of today, and those in which training found its scene.
+
+    The folder in which training ran is also found if it was moved together with the run. Without `data` it
+    comes first. Relative paths of another scene than the run's own begin in the current folder only.
+    """
+    now = Folders.of(data)
+    starts = (Path(facts.start), (folder.path / facts.start_from_run).resolve())
+    given = () if facts.data is None else tuple(start / facts.data for start in starts)
+    if not is_own_scene:
+        return now.then(Folders((), given))
+    then = Folders(starts, (*given, *(start / DEFAULT_DATA_DIR for start in starts)))
+    return then.then(now) if data is None else now.then(then)
 
 
 def check_edition(folder: RunFolder, facts: RunFacts, *, found: str) -> None:

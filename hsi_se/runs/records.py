@@ -33,7 +33,9 @@ class RunFacts(Record):
     scene: str
     scene_digest: str
     split_digest: str
-    data: str | None
+    data: str | None  # as given with --data
+    start: str  # the folder in which the command ran: relative paths begin there
+    start_from_run: str  # the same, relative to the run folder
     device: str
     precision: Literal["float32", "bfloat16"]  # of the training step's products
     notes: tuple[str, ...]

@@ -1,6 +1,5 @@
 """Reads splits from files: label maps of the training and test sets, or one partition map."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +9,19 @@ from numpy.typing import NDArray
 from hsi_se.config.split import MasksSplit
 from hsi_se.errors import SplitError
 from hsi_se.sampling.disjoint import Side, SideMap
+from hsi_se.scene.folders import Folders, find_file
 from hsi_se.scene.labels import read_label_map
-from hsi_se.scene.loading import find_file
 from hsi_se.scene.scene import UNLABELLED, GroundTruth
 
 PARTITIONS = (".mat", ".npz")  # file formats of partition maps
 
 
 def read_masks(
-    truth: GroundTruth, settings: MasksSplit, *, roots: Sequence[Path]
+    truth: GroundTruth, settings: MasksSplit, *, folders: Folders
 ) -> tuple[SideMap, NDArray[np.int32], tuple[str, ...]]:
     """Returns the partition `(rows, cols)`, the labels `(rows, cols)`, and notes for the user.
 
-    The masks' labels take precedence over the scene's. Files are searched for below `roots`.
+    The masks' labels take precedence over the scene's. Files are searched for in `folders`.
 
     Raises:
         SplitError: a file differs in size from the scene, the masks overlap, a label is not in the scene, or
@@ -30,11 +29,11 @@ def read_masks(
         SceneError: a file is missing or contains no label map.
     """
     if settings.partition is not None:
-        sides = _read(truth, settings.partition, settings.partition_key, "partition", roots)
+        sides = _read(truth, settings.partition, settings.partition_key, "partition", folders)
         return _check_partition(truth, sides, settings.partition)
 
-    train = _read(truth, str(settings.train), settings.train_key, "train", roots)
-    test = _read(truth, str(settings.test), settings.test_key, "test", roots)
+    train = _read(truth, str(settings.train), settings.train_key, "train", folders)
+    test = _read(truth, str(settings.test), settings.test_key, "test", folders)
     both = (train != UNLABELLED) & (test != UNLABELLED)
     if both.any():
         raise SplitError(
@@ -63,9 +62,9 @@ def read_masks(
 
 
 def _read(
-    truth: GroundTruth, file: str, key: str | None, setting: str, roots: Sequence[Path]
+    truth: GroundTruth, file: str, key: str | None, setting: str, folders: Folders
 ) -> NDArray[np.int32]:
-    path = find_file(file, roots, setting=f"split.{setting}")
+    path = find_file(file, folders, setting=f"split.{setting}")
     mask = read_label_map(path, key=key, setting=f"split.{setting}_key", shape=truth.shape).labels
     if mask.shape != truth.shape:
         raise SplitError(

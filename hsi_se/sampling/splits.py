@@ -3,7 +3,6 @@
 import hashlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -13,7 +12,7 @@ from hsi_se.config.split import BlocksSplit, FieldsSplit, MasksSplit, PerClass, 
 from hsi_se.errors import SplitError
 from hsi_se.sampling.disjoint import Side, SideMap, divide_by_blocks, divide_by_fields
 from hsi_se.sampling.masks import read_masks
-from hsi_se.scene.loading import list_roots
+from hsi_se.scene.folders import Data, Folders
 from hsi_se.scene.scene import GroundTruth
 
 Pixels = NDArray[np.int64]
@@ -84,9 +83,7 @@ class Split:
         return truth if self.labels is None else replace(truth, labels=self.labels)
 
 
-def make_split(
-    truth: GroundTruth, settings: SplitSettings, *, seed: int = 0, data: str | Path | None = None
-) -> Split:
+def make_split(truth: GroundTruth, settings: SplitSettings, *, seed: int = 0, data: Data = None) -> Split:
     """Returns the split described by a config's `split` section.
 
     `random` takes `round(fraction × size)` pixels of each class, at least one, or a given number.
@@ -114,7 +111,7 @@ def make_split(
         case FieldsSplit():
             sides, notes = divide_by_fields(truth, settings, rng=rng)
         case MasksSplit():
-            sides, changed, notes = read_masks(truth, settings, roots=list_roots(data))
+            sides, changed, notes = read_masks(truth, settings, folders=Folders.of(data))
             labels = changed if (changed != truth.labels).any() else None
     if not (isinstance(settings, MasksSplit) and settings.partition is not None):
         _set_validation_apart(sides, truth.labels if labels is None else labels, settings.validation, rng)

@@ -10,7 +10,7 @@ from urllib.request import url2pathname
 from hsi_se.errors import SceneError
 from hsi_se.progress import Observer
 from hsi_se.scene.catalogue import KnownFile, KnownScene
-from hsi_se.scene.loading import find_file
+from hsi_se.scene.folders import Folders, find_file
 
 MIRROR_VARIABLE = "HSI_SE_MIRROR"
 TIMEOUT_S = 30.0  # without receiving a byte
@@ -71,7 +71,8 @@ def _fetch_file(file: KnownFile, folder: Path, *, progress: Observer, timeout_s:
             checked = _CheckedStream(stream, file, progress)
             if urlsplit(url).scheme == "file":
                 mirrored = Path(url2pathname(urlsplit(url).path))
-                found = find_file(mirrored, [mirrored.parent], setting=url, also=file.names)
+                beside = Folders((Path(),), (mirrored.parent,))
+                found = find_file(mirrored, beside, setting=url, also=file.names)
                 with found.open("rb") as source:
                     shutil.copyfileobj(source, checked, _CHUNK)
             else:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hsi_se.config.scene import SceneFiles, SyntheticScene
 from hsi_se.errors import SceneError
 from hsi_se.scene.catalogue import KnownScene, find_known_scene, list_known_scenes
+from hsi_se.scene.folders import Data, Folders, find_file
 from hsi_se.scene.formats import open_file
 from hsi_se.scene.image import Image, describe_bands, make_image
 from hsi_se.scene.labels import LabelMap, Labels, pick_raster, read_label_map
@@ -22,16 +23,12 @@ from hsi_se.scene.scene import UNLABELLED, GroundTruth, Scene, check_same_size
 from hsi_se.scene.synthetic import make_synthetic_scene
 from hsi_se.scene.wavelengths import pick_natural_colour, to_nanometres
 
-DEFAULT_DATA_DIR = Path("datasets")
-_DEPTHS = ("*", "*/*", "*/*/*")  # levels below the data folder that are searched
 _MAX_WAVELENGTH_FILE = 2**20  # bytes
 
 SceneSettings = str | SceneFiles | SyntheticScene
 
 
-def load_scene(
-    scene: SceneSettings, data: str | Path | None = None, *, keep: Collection[int] | None = None
-) -> Scene:
+def load_scene(scene: SceneSettings, data: Data = None, *, keep: Collection[int] | None = None) -> Scene:
     """Returns the scene described by a config's `scene` section.
 
     Args:
@@ -44,10 +41,9 @@ def load_scene(
         SceneError: the name is unknown, a file is missing or unreadable, the array is ambiguous, or the
             cube and the labels do not match (see `Scene`).
     """
-    roots = list_roots(data)
     if isinstance(scene, SyntheticScene):
         return make_synthetic_scene(seed=scene.synthetic, rows=scene.rows, cols=scene.cols, bands=scene.bands)
-    source = SceneSource.of(scene, roots)
+    source = SceneSource.of(scene, Folders.of(data))
     image = source.open_image(keep=keep)
     label_map = source.read_labels(shape=image.shape[:2])
     cube, nodata = image.read()
@@ -68,7 +64,7 @@ def load_scene(
     )
 
 
-def load_ground_truth(scene: SceneSettings, data: str | Path | None = None) -> GroundTruth:
+def load_ground_truth(scene: SceneSettings, data: Data = None) -> GroundTruth:
     """Returns the labels of the scene that `load_scene` would load; its cube may be missing.
 
     If the cube is available, labels at its nodata pixels are removed as in `load_scene`.
@@ -78,14 +74,14 @@ def load_ground_truth(scene: SceneSettings, data: str | Path | None = None) -> G
     """
     if isinstance(scene, SyntheticScene):
         return load_scene(scene, data)
-    source = SceneSource.of(scene, list_roots(data))
+    source = SceneSource.of(scene, Folders.of(data))
     image = source.open_image() if source.has_cube() else None
     label_map = source.read_labels(shape=None if image is None else image.shape[:2])
     return source.make_truth(label_map, None if image is None else image.read_nodata())
 
 
 def open_scene_image(
-    scene: SceneSettings | Scene, data: str | Path | None = None, *, keep: Collection[int] | None = None
+    scene: SceneSettings | Scene, data: Data = None, *, keep: Collection[int] | None = None
 ) -> Image:
     """Returns the cube of a scene, loaded or described as for `load_scene`, without reading it.
 
@@ -96,7 +92,7 @@ def open_scene_image(
         scene = load_scene(scene)
     if isinstance(scene, Scene):
         return make_image(_make_raster(scene), drop={}, keep=keep)
-    return SceneSource.of(scene, list_roots(data)).open_image(keep=keep)
+    return SceneSource.of(scene, Folders.of(data)).open_image(keep=keep)
 
 
 @dataclass(frozen=True)
@@ -105,23 +101,23 @@ class SceneSource:
 
     files: SceneFiles
     known: KnownScene | None
-    roots: tuple[Path, ...]
+    folders: Folders
 
     @classmethod
-    def of(cls, scene: str | SceneFiles, roots: Sequence[Path]) -> "SceneSource":
+    def of(cls, scene: str | SceneFiles, folders: Folders) -> "SceneSource":
         if isinstance(scene, SceneFiles):
-            return cls(scene, None, tuple(roots))
+            return cls(scene, None, folders)
         known = get_known(scene)
         files = SceneFiles(
             cube=known.cube.names[0], labels=known.labels.names[0], class_names=known.name, name=known.name
         )
-        return cls(files, known, tuple(roots))
+        return cls(files, known, folders)
 
     def _find(self, part: Literal["cube", "labels"]) -> Path:
         if self.known is None:
-            return find_file(getattr(self.files, part), self.roots, setting=f"scene.{part}")
+            return find_file(getattr(self.files, part), self.folders, setting=f"scene.{part}")
         name, *also = getattr(self.known, part).names
-        return find_file(name, self.roots, setting=f"scene {self.known.name}", also=also)
+        return find_file(name, self.folders, setting=f"scene {self.known.name}", also=also)
 
     def has_cube(self) -> bool:
         with suppress(SceneError):
@@ -148,7 +144,7 @@ class SceneSource:
             return None
         values: Sequence[Any] = given
         if isinstance(given, str):
-            path = find_file(given, self.roots, setting="scene.wavelengths")
+            path = find_file(given, self.folders, setting="scene.wavelengths")
             if path.stat().st_size > _MAX_WAVELENGTH_FILE:
                 raise SceneError(
                     f"{path}: too long for a list of wavelengths; give a text file with one number per band"
@@ -245,19 +241,6 @@ def _describe_dropped(image: Image) -> tuple[str, ...]:
     )
 
 
-def list_roots(data: str | Path | None) -> list[Path]:
-    """Returns the folders to search, in order: that of `--data`, if given, and `datasets/`.
-
-    Raises:
-        SceneError: the data folder does not exist.
-    """
-    if data is None:
-        return [DEFAULT_DATA_DIR]
-    if not Path(data).is_dir():
-        raise SceneError(f"--data {data}: no such folder; give the folder that contains the scenes")
-    return [Path(data), DEFAULT_DATA_DIR]
-
-
 def _one_each(values: tuple[Any, ...], labels: Labels, setting: str, what: str) -> dict[int, Any]:
     ids = _list_ids(labels)
     if len(values) != len(ids):
@@ -286,26 +269,3 @@ def get_known(name: str) -> KnownScene:
             "for your own data give {cube: FILE, labels: FILE}"
         )
     return known
-
-
-def find_file(name: str | Path, roots: Sequence[Path], *, setting: str, also: Sequence[str] = ()) -> Path:
-    """Returns the path of a file: `name`, or one of `also`, as given or found below a root, ignoring case.
-
-    The roots are searched up to three levels deep. `setting` is the setting that names the file.
-
-    Raises:
-        SceneError: the file does not exist; the message lists the folders searched.
-    """
-    for asked in (Path(name).expanduser(), *map(Path, also)):
-        if asked.is_file():
-            return asked
-        if not asked.is_absolute():
-            tail = tuple(part.casefold() for part in asked.parts)
-            for path in (path for root in roots for depth in _DEPTHS for path in sorted(root.glob(depth))):
-                if tuple(part.casefold() for part in path.parts[-len(tail) :]) == tail and path.is_file():
-                    return path
-    if Path(name).expanduser().is_dir():
-        raise SceneError(f"{setting}: {name} is a folder; give a file in it")
-    folders = ", ".join(str(root) for root in roots)
-    searched = "" if Path(name).is_absolute() else f" in the current folder or below {folders}"
-    raise SceneError(f"{setting}: no file {name}{searched}; put it there, or give its folder with --data DIR")

@@ -16,11 +16,12 @@ from hsi_se.errors import ConfigError, SceneError
 from hsi_se.report.figures import save_quick_look, save_spectra
 from hsi_se.sampling.splits import make_split
 from hsi_se.scene.catalogue import KnownScene, guess_known_scene
+from hsi_se.scene.folders import Folders
 from hsi_se.scene.formats import open_file
 from hsi_se.scene.image import Image
 from hsi_se.scene.inspection import CubeFacts, inspect_cube
 from hsi_se.scene.labels import is_table
-from hsi_se.scene.loading import SceneSource, list_roots
+from hsi_se.scene.loading import SceneSource
 from hsi_se.scene.palette import make_palette
 from hsi_se.scene.raster import FileContents
 from hsi_se.scene.scene import GroundTruth
@@ -93,7 +94,7 @@ def survey_files(
         raise SceneError(f"no cube and no label map found: {listing}; give another file")
     cube_path, labels_path = (cubes or maps)[0], (maps or cubes)[0]
     scene = draft.scene.model_copy(update={"cube": str(cube_path), "labels": str(labels_path)})
-    source = SceneSource(scene, None, tuple(list_roots(data)))
+    source = SceneSource(scene, None, Folders.of(data))
     image = source.open_image() if cubes else None
     label_map = source.read_labels(shape=None if image is None else image.shape[:2]) if maps else None
     size = image.shape[:2] if image is not None else (0, 0)
@@ -112,7 +113,7 @@ def survey_files(
         is_named = scene.class_names is not None or bool(label_map.class_names)
         if of_this_size is not None and not is_named and ids <= set(of_this_size.class_names):
             scene = scene.model_copy(update={"class_names": of_this_size.name})
-            source = SceneSource(scene, None, source.roots)
+            source = SceneSource(scene, None, source.folders)
         truth = source.make_truth(label_map, None if image is None else image.read_nodata())
     bands, cube = None, None
     if image is not None:

@@ -2,6 +2,7 @@
 
 import datetime
 import hashlib
+import os
 import platform
 import time
 from contextlib import ExitStack
@@ -31,6 +32,7 @@ from hsi_se.runs.records import RunFacts, RunRecord, RunStart, Versions
 from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
 from hsi_se.sampling.reduction import Reduction, fit_reduction
 from hsi_se.sampling.splits import Pixels, Split, make_split
+from hsi_se.scene.folders import Data
 from hsi_se.scene.loading import load_scene
 from hsi_se.scene.palette import make_palette
 from hsi_se.scene.scene import Scene
@@ -72,7 +74,7 @@ def train(
             if world.is_first:
                 check_free(path, overwrite=overwrite)
             setting = prepare(config, data=session.data, device=torch_device)
-            start = _describe_start(setting, data=session.data)
+            start = _describe_start(setting, path, data=session.data)
         with ExitStack() as stack:
             folder, observer = RunFolder(path), session.observer
             if world.is_first:
@@ -117,7 +119,7 @@ def resume(run: str | Path | RunFolder, *, session: Session = Session()) -> RunF
                     )
                 torch_device = pick_device(start.device_kind)
                 setting = prepare(
-                    config, data=find_data(start, session.data), device=torch_device, split=split
+                    config, data=find_data(folder, start, session.data), device=torch_device, split=split
                 )
                 check_edition(folder, start, found=setting.scene_digest)
             if world.is_first:
@@ -177,9 +179,7 @@ class Prepared:
         return PatchDataset(self.padded, pixels, patch_size=self.config.patch.size, targets=targets)
 
 
-def prepare(
-    config: Config, *, data: str | Path | None, device: torch.device, split: Split | None = None
-) -> Prepared:
+def prepare(config: Config, *, data: Data, device: torch.device, split: Split | None = None) -> Prepared:
     """Reads and reduces the scene, draws the split unless given, and builds the network."""
     scene = load_scene(config.scene, data)
     split = split or make_split(scene, config.split, seed=config.seed, data=data)
@@ -203,7 +203,7 @@ def prepare(
     return replace(setting, network=network.to(device), notes=notes)
 
 
-def _describe_start(setting: Prepared, *, data: str | Path | None) -> RunStart:
+def _describe_start(setting: Prepared, run: Path, *, data: str | Path | None) -> RunStart:
     config, scene, split = setting.config, setting.scene, setting.split
     device = setting.padded.device
     is_gpu = device.type == "cuda"
@@ -218,7 +218,9 @@ def _describe_start(setting: Prepared, *, data: str | Path | None) -> RunStart:
         scene=scene.name,
         scene_digest=setting.scene_digest,
         split_digest=split.digest,
-        data=None if data is None else str(Path(data).resolve()),
+        data=None if data is None else str(data),
+        start=str(Path.cwd()),
+        start_from_run=os.path.relpath(Path.cwd(), run.resolve()),
         device=processor,
         precision=choose_precision(config.train.precision, device),
         notes=setting.notes,

@@ -60,6 +60,7 @@ def make_run(variant: str, seed: int, accuracy: float, **changes: object) -> Abl
 def make_record(scene: str) -> RunRecord:
     return RunRecord(
         name="x", seed=0, config_digest="", scene=scene, scene_digest="", split_digest="", data=None,
+        start="", start_from_run="",
         device="cpu", precision="float32", notes=("a note of the split",), num_train=9, num_val=0,
         num_parameters=1234567, macs_per_patch=25_182_992, best_epoch=1, history=(), training_s=1.0,
         versions=Versions(hsi_se="", torch="", numpy="", sklearn="", python=""),

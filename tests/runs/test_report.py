@@ -18,6 +18,7 @@ SPLIT = RandomSplit(kind="random", train=0.4, validation=0.5)
 VERSIONS = Versions(hsi_se="1", torch="2", numpy="2", sklearn="1", python="3")
 RECORD = RunRecord(
     name="demo", seed=3, config_digest="c", scene="farm", scene_digest="s", split_digest="p", data=None,
+    start="", start_from_run="",
     device="cpu", precision="float32", notes=("a note",), num_train=1, num_val=0, versions=VERSIONS,
     num_parameters=10, macs_per_patch=20, best_epoch=1, history=(), training_s=1.5,
 )  # fmt: skip

@@ -9,7 +9,7 @@ from hsi_se import load_scene
 from hsi_se.config.scene import SceneFiles, SyntheticScene
 from hsi_se.errors import SceneError
 from hsi_se.scene.catalogue import find_known_scene, list_known_scenes
-from hsi_se.scene.loading import DEFAULT_DATA_DIR
+from hsi_se.scene.folders import DEFAULT_DATA_DIR
 from hsi_se.scene.palette import make_palette
 from hsi_se.scene.scene import Scene
 from tests.conftest import REAL_SCENES, needs_real_scenes
