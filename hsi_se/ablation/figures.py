@@ -26,7 +26,7 @@ from hsi_se.ablation.record import (
     SummaryRecord,
     VariantReport,
 )
-from hsi_se.report.figures import keep_dollars
+from hsi_se.report.fonts import write_names
 from hsi_se.system.files import replacing
 
 _DPI = 300
@@ -112,7 +112,7 @@ def _save(figure: AblationFigure, target: Path | io.StringIO, *, file_format: st
     # The salt keeps the identifiers of several SVG figures on one page apart.
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": figure.name}):
         drawn = figure.draw()
-        keep_dollars(drawn)
+        write_names(drawn)
         drawn.savefig(
             target,
             format=file_format,

@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from hsi_se.report.charts import split_at_gaps
+from hsi_se.report.fonts import write_names
 from hsi_se.report.palette import SIDE_COLOURS, describe_sides
 from hsi_se.sampling.disjoint import Side, SideMap
 from hsi_se.scene.raster import Colour, Floats
@@ -120,18 +120,7 @@ def style_class_line(place: int, colour: Colour) -> tuple[Floats, tuple[float, .
     return darkened ** (1 / 2.2), _DASHES[place % len(_DASHES)]
 
 
-def keep_dollars(figure: Figure) -> None:
-    """Prints dollar signs in names as they are; matplotlib sets mathematics only in the ticks of log axes."""
-    axes = [axis for each in figure.axes for axis in (each.xaxis, each.yaxis)]
-    powers = {
-        tick for axis in axes if axis.get_scale() == "log" for tick in axis.get_ticklabels(which="both")
-    }
-    for text in figure.findobj(Text):
-        if text not in powers:
-            text.set_parse_math(False)
-
-
 def save_figure(figure: Figure, path: Path) -> None:
-    keep_dollars(figure)
+    write_names(figure)
     with replacing(path) as draft:
         figure.savefig(draft, bbox_inches="tight", pad_inches=0.15)

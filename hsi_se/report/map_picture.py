@@ -4,13 +4,13 @@ Drawn with Pillow, since loading matplotlib takes longer than the rest of a smal
 are in pixels.
 """
 
-from importlib.util import find_spec
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from hsi_se.prediction.class_map import ClassMap
 from hsi_se.report.charts import list_ticks
+from hsi_se.report.fonts import PillowFont, load_font
 from hsi_se.scene.scene import UNLABELLED
 from hsi_se.system.files import replacing
 
@@ -18,6 +18,7 @@ _SHORTER_SIDE = 675  # of the map, at least, unless the longer side is then too 
 _LONGER_SIDE = 1800
 _MARGIN, _TICK, _SWATCH, _LINE = 20, 5, 16, 24
 _TITLE_SIZE, _TEXT_SIZE = 20, 15
+_FEWEST_LINES = 16  # of the legend, before it gets another column
 _FRAME = (90, 90, 90)
 
 
@@ -35,12 +36,16 @@ def save_map(class_map: ClassMap, path: Path, *, title: str) -> None:
     if (class_map.labels == UNLABELLED).any():
         names = {UNLABELLED: "unlabelled", **names}
 
-    text, large = _load_font(_TEXT_SIZE), _load_font(_TITLE_SIZE)
+    (text, _), (large, title) = load_font("", _TEXT_SIZE), load_font(title, _TITLE_SIZE)
     left, top = _MARGIN + 3 * _LINE + _TICK, _MARGIN + 2 * _LINE  # of the map
     legend = left + picture.width + _MARGIN
-    names_width = max(map(text.getlength, names.values()))
-    width = max(legend + _SWATCH + 8 + names_width, left + large.getlength(title)) + _MARGIN
-    height = max(top + picture.height + _TICK + 2 * _LINE, top + len(names) * _LINE) + _MARGIN
+    entries = {label: load_font(name, _TEXT_SIZE) for label, name in names.items()}
+    column = _SWATCH + 8 + max(font.getlength(name) for font, name in entries.values()) + _MARGIN
+    per_column = max(picture.height // _LINE, _FEWEST_LINES)
+    num_columns = -(-len(entries) // per_column)
+    width = max(legend + num_columns * column, left + large.getlength(title) + _MARGIN)
+    num_lines = min(len(entries), per_column)
+    height = max(top + picture.height + _TICK + 2 * _LINE, top + num_lines * _LINE) + _MARGIN
     canvas = Image.new("RGB", (round(width), round(height)), "white")
     pen = ImageDraw.Draw(canvas)
     pen.text((left, _MARGIN), title, fill="black", font=large)
@@ -58,31 +63,17 @@ def save_map(class_map: ClassMap, path: Path, *, title: str) -> None:
     across, down = left + picture.width / 2, top + picture.height / 2
     pen.text((across, bottom + _TICK + _LINE), "column", fill="black", font=text, anchor="mt")
     _write_upwards(canvas, "row", (_MARGIN, round(down)), text)
-    for place, (label, name) in enumerate(names.items()):
-        y = top + place * _LINE
-        pen.rectangle(
-            (legend, y, legend + _SWATCH, y + _SWATCH), fill=class_map.palette[label], outline=_FRAME
-        )
-        pen.text((legend + _SWATCH + 8, y + _SWATCH / 2), name, fill="black", font=text, anchor="lm")
+    for place, (label, (font, name)) in enumerate(entries.items()):
+        x, y = legend + place // per_column * round(column), top + place % per_column * _LINE
+        pen.rectangle((x, y, x + _SWATCH, y + _SWATCH), fill=class_map.palette[label], outline=_FRAME)
+        pen.text((x + _SWATCH + 8, y + _SWATCH / 2), name, fill="black", font=font, anchor="lm")
     with replacing(path) as draft:
         canvas.save(draft, format="PNG")
 
 
-def _write_upwards(
-    canvas: Image.Image, word: str, at: tuple[int, int], font: ImageFont.FreeTypeFont | ImageFont.ImageFont
-) -> None:
+def _write_upwards(canvas: Image.Image, word: str, at: tuple[int, int], font: PillowFont) -> None:
     """Writes a word from bottom to top, with the middle of its left edge at (x, y)."""
     strip = Image.new("RGB", (round(font.getlength(word)) + 2, _LINE), "white")
     ImageDraw.Draw(strip).text((1, _LINE / 2), word, fill="black", font=font, anchor="lm")
     strip = strip.transpose(Image.Transpose.ROTATE_90)
     canvas.paste(strip, (at[0], at[1] - strip.height // 2))
-
-
-def _load_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Returns the font of matplotlib's figures, or Pillow's own, which has fewer letters."""
-    found = find_spec("matplotlib")
-    if found is not None and found.origin is not None:
-        path = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
-        if path.is_file():
-            return ImageFont.truetype(str(path), size)
-    return ImageFont.load_default(size)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hsi_se.evaluation.confidence import Rejection
 from hsi_se.report.charts import find_lower_end
 from hsi_se.report.explanation_figure import draw_explanation
-from hsi_se.report.figures import keep_dollars
+from hsi_se.report.fonts import write_names
 from hsi_se.report.page import RunFiles
 from hsi_se.report.palette import describe_sides, to_hex
 from hsi_se.report.tables import percent
@@ -35,6 +35,8 @@ _STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.2, "grid.linewidth": 0.4, "grid.color": "0.88", "axes.axisbelow": True,
     "pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "hsi-se",
 }  # fmt: skip
+_LETTERS_PER_LINE = 56  # in the legend of a map
+_MOST_TICKS = 20  # of labels along an axis, so that they do not touch
 _FIRST, _SECOND = "#0a5699", "#b34700"  # distinct with any colour vision, and by their dashes in grey
 
 
@@ -60,7 +62,7 @@ def write_figures(run: RunFiles, *, file_format: str) -> list[Path]:
         path = run.folder.figures / f"{name}.{file_format}"
         with matplotlib.rc_context(_STYLE):
             figure = draw(run)
-            keep_dollars(figure)
+            write_names(figure)
             with replacing(path) as draft:  # without a date, so that the same run gives the same bytes
                 metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[file_format]
                 figure.savefig(draft, dpi=_DPI, metadata=metadata)
@@ -82,9 +84,11 @@ def _draw_map(run: RunFiles, places: NDArray[np.uint16]) -> Figure:
 
 
 def _draw_picture(places: NDArray[np.integer], entries: Mapping[int, tuple[str, str]]) -> Figure:
-    """Draws a map `(rows, cols)` above the name and the colour of each value in it, two in a line."""
+    """Draws a map `(rows, cols)` above the name and the colour of each value in it."""
     rows, cols = places.shape
-    num_lines = -(-len(entries) // 2)
+    longest = max(len(_shorten(name)) for name, _ in entries.values())
+    num_cols = min(max(2, _LETTERS_PER_LINE // (longest + 4)), len(entries))
+    num_lines = -(-len(entries) // num_cols)
     figure = _make(min(COLUMN_INCHES * rows / cols, 5.0) + 0.15 * num_lines + 0.1)
     axes = figure.add_subplot()
     lookup = np.zeros((max(entries) + 1, 3), dtype=np.uint8)
@@ -96,7 +100,9 @@ def _draw_picture(places: NDArray[np.integer], entries: Mapping[int, tuple[str, 
         Patch(facecolor=colour, edgecolor="0.4", linewidth=0.4, label=_shorten(name))
         for name, colour in entries.values()
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, handlelength=1.0, columnspacing=1.0)
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=num_cols, handlelength=1.0, columnspacing=1.0
+    )
     return figure
 
 
@@ -112,8 +118,10 @@ def _draw_confusion(run: RunFiles) -> Figure:
     figure = _make(COLUMN_INCHES)
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(size), [str(label) for label in evaluation.class_ids])
-    axes.set_yticks(range(size), [str(label) for label in evaluation.class_ids])
+    shown = range(0, size, -(-size // _MOST_TICKS))
+    labels = [str(evaluation.class_ids[place]) for place in shown]
+    axes.set_xticks(shown, labels)
+    axes.set_yticks(shown, labels)
     axes.set_xlabel("predicted label")
     axes.set_ylabel("true label")
     if size <= 10:
