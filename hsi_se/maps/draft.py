@@ -115,7 +115,9 @@ class MapDraft:
                 "the scene is rotated, which an ENVI header cannot express; the GeoTIFF is georeferenced"
             )
         if not has_rasterio():
-            notes.append("no GeoTIFF was written because rasterio is missing; pip install 'hsi-se[geo]'")
+            notes.append(
+                "no GeoTIFF was written because rasterio is missing; in the clone of hsi-se, pip install '.[geo]'"
+            )
         counts = self._save_figure(title)
         about_map = {
             "scene": str(target.image.raster.path.resolve()),

@@ -36,7 +36,7 @@ _STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "hsi-se",
 }  # fmt: skip
 _LETTERS_PER_LINE = 56  # in the legend of a map
-_MOST_TICKS = 20  # of labels along an axis, so that they do not touch
+_MOST_TICKS = 16  # of labels along an axis, so that they do not touch
 _FIRST, _SECOND = "#0a5699", "#b34700"  # distinct with any colour vision, and by their dashes in grey
 
 
@@ -118,7 +118,8 @@ def _draw_confusion(run: RunFiles) -> Figure:
     figure = _make(COLUMN_INCHES)
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    shown = range(0, size, -(-size // _MOST_TICKS))
+    step = next(step for step in (1, 2, 5, 10, 20, 50, size) if step * _MOST_TICKS >= size)
+    shown = range(0, size, step)
     labels = [str(evaluation.class_ids[place]) for place in shown]
     axes.set_xticks(shown, labels)
     axes.set_yticks(shown, labels)

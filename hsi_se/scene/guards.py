@@ -18,7 +18,9 @@ def import_extra(name: str, *, path: Path) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise SceneError(f"{path}: reading this file needs {name}; pip install 'hsi-se[geo]'") from None
+        raise SceneError(
+            f"{path}: reading this file needs {name}; in the clone of hsi-se, pip install '.[geo]'"
+        ) from None
 
 
 @contextmanager

@@ -138,7 +138,9 @@ def start_cluster(workers: int | None, scheduler: str | None) -> Iterator[Any]:
     try:
         from distributed import Client, LocalCluster
     except ImportError:
-        raise ClusterError("--workers needs dask and distributed; pip install 'hsi-se[cluster]'") from None
+        raise ClusterError(
+            "--workers needs dask and distributed; in the clone of hsi-se, pip install '.[cluster]'"
+        ) from None
     with (
         LocalCluster(
             n_workers=workers,
@@ -162,7 +164,9 @@ def connect(scheduler: str) -> Any:
     try:
         from distributed import Client
     except ImportError:
-        raise ClusterError("--scheduler needs dask and distributed; pip install 'hsi-se[cluster]'") from None
+        raise ClusterError(
+            "--scheduler needs dask and distributed; in the clone of hsi-se, pip install '.[cluster]'"
+        ) from None
     try:
         client = Client(scheduler, timeout=_CONNECT_S)
     except (OSError, ValueError, RuntimeError):

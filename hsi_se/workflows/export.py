@@ -109,7 +109,9 @@ def _write_onnx(module: nn.Module, example: Tensor, path: Path, facts: dict[str,
         import onnx
         import onnxscript  # noqa: F401 the exporter needs it
     except ImportError as error:
-        raise RunError(f"--format onnx needs {error.name}; pip install 'hsi-se[export]'") from None
+        raise RunError(
+            f"--format onnx needs {error.name}; in the clone of hsi-se, pip install '.[export]'"
+        ) from None
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     program = torch.onnx.export(
         module,

@@ -376,7 +376,7 @@ def test_without_rasterio_there_is_no_geotiff_and_a_word_how_to_get_it(run, tmp_
     monkeypatch.setattr("hsi_se.maps.draft.has_rasterio", lambda: False)
     monkeypatch.setattr(writers, "has_rasterio", lambda: False)
     result, notes = map_again(run, tmp_path / "out")
-    assert any("pip install 'hsi-se[geo]'" in note for note in notes.notes)
+    assert any("pip install '.[geo]'" in note for note in notes.notes)
     assert not result.geotiff.exists()
     assert not result.geotiff_facts.exists()
     assert "class names" in result.header.read_text()
