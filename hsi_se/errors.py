@@ -44,3 +44,8 @@ class Interrupted(BaseException):
         super().__init__(message)
         self.signal_number = signal_number
         self.exit_code = 128 + signal_number
+
+
+def how_to_install(extra: str) -> str:
+    """Returns the remedy where the libraries of an extra are missing: the package is installed from a clone."""
+    return f"in the clone of hsi-se, pip install '.[{extra}]'"

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr
 
+from hsi_se.errors import how_to_install
 from hsi_se.evaluation.confidence import to_probabilities
 from hsi_se.maps.folder import MapFolder
 from hsi_se.maps.layers import (
@@ -115,9 +116,7 @@ class MapDraft:
                 "the scene is rotated, which an ENVI header cannot express; the GeoTIFF is georeferenced"
             )
         if not has_rasterio():
-            notes.append(
-                "no GeoTIFF was written because rasterio is missing; in the clone of hsi-se, pip install '.[geo]'"
-            )
+            notes.append(f"no GeoTIFF was written because rasterio is missing; {how_to_install('geo')}")
         counts = self._save_figure(title)
         about_map = {
             "scene": str(target.image.raster.path.resolve()),

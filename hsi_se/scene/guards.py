@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hsi_se.errors import HsiError, SceneError
+from hsi_se.errors import HsiError, SceneError, how_to_install
 
 _MOST_PER_BYTE = 1100  # deflate compresses at most 1032 bytes into one
 _ALWAYS_ALLOWED = 2**24  # bytes: sparse and constant images may be smaller still
@@ -18,9 +18,7 @@ def import_extra(name: str, *, path: Path) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise SceneError(
-            f"{path}: reading this file needs {name}; in the clone of hsi-se, pip install '.[geo]'"
-        ) from None
+        raise SceneError(f"{path}: reading this file needs {name}; {how_to_install('geo')}") from None
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from hsi_se.errors import ClusterError, ConfigError
+from hsi_se.errors import ClusterError, ConfigError, how_to_install
 
 _CONNECT_S, _WORKERS_S = 15, 10
 _MOST_WORKERS = 1024  # so that a slip of the finger starts no more
@@ -138,9 +138,7 @@ def start_cluster(workers: int | None, scheduler: str | None) -> Iterator[Any]:
     try:
         from distributed import Client, LocalCluster
     except ImportError:
-        raise ClusterError(
-            "--workers needs dask and distributed; in the clone of hsi-se, pip install '.[cluster]'"
-        ) from None
+        raise ClusterError(f"--workers needs dask and distributed; {how_to_install('cluster')}") from None
     with (
         LocalCluster(
             n_workers=workers,
@@ -164,9 +162,7 @@ def connect(scheduler: str) -> Any:
     try:
         from distributed import Client
     except ImportError:
-        raise ClusterError(
-            "--scheduler needs dask and distributed; in the clone of hsi-se, pip install '.[cluster]'"
-        ) from None
+        raise ClusterError(f"--scheduler needs dask and distributed; {how_to_install('cluster')}") from None
     try:
         client = Client(scheduler, timeout=_CONNECT_S)
     except (OSError, ValueError, RuntimeError):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hsi_se.errors import ConfigError, RunError
+from hsi_se.errors import ConfigError, RunError, how_to_install
 from hsi_se.models.network import Network
 from hsi_se.prediction.bundled import build_bundled_model, load_bundle
 from hsi_se.runs.bundle import ModelBundle
@@ -109,9 +109,7 @@ def _write_onnx(module: nn.Module, example: Tensor, path: Path, facts: dict[str,
         import onnx
         import onnxscript  # noqa: F401 the exporter needs it
     except ImportError as error:
-        raise RunError(
-            f"--format onnx needs {error.name}; in the clone of hsi-se, pip install '.[export]'"
-        ) from None
+        raise RunError(f"--format onnx needs {error.name}; {how_to_install('export')}") from None
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     program = torch.onnx.export(
         module,
