@@ -36,7 +36,9 @@ class SplitBaselines(BaseModel):
     class_ids: tuple[int, ...]
     class_names: tuple[str, ...]
     location_floor: Confusion
+    floor_correct: str  # which test pixels are classified correctly, as bits in hexadecimal
     spectral_baseline: Confusion
+    spectral_correct: str
     c: float
     gamma: float
 
@@ -48,7 +50,12 @@ class SplitBaselines(BaseModel):
             Evaluation(np.array(confusion, dtype=np.int64), self.class_ids, self.class_names)
             for confusion in (self.location_floor, self.spectral_baseline)
         )
-        return Baselines(floor, SpectralBaseline(spectral, self.c, self.gamma))
+        floor_correct, spectral_correct = (
+            np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8), count=floor.num_test).astype(bool)
+            for bits in (self.floor_correct, self.spectral_correct)
+        )
+        machine = SpectralBaseline(spectral, spectral_correct, self.c, self.gamma)
+        return Baselines(floor, floor_correct, machine)
 
 
 def fit_baselines(config: Config, *, session: Session) -> SplitBaselines:
@@ -62,7 +69,9 @@ def fit_baselines(config: Config, *, session: Session) -> SplitBaselines:
         class_ids=floor.class_ids,
         class_names=floor.class_names,
         location_floor=floor.confusion.tolist(),
+        floor_correct=np.packbits(found.floor_correct).tobytes().hex(),
         spectral_baseline=spectral.evaluation.confusion.tolist(),
+        spectral_correct=np.packbits(spectral.correct).tobytes().hex(),
         c=spectral.c,
         gamma=spectral.gamma,
     )

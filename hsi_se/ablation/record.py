@@ -78,11 +78,12 @@ class AblationRun(_Record):
 
 
 class Comparison(_Record):
-    """A variant compared with the baseline over the seeds that both have; differences of OA, as fractions.
+    """A variant compared over the seeds, with the baseline variant or with one of the two baselines.
 
-    `p` comes from the exact two-sided Wilcoxon signed-rank test; `p_holm` is adjusted by Holm over all
-    comparisons of the ablation. `effect_size` is Cohen's d of the paired differences. `rank_biserial` is
-    the rank sum in favour minus the one against, over their total.
+    Differences are of OA, as fractions. `p` comes from the exact two-sided Wilcoxon signed-rank test;
+    `p_holm` is adjusted by Holm over all comparisons of the ablation that are of the same sort.
+    `effect_size` is Cohen's d of the paired differences. `rank_biserial` is the rank sum in favour minus
+    the one against, over their total.
     """
 
     difference: SummaryRecord
@@ -110,6 +111,7 @@ class VariantReport(_Record):
     summaries: dict[str, SummaryRecord]
     producers_accuracy: dict[int, SummaryRecord]  # by label
     comparison: Comparison | None  # None for the baseline, and without pairs
+    against: dict[str, Comparison]  # with the location floor and the spectral baseline; empty without runs
 
 
 class SceneReport(_Record):

@@ -19,6 +19,7 @@ from hsi_se.evaluation.confidence import (
     to_probabilities,
 )
 from hsi_se.evaluation.metrics import Evaluation, evaluate_test
+from hsi_se.evaluation.verdict import Verdict, group_test_pixels, reach_verdict
 from hsi_se.sampling.splits import Pixels, Split
 from hsi_se.scene.scene import GroundTruth
 
@@ -37,6 +38,7 @@ class Assessment:
         calibration, calibration_scaled: on the test pixels, before and after temperature scaling.
         rejection: accuracy of the remaining test pixels when the least confident ones are rejected.
         area: of each class, adjusted for the map's errors.
+        verdict: what this shows, against both baselines.
     """
 
     evaluation: Evaluation
@@ -48,33 +50,7 @@ class Assessment:
     calibration_scaled: Reliability
     rejection: Rejection
     area: AreaEstimate
-
-    @property
-    def clears_floor(self) -> bool:
-        return self.evaluation.overall_accuracy > self.audit.location_floor.overall_accuracy
-
-    @property
-    def verdict(self) -> str:
-        """Returns what may be concluded from the run, in two sentences."""
-        network, floor = self.evaluation.overall_accuracy, self.audit.location_floor.overall_accuracy
-        leaking = self.audit.leakage.test_patches_with_train_pixels
-        found = (
-            f"The network is {100 * (network - floor):.2f} points above the location floor "
-            f"of {100 * floor:.2f} %."
-        )
-        if not self.clears_floor:
-            found = (
-                f"The network does not exceed the location floor ({100 * network:.2f} % against "
-                f"{100 * floor:.2f} %): row and column alone do at least as well, so the accuracy does not "
-                "show that the network uses the spectra."
-            )
-        if leaking > 0:
-            return (
-                f"{found} {100 * leaking:.1f} % of the test patches contain training pixels: the accuracy "
-                "measures how well the map is filled in between known pixels, not how well unseen areas "
-                "are classified."
-            )
-        return f"{found} No test patch contains a training pixel."
+    verdict: Verdict
 
     @property
     def about_certainty(self) -> str:
@@ -117,6 +93,7 @@ def assess(
         return evaluate_test(truth, split, truth.class_ids[classes[at_test]])
 
     evaluation = evaluate(predicted)
+    audit = audit_split(truth, split, config, location_floor=baselines.location_floor)
 
     def class_of(pixels: Pixels) -> NDArray[np.int64]:
         return np.searchsorted(truth.class_ids, truth.labels[_at(pixels)])
@@ -128,7 +105,7 @@ def assess(
     return Assessment(
         evaluation=evaluation,
         unsmoothed=evaluate(unsmoothed.argmax(axis=2)) if config.prediction.smoothing else None,
-        audit=audit_split(truth, split, config, location_floor=baselines.location_floor),
+        audit=audit,
         spectral_baseline=baselines.spectral,
         temperature=temperature,
         calibration=measure_calibration(probabilities, true_classes),
@@ -138,6 +115,14 @@ def assess(
             evaluation.confusion,
             mapped_pixels=np.bincount(predicted[truth.valid], minlength=truth.num_classes),
             pixel_area_m2=pixel_area_m2,
+        ),
+        verdict=reach_verdict(
+            predicted[at_test] == true_classes,
+            floor=baselines.floor_correct,
+            baseline=baselines.spectral.correct,
+            groups=group_test_pixels(truth, split, config),
+            config=config,
+            leaking=audit.leakage.test_patches_with_train_pixels,
         ),
     )
 

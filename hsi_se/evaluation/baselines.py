@@ -12,27 +12,36 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from hsi_se.evaluation.metrics import Evaluation, evaluate_test
+from hsi_se.evaluation.metrics import Evaluation, evaluate_test, find_correct
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.scene import GroundTruth
 
 
 def evaluate_location_floor(truth: GroundTruth, split: Split) -> Evaluation:
-    """Returns the test accuracies of a 1-nearest-neighbour classifier on (row, col) alone.
+    """Returns the test accuracies of `predict_by_location`."""
+    return evaluate_test(truth, split, predict_by_location(truth, split))
+
+
+def predict_by_location(truth: GroundTruth, split: Split) -> NDArray[np.int32]:
+    """Returns the labels `(n,)` that a 1-nearest-neighbour classifier on (row, col) predicts at test pixels.
 
     It is fitted on the training and validation pixels and sees no spectra. `truth` holds the labels used by
     the split (`Split.relabel`).
     """
     known = split.training_side
     neighbour = KNeighborsClassifier(n_neighbors=1).fit(known, truth.labels[known[:, 0], known[:, 1]])
-    return evaluate_test(truth, split, neighbour.predict(split.test))
+    return np.asarray(neighbour.predict(split.test))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SpectralBaseline:
-    """Test accuracies of the support vector machine, with its tuned parameters C and gamma."""
+    """Test accuracies of the support vector machine, with its tuned parameters C and gamma.
+
+    `correct` `(n,)` says which test pixels it classifies correctly.
+    """
 
     evaluation: Evaluation
+    correct: NDArray[np.bool_]
     c: float
     gamma: float
 
@@ -55,11 +64,13 @@ def evaluate_spectral_baseline(
     known = split.training_side
     x, y = components[known[:, 0], known[:, 1]], truth.labels[known[:, 0], known[:, 1]]
     if len(np.unique(y)) == 1:
-        return SpectralBaseline(evaluate_test(truth, split, np.full(len(split.test), y[0])), 0.0, 0.0)
-    machine = fit_svm(x, y, seed=seed)
-    svc = machine["svc"]
-    predicted = machine.predict(components[split.test[:, 0], split.test[:, 1]])
-    return SpectralBaseline(evaluate_test(truth, split, predicted), svc.C, svc.gamma)
+        predicted, c, gamma = np.full(len(split.test), y[0]), 0.0, 0.0
+    else:
+        machine = fit_svm(x, y, seed=seed)
+        c, gamma = machine["svc"].C, machine["svc"].gamma
+        predicted = machine.predict(components[split.test[:, 0], split.test[:, 1]])
+    evaluation = evaluate_test(truth, split, predicted)
+    return SpectralBaseline(evaluation, find_correct(truth, split, predicted), c, gamma)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +78,7 @@ class Baselines:
     """The two results a network must beat; they depend on the split and the reduction, not on the network."""
 
     location_floor: Evaluation
+    floor_correct: NDArray[np.bool_]  # (n,) test pixels that the location floor classifies correctly
     spectral: SpectralBaseline
 
 
@@ -74,8 +86,10 @@ def evaluate_baselines(
     truth: GroundTruth, split: Split, components: NDArray[np.float32], *, seed: int
 ) -> Baselines:
     """Returns the location floor and the spectral baseline; arguments as in `evaluate_spectral_baseline`."""
+    by_location = predict_by_location(truth, split)
     return Baselines(
-        location_floor=evaluate_location_floor(truth, split),
+        location_floor=evaluate_test(truth, split, by_location),
+        floor_correct=find_correct(truth, split, by_location),
         spectral=evaluate_spectral_baseline(truth, split, components, seed=seed),
     )
 

@@ -82,7 +82,7 @@ def divide_by_fields(
     """
     sides = np.full(truth.shape, Side.UNUSED, dtype=np.uint8)
     for label in truth.class_ids:
-        fields, num_fields = ndimage.label(truth.labels == label, structure=np.ones((3, 3)))
+        fields, num_fields = _find_fields(truth.labels == label)
         if num_fields == 1:
             _cut_field(sides, np.argwhere(fields == 1), settings, rng)
             continue
@@ -91,6 +91,38 @@ def divide_by_fields(
         lookup = np.concatenate([[Side.UNUSED], np.where(is_train, Side.TRAIN, Side.TEST)]).astype(np.uint8)
         sides += lookup[fields]
     return sides, _name_absent(truth, sides)
+
+
+def number_fields(truth: GroundTruth) -> NDArray[np.int64]:
+    """Returns the field of each pixel `(rows, cols)`, from 1; 0 where there is no label."""
+    numbers = np.zeros(truth.shape, dtype=np.int64)
+    num_before = 0
+    for label, box in enumerate(ndimage.find_objects(truth.labels), start=1):
+        if box is not None:
+            fields, num_fields = _find_fields(truth.labels[box] == label)
+            numbers[box] += np.where(fields > 0, fields + num_before, 0)
+            num_before += num_fields
+    return numbers
+
+
+def _find_fields(is_of_class: NDArray[np.bool_]) -> tuple[NDArray[np.integer], int]:
+    fields, num_fields = ndimage.label(is_of_class, structure=np.ones((3, 3)))
+    return fields, int(num_fields)
+
+
+def number_blocks(
+    pixels: NDArray[np.int64], *, block_size: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Returns the square block `(n,)` of each pixel, from 0; the grid's offset is drawn from `rng`.
+
+    With the generator of a blocks split these are its blocks, before any are quartered.
+    """
+    squares = _shift(pixels, block_size, rng) // block_size
+    return np.unique(squares, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _shift(pixels: NDArray[np.int64], block_size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    return pixels + rng.integers(block_size, size=2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +144,7 @@ class _Blocks:
         classes = np.searchsorted(truth.class_ids, truth.labels[pixels[:, 0], pixels[:, 1]])
         position = np.full(truth.shape, -1)
         position[pixels[:, 0], pixels[:, 1]] = np.arange(len(pixels))
-        shifted = pixels + rng.integers(block_size, size=2)
+        shifted = _shift(pixels, block_size, rng)
         side = np.full(len(pixels), block_size)  # (n,) side in pixels of each pixel's block
         while True:
             squares = np.column_stack([side, shifted // side[:, None]])

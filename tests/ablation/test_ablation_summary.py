@@ -22,7 +22,7 @@ from hsi_se.ablation.record import (
 from hsi_se.ablation.summary import _list_caveats, assemble, compare_runs
 from hsi_se.ablation.tables import escape_latex, render_csv, render_latex, render_markdown
 from hsi_se.errors import RunError
-from hsi_se.report.tables import points
+from hsi_se.evaluation.statistics import points
 from hsi_se.runs.records import RunRecord, Versions
 from hsi_se.runs.report import Accuracies
 
