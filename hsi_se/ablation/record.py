@@ -138,7 +138,7 @@ class FriedmanRecord(_Record):
     iman_davenport: float | None
     iman_davenport_p: float | None
     critical_difference: float  # between average ranks, Nemenyi at 5 %
-    groups: tuple[tuple[str, ...], ...]  # variants whose ranks do not differ significantly
+    groups: tuple[tuple[str, ...], ...]  # variants between which no difference is shown
 
 
 class FailedRun(_Record):

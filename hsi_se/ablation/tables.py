@@ -262,7 +262,7 @@ def _render_variants(report: AblationReport, scene: SceneReport, *, caption: str
 def _describe_columns(report: AblationReport, scene: SceneReport) -> str:
     num_tests = sum(variant.comparison is not None for each in report.scenes for variant in each.variants)
     floors = "".join(
-        f" {method.capitalize()}: {spread(scene.begun[0].summaries[f'{part}overall_accuracy'])} % OA."
+        f" OA of the {method}: {spread(scene.begun[0].summaries[f'{part}overall_accuracy'])} %."
         for part, method in _METHODS[2:]
         if scene.begun
     )
