@@ -65,7 +65,7 @@ def test_groups_of_equal_size_have_students_interval_of_their_means():
     rng = np.random.default_rng(0)
     correct, baseline = rng.random(120) < 0.8, rng.random(120) < 0.6
     groups = np.repeat(np.arange(12), 10)
-    found = compare_on_groups(correct, baseline, groups, unit="fields")
+    found = compare_on_groups(correct, baseline, (groups, "fields"))
     means = (correct.astype(float) - baseline).reshape(12, 10).mean(axis=1)
     expected = stats.t.interval(0.95, 11, loc=means.mean(), scale=stats.sem(means))
     assert (found.low, found.high) == pytest.approx(expected)
@@ -76,7 +76,7 @@ def test_groups_of_unequal_size_have_the_interval_of_the_cluster_robust_matrices
     rng = np.random.default_rng(1)
     groups = rng.permutation(np.repeat(np.arange(7), [1, 2, 3, 5, 8, 20, 40])) * 3
     correct, baseline = rng.random(len(groups)) < 0.8, rng.random(len(groups)) < 0.6
-    found = compare_on_groups(correct, baseline, groups, unit="fields")
+    found = compare_on_groups(correct, baseline, (groups, "fields"))
     expected = by_matrices(correct.astype(float) - baseline, groups)
     assert (found.low, found.high) == pytest.approx(expected)
 
@@ -88,9 +88,9 @@ def test_the_interval_covers_the_difference_of_fields_that_are_right_or_wrong_as
         sizes = np.maximum(1, np.exp(rng.normal(2.5, 0.8, 12)).astype(int))
         groups = np.repeat(np.arange(12), sizes)
         correct, baseline = (np.repeat(rng.random(12) < 0.7, sizes) for _ in range(2))
-        found = compare_on_groups(correct, baseline, groups, unit="fields")
+        found = compare_on_groups(correct, baseline, (groups, "fields"))
         covered += found.low <= 0 <= found.high
-        naive = compare_on_groups(correct, baseline, np.arange(len(groups)), unit="single pixels")
+        naive = compare_on_groups(correct, baseline, (np.arange(len(groups)), "single pixels"))
         by_pixel += naive.low <= 0 <= naive.high
     assert covered / repeats > 0.93
     assert by_pixel / repeats < 0.6  # intervals over pixels would find differences that are not there
@@ -102,17 +102,17 @@ def test_nothing_is_worse_or_better_unless_its_interval_excludes_zero():
     some = groups < 4
     cases = [(right, wrong, "better"), (wrong, right, "worse"), (right, right, "no difference shown")]
     for correct, baseline, outcome in [*cases, (some, ~some, "no difference shown")]:
-        found = compare_on_groups(correct, baseline, groups, unit="fields")
+        found = compare_on_groups(correct, baseline, (groups, "fields"))
         assert found.outcome == outcome
         assert found.low <= found.difference <= found.high
-    same = compare_on_groups(right, right, groups, unit="fields")
+    same = compare_on_groups(right, right, (groups, "fields"))
     assert (same.difference, same.low, same.high) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("num_groups", [1, 2, 5])
 def test_fewer_than_six_groups_have_no_interval_and_show_nothing(num_groups):
     groups = np.arange(60) % num_groups
-    found = compare_on_groups(groups >= 0, groups < 0, groups, unit="fields")
+    found = compare_on_groups(groups >= 0, groups < 0, (groups, "fields"))
     assert found == BaselineComparison(1.0, None, None, "fields", num_groups, "no difference shown")
 
 
@@ -163,6 +163,14 @@ def test_points_are_units_of_their_own_and_large_fields_are_divided():
     groups, unit = group_test_pixels(make_truth(points), hold_out(points), configure())
     assert (unit, len(np.unique(groups))) == ("single pixels", 35)
 
+    labels = np.kron(np.eye(8, dtype=int), np.ones((3, 3), dtype=int))  # joined at corners
+    labels[18:, :6] = labels[:6, 18:] = 2
+    for column in range(6):
+        labels[14, 2 * column] = 3
+    assert group_test_pixels(make_truth(labels), hold_out(labels), configure())[1] == "fields"
+    labels[18:, :6] = labels[:6, 18:] = 0  # one field has most test pixels
+    assert group_test_pixels(make_truth(labels), hold_out(labels), configure())[1].startswith("parts")
+
     halves = np.repeat([[1, 2]], 64, axis=0).repeat(32, axis=1)
     groups, unit = group_test_pixels(make_truth(halves), hold_out(halves), configure())
     assert unit == "parts of fields, in blocks of 16 × 16 pixels"
@@ -179,7 +187,7 @@ def test_a_test_set_of_one_class_is_compared_too(small_scene):
     split = Split(train=pixels[~is_first], val=pixels[:0], test=pixels[is_first])
     groups, _ = group_test_pixels(small_scene, split, configure())
     right = np.ones(len(split.test), dtype=bool)
-    found = compare_on_groups(right, right, groups, unit="")
+    found = compare_on_groups(right, right, (groups, ""))
     assert (found.difference, found.outcome) == (0, "no difference shown")
 
 
@@ -238,7 +246,9 @@ def test_too_few_groups_are_said_to_allow_no_interval():
 def test_the_baseline_is_not_compared_with_itself(model):
     verdict = judge(f"model={model}", network=0.9, floor=0.5, svm=0.5)
     assert (verdict.against_baseline is None) == (model == "{name: svm}")
-    assert ("is the spectral baseline itself" in verdict.findings) == (model == "{name: svm}")
+    assert ("The spectral baseline is the same support vector machine" in verdict.findings) == (
+        model == "{name: svm}"
+    )
     assert "network" not in verdict.findings
 
 
