@@ -221,12 +221,7 @@ def assemble(
         friedman=friedman,
         no_friedman=reason,
         caveats=tuple(
-            _list_caveats(
-                ablation.baseline,
-                of_variant.values(),
-                is_of_seeds=ablation.is_of_seeds,
-                num_against=len(against),
-            )
+            _list_caveats(ablation.baseline, of_variant.values(), is_of_seeds=ablation.is_of_seeds)
         ),
         failed=tuple(failed),
         num_missing=len(ablation.runs) - len(runs) - len(failed),
@@ -366,11 +361,7 @@ def _rank(scenes: Sequence[SceneReport]) -> tuple[FriedmanRecord | None, str]:
 
 
 def _list_caveats(
-    baseline: str,
-    groups: Iterable[Sequence[AblationRun]],
-    *,
-    is_of_seeds: bool = False,
-    num_against: int = 0,
+    baseline: str, groups: Iterable[Sequence[AblationRun]], *, is_of_seeds: bool = False
 ) -> list[str]:
     groups = list(groups)
     pairs = [sum(run.difference is not None for run in runs) for runs in groups]
@@ -401,7 +392,8 @@ def _list_caveats(
             "McNemar's test compares two trained networks on the same test pixels. It assumes independent "
             "pixels, which neighbouring pixels are not, and says nothing about other seeds.",
         ]
-    if num_against:
+    if any(groups):
+        num_against = len(_BASELINES) * sum(map(bool, groups))
         caveats.append(
             "The comparisons with the location floor and the spectral baseline use the exact two-sided "
             f"Wilcoxon signed-rank test over the seeds, adjusted by Holm for {num_against} comparisons."

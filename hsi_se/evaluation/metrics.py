@@ -105,11 +105,6 @@ def evaluate_test(truth: GroundTruth, split: Split, predicted: NDArray[np.intege
     )
 
 
-def find_correct(truth: GroundTruth, split: Split, predicted: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Returns which test pixels `(n,)` of a split have the labels `(n,)` that are predicted there."""
-    return np.asarray(predicted == truth.labels[split.test[:, 0], split.test[:, 1]])
-
-
 def number_or_none(value: float) -> float | None:
     """Returns a value as JSON can store it: None in place of NaN."""
     return None if np.isnan(value) else float(value)

@@ -20,7 +20,7 @@ def list_methods(assessment: Assessment) -> list[tuple[str, Evaluation]]:
         "network": assessment.evaluation,
         "network, not smoothed": assessment.unsmoothed,
         "location floor": assessment.audit.location_floor,
-        "spectral baseline": assessment.spectral_baseline.evaluation,
+        "spectral baseline": assessment.spectral_baseline,
     }
     return [(name, evaluation) for name, evaluation in methods.items() if evaluation is not None]
 

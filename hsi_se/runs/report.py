@@ -252,7 +252,7 @@ class RunReport(SplitReport, Accuracies):
     @classmethod
     def of_run(cls, assessment: Assessment, record: RunRecord) -> "RunReport":
         """Returns the report of a run that was assessed."""
-        evaluation, baseline, area = assessment.evaluation, assessment.spectral_baseline, assessment.area
+        evaluation, machine, area = assessment.evaluation, assessment.machine, assessment.area
         verdict = assessment.verdict
         accuracies = [assessment.rejection.accuracy_at(coverage) for coverage in REPORTED_COVERAGES]
         return RunReport(
@@ -260,7 +260,7 @@ class RunReport(SplitReport, Accuracies):
             **dict(SplitReport.of_split(assessment.audit)) | {"notes": record.notes},
             unsmoothed=None if assessment.unsmoothed is None else Accuracies.of(assessment.unsmoothed),
             spectral_baseline=BaselineReport(
-                **dict(Accuracies.of(baseline.evaluation)), C=baseline.c, gamma=baseline.gamma
+                **dict(Accuracies.of(assessment.spectral_baseline)), C=machine.c, gamma=machine.gamma
             ),
             against_location_floor=verdict.against_floor,
             against_spectral_baseline=verdict.against_baseline,

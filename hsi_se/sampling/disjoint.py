@@ -81,33 +81,28 @@ def divide_by_fields(
     Pixels of a field are connected by an edge or a corner.
     """
     sides = np.full(truth.shape, Side.UNUSED, dtype=np.uint8)
+    numbers = number_fields(truth)
     for label in truth.class_ids:
-        fields, num_fields = _find_fields(truth.labels == label)
-        if num_fields == 1:
-            _cut_field(sides, np.argwhere(fields == 1), settings, rng)
+        pixels = np.argwhere(truth.labels == label)
+        of_class = numbers[pixels[:, 0], pixels[:, 1]]
+        sizes = np.bincount(of_class - of_class.min())
+        if len(sizes) == 1:
+            _cut_field(sides, pixels, settings, rng)
             continue
-        sizes = np.bincount(fields.ravel(), minlength=num_fields + 1)[1:]
-        is_train = _choose_fields(sizes, settings.train, rng)
-        lookup = np.concatenate([[Side.UNUSED], np.where(is_train, Side.TRAIN, Side.TEST)]).astype(np.uint8)
-        sides += lookup[fields]
+        is_train = _choose_fields(sizes, settings.train, rng)[of_class - of_class.min()]
+        sides[pixels[:, 0], pixels[:, 1]] = np.where(is_train, Side.TRAIN, Side.TEST)
     return sides, _name_absent(truth, sides)
 
 
 def number_fields(truth: GroundTruth) -> NDArray[np.int64]:
     """Returns the field of each pixel `(rows, cols)`, from 1; 0 where there is no label."""
-    numbers = np.zeros(truth.shape, dtype=np.int64)
-    num_before = 0
-    for label, box in enumerate(ndimage.find_objects(truth.labels), start=1):
-        if box is not None:
-            fields, num_fields = _find_fields(truth.labels[box] == label)
-            numbers[box] += np.where(fields > 0, fields + num_before, 0)
-            num_before += num_fields
+    numbers, num_before = np.zeros(truth.shape, dtype=np.int64), 0
+    classes = np.searchsorted([UNLABELLED, *truth.class_ids], truth.labels)  # labels may be large
+    for place, box in enumerate(ndimage.find_objects(classes), start=1):
+        fields, num_fields = ndimage.label(classes[box] == place, structure=np.ones((3, 3)))
+        numbers[box] += np.where(fields > 0, fields + num_before, 0)
+        num_before += num_fields
     return numbers
-
-
-def _find_fields(is_of_class: NDArray[np.bool_]) -> tuple[NDArray[np.integer], int]:
-    fields, num_fields = ndimage.label(is_of_class, structure=np.ones((3, 3)))
-    return fields, int(num_fields)
 
 
 def number_blocks(
@@ -117,12 +112,8 @@ def number_blocks(
 
     With the generator of a blocks split these are its blocks, before any are quartered.
     """
-    squares = _shift(pixels, block_size, rng) // block_size
-    return np.unique(squares, axis=0, return_inverse=True)[1].reshape(-1)
-
-
-def _shift(pixels: NDArray[np.int64], block_size: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    return pixels + rng.integers(block_size, size=2)
+    squares = (pixels + rng.integers(block_size, size=2)) // block_size
+    return np.asarray(np.unique(squares, axis=0, return_inverse=True)[1].reshape(-1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +135,7 @@ class _Blocks:
         classes = np.searchsorted(truth.class_ids, truth.labels[pixels[:, 0], pixels[:, 1]])
         position = np.full(truth.shape, -1)
         position[pixels[:, 0], pixels[:, 1]] = np.arange(len(pixels))
-        shifted = _shift(pixels, block_size, rng)
+        shifted = pixels + rng.integers(block_size, size=2)
         side = np.full(len(pixels), block_size)  # (n,) side in pixels of each pixel's block
         while True:
             squares = np.column_stack([side, shifted // side[:, None]])

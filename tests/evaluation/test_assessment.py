@@ -45,7 +45,7 @@ def test_a_network_below_the_floor_is_told_so_in_words(small_scene):
 def test_a_network_above_the_floor_is_told_by_how_much_and_what_leaks(small_scene):
     assessment = assess_with(small_scene, random_split(small_scene), accuracy=1.0)
     floor = assessment.audit.location_floor.overall_accuracy
-    baseline = assessment.spectral_baseline.evaluation.overall_accuracy
+    baseline = assessment.spectral_baseline.overall_accuracy
     for name, accuracy in (("location floor", floor), ("spectral baseline", baseline)):
         assert (
             f"The network is better than the {name}: 100.00 % against {100 * accuracy:.2f} %, "

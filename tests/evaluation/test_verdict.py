@@ -135,7 +135,7 @@ def test_the_groups_of_a_blocks_split_are_its_own_blocks(small_scene):
 def test_otherwise_the_groups_are_fields_of_one_class_connected_by_edge_or_corner():
     labels = np.zeros((9, 20), dtype=int)
     labels[0:2, 0:2] = labels[2:4, 2:4] = 1  # joined at a corner
-    labels[0:2, 2:4] = 2  # touches class 1
+    labels[0:2, 2:4] = 2_000_000_000  # touches class 1
     for place in range(5):
         labels[6:8, 4 * place : 4 * place + 3] = 1
     truth, split = make_truth(labels), hold_out(labels)
