@@ -59,10 +59,10 @@ def list_figures(report: AblationReport) -> list[AblationFigure]:
     costs = [scene for scene in scenes if len(_list_costs(scene)) > 1]
     figures = []
     if scenes:
-        caption = "OA of every seed, with the mean and its 95 % interval"
+        caption = "OA of every seed, with the mean and, from two seeds on, its 95 % interval"
         figures.append(AblationFigure("seeds", caption, partial(_draw_seeds, scenes, report.baseline)))
     if costs:
-        caption = "Mean OA with its 95 % interval against multiply-accumulates per patch"
+        caption = "Mean OA with, from two seeds on, its 95 % interval against multiply-accumulates per patch"
         figures.append(AblationFigure("cost", caption, partial(_draw_cost, costs)))
     if pairs:
         caption = f"OA of {report.baseline} and of each variant; a line joins the runs of one seed"

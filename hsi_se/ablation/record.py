@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hsi_se.errors import RunError
 from hsi_se.evaluation.statistics import Summary
+from hsi_se.evaluation.verdict import Outcome
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.report import Accuracies
 from hsi_se.system.folder import Folder, read_record
@@ -65,6 +66,9 @@ class AblationRun(_Record):
     unsmoothed: Accuracies | None  # without `prediction.smoothing`; None if the config does not smooth
     location_floor: Accuracies
     spectral_baseline: Accuracies
+    outcomes: dict[
+        str, Outcome
+    ]  # by baseline, from the run's own verdict; not of a run of that very baseline
     test_patches_with_train_pixels: float  # a fraction: the leakage of the split
     producers_accuracy: dict[int, float | None]  # by label
     training_s: float

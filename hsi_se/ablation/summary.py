@@ -1,6 +1,7 @@
 """Summarizes finished runs: the numbers of each variant, and tests of its difference from the baseline."""
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import TypeVar
@@ -122,6 +123,11 @@ def _read_run(planned: PlannedRun, folder: AblationFolder) -> tuple[AblationRun,
             unsmoothed=report.unsmoothed,
             location_floor=report.location_floor,
             spectral_baseline=report.spectral_baseline,
+            outcomes={
+                name: found.outcome
+                for name, field in _BASELINES.items()
+                if (found := getattr(report, f"against_{field}"))
+            },
             test_patches_with_train_pixels=report.leakage.test_patches_with_train_pixels,
             producers_accuracy={row.label: row.producers_accuracy for row in report.per_class},
             training_s=record.training_s,
@@ -183,7 +189,11 @@ def assemble(
     )
     against = _compare(
         {
-            (*key, name): [run.overall_accuracy - getattr(run, field).overall_accuracy for run in runs]
+            (*key, name): [
+                run.overall_accuracy - getattr(run, field).overall_accuracy
+                for run in runs
+                if name in run.outcomes
+            ]
             for key, runs in of_variant.items()
             for name, field in _BASELINES.items()
         }
@@ -204,7 +214,7 @@ def assemble(
                     for label in names
                 },
                 comparison=comparisons.get((scene, variant)),
-                against={name: against[scene, variant, name] for name in _BASELINES if mine},
+                against={name: found for (*key, name), found in against.items() if key == [scene, variant]},
             )
             for variant, settings in ablation.variants.items()
         )
@@ -307,9 +317,11 @@ def _describe_scene(
     notes = [] if record is None else [*record.notes, describe_splits(num_splits, num_seeds)]
     notes += [] if record is None else _describe_leakage(variants)
     notes += [
-        f"{variant.name} against the {name}: {found.sentence}"
+        f"{variant.name} against the {name}: {found.sentence}; by each run's own verdict, {outcomes}"
         for variant in variants
         for name, found in variant.against.items()
+        if (counts := Counter(run.outcomes[name] for run in variant.runs if name in run.outcomes))
+        if (outcomes := ", ".join(f"{count} × {outcome}" for outcome, count in counts.items()))
     ]
     return SceneReport(
         name=scene or ("" if record is None else record.scene),
@@ -393,7 +405,7 @@ def _list_caveats(
             "pixels, which neighbouring pixels are not, and says nothing about other seeds.",
         ]
     if any(groups):
-        num_against = len(_BASELINES) * sum(map(bool, groups))
+        num_against = sum(len({name for run in runs for name in run.outcomes}) for runs in groups)
         caveats.append(
             "The comparisons with the location floor and the spectral baseline use the exact two-sided "
             f"Wilcoxon signed-rank test over the seeds, adjusted by Holm for {num_against} comparisons."

@@ -37,6 +37,7 @@ def make_run(variant: str, seed: int, accuracy: float, difference: float | None)
         unsmoothed=None,
         location_floor=Accuracies(overall_accuracy=0.88, average_accuracy=0.8, kappa=0.8),
         spectral_baseline=Accuracies(overall_accuracy=0.7, average_accuracy=0.6, kappa=0.6),
+        outcomes={"location floor": "better", "spectral baseline": "better"},
         test_patches_with_train_pixels=0.25,
         producers_accuracy={7: accuracy},
         training_s=10 + seed,

@@ -43,6 +43,11 @@ def make_run(variant: str, seed: int, accuracy: float, **changes: object) -> Abl
         unsmoothed=None,
         location_floor=Accuracies(overall_accuracy=0.7, average_accuracy=0.7, kappa=0.7),
         spectral_baseline=Accuracies(overall_accuracy=0.6, average_accuracy=0.6, kappa=0.6),
+        outcomes={
+            name: "better" if accuracy > baseline else "worse"
+            for name, baseline in (("location floor", 0.7), ("spectral baseline", 0.6))
+            if name == "location floor" or variant != "svm"
+        },
         test_patches_with_train_pixels=0.25,
         producers_accuracy={1: accuracy, 2: None},
         training_s=10.0,
@@ -247,7 +252,15 @@ def test_every_variant_is_compared_with_the_location_floor_and_the_spectral_base
     assert "se against the location floor: worse: −4.60 points, 95 % interval −4.81 to −4.39, n=9" in notes
     assert "se against the spectral baseline: better: +5.40 points" in notes
     assert "none against the location floor: better: +20.40 points" in notes
+    assert notes.count("; by each run's own verdict, 9 × better") == 3
+    assert notes.count("; by each run's own verdict, 9 × worse") == 1
     assert any("adjusted by Holm for 4 comparisons" in caveat for caveat in report.caveats)
+
+
+def test_the_support_vector_machine_is_not_compared_with_itself():
+    report = answer({"none": [0.9] * 9, "svm": [0.6] * 9})
+    assert list(report.scenes[0].variants[1].against) == ["location floor"]
+    assert any("adjusted by Holm for 3 comparisons" in caveat for caveat in report.caveats)
 
 
 def test_two_seeds_show_nothing_against_the_floor_or_the_spectral_baseline():
@@ -320,6 +333,12 @@ def test_the_ranks_over_scenes_need_scenes_and_are_of_the_means():
     assert found.average_ranks == {"none": 3.0, "a": 1.0, "b": 2.0}
     assert found.chi_square == pytest.approx(12)
     assert found.groups == (("a", "b"), ("b", "none"))  # 1 apart, and the critical difference is 1.35
+    text = render_markdown(answer(tables), AblationFolder("."))
+    assert "shows no difference between any of the variants" not in text
+    noise = {scene: {name: rng.permutation(each["a"]) for name in each} for scene, each in tables.items()}
+    assert answer(noise).friedman.p > 0.05  # equal means
+    text = render_markdown(answer(noise), AblationFolder("."))
+    assert "Friedman's test shows no difference between any of the variants." in text
     alone = answer(tables["0"])
     assert alone.friedman is None
     assert "3 variants need at least 5 scenes, this comparison has 1" in alone.no_friedman
