@@ -1,4 +1,4 @@
-"""The location floor and the spectral baseline of a split, fitted once for all variants that share it."""
+"""The spectral baseline of a split, fitted once for all variants that share it."""
 
 import hashlib
 import json
@@ -15,56 +15,43 @@ from hsi_se.ablation.file import Ablation
 from hsi_se.ablation.record import AblationFolder
 from hsi_se.config.experiment import Config
 from hsi_se.errors import RunError
-from hsi_se.evaluation.baselines import Baselines, SpectralBaseline, evaluate_baselines
-from hsi_se.evaluation.metrics import Evaluation
+from hsi_se.evaluation.baselines import SpectralBaseline, fit_spectral_baseline
 from hsi_se.runs.records import RunRecord
 from hsi_se.system.files import replacing
 from hsi_se.system.session import Session
 from hsi_se.workflows.train import prepare
 
 _WAIT_S = 0.2  # between two looks at what another process is fitting
-Confusion = tuple[tuple[int, ...], ...]
 
 
 class SplitBaselines(BaseModel):
-    """The baselines of one split and reduction, as a file of the ablation's folder has them."""
+    """The spectral baseline of one split and reduction, as a file of the ablation's folder has it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     scene_digest: str
     split_digest: str
-    class_ids: tuple[int, ...]
-    class_names: tuple[str, ...]
-    location_floor: Confusion
-    spectral_baseline: Confusion
+    labels: tuple[int, ...]  # predicted at the test pixels
     c: float
     gamma: float
 
-    def restore(self, record: RunRecord) -> Baselines | None:
-        """Returns the baselines for a run; None if its scene or its split is another one."""
+    def restore(self, record: RunRecord) -> SpectralBaseline | None:
+        """Returns the baseline for a run; None if its scene or its split is another one."""
         if (record.scene_digest, record.split_digest) != (self.scene_digest, self.split_digest):
             return None
-        floor, spectral = (
-            Evaluation(np.array(confusion, dtype=np.int64), self.class_ids, self.class_names)
-            for confusion in (self.location_floor, self.spectral_baseline)
-        )
-        return Baselines(floor, SpectralBaseline(spectral, self.c, self.gamma))
+        return SpectralBaseline(np.array(self.labels, dtype=np.int32), self.c, self.gamma)
 
 
 def fit_baselines(config: Config, *, session: Session) -> SplitBaselines:
-    """Returns the baselines of a config's split, drawn and reduced exactly as in its training."""
+    """Returns the baseline of a config's split, drawn and reduced exactly as in its training."""
     setting = prepare(config, data=session.data, device=torch.device("cpu"))
-    found = evaluate_baselines(setting.scene, setting.split, setting.components, seed=config.seed)
-    floor, spectral = found.location_floor, found.spectral
+    machine = fit_spectral_baseline(setting.scene, setting.split, setting.components, seed=config.seed)
     return SplitBaselines(
         scene_digest=setting.scene_digest,
         split_digest=setting.split.digest,
-        class_ids=floor.class_ids,
-        class_names=floor.class_names,
-        location_floor=floor.confusion.tolist(),
-        spectral_baseline=spectral.evaluation.confusion.tolist(),
-        c=spectral.c,
-        gamma=spectral.gamma,
+        labels=machine.labels.tolist(),
+        c=machine.c,
+        gamma=machine.gamma,
     )
 
 

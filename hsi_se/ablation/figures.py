@@ -59,18 +59,16 @@ def list_figures(report: AblationReport) -> list[AblationFigure]:
     costs = [scene for scene in scenes if len(_list_costs(scene)) > 1]
     figures = []
     if scenes:
-        caption = "OA of every seed, with the mean and its 95 % interval"
+        caption = "OA of every seed, with the mean and, from two seeds on, its 95 % interval"
         figures.append(AblationFigure("seeds", caption, partial(_draw_seeds, scenes, report.baseline)))
     if costs:
-        caption = "Mean OA with its 95 % interval against multiply-accumulates per patch"
+        caption = "Mean OA with, from two seeds on, its 95 % interval against multiply-accumulates per patch"
         figures.append(AblationFigure("cost", caption, partial(_draw_cost, costs)))
     if pairs:
         caption = f"OA of {report.baseline} and of each variant; a line joins the runs of one seed"
         figures.append(AblationFigure("pairs", caption, partial(_draw_pairs, pairs, report.baseline)))
     if report.friedman is not None:
-        caption = (
-            "Average ranks over the scenes, 1 is best; bars join variants that do not differ significantly"
-        )
+        caption = "Average ranks over the scenes, 1 is best; bars join variants without a difference shown"
         figures.append(AblationFigure("critical_difference", caption, partial(_draw_ranks, report.friedman)))
     return figures
 
@@ -154,21 +152,26 @@ def _draw_seeds(scenes: Sequence[SceneReport], baseline: str) -> Figure:
             )
             if variant.name == baseline and len(scene.variants) > 1:
                 axes.axvline(100 * mean.mean, color="0.7", linewidth=1, zorder=0)
-        floor = 100 * float(
-            np.mean([run.location_floor.overall_accuracy for each in scene.variants for run in each.runs])
-        )
         low, high = min(values), max(values)
         reach = 1.5 * max(high - low, 0.5)
-        where = "dashed"
-        if low - reach <= floor <= high + reach:
-            axes.axvline(floor, color="0.3", linewidth=1, linestyle="--")
-        else:
-            where = "to the left" if floor < low else "to the right"
+        title = scene.name
+        runs = [run for each in scene.variants for run in each.runs]
+        for name, found, style in (
+            ("location floor", [run.location_floor for run in runs], "dashed"),
+            ("spectral baseline", [run.spectral_baseline for run in runs], "dotted"),
+        ):
+            accuracy = 100 * float(np.mean([each.overall_accuracy for each in found]))
+            where = style
+            if low - reach <= accuracy <= high + reach:
+                axes.axvline(accuracy, color="0.3", linewidth=1, linestyle=style)
+            else:
+                where = "to the left" if accuracy < low else "to the right"
+            title += f"\n{name} {accuracy:.2f} %, {where}"
         names = [f"{_wrap(variant.name)}\nn = {len(variant.runs)}" for variant in scene.variants]
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlabel("OA, %")
-        axes.set_title(f"{scene.name}; location floor {floor:.2f} %, {where}")
+        axes.set_title(title)
         axes.grid(axis="x")
     return figure
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hsi_se.errors import RunError
 from hsi_se.evaluation.statistics import Summary
+from hsi_se.evaluation.verdict import Outcome
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.report import Accuracies
 from hsi_se.system.folder import Folder, read_record
@@ -65,6 +66,9 @@ class AblationRun(_Record):
     unsmoothed: Accuracies | None  # without `prediction.smoothing`; None if the config does not smooth
     location_floor: Accuracies
     spectral_baseline: Accuracies
+    outcomes: dict[
+        str, Outcome
+    ]  # by baseline, from the run's own verdict; not of a run of that very baseline
     test_patches_with_train_pixels: float  # a fraction: the leakage of the split
     producers_accuracy: dict[int, float | None]  # by label
     training_s: float
@@ -78,11 +82,12 @@ class AblationRun(_Record):
 
 
 class Comparison(_Record):
-    """A variant compared with the baseline over the seeds that both have; differences of OA, as fractions.
+    """A variant compared over the seeds, with the baseline variant or with one of the two baselines.
 
-    `p` comes from the exact two-sided Wilcoxon signed-rank test; `p_holm` is adjusted by Holm over all
-    comparisons of the ablation. `effect_size` is Cohen's d of the paired differences. `rank_biserial` is
-    the rank sum in favour minus the one against, over their total.
+    Differences are of OA, as fractions. `p` comes from the exact two-sided Wilcoxon signed-rank test;
+    `p_holm` is adjusted by Holm over all comparisons of the ablation that are of the same sort.
+    `effect_size` is Cohen's d of the paired differences. `rank_biserial` is the rank sum in favour minus
+    the one against, over their total.
     """
 
     difference: SummaryRecord
@@ -110,6 +115,7 @@ class VariantReport(_Record):
     summaries: dict[str, SummaryRecord]
     producers_accuracy: dict[int, SummaryRecord]  # by label
     comparison: Comparison | None  # None for the baseline, and without pairs
+    against: dict[str, Comparison]  # with the location floor and the spectral baseline; empty without runs
 
 
 class SceneReport(_Record):
@@ -136,7 +142,7 @@ class FriedmanRecord(_Record):
     iman_davenport: float | None
     iman_davenport_p: float | None
     critical_difference: float  # between average ranks, Nemenyi at 5 %
-    groups: tuple[tuple[str, ...], ...]  # variants whose ranks do not differ significantly
+    groups: tuple[tuple[str, ...], ...]  # variants between which no difference is shown
 
 
 class FailedRun(_Record):

@@ -182,7 +182,7 @@ def run_once(
         train_unless_finished(config, path, session=session)
         if not RunFolder(path).is_evaluated:
             known = None if baselines is None else baselines.restore(RunFolder(path).read_record())
-            assess_run(path, session=session, baselines=known, draw=False)
+            assess_run(path, session=session, machine=known, draw=False)
 
 
 @functools.cache

@@ -1,8 +1,10 @@
 """Summarizes finished runs: the numbers of each variant, and tests of its difference from the baseline."""
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +37,12 @@ from hsi_se.evaluation.statistics import (
     describe_splits,
     fewest_pairs,
     least_p,
+    points,
     rank_over_scenes,
     summarize,
     why_no_ranks,
 )
-from hsi_se.report.tables import percent, points
+from hsi_se.report.tables import percent
 from hsi_se.runs.records import RunRecord
 
 _ACCURACIES: Mapping[str, Range] = {"overall_accuracy": SHARE, "average_accuracy": SHARE, "kappa": SIGNED}
@@ -62,6 +65,9 @@ _INTERVALS = (
     "Intervals are Student's 95 % intervals of the mean, one at a time, cut off where no mean can lie."
 )
 
+_BASELINES = {"location floor": "location_floor", "spectral baseline": "spectral_baseline"}
+
+Name = TypeVar("Name")
 Key = tuple[str, str, int]  # scene, variant, seed
 Correct = NDArray[np.bool_]
 PairTest = Callable[[AblationRun, AblationRun], McNemarRecord | None]
@@ -117,6 +123,11 @@ def _read_run(planned: PlannedRun, folder: AblationFolder) -> tuple[AblationRun,
             unsmoothed=report.unsmoothed,
             location_floor=report.location_floor,
             spectral_baseline=report.spectral_baseline,
+            outcomes={
+                name: found.outcome
+                for name, field in _BASELINES.items()
+                if (found := getattr(report, f"against_{field}"))
+            },
             test_patches_with_train_pixels=report.leakage.test_patches_with_train_pixels,
             producers_accuracy={row.label: row.producers_accuracy for row in report.per_class},
             training_s=record.training_s,
@@ -170,7 +181,23 @@ def assemble(
                 run = run.model_copy(update={"difference": difference, "mcnemar": test_pair(baseline, run)})
             mine += [] if run is None else [run]
         of_variant[scene, variant] = mine
-    comparisons = _compare(of_variant)
+    comparisons = _compare(
+        {
+            key: [run.difference for run in runs if run.difference is not None]
+            for key, runs in of_variant.items()
+        }
+    )
+    against = _compare(
+        {
+            (*key, name): [
+                run.overall_accuracy - getattr(run, field).overall_accuracy
+                for run in runs
+                if name in run.outcomes
+            ]
+            for key, runs in of_variant.items()
+            for name, field in _BASELINES.items()
+        }
+    )
     scenes = []
     for scene in ablation.scenes:
         names = class_names.get(scene, {})
@@ -187,6 +214,7 @@ def assemble(
                     for label in names
                 },
                 comparison=comparisons.get((scene, variant)),
+                against={name: found for (*key, name), found in against.items() if key == [scene, variant]},
             )
             for variant, settings in ablation.variants.items()
         )
@@ -224,34 +252,47 @@ def _summarize(values: Iterable[float | None], *, within: Range) -> SummaryRecor
     return SummaryRecord.of(summarize(numbers, within=within))
 
 
-def _compare(
-    of_variant: Mapping[tuple[str, str], Sequence[AblationRun]],
-) -> dict[tuple[str, str], Comparison]:
-    """Compares each variant that has pairs with the baseline of its scene; Holm over all comparisons."""
-    tests = {}
-    for key, runs in of_variant.items():
-        differences = [run.difference for run in runs if run.difference is not None]
-        if differences:
-            tests[key] = compare_pairs(differences, within=SIGNED)
-    adjusted = adjust_holm([test.p for test in tests.values()])
-    return {key: _describe(test, float(p)) for (key, test), p in zip(tests.items(), adjusted, strict=True)}
+def _compare(differences: Mapping[Name, Sequence[float]]) -> dict[Name, Comparison]:
+    """Tests the differences of all seeds for each name that has any, adjusted by Holm for all tests."""
+    tests = {name: compare_pairs(each, within=SIGNED) for name, each in differences.items() if each}
+    p = np.array([test.p for test in tests.values()])
+    found = {}
+    for place, (name, test) in enumerate(tests.items()):
+        best = p.copy()
+        best[place] = least_p(test.difference.n)  # all signs equal
+        needed = 0 if adjust_holm(best)[place] <= LEVEL else fewest_pairs(len(p))
+        found[name] = _describe(test, float(adjust_holm(p)[place]), needed=needed)
+    return found
 
 
-def _describe(test: PairedTest, p_holm: float) -> Comparison:
+def _describe(test: PairedTest, p_holm: float, *, needed: int) -> Comparison:
+    """`needed` seeds are the fewest with which the test could show a difference; 0 if these could."""
     difference = test.difference
     is_shown = p_holm <= LEVEL
-    values = f"{points(difference.mean)} points"
+    values = f"{points(difference.mean)} points, "
     if difference.n > 1:
-        values += f", 95 % interval {points(difference.low)} to {points(difference.high)}"
-    if is_shown:  # by ranks, whose sign may differ from that of the mean
+        values += f"95 % interval {points(difference.low)} to {points(difference.high)}"
+    else:
+        values += "no interval"
+    values += f", n={difference.n}"
+    excludes_zero = difference.low > 0 or difference.high < 0
+    if needed:
+        seeds = f"{difference.n} seed{'' if difference.n == 1 else 's'}"
+        sentence = f"the test cannot show a difference with {seeds}, only with {needed} or more: {values}"
+    elif is_shown:  # by ranks, whose sign may differ from that of the mean
         verdict = "better" if test.rank_biserial > 0 else "worse"
         if test.rank_biserial * difference.mean < 0:
             verdict += f" for most seeds, though {'lower' if difference.mean < 0 else 'higher'} on average"
-        sentence = f"{verdict}: {values}, n={difference.n}, p = {p_holm:.2g} after Holm"
+        sentence = f"{verdict}: {values}, p = {p_holm:.2g} after Holm"
+        if not excludes_zero:
+            sentence += ", by ranks; the interval of the mean includes 0"
+    elif excludes_zero:
+        sentence = (
+            f"not shown by the signed-rank test (p = {test.p:.2g}, {p_holm:.2g} after Holm), although the "
+            f"interval of the mean excludes 0: {values}"
+        )
     else:
-        sentence = f"no difference shown: {values}, n={difference.n}"
-        if difference.low > 0 or difference.high < 0:
-            sentence += f" (p = {test.p:.2g}, {p_holm:.2g} after Holm)"
+        sentence = f"no difference shown: {values}"
     return Comparison(
         difference=SummaryRecord.of(difference),
         rank_sum=test.rank_sum,
@@ -275,15 +316,13 @@ def _describe_scene(
     num_seeds, num_splits = len({run.seed for run in runs}), len({run.split_digest for run in runs})
     notes = [] if record is None else [*record.notes, describe_splits(num_splits, num_seeds)]
     notes += [] if record is None else _describe_leakage(variants)
-    for variant in variants:
-        accuracy = variant.summaries["overall_accuracy"].mean
-        floor = variant.summaries["location_floor.overall_accuracy"].mean
-        if accuracy is not None and floor is not None and accuracy <= floor:
-            notes.append(
-                f"{variant.name} does not exceed the location floor ({100 * accuracy:.2f} % against "
-                f"{100 * floor:.2f} %): row and column alone do at least as well, so the accuracy does not "
-                "show that the network uses the spectra."
-            )
+    notes += [
+        f"{variant.name} against the {name}: {found.sentence}; by each run's own verdict, {outcomes}"
+        for variant in variants
+        for name, found in variant.against.items()
+        if (counts := Counter(run.outcomes[name] for run in variant.runs if name in run.outcomes))
+        if (outcomes := ", ".join(f"{count} × {outcome}" for outcome, count in counts.items()))
+    ]
     return SceneReport(
         name=scene or ("" if record is None else record.scene),
         num_splits=num_splits,
@@ -365,6 +404,12 @@ def _list_caveats(
             "McNemar's test compares two trained networks on the same test pixels. It assumes independent "
             "pixels, which neighbouring pixels are not, and says nothing about other seeds.",
         ]
+    if any(groups):
+        num_against = sum(len({name for run in runs for name in run.outcomes}) for runs in groups)
+        caveats.append(
+            "The comparisons with the location floor and the spectral baseline use the exact two-sided "
+            f"Wilcoxon signed-rank test over the seeds, adjusted by Holm for {num_against} comparisons."
+        )
     if len({run.precision for runs in groups for run in runs}) > 1:
         caveats.append(
             "Some runs were trained with bfloat16 products and others with float32, because "

@@ -13,7 +13,8 @@ from hsi_se.ablation.record import (
     SummaryRecord,
     VariantReport,
 )
-from hsi_se.report.tables import points, render_template, signed
+from hsi_se.evaluation.statistics import points, signed
+from hsi_se.report.tables import render_template
 from hsi_se.runs.report import Accuracies
 
 HEADINGS = (
@@ -260,11 +261,14 @@ def _render_variants(report: AblationReport, scene: SceneReport, *, caption: str
 
 def _describe_columns(report: AblationReport, scene: SceneReport) -> str:
     num_tests = sum(variant.comparison is not None for each in report.scenes for variant in each.variants)
-    floors = [variant.summaries[_FLOOR] for variant in scene.begun]
-    floor = f" Location floor: {spread(floors[0])} % OA." if floors else ""
+    floors = "".join(
+        f" OA of the {method}: {spread(scene.begun[0].summaries[f'{part}overall_accuracy'])} %."
+        for part, method in _METHODS[2:]
+        if scene.begun
+    )
     compared = (
         f"; difference of OA from {report.baseline} in points with its 95 % interval; p of the exact "
         "Wilcoxon signed-rank test, adjusted by Holm for "
         f"{num_tests} comparison{'s' if num_tests != 1 else ''}"
     )
-    return f"{'' if report.is_of_seeds else compared}.{floor}"
+    return f"{'' if report.is_of_seeds else compared}.{floors}"

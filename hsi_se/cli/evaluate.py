@@ -55,7 +55,7 @@ def evaluate(
 
     with start_session(data=data, device=device) as session:
         assessment = assess_run(folder, session=session)
-    print_assessment(assessment)
+    print_assessment(assessment, folder)
     print(f"map:    {folder.map_figure}")
     print(f"page:   {folder.page}")
     print(f"report: {folder.report_text}")

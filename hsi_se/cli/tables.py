@@ -1,5 +1,6 @@
 """The tables and sentences that commands print; each command imports them when it has results."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.audit import SplitAudit
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.report.tables import describe_leakage, kappa_text, list_methods, percent
+from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.report import list_class_accuracies
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from hsi_se.workflows.preview import NetworkDescription
 
 
-def print_assessment(assessment: Assessment) -> None:
+def print_assessment(assessment: Assessment, folder: RunFolder) -> None:
     evaluation = assessment.evaluation
     floor = [percent(value) for value in assessment.audit.location_floor.producers_accuracy]
     _print_classes(f"{evaluation.num_test:,} test pixels", evaluation, {"floor producer's %": floor})
@@ -27,7 +29,8 @@ def print_assessment(assessment: Assessment) -> None:
         print(f"{name + ':':<18} {_describe(numbers, width=6)}")
     say(describe_leakage(assessment.audit.leakage))
     say(assessment.about_certainty)
-    say(assessment.verdict, style="bold")
+    say(assessment.verdict.findings, style="bold")
+    _say_next(assessment, folder)
 
 
 def print_cross_scene(found: "CrossScene") -> None:
@@ -72,6 +75,10 @@ def _print_classes(title: str, evaluation: Evaluation, more: Mapping[str, Sequen
     make_console().print(table)
 
 
+def _say_next(assessment: Assessment, folder: RunFolder) -> None:
+    say(f"next: {assessment.verdict.next_step.replace('CONFIG', shlex.quote(str(folder.config)))}")
+
+
 def _describe(evaluation: Evaluation, *, width: int = 0) -> str:
     oa, aa = percent(evaluation.overall_accuracy), percent(evaluation.average_accuracy)
     return f"OA {oa:>{width}} %   AA {aa:>{width}} %   κ {kappa_text(evaluation.kappa)}"
@@ -97,9 +104,14 @@ def print_gap(found: "Gap") -> None:
     table.add_row("training pixels", *(f"{len(audit.split.train):,}" for audit in sides), "", "")
     table.add_row("test pixels", *(f"{len(audit.split.test):,}" for audit in sides), "", "")
     make_console().print(table)
-    say(f"optimism gap: {100 * found.optimism:.2f} points of OA", style="bold")
-    say(f"random: {found.random.verdict}")
-    say(f"blocks: {found.blocks.verdict}")
+    say(
+        f"optimism gap: {100 * found.optimism:.2f} points of OA, without an interval: one split and one "
+        "training of each kind; repeat it with other seeds (--set seed=1)",
+        style="bold",
+    )
+    say(f"random: {found.random.verdict.findings}")
+    say(f"blocks: {found.blocks.verdict.findings}")
+    _say_next(found.blocks, RunFolder(found.folder / "blocks"))
     for note in found.blocks.audit.split.notes:
         say(f"note: {note}")
 

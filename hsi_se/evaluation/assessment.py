@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from hsi_se.config.experiment import Config
 from hsi_se.evaluation.area import AreaEstimate, estimate_area
 from hsi_se.evaluation.audit import SplitAudit, audit_split
-from hsi_se.evaluation.baselines import Baselines, SpectralBaseline, evaluate_baselines
+from hsi_se.evaluation.baselines import SpectralBaseline, fit_spectral_baseline, predict_by_location
 from hsi_se.evaluation.confidence import (
     Rejection,
     Reliability,
@@ -19,6 +19,7 @@ from hsi_se.evaluation.confidence import (
     to_probabilities,
 )
 from hsi_se.evaluation.metrics import Evaluation, evaluate_test
+from hsi_se.evaluation.verdict import Verdict, group_test_pixels, reach_verdict
 from hsi_se.sampling.splits import Pixels, Split
 from hsi_se.scene.scene import GroundTruth
 
@@ -32,49 +33,25 @@ class Assessment:
     Attributes:
         evaluation, unsmoothed: the network's, and before `prediction.smoothing`; None without smoothing.
         audit: the split's leakage and location floor.
-        spectral_baseline: of a support vector machine on the centre pixels.
+        spectral_baseline, machine: of a support vector machine on the centre pixels, and that machine.
         temperature: fitted on the validation pixels; 1 leaves the network's confidence unchanged.
         calibration, calibration_scaled: on the test pixels, before and after temperature scaling.
         rejection: accuracy of the remaining test pixels when the least confident ones are rejected.
         area: of each class, adjusted for the map's errors.
+        verdict: what this shows, against both baselines.
     """
 
     evaluation: Evaluation
     unsmoothed: Evaluation | None
     audit: SplitAudit
-    spectral_baseline: SpectralBaseline
+    spectral_baseline: Evaluation
+    machine: SpectralBaseline
     temperature: float
     calibration: Reliability
     calibration_scaled: Reliability
     rejection: Rejection
     area: AreaEstimate
-
-    @property
-    def clears_floor(self) -> bool:
-        return self.evaluation.overall_accuracy > self.audit.location_floor.overall_accuracy
-
-    @property
-    def verdict(self) -> str:
-        """Returns what may be concluded from the run, in two sentences."""
-        network, floor = self.evaluation.overall_accuracy, self.audit.location_floor.overall_accuracy
-        leaking = self.audit.leakage.test_patches_with_train_pixels
-        found = (
-            f"The network is {100 * (network - floor):.2f} points above the location floor "
-            f"of {100 * floor:.2f} %."
-        )
-        if not self.clears_floor:
-            found = (
-                f"The network does not exceed the location floor ({100 * network:.2f} % against "
-                f"{100 * floor:.2f} %): row and column alone do at least as well, so the accuracy does not "
-                "show that the network uses the spectra."
-            )
-        if leaking > 0:
-            return (
-                f"{found} {100 * leaking:.1f} % of the test patches contain training pixels: the accuracy "
-                "measures how well the map is filled in between known pixels, not how well unseen areas "
-                "are classified."
-            )
-        return f"{found} No test patch contains a training pixel."
+    verdict: Verdict
 
     @property
     def about_certainty(self) -> str:
@@ -96,7 +73,7 @@ def assess(
     components: NDArray[np.float32],
     config: Config,
     pixel_area_m2: float | None = None,
-    baselines: Baselines | None = None,
+    machine: SpectralBaseline | None = None,
 ) -> Assessment:
     """Returns the assessment of a network's logits on the test pixels.
 
@@ -107,9 +84,10 @@ def assess(
         components: `(rows, cols, k)` the network's input, before patches are cut.
         config: the experiment's config.
         pixel_area_m2: area of a pixel on the ground in m², if known.
-        baselines: those of this split and these components, if they have been fitted already.
+        machine: the spectral baseline of this split and these components, if it has been fitted already.
     """
-    baselines = baselines or evaluate_baselines(truth, split, components, seed=config.seed)
+    machine = machine or fit_spectral_baseline(truth, split, components, seed=config.seed)
+    by_location = predict_by_location(truth, split)
     at_test = _at(split.test)
     predicted = logits.argmax(axis=2)
 
@@ -117,19 +95,21 @@ def assess(
         return evaluate_test(truth, split, truth.class_ids[classes[at_test]])
 
     evaluation = evaluate(predicted)
+    audit = audit_split(truth, split, config, location_floor=evaluate_test(truth, split, by_location))
 
     def class_of(pixels: Pixels) -> NDArray[np.int64]:
         return np.searchsorted(truth.class_ids, truth.labels[_at(pixels)])
 
-    true_classes = class_of(split.test)
+    true_classes, true_labels = class_of(split.test), truth.labels[at_test]
     temperature = fit_temperature(logits[_at(split.val)], class_of(split.val))
     probabilities = to_probabilities(logits[at_test])
     scaled = to_probabilities(logits[at_test], temperature=temperature)
     return Assessment(
         evaluation=evaluation,
         unsmoothed=evaluate(unsmoothed.argmax(axis=2)) if config.prediction.smoothing else None,
-        audit=audit_split(truth, split, config, location_floor=baselines.location_floor),
-        spectral_baseline=baselines.spectral,
+        audit=audit,
+        spectral_baseline=evaluate_test(truth, split, machine.labels),
+        machine=machine,
         temperature=temperature,
         calibration=measure_calibration(probabilities, true_classes),
         calibration_scaled=measure_calibration(scaled, true_classes),
@@ -138,6 +118,14 @@ def assess(
             evaluation.confusion,
             mapped_pixels=np.bincount(predicted[truth.valid], minlength=truth.num_classes),
             pixel_area_m2=pixel_area_m2,
+        ),
+        verdict=reach_verdict(
+            predicted[at_test] == true_classes,
+            floor=by_location == true_labels,
+            baseline=machine.labels == true_labels,
+            groups=group_test_pixels(truth, split, config),
+            config=config,
+            leaking=audit.leakage.test_patches_with_train_pixels,
         ),
     )
 

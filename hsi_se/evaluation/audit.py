@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.config.experiment import Config, PcaReduction
-from hsi_se.evaluation.baselines import evaluate_location_floor
-from hsi_se.evaluation.metrics import Evaluation
+from hsi_se.evaluation.baselines import predict_by_location
+from hsi_se.evaluation.metrics import Evaluation, evaluate_test
 from hsi_se.sampling.leakage import Leakage, audit_leakage
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.scene import GroundTruth
@@ -64,6 +64,6 @@ def audit_split(
         leakage=audit_leakage(
             split, shape=truth.shape, patch_size=config.window_size, reduction_saw_test=saw_test
         ),
-        location_floor=location_floor or evaluate_location_floor(truth, split),
+        location_floor=location_floor or evaluate_test(truth, split, predict_by_location(truth, split)),
         counts=np.stack(counts, axis=1),
     )

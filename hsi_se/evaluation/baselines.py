@@ -12,35 +12,34 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from hsi_se.evaluation.metrics import Evaluation, evaluate_test
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.scene import GroundTruth
 
 
-def evaluate_location_floor(truth: GroundTruth, split: Split) -> Evaluation:
-    """Returns the test accuracies of a 1-nearest-neighbour classifier on (row, col) alone.
+def predict_by_location(truth: GroundTruth, split: Split) -> NDArray[np.int32]:
+    """Returns the labels `(n,)` that the location floor predicts at the test pixels.
 
-    It is fitted on the training and validation pixels and sees no spectra. `truth` holds the labels used by
-    the split (`Split.relabel`).
+    It is a 1-nearest-neighbour classifier on (row, col) alone, fitted on the training and validation pixels,
+    and sees no spectra. `truth` holds the labels used by the split (`Split.relabel`).
     """
     known = split.training_side
     neighbour = KNeighborsClassifier(n_neighbors=1).fit(known, truth.labels[known[:, 0], known[:, 1]])
-    return evaluate_test(truth, split, neighbour.predict(split.test))
+    return np.asarray(neighbour.predict(split.test))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SpectralBaseline:
-    """Test accuracies of the support vector machine, with its tuned parameters C and gamma."""
+    """Labels `(n,)` that the support vector machine predicts at the test pixels, and its tuned parameters."""
 
-    evaluation: Evaluation
+    labels: NDArray[np.int32]
     c: float
     gamma: float
 
 
-def evaluate_spectral_baseline(
+def fit_spectral_baseline(
     truth: GroundTruth, split: Split, components: NDArray[np.float32], *, seed: int
 ) -> SpectralBaseline:
-    """Returns the test accuracies of an RBF support vector machine on the centre pixels alone.
+    """Returns the predictions of an RBF support vector machine on the centre pixels alone.
 
     Its input is the components of each pixel, without its neighbours. It is scaled, tuned (three-fold
     cross-validation over C and gamma) and fitted on the training and validation pixels. If these
@@ -55,29 +54,10 @@ def evaluate_spectral_baseline(
     known = split.training_side
     x, y = components[known[:, 0], known[:, 1]], truth.labels[known[:, 0], known[:, 1]]
     if len(np.unique(y)) == 1:
-        return SpectralBaseline(evaluate_test(truth, split, np.full(len(split.test), y[0])), 0.0, 0.0)
+        return SpectralBaseline(np.full(len(split.test), y[0]), 0.0, 0.0)
     machine = fit_svm(x, y, seed=seed)
-    svc = machine["svc"]
-    predicted = machine.predict(components[split.test[:, 0], split.test[:, 1]])
-    return SpectralBaseline(evaluate_test(truth, split, predicted), svc.C, svc.gamma)
-
-
-@dataclass(frozen=True, eq=False)
-class Baselines:
-    """The two results a network must beat; they depend on the split and the reduction, not on the network."""
-
-    location_floor: Evaluation
-    spectral: SpectralBaseline
-
-
-def evaluate_baselines(
-    truth: GroundTruth, split: Split, components: NDArray[np.float32], *, seed: int
-) -> Baselines:
-    """Returns the location floor and the spectral baseline; arguments as in `evaluate_spectral_baseline`."""
-    return Baselines(
-        location_floor=evaluate_location_floor(truth, split),
-        spectral=evaluate_spectral_baseline(truth, split, components, seed=seed),
-    )
+    labels = machine.predict(components[split.test[:, 0], split.test[:, 1]])
+    return SpectralBaseline(labels, machine["svc"].C, machine["svc"].gamma)
 
 
 # The powers usually searched in SVM papers of this field; gamma is relative to 1 / components.

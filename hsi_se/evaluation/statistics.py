@@ -235,8 +235,26 @@ def _nemenyi(num_scenes: int, num_variants: int) -> float:
 
 def describe_splits(num_splits: int, num_seeds: int) -> str:
     """Returns a sentence on whether the spread over seeds includes that of drawing different splits."""
+    if num_seeds == 1:
+        return "There is one seed: nothing is known of the spread over splits and trainings."
     if num_splits == num_seeds:
         return "Every seed has its own split: the spread reflects both the choice of pixels and the training."
     if num_splits == 1:
         return "All seeds share one split: the spread is due to the training alone."
     return f"The {num_seeds} seeds use {num_splits} different splits."
+
+
+# ------------------------------------------------------------------------------------- in words
+
+
+def points(fraction: float | None) -> str:
+    """Returns a difference of fractions in percentage points, `+0.05` or `−0.11`; a dash for None."""
+    return signed(None if fraction is None else 100 * fraction)
+
+
+def signed(value: float | None) -> str:
+    """Returns `+0.05` or `−0.11`; a dash for None."""
+    if value is None:
+        return "–"
+    text = f"{value:+.2f}"
+    return ("+0.00" if text == "-0.00" else text).replace("-", "−")

@@ -7,6 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from hsi_se.evaluation.area import AREA_CAVEAT
 from hsi_se.evaluation.assessment import REPORTED_COVERAGES, Assessment
 from hsi_se.evaluation.metrics import Evaluation
+from hsi_se.evaluation.statistics import points, signed
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import RunRecord
 from hsi_se.runs.report import LeakageReport, list_class_accuracies
@@ -19,7 +20,7 @@ def list_methods(assessment: Assessment) -> list[tuple[str, Evaluation]]:
         "network": assessment.evaluation,
         "network, not smoothed": assessment.unsmoothed,
         "location floor": assessment.audit.location_floor,
-        "spectral baseline": assessment.spectral_baseline.evaluation,
+        "spectral baseline": assessment.spectral_baseline,
     }
     return [(name, evaluation) for name, evaluation in methods.items() if evaluation is not None]
 
@@ -85,16 +86,3 @@ def render_report(assessment: Assessment, record: RunRecord, run: RunFolder) -> 
         coverages=REPORTED_COVERAGES,
         area_caveat=AREA_CAVEAT,
     )
-
-
-def points(fraction: float | None) -> str:
-    """Returns a difference of fractions in percentage points, `+0.05` or `−0.11`; a dash for None."""
-    return signed(None if fraction is None else 100 * fraction)
-
-
-def signed(value: float | None) -> str:
-    """Returns `+0.05` or `−0.11`; a dash for None."""
-    if value is None:
-        return "–"
-    text = f"{value:+.2f}"
-    return ("+0.00" if text == "-0.00" else text).replace("-", "−")

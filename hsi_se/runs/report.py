@@ -6,7 +6,7 @@ in the order of their labels, and the rows and columns of the confusion matrix f
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from hsi_se.evaluation.assessment import REPORTED_COVERAGES, Assessment
 from hsi_se.evaluation.audit import SplitAudit
 from hsi_se.evaluation.confidence import is_scaled
 from hsi_se.evaluation.metrics import Evaluation, number_or_none
+from hsi_se.evaluation.verdict import BaselineComparison, Outcome
 from hsi_se.runs.records import Record, RunRecord
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -193,8 +194,14 @@ class RunReport(SplitReport, Accuracies):
         description="Accuracies before prediction.smoothing; null where the config has none."
     )
     spectral_baseline: BaselineReport
-    clears_location_floor: bool = Field(description="Whether OA is above that of the location floor.")
-    verdict: str = Field(description="What may be concluded, in words.")
+    against_location_floor: BaselineComparison = Field(
+        description="Difference of OA from the location floor, with its 95 % interval over groups of pixels."
+    )
+    against_spectral_baseline: BaselineComparison | None = Field(
+        description="The same for the spectral baseline; null for a run of that very classifier."
+    )
+    verdict: str = Field(description="What these comparisons and the split show, in words.")
+    next_step: str = Field(description="What to do next, with a command.")
     per_class: tuple[ClassAccuracy, ...]
     confusion_matrix: tuple[tuple[Count, ...], ...] = Field(
         description="Test pixels: a row per true class, a column per predicted class."
@@ -229,6 +236,12 @@ class RunReport(SplitReport, Accuracies):
         return self
 
     @property
+    def outcome(self) -> Outcome:
+        """The less favourable outcome of the two comparisons."""
+        found = (self.against_location_floor, self.against_spectral_baseline)
+        return min((each.outcome for each in found if each is not None), key=get_args(Outcome).index)
+
+    @property
     def evaluation(self) -> Evaluation:
         return Evaluation(
             np.array(self.confusion_matrix, dtype=np.int64),
@@ -239,17 +252,20 @@ class RunReport(SplitReport, Accuracies):
     @classmethod
     def of_run(cls, assessment: Assessment, record: RunRecord) -> "RunReport":
         """Returns the report of a run that was assessed."""
-        evaluation, baseline, area = assessment.evaluation, assessment.spectral_baseline, assessment.area
+        evaluation, machine, area = assessment.evaluation, assessment.machine, assessment.area
+        verdict = assessment.verdict
         accuracies = [assessment.rejection.accuracy_at(coverage) for coverage in REPORTED_COVERAGES]
         return RunReport(
             **dict(Accuracies.of(evaluation)),
             **dict(SplitReport.of_split(assessment.audit)) | {"notes": record.notes},
             unsmoothed=None if assessment.unsmoothed is None else Accuracies.of(assessment.unsmoothed),
             spectral_baseline=BaselineReport(
-                **dict(Accuracies.of(baseline.evaluation)), C=baseline.c, gamma=baseline.gamma
+                **dict(Accuracies.of(assessment.spectral_baseline)), C=machine.c, gamma=machine.gamma
             ),
-            clears_location_floor=assessment.clears_floor,
-            verdict=assessment.verdict,
+            against_location_floor=verdict.against_floor,
+            against_spectral_baseline=verdict.against_baseline,
+            verdict=verdict.findings,
+            next_step=verdict.next_step,
             per_class=list_class_accuracies(evaluation),
             confusion_matrix=tuple(map(tuple, evaluation.confusion.tolist())),
             calibration=Calibration(

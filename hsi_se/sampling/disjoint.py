@@ -81,16 +81,39 @@ def divide_by_fields(
     Pixels of a field are connected by an edge or a corner.
     """
     sides = np.full(truth.shape, Side.UNUSED, dtype=np.uint8)
+    numbers = number_fields(truth)
     for label in truth.class_ids:
-        fields, num_fields = ndimage.label(truth.labels == label, structure=np.ones((3, 3)))
-        if num_fields == 1:
-            _cut_field(sides, np.argwhere(fields == 1), settings, rng)
+        pixels = np.argwhere(truth.labels == label)
+        of_class = numbers[pixels[:, 0], pixels[:, 1]]
+        sizes = np.bincount(of_class - of_class.min())
+        if len(sizes) == 1:
+            _cut_field(sides, pixels, settings, rng)
             continue
-        sizes = np.bincount(fields.ravel(), minlength=num_fields + 1)[1:]
-        is_train = _choose_fields(sizes, settings.train, rng)
-        lookup = np.concatenate([[Side.UNUSED], np.where(is_train, Side.TRAIN, Side.TEST)]).astype(np.uint8)
-        sides += lookup[fields]
+        is_train = _choose_fields(sizes, settings.train, rng)[of_class - of_class.min()]
+        sides[pixels[:, 0], pixels[:, 1]] = np.where(is_train, Side.TRAIN, Side.TEST)
     return sides, _name_absent(truth, sides)
+
+
+def number_fields(truth: GroundTruth) -> NDArray[np.int64]:
+    """Returns the field of each pixel `(rows, cols)`, from 1; 0 where there is no label."""
+    numbers, num_before = np.zeros(truth.shape, dtype=np.int64), 0
+    classes = np.searchsorted([UNLABELLED, *truth.class_ids], truth.labels)  # labels may be large
+    for place, box in enumerate(ndimage.find_objects(classes), start=1):
+        fields, num_fields = ndimage.label(classes[box] == place, structure=np.ones((3, 3)))
+        numbers[box] += np.where(fields > 0, fields + num_before, 0)
+        num_before += num_fields
+    return numbers
+
+
+def number_blocks(
+    pixels: NDArray[np.int64], *, block_size: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Returns the square block `(n,)` of each pixel, from 0; the grid's offset is drawn from `rng`.
+
+    With the generator of a blocks split these are its blocks, before any are quartered.
+    """
+    squares = (pixels + rng.integers(block_size, size=2)) // block_size
+    return np.asarray(np.unique(squares, axis=0, return_inverse=True)[1].reshape(-1))
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hsi_se.evaluation.assessment import Assessment, assess
-from hsi_se.evaluation.baselines import Baselines
+from hsi_se.evaluation.baselines import SpectralBaseline
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.models.device import pick_device
 from hsi_se.prediction.bundled import predict_bundled
@@ -37,14 +37,14 @@ def assess_run(
     run: str | Path | RunFolder,
     *,
     session: Session = Session(),
-    baselines: Baselines | None = None,
+    machine: SpectralBaseline | None = None,
     draw: bool = True,
 ) -> Assessment:
     """As `evaluate`, and also returns the location floor, the leakage, the calibration and more.
 
     Args:
         run, session: as for `evaluate`.
-        baselines: those of the run's split and reduction, if they have been fitted already.
+        machine: the spectral baseline of the run's split and reduction, if it has been fitted already.
         draw: whether `map.png` is written.
     """
     opened = open_run(run, data=session.data)
@@ -68,7 +68,7 @@ def assess_run(
         components=components,
         config=config,
         pixel_area_m2=None if place is None else place.pixel_area_m2,
-        baselines=baselines,
+        machine=machine,
     )
     labels = pick_classes(logits, class_ids=bundle.class_ids, missing=~scene.valid)
     class_map = ClassMap(labels, bundle.class_names, bundle.facts.palette)

@@ -37,6 +37,7 @@ def make_run(variant: str, seed: int, accuracy: float, difference: float | None)
         unsmoothed=None,
         location_floor=Accuracies(overall_accuracy=0.88, average_accuracy=0.8, kappa=0.8),
         spectral_baseline=Accuracies(overall_accuracy=0.7, average_accuracy=0.6, kappa=0.6),
+        outcomes={"location floor": "better", "spectral baseline": "better"},
         test_patches_with_train_pixels=0.25,
         producers_accuracy={7: accuracy},
         training_s=10 + seed,
@@ -64,6 +65,7 @@ def make_variant(name: str, accuracies: tuple[float, ...], comparison: Compariso
         summaries=_summarize_all(runs),
         producers_accuracy={7: SummaryRecord.of(summarize(accuracies))},
         comparison=comparison,
+        against={},
     )
 
 
@@ -149,7 +151,15 @@ def test_the_figures_are_in_the_page_with_their_words_as_text(page):
     labels = drawn.evaluate_all("(all) => all.map((each) => each.getAttribute('aria-label'))")
     assert [label.partition(" ")[0] for label in labels] == ["OA", "Mean", "OA"]
     words = " ".join(drawn.nth(0).locator("text").all_text_contents())
-    for part in ("none", "fold <se>", "n = 3", "OA, %", "plain; location floor 88.00 %"):
+    for part in (
+        "none",
+        "fold <se>",
+        "n = 3",
+        "OA, %",
+        "plain",
+        "location floor 88.00 %",
+        "spectral baseline 70.00 %",
+    ):
         assert part in words
     identifiers = page.evaluate("[...document.querySelectorAll('[id]')].map((each) => each.id)")
     markers = [name for name in identifiers if re.fullmatch(r"[mp][0-9a-f]{10}", name)]

@@ -22,7 +22,7 @@ from hsi_se.ablation.record import (
 from hsi_se.ablation.summary import _list_caveats, assemble, compare_runs
 from hsi_se.ablation.tables import escape_latex, render_csv, render_latex, render_markdown
 from hsi_se.errors import RunError
-from hsi_se.report.tables import points
+from hsi_se.evaluation.statistics import points
 from hsi_se.runs.records import RunRecord, Versions
 from hsi_se.runs.report import Accuracies
 
@@ -43,6 +43,11 @@ def make_run(variant: str, seed: int, accuracy: float, **changes: object) -> Abl
         unsmoothed=None,
         location_floor=Accuracies(overall_accuracy=0.7, average_accuracy=0.7, kappa=0.7),
         spectral_baseline=Accuracies(overall_accuracy=0.6, average_accuracy=0.6, kappa=0.6),
+        outcomes={
+            name: "better" if accuracy > baseline else "worse"
+            for name, baseline in (("location floor", 0.7), ("spectral baseline", 0.6))
+            if name == "location floor" or variant != "svm"
+        },
         test_patches_with_train_pixels=0.25,
         producers_accuracy={1: accuracy, 2: None},
         training_s=10.0,
@@ -160,9 +165,15 @@ def test_the_sentences_say_what_was_found_and_how_sure_it_is():
 
 
 def test_below_six_seeds_it_says_that_no_test_can_find_anything():
-    report = answer({"none": [0.5] * 5, "se": [0.6, 0.7, 0.8, 0.9, 0.95]})
+    accuracies = [0.6, 0.7, 0.8, 0.9, 0.95]
+    report = answer({"none": [0.5] * 5, "se": accuracies})
     assert not compare(report, "se").is_shown
-    assert compare(report, "se").sentence.endswith("(p = 0.062, 0.062 after Holm)")
+    low, high = stats.t.interval(0.95, 4, loc=np.mean(accuracies) - 0.5, scale=stats.sem(accuracies))
+    assert low > 0
+    assert compare(report, "se").sentence == (
+        "the test cannot show a difference with 5 seeds, only with 6 or more: +29.00 points, 95 % interval "
+        f"{points(low)} to {points(high)}, n=5"
+    )
     assert any(
         "With fewer than 6 seeds the two-sided Wilcoxon test cannot give p < 5 %" in caveat
         and "2/2^5 = 0.0625" in caveat
@@ -180,8 +191,48 @@ def test_seven_comparisons_need_nine_seeds_and_it_says_so():
 
 def test_one_seed_has_a_difference_and_no_interval():
     found = compare(answer({"none": [0.5], "se": [0.6]}), "se")
-    assert found.sentence == "no difference shown: +10.00 points, n=1"
+    assert found.sentence == (
+        "the test cannot show a difference with 1 seed, only with 6 or more: +10.00 points, no interval, n=1"
+    )
     assert (found.difference.low, found.effect_size) == (None, None)
+
+
+@pytest.mark.parametrize("num_seeds", range(1, 9))
+@pytest.mark.parametrize("num_variants", [1, 2, 7])
+def test_a_sentence_says_no_difference_shown_only_where_one_could_have_been(num_seeds, num_variants):
+    steps = 0.01 * (1 + np.arange(num_seeds))
+    table = {"none": np.full(num_seeds, 0.5)} | {f"v{place}": 0.6 + steps for place in range(num_variants)}
+    for variant in answer(table).scenes[0].variants[1:]:
+        found = variant.comparison
+        least = num_variants * 2 * 0.5**num_seeds  # all signs equal, after Holm
+        assert found.is_shown == (least <= 0.05)
+        assert ("cannot show" in found.sentence) == (least > 0.05)
+        assert "no difference shown" not in found.sentence  # the interval is above 0 everywhere
+
+
+def test_a_pair_that_holm_leaves_within_reach_is_not_said_to_be_out_of_reach():
+    rng = np.random.default_rng(0)
+    few = [*rng.normal(0.9, 0.01, 6), *[None] * 4]
+    report = answer({"none": np.full(10, 0.5), "all": np.full(10, 0.6), "few": few})
+    assert compare(report, "few").is_shown  # the second of two tests: its p counts once
+
+
+def test_a_test_and_an_interval_that_disagree_are_both_named():
+    outlier = [0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.4]
+    found = compare(answer({"none": [0.5] * 8, "se": 0.5 + np.array(outlier)}), "se")
+    assert found.is_shown
+    assert found.difference.low < 0
+    assert found.sentence.endswith("after Holm, by ranks; the interval of the mean includes 0")
+
+    mixed = np.array([-0.001, 0.05, 0.05, 0.05, 0.05, 0.05, -0.002])
+    found = compare(answer({"none": [0.5] * 7, "se": 0.5 + mixed}), "se")
+    assert not found.is_shown
+    assert found.difference.low > 0
+    assert re.fullmatch(
+        r"not shown by the signed-rank test \(p = 0.\d+, 0.\d+ after Holm\), although the interval of the "
+        r"mean excludes 0: \+3.53 points, 95 % interval \+\d.\d\d to \+\d.\d\d, n=7",
+        found.sentence,
+    )
 
 
 def test_without_a_baseline_there_is_nothing_to_compare():
@@ -190,12 +241,40 @@ def test_without_a_baseline_there_is_nothing_to_compare():
     assert "nothing to compare" in report.caveats[0]
 
 
-def test_a_variant_below_the_location_floor_is_named():
+def test_every_variant_is_compared_with_the_location_floor_and_the_spectral_baseline():
+    steps = 0.001 * np.arange(9)
+    report = answer({"none": 0.9 + steps, "se": 0.65 + steps})
+    found = report.scenes[0].variants[1].against
+    assert list(found) == ["location floor", "spectral baseline"]
+    assert found["location floor"].difference.mean == pytest.approx(0.65 + steps.mean() - 0.7)
+    assert found["spectral baseline"].difference.mean == pytest.approx(0.65 + steps.mean() - 0.6)
+    assert found["location floor"].p_holm == pytest.approx(4 * 2 / 2**9)
+    notes = "\n".join(report.scenes[0].notes)
+    assert "se against the location floor: worse: −4.60 points, 95 % interval −4.81 to −4.39, n=9" in notes
+    assert "se against the spectral baseline: better: +5.40 points" in notes
+    assert "none against the location floor: better: +20.40 points" in notes
+    assert notes.count("; by each run's own verdict, 9 × better") == 3
+    assert notes.count("; by each run's own verdict, 9 × worse") == 1
+    assert any("adjusted by Holm for 4 comparisons" in caveat for caveat in report.caveats)
+
+
+def test_the_support_vector_machine_is_not_compared_with_itself():
+    report = answer({"none": [0.9] * 9, "svm": [0.6] * 9})
+    assert list(report.scenes[0].variants[1].against) == ["location floor"]
+    assert any("adjusted by Holm for 3 comparisons" in caveat for caveat in report.caveats)
+
+
+def test_two_seeds_show_nothing_against_the_floor_or_the_spectral_baseline():
     notes = answer({"none": [0.9, 0.9], "se": [0.6, 0.65]}).scenes[0].notes
-    assert any(
-        note.startswith("se does not exceed the location floor (62.50 % against 70.00 %)") for note in notes
+    said = [note for note in notes if " against the " in note]
+    assert len(said) == 4
+    assert all(
+        "the test cannot show a difference with 2 seeds, only with 8 or more: " in note for note in said
     )
-    assert not any(note.startswith("none does not") for note in notes)
+
+
+def test_one_seed_is_not_said_to_have_a_spread():
+    assert any("There is one seed" in note for note in answer({"none": [0.9]}).scenes[0].notes)
 
 
 def test_runs_on_different_pixels_are_refused_as_pairs():
@@ -255,6 +334,12 @@ def test_the_ranks_over_scenes_need_scenes_and_are_of_the_means():
     assert found.average_ranks == {"none": 3.0, "a": 1.0, "b": 2.0}
     assert found.chi_square == pytest.approx(12)
     assert found.groups == (("a", "b"), ("b", "none"))  # 1 apart, and the critical difference is 1.35
+    text = render_markdown(answer(tables), AblationFolder("."))
+    assert "shows no difference between any of the variants" not in text
+    noise = {scene: {name: rng.permutation(each["a"]) for name in each} for scene, each in tables.items()}
+    assert answer(noise).friedman.p > 0.05  # equal means
+    text = render_markdown(answer(noise), AblationFolder("."))
+    assert "Friedman's test shows no difference between any of the variants." in text
     alone = answer(tables["0"])
     assert alone.friedman is None
     assert "3 variants need at least 5 scenes, this comparison has 1" in alone.no_friedman

@@ -77,8 +77,8 @@ def test_baselines_of_another_split_are_not_used(count, finished, tmp_path):
     run.report.unlink()
     for path in folder.baselines.iterdir():
         values = json.loads(path.read_text())
-        empty = [[1] * 9] * 9
-        path.write_text(json.dumps({**values, "split_digest": "other", "spectral_baseline": empty}))
+        wrong = [1] * len(values["labels"])
+        path.write_text(json.dumps({**values, "split_digest": "other", "labels": wrong}))
     runner.run_ablation(load(tmp_path, FILE), out=out, session=CPU, watcher=Log())
     assert json.loads(run.report.read_text()) == before
     assert len(count) == 1

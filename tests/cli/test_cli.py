@@ -188,7 +188,11 @@ def test_gap_prints_both_splits_side_by_side(call, tmp_path):
         "gap", DEMO, *TINY_OPTIONS, *split, "--set", "train.epochs=1", "--out", tmp_path / "gap"
     )
     assert code == 0
-    assert re.search(r"optimism gap: -?[\d.]+ points of OA", out)
+    assert re.search(
+        r"optimism gap: -?[\d.]+ points of OA, without an interval: one split and one training", out
+    )
+    assert re.search(rf"\nnext: .*`hsi-se train {tmp_path / 'gap' / 'blocks' / 'config.yaml'} ", out)
+    assert "`hsi-se gap " not in out  # which has just been done
     for row in (
         "network",
         "location floor",

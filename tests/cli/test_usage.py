@@ -241,7 +241,9 @@ def test_a_config_and_an_ablation_are_told_apart(call):
 
 # ------------------------------------------------------------------------------------ prose and tables
 
-SENTENCE = "The network does not clear the location floor, so nothing has been shown about the spectra of it."
+SENTENCE = (
+    "The network is worse than the location floor, so nothing has been shown about the use of its spectra."
+)
 
 
 def test_prose_on_a_terminal_breaks_between_words_and_keeps_long_paths_whole():

@@ -35,20 +35,23 @@ def random_split(scene: Scene) -> Split:
 
 def test_a_network_below_the_floor_is_told_so_in_words(small_scene):
     assessment = assess_with(small_scene, random_split(small_scene), accuracy=0.5)
-    assert not assessment.clears_floor
-    assert "does not exceed the location floor" in assessment.verdict
-    assert "does not show that the network uses the spectra" in assessment.verdict
+    floor, verdict = assessment.audit.location_floor.overall_accuracy, assessment.verdict
+    assert verdict.against_floor.outcome == "worse"
+    assert verdict.against_floor.difference == pytest.approx(assessment.evaluation.overall_accuracy - floor)
+    assert verdict.findings.startswith("The network is worse than the location floor: ")
+    assert "does not show that the network uses the spectra" in verdict.findings
 
 
 def test_a_network_above_the_floor_is_told_by_how_much_and_what_leaks(small_scene):
     assessment = assess_with(small_scene, random_split(small_scene), accuracy=1.0)
     floor = assessment.audit.location_floor.overall_accuracy
-    assert assessment.clears_floor
-    assert (
-        f"{100 * (1 - floor):.2f} points above the location floor of {100 * floor:.2f} %"
-        in assessment.verdict
-    )
-    assert "% of the test patches contain training pixels" in assessment.verdict
+    baseline = assessment.spectral_baseline.overall_accuracy
+    for name, accuracy in (("location floor", floor), ("spectral baseline", baseline)):
+        assert (
+            f"The network is better than the {name}: 100.00 % against {100 * accuracy:.2f} %, "
+            f"+{100 * (1 - accuracy):.2f} points (95 % interval +"
+        ) in assessment.verdict.findings
+    assert "% of the test patches contain training pixels" in assessment.verdict.findings
 
 
 def test_a_disjoint_split_is_told_to_leak_nothing(small_scene):
@@ -57,7 +60,7 @@ def test_a_disjoint_split_is_told_to_leak_nothing(small_scene):
     split = Split(train=left, val=left[:0], test=right)
     assessment = assess_with(small_scene, split, accuracy=1.0)
     assert assessment.audit.leakage.test_patches_with_train_pixels == 0
-    assert assessment.verdict.endswith("No test patch contains a training pixel.")
+    assert assessment.verdict.findings.endswith("No test patch contains a training pixel.")
 
 
 def test_without_validation_pixels_certainty_is_said_not_to_be_calibrated(small_scene):

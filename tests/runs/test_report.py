@@ -78,7 +78,24 @@ def test_the_record_says_what_an_adjusted_area_cannot_know_right_before_the_area
 
 def test_a_network_below_the_floor_is_recorded_as_such(small_scene):
     split = make_split(small_scene, RandomSplit(kind="random", train=0.2), seed=0)
-    assert not RunReport.of_run(assess_with(small_scene, split, accuracy=0.5), RECORD).clears_location_floor
+    assessment = assess_with(small_scene, split, accuracy=0.5)
+    report = RunReport.of_run(assessment, RECORD)
+    assert report.outcome == report.against_location_floor.outcome == "worse"
+    assert report.against_location_floor.high < 0
+    assert (report.verdict, report.next_step) == (
+        assessment.verdict.findings,
+        assessment.verdict.next_step,
+    )
+
+
+def test_both_comparisons_are_recorded_as_data(report, values):
+    for name in ("location_floor", "spectral_baseline"):
+        found = values[f"against_{name}"]
+        assert set(found) == {"difference", "low", "high", "unit", "num_units", "outcome"}
+        expected = report.overall_accuracy - getattr(report, name).overall_accuracy
+        assert found["difference"] == pytest.approx(expected)
+        assert found["low"] <= found["difference"] <= found["high"]
+        assert found["unit"] == "fields"
 
 
 def test_without_validation_pixels_the_record_says_that_certainty_is_not_calibrated(small_scene, report):

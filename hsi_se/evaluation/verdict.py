@@ -1,0 +1,164 @@
+"""Compares a classifier with the location floor and the spectral baseline on the same test pixels.
+
+Neighbouring pixels tend to be right or wrong together, so the intervals are over groups of pixels.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t
+
+from hsi_se.config.experiment import Config
+from hsi_se.config.model import Network, Svm
+from hsi_se.config.split import BlocksSplit, MasksSplit
+from hsi_se.evaluation.statistics import LEVEL, points
+from hsi_se.sampling.disjoint import number_blocks, number_fields
+from hsi_se.sampling.splits import Split
+from hsi_se.scene.scene import GroundTruth
+
+FEWEST_GROUPS = 6  # as seeds of an ablation
+_BLOCK_SIZE = 16  # of the parts of fields
+
+Correct = NDArray[np.bool_]  # (n,) which test pixels were classified correctly
+Groups = tuple[NDArray[np.int64], str]  # (n,) the group of each test pixel, and what the groups are
+Outcome = Literal["worse", "no difference shown", "better"]  # in this order
+
+
+@dataclass(frozen=True)
+class BaselineComparison:
+    """OA minus that of a baseline, as a fraction, with its 95 % interval over `num_units` groups of pixels.
+
+    There is no interval with fewer than `FEWEST_GROUPS` groups. The outcome is "worse" or "better" only where
+    the interval excludes 0.
+    """
+
+    difference: float
+    low: float | None
+    high: float | None
+    unit: str
+    num_units: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a run shows, and what to do next; `against_baseline` is None for a run of that very classifier."""
+
+    against_floor: BaselineComparison
+    against_baseline: BaselineComparison | None
+    findings: str
+    next_step: str
+
+
+def compare_on_groups(correct: Correct, baseline: Correct, groups: Groups) -> BaselineComparison:
+    """Returns the difference of two accuracies on the same pixels, with an interval over groups.
+
+    The variance is the cluster-robust CR2 estimate, with Satterthwaite's degrees of freedom, for a regression
+    on a constant (Bell & McCaffrey 2002, *Bias reduction in standard errors for linear regression with
+    multi-stage samples*; Imbens & Kolesár 2016, REStat 98). They allow for few groups of unequal size. With
+    equal sizes this is Student's interval of the groups' means.
+    """
+    differences = correct.astype(np.float64) - baseline
+    mean, (numbers, unit) = float(differences.mean()), groups
+    group_of = np.unique(numbers, return_inverse=True)[1]
+    share = np.bincount(group_of) / len(numbers)  # (G,)
+    if len(share) < FEWEST_GROUPS:
+        return BaselineComparison(mean, None, None, unit, len(share), "no difference shown")
+    residuals = np.bincount(group_of, differences - mean) / len(numbers)
+    weight = share**2 / (1 - share)
+    degrees = 1 / ((share**2).sum() + weight.sum() ** 2 - (weight**2).sum())
+    margin = float(t.ppf(1 - LEVEL / 2, degrees) * np.sqrt((residuals**2 / (1 - share)).sum()))
+    low, high = max(mean - margin, -1.0), min(mean + margin, 1.0)
+    outcome: Outcome = "better" if low > 0 else "worse" if high < 0 else "no difference shown"
+    return BaselineComparison(mean, low, high, unit, len(share), outcome)
+
+
+def group_test_pixels(truth: GroundTruth, split: Split, config: Config) -> Groups:
+    """Returns the blocks of a blocks split, and otherwise the connected fields of the labels `truth`.
+
+    Square blocks divide the fields where fewer than `FEWEST_GROUPS` have test pixels or one has most of them.
+    """
+    settings = config.split
+    rng = np.random.default_rng(config.seed if settings.seed is None else settings.seed)
+    if isinstance(settings, BlocksSplit):
+        blocks = number_blocks(split.test, block_size=settings.block_size, rng=rng)
+        return blocks, f"test blocks of {settings.block_size} × {settings.block_size} pixels"
+    fields = number_fields(truth)[split.test[:, 0], split.test[:, 1]]
+    sizes = np.unique(fields, return_counts=True)[1]
+    if sizes.max() == 1:
+        return fields, "single pixels"
+    if len(sizes) >= FEWEST_GROUPS and 2 * sizes.max() <= len(fields):
+        return fields, "fields"
+    side = max(_BLOCK_SIZE, config.window_size)
+    blocks = number_blocks(split.test, block_size=side, rng=rng)
+    return fields * (blocks.max() + 1) + blocks, f"parts of fields, in blocks of {side} × {side} pixels"
+
+
+def reach_verdict(
+    correct: Correct, *, floor: Correct, baseline: Correct, groups: Groups, config: Config, leaking: float
+) -> Verdict:
+    """Returns what a run shows; `leaking` is the fraction of test patches that contain training pixels."""
+    model, is_smoothed = config.model, config.prediction.smoothing is not None
+    is_baseline = isinstance(model, Svm) and model.penalty is model.gamma is None and not is_smoothed
+    against_floor = compare_on_groups(correct, floor, groups)
+    against_baseline = None if is_baseline else compare_on_groups(correct, baseline, groups)
+    name = "network" if isinstance(model, Network) else "classifier"
+    parts = [_describe(name, against_floor, "location floor", floor.mean())]
+    if against_floor.outcome == "worse":
+        parts.append(
+            f"Row and column alone do better, so the accuracy does not show that the {name} uses the spectra."
+        )
+    if against_baseline is None:
+        parts.append(
+            "The spectral baseline is the same support vector machine, so the two are not compared; they may "
+            "break ties between classes differently."
+        )
+    else:
+        parts.append(_describe(name, against_baseline, "spectral baseline", baseline.mean()))
+    parts.append(
+        f"{100 * leaking:.1f} % of the test patches contain training pixels: the accuracy measures how well "
+        "the map is filled in between known pixels, not how well unseen areas are classified."
+        if leaking > 0
+        else "No test patch contains a training pixel."
+    )
+    is_worse = against_baseline is not None and against_baseline.outcome == "worse"
+    step = _advise(config, is_worse=is_worse, leaks=leaking > 0, is_open=against_floor.low is None)
+    return Verdict(against_floor, against_baseline, " ".join(parts), step)
+
+
+def _describe(name: str, found: BaselineComparison, other: str, accuracy: float) -> str:
+    values = f"{100 * (accuracy + found.difference):.2f} % against {100 * accuracy:.2f} %"
+    values += f", {points(found.difference)} points"
+    if found.low is None:
+        return (
+            f"No difference from the {other} can be shown: {values}, without an interval, because the number "
+            f"of {found.unit} is {found.num_units} and an interval needs {FEWEST_GROUPS}."
+        )
+    subject = f"The {name} is {found.outcome} than the {other}"
+    if found.outcome == "no difference shown":
+        subject = f"No difference from the {other} is shown"
+    limits = f"{points(found.low)} to {points(found.high)}"
+    return f"{subject}: {values} (95 % interval {limits}, over {found.num_units:,} {found.unit})."
+
+
+def _advise(config: Config, *, is_worse: bool, leaks: bool, is_open: bool) -> str:
+    """Returns a clause with a command; `is_open` where groups are too few for an interval."""
+    split = config.split
+    if is_worse:
+        svm = '"model={name: svm}"' + (' --set "prediction={}"' if config.prediction.smoothing else "")
+        return f"train the support vector machine on single pixels: `hsi-se train CONFIG --set {svm}`"
+    if leaks and isinstance(split, BlocksSplit):
+        wider = f"`hsi-se train CONFIG --set split.buffer={config.default_buffer}`"
+        return f"widen the buffer between training and test pixels: {wider}"
+    if leaks:
+        has_share = not isinstance(split, MasksSplit) and isinstance(split.train, float)
+        blocks = "" if has_share else ' --set "split={kind: blocks, train: 0.1}"'
+        return f"measure the accuracy on unseen areas: `hsi-se gap CONFIG{blocks}`"
+    if is_open and isinstance(split, BlocksSplit) and split.block_size > 1:
+        smaller = f"`hsi-se train CONFIG --set split.block_size={split.block_size // 2}`"
+        return f"divide the scene into smaller blocks: {smaller}"
+    if is_open:
+        return f"label pixels in more fields, so that {FEWEST_GROUPS} or more have test pixels"
+    return "see whether this holds for other splits and seeds: `hsi-se train CONFIG --seeds 0-9`"
