@@ -182,7 +182,5 @@ def _print_survey(survey: "Survey") -> None:
         make_console().print(table)
         for note in truth.notes:
             say(f"note: {note}")
-    if survey.known is not None:
-        say(f"note: these are the labels of {survey.known.title}, a known scene: {survey.known.name}")
     if survey.likely is not None:
         say(f"note: {suggest_names(survey.likely)}, set scene.class_names: {survey.likely.name}")

@@ -69,7 +69,7 @@ def _read(
     label_map = read_label_map(path, key=key, setting=f"split.{setting}_key", shape=truth.shape)
     mask = label_map.labels
     if truth.georeference is not None:
-        truth.georeference.check_grid(label_map.georeference, shape=mask.shape, path=path, like=truth.name)
+        truth.georeference.check_grid(label_map.georeference, shape=mask.shape, path=path, like="CUBE")
     if mask.shape != truth.shape:
         raise SplitError(
             f"split.{setting} = {file}: is {mask.shape[0]} × {mask.shape[1]} pixels, but the scene is "

@@ -6,7 +6,6 @@ import re
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,16 +88,6 @@ def recognise_labels(labels: NDArray[np.int32]) -> KnownScene | None:
     """Returns the known scene whose published labels these are, or None."""
     digest = digest_labels(labels)
     return next((scene for scene in list_known_scenes() if scene.labels_digest == digest), None)
-
-
-def recognise_cube(path: Path, *, shape: tuple[int, int, int]) -> KnownScene | None:
-    """Returns the known scene whose published cube this file is, by its checksum, or None."""
-    for scene in list_known_scenes():
-        if scene.shape == shape and scene.cube.sha256 is not None:
-            with path.open("rb") as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() == scene.cube.sha256:
-                    return scene
-    return None
 
 
 def suggest_known_scene(labels: NDArray[np.int32]) -> KnownScene | None:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from hsi_se.errors import SceneError
+from hsi_se.scene.guards import blaming
 
-_NEGLIGIBLE = 0.02  # pixels: rounding in the files
+_NEGLIGIBLE = 0.1  # pixels: rounding in the files
 
 
 @dataclass(frozen=True)
@@ -40,20 +41,17 @@ class Georeference:
 
     def check_grid(
         self, other: "Georeference | None", *, shape: tuple[int, int], path: Path, like: str
-    ) -> tuple[str, ...]:
-        """Checks that another raster of the scene lies on this grid; returns a note for the user.
-
-        A shift below half a pixel is only noted: reading cell by cell is then nearest-neighbour resampling.
-
-        Args:
-            other, shape, path: georeference, `(rows, cols)` and file of the other raster.
-            like: the file of this one, for the message.
+    ) -> None:
+        """Checks that another raster, of `shape` in the file `path`, lies on this grid, that of the file `like`.
 
         Raises:
-            SceneError: both have a transform, and their grids differ; the message says by how much.
+            SceneError: both have a transform, and pixels are more than a tenth of a pixel apart.
         """
         if self.transform is None or other is None or other.transform is None:
-            return ()
+            return
+        a, b, c, d, e, f = self.transform
+        if a * e == b * d:
+            return  # pixels without an area
         rows, cols = shape
         corners = np.array([(0, 0), (cols, 0), (0, rows), (cols, rows)], dtype=float)  # (col, row)
         x, y = _apply(other.transform, corners)
@@ -62,12 +60,11 @@ class Georeference:
         if not is_same_crs:
             from rasterio.warp import transform
 
-            x, y = (np.array(values) for values in transform(other_crs, crs, x, y))
-        a, b, c, d, e, f = self.transform
+            with blaming(path, "cannot be placed in the scene's system", remedy="correct its georeference"):
+                x, y = (np.array(values) for values in transform(other_crs, crs, x, y))
         places = np.linalg.solve([[a, b], [d, e]], [x - c, y - f]).T  # (col, row) on this grid
-        distance = np.abs(places - corners).max()
-        if distance <= _NEGLIGIBLE:
-            return ()
+        if np.abs(places - corners).max() <= _NEGLIGIBLE:
+            return
         col, row = places[0]
         east, north = np.subtract(_apply(other.transform, corners), _apply(self.transform, corners))[:, 0]
         unit = crs.linear_units.replace("metre", "m") if crs and crs.is_projected else "units"
@@ -80,10 +77,8 @@ class Georeference:
                 what += f", with pixels of {other.transform[0]:g} × {other.transform[4]:g}, not {a:g} × {e:g}"
         else:
             what += f" and is in {other_crs.to_string()[:40]}, not {crs.to_string()[:40]}"
-        if distance < 0.5:
-            return (f"{path}: not exactly on the grid of {like}: {what}; read pixel by pixel",)
         command = shlex.join(["rio", "warp", str(path), "aligned.tif", "--like", like])
-        raise SceneError(f"{path}: not on the grid of {like}: {what}; resample it, e.g. {command}")
+        raise SceneError(f"{path}: not on the scene's grid: {what}; resample it, e.g. {command}")
 
 
 def _apply(transform: tuple[float, ...], points: Any) -> Any:

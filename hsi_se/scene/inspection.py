@@ -89,7 +89,7 @@ def inspect_cube(
     notes = fill.check(image, labels=given) if find_fill else ()
     if num_not_finite:
         notes += (
-            f"{num_not_finite:,} values are not finite; if they mark missing data, set scene.nodata: nan",
+            f"{num_not_finite:,} values are not finite; if they are missing data, set scene.nodata: nan",
         )
     means = sums / np.maximum(counts, 1)
     variances = np.maximum(squares - counts * means**2, 0) / np.maximum(counts - 1, 1)

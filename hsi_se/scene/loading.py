@@ -59,7 +59,7 @@ def load_scene(
         fill = FillFinder()
         for part in chunk_rows(len(cube)):
             fill.add(cube[part], first_row=part.start, missing=None if nodata is None else nodata[part])
-        notes += fill.check(image, labels=label_map.labels)
+        notes += fill.check(image, labels=truth.labels)
     return Scene(
         name=truth.name,
         labels=truth.labels,
@@ -193,11 +193,10 @@ class SceneSource:
         )
         if image is None:
             return label_map
-        place, size, notes = image.raster.georeference, label_map.labels.shape, label_map.notes
+        place, other, like = image.raster.georeference, label_map.georeference, str(image.raster.path)
         if place is not None:
-            like, other = str(image.raster.path), label_map.georeference
-            notes += place.check_grid(other, shape=size, path=path, like=like)
-        return replace(label_map, georeference=place or label_map.georeference, notes=notes)
+            place.check_grid(other, shape=label_map.labels.shape, path=path, like=like)
+        return replace(label_map, georeference=place or other)
 
     def make_truth(self, label_map: LabelMap, nodata: NDArray[np.bool_] | None) -> GroundTruth:
         """Returns the labels with class names and colours; nodata pixels become unlabelled."""
@@ -213,7 +212,9 @@ class SceneSource:
                     f"{', '.join(map(str, unnamed))} of {files.labels}; list the names instead"
                 )
             if self.known and known.labels_digest not in (None, digest_labels(labels)):
-                notes += (f"{files.labels}: not the published labels of {known.title}; check them",)
+                notes += (
+                    f"{files.labels}: not the published labels, which hsi-se scene fetch {known.name} downloads",
+                )
         elif files.class_names is not None:
             names = _one_each(files.class_names, labels, "class_names", "names")
         if files.palette is not None:

@@ -1,7 +1,7 @@
 """Inspects a user's files before training: facts, pictures, and a config that trains on them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hsi_se.config.experiment import Config, PatchSettings, PcaReduction
@@ -13,7 +13,7 @@ from hsi_se.config.yaml_file import dump_config, parse_config
 from hsi_se.errors import ConfigError, SceneError
 from hsi_se.report.figures import save_quick_look, save_spectra
 from hsi_se.sampling.splits import make_split
-from hsi_se.scene.catalogue import KnownScene, recognise_cube, recognise_labels, suggest_known_scene
+from hsi_se.scene.catalogue import KnownScene, recognise_labels, suggest_known_scene
 from hsi_se.scene.formats import open_file
 from hsi_se.scene.image import Image
 from hsi_se.scene.inspection import CubeFacts, inspect_cube
@@ -49,7 +49,6 @@ class Survey:
     cube: CubeFacts | None
     truth: GroundTruth | None
     picture_bands: tuple[tuple[int, int, int], str] | None  # red, green, blue, 0-based; how they were chosen
-    known: KnownScene | None  # the scene whose published labels these are
     likely: KnownScene | None  # a scene whose names the labels may have: their size and ids are its own
 
     @property
@@ -98,26 +97,27 @@ def survey_files(
     size = image.shape[:2] if image is not None else (0, 0)
     if image is None and label_map is not None:
         size = label_map.labels.shape
-    known = likely = truth = None
+    likely = truth = None
     if label_map is not None:
         if label_map.labels.shape != size:
             raise SceneError(
                 f"the cube {cube_path} is {size[0]} × {size[1]} pixels and the labels {labels_path} are "
                 f"{' × '.join(map(str, label_map.labels.shape))}; give two files of one scene (rows × cols)"
             )
-        known = recognise_labels(label_map.labels)
         if scene.class_names is None and not label_map.class_names:
-            likely = suggest_known_scene(label_map.labels) if known is None else None
+            known, likely = recognise_labels(label_map.labels), suggest_known_scene(label_map.labels)
             if known is not None:
-                scene = scene.model_copy(update={"class_names": known.name})
+                scene, likely = scene.model_copy(update={"class_names": known.name}), None
                 source = SceneSource(scene, None, source.roots)
+                note = f"these are the labels of {known.title}, a known scene: {known.name}"
+                label_map = replace(label_map, notes=(*label_map.notes, note))
         truth = source.make_truth(label_map, None if image is None else image.read_nodata())
     bands, cube = None, None
     if image is not None:
-        bands = _pick_bands(source, image, known)
-        labels = None if label_map is None else label_map.labels
+        bands = _pick_bands(source, image)
+        labels = None if truth is None else truth.labels
         cube = inspect_cube(image, natural_colour=bands[0], labels=labels, find_fill=source.is_checked)
-    return Survey(files, scene, image, cube, truth, bands, known, likely)
+    return Survey(files, scene, image, cube, truth, bands, likely)
 
 
 def save_survey_figures(survey: Survey, folder: Path) -> list[Path]:
@@ -185,17 +185,11 @@ def _list_maps(contents: FileContents) -> list[bool]:
     return [raster.is_map for raster in contents.rasters.values()]
 
 
-def _pick_bands(
-    source: SceneSource, image: Image, known: KnownScene | None
-) -> tuple[tuple[int, int, int], str]:
-    if known is None or known.shape != image.shape:
-        known = recognise_cube(image.raster.path, shape=image.shape)
+def _pick_bands(source: SceneSource, image: Image) -> tuple[tuple[int, int, int], str]:
     found = source.find_natural_colour(image)
-    if found is not None and image.wavelengths_nm is not None:
+    if found is not None:
+        if image.wavelengths_nm is None:
+            return found, "as the file displays it" if image.raster.natural_colour else "natural colour"
         shown = ", ".join(f"{nm:.0f}" for nm in image.wavelengths_nm[list(found)])
         return found, f"natural colour, {shown} nm"
-    if known is not None and known.natural_colour is not None:
-        return known.natural_colour, f"the catalogue's for {known.title}"
-    if found is not None:
-        return found, "as the file displays it"
     return pick_false_colour(image.shape[2]), "false colour: no wavelengths are known"

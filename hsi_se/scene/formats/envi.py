@@ -13,7 +13,7 @@ import spectral.io.envi
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.georeference import Georeference
+from hsi_se.scene.georeference import Georeference, parse_crs
 from hsi_se.scene.guards import blaming, check_declared
 from hsi_se.scene.raster import Colour, FileContents, Floats, Raster, describe_array
 from hsi_se.scene.wavelengths import find_wavelengths_in, to_nanometres
@@ -25,6 +25,8 @@ _WIDE_TYPES = {
     4: "4 (float32), 3 or 13 (integers)",
     8: "5 (float64), 14 or 15 (integers)",
 }
+_SMOOTH = 0.4  # median step between bands, in median deviations of a spectrum; 0.03 to 0.25 in real images
+_FEWEST_BANDS = 16
 _MAX_HEADER = 2**24  # bytes
 
 Header = dict[str, Any]
@@ -139,7 +141,16 @@ def _make_raster(
     if bad and len(bad) != bands:
         notes += (f"the file's bad band list has {len(bad)} entries for {bands} bands; list ignored",)
         bad = []
-    class_names = {label: name for label, name in enumerate(_list(header, "class names")) if name}
+    listed = _list(header, "class names")
+    class_names = {label: name for label, name in enumerate(listed) if name}
+    if listed and len(listed) != int(header.get("classes", len(listed))):
+        notes += (f"the header declares {header['classes']} classes, but names {len(listed)}",)
+    georeference = _find_georeference(header)
+    crs, other = georeference and georeference.crs, _name_crs(_list(header, "map info"))
+    if crs and other and (known := parse_crs(crs)) and known != parse_crs(other):
+        notes += (
+            f"the header's map info is {other}, its coordinate system string another; the latter is used",
+        )
     return Raster(
         path=data_path,
         shape=shape,
@@ -150,12 +161,26 @@ def _make_raster(
         gain=gain,
         offset=offset,
         bad_bands={band: "marked bad in the file" for band, flag in enumerate(bad) if flag == 0},
-        georeference=_find_georeference(header),
+        georeference=georeference,
         class_names=class_names,
         palette=_find_palette(header, class_names),
         natural_colour=_find_display_bands(header, bands),
-        notes=notes,
+        notes=notes + _judge_byte_order(read(rows // 2, rows // 2 + 1)),
     )
+
+
+def _judge_byte_order(spectra: NDArray[Any]) -> tuple[str, ...]:
+    """Returns a note if spectra `(rows, cols, bands)` are smooth only in the other byte order."""
+    if spectra.shape[2] < _FEWEST_BANDS or spectra.dtype.itemsize == 1:
+        return ()
+    roughness = []
+    with np.errstate(all="ignore"):
+        for values in (spectra.astype(float), spectra.byteswap().astype(float)):
+            spread = np.median(np.abs(values - np.median(values, axis=2, keepdims=True)))
+            roughness.append(np.median(np.abs(np.diff(values, axis=2))) / spread)
+    if not (roughness[1] < _SMOOTH and roughness[0] > 2 * roughness[1]):
+        return ()
+    return ("the spectra would be much smoother in the other byte order; check byte order in the header",)
 
 
 def _explain_surplus(
@@ -240,7 +265,7 @@ def _find_palette(header: Header, labels: Collection[int]) -> dict[int, Colour]:
 def _find_georeference(header: Header) -> Georeference | None:
     """Returns the georeference in `map info`, which refers to pixel corners and counts pixels from 1."""
     info = _list(header, "map info")
-    if len(info) < 7:
+    if len(info) < 7 or info[0].strip().casefold() == "arbitrary":
         return None
     ref_col, ref_row, easting, northing, width, height = (float(value) for value in info[1:7])
     turn = next((float(part.split("=")[1]) for part in info if part.lower().startswith("rotation=")), 0.0)
