@@ -42,7 +42,7 @@ class Georeference:
     def check_grid(
         self, other: "Georeference | None", *, shape: tuple[int, int], path: Path, like: str
     ) -> None:
-        """Checks that another raster, of `shape` in the file `path`, lies on this grid, that of the file `like`.
+        """Checks that a raster of `shape`, in the file `path`, lies on this grid, that of the file `like`.
 
         Raises:
             SceneError: both have a transform, and pixels are more than a tenth of a pixel apart.
@@ -65,7 +65,7 @@ class Georeference:
         places = np.linalg.solve([[a, b], [d, e]], [x - c, y - f]).T  # (col, row) on this grid
         if np.abs(places - corners).max() <= _NEGLIGIBLE:
             return
-        col, row = places[0]
+        col, row = places[0].round(6) + 0.0  # not -0
         east, north = np.subtract(_apply(other.transform, corners), _apply(self.transform, corners))[:, 0]
         unit = crs.linear_units.replace("metre", "m") if crs and crs.is_projected else "units"
         what = f"it is offset by {row:+.4g} rows and {col:+.4g} columns"

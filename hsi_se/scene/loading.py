@@ -212,9 +212,7 @@ class SceneSource:
                     f"{', '.join(map(str, unnamed))} of {files.labels}; list the names instead"
                 )
             if self.known and known.labels_digest not in (None, digest_labels(labels)):
-                notes += (
-                    f"{files.labels}: not the published labels, which hsi-se scene fetch {known.name} downloads",
-                )
+                notes += (f"{files.labels} differs from the published labels of {known.title}",)
         elif files.class_names is not None:
             names = _one_each(files.class_names, labels, "class_names", "names")
         if files.palette is not None:
