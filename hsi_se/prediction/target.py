@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from hsi_se.config.scene import SceneFiles
 from hsi_se.config.yaml_file import Override, load_config
 from hsi_se.errors import ConfigError, SceneError
 from hsi_se.prediction.tiles import read_finite_rows
@@ -130,7 +129,7 @@ def open_target(
         raise SceneError(
             f"{path}: all {num_missing:,} pixels have no data in at least one band; give another scene"
         )
-    if isinstance(scene, SceneFiles) and scene.nodata != "none" and not is_own:
+    if not is_own:
         notes += fill.check(image)
     trained = bundle.facts.value_range
     if trained is not None and not is_own:

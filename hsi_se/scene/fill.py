@@ -72,17 +72,15 @@ class FillFinder:
             self._high = high if self._high is None else np.fmax(self._high, high)
 
     def check(self, image: Image, *, labels: Labels | None = None) -> tuple[str, ...]:
-        """Returns notes on undeclared fill, on a nodata value that occurs nowhere and on a doubtful scale.
+        """Returns notes on fill, on a nodata value that occurs nowhere and on a doubtful scale.
 
-        Args:
-            image: whose rows were added.
-            labels: `(rows, cols)`, to count the labelled pixels of the fill.
+        `image` is the one whose rows were added. With `labels` `(rows, cols)`, labelled fill is counted.
 
         Raises:
             SceneError: a spectrum is surely fill: in most bands it lies outside the range of all other
                 pixels, and ten pixels have it, or it is farther outside than the range is wide.
         """
-        if self._low is None or self._high is None:
+        if self._low is None or self._high is None or not image.is_suspect:
             return ()
         found, is_sure = self._find(self._low, self._high)
         stored = np.array([self._low, self._high, *(group.spectrum for group in self._groups.values())])
@@ -135,13 +133,13 @@ def _describe(group: _Group, image: Image, *, labels: Labels | None, is_absent: 
         same[part], has_value[part] = (rows == stored).all(axis=2), (rows == stored[0]).any(axis=2)
     exact = float(stored[0])
     value = f"{exact:.0f}" if exact.is_integer() and abs(exact) < _LONGEST else repr(exact)
-    what = f"contain {value} in every band"
+    what, where = value, " in every band"
     if (stored != stored[0]).any():
-        what = f"have the same spectrum, which contains {value} in band {image.bands[0] + 1}"
+        what, where = f"one spectrum, with {value} in band {image.bands[0] + 1},", ""
+    count, others = int(same.sum()), int((has_value & ~same).sum())
     labelled = "" if labels is None else f" ({int((labels[same] != 0).sum()):,} of them labelled)"
-    others = int((has_value & ~same).sum())
-    also = f", and {others:,} pixels that contain it in some bands" if others else ""
+    also = f" (and {others:,} with {value} in some bands)" if others else ""
     remedy = f"set scene.nodata: {value} to exclude them{also}, or scene.nodata: none if they are data"
     if image.nodata is not None and not is_absent:
-        remedy = f"replace it by the nodata value {image.nodata:.9g} in the file"
-    return f"{int(same.sum()):,} pixels{labelled} {what}; {remedy}"
+        remedy = f"replace {value} by the nodata value {image.nodata:.9g} in the file"
+    return f"{what} fills {count:,} pixel{'s' * (count > 1)}{labelled}{where}; {remedy}"

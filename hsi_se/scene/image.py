@@ -23,6 +23,7 @@ class Image:
         dropped: the other bands, 0-based in the file, each with the reason.
         wavelengths_nm, nodata, gain, offset: as in `Raster`, of the kept bands.
         has_nodata: whether any value of the file, also in a dropped band, is the nodata value.
+        is_suspect: whether its values may contain fill that no setting declares.
     """
 
     raster: Raster
@@ -31,6 +32,7 @@ class Image:
     wavelengths_nm: Floats | None
     nodata: float | None
     has_nodata: bool
+    is_suspect: bool
     gain: Floats | None
     offset: Floats | None
 
@@ -86,6 +88,7 @@ def make_image(
     wavelengths_nm: Floats | None = None,
     nodata: float | None = None,
     scale: float | None = None,
+    is_suspect: bool = True,
 ) -> Image:
     """Returns the image of a raster, without bad bands and bands that are nodata in every pixel.
 
@@ -95,6 +98,7 @@ def make_image(
         keep: exactly the bands to keep, 0-based, regardless of the file's bad bands.
         wavelengths_nm, nodata: replace the file's.
         scale: values are divided by it; replaces the file's gain and offset.
+        is_suspect: see `Image`.
 
     Raises:
         SceneError: a band to drop does not exist, a band to keep is empty, or no band is left.
@@ -131,6 +135,7 @@ def make_image(
         wavelengths_nm=None if wavelengths_nm is None else wavelengths_nm[bands],
         nodata=nodata,
         has_nodata=has_nodata,
+        is_suspect=is_suspect,
         gain=None if gain is None else gain[bands],
         offset=None if offset is None else offset[bands],
     )

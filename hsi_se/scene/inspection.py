@@ -40,18 +40,14 @@ class CubeFacts:
 
 
 def inspect_cube(
-    image: Image,
-    *,
-    natural_colour: tuple[int, int, int],
-    labels: Labels | None = None,
-    find_fill: bool = True,
+    image: Image, *, natural_colour: tuple[int, int, int], labels: Labels | None = None
 ) -> CubeFacts:
     """Returns the statistics of an image; those of the classes need its `labels` `(rows, cols)`.
 
     `natural_colour` are the red, green and blue band of the picture, 0-based in the image.
 
     Raises:
-        SceneError: `find_fill`, and a value is surely undeclared fill.
+        SceneError: see `FillFinder.check`.
     """
     rows, cols, bands = image.shape
     fill, given = FillFinder(), labels
@@ -86,7 +82,7 @@ def inspect_cube(
             counts[index] += len(spectra)
             sums[index] += spectra.sum(axis=0)
             squares[index] += (spectra**2).sum(axis=0)
-    notes = fill.check(image, labels=given) if find_fill else ()
+    notes = fill.check(image, labels=given)
     if num_not_finite:
         notes += (
             f"{num_not_finite:,} values are not finite; if they are missing data, set scene.nodata: nan",

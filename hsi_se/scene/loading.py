@@ -54,12 +54,11 @@ def load_scene(
     cube, nodata = image.read()
     truth = source.make_truth(label_map, nodata)
     notes = truth.notes + image.raster.notes + _describe_dropped(image)
-    if source.is_checked:
-        check_same_size(truth.name, cube, truth.labels)
-        fill = FillFinder()
-        for part in chunk_rows(len(cube)):
-            fill.add(cube[part], first_row=part.start, missing=None if nodata is None else nodata[part])
-        notes += fill.check(image, labels=truth.labels)
+    check_same_size(truth.name, cube, truth.labels)
+    fill = FillFinder()
+    for part in chunk_rows(len(cube) if image.is_suspect else 0):
+        fill.add(cube[part], first_row=part.start, missing=None if nodata is None else nodata[part])
+    notes += fill.check(image, labels=truth.labels)
     return Scene(
         name=truth.name,
         labels=truth.labels,
@@ -102,7 +101,7 @@ def open_scene_image(
     if isinstance(scene, SyntheticScene):
         scene = load_scene(scene)
     if isinstance(scene, Scene):
-        return make_image(_make_raster(scene), drop={}, keep=keep)
+        return make_image(_make_raster(scene), drop={}, keep=keep, is_suspect=False)
     return SceneSource.of(scene, list_roots(data)).open_image(keep=keep)
 
 
@@ -123,11 +122,6 @@ class SceneSource:
             cube=known.cube.names[0], labels=known.labels.names[0], class_names=known.name, name=known.name
         )
         return cls(files, known, tuple(roots))
-
-    @property
-    def is_checked(self) -> bool:
-        """Whether undeclared fill is looked for: not in known scenes, and not if all values are data."""
-        return self.known is None and self.files.nodata != "none"
 
     def _find(self, part: Literal["cube", "labels"]) -> Path:
         if self.known is None:
@@ -153,6 +147,7 @@ class SceneSource:
             wavelengths_nm=self._read_wavelengths(raster.shape[2]),
             nodata=None if files.nodata in (None, "none") else float(files.nodata),
             scale=files.scale,
+            is_suspect=self.known is None and files.nodata != "none",
         )
 
     def _read_wavelengths(self, bands: int) -> Floats | None:
@@ -182,15 +177,16 @@ class SceneSource:
         keys = self.known.labels.keys if self.known is not None else ()
         if len(keys) > 1:  # separate maps of training and test pixels, which do not overlap
             maps = [read_label_map(path, key=key, setting="scene.labels_key").labels for key in keys]
-            return LabelMap(np.maximum.reduce(maps))
-        label_map = read_label_map(
-            path,
-            key=self.files.labels_key,
-            setting="scene.labels_key",
-            unlabelled=self.files.unlabelled,
-            shape=None if image is None else image.shape[:2],
-            byte_order=self.files.byte_order,
-        )
+            label_map = LabelMap(np.maximum.reduce(maps))
+        else:
+            label_map = read_label_map(
+                path,
+                key=self.files.labels_key,
+                setting="scene.labels_key",
+                unlabelled=self.files.unlabelled,
+                shape=None if image is None else image.shape[:2],
+                byte_order=self.files.byte_order,
+            )
         if image is None:
             return label_map
         place, other, like = image.raster.georeference, label_map.georeference, str(image.raster.path)

@@ -115,8 +115,7 @@ def survey_files(
     bands, cube = None, None
     if image is not None:
         bands = _pick_bands(source, image)
-        labels = None if truth is None else truth.labels
-        cube = inspect_cube(image, natural_colour=bands[0], labels=labels, find_fill=source.is_checked)
+        cube = inspect_cube(image, natural_colour=bands[0], labels=None if truth is None else truth.labels)
     return Survey(files, scene, image, cube, truth, bands, likely)
 
 

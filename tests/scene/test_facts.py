@@ -276,9 +276,7 @@ def test_a_value_in_every_band_of_a_border_is_refused_or_said_with_the_setting(
     border = put_border(cube, value)
     files = save(tmp_path, cube, whole.labels)
     num_labelled = int((whole.labels[border] > 0).sum())
-    match = (
-        f"{border.sum()} pixels \\({num_labelled} of them labelled\\) contain (.+) in every band; set scene"
-    )
+    match = f"fills {border.sum()} pixels \\({num_labelled} of them labelled\\) in every band; set scene"
     if is_sure:
         with pytest.raises(SceneError, match=match) as refused:
             load_scene(files)
@@ -303,7 +301,7 @@ def test_the_border_of_minus_9999_is_refused_before_training_and_excluded_as_nod
         ("scene", "inspect", folder / "f9999.img", folder / "labels.npy", "--out", tmp_path / "pictures"),
     ):
         err = refuse(call, *refused)
-        assert "341 pixels (26 of them labelled) contain -9999 in every band; set scene.nodata: -9999" in err
+        assert "-9999 fills 341 pixels (26 of them labelled) in every band; set scene.nodata: -9999" in err
     assert list(tmp_path.iterdir()) == []
     assert call(*command, tmp_path / "run", "--set", "scene.nodata=-9999")[0] == 0
     assert hsi_se.evaluate(tmp_path / "run", session=CPU).overall_accuracy > 0.99
@@ -320,8 +318,8 @@ def test_zeros_that_may_be_dark_are_a_note_with_what_the_setting_excludes(call, 
     cube = read(folder / "zero.hdr")
     others = ((cube == 0).any(axis=2) & ~(cube == 0).all(axis=2)).sum()
     assert (
-        "note: zero.img: 341 pixels (26 of them labelled) contain 0 in every band; set scene.nodata: 0 to "
-        f"exclude them, and {others} pixels that contain it in some bands, or scene.nodata: none" in out
+        "note: zero.img: 0 fills 341 pixels (26 of them labelled) in every band; set scene.nodata: 0 to "
+        f"exclude them (and {others} with 0 in some bands), or scene.nodata: none if they are data" in out
     )
 
 
@@ -329,7 +327,7 @@ def test_zeros_that_may_be_dark_are_a_note_with_what_the_setting_excludes(call, 
 def test_fill_with_another_value_in_each_band_is_found():
     folder = CASES / "13-undeclared-fill"
     files = SceneFiles(cube=str(folder / "bandwise.img"), labels=str(folder / "labels.npy"))
-    match = "341 pixels .* have the same spectrum, which contains -9499 in band 1; set scene.nodata: -9499 to"
+    match = r"one spectrum, with -9499 in band 1, fills 341 pixels .* labelled\); set scene\.nodata: -9499 to"
     with pytest.raises(SceneError, match=match):
         load_scene(files)
     scene = load_scene(files.model_copy(update={"nodata": -9499}))
@@ -347,7 +345,7 @@ def test_not_a_number_is_said_by_inspect(call, tmp_path):
 def test_fill_in_scaled_values_is_named_as_it_is_stored(tmp_path, whole):
     cube = whole.cube.astype(np.int16)
     put_border(cube, -9999)
-    with pytest.raises(SceneError, match=r"contain -9999 in every band; set scene\.nodata: -9999"):
+    with pytest.raises(SceneError, match=r"-9999 fills .* in every band; set scene\.nodata: -9999 to"):
         load_scene(save(tmp_path, cube, whole.labels, scale=10000))
 
 
@@ -355,7 +353,9 @@ def test_a_second_fill_beside_the_declared_one_is_refused_with_another_remedy(tm
     cube = whole.cube.astype(np.float32)
     put_border(cube, -9999)
     cube[-4:, -4:] = -1234
-    with pytest.raises(SceneError, match="contain -1234 in every band; replace it by the nodata value -9999"):
+    with pytest.raises(
+        SceneError, match=r"-1234 fills 16 pixels .* in every band; replace -1234 by the nodata value -9999"
+    ):
         load_scene(save(tmp_path, cube, whole.labels, nodata=-9999))
 
 
@@ -365,7 +365,7 @@ def test_fill_among_repeated_pixels_of_an_orthorectified_image_is_found(tmp_path
     once = rng.random(cube.shape[:2]) < 0.9
     cube[once] += rng.normal(0, 1e-3, cube.shape)[once].astype(np.float32)
     border = put_border(cube, -9999)
-    with pytest.raises(SceneError, match=f"{border.sum()} pixels .* contain -9999 in every band"):
+    with pytest.raises(SceneError, match=f"-9999 fills {border.sum()} pixels .* in every band"):
         load_scene(save(tmp_path, cube, whole.labels))
 
 
@@ -391,7 +391,7 @@ def test_a_map_of_another_scene_refuses_its_fill(call, tmp_path, whole):
     border = put_border(cube, -9999)
     np.save(tmp_path / "other.npy", cube)
     err = refuse(call, "map", run, "--scene", tmp_path / "other.npy")
-    assert f"{border.sum()} pixels contain -9999 in every band; set scene.nodata: -9999" in err
+    assert f"-9999 fills {border.sum()} pixels in every band; set scene.nodata: -9999" in err
     other = SceneFiles(cube=str(tmp_path / "other.npy"), labels="none", nodata=-9999)
     assert open_target(run.read_bundle(), other).num_missing == border.sum()
 
@@ -414,7 +414,7 @@ def test_a_nodata_value_that_occurs_nowhere_is_said(call, tmp_path, whole):
 def test_a_nodata_value_that_is_off_by_rounding_is_said_with_the_stored_one(tmp_path, whole):
     cube = whole.cube.astype(np.float32)
     cube[2, 3] = -9999.01
-    match = r"1 pixels .* contain -9999.009765625 in every band; set scene\.nodata: -9999.009765625 to"
+    match = r"-9999.009765625 fills 1 pixel .* in every band; set scene\.nodata: -9999.009765625 to"
     with pytest.raises(SceneError, match=match):
         load_scene(save(tmp_path, cube, whole.labels, nodata=-9999))
     scene = load_scene(save(tmp_path, cube, whole.labels, nodata=-9999.009765625))
@@ -538,6 +538,16 @@ def test_a_mask_on_another_grid_is_refused(tmp_path, whole):
     write_tif(test, np.where(is_train, 0, whole.labels), GRID @ Affine.translation(0, 2))
     with pytest.raises(SceneError, match=r"test\.tif: not on the scene's grid: it is offset by \+2 rows"):
         make_split(scene, settings)
+
+
+def test_a_known_scene_with_two_label_maps_keeps_the_georeference_of_its_cube(tmp_path):
+    known = find_known_scene("houston-2013")
+    cube = np.random.default_rng(0).random((6, 8, 5)).astype(np.float32)
+    write_tif(tmp_path / known.cube.names[0], cube, GRID)
+    train = np.resize([0, 1, 2], (6, 8))
+    maps = dict(zip(known.labels.keys, (train, np.where(train == 0, 3, 0)), strict=True))
+    scipy.io.savemat(tmp_path / known.labels.names[0], maps)
+    assert load_scene("houston-2013", tmp_path).georeference.transform == tuple(GRID)[:6]
 
 
 def test_pixels_without_an_area_are_not_compared():
