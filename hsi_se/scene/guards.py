@@ -40,7 +40,7 @@ def check_declared(
 
     Raises:
         SceneError: a dimension is below 1, the declared size is impossible even with compression, or there
-            are more bytes than declared; `cause` says why that may be.
+            are more bytes than declared; `cause` is the remedy.
     """
     size = "×".join(map(str, shape))
     if any(length < 1 for length in shape):
@@ -49,7 +49,7 @@ def check_declared(
     if declared > (max(_ALWAYS_ALLOWED, stored * _MOST_PER_BYTE) if is_packed else stored):
         raise SceneError(
             f"{path}: declares an array of {size} ({declared:,} bytes) but contains only {stored:,} bytes "
-            "of data; get the file again"
+            f"of data; {cause or 'get the file again'}"
         )
     if not is_packed and stored > declared:
         raise SceneError(

@@ -209,6 +209,23 @@ def test_a_wider_data_type_than_declared_is_found_by_arithmetic(tmp_path, interl
     np.testing.assert_array_equal(read(path), cube)
 
 
+def test_a_narrower_data_type_than_declared_is_found_by_arithmetic(tmp_path, whole):
+    path = write_raw(tmp_path, whole.cube, data_type=4)
+    with pytest.raises(SceneError, match=r"24,960 bytes of data; write in the header data type = 2 or 12"):
+        open_file(path)
+    change_header(path, data_type=12)
+    np.testing.assert_array_equal(read(path), whole.cube)
+    (tmp_path / "cube.img").write_bytes((tmp_path / "cube.img").read_bytes()[:-1])
+    with pytest.raises(SceneError, match="contains only 24,959 bytes of data; get the file again"):
+        open_file(path)
+
+
+@pytest.mark.parametrize("frame", ["{4}", "{-1, 0}", "{1, 2, 3}", "{a, b}"])
+def test_frame_offsets_that_are_not_two_numbers_are_one_line(tmp_path, whole, frame):
+    with pytest.raises(SceneError, match="not a readable ENVI header"):
+        open_file(write_raw(tmp_path, whole.cube, major_frame_offsets=frame))
+
+
 def test_bytes_before_or_after_the_image_are_found_by_arithmetic(tmp_path, whole):
     cube = whole.cube.astype(np.int16)
     path = write_raw(tmp_path, cube, before=bytes(517))
@@ -567,7 +584,7 @@ def test_a_byte_order_that_makes_noise_of_smooth_spectra_is_said(tmp_path, dtype
     path = write_raw(tmp_path, cube, **({"byte_order": 1} if is_wrong else {}))
     notes = open_file(path).rasters[""].notes
     assert bool(notes) == is_wrong
-    assert all("check byte order in the header" in note for note in notes)
+    assert all("check byte order in header or config" in note for note in notes)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from hsi_se.scene.wavelengths import find_wavelengths_in, to_nanometres
 
 _BYTE_ORDERS = {"little": "0", "big": "1"}
 _INTERLEAVES = ("bsq", "bil", "bip")
-_WIDE_TYPES = {
+_DATA_TYPES = {  # by their bytes
+    1: "1",
     2: "2 or 12 (integers)",
     4: "4 (float32), 3 or 13 (integers)",
     8: "5 (float64), 14 or 15 (integers)",
@@ -69,7 +70,7 @@ def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | No
     data_path = data_path or _find_data(header_path, interleave)
     num_frames = shape[2] if interleave == "bsq" else shape[0]
     stored = data_path.stat().st_size - layout.offset - num_frames * (before + after)
-    cause = _explain_surplus(shape, dtype, stored, layout.offset, interleave) if min(shape) > 0 else ""
+    cause = _explain_size(shape, dtype, stored, layout.offset, interleave) if min(shape) > 0 else ""
     check_declared(
         data_path, shape=shape, itemsize=dtype.itemsize, stored=stored, is_packed=False, cause=cause
     )
@@ -180,17 +181,21 @@ def _judge_byte_order(spectra: NDArray[Any]) -> tuple[str, ...]:
             roughness.append(np.median(np.abs(np.diff(values, axis=2))) / spread)
     if not (roughness[1] < _SMOOTH and roughness[0] > 2 * roughness[1]):
         return ()
-    return ("the spectra would be much smoother in the other byte order; check byte order in the header",)
+    return (
+        "the spectra would be much smoother in the other byte order; check byte order in header or config",
+    )
 
 
-def _explain_surplus(
+def _explain_size(
     shape: tuple[int, int, int], dtype: np.dtype[Any], stored: int, offset: int, interleave: str
 ) -> str:
-    """Returns what to correct in a header if its image has `stored` bytes, more than it declares."""
+    """Returns what to correct in a header if its image has `stored` bytes, not as many as it declares."""
     declared = math.prod(shape) * dtype.itemsize
     surplus, fits = stored - declared, []
-    if stored in (wide := {declared // dtype.itemsize * size: text for size, text in _WIDE_TYPES.items()}):
-        fits.append(f"data type = {wide[stored]}")
+    if stored in (types := {math.prod(shape) * size: text for size, text in _DATA_TYPES.items()}):
+        fits.append(f"data type = {types[stored]}")
+    if surplus < 0:
+        return f"write in the header {fits[0]}" if fits else ""
     axis, what = (2, "band") if interleave == "bsq" else (0, "line")
     if stored % (declared // shape[axis]) == 0:
         fits.append(f"{what}s = {stored * shape[axis] // declared}")
