@@ -127,15 +127,18 @@ class FillFinder:
 def _describe(group: _Group, image: Image, *, labels: Labels | None, is_absent: bool) -> str:
     """Returns a sentence that names the stored value, the pixels that contain it and the setting."""
     stored = image.raster.read_rows(group.row, group.row + 1)[0, group.col][image.bands]
+    values, counts = np.unique(stored, return_counts=True)
+    fill = values[counts.argmax()]  # a band that is constant in the whole image may have another value
     same, has_value = np.zeros((2, *image.shape[:2]), dtype=bool)
     for part in chunk_rows(image.shape[0]):
         rows = image.raster.read_rows(part.start, part.stop)[..., image.bands]
-        same[part], has_value[part] = (rows == stored).all(axis=2), (rows == stored[0]).any(axis=2)
-    exact = float(stored[0])
+        same[part], has_value[part] = (rows == stored).all(axis=2), (rows == fill).any(axis=2)
+    exact = float(fill)
     value = f"{exact:.0f}" if exact.is_integer() and abs(exact) < _LONGEST else repr(exact)
     what, where = value, " in every band"
-    if (stored != stored[0]).any():
-        what, where = f"one spectrum, with {value} in band {image.bands[0] + 1},", ""
+    if len(values) > 1:
+        band = image.bands[int(np.argmax(stored == fill))] + 1
+        what, where = f"one spectrum, with {value} in band {band},", ""
     count, others = int(same.sum()), int((has_value & ~same).sum())
     labelled = "" if labels is None else f" ({int((labels[same] != 0).sum()):,} of them labelled)"
     also = f" (and {others:,} with {value} in some bands)" if others else ""
