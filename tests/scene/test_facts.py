@@ -638,6 +638,13 @@ def test_a_header_with_more_classes_than_names_is_said(tmp_path, whole):
     assert load_scene(files).notes == ("labels.hdr: the header declares 9 classes, but names 2",)
 
 
+def test_an_unlabelled_value_that_occurs_nowhere_is_said(tmp_path, whole):
+    files = save(tmp_path, whole.cube, whole.labels, unlabelled=255)
+    assert "labels.npy: no pixel contains 255; check scene.unlabelled" in load_scene(files).notes
+    np.save(files.labels, np.where(whole.labels == 0, 255, whole.labels))
+    assert load_scene(files).notes == ()
+
+
 def test_a_map_info_that_contradicts_the_coordinate_system_is_said(tmp_path, whole):
     wkt = CRS.from_epsg(32632).to_wkt()
     path = write_raw(tmp_path, whole.cube.astype(np.float32))
