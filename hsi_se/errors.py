@@ -47,5 +47,5 @@ class Interrupted(BaseException):
 
 
 def how_to_install(extra: str) -> str:
-    """Returns the remedy where the libraries of an extra are missing: the package is installed from a clone."""
+    """Returns the remedy where an extra is missing; the package is installed from a clone."""
     return f"in the clone of hsi-se, pip install '.[{extra}]'"

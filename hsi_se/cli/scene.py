@@ -139,6 +139,7 @@ def _print_survey(survey: "Survey") -> None:
 
     from hsi_se.cli.terminal import make_console, say
     from hsi_se.scene.image import describe_bands
+    from hsi_se.workflows.inspect_scene import suggest_names
 
     for path, held in survey.files:
         what = "a table of row, col and label" if held is None else f"{held.format}; {held.listing}"
@@ -168,7 +169,7 @@ def _print_survey(survey: "Survey") -> None:
             print(f"CRS:          {crs if len(crs) <= 80 else crs[:79] + '…'}")
             if place.transform is not None:
                 print(f"transform:    {', '.join(f'{number:g}' for number in place.transform)}")
-        for note in raster.notes:
+        for note in (*raster.notes, *cube.notes):
             say(f"note: {note}")
     if truth is not None:
         table = Table(title=f"labels: {truth.shape[0]} × {truth.shape[1]} pixels", title_justify="left")
@@ -182,4 +183,4 @@ def _print_survey(survey: "Survey") -> None:
         for note in truth.notes:
             say(f"note: {note}")
     if survey.likely is not None:
-        say(f"note: this is the size of {survey.likely.title}, a known scene: {survey.likely.name}")
+        say(f"note: {suggest_names(survey.likely)}, set scene.class_names: {survey.likely.name}")

@@ -50,8 +50,8 @@ class SceneFiles(Settings):
     wavelengths: tuple[PositiveFloat, ...] | str | None = None
     """wavelength of each band of the file, or a text file of them; in nm, or in µm if all are below 100;
     default: the file's"""
-    nodata: Annotated[float | Literal["nan"] | None, BeforeValidator(_name_nan)] = None
-    """stored value that marks pixels without data, or nan; default: the file's"""
+    nodata: Annotated[float | Literal["nan", "none"] | None, BeforeValidator(_name_nan)] = None
+    """stored value that marks pixels without data, or nan, or none if all are data; default: the file's"""
     scale: PositiveFloat | None = None
     """number that stored values are divided by, above 0, such as 10000; default: the file's"""
     byte_order: Literal["little", "big"] | None = None

@@ -17,6 +17,7 @@ from hsi_se.prediction.tiles import read_finite_rows
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.scene.catalogue import find_known_scene
+from hsi_se.scene.fill import FillFinder
 from hsi_se.scene.folders import Data, Folders, find_file
 from hsi_se.scene.image import Image, describe_bands
 from hsi_se.scene.loading import SceneSettings, get_known, open_scene_image
@@ -122,12 +123,15 @@ def open_target(
         name=str(image.raster.path),
         bands=(image.bands + 1).tolist(),
     )
-    digest, low, high, num_missing, num_odd = _scan(image)
+    fill = FillFinder()
+    digest, low, high, num_missing, num_odd = _scan(image, fill)
     path, (rows, cols, _) = image.raster.path, image.shape
     if num_missing == rows * cols:
         raise SceneError(
             f"{path}: all {num_missing:,} pixels have no data in at least one band; give another scene"
         )
+    if not is_own:
+        notes += fill.check(image)
     trained = bundle.facts.value_range
     if trained is not None and not is_own:
         shared = min(high, trained[1]) - max(low, trained[0])
@@ -176,12 +180,13 @@ def _pick_bands(
     return image, tuple(notes)
 
 
-def _scan(image: Image) -> tuple[str, float, float, int, int]:
+def _scan(image: Image, fill: FillFinder) -> tuple[str, float, float, int, int]:
     """Returns digest, lowest and highest value, number of pixels without data, and of non-finite ones."""
     digest = hashlib.sha256(f"{image.shape}".encode())
     low, high, num_missing, num_odd = math.inf, -math.inf, 0, 0
     for part in chunk_rows(image.shape[0]):
         cube, missing, num_odd_here = read_finite_rows(image, part.start, part.stop)
+        fill.add(cube, first_row=part.start, missing=missing)
         digest.update(cube.dtype.str.encode())
         digest.update(np.ascontiguousarray(cube).data)
         digest.update(np.ascontiguousarray(missing).data)

@@ -65,7 +65,10 @@ def _read(
     truth: GroundTruth, file: str, key: str | None, setting: str, folders: Folders
 ) -> NDArray[np.int32]:
     path = find_file(file, folders, setting=f"split.{setting}")
-    mask = read_label_map(path, key=key, setting=f"split.{setting}_key", shape=truth.shape).labels
+    label_map = read_label_map(path, key=key, setting=f"split.{setting}_key", shape=truth.shape)
+    mask = label_map.labels
+    if truth.georeference is not None:
+        truth.georeference.check_grid(label_map.georeference, shape=mask.shape, path=path, like="CUBE")
     if mask.shape != truth.shape:
         raise SplitError(
             f"split.{setting} = {file}: is {mask.shape[0]} × {mask.shape[1]} pixels, but the scene is "

@@ -1,11 +1,14 @@
 """Looks up the known benchmark scenes; their files, sizes and classes are facts in `catalogue.toml`."""
 
 import functools
+import hashlib
 import re
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 
@@ -32,6 +35,7 @@ class KnownScene:
 
     Attributes:
         shape: `(rows, cols, bands)`.
+        labels_digest: `digest_labels` of the published labels, if known.
         gsd_m: ground sampling distance in metres.
         wavelengths_nm: first and last wavelength in nanometres.
         natural_colour: 0-based red, green and blue bands, if known.
@@ -48,6 +52,7 @@ class KnownScene:
     sensor: str
     gsd_m: float
     wavelengths_nm: tuple[int, int]
+    labels_digest: str | None = None
     natural_colour: tuple[int, int, int] | None = None
     registration: str | None = None
 
@@ -72,10 +77,24 @@ def find_known_scene(name: str) -> KnownScene | None:
     return None
 
 
-def guess_known_scene(rows: int, cols: int, *, bands: int | None = None) -> KnownScene | None:
-    """Returns the known scene of this size, or None; `bands` is compared only if given."""
+def digest_labels(labels: NDArray[np.int32]) -> str:
+    """Returns the SHA-256 of a label map's size and values, whatever their type and file format."""
+    rows, cols = labels.shape
+    values = np.ascontiguousarray(labels, dtype="<i4")
+    return hashlib.sha256(f"{rows} {cols} ".encode() + values.tobytes()).hexdigest()
+
+
+def recognise_labels(labels: NDArray[np.int32]) -> KnownScene | None:
+    """Returns the known scene whose published labels these are, or None."""
+    digest = digest_labels(labels)
+    return next((scene for scene in list_known_scenes() if scene.labels_digest == digest), None)
+
+
+def suggest_known_scene(labels: NDArray[np.int32]) -> KnownScene | None:
+    """Returns a known scene that has this size and these ids, which does not prove that it is the scene."""
+    ids = set(np.unique(labels).tolist()) - {0}
     for scene in list_known_scenes():
-        if scene.shape[:2] == (rows, cols) and bands in (None, scene.shape[2]):
+        if scene.shape[:2] == labels.shape and ids <= set(scene.class_names):
             return scene
     return None
 

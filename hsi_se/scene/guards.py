@@ -33,11 +33,14 @@ def blaming(path: Path, what: str, *, remedy: str) -> Iterator[None]:
         raise SceneError(f"{path}: {what} ({line}); {remedy}") from None
 
 
-def check_declared(path: Path, *, shape: Sequence[int], itemsize: int, stored: int, is_packed: bool) -> None:
-    """Checks that the `stored` bytes, compressed if `is_packed`, suffice for an array of the declared size.
+def check_declared(
+    path: Path, *, shape: Sequence[int], itemsize: int, stored: int, is_packed: bool, cause: str = ""
+) -> None:
+    """Checks that the `stored` bytes, compressed if `is_packed`, can be an array of the declared size.
 
     Raises:
-        SceneError: a dimension is below 1, or the declared size is impossible even with compression.
+        SceneError: a dimension is below 1, the declared size is impossible even with compression, or there
+            are more bytes than declared; `cause` is the remedy.
     """
     size = "×".join(map(str, shape))
     if any(length < 1 for length in shape):
@@ -46,5 +49,10 @@ def check_declared(path: Path, *, shape: Sequence[int], itemsize: int, stored: i
     if declared > (max(_ALWAYS_ALLOWED, stored * _MOST_PER_BYTE) if is_packed else stored):
         raise SceneError(
             f"{path}: declares an array of {size} ({declared:,} bytes) but contains only {stored:,} bytes "
-            "of data; get the file again"
+            f"of data; {cause or 'get the file again'}"
+        )
+    if not is_packed and stored > declared:
+        raise SceneError(
+            f"{path}: contains {stored:,} bytes of data, but an array of {size} has {declared:,} bytes; "
+            f"{cause or f'if the last {stored - declared:,} are padding, cut them off'}"
         )

@@ -22,6 +22,8 @@ class Image:
         bands: `(bands,)` indices of the kept bands, 0-based in the file.
         dropped: the other bands, 0-based in the file, each with the reason.
         wavelengths_nm, nodata, gain, offset: as in `Raster`, of the kept bands.
+        has_nodata: whether any value of the file, also in a dropped band, is the nodata value.
+        is_suspect: whether its values may contain fill that no setting declares.
     """
 
     raster: Raster
@@ -29,6 +31,8 @@ class Image:
     dropped: Mapping[int, str]
     wavelengths_nm: Floats | None
     nodata: float | None
+    has_nodata: bool
+    is_suspect: bool
     gain: Floats | None
     offset: Floats | None
 
@@ -84,6 +88,7 @@ def make_image(
     wavelengths_nm: Floats | None = None,
     nodata: float | None = None,
     scale: float | None = None,
+    is_suspect: bool = True,
 ) -> Image:
     """Returns the image of a raster, without bad bands and bands that are nodata in every pixel.
 
@@ -93,6 +98,7 @@ def make_image(
         keep: exactly the bands to keep, 0-based, regardless of the file's bad bands.
         wavelengths_nm, nodata: replace the file's.
         scale: values are divided by it; replaces the file's gain and offset.
+        is_suspect: see `Image`.
 
     Raises:
         SceneError: a band to drop does not exist, a band to keep is empty, or no band is left.
@@ -104,15 +110,16 @@ def make_image(
             f"{raster.path}: scene.drop_bands = {beyond[0] + 1}: the file has bands 1 to {num_bands}; "
             "choose from these"
         )
+    empty_bands, has_nodata = _find_nodata(raster, nodata)
     if keep is not None:
         dropped = {band: "not in the model" for band in range(num_bands) if band not in keep}
-        if empty := set(_find_empty_bands(raster, nodata)) & set(keep):
+        if empty := empty_bands & set(keep):
             raise SceneError(
                 f"{raster.path}: bands {describe_bands(empty)} are nodata in every pixel, but the "
                 "network needs them; use a scene with data in these bands"
             )
     else:
-        dropped = {**_find_empty_bands(raster, nodata), **raster.bad_bands, **drop}
+        dropped = {**dict.fromkeys(sorted(empty_bands), "nodata in every pixel"), **raster.bad_bands, **drop}
     bands = np.array([band for band in range(num_bands) if band not in dropped], dtype=np.intp)
     if not len(bands):
         raise SceneError(f"{raster.path}: all {num_bands} bands are bad or dropped; keep at least one")
@@ -127,6 +134,8 @@ def make_image(
         dropped=dict(sorted(dropped.items())),
         wavelengths_nm=None if wavelengths_nm is None else wavelengths_nm[bands],
         nodata=nodata,
+        has_nodata=has_nodata,
+        is_suspect=is_suspect,
         gain=None if gain is None else gain[bands],
         offset=None if offset is None else offset[bands],
     )
@@ -148,10 +157,13 @@ def describe_bands(bands: Collection[int], *, wavelengths_nm: Floats | None = No
     return f"{text} ({', '.join(f'{describe(nm[first], nm[last])} nm' for first, last in runs)})"
 
 
-def _find_empty_bands(raster: Raster, nodata: float | None) -> dict[int, str]:
+def _find_nodata(raster: Raster, nodata: float | None) -> tuple[set[int], bool]:
+    """Returns the bands that are nodata in every pixel, and whether any value is nodata."""
     if nodata is None:
-        return {}
-    is_empty = np.ones(raster.shape[2], dtype=bool)
+        return set(), False
+    is_empty, has_nodata = np.ones(raster.shape[2], dtype=bool), False
     for part in chunk_rows(raster.shape[0]):
-        is_empty &= is_nodata(raster.read_rows(part.start, part.stop), nodata).all(axis=(0, 1))
-    return dict.fromkeys(np.flatnonzero(is_empty).tolist(), "nodata in every pixel")
+        missing = is_nodata(raster.read_rows(part.start, part.stop), nodata)
+        is_empty &= missing.all(axis=(0, 1))
+        has_nodata |= bool(missing.any())
+    return set(np.flatnonzero(is_empty).tolist()), has_nodata

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hsi_se.scene.fill import FillFinder
 from hsi_se.scene.image import Image
 from hsi_se.scene.labels import Labels
 from hsi_se.scene.raster import Floats, chunk_rows
@@ -24,6 +25,7 @@ class CubeFacts:
             nodata is grey.
         class_means, class_deviations: `(C, bands)` mean and standard deviation of the spectra, in
             ascending order of label; empty without labels.
+        notes: what is doubtful about the values, see `FillFinder.check`.
     """
 
     dtype: str
@@ -34,6 +36,7 @@ class CubeFacts:
     picture: NDArray[np.uint8]
     class_means: Floats
     class_deviations: Floats
+    notes: tuple[str, ...]
 
 
 def inspect_cube(
@@ -42,8 +45,12 @@ def inspect_cube(
     """Returns the statistics of an image; those of the classes need its `labels` `(rows, cols)`.
 
     `natural_colour` are the red, green and blue band of the picture, 0-based in the image.
+
+    Raises:
+        SceneError: see `FillFinder.check`.
     """
     rows, cols, bands = image.shape
+    fill, given = FillFinder(), labels
     if labels is None:
         labels = np.zeros((rows, cols), dtype=np.int32)
     ids = np.setdiff1d(labels, [0])
@@ -57,6 +64,7 @@ def inspect_cube(
         cube, mask = image.read_rows(part.start, part.stop)
         if mask is not None:
             empty[part] = mask
+        fill.add(cube, first_row=part.start, missing=mask)
         pixels = cube[~empty[part]].astype(np.float64)  # (n, bands)
         finite = np.isfinite(pixels)
         num_not_finite += int((~finite).sum())
@@ -74,6 +82,11 @@ def inspect_cube(
             counts[index] += len(spectra)
             sums[index] += spectra.sum(axis=0)
             squares[index] += (spectra**2).sum(axis=0)
+    notes = fill.check(image, labels=given)
+    if num_not_finite:
+        notes += (
+            f"{num_not_finite:,} values are not finite; if they are missing data, set scene.nodata: nan",
+        )
     means = sums / np.maximum(counts, 1)
     variances = np.maximum(squares - counts * means**2, 0) / np.maximum(counts - 1, 1)
     return CubeFacts(
@@ -85,6 +98,7 @@ def inspect_cube(
         picture=stretch(channels, empty),
         class_means=means + (0 if origin is None else origin),
         class_deviations=np.sqrt(variances),
+        notes=notes,
     )
 
 

@@ -74,7 +74,11 @@ def read_label_map(
             f"{values[row, col]:g} at row {row}, col {col}; give a label map"
         )
     labels = np.where(is_unlabelled, UNLABELLED, labels + shift).astype(np.int32)
-    notes = (f"{path.name}: 0 is a class in this file, so every label was raised by one",) if shift else ()
+    notes = tuple(f"{path.name}: {note}" for note in raster.notes)
+    if unlabelled != UNLABELLED and not (values == unlabelled).any():
+        notes += (f"{path.name}: no pixel contains {unlabelled}; check scene.unlabelled",)
+    if shift:
+        notes += (f"{path.name}: 0 is a class in this file, so every label was raised by one",)
 
     def raise_labels(facts: Mapping[int, Any]) -> dict[int, Any]:
         return {

@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from hsi_se.config.scene import SceneFiles, SyntheticScene
 from hsi_se.errors import SceneError
-from hsi_se.scene.catalogue import KnownScene, find_known_scene, list_known_scenes
+from hsi_se.scene.catalogue import KnownScene, digest_labels, find_known_scene, list_known_scenes
+from hsi_se.scene.fill import FillFinder
 from hsi_se.scene.folders import Data, Folders, find_file
 from hsi_se.scene.formats import open_file
 from hsi_se.scene.image import Image, describe_bands, make_image
 from hsi_se.scene.labels import LabelMap, Labels, pick_raster, read_label_map
-from hsi_se.scene.raster import Floats, Raster
+from hsi_se.scene.raster import Floats, Raster, chunk_rows
 from hsi_se.scene.scene import UNLABELLED, GroundTruth, Scene, check_same_size
 from hsi_se.scene.synthetic import make_synthetic_scene
 from hsi_se.scene.wavelengths import pick_natural_colour, to_nanometres
@@ -45,10 +46,15 @@ def load_scene(scene: SceneSettings, data: Data = None, *, keep: Collection[int]
         return make_synthetic_scene(seed=scene.synthetic, rows=scene.rows, cols=scene.cols, bands=scene.bands)
     source = SceneSource.of(scene, Folders.of(data))
     image = source.open_image(keep=keep)
-    label_map = source.read_labels(shape=image.shape[:2])
+    label_map = source.read_labels(image)
     cube, nodata = image.read()
     truth = source.make_truth(label_map, nodata)
     notes = truth.notes + image.raster.notes + _describe_dropped(image)
+    check_same_size(truth.name, cube, truth.labels)
+    fill = FillFinder()
+    for part in chunk_rows(len(cube) if image.is_suspect else 0):
+        fill.add(cube[part], first_row=part.start, missing=None if nodata is None else nodata[part])
+    notes += fill.check(image, labels=truth.labels)
     return Scene(
         name=truth.name,
         labels=truth.labels,
@@ -59,7 +65,7 @@ def load_scene(scene: SceneSettings, data: Data = None, *, keep: Collection[int]
         cube=cube,
         wavelengths_nm=image.wavelengths_nm,
         natural_colour=source.find_natural_colour(image),
-        georeference=image.raster.georeference or label_map.georeference,
+        georeference=truth.georeference,
         dropped_bands={band + 1: reason for band, reason in image.dropped.items()},
     )
 
@@ -76,7 +82,7 @@ def load_ground_truth(scene: SceneSettings, data: Data = None) -> GroundTruth:
         return load_scene(scene, data)
     source = SceneSource.of(scene, Folders.of(data))
     image = source.open_image() if source.has_cube() else None
-    label_map = source.read_labels(shape=None if image is None else image.shape[:2])
+    label_map = source.read_labels(image)
     return source.make_truth(label_map, None if image is None else image.read_nodata())
 
 
@@ -91,7 +97,7 @@ def open_scene_image(
     if isinstance(scene, SyntheticScene):
         scene = load_scene(scene)
     if isinstance(scene, Scene):
-        return make_image(_make_raster(scene), drop={}, keep=keep)
+        return make_image(_make_raster(scene), drop={}, keep=keep, is_suspect=False)
     return SceneSource.of(scene, Folders.of(data)).open_image(keep=keep)
 
 
@@ -128,13 +134,16 @@ class SceneSource:
         files, path = self.files, self._find("cube")
         contents = open_file(path, byte_order=files.byte_order)
         raster = pick_raster(contents, path, is_map=False, key=files.cube_key, setting="scene.cube_key")
+        if files.nodata == "none":
+            raster = replace(raster, nodata=None)
         return make_image(
             raster,
             drop=dict.fromkeys(files.list_dropped_bands(), "dropped by the config"),
             keep=keep,
             wavelengths_nm=self._read_wavelengths(raster.shape[2]),
-            nodata=None if files.nodata is None else float(files.nodata),
+            nodata=None if files.nodata in (None, "none") else float(files.nodata),
             scale=files.scale,
+            is_suspect=self.known is None and files.nodata != "none",
         )
 
     def _read_wavelengths(self, bands: int) -> Floats | None:
@@ -158,20 +167,28 @@ class SceneSource:
             )
         return found
 
-    def read_labels(self, *, shape: tuple[int, int] | None) -> LabelMap:
+    def read_labels(self, image: Image | None) -> LabelMap:
+        """Returns the label map, with the georeference of the image if that has one."""
         path = self._find("labels")
         keys = self.known.labels.keys if self.known is not None else ()
         if len(keys) > 1:  # separate maps of training and test pixels, which do not overlap
             maps = [read_label_map(path, key=key, setting="scene.labels_key").labels for key in keys]
-            return LabelMap(np.maximum.reduce(maps))
-        return read_label_map(
-            path,
-            key=self.files.labels_key,
-            setting="scene.labels_key",
-            unlabelled=self.files.unlabelled,
-            shape=shape,
-            byte_order=self.files.byte_order,
-        )
+            label_map = LabelMap(np.maximum.reduce(maps))
+        else:
+            label_map = read_label_map(
+                path,
+                key=self.files.labels_key,
+                setting="scene.labels_key",
+                unlabelled=self.files.unlabelled,
+                shape=None if image is None else image.shape[:2],
+                byte_order=self.files.byte_order,
+            )
+        if image is None:
+            return label_map
+        place, other, like = image.raster.georeference, label_map.georeference, str(image.raster.path)
+        if place is not None:
+            place.check_grid(other, shape=label_map.labels.shape, path=path, like=like)
+        return replace(label_map, georeference=place or other)
 
     def make_truth(self, label_map: LabelMap, nodata: NDArray[np.bool_] | None) -> GroundTruth:
         """Returns the labels with class names and colours; nodata pixels become unlabelled."""
@@ -179,7 +196,15 @@ class SceneSource:
         name = files.name or Path(files.cube).stem
         names, palette = label_map.class_names, label_map.palette
         if isinstance(files.class_names, str):
-            names = get_known(files.class_names).class_names
+            known = get_known(files.class_names)
+            names = known.class_names
+            if unnamed := [label for label in _list_ids(labels) if label not in names]:
+                raise SceneError(
+                    f"scene.class_names = {files.class_names}: has no names for the labels "
+                    f"{', '.join(map(str, unnamed))} of {files.labels}; list the names instead"
+                )
+            if self.known and known.labels_digest not in (None, digest_labels(labels)):
+                notes += (f"{files.labels} differs from the published labels of {known.title}",)
         elif files.class_names is not None:
             names = _one_each(files.class_names, labels, "class_names", "names")
         if files.palette is not None:
@@ -193,14 +218,18 @@ class SceneSource:
         else:
             nodata = None
         class_names = {label: names.get(label, f"class {label}") for label in _list_ids(labels)}
-        return GroundTruth(name, labels, class_names, palette=palette, nodata=nodata, notes=notes)
+        place = label_map.georeference
+        return GroundTruth(
+            name, labels, class_names, palette=palette, nodata=nodata, georeference=place, notes=notes
+        )
 
     def find_natural_colour(self, image: Image) -> tuple[int, int, int] | None:
+        """Returns the bands by wavelength, else those of the known scene, else those the file displays."""
         named = self.files.class_names
         known = find_known_scene(named) if isinstance(named, str) else None
-        if known is not None and known.natural_colour is not None and known.shape[2] == len(image.bands):
-            return known.natural_colour
         found, displayed = pick_natural_colour(image.wavelengths_nm), image.raster.natural_colour
+        if found is None and known is not None and known.shape == image.shape:
+            found = known.natural_colour
         if found is None and displayed is not None and np.isin(displayed, image.bands).all():
             red, green, blue = np.searchsorted(image.bands, displayed).tolist()
             found = red, green, blue

@@ -35,6 +35,7 @@ class GroundTruth:
     class_names: Mapping[int, str]
     palette: Mapping[int, Colour] = field(default_factory=dict, kw_only=True)
     nodata: NDArray[np.bool_] | None = field(default=None, kw_only=True)
+    georeference: Georeference | None = field(default=None, kw_only=True)
     notes: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
@@ -85,7 +86,6 @@ class Scene(GroundTruth):
     cube: NDArray[np.generic]
     wavelengths_nm: NDArray[np.float64] | None = None
     natural_colour: tuple[int, int, int] | None = None
-    georeference: Georeference | None = None
     dropped_bands: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

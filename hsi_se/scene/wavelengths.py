@@ -10,6 +10,7 @@ from hsi_se.errors import SceneError
 from hsi_se.scene.raster import Floats
 
 _LISTED = 5
+_SHORTEST_NM, _LONGEST_NM = 100.0, 100_000.0  # from the ultraviolet to the thermal infrared
 
 
 def compare_wavelengths(
@@ -71,9 +72,13 @@ def to_nanometres(
     name = (unit or "").strip().casefold()
     if name in ("", "unknown"):
         return wavelengths * (1000.0 if wavelengths.max() < _LONGEST_MICROMETRES else 1.0), ()
-    for start, factor in _NANOMETRES.items():
-        if name.startswith(start):
-            return wavelengths * factor, ()
+    factor = next((factor for start, factor in _NANOMETRES.items() if name.startswith(start)), None)
+    if factor is not None:
+        nanometres = wavelengths * factor
+        if _SHORTEST_NM <= nanometres.max() <= _LONGEST_NM:
+            return nanometres, ()
+        listed = f"{wavelengths.min():g} to {wavelengths.max():g}"
+        return None, (f"the file's wavelengths, {listed}, cannot be in {unit}; set scene.wavelengths",)
     return None, (f"unknown wavelength unit {name!r} in the file; wavelengths ignored",)
 
 

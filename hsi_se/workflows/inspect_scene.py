@@ -1,10 +1,8 @@
 """Inspects a user's files before training: facts, pictures, and a config that trains on them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from hsi_se.config.experiment import Config, PatchSettings, PcaReduction
 from hsi_se.config.model import HybridSN, SqueezeExcite
@@ -15,7 +13,7 @@ from hsi_se.config.yaml_file import dump_config, parse_config
 from hsi_se.errors import ConfigError, SceneError
 from hsi_se.report.figures import save_quick_look, save_spectra
 from hsi_se.sampling.splits import make_split
-from hsi_se.scene.catalogue import KnownScene, guess_known_scene
+from hsi_se.scene.catalogue import KnownScene, recognise_labels, suggest_known_scene
 from hsi_se.scene.folders import Folders
 from hsi_se.scene.formats import open_file
 from hsi_se.scene.image import Image
@@ -52,7 +50,7 @@ class Survey:
     cube: CubeFacts | None
     truth: GroundTruth | None
     picture_bands: tuple[tuple[int, int, int], str] | None  # red, green, blue, 0-based; how they were chosen
-    likely: KnownScene | None  # the known scene of this size
+    likely: KnownScene | None  # a scene whose names the labels may have: their size and ids are its own
 
     @property
     def name(self) -> str:
@@ -96,28 +94,28 @@ def survey_files(
     scene = draft.scene.model_copy(update={"cube": str(cube_path), "labels": str(labels_path)})
     source = SceneSource(scene, None, Folders.of(data))
     image = source.open_image() if cubes else None
-    label_map = source.read_labels(shape=None if image is None else image.shape[:2]) if maps else None
+    label_map = source.read_labels(image) if maps else None
     size = image.shape[:2] if image is not None else (0, 0)
     if image is None and label_map is not None:
         size = label_map.labels.shape
-    likely = guess_known_scene(*size, bands=None if image is None else image.shape[2])
-    truth = None
+    likely = truth = None
     if label_map is not None:
         if label_map.labels.shape != size:
             raise SceneError(
                 f"the cube {cube_path} is {size[0]} × {size[1]} pixels and the labels {labels_path} are "
                 f"{' × '.join(map(str, label_map.labels.shape))}; give two files of one scene (rows × cols)"
             )
-        ids = set(np.unique(label_map.labels).tolist()) - {0}
-        of_this_size = guess_known_scene(*size)
-        is_named = scene.class_names is not None or bool(label_map.class_names)
-        if of_this_size is not None and not is_named and ids <= set(of_this_size.class_names):
-            scene = scene.model_copy(update={"class_names": of_this_size.name})
-            source = SceneSource(scene, None, source.folders)
+        if scene.class_names is None and not label_map.class_names:
+            known, likely = recognise_labels(label_map.labels), suggest_known_scene(label_map.labels)
+            if known is not None:
+                scene, likely = scene.model_copy(update={"class_names": known.name}), None
+                source = SceneSource(scene, None, source.folders)
+                note = f"these are the labels of {known.title}, a known scene: {known.name}"
+                label_map = replace(label_map, notes=(*label_map.notes, note))
         truth = source.make_truth(label_map, None if image is None else image.read_nodata())
     bands, cube = None, None
     if image is not None:
-        bands = _pick_bands(source, image, likely)
+        bands = _pick_bands(source, image)
         cube = inspect_cube(image, natural_colour=bands[0], labels=None if truth is None else truth.labels)
     return Survey(files, scene, image, cube, truth, bands, likely)
 
@@ -171,22 +169,27 @@ def suggest_config(survey: Survey) -> str:
             epochs=60, batch_size=32, learning_rate=3e-3, label_smoothing=0.1, class_weights="sqrt"
         ),
     )
-    return _HEADING + dump_config(config, is_named=False)
+    text = _HEADING + dump_config(config, is_named=False)
+    if survey.likely is not None:
+        hint = f"class_names: {survey.likely.name}  # {suggest_names(survey.likely)}, remove the first #"
+        text = text.replace("\nsplit:", f"\n  # {hint}\nsplit:", 1)
+    return text
+
+
+def suggest_names(likely: KnownScene) -> str:
+    """Returns why the labels may be those of a known scene, for the config and the user."""
+    return f"the size is that of {likely.title}; if these are its labels"
 
 
 def _list_maps(contents: FileContents) -> list[bool]:
     return [raster.is_map for raster in contents.rasters.values()]
 
 
-def _pick_bands(
-    source: SceneSource, image: Image, likely: KnownScene | None
-) -> tuple[tuple[int, int, int], str]:
-    if likely is not None and likely.natural_colour is not None:
-        return likely.natural_colour, f"the catalogue's for {likely.title}"
+def _pick_bands(source: SceneSource, image: Image) -> tuple[tuple[int, int, int], str]:
     found = source.find_natural_colour(image)
     if found is not None:
         if image.wavelengths_nm is None:
-            return found, "as the file displays it"
+            return found, "as the file displays it" if image.raster.natural_colour else "natural colour"
         shown = ", ".join(f"{nm:.0f}" for nm in image.wavelengths_nm[list(found)])
         return found, f"natural colour, {shown} nm"
     return pick_false_colour(image.shape[2]), "false colour: no wavelengths are known"

@@ -514,5 +514,5 @@ def test_links_out_of_an_hdf5_file_are_not_followed(tmp_path):
 def test_a_missing_library_is_one_line_with_the_remedy(tmp_path, monkeypatch, module, writer):
     cube, _ = writer(tmp_path, CUBE, LABELS)
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(SceneError, match=rf"reading this file needs {module}; pip install 'hsi-se\[geo\]'"):
+    with pytest.raises(SceneError, match=rf"reading this file needs {module}; .*pip install '\.\[geo\]'"):
         open_file(cube)

@@ -189,7 +189,7 @@ def test_the_real_files_are_shown_in_the_bands_nearest_to_red_green_and_blue(nam
 
 
 @needs_real_scenes
-def test_labels_of_a_known_size_take_the_known_names():
+def test_the_published_labels_take_the_known_names():
     survey = survey_files([REAL_SCENES / "salinas_a" / "SalinasA_gt.mat"])
     assert survey.truth is not None
     assert survey.truth.class_names[14] == "Lettuce_romaine_7wk"

@@ -13,13 +13,21 @@ import spectral.io.envi
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.georeference import Georeference
+from hsi_se.scene.georeference import Georeference, parse_crs
 from hsi_se.scene.guards import blaming, check_declared
 from hsi_se.scene.raster import Colour, FileContents, Floats, Raster, describe_array
 from hsi_se.scene.wavelengths import find_wavelengths_in, to_nanometres
 
 _BYTE_ORDERS = {"little": "0", "big": "1"}
 _INTERLEAVES = ("bsq", "bil", "bip")
+_DATA_TYPES = {  # by their bytes
+    1: "1",
+    2: "2 or 12 (integers)",
+    4: "4 (float32), 3 or 13 (integers)",
+    8: "5 (float64), 14 or 15 (integers)",
+}
+_SMOOTH = 0.4  # median step between bands, in median deviations of a spectrum; 0.03 to 0.25 in real images
+_FEWEST_BANDS = 16
 _MAX_HEADER = 2**24  # bytes
 
 Header = dict[str, Any]
@@ -45,6 +53,10 @@ def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | No
             )
         header["byte order"] = _BYTE_ORDERS[byte_order]
     with blaming(header_path, "not a readable ENVI header", remedy=remedy):
+        before, after = map(int, _list(header, "major frame offsets") or (0, 0))
+        if min(before, after) < 0:
+            raise ValueError("major frame offsets are negative")
+        header.pop("major frame offsets", None)  # Spectral does not know them
         spectral.io.envi.check_compatibility(header)
         layout = spectral.io.envi.gen_params(header)
         shape, dtype = (layout.nrows, layout.ncols, layout.nbands), np.dtype(layout.dtype)
@@ -56,34 +68,54 @@ def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | No
     if layout.offset < 0:
         raise SceneError(f"{header_path}: header offset = {layout.offset}: give a non-negative integer")
     data_path = data_path or _find_data(header_path, interleave)
-    stored = data_path.stat().st_size - layout.offset
-    check_declared(data_path, shape=shape, itemsize=dtype.itemsize, stored=stored, is_packed=False)
-
+    num_frames = shape[2] if interleave == "bsq" else shape[0]
+    stored = data_path.stat().st_size - layout.offset - num_frames * (before + after)
+    cause = _explain_size(shape, dtype, stored, layout.offset, interleave) if min(shape) > 0 else ""
+    check_declared(
+        data_path, shape=shape, itemsize=dtype.itemsize, stored=stored, is_packed=False, cause=cause
+    )
     with blaming(header_path, "not a readable ENVI header", remedy=remedy):
-        raster = _make_raster(data_path, header, shape, dtype, header_bytes=layout.offset)
+        raster = _make_raster(
+            data_path, header, shape, dtype, header_bytes=layout.offset, frame=(before, after)
+        )
     return FileContents(f"ENVI {interleave.upper()}", {"": raster}, describe_array("image", shape, dtype))
 
 
 def _make_raster(
-    data_path: Path, header: Header, shape: tuple[int, int, int], dtype: np.dtype[Any], *, header_bytes: int
+    data_path: Path,
+    header: Header,
+    shape: tuple[int, int, int],
+    dtype: np.dtype[Any],
+    *,
+    header_bytes: int,
+    frame: tuple[int, int],
 ) -> Raster:
     rows, cols, bands = shape
-    stored_shape, axes, num_planes, row_size = {
-        "bsq": ((bands, rows, cols), (1, 2, 0), bands, cols),
-        "bil": ((rows, bands, cols), (0, 2, 1), 1, cols * bands),
-        "bip": ((rows, cols, bands), (0, 1, 2), 1, cols * bands),
+    is_bsq = header["interleave"] == "bsq"
+    stored_shape, axes = {
+        "bsq": ((bands, rows, cols), (1, 2, 0)),
+        "bil": ((rows, bands, cols), (0, 2, 1)),
+        "bip": ((rows, cols, bands), (0, 1, 2)),
     }[header["interleave"]]
+    size, before = math.prod(stored_shape[1:]) * dtype.itemsize, frame[0]  # bytes of values in a frame
+    step = size + sum(frame)
 
     def read(first: int, last: int) -> NDArray[Any]:
         if (first, last) == (0, rows):
-            mapped = np.memmap(data_path, dtype=dtype, mode="r", offset=header_bytes, shape=stored_shape)
-            return mapped.transpose(axes)
+            whole = (stored_shape[0], step)
+            mapped = np.memmap(data_path, dtype=np.uint8, mode="r", offset=header_bytes, shape=whole)
+            return mapped[:, before : before + size].view(dtype).reshape(stored_shape).transpose(axes)
         # Not memory-mapped, because the kernel may load far more than these rows.
-        count = (last - first) * row_size
-        starts = [(plane * rows + first) * row_size * dtype.itemsize for plane in range(num_planes)]
-        planes = [np.fromfile(data_path, dtype, count, offset=header_bytes + start) for start in starts]
-        part = [last - first if axis == axes[0] else size for axis, size in enumerate(stored_shape)]
-        return np.concatenate(planes).reshape(part).transpose(axes)
+        count, skipped = math.prod(stored_shape[1:]), 0
+        if is_bsq:
+            count, skipped = (last - first) * cols, first * cols * dtype.itemsize
+        starts = [
+            header_bytes + number * step + before + skipped
+            for number in (range(bands) if is_bsq else range(first, last))
+        ]
+        frames = [np.fromfile(data_path, dtype, count, offset=start) for start in starts]
+        part = [last - first if axis == axes[0] else length for axis, length in enumerate(stored_shape)]
+        return np.concatenate(frames).reshape(part).transpose(axes)
 
     notes: tuple[str, ...] = ()
     wavelengths_nm: Floats | None = None
@@ -110,7 +142,16 @@ def _make_raster(
     if bad and len(bad) != bands:
         notes += (f"the file's bad band list has {len(bad)} entries for {bands} bands; list ignored",)
         bad = []
-    class_names = {label: name for label, name in enumerate(_list(header, "class names")) if name}
+    listed = _list(header, "class names")
+    class_names = {label: name for label, name in enumerate(listed) if name}
+    if listed and len(listed) != int(header.get("classes", len(listed))):
+        notes += (f"the header declares {header['classes']} classes, but names {len(listed)}",)
+    georeference = _find_georeference(header)
+    crs, other = georeference and georeference.crs, _name_crs(_list(header, "map info"))
+    if crs and other and (known := parse_crs(crs)) and known != parse_crs(other):
+        notes += (
+            f"the header's map info is {other}, its coordinate system string another; the latter is used",
+        )
     return Raster(
         path=data_path,
         shape=shape,
@@ -121,11 +162,51 @@ def _make_raster(
         gain=gain,
         offset=offset,
         bad_bands={band: "marked bad in the file" for band, flag in enumerate(bad) if flag == 0},
-        georeference=_find_georeference(header),
+        georeference=georeference,
         class_names=class_names,
         palette=_find_palette(header, class_names),
         natural_colour=_find_display_bands(header, bands),
-        notes=notes,
+        notes=notes + _judge_byte_order(read(rows // 2, rows // 2 + 1)),
+    )
+
+
+def _judge_byte_order(spectra: NDArray[Any]) -> tuple[str, ...]:
+    """Returns a note if spectra `(rows, cols, bands)` are smooth only in the other byte order."""
+    if spectra.shape[2] < _FEWEST_BANDS or spectra.dtype.itemsize == 1:
+        return ()
+    roughness = []
+    with np.errstate(all="ignore"):
+        for values in (spectra.astype(float), spectra.byteswap().astype(float)):
+            spread = np.median(np.abs(values - np.median(values, axis=2, keepdims=True)))
+            roughness.append(np.median(np.abs(np.diff(values, axis=2))) / spread)
+    if not (roughness[1] < _SMOOTH and roughness[0] > 2 * roughness[1]):
+        return ()
+    return (
+        "the spectra would be much smoother in the other byte order; check byte order in header or config",
+    )
+
+
+def _explain_size(
+    shape: tuple[int, int, int], dtype: np.dtype[Any], stored: int, offset: int, interleave: str
+) -> str:
+    """Returns what to correct in a header if its image has `stored` bytes, not as many as it declares."""
+    declared = math.prod(shape) * dtype.itemsize
+    surplus, fits = stored - declared, []
+    if stored in (types := {math.prod(shape) * size: text for size, text in _DATA_TYPES.items()}):
+        fits.append(f"data type = {types[stored]}")
+    if surplus < 0:
+        return f"write in the header {fits[0]}" if fits else ""
+    axis, what = (2, "band") if interleave == "bsq" else (0, "line")
+    if stored % (declared // shape[axis]) == 0:
+        fits.append(f"{what}s = {stored * shape[axis] // declared}")
+    elif surplus % shape[axis] == 0:
+        extra = surplus // shape[axis]
+        fits.append(
+            f"major frame offsets = {{{extra}, 0}} or {{0, {extra}}} for {extra} bytes around each {what}"
+        )
+    fits.append(f"header offset = {offset + surplus} for data at the end of the file")
+    return (
+        f"write in the header, whichever is true, {', or '.join(fits)}; or cut off the last {surplus:,} bytes"
     )
 
 
@@ -189,7 +270,7 @@ def _find_palette(header: Header, labels: Collection[int]) -> dict[int, Colour]:
 def _find_georeference(header: Header) -> Georeference | None:
     """Returns the georeference in `map info`, which refers to pixel corners and counts pixels from 1."""
     info = _list(header, "map info")
-    if len(info) < 7:
+    if len(info) < 7 or info[0].strip().casefold() == "arbitrary":
         return None
     ref_col, ref_row, easting, northing, width, height = (float(value) for value in info[1:7])
     turn = next((float(part.split("=")[1]) for part in info if part.lower().startswith("rotation=")), 0.0)

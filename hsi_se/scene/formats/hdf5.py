@@ -36,7 +36,7 @@ def open_hdf5(path: Path) -> FileContents:
             if item.is_virtual or item.external:
                 raise SceneError(f"{path}: {key} has its data in another file; give a file that contains it")
             stored, itemsize, is_packed = item.id.get_storage_size(), item.dtype.itemsize, bool(item.chunks)
-            for size in (shape, item.chunks or ()):
+            for size in (shape, *filter(None, [item.chunks])):
                 check_declared(path, shape=size, itemsize=itemsize, stored=stored, is_packed=is_packed)
             read = _make_reader(path, key, is_reversed=is_matlab)
             rasters[key] = make_raster(path, key=key, shape=shape, dtype=item.dtype, read=read)

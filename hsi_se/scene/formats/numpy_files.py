@@ -36,8 +36,9 @@ def open_numpy(path: Path) -> FileContents:
                 key, size = member.filename.removesuffix(".npy"), member.file_size
                 with archive.open(member) as stream:
                     shape, dtype = _read_header(stream)
+                    stored = size - stream.tell()
                 check_declared(path, shape=(size,), itemsize=1, stored=member.compress_size, is_packed=True)
-                raster = _make_raster(path, key, shape, dtype, size)
+                raster = _make_raster(path, key, shape, dtype, stored)
                 rasters |= {key: raster} if raster else {}
                 entries.append(describe_array(key, shape, dtype))
         return FileContents(".npz", rasters, ", ".join(entries))
