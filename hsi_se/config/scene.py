@@ -22,16 +22,37 @@ def _name_nan(value: object) -> object:
     return "nan" if isinstance(value, float) and value != value else value
 
 
+def _check_file(value: object) -> object:
+    """Returns the name of a file; a list of them is refused with what to do instead."""
+    if isinstance(value, list | tuple):
+        raise mistake(
+            "several images are not read together yet; name one file, or join them into one first "
+            "(np.concatenate)"
+        )
+    if not isinstance(value, str):
+        raise mistake("write the name of a file")
+    return value
+
+
+def _check_name(value: object) -> object:
+    if isinstance(value, list | tuple):
+        raise mistake("several scenes are not read together yet; name one")
+    if not isinstance(value, str):
+        raise mistake("write the name of a known scene, or {cube: FILE, labels: FILE}")
+    return value
+
+
 Bands = Annotated[str, BeforeValidator(_check_bands, json_schema_input_type=PositiveInt | str)]
+FileName = Annotated[str, BeforeValidator(_check_file, json_schema_input_type=str)]
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class SceneFiles(Settings):
     """Your own scene: an image file and a label file, in any supported format."""
 
-    cube: str
+    cube: FileName
     """file of the image, rows × cols × bands; an absolute path, or relative to the working or data folder"""
-    labels: str
+    labels: FileName
     """file of the label map, rows × cols of integers; searched for like cube"""
     cube_key: str | None = None
     """variable or layer in the cube file; default: the file's only cube"""
@@ -104,7 +125,7 @@ def _tag_scene(value: object) -> str:
 
 
 SceneSettings = Annotated[
-    Annotated[str, Tag("a value")]
+    Annotated[str, BeforeValidator(_check_name, json_schema_input_type=str), Tag("a value")]
     | Annotated[SceneFiles, Tag("a section")]
     | Annotated[SyntheticScene, Tag("a synthetic scene")],
     Discriminator(_tag_scene),

@@ -304,6 +304,9 @@ def test_both_masks_or_one_partition_map_must_be_given(given_):
         ("train: a, test: b, partition_key: c", "partition_key", "has no effect without partition: FILE"),
         ("partition: a, train_key: c", "train_key", "has no effect with partition: FILE"),
         ("partition: a, test_key: c", "test_key", "has no effect with partition: FILE"),
+        ("partition: a, seed: 0", "seed", "has no effect with partition: FILE"),
+        ("partition: a, validation: 0.2", "validation", "has no effect with partition: FILE"),
+        ("train: a, test: b, validation: 0, seed: 2", "seed", "has no effect with validation: 0"),
     ],
 )
 def test_a_key_without_its_file_is_refused_by_name(given_, key, problem):
