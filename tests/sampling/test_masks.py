@@ -151,7 +151,7 @@ def test_the_split_seed_decides_the_validation_pixels_alone(truth, tmp_path):
 
 def test_a_partition_map_gives_every_side(truth, tmp_path):
     partition = np.array([[1, 2, 3, 0], [4, 3, 0, 0], [1, 4, 0, 3]])
-    split = make_split(truth, read_settings(tmp_path, "split.validation=0.5", partition=partition))
+    split = make_split(truth, read_settings(tmp_path, partition=partition))
     assert list_pixels(split.train) == [(0, 0), (2, 0)]
     assert list_pixels(split.val) == [(0, 1)]
     assert list_pixels(split.test) == [(0, 2), (1, 1), (2, 3)]
