@@ -22,28 +22,23 @@ def _name_nan(value: object) -> object:
     return "nan" if isinstance(value, float) and value != value else value
 
 
-def _check_file(value: object) -> object:
-    """Returns the name of a file; a list of them is refused with what to do instead."""
-    if isinstance(value, list | tuple):
-        raise mistake(
-            "several images are not read together yet; name one file, or join them into one first "
-            "(np.concatenate)"
-        )
-    if not isinstance(value, str):
-        raise mistake("write the name of a file")
-    return value
+def _name_of(what: str) -> BeforeValidator:
+    """Validates a name, and refuses a list of them with what to do instead."""
+
+    def check(value: object) -> object:
+        if isinstance(value, list | tuple):
+            raise mistake("several are not read together yet; name one, or join them into one with NumPy")
+        if not isinstance(value, str):
+            raise mistake(f"write the name of {what}")
+        return value
+
+    return BeforeValidator(check, json_schema_input_type=str)
 
 
-def _check_name(value: object) -> object:
-    if isinstance(value, list | tuple):
-        raise mistake("several scenes are not read together yet; name one")
-    if not isinstance(value, str):
-        raise mistake("write the name of a known scene, or {cube: FILE, labels: FILE}")
-    return value
-
-
+OF_CUBE = ("cube_key", "drop_bands", "wavelengths", "nodata", "scale", "name")  # settings without labels
+OF_LABELS = ("labels_key", "class_names", "palette", "unlabelled")
 Bands = Annotated[str, BeforeValidator(_check_bands, json_schema_input_type=PositiveInt | str)]
-FileName = Annotated[str, BeforeValidator(_check_file, json_schema_input_type=str)]
+FileName = Annotated[str, _name_of("a file")]
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 
@@ -125,7 +120,7 @@ def _tag_scene(value: object) -> str:
 
 
 SceneSettings = Annotated[
-    Annotated[str, BeforeValidator(_check_name, json_schema_input_type=str), Tag("a value")]
+    Annotated[str, _name_of("a known scene, or {cube: FILE, labels: FILE}"), Tag("a value")]
     | Annotated[SceneFiles, Tag("a section")]
     | Annotated[SyntheticScene, Tag("a synthetic scene")],
     Discriminator(_tag_scene),

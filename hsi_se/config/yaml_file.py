@@ -43,7 +43,8 @@ _WANTED = {  # by the first word of pydantic's name of an error
     "string": "write text, in quotes if it looks like a number",
     "tuple": "write a list, […]",
     "list": "write a list, […]",
-    "dict": "write a mapping, {…}",
+    "too": "write more or fewer values",
+    "string_too_long": "write a shorter name",
 }
 _DATA = (".csv", ".geojson", ".hdr", ".xml")  # endings of text that is data
 _KINDS = ("kind", "name")  # settings that decide which others a section may have
@@ -356,14 +357,9 @@ def _describe(error: ErrorDetails, value: object) -> str:
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
             name, bound = next(iter(context.items()))
             return f"must be {_BOUNDS[name]} {f'{bound:g}' if isinstance(bound, float) else bound}"
-        case "too_short" | "too_long" | "string_too_long" | "string_too_short":
-            name, length = next((key, context[key]) for key in context if key.endswith("_length"))
-            what = "characters" if error["type"].startswith("string") else "values"
-            return f"must have at {'most' if name == 'max_length' else 'least'} {length} {what}"
-        case kind if error["loc"][-1] == "[key]":
-            return f"{_WANTED[kind.partition('_')[0]]} in place of its name"
         case kind:
-            return _WANTED.get(kind.partition("_")[0], "write a value of another kind")
+            wanted = _WANTED.get(kind) or _WANTED.get(kind.partition("_")[0], "write a value of another kind")
+            return f"{wanted} before the colon" if error["loc"][-1] == "[key]" else wanted
 
 
 def _follow(settings: object, loc: Sequence[int | str]) -> tuple[Keys, object]:

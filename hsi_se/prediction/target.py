@@ -5,7 +5,7 @@ Every command that takes `--scene` comes through here, so that all accept the sa
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ def find_scene(
     overrides: Sequence[str] = (),
     *,
     data: str | Path | None = None,
+    unread: Collection[str] = (),
 ) -> SceneSettings:
     """Returns the scene that a user names with `--scene` and `--set scene.key=value`.
 
@@ -41,11 +42,14 @@ def find_scene(
             evaluate, its labels), or a section such as `{cube: FILE, labels: FILE}`; None for the run's own.
         overrides: settings of the `scene` section, `scene.key=value`.
         data: folder searched for files before `datasets/`.
+        unread: settings of the scene that the command does not read.
 
     Raises:
-        HsiError: there is no such scene, or a setting is not the scene's.
+        HsiError: there is no such scene, or a setting is not the scene's, or has no effect.
     """
     for override in overrides:
+        if override.partition("=")[0].strip() in (f"scene.{key}" for key in unread):
+            raise ConfigError(f"--set {override}: has no effect on this command; leave it out")
         if not override.startswith("scene"):
             raise ConfigError(f"--set {override}: only settings of the scene apply here; use scene.key=value")
     changes: list[str | Override] = list(overrides)
@@ -160,7 +164,7 @@ def _pick_bands(
         also = f" of {num_bands + len(dropped)}, without {describe_bands(left_out)}" if dropped else ""
         raise SceneError(
             f"{path}: the scene has {in_file} bands, but the model was trained on {num_bands}{also}; "
-            "give a scene of the same sensor"
+            f"{_suggest_bands(bundle.facts.wavelengths_nm, image, num_bands)}"
         )
     notes = []
     if wanted := {band: reason for band, reason in image.dropped.items() if band in keep}:
@@ -173,6 +177,19 @@ def _pick_bands(
     if others := set(range(in_file)).difference(keep):
         notes.append(f"bands {describe_bands(others)} of {path.name} are excluded, as in training")
     return image, tuple(notes)
+
+
+def _suggest_bands(trained: Sequence[float] | None, image: Image, num_bands: int) -> str:
+    """Returns which bands of an image to drop, if it has more than the training, by their wavelengths."""
+    spare, nm = image.raster.shape[2] - num_bands, image.raster.wavelengths_nm
+    if spare > 0 and trained is not None and nm is not None:
+        nearest = np.abs(np.subtract.outer(trained, nm)).argmin(axis=1).tolist()
+        if len({*nearest}) == num_bands:
+            others = describe_bands({*range(len(nm))}.difference(nearest))
+            return f'leave out the others with --set "scene.drop_bands=[{others}]"'
+    if spare > 0:
+        return f"leave out {spare} bands with --set scene.drop_bands=[…]"
+    return "give a scene of the same sensor"
 
 
 def _scan(image: Image) -> tuple[str, float, float, int, int]:

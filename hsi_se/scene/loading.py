@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hsi_se.config.scene import SceneFiles, SyntheticScene
 from hsi_se.errors import SceneError
 from hsi_se.scene.catalogue import KnownScene, find_known_scene, list_known_scenes
-from hsi_se.scene.formats import open_file
+from hsi_se.scene.formats import lacks_byte_order, open_file
 from hsi_se.scene.image import Image, describe_bands, make_image
 from hsi_se.scene.labels import LabelMap, Labels, pick_raster, read_label_map
 from hsi_se.scene.raster import Floats, Raster
@@ -49,7 +49,7 @@ def load_scene(
         return make_synthetic_scene(seed=scene.synthetic, rows=scene.rows, cols=scene.cols, bands=scene.bands)
     source = SceneSource.of(scene, roots)
     image = source.open_image(keep=keep)
-    label_map = source.read_labels(shape=image.shape[:2])
+    label_map = source.read_labels(image)
     cube, nodata = image.read()
     truth = source.make_truth(label_map, nodata)
     notes = truth.notes + image.raster.notes + _describe_dropped(image)
@@ -80,7 +80,7 @@ def load_ground_truth(scene: SceneSettings, data: str | Path | None = None) -> G
         return load_scene(scene, data)
     source = SceneSource.of(scene, list_roots(data))
     image = source.open_image() if source.has_cube() else None
-    label_map = source.read_labels(shape=None if image is None else image.shape[:2])
+    label_map = source.read_labels(image)
     return source.make_truth(label_map, None if image is None else image.read_nodata())
 
 
@@ -162,25 +162,43 @@ class SceneSource:
             )
         return found
 
-    def read_labels(self, *, shape: tuple[int, int] | None) -> LabelMap:
+    def read_labels(self, image: Image | None) -> LabelMap:
+        """Returns the label map, which has the size of the image if one is given."""
         path = self._find("labels")
         keys = self.known.labels.keys if self.known is not None else ()
         if len(keys) > 1:  # separate maps of training and test pixels, which do not overlap
             maps = [read_label_map(path, key=key, setting="scene.labels_key").labels for key in keys]
             return LabelMap(np.maximum.reduce(maps))
-        return read_label_map(
+        label_map = read_label_map(
             path,
             key=self.files.labels_key,
             setting="scene.labels_key",
             unlabelled=self.files.unlabelled,
-            shape=shape,
+            shape=None if image is None else image.shape[:2],
             byte_order=self.files.byte_order,
         )
+        if image is not None:
+            check_same_size(self.name, image.raster.shape, label_map.labels.shape)
+            self.refuse_idle_byte_order("cube", "labels")
+        return label_map
+
+    @property
+    def name(self) -> str:
+        return self.files.name or Path(self.files.cube).stem
+
+    def refuse_idle_byte_order(self, *parts: Literal["cube", "labels"]) -> None:
+        """Refuses a byte order that no file needs, as it says its own."""
+        if self.files.byte_order is not None and not any(
+            lacks_byte_order(self._find(part)) for part in parts
+        ):
+            raise SceneError(
+                f"scene.byte_order = {self.files.byte_order!r}: has no effect, as the files state their own; "
+                "leave it out, or correct the ENVI header"
+            )
 
     def make_truth(self, label_map: LabelMap, nodata: NDArray[np.bool_] | None) -> GroundTruth:
         """Returns the labels with class names and colours; nodata pixels become unlabelled."""
         files, labels, notes = self.files, label_map.labels, label_map.notes
-        name = files.name or Path(files.cube).stem
         names, palette = label_map.class_names, label_map.palette
         if isinstance(files.class_names, str):
             names = get_known(files.class_names).class_names
@@ -189,7 +207,6 @@ class SceneSource:
         if files.palette is not None:
             palette = _one_each(files.palette, labels, "palette", "colours")
         if nodata is not None and nodata.any():
-            check_same_size(name, nodata, labels)
             lost = int((nodata & (labels != UNLABELLED)).sum())
             labels = np.where(nodata, UNLABELLED, labels).astype(np.int32)
             excluded = f"; {lost:,} of them are labelled and were excluded" if lost else ""
@@ -197,7 +214,7 @@ class SceneSource:
         else:
             nodata = None
         class_names = {label: names.get(label, f"class {label}") for label in _list_ids(labels)}
-        return GroundTruth(name, labels, class_names, palette=palette, nodata=nodata, notes=notes)
+        return GroundTruth(self.name, labels, class_names, palette=palette, nodata=nodata, notes=notes)
 
     def find_natural_colour(self, image: Image) -> tuple[int, int, int] | None:
         named = self.files.class_names

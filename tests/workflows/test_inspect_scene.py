@@ -225,8 +225,7 @@ def test_files_of_two_scenes_are_refused(inspect, files, tmp_path):
     np.save(tmp_path / "small.npy", np.ones((7, 9), np.uint8))
     code, _, err = inspect("inspect", files[0], tmp_path / "small.npy")
     assert code == 2
-    assert "is 40 × 26 pixels and the labels" in err
-    assert "are 7 × 9; give two files of one scene (rows × cols)" in err
+    assert "the cube has 40 × 26 pixels and the labels have 7 × 9 (rows × cols); give two files of the" in err
     np.save(tmp_path / "other.npy", np.ones((40, 26, 3), np.float32))
     code, _, err = inspect("inspect", files[0], tmp_path / "other.npy")
     assert code == 2

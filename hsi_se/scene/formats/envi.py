@@ -12,9 +12,10 @@ import numpy as np
 import spectral.io.envi
 from numpy.typing import NDArray
 
-from hsi_se.errors import SceneError
+from hsi_se.errors import ByteOrderError, SceneError
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.guards import blaming, check_declared
+from hsi_se.scene.misfits import PACKED, describe_unread
 from hsi_se.scene.raster import Colour, FileContents, Floats, Raster, describe_array
 from hsi_se.scene.wavelengths import find_wavelengths_in, to_nanometres
 
@@ -37,9 +38,13 @@ def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | No
     remedy = "correct the header"
     with blaming(header_path, "not a readable ENVI header", remedy=remedy):
         header = _read_header(header_path)
+    if "library" in str(header.get("file type")).casefold():
+        raise SceneError(
+            f"{header_path}: is a spectral library, without pixels; give an image and its labels"
+        )
     if "byte order" not in header:
         if byte_order is None:
-            raise SceneError(
+            raise ByteOrderError(
                 f"{header_path}: the header does not state the byte order; set scene.byte_order: little "
                 "(usual on PCs) or big; for a mask, add byte order = 0 (little) or 1 (big) to the header"
             )
@@ -153,6 +158,11 @@ def _find_data(header_path: Path, interleave: str) -> Path:
     wanted = [name.casefold() for name in (stem, *(f"{stem}.{ending}" for ending in endings))]
     files = {path.name.casefold(): path for path in sorted(header_path.parent.iterdir()) if path.is_file()}
     found = next((files[name] for name in wanted if name in files), None)
+    for path in files.values():
+        with path.open("rb") as stream:
+            head = stream.read(8) if path.stem.casefold() in wanted else b""
+        if found is None and head.startswith(PACKED):
+            raise SceneError(describe_unread(path, head))
     if found is None or found == header_path:
         raise SceneError(
             f"{header_path}: no data file {stem} (.img, .dat, .raw, …) in the same folder; put it there"

@@ -10,6 +10,8 @@ from hsi_se.errors import SceneError
 from hsi_se.scene.guards import blaming, check_declared, import_extra
 from hsi_se.scene.raster import FileContents, Raster, describe_array, make_raster
 
+_MOST_LISTED = 8
+
 
 def open_hdf5(path: Path) -> FileContents:
     """Returns the top-level arrays of an HDF5 file; links to other files are not followed."""
@@ -40,6 +42,14 @@ def open_hdf5(path: Path) -> FileContents:
                 check_declared(path, shape=size, itemsize=itemsize, stored=stored, is_packed=is_packed)
             read = _make_reader(path, key, is_reversed=is_matlab)
             rasters[key] = make_raster(path, key=key, shape=shape, dtype=item.dtype, read=read)
+        if not rasters:  # lists what is in groups, as its names tell what the file is
+            file.visititems(
+                lambda name, item: (
+                    entries.append(describe_array(name, item.shape, item.dtype))
+                    if isinstance(item, h5py.Dataset) and "/" in name and len(entries) < _MOST_LISTED
+                    else None
+                )
+            )
     return FileContents("MATLAB v7.3" if is_matlab else "HDF5", rasters, ", ".join(entries))
 
 
