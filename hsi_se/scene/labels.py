@@ -190,10 +190,12 @@ def _read_table(path: Path, *, shape: tuple[int, int] | None, unlabelled: int) -
                 )
             is_kept = label == unlabelled or 0 <= label <= _HIGHEST
             if not is_kept or (is_given[row, col] and labels[row, col] != label):
-                remedy = f", or write scene.unlabelled: {label} if it marks unlabelled pixels"
+                way_out = (
+                    "" if is_kept else f", or write scene.unlabelled: {label} if it marks unlabelled pixels"
+                )
                 raise SceneError(
-                    f"{path}:{number}: label {label} for row {row}, col {col}: negative, too large, or a second "
-                    f"label for this pixel; give one non-negative integer per pixel{'' if is_kept else remedy}"
+                    f"{path}:{number}: label {label} for row {row}, col {col}: negative, too large, or "
+                    f"a second label for this pixel; give one non-negative integer per pixel{way_out}"
                 )
             labels[row, col], is_given[row, col] = label, True
     return Raster(
