@@ -130,7 +130,7 @@ def pick_raster(
     if len(fitting) > 1:
         chosen = [raster for raster in chosen if raster.shape[:2] == shape]
     if len(chosen) != 1:
-        is_flat = any(1 < 20 * min(raster.shape[:2]) < max(raster.shape[:2]) for raster in chosen)
+        is_flat = any(1 < 20 * min(raster.shape[:2]) < max(raster.shape[:2]) for raster in fitting.values())
         hint = ", and reshape a cube of bands × pixels to rows × cols × bands" if is_map and is_flat else ""
         raise SceneError(
             f"{path}: {len(fitting)} {axes}-D arrays ({', '.join(fitting)}); choose one with {setting}{hint}"
