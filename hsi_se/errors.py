@@ -13,10 +13,6 @@ class SceneError(HsiError):
     """A scene is missing, unreadable or unusable."""
 
 
-class ByteOrderError(SceneError):
-    """An ENVI header does not state the byte order."""
-
-
 class SplitError(HsiError):
     """The labelled pixels cannot be split as requested."""
 

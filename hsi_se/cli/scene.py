@@ -143,8 +143,8 @@ def _print_survey(survey: "Survey") -> None:
     from hsi_se.scene.image import describe_bands
 
     for path, held in survey.files:
-        what = "a table of row, col and label" if held is None else f"{held.format}; {held.listing}"
-        print(f"{path}: {what}")
+        what = "a table of row, col and label" if held is None else held.format
+        print(f"{path}: {what}{f'; {held.listing}' if held and ', ' in held.listing else ''}")
     image, cube, truth = survey.image, survey.cube, survey.truth
     if image is not None and cube is not None:
         rows, cols, bands = image.shape

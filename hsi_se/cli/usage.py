@@ -106,7 +106,7 @@ def describe_mistake(error: Any) -> str:
         message, hint = f"unknown command '{unknown[1]}'", _find_command(unknown[1], context)
     elif (extra := re.match(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", message)) is not None:
         message = f"unexpected argument {extra[1]}"
-    message = message.replace(": Input should", ": should")
+    message = re.sub(r"(: )?Input should be a valid (integer|number).*", r": write a whole number", message)
     message = f"{message[0].lower()}{message[1:]}".rstrip(".")
     hint = hint and f"did you mean `{hint}`? "
     return f"{command}: {message}; {hint}see `{command} --help`"

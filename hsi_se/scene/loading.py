@@ -1,6 +1,5 @@
 """Loads a `Scene`: a known scene by name, own files by path, or the synthetic scene by its seed."""
 
-import difflib
 import re
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -11,10 +10,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hsi_se.config.nearest import find_nearest
 from hsi_se.config.scene import SceneFiles, SyntheticScene
 from hsi_se.errors import SceneError
 from hsi_se.scene.catalogue import KnownScene, find_known_scene, list_known_scenes
-from hsi_se.scene.formats import lacks_byte_order, open_file
+from hsi_se.scene.formats import open_file
 from hsi_se.scene.image import Image, describe_bands, make_image
 from hsi_se.scene.labels import LabelMap, Labels, pick_raster, read_label_map
 from hsi_se.scene.raster import Floats, Raster
@@ -188,6 +188,8 @@ class SceneSource:
 
     def refuse_idle_byte_order(self, *parts: Literal["cube", "labels"]) -> None:
         """Refuses a byte order that no file needs, as it says its own."""
+        from hsi_se.scene.formats.envi import lacks_byte_order
+
         if self.files.byte_order is not None and not any(
             lacks_byte_order(self._find(part)) for part in parts
         ):
@@ -294,9 +296,8 @@ def get_known(name: str) -> KnownScene:
     known = find_known_scene(name)
     if known is None:
         names = [name for scene in list_known_scenes() for name in (scene.name, *scene.aliases)]
-        by_lower = {known.casefold(): known for known in names}
-        near = [by_lower[match] for match in difflib.get_close_matches(name.casefold(), by_lower, n=3)]
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        near = find_nearest(name, names)
+        hint = "" if near is None else f"did you mean {near}? "
         raise SceneError(
             f"scene = {name!r}: unknown scene; {hint}known scenes: "
             f"{', '.join(scene.name for scene in list_known_scenes())}; "

@@ -516,9 +516,7 @@ def test_every_file_is_used_or_refused_by_inspect(case, refuse):
         ("cube.npy labels.npy", "unlabelled=9", "labels.npy: scene.unlabelled = 9: no pixel has this value"),
     ],
 )
-def test_every_setting_is_used_or_refused_by_inspect_and_train(
-    plain, refuse, accept, files, options, message
-):
+def test_every_setting_is_used_or_refused_by_inspect_and_train(refuse, accept, files, options, message):
     assert refuse("scene", "inspect", *files.split(), "--set", f"scene.{options}").startswith(message)
     accept("scene", "inspect", *files.split())  # which is the remedy: leave it out
     if len(files.split()) == 2 and "inspect" not in message:

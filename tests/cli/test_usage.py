@@ -218,7 +218,10 @@ def test_a_data_folder_that_is_none_is_refused_by_every_command(call, tmp_path, 
 @pytest.mark.parametrize(
     ("workers", "message"),
     [
-        *((wrong, "hsi-se ablate: invalid value for '--workers': should be ") for wrong in ("nan", "1.5")),
+        *(
+            (wrong, "hsi-se ablate: invalid value for '--workers': write a whole number;")
+            for wrong in ("nan", "1.5")
+        ),
         *((wrong, f"hsi-se: --workers {wrong}: use 1 to 1024") for wrong in ("0", "-1", "100000000")),
     ],
 )

@@ -74,7 +74,7 @@ def test_inspect_prints_what_it_sees_and_draws_both_pictures(inspect, files, tmp
     code, out, err = inspect("inspect", *files, "--set", "scene.nodata=-1", "--out", tmp_path / "pictures")
     assert code == 0, err
     for line in (
-        r"cube\.npy: \.npy; 40×26×20 float32",
+        r"cube\.npy: \.npy\n",
         r"cube: +40 × 26 pixels, 20 bands, float32",
         r"NaN, inf: +1",
         r"wavelengths: +unknown",

@@ -2,22 +2,13 @@
 
 from pathlib import Path
 
-from hsi_se.errors import ByteOrderError, SceneError
+from hsi_se.errors import SceneError
 from hsi_se.scene.misfits import PACKED, describe_unread
 from hsi_se.scene.raster import FileContents
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _HDF5_OFFSETS = (0, 512, 1024, 2048)  # MATLAB writes a user block first
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-def lacks_byte_order(path: Path) -> bool:
-    """Returns whether a file is an ENVI image whose header does not state the byte order."""
-    try:
-        open_file(path)
-    except ByteOrderError:
-        return True
-    return False
 
 
 def open_file(path: Path, *, byte_order: str | None = None) -> FileContents:

@@ -12,7 +12,7 @@ import numpy as np
 import spectral.io.envi
 from numpy.typing import NDArray
 
-from hsi_se.errors import ByteOrderError, SceneError
+from hsi_se.errors import SceneError
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.guards import blaming, check_declared
 from hsi_se.scene.misfits import PACKED, describe_unread
@@ -33,6 +33,13 @@ def find_header(path: Path) -> Path | None:
     return next((other for other in others if other.name.casefold() in wanted), None)
 
 
+def lacks_byte_order(path: Path) -> bool:
+    """Returns whether a file is an ENVI image whose header does not state the byte order."""
+    with (find_header(path) or path).open("rb") as stream:
+        text = stream.read(_MAX_HEADER).lower()
+    return text.lstrip(b"\xef\xbb\xbf").startswith(b"envi") and b"byte order" not in text
+
+
 def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | None) -> FileContents:
     """Returns the image described by a header, memory-mapped; the data may have to be searched for."""
     remedy = "correct the header"
@@ -44,7 +51,7 @@ def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | No
         )
     if "byte order" not in header:
         if byte_order is None:
-            raise ByteOrderError(
+            raise SceneError(
                 f"{header_path}: the header does not state the byte order; set scene.byte_order: little "
                 "(usual on PCs) or big; for a mask, add byte order = 0 (little) or 1 (big) to the header"
             )

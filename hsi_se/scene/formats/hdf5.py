@@ -10,8 +10,6 @@ from hsi_se.errors import SceneError
 from hsi_se.scene.guards import blaming, check_declared, import_extra
 from hsi_se.scene.raster import FileContents, Raster, describe_array, make_raster
 
-_MOST_LISTED = 8
-
 
 def open_hdf5(path: Path) -> FileContents:
     """Returns the top-level arrays of an HDF5 file; links to other files are not followed."""
@@ -43,13 +41,11 @@ def open_hdf5(path: Path) -> FileContents:
             read = _make_reader(path, key, is_reversed=is_matlab)
             rasters[key] = make_raster(path, key=key, shape=shape, dtype=item.dtype, read=read)
         if not rasters:  # lists what is in groups, as its names tell what the file is
-            file.visititems(
-                lambda name, item: (
-                    entries.append(describe_array(name, item.shape, item.dtype))
-                    if isinstance(item, h5py.Dataset) and "/" in name and len(entries) < _MOST_LISTED
-                    else None
-                )
-            )
+            names: list[str] = []
+            file.visit(names.append)
+            nested = [(name, file[name]) for name in names if "/" in name]
+            arrays = [(name, item) for name, item in nested if isinstance(item, h5py.Dataset)]
+            entries += [describe_array(name, item.shape or (), item.dtype) for name, item in arrays[:8]]
     return FileContents("MATLAB v7.3" if is_matlab else "HDF5", rasters, ", ".join(entries))
 
 
