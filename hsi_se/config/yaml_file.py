@@ -168,7 +168,8 @@ def parse_settings(
         changed = _find_changed_kind(first, keys, written, parsed)
         if changed is not None and place == find_place(places, keys):
             *section, key = changed.keys
-            whole = changed.form.format(".".join(section), f"{{{key}: {changed.value}}}")
+            files = ", partition: FILE" if changed.value == "masks" else ""
+            whole = changed.form.format(".".join(section), f"{{{key}: {changed.value}{files}}}")
             place, remedy = changed.place, f"; or replace the section: {whole}"
         raise ConfigError(f"{place}: {problem}{'' if first['type'] == 'missing' else remedy}") from None
 

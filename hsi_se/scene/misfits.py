@@ -6,9 +6,9 @@ from pathlib import Path
 
 from hsi_se.scene.raster import FileContents
 
-TO_RESHAPE = "A cube of bands × pixels must be reshaped to rows × cols × bands"
+TO_RESHAPE = "a cube of bands × pixels must be reshaped to rows × cols × bands"
 TO_NUMBERS = (
-    "If its colours or bands are classes, save "
+    "if its colours or bands are classes, save "
     "np.unique(a.reshape(-1, a.shape[2]), axis=0, return_inverse=True)[1].reshape(a.shape[:2])"
 )
 _RASTERISE = (
@@ -65,7 +65,8 @@ def suggest_array(contents: FileContents, *, is_map: bool) -> str:
     """Returns what to do with a file that has no cube, or no label map if `is_map`."""
     listing = contents.listing
     if contents.rasters:
-        return f"are scene.cube and scene.labels swapped? {TO_NUMBERS if is_map else TO_RESHAPE}"
+        this = "a cube in place of a label map" if is_map else "a label map in place of a cube"
+        return f"this may be {this}; {TO_NUMBERS if is_map else TO_RESHAPE}"
     if re.search(r"<U\d|\|S\d|\bchar\b", listing):
         return "number the names, 0 for unlabelled: np.unique(a, return_inverse=True)[1].reshape(a.shape)"
     if re.search(r"\b(group|struct)\b", listing):

@@ -98,7 +98,7 @@ def survey_files(
             both = "both " if len(found) == 2 else ""
             raise SceneError(
                 f"{' and '.join(map(str, found))} are {both}{what}; inspect them one at a time, as several "
-                f"are not read together yet. {hint}"
+                f"are not read together yet; {hint}"
             )
     maps = only_maps or [path for path, held in files if held and any(_list_maps(held))]
     cube_path, labels_path = (cubes or maps)[0], (maps or cubes)[0]

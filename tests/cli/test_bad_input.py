@@ -402,8 +402,8 @@ def test_file_without_a_3d_array_is_answered_with_what_it_holds(refuse: Refuse) 
     message = refuse(*_train(FILES))
     assert message == (
         "cube.mat: no 3-D numeric array; the file contains flat 4×5 double, text 1 char, many 1×1 struct; "
-        "are scene.cube and scene.labels swapped? A cube of bands × pixels must be reshaped to rows × cols × "
-        "bands"
+        "this may be a label map in place of a cube; a cube of bands × pixels must be reshaped to "
+        "rows × cols × bands"
     )
 
 

@@ -405,11 +405,23 @@ def test_a_run_a_config_and_an_ablation_are_told_apart(refuse, accept):
     accept(*shlex.split(quoted(refuse("train", "study.yaml"))), "--dry-run")
 
 
-def test_swapped_files_are_recognised(refuse):
-    for key in ("cube", "labels"):
-        scene = "scene={cube: labels.npy, labels: cube.npy}"
-        scene = scene if key == "cube" else "scene={cube: cube.npy, labels: cube.npy}"
-        assert "are scene.cube and scene.labels swapped?" in refuse("train", DEMO, "--set", scene)
+def test_swapped_files_are_recognised_and_swapping_them_helps(refuse, accept):
+    swapped, right = (
+        "scene={cube: labels.npy, labels: cube.npy}",
+        "scene={cube: cube.npy, labels: labels.npy}",
+    )
+    assert "this may be a label map in place of a cube" in refuse("split", DEMO, "--set", swapped)
+    both = "scene={cube: cube.npy, labels: cube.npy}"
+    assert "this may be a cube in place of a label map" in refuse("split", DEMO, "--set", both)
+    accept("split", DEMO, "--set", right)
+
+
+def test_a_split_from_files_is_answered_with_the_section_to_write(refuse, accept):
+    message = refuse("split", DEMO, "--set", "split.kind=masks")
+    section = re.search('--set "(.*)"$', message)[1]
+    np.save("partition.npy", np.tile([1, 3], (24, 13)) * (np.load("labels.npy") > 0))
+    scene = "scene={cube: cube.npy, labels: labels.npy}"
+    accept("split", DEMO, "--set", scene, "--set", section.replace("FILE", "partition.npy"))
 
 
 @needs_cases

@@ -392,7 +392,11 @@ def test_mistake_in_the_file_is_not_blamed_on_an_override(refuse: Callable[..., 
             "model.attention: unknown setting; choose from name, penalty, gamma",
             "model={name: svm}",
         ),
-        ("split.kind=masks", "split.train = 0.1: write the name of a file", "split={kind: masks}"),
+        (
+            "split.kind=masks",
+            "split.train = 0.1: write the name of a file",
+            "split={kind: masks, partition: FILE}",
+        ),
         (
             "model.attention.fold.kind=eca",
             "model.attention.fold.reduction = 8: unknown setting; choose from kind, axis, kernel_size",
