@@ -44,7 +44,7 @@ class _Form:
 
     def parse_args(self, ctx: Any, args: Any) -> Any:
         try:
-            if args:
+            if args and not ctx.resilient_parsing:
                 self._refuse_repetition(ctx, list(args))
             return super().parse_args(ctx, args)  # type: ignore[misc]
         except UsageError as error:

@@ -8,9 +8,11 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from hsi_se.config.scene import SceneFiles
 from hsi_se.config.yaml_file import Override, load_config
 from hsi_se.errors import ConfigError, SceneError
 from hsi_se.prediction.tiles import read_finite_rows
@@ -18,7 +20,14 @@ from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.scene.catalogue import find_known_scene
 from hsi_se.scene.image import Image, describe_bands
-from hsi_se.scene.loading import SceneSettings, find_file, get_known, list_roots, open_scene_image
+from hsi_se.scene.loading import (
+    SceneSettings,
+    SceneSource,
+    find_file,
+    get_known,
+    list_roots,
+    open_scene_image,
+)
 from hsi_se.scene.raster import chunk_rows
 from hsi_se.scene.scene import Scene
 from hsi_se.scene.wavelengths import compare_wavelengths
@@ -55,7 +64,15 @@ def find_scene(
     changes: list[str | Override] = list(overrides)
     if scene is not None:
         changes.insert(0, _parse_scene(str(scene), data))
-    return load_config(folder.config, changes).scene
+    found = load_config(folder.config, changes).scene
+    if isinstance(found, SceneFiles) and any(
+        override.startswith("scene.byte_order") for override in overrides
+    ):
+        parts: tuple[Literal["cube", "labels"], ...] = (
+            ("cube",) if "labels_key" in unread else ("cube", "labels")
+        )
+        SceneSource.of(found, list_roots(data)).refuse_idle_byte_order(*parts)
+    return found
 
 
 def _parse_scene(text: str, data: str | Path | None) -> Override:

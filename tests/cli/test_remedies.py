@@ -596,6 +596,8 @@ def test_a_map_reads_no_labels(refuse, accept):
     for setting in ("labels_key=a", "class_names=[a]", "palette=[[1, 2, 3]]", "name=b"):
         message = refuse("map", "run", "--scene", "cube.npy", "--set", f"scene.{setting}")
         assert message == f"--set scene.{setting}: has no effect on this command; leave it out"
+    message = refuse("map", "run", "--scene", "cube.npy", "--set", "scene.byte_order=big")
+    assert message.startswith("scene.byte_order = 'big': has no effect, as the files state their own")
     accept("map", "run", "--scene", "cube.npy")
 
 
