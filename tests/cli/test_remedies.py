@@ -281,6 +281,18 @@ def test_a_struct_is_called_one_and_its_field_saved_apart_is_read(case, refuse, 
     accept("scene", "inspect", "cube.npy", "labels.mat")
 
 
+def test_a_struct_of_matlab_73_is_called_one_with_its_fields(refuse):
+    with h5py.File("new.mat", "w", userblock_size=512) as file:
+        file["hsi/Data"] = np.load("cube.npy").transpose(2, 1, 0)  # as MATLAB stores it
+        file["#refs#/a"] = [1.0]
+    message = refuse("split", DEMO, "--set", "scene={cube: new.mat, labels: labels.npy}")
+    assert message == (
+        "new.mat: no 3-D numeric array; the file contains #refs# group, hsi group, hsi/Data 24×26×16 int16; "
+        "a struct or group is not read yet; save its cube, rows × cols × bands, as an array of its own "
+        "(np.save)"
+    )
+
+
 @needs_cases
 @pytest.mark.parametrize(
     ("name", "product", "key", "axes"),
