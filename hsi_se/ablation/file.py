@@ -17,7 +17,8 @@ from hsi_se.config.yaml_file import Override, Places, find_place, load_config, p
 from hsi_se.errors import ConfigError
 
 DEFAULT_THREADS = 1
-_SHARED = ("scene", "split", "seed", "name")  # what the runs of a seed must share to form pairs
+_SHARED = ("scene", "split")  # what the runs of a seed must share to form pairs
+_GIVEN = {"seed": "write seeds: in the ablation file", "name": "a run has the name of its variant"}
 _NONE = "none"
 
 
@@ -154,20 +155,18 @@ def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
     path = Path(path)
     settings, places = parse_settings(AblationSettings, read_text(path), path=path)
     base = _find_base(settings.base, path, places)
-    for override in overrides:
-        if override.partition("=")[0].strip() == "seed":
-            raise ConfigError(f"--set {override}: has no effect; write seeds: in {path}")
     shared = [*_override(places, settings.set, "set"), *(Override.parse(text) for text in overrides)]
     given = settings.list_variants()
     runs: list[PlannedRun] = []
     digests = []
     for scene, of_scene in (settings.scenes or {"": {}}).items():
-        below = [*shared, *_override(places, of_scene, "scenes", scene)]
+        below = _refuse_given([*shared, *_override(places, of_scene, "scenes", scene)])
         common = load_config(base, below)
         digests.append(_list_shared(common))
         configs: dict[str, Config] = {}
         for name, of_variant in given.items():
-            config = load_config(base, [*below, *_override(places, of_variant, "variants", name)])
+            changes = _refuse_given(_override(places, of_variant, "variants", name))
+            config = load_config(base, [*below, *changes])
             for key in _SHARED:
                 if getattr(config, key) != getattr(common, key):
                     place = _place(places, "variants", name, key=key)
@@ -197,6 +196,13 @@ def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
         scenes=tuple(settings.scenes) or ("",),
         runs=tuple(runs),
     )
+
+
+def _refuse_given(overrides: list[Override]) -> list[Override]:
+    for override in overrides:
+        if override.key in _GIVEN:
+            raise ConfigError(f"{override.place}: {override.key}: has no effect; {_GIVEN[override.key]}")
+    return overrides
 
 
 def _list_shared(config: Config) -> dict[str, Any]:

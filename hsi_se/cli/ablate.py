@@ -47,8 +47,8 @@ def ablate(
     ablation = load_ablation(file, overrides or [])
 
     if dry_run:
-        for option, value in (("--workers", workers), ("--scheduler", scheduler)):
-            if value is not None:
+        for option, value in (("--workers", workers), ("--scheduler", scheduler), ("--device", device)):
+            if value not in (None, "auto"):
                 raise ConfigError(f"{option}: has no effect with --dry-run; leave one of them out")
         from hsi_se.ablation.plan import plan_ablation
         from hsi_se.ablation.run import find_folder

@@ -49,6 +49,13 @@ for _panel, _name, _function, _example in (
     ("Deliver", "export", export, "export runs/demo --format onnx"),
 ):
     app.command(_name, cls=Command, rich_help_panel=_panel, epilog=f"Example: hsi-se {_example}")(_function)
+_PROBLEMS: dict[type[OSError], str] = {
+    FileExistsError: "already exists",
+    FileNotFoundError: "does not exist",
+    IsADirectoryError: "is a folder",
+    NotADirectoryError: "is inside a file",
+    PermissionError: "may not be opened",
+}
 _INTERRUPTED = 130
 _RERUN = "interrupted; rerun the same command to resume (finished work is kept)"
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000  # 700 unless set
@@ -94,7 +101,8 @@ def main() -> None:
         if error.filename is None:
             raise
         path = error.filename2 or error.filename  # the target, if a file was moved
-        _fail(f"hsi-se: {path}: {error.strerror}; check the path, its permissions and the free disk space")
+        problem = _PROBLEMS.get(type(error), error.strerror)
+        _fail(f"hsi-se: {path}: {problem}; check the path, its permissions and the free disk space")
     except (MemoryError, RuntimeError) as error:
         what = next(iter(str(error).splitlines()), "")
         if isinstance(error, RuntimeError) and "memory" not in what:  # torch's MemoryError is a RuntimeError

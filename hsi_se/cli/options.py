@@ -1,5 +1,6 @@
 """Arguments and options that several commands share, each declared once."""
 
+import itertools
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +38,15 @@ def out_folder(help: str) -> Any:
     return typer.Option("--out", metavar="DIR", help=help)
 
 
+def _check_overrides(overrides: list[str] | None) -> list[str] | None:
+    """Refuses an override that a later one replaces."""
+    keys = [override.partition("=")[0].strip().split(".") for override in overrides or []]
+    for (first, key), (second, later) in itertools.combinations(zip(overrides or [], keys, strict=True), 2):
+        if key[: len(later)] == later:
+            raise ConfigError(f"--set {first}: is replaced by --set {second}; leave one of them out")
+    return overrides
+
+
 ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A YAML config, such as configs/demo.yaml.")
 ]
@@ -46,12 +56,20 @@ RunOrAblation = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="a.b=c", help="Change a setting: dotted key, YAML value. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="a.b=c",
+        help="Change a setting: dotted key, YAML value. Repeatable.",
+        callback=_check_overrides,
+    ),
 ]
 SceneOverrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="scene.b=c", help="Change a setting of the scene: scene.scale=10000. Repeatable."
+        "--set",
+        metavar="scene.b=c",
+        help="Change a setting of the scene: scene.scale=10000. Repeatable.",
+        callback=_check_overrides,
     ),
 ]
 Scene = Annotated[

@@ -32,7 +32,7 @@ def inspect(
     ],
     overrides: SceneOverrides = None,
     data: DataFolder = None,
-    out: Annotated[Path, out_folder("Folder for the pictures.")] = Path("runs"),
+    out: Annotated[Path | None, out_folder("Folder for the pictures. By default runs/.")] = None,
     write_config: Annotated[
         Path | None,
         typer.Option("--write-config", metavar="FILE", help="Also write a config that trains on the files."),
@@ -51,7 +51,9 @@ def inspect(
         raise RunError(f"--write-config {write_config}: already exists; name another file")
     survey = survey_files(files, overrides or [], data=data)
     config = None if write_config is None else suggest_config(survey)
-    written = save_survey_figures(survey, out)
+    written = save_survey_figures(survey, out or Path("runs"))
+    if out is not None and not written:
+        raise RunError(f"--out {out}: has no effect without a cube, as nothing is drawn; leave it out")
     if write_config is not None and config is not None:
         with replacing(write_config) as draft:
             draft.write_text(config, encoding="utf-8")
@@ -142,8 +144,8 @@ def _print_survey(survey: "Survey") -> None:
     from hsi_se.workflows.inspect_scene import suggest_names
 
     for path, held in survey.files:
-        what = "a table of row, col and label" if held is None else f"{held.format}; {held.listing}"
-        print(f"{path}: {what}")
+        what = "a table of row, col and label" if held is None else held.format
+        print(f"{path}: {what}{f'; {held.listing}' if held and ', ' in held.listing else ''}")
     image, cube, truth = survey.image, survey.cube, survey.truth
     if image is not None and cube is not None:
         rows, cols, bands = image.shape

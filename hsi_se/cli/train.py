@@ -36,6 +36,9 @@ def train(
         raise ConfigError("--overwrite: has no effect with --seeds, which keeps finished runs; leave it out")
 
     if seeds is not None:
+        for override in overrides or []:
+            if override.partition("=")[0].strip() == "seed":
+                raise ConfigError(f"--set {override}: has no effect with --seeds; leave one of them out")
         from hsi_se.ablation.file import repeat_over_seeds
         from hsi_se.cli.ablate import run_and_print
 

@@ -44,10 +44,20 @@ class _Form:
 
     def parse_args(self, ctx: Any, args: Any) -> Any:
         try:
+            if args and not ctx.resilient_parsing:
+                self._refuse_repetition(ctx, list(args))
             return super().parse_args(ctx, args)  # type: ignore[misc]
         except UsageError as error:
             error.ctx = error.ctx or ctx
             raise
+
+    def _refuse_repetition(self, ctx: Any, words: list[str]) -> None:
+        """Refuses an option that repeats or replaces an earlier one, which would have no effect."""
+        values, _, given = self.make_parser(ctx).parse_args(args=words)  # type: ignore[attr-defined]
+        for option in (each for each in given if each.param_type_name == "option"):
+            found = values[option.name] if option.multiple else []
+            if len({*found}) < len(found) or (not option.multiple and given.count(option) > 1):
+                raise ConfigError(f"{max(option.opts, key=len)}: is given twice; leave one of them out")
 
 
 class Command(_Form, TyperCommand):
@@ -96,7 +106,7 @@ def describe_mistake(error: Any) -> str:
         message, hint = f"unknown command '{unknown[1]}'", _find_command(unknown[1], context)
     elif (extra := re.match(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", message)) is not None:
         message = f"unexpected argument {extra[1]}"
-    message = message.replace(": Input should", ": should")
+    message = re.sub(r"(: )?Input should be a valid (integer|number).*", r": write a whole number", message)
     message = f"{message[0].lower()}{message[1:]}".rstrip(".")
     hint = hint and f"did you mean `{hint}`? "
     return f"{command}: {message}; {hint}see `{command} --help`"

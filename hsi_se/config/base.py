@@ -48,10 +48,10 @@ def unknown(name: str, what: str, choices: Sequence[str]) -> str:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Returns the seeds of a list such as `0-9`, `0,3,5` or `0-4,7`, in order and without duplicates.
+    """Returns the seeds of a list such as `0-9`, `0,3,5` or `0-4,7`, in order.
 
     Raises:
-        ConfigError: the text is not a list of seeds.
+        ConfigError: the text is not a list of seeds, or names one twice.
     """
     seeds: list[int] = []
     for part in text.split(","):
@@ -67,7 +67,9 @@ def parse_seeds(text: str) -> list[int]:
                 f"--seeds {text}: {part.strip()} contains {num_seeds} seeds, and 1 to 1000 are allowed; "
                 "write 0-9, or 0,3,5"
             )
-        seeds += [seed for seed in range(low, high + 1) if seed not in seeds]
+        if twice := sorted({*seeds}.intersection(range(low, high + 1))):
+            raise ConfigError(f"--seeds {text}: names seed {twice[0]} twice; write 0-9, or 0,3,5")
+        seeds += range(low, high + 1)
     return seeds
 
 

@@ -22,16 +22,32 @@ def _name_nan(value: object) -> object:
     return "nan" if isinstance(value, float) and value != value else value
 
 
+def _name_of(what: str) -> BeforeValidator:
+    """Validates a name, and refuses a list of them with what to do instead."""
+
+    def check(value: object) -> object:
+        if isinstance(value, list | tuple):
+            raise mistake("several are not read together yet; name one, or join them into one with NumPy")
+        if not isinstance(value, str):
+            raise mistake(f"write the name of {what}")
+        return value
+
+    return BeforeValidator(check, json_schema_input_type=str)
+
+
+OF_CUBE = ("cube_key", "drop_bands", "wavelengths", "nodata", "scale", "name")  # settings without labels
+OF_LABELS = ("labels_key", "class_names", "palette", "unlabelled")
 Bands = Annotated[str, BeforeValidator(_check_bands, json_schema_input_type=PositiveInt | str)]
+FileName = Annotated[str, _name_of("a file")]
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class SceneFiles(Settings):
     """Your own scene: an image file and a label file, in any supported format."""
 
-    cube: str
+    cube: FileName
     """file of the image, rows × cols × bands; an absolute path, or relative to the working or data folder"""
-    labels: str
+    labels: FileName
     """file of the label map, rows × cols of integers; searched for like cube"""
     cube_key: str | None = None
     """variable or layer in the cube file; default: the file's only cube"""
@@ -104,7 +120,7 @@ def _tag_scene(value: object) -> str:
 
 
 SceneSettings = Annotated[
-    Annotated[str, Tag("a value")]
+    Annotated[str, _name_of("a known scene, or {cube: FILE, labels: FILE}"), Tag("a value")]
     | Annotated[SceneFiles, Tag("a section")]
     | Annotated[SyntheticScene, Tag("a synthetic scene")],
     Discriminator(_tag_scene),

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Discriminator, Field, NonNegativeInt, PositiveInt, Tag, model_validator
 
 from hsi_se.config.base import Seed, Settings, Share, _tag_by_shape, mistake
+from hsi_se.config.scene import FileName
 
 
 def _check_fraction(value: float) -> float:
@@ -16,7 +17,10 @@ def _check_fraction(value: float) -> float:
 class PerClass(Settings):
     """A number of training pixels instead of a fraction."""
 
-    per_class: PositiveInt | dict[int, NonNegativeInt]
+    per_class: Annotated[
+        Annotated[PositiveInt, Tag("a value")] | Annotated[dict[int, NonNegativeInt], Tag("a section")],
+        Discriminator(_tag_by_shape),
+    ]
     """training pixels of every class, validation pixels included: one number for all classes, or a mapping
     from label to number (labels left out get none)"""
 
@@ -32,6 +36,7 @@ ValidationShare = Annotated[
 SplitSeed = Annotated[
     Seed | None, Field(description="seed of the split, from 0 to 2⁶³ - 1; default: the experiment's seed")
 ]
+_VALIDATION = 0.05
 Buffer = Annotated[int | None, Field(ge=0)]
 
 
@@ -46,7 +51,7 @@ class RandomSplit(Settings):
     ]
     """training pixels of each class, validation pixels included: a fraction between 0 and 1, or {per_class:
     50} for a number; a fraction takes at least one pixel per class"""
-    validation: ValidationShare = 0.05
+    validation: ValidationShare = _VALIDATION
     seed: SplitSeed = None
 
 
@@ -63,7 +68,7 @@ class BlocksSplit(Settings):
     buffer: Buffer = None
     """smallest Chebyshev distance in pixels between training and test pixels, 0 or more; default: patch size
     + train.shift + reach of smoothing, so that no test prediction depends on a pixel of a training patch"""
-    validation: ValidationShare = 0.05
+    validation: ValidationShare = _VALIDATION
     seed: SplitSeed = None
 
 
@@ -78,7 +83,7 @@ class FieldsSplit(Settings):
     buffer: Buffer = None
     """smallest Chebyshev distance in pixels between the training and test pixels of a field that is cut, 0 or
     more; default: patch size + train.shift + reach of smoothing; other fields may touch"""
-    validation: ValidationShare = 0.05
+    validation: ValidationShare = _VALIDATION
     seed: SplitSeed = None
 
 
@@ -87,21 +92,21 @@ class MasksSplit(Settings):
 
     kind: Literal["masks"]
     """masks: read training and test pixels from files"""
-    train: str | None = None
+    train: FileName | None = None
     """label map of the training pixels (0 elsewhere); required unless partition is given"""
     train_key: str | None = None
     """variable in the train file; default: the file's only label map"""
-    test: str | None = None
+    test: FileName | None = None
     """label map of the test pixels (0 elsewhere); required with train"""
     test_key: str | None = None
     """variable in the test file; default: the file's only label map"""
-    partition: str | None = None
+    partition: FileName | None = None
     """map of 0 unused, 1 training, 2 validation, 3 test, 4 buffer, in place of train and test"""
     partition_key: str | None = None
     """variable in the partition file; default: the file's only map"""
-    validation: Share = 0.05
+    validation: Share = _VALIDATION
     """fraction of each class's training pixels set aside for choosing the epoch, from 0 to below 1; default
-    0.05; ignored with partition, which defines its own"""
+    0.05; not with partition, which defines its own"""
     seed: SplitSeed = None
 
     @model_validator(mode="after")
@@ -110,9 +115,12 @@ class MasksSplit(Settings):
             raise mistake("give train: FILE and test: FILE, or only partition: FILE")
         if self.partition is None and self.partition_key is not None:
             raise mistake("has no effect without partition: FILE; leave it out", key="partition_key")
-        for key in ("train_key", "test_key"):
-            if self.partition is not None and getattr(self, key) is not None:
+        for key in ("train_key", "test_key", "validation", "seed"):
+            free = (0, _VALIDATION) if key == "validation" else (None,)
+            if self.partition is not None and getattr(self, key) not in free:
                 raise mistake("has no effect with partition: FILE; leave it out", key=key)
+        if self.seed is not None and not self.validation:
+            raise mistake("has no effect with validation: 0, as nothing is drawn; leave it out", key="seed")
         return self
 
 

@@ -7,6 +7,7 @@ another file that overrides the config. A mistake is reported as `where: path: w
 import copy
 import io
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -33,6 +34,19 @@ _MAX_LENGTH = 2**17  # characters
 _MAX_VALUES = 100_000  # in a config, with every alias expanded
 _MAX_DEPTH = 50
 _LONGEST_SHOWN = 200  # characters, or bits
+_BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+_WANTED = {  # by the first word of pydantic's name of an error
+    "int": "write a whole number",
+    "float": "write a number",
+    "finite": "write a finite number",
+    "bool": "write true or false",
+    "string": "write text, in quotes if it looks like a number",
+    "tuple": "write a list, […]",
+    "list": "write a list, […]",
+    "too": "write more or fewer values",
+    "string_too_long": "write a shorter name",
+}
+_DATA = (".csv", ".geojson", ".hdr", ".xml")  # endings of text that is data
 _KINDS = ("kind", "name")  # settings that decide which others a section may have
 
 
@@ -90,15 +104,25 @@ def read_text(path: str | Path) -> str:
         ConfigError: the file is missing, or is not UTF-8 text.
     """
     try:
-        return Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8")
+        if Path(path).suffix.casefold() in _DATA:
+            raise ConfigError(f"{path}: is not a config; {_to_write_one(path)}")
+        return text
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file; check the path") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text ({error.reason}); give a YAML config file") from None
+        raise ConfigError(f"{path}: is not UTF-8 text ({error.reason}); {_to_write_one(path)}") from None
     except IsADirectoryError:
-        raise ConfigError(f"{path}: is a folder; give a YAML config file in it") from None
+        found = next(iter(sorted(Path(path).glob("*.y*ml"))), None)
+        such = "" if found is None else f", such as {found}"
+        raise ConfigError(f"{path}: is a folder; give a YAML config file in it{such}") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read as text ({error}); give a YAML config file") from None
+
+
+def _to_write_one(path: str | Path) -> str:
+    command = f"hsi-se scene inspect {shlex.quote(str(path))} LABELS --write-config my.yaml"
+    return f"if it is a scene's data, write a config with `{command}`"
 
 
 def parse_config(text: str, overrides: Sequence[str | Override] = (), *, path: Path) -> Config:
@@ -124,10 +148,11 @@ def parse_settings(
         )
     written, places = _read(document, where=str(path))
     if kind is Config and "base" in written and "seeds" in written:
-        raise ConfigError(f"{path}: is an ablation, not a config; run it with `hsi-se ablate`")
+        raise ConfigError(f"{path}: is an ablation, not a config; run it with `hsi-se ablate {path}`")
     if kind is not Config and "model" in written and "base" not in written:
         raise ConfigError(
-            f"{path}: is a config, not an ablation; train it, or name it as base: in an ablation"
+            f"{path}: is a config, not an ablation; train it with `hsi-se train {path}`, or name it as base: "
+            "in an ablation"
         )
     settings, in_force = copy.deepcopy(written), dict(places)
     parsed = [Override.parse(entry) if isinstance(entry, str) else entry for entry in overrides]
@@ -143,7 +168,8 @@ def parse_settings(
         changed = _find_changed_kind(first, keys, written, parsed)
         if changed is not None and place == find_place(places, keys):
             *section, key = changed.keys
-            whole = changed.form.format(".".join(section), f"{{{key}: {changed.value}}}")
+            files = ", partition: FILE" if changed.value == "masks" else ""
+            whole = changed.form.format(".".join(section), f"{{{key}: {changed.value}{files}}}")
             place, remedy = changed.place, f"; or replace the section: {whole}"
         raise ConfigError(f"{place}: {problem}{'' if first['type'] == 'missing' else remedy}") from None
 
@@ -329,9 +355,12 @@ def _describe(error: ErrorDetails, value: object) -> str:
             return "should be a section; give its settings as a mapping, {…}"
         case "string_pattern_mismatch":
             return "use letters, digits, '.', '_', '+' and '-' only"
-        case _:
-            message = error["msg"].removeprefix("Input ")
-            return f"{message[0].lower()}{message[1:]}"
+        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
+            name, bound = next(iter(context.items()))
+            return f"must be {_BOUNDS[name]} {f'{bound:g}' if isinstance(bound, float) else bound}"
+        case kind:
+            wanted = _WANTED.get(kind) or _WANTED.get(kind.partition("_")[0], "write a value of another kind")
+            return f"{wanted} before the colon" if error["loc"][-1] == "[key]" else wanted
 
 
 def _follow(settings: object, loc: Sequence[int | str]) -> tuple[Keys, object]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hsi_se.config.model import Svm
+from hsi_se.config.scene import OF_LABELS
 from hsi_se.errors import ConfigError, SceneError
 from hsi_se.evaluation.confidence import is_scaled
 from hsi_se.maps.cluster import predict_on_cluster
@@ -58,7 +59,8 @@ def write_map(
     _check_storable(bundle, probabilities=probabilities)
     is_own = scene is None and not overrides
     data = find_data(folder, record, session.data, is_own_scene=scene is None)
-    target = open_target(bundle, find_scene(folder, scene, overrides, data=data), data=data, is_own=is_own)
+    source = find_scene(folder, scene, overrides, data=data, unread=(*OF_LABELS, "name"))
+    target = open_target(bundle, source, data=data, is_own=is_own)
     name = record.scene if scene is None else Path(scene).stem
     result = MapFolder(out if out is not None else folder.path / ("map" if scene is None else f"map-{name}"))
     if out is None and scene is not None:

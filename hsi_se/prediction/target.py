@@ -5,12 +5,14 @@ Every command that takes `--scene` comes through here, so that all accept the sa
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from hsi_se.config.scene import SceneFiles
 from hsi_se.config.yaml_file import Override, load_config
 from hsi_se.errors import ConfigError, SceneError
 from hsi_se.prediction.tiles import read_finite_rows
@@ -20,7 +22,7 @@ from hsi_se.scene.catalogue import find_known_scene
 from hsi_se.scene.fill import FillFinder
 from hsi_se.scene.folders import Data, Folders, find_file
 from hsi_se.scene.image import Image, describe_bands
-from hsi_se.scene.loading import SceneSettings, get_known, open_scene_image
+from hsi_se.scene.loading import SceneSettings, SceneSource, get_known, open_scene_image
 from hsi_se.scene.raster import chunk_rows
 from hsi_se.scene.scene import Scene
 from hsi_se.scene.wavelengths import compare_wavelengths
@@ -34,6 +36,7 @@ def find_scene(
     overrides: Sequence[str] = (),
     *,
     data: Data = None,
+    unread: Collection[str] = (),
 ) -> SceneSettings:
     """Returns the scene that a user names with `--scene` and `--set scene.key=value`.
 
@@ -43,17 +46,28 @@ def find_scene(
             evaluate, its labels), or a section such as `{cube: FILE, labels: FILE}`; None for the run's own.
         overrides: settings of the `scene` section, `scene.key=value`.
         data: folder searched for files before `datasets/`.
+        unread: settings of the scene that the command does not read.
 
     Raises:
-        HsiError: there is no such scene, or a setting is not the scene's.
+        HsiError: there is no such scene, or a setting is not the scene's, or has no effect.
     """
     for override in overrides:
+        if override.partition("=")[0].strip() in (f"scene.{key}" for key in unread):
+            raise ConfigError(f"--set {override}: has no effect on this command; leave it out")
         if not override.startswith("scene"):
             raise ConfigError(f"--set {override}: only settings of the scene apply here; use scene.key=value")
     changes: list[str | Override] = list(overrides)
     if scene is not None:
         changes.insert(0, _parse_scene(str(scene), data))
-    return load_config(folder.config, changes).scene
+    found = load_config(folder.config, changes).scene
+    if isinstance(found, SceneFiles) and any(
+        override.startswith("scene.byte_order") for override in overrides
+    ):
+        parts: tuple[Literal["cube", "labels"], ...] = (
+            ("cube",) if "labels_key" in unread else ("cube", "labels")
+        )
+        SceneSource.of(found, Folders.of(data)).refuse_idle_byte_order(*parts)
+    return found
 
 
 def _parse_scene(text: str, data: Data) -> Override:
@@ -165,7 +179,7 @@ def _pick_bands(
         also = f" of {num_bands + len(dropped)}, without {describe_bands(left_out)}" if dropped else ""
         raise SceneError(
             f"{path}: the scene has {in_file} bands, but the model was trained on {num_bands}{also}; "
-            "give a scene of the same sensor"
+            f"{_suggest_bands(bundle.facts.wavelengths_nm, image, num_bands)}"
         )
     notes = []
     if wanted := {band: reason for band, reason in image.dropped.items() if band in keep}:
@@ -178,6 +192,19 @@ def _pick_bands(
     if others := set(range(in_file)).difference(keep):
         notes.append(f"bands {describe_bands(others)} of {path.name} are excluded, as in training")
     return image, tuple(notes)
+
+
+def _suggest_bands(trained: Sequence[float] | None, image: Image, num_bands: int) -> str:
+    """Returns which bands of an image to drop, if it has more than the training, by their wavelengths."""
+    spare, nm = image.raster.shape[2] - num_bands, image.raster.wavelengths_nm
+    if spare > 0 and trained is not None and nm is not None:
+        nearest = np.abs(np.subtract.outer(trained, nm)).argmin(axis=1).tolist()
+        if len({*nearest}) == num_bands:
+            others = describe_bands({*range(len(nm))}.difference(nearest))
+            return f'leave out the others with --set "scene.drop_bands=[{others}]"'
+    if spare > 0:
+        return f"leave out {spare} bands with --set scene.drop_bands=[…]"
+    return "give a scene of the same sensor"
 
 
 def _scan(image: Image, fill: FillFinder) -> tuple[str, float, float, int, int]:

@@ -82,7 +82,11 @@ class RunFolder(Folder):
     def describe_lack(self, missing: Path) -> str:
         """Returns why this is not a run folder, and what to name instead."""
         if self.path.is_file():
-            return f"{self}: is a file; name a run folder (`hsi-se train` prints its path)"
+            parent = self.path.parent
+            if (parent / missing.name).is_file():
+                return f"{self}: is a file in a run folder; name the folder, {parent}"
+            train = f"hsi-se train {self}" if self.path.suffix in (".yaml", ".yml") else "hsi-se train"
+            return f"{self}: is a file; name a run folder (`{train}` prints its path)"
         if not self.path.is_dir():
             return f"{self}: no such run folder; `hsi-se train` prints the path it writes"
         files = (file for level in _LEVELS_OF_RUNS for file in self.path.glob(f"{level}/{missing.name}"))

@@ -94,9 +94,12 @@ def fit_reduction(
         samples = (cube.reshape(-1, num_bands) if nodata is None else cube[~nodata]).astype(np.float64)
     most = min(num_bands, len(samples) - 1)
     if settings.components > most:
+        wider = (
+            "write reduction.fit_on: scene, or " if settings.fit_on == "train" and most < num_bands else ""
+        )
         raise ConfigError(
             f"reduction.components = {settings.components}: the scene has {num_bands} bands and the fit "
-            f"{len(samples)} pixels; use at most {most}"
+            f"{len(samples)} pixels; {wider}use at most {most}"
         )
     # The band covariance needs memory for the bands only; decomposing the pixel matrix would need far more.
     pca = PCA(settings.components, svd_solver="covariance_eigh", copy=False).fit(samples)

@@ -49,6 +49,12 @@ def fetch_scene(
 def list_sources(file: KnownFile) -> list[str]:
     """Returns the URLs of a file in the order in which they are tried; `HSI_SE_MIRROR` comes first."""
     mirror = os.environ.get(MIRROR_VARIABLE, "").strip()
+    try:
+        urlsplit(mirror)
+    except ValueError as error:
+        raise SceneError(
+            f"{MIRROR_VARIABLE} = {mirror}: is not a URL ({error}); correct or unset it"
+        ) from None
     return [*([f"{mirror.rstrip('/')}/{file.names[0]}"] if mirror else []), *file.sources]
 
 

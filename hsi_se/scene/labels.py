@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hsi_se.errors import SceneError
 from hsi_se.scene.formats import open_file
 from hsi_se.scene.georeference import Georeference
+from hsi_se.scene.misfits import suggest_array
 from hsi_se.scene.raster import Colour, FileContents, Raster, is_nodata
 from hsi_se.scene.scene import UNLABELLED
 
@@ -69,9 +70,18 @@ def read_label_map(
     wrong = ((labels != values) | (labels < 0)) & ~is_unlabelled
     if wrong.any():
         row, col = np.argwhere(wrong)[0]
+        found, others, remedy = float(values[row, col]), values[wrong], "give a label map"
+        if np.isnan(others).all() or ((others == found).all() and found.is_integer()):
+            is_settable = setting.startswith("scene") and found.is_integer()
+            instead = f"write scene.unlabelled: {found:.0f}" if is_settable else "save 0 in its place"
+            remedy = f"if it marks unlabelled pixels, {instead}"
         raise SceneError(
             f"{path}: {int(wrong.sum())} labels are not non-negative integers, the first is "
-            f"{values[row, col]:g} at row {row}, col {col}; give a label map"
+            f"{found:g} at row {row}, col {col}; {remedy}"
+        )
+    if unlabelled != UNLABELLED and not (values == unlabelled).any():
+        raise SceneError(
+            f"{path}: scene.unlabelled = {unlabelled}: no pixel has this value; correct it or leave it out"
         )
     labels = np.where(is_unlabelled, UNLABELLED, labels + shift).astype(np.int32)
     notes = tuple(f"{path.name}: {note}" for note in raster.notes)
@@ -112,33 +122,37 @@ def pick_raster(
     """
     axes, listing = (2 if is_map else 3), contents.listing or "nothing"
     fitting = {name: raster for name, raster in contents.rasters.items() if raster.is_map == is_map}
-    if key is not None:
-        if key not in fitting:
-            raise SceneError(
-                f"{path}: {setting} = {key!r} is not a {axes}-D numeric array; the file contains {listing}"
-            )
+    if key is not None and fitting.keys() == {""}:
+        raise SceneError(f"{path}: {setting} = {key!r}: the array in this file has no name; leave it out")
+    if key is not None and key in fitting:
         return fitting[key]
-    if not fitting:
-        raise SceneError(f"{path}: no {axes}-D numeric array; the file contains {listing}; give another file")
+    wanted = "no" if key is None else f"{setting} = {key!r} is not a"
+    if not fitting or key is not None:
+        remedy = f"choose from {', '.join(fitting)}" if fitting else suggest_array(contents, is_map=is_map)
+        raise SceneError(f"{path}: {wanted} {axes}-D numeric array; the file contains {listing}; {remedy}")
     chosen = list(fitting.values())
     if len(fitting) > 1:
         chosen = [raster for raster in chosen if raster.shape[:2] == shape]
     if len(chosen) != 1:
+        is_flat = any(1 < 20 * min(raster.shape[:2]) < max(raster.shape[:2]) for raster in fitting.values())
+        hint = ", and reshape a cube of bands × pixels to rows × cols × bands" if is_map and is_flat else ""
         raise SceneError(
-            f"{path}: {len(fitting)} {axes}-D arrays ({', '.join(fitting)}); choose one with {setting}"
+            f"{path}: {len(fitting)} {axes}-D arrays ({', '.join(fitting)}); choose one with {setting}{hint}"
         )
     return chosen[0]
 
 
 def is_table(path: Path) -> bool:
-    """Returns whether the file is text with three fields in its first line, as in a label table."""
+    """Returns whether the first line of a text file has three fields, or names a row and a col."""
     with path.open("rb") as stream:
         head = stream.read(_SNIFFED)
     try:
         first_line = head.partition(b"\n")[0].decode("utf-8-sig")
     except UnicodeDecodeError:
         return False
-    return "\0" not in first_line and len(_split(first_line)) == len(_COLUMNS)
+    fields = _split(first_line.casefold())
+    is_of_labels = len(fields) == len(_COLUMNS) or {"row", "col"} <= {*fields}
+    return "\0" not in first_line and first_line[:1] not in ("{", "<") and is_of_labels
 
 
 def _split(line: str) -> list[str]:
@@ -156,8 +170,13 @@ def _read_table(path: Path, *, shape: tuple[int, int] | None, unlabelled: int) -
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
         for number, line in enumerate(stream, start=1):
             fields = _split(line)
-            if number == 1 and sorted(map(str.casefold, fields)) == sorted(_COLUMNS):
+            if number == 1 and not any(field.lstrip("-").isdecimal() for field in fields):
                 order = list(map(str.casefold, fields))
+                if sorted(order) != sorted(_COLUMNS):
+                    raise SceneError(
+                        f"{path}: has the columns {', '.join(fields)}; keep row, col and label, in pixels "
+                        "from 0 (rasterio.transform.rowcol converts coordinates)"
+                    )
                 continue
             if not line.strip():
                 continue
@@ -166,17 +185,21 @@ def _read_table(path: Path, *, shape: tuple[int, int] | None, unlabelled: int) -
             except ValueError:
                 raise SceneError(
                     f"{path}:{number}: {line.strip()[:60]!r} is not row,col,label; "
-                    "give three integers per line"
+                    "give three integers per line, and number the classes"
                 ) from None
             if not (0 <= row < shape[0] and 0 <= col < shape[1]):
                 raise SceneError(
                     f"{path}:{number}: row {row}, col {col} is outside the cube of {shape[0]} × {shape[1]} "
                     "pixels; count both from 0"
                 )
-            if not 0 <= label <= _HIGHEST or (is_given[row, col] and labels[row, col] != label):
+            is_kept = label == unlabelled or 0 <= label <= _HIGHEST
+            if not is_kept or (is_given[row, col] and labels[row, col] != label):
+                way_out = (
+                    "" if is_kept else f", or write scene.unlabelled: {label} if it marks unlabelled pixels"
+                )
                 raise SceneError(
                     f"{path}:{number}: label {label} for row {row}, col {col}: negative, too large, or "
-                    "a second label for this pixel; give one non-negative integer per pixel"
+                    f"a second label for this pixel; give one non-negative integer per pixel{way_out}"
                 )
             labels[row, col], is_given[row, col] = label, True
     return Raster(

@@ -1,6 +1,5 @@
 """Loads a `Scene`: a known scene by name, own files by path, or the synthetic scene by its seed."""
 
-import difflib
 import re
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hsi_se.config.nearest import find_nearest
 from hsi_se.config.scene import SceneFiles, SyntheticScene
 from hsi_se.errors import SceneError
 from hsi_se.scene.catalogue import KnownScene, digest_labels, find_known_scene, list_known_scenes
@@ -50,7 +50,6 @@ def load_scene(scene: SceneSettings, data: Data = None, *, keep: Collection[int]
     cube, nodata = image.read()
     truth = source.make_truth(label_map, nodata)
     notes = truth.notes + image.raster.notes + _describe_dropped(image)
-    check_same_size(truth.name, cube, truth.labels)
     fill = FillFinder()
     for part in chunk_rows(len(cube) if image.is_suspect else 0):
         fill.add(cube[part], first_row=part.start, missing=None if nodata is None else nodata[part])
@@ -168,7 +167,7 @@ class SceneSource:
         return found
 
     def read_labels(self, image: Image | None) -> LabelMap:
-        """Returns the label map, with the georeference of the image if that has one."""
+        """Returns the label map, on the grid of the image if one is given, and with its georeference."""
         path = self._find("labels")
         keys = self.known.labels.keys if self.known is not None else ()
         if len(keys) > 1:  # separate maps of training and test pixels, which do not overlap
@@ -188,12 +187,29 @@ class SceneSource:
         place, other, like = image.raster.georeference, label_map.georeference, str(image.raster.path)
         if place is not None:
             place.check_grid(other, shape=label_map.labels.shape, path=path, like=like)
+        check_same_size(self.name, image.raster.shape, label_map.labels.shape)
+        self.refuse_idle_byte_order("cube", "labels")
         return replace(label_map, georeference=place or other)
+
+    @property
+    def name(self) -> str:
+        return self.files.name or Path(self.files.cube).stem
+
+    def refuse_idle_byte_order(self, *parts: Literal["cube", "labels"]) -> None:
+        """Refuses a byte order that no file needs, as it says its own."""
+        from hsi_se.scene.formats.envi import lacks_byte_order
+
+        if self.files.byte_order is not None and not any(
+            lacks_byte_order(self._find(part)) for part in parts
+        ):
+            raise SceneError(
+                f"scene.byte_order = {self.files.byte_order!r}: has no effect, as the files state their own; "
+                "leave it out, or correct the ENVI header"
+            )
 
     def make_truth(self, label_map: LabelMap, nodata: NDArray[np.bool_] | None) -> GroundTruth:
         """Returns the labels with class names and colours; nodata pixels become unlabelled."""
         files, labels, notes = self.files, label_map.labels, label_map.notes
-        name = files.name or Path(files.cube).stem
         names, palette = label_map.class_names, label_map.palette
         if isinstance(files.class_names, str):
             known = get_known(files.class_names)
@@ -210,7 +226,6 @@ class SceneSource:
         if files.palette is not None:
             palette = _one_each(files.palette, labels, "palette", "colours")
         if nodata is not None and nodata.any():
-            check_same_size(name, nodata, labels)
             lost = int((nodata & (labels != UNLABELLED)).sum())
             labels = np.where(nodata, UNLABELLED, labels).astype(np.int32)
             excluded = f"; {lost:,} of them are labelled and were excluded" if lost else ""
@@ -220,7 +235,7 @@ class SceneSource:
         class_names = {label: names.get(label, f"class {label}") for label in _list_ids(labels)}
         place = label_map.georeference
         return GroundTruth(
-            name, labels, class_names, palette=palette, nodata=nodata, georeference=place, notes=notes
+            self.name, labels, class_names, palette=palette, nodata=nodata, georeference=place, notes=notes
         )
 
     def find_natural_colour(self, image: Image) -> tuple[int, int, int] | None:
@@ -289,9 +304,8 @@ def get_known(name: str) -> KnownScene:
     known = find_known_scene(name)
     if known is None:
         names = [name for scene in list_known_scenes() for name in (scene.name, *scene.aliases)]
-        by_lower = {known.casefold(): known for known in names}
-        near = [by_lower[match] for match in difflib.get_close_matches(name.casefold(), by_lower, n=3)]
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        near = find_nearest(name, names)
+        hint = "" if near is None else f"did you mean {near}? "
         raise SceneError(
             f"scene = {name!r}: unknown scene; {hint}known scenes: "
             f"{', '.join(scene.name for scene in list_known_scenes())}; "

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
 from hsi_se.scene.georeference import Georeference
+from hsi_se.scene.misfits import explain_sizes
 from hsi_se.scene.raster import Colour, chunk_rows
 
 UNLABELLED = 0
@@ -94,7 +95,7 @@ class Scene(GroundTruth):
             raise SceneError(
                 f"scene {self.name}: the cube has shape {self.cube.shape}; give (rows, cols, bands)"
             )
-        check_same_size(self.name, self.cube, self.labels)
+        check_same_size(self.name, self.cube.shape, self.labels.shape)
         if np.issubdtype(self.cube.dtype, np.inexact):
             wrong = [
                 np.argwhere(~np.isfinite(self.cube[part])) + np.array((part.start, 0, 0))
@@ -124,10 +125,10 @@ class Scene(GroundTruth):
         return digest.hexdigest()
 
 
-def check_same_size(name: str, cube: NDArray[np.generic], labels: NDArray[np.int32]) -> None:
-    """Raises SceneError unless the cube, or a mask of its pixels, has the size of the labels."""
-    if cube.shape[:2] != labels.shape:
+def check_same_size(name: str, cube: tuple[int, ...], labels: tuple[int, ...]) -> None:
+    """Raises SceneError unless a cube `(rows, cols, bands)` has the size of the labels `(rows, cols)`."""
+    if cube[:2] != labels:
         raise SceneError(
-            f"scene {name}: the cube has {cube.shape[0]} × {cube.shape[1]} pixels and the labels have "
-            f"{labels.shape[0]} × {labels.shape[1]} (rows × cols); give two files of the same scene"
+            f"scene {name}: the cube has {cube[0]} × {cube[1]} pixels and the labels have "
+            f"{labels[0]} × {labels[1]} (rows × cols); {explain_sizes(cube, labels)}"
         )

@@ -49,15 +49,10 @@ def evaluate_on(
     """
     folder = RunFolder.open(run)
     bundle, record = folder.read_bundle(), folder.read_record()
-    settings = find_scene(folder, scene, overrides, data=session.data)
+    settings = find_scene(folder, scene, overrides, data=session.data, unread=("palette",))
     truth = load_ground_truth(settings, session.data)
     notes = (*truth.notes, *_compare_classes(truth, bundle))
     target = open_target(bundle, settings, data=session.data)
-    if truth.shape != target.image.shape[:2]:
-        raise SceneError(
-            f"--scene {truth.name}: the cube is {target.image.shape[0]} × {target.image.shape[1]} pixels and "
-            f"the labels are {truth.shape[0]} × {truth.shape[1]}; give two files of one scene (rows × cols)"
-        )
     predicted = map_target(bundle, target, session=session).labels
     known = np.isin(truth.labels, bundle.class_ids) & (predicted != UNLABELLED)
     evaluation = evaluate_labels(

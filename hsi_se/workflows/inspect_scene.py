@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hsi_se.config.experiment import Config, PatchSettings, PcaReduction
 from hsi_se.config.model import HybridSN, SqueezeExcite
-from hsi_se.config.scene import SceneFiles
+from hsi_se.config.scene import OF_CUBE, OF_LABELS, SceneFiles
 from hsi_se.config.split import RandomSplit
 from hsi_se.config.training import TrainSettings
 from hsi_se.config.yaml_file import dump_config, parse_config
@@ -20,6 +20,7 @@ from hsi_se.scene.image import Image
 from hsi_se.scene.inspection import CubeFacts, inspect_cube
 from hsi_se.scene.labels import is_table
 from hsi_se.scene.loading import SceneSource
+from hsi_se.scene.misfits import TO_NUMBERS, TO_RESHAPE, suggest_array
 from hsi_se.scene.palette import make_palette
 from hsi_se.scene.raster import FileContents
 from hsi_se.scene.scene import GroundTruth
@@ -75,36 +76,40 @@ def survey_files(
             raise ConfigError(
                 f"--set {override}: inspect takes only settings of the scene; write scene.key=value"
             )
+        if override.partition("=")[0].strip() in ("scene.cube", "scene.labels", "scene.synthetic"):
+            raise ConfigError(f"--set {override}: inspect takes files as its arguments; leave it out")
     draft = parse_config(_DRAFT, overrides, path=Path("inspect"))
     assert isinstance(draft.scene, SceneFiles)
     byte_order = draft.scene.byte_order
+    if len({*paths}) < len(paths):
+        raise ConfigError(f"{' '.join(map(str, paths))}: names a file twice; leave one out")
     files = tuple(
         (path, None if is_table(path) else open_file(path, byte_order=byte_order)) for path in paths
     )
     cubes = [path for path, held in files if held and not all(_list_maps(held))]
-    if len(cubes) > 1:
-        both = "both " if len(cubes) == 2 else ""
-        raise SceneError(f"{' and '.join(map(str, cubes))} are {both}cubes; inspect them one at a time")
-    maps = [path for path, held in files if held is None or any(_list_maps(held))]
-    maps.sort(key=lambda path: path in cubes)  # a file with nothing but a map goes first
-    if not cubes and not maps:
-        listing = "; ".join(f"{path} contains {held.listing or 'nothing'}" for path, held in files if held)
-        raise SceneError(f"no cube and no label map found: {listing}; give another file")
+    only_maps = [path for path, held in files if path not in cubes]
+    for path, held in files:
+        if held is not None and not held.rasters:
+            remedy = suggest_array(held, is_map=bool(cubes))
+            raise SceneError(f"{path}: no cube and no label map; it contains {held.listing}; {remedy}")
+    for what, found, hint in (("cubes", cubes, TO_NUMBERS), ("label maps", only_maps, TO_RESHAPE)):
+        if len(found) > 1:
+            both = "both " if len(found) == 2 else ""
+            raise SceneError(
+                f"{' and '.join(map(str, found))} are {both}{what}; inspect them one at a time, as several "
+                f"are not read together yet; {hint}"
+            )
+    maps = only_maps or [path for path, held in files if held and any(_list_maps(held))]
     cube_path, labels_path = (cubes or maps)[0], (maps or cubes)[0]
     scene = draft.scene.model_copy(update={"cube": str(cube_path), "labels": str(labels_path)})
     source = SceneSource(scene, None, Folders.of(data))
+    _refuse_unread(scene, *(() if cubes else OF_CUBE), *(() if maps else OF_LABELS))
     image = source.open_image() if cubes else None
     label_map = source.read_labels(image) if maps else None
-    size = image.shape[:2] if image is not None else (0, 0)
-    if image is None and label_map is not None:
-        size = label_map.labels.shape
+    if label_map is None or image is None:
+        source.refuse_idle_byte_order("cube")
     likely = truth = None
     if label_map is not None:
-        if label_map.labels.shape != size:
-            raise SceneError(
-                f"the cube {cube_path} is {size[0]} × {size[1]} pixels and the labels {labels_path} are "
-                f"{' × '.join(map(str, label_map.labels.shape))}; give two files of one scene (rows × cols)"
-            )
         if scene.class_names is None and not label_map.class_names:
             known, likely = recognise_labels(label_map.labels), suggest_known_scene(label_map.labels)
             if known is not None:
@@ -118,6 +123,14 @@ def survey_files(
         bands = _pick_bands(source, image)
         cube = inspect_cube(image, natural_colour=bands[0], labels=None if truth is None else truth.labels)
     return Survey(files, scene, image, cube, truth, bands, likely)
+
+
+def _refuse_unread(scene: SceneFiles, *keys: str) -> None:
+    for key in keys:
+        if getattr(scene, key) != SceneFiles.model_fields[key].default:
+            raise ConfigError(
+                f"scene.{key}: has no effect on the files named; leave it out, or name its file"
+            )
 
 
 def save_survey_figures(survey: Survey, folder: Path) -> list[Path]:

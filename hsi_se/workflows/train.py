@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hsi_se.config.experiment import Config
 from hsi_se.config.model import Network as NetworkSettings
 from hsi_se.config.model import RandomForest, Svm
-from hsi_se.errors import RunError, SceneError, TrainingError
+from hsi_se.errors import ConfigError, RunError, SceneError, TrainingError
 from hsi_se.models import build_model
 from hsi_se.models.cost import count_macs, count_parameters
 from hsi_se.models.device import pick_device
@@ -186,6 +186,11 @@ def prepare(config: Config, *, data: Data, device: torch.device, split: Split | 
     scene_digest, scene = scene.digest, split.relabel(scene)
     if scene.num_classes < 2:
         raise SceneError(f"scene {scene.name}: has one class, but a classifier needs two; check its labels")
+    if config.patch.size > min(scene.shape):
+        size = " × ".join(map(str, scene.shape))
+        raise ConfigError(
+            f"patch.size = {config.patch.size}: is larger than the scene, {size}; use a smaller one"
+        )
     notes = scene.notes + split.notes
     reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train, nodata=scene.nodata)
     components = reduction.apply(scene.cube, nodata=scene.nodata)

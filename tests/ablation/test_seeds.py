@@ -30,13 +30,13 @@ from tests.conftest import CPU, ROOT, TINY
 
 @pytest.mark.parametrize(
     ("text", "seeds"),
-    [("0-3", [0, 1, 2, 3]), ("7", [7]), ("3,1,2", [3, 1, 2]), ("0-2,2,5", [0, 1, 2, 5]), ("4-4", [4])],
+    [("0-3", [0, 1, 2, 3]), ("7", [7]), ("3,1,2", [3, 1, 2]), ("0-2,5", [0, 1, 2, 5]), ("4-4", [4])],
 )
 def test_seeds_are_read_as_they_are_written(text, seeds):
     assert parse_seeds(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "3-1", "1,,2", "0-99999", "1.5"])
+@pytest.mark.parametrize("text", ["", "a", "1-", "-1", "3-1", "1,,2", "0-99999", "1.5", "0-2,2", "1,1"])
 def test_what_is_no_list_of_seeds_is_refused(text):
     with pytest.raises(ConfigError, match=re.escape(f"--seeds {text}: ")):
         parse_seeds(text)

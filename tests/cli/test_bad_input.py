@@ -208,7 +208,10 @@ def test_more_components_than_bands_are_refused_with_the_most_there_can_be(refus
 
 def test_more_components_than_training_pixels_are_refused(refuse: Refuse) -> None:
     message = refuse(*_train("split.train={per_class: 1}"))
-    assert message == "reduction.components = 13: the scene has 16 bands and the fit 9 pixels; use at most 8"
+    assert message == (
+        "reduction.components = 13: the scene has 16 bands and the fit 9 pixels; "
+        "write reduction.fit_on: scene, or use at most 8"
+    )
 
 
 def test_too_few_bands_for_the_kernels_are_refused_where_nothing_reduces_them(refuse: Refuse) -> None:
@@ -366,7 +369,7 @@ HDF5_HEADER = (
         pytest.param(b"", "unknown file format (", id="empty"),
         pytest.param(b"a sentence\n", "unknown file format (", id="short text"),
         pytest.param(b"x,y\n" + b"1,2\n" * 99, "unknown file format (", id="text"),
-        pytest.param(b"\x89PNG\r\n\x1a\n" + bytes(900), "unknown file format", id="picture"),
+        pytest.param(b"\x03\x04 old" + bytes(900), "unknown file format", id="other"),
         pytest.param(bytes(900), "unknown file format (", id="zeros"),
         pytest.param(HDF5_HEADER, "not a readable HDF5 or MATLAB v7.3 file (", id="v7.3"),
     ],
@@ -399,7 +402,8 @@ def test_file_without_a_3d_array_is_answered_with_what_it_holds(refuse: Refuse) 
     message = refuse(*_train(FILES))
     assert message == (
         "cube.mat: no 3-D numeric array; the file contains flat 4×5 double, text 1 char, many 1×1 struct; "
-        "give another file"
+        "this may be a label map in place of a cube; a cube of bands × pixels must be reshaped to "
+        "rows × cols × bands"
     )
 
 
@@ -426,7 +430,7 @@ def test_wrong_key_is_answered_with_what_the_file_holds(
 ) -> None:
     assert refuse(*_train(FILES, f"scene.{setting}_key=wrong")) == (
         f"{setting}.mat: scene.{setting}_key = 'wrong' is not a {num_axes}-D numeric array; "
-        f"the file contains {listing}"
+        f"the file contains {listing}; choose from {setting}"
     )
 
 
@@ -459,9 +463,13 @@ def test_label_that_is_no_whole_number_from_0_up_is_refused_with_its_place(
     refuse: Refuse, value: float, shown: str
 ) -> None:
     _save("labels.mat", labels=_with(_make_labels(), ((5, 6), value), ((7, 2), value)))
+    remedy = {
+        -3: "if it marks unlabelled pixels, write scene.unlabelled: -3",
+        1e12: "if it marks unlabelled pixels, write scene.unlabelled: 1000000000000",
+    }.get(value, "give a label map")
+    remedy = "if it marks unlabelled pixels, save 0 in its place" if np.isnan(value) else remedy
     assert refuse(*_train(FILES)) == (
-        f"labels.mat: 2 labels are not non-negative integers, the first is {shown} at row 5, col 6; "
-        "give a label map"
+        f"labels.mat: 2 labels are not non-negative integers, the first is {shown} at row 5, col 6; {remedy}"
     )
 
 
@@ -730,7 +738,7 @@ def trained_here(trained: Path, here: Path) -> str:
             "taken/map.png: already exists but is not part of a finished map; choose another folder with "
             "--out DIR",
         ),
-        (["--out", "cube.mat"], "cube.mat: File exists; check the path"),
+        (["--out", "cube.mat"], "cube.mat: already exists; check the path"),
     ],
 )
 def test_a_map_that_cannot_be_made_is_refused(

@@ -385,4 +385,4 @@ def test_an_ablation_takes_its_seeds_from_its_file(call):
     path = ROOT / "configs" / "ablations" / "placement.yaml"
     code, _, err = call("ablate", path, "--dry-run", "--set", "seed=3")
     assert code == 2
-    assert err == f"hsi-se: --set seed=3: has no effect; write seeds: in {path}\n"
+    assert err == "hsi-se: --set seed=3: seed: has no effect; write seeds: in the ablation file\n"

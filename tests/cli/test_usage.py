@@ -218,7 +218,10 @@ def test_a_data_folder_that_is_none_is_refused_by_every_command(call, tmp_path, 
 @pytest.mark.parametrize(
     ("workers", "message"),
     [
-        *((wrong, "hsi-se ablate: invalid value for '--workers': should be ") for wrong in ("nan", "1.5")),
+        *(
+            (wrong, "hsi-se ablate: invalid value for '--workers': write a whole number;")
+            for wrong in ("nan", "1.5")
+        ),
         *((wrong, f"hsi-se: --workers {wrong}: use 1 to 1024") for wrong in ("0", "-1", "100000000")),
     ],
 )
@@ -232,10 +235,11 @@ def test_workers_that_cannot_be_started_are_refused(call, tmp_path, workers, mes
 def test_a_config_and_an_ablation_are_told_apart(call):
     ablation = ROOT / "configs" / "ablations" / "placement.yaml"
     assert call("train", ablation)[2] == (
-        f"hsi-se: {ablation}: is an ablation, not a config; run it with `hsi-se ablate`\n"
+        f"hsi-se: {ablation}: is an ablation, not a config; run it with `hsi-se ablate {ablation}`\n"
     )
     assert call("ablate", DEMO)[2] == (
-        f"hsi-se: {DEMO}: is a config, not an ablation; train it, or name it as base: in an ablation\n"
+        f"hsi-se: {DEMO}: is a config, not an ablation; train it with `hsi-se train {DEMO}`, or name it as "
+        "base: in an ablation\n"
     )
 
 

@@ -262,7 +262,7 @@ def test_override_may_repair_what_is_wrong_in_the_file(load: Load) -> None:
             "patch.size=12",
             "patch.size = 12: a patch needs a centre pixel, so its size must be odd; write 11 or 13",
         ),
-        ("patch.size=", "patch.size = None: should be a valid integer"),
+        ("patch.size=", "patch.size = None: write a whole number"),
         (
             "patch={size: 4}",
             "patch.size = 4: a patch needs a centre pixel, so its size must be odd; write 3 or 5",
@@ -392,7 +392,11 @@ def test_mistake_in_the_file_is_not_blamed_on_an_override(refuse: Callable[..., 
             "model.attention: unknown setting; choose from name, penalty, gamma",
             "model={name: svm}",
         ),
-        ("split.kind=masks", "split.train = 0.1: should be a valid string", "split={kind: masks}"),
+        (
+            "split.kind=masks",
+            "split.train = 0.1: write the name of a file",
+            "split={kind: masks, partition: FILE}",
+        ),
         (
             "model.attention.fold.kind=eca",
             "model.attention.fold.reduction = 8: unknown setting; choose from kind, axis, kernel_size",
@@ -501,41 +505,41 @@ def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[...
         (
             "size: 11",
             "size: big",
-            "5:9: patch.size = 'big': should be a valid integer, unable to parse string as an integer",
+            "5:9: patch.size = 'big': write a whole number",
         ),
         (
             "size: 11",
             "size: 11.5",
-            "5:9: patch.size = 11.5: should be a valid integer, got a number with a fractional part",
+            "5:9: patch.size = 11.5: write a whole number",
         ),
-        ("size: 11", "size: [11]", "5:9: patch.size: should be a valid integer"),
-        ("epochs: 40", "epochs:", "11:3: train.epochs = None: should be a valid integer"),
+        ("size: 11", "size: [11]", "5:9: patch.size: write a whole number"),
+        ("epochs: 40", "epochs:", "11:3: train.epochs = None: write a whole number"),
         (
             "1e-3",
             "no",
-            "12:3: train.learning_rate = 'no': should be a valid number, unable to parse string as a number",
+            "12:3: train.learning_rate = 'no': write a number",
         ),
         ("{size: 11, padding: reflect}", "11", f"5:1: patch = 11: {SECTION}"),
         ("{kind: se, reduction: 8}", "8", f"9:5: model.attention.fold = 8: {SECTION}"),
-        (SCENE, "7", "2:1: scene = 7: should be a valid string"),
+        (SCENE, "7", "2:1: scene = 7: write the name of a known scene, or {cube: FILE, labels: FILE}"),
         (
             SCENE,
             "{cube: a.mat, labels: b.mat, class_names: [corn, 1]}",
-            "2:37: scene.class_names.1 = 1: should be a valid string",
+            "2:37: scene.class_names.1 = 1: write text, in quotes if it looks like a number",
         ),
         # out of range, or no choice
-        ("seed: 3", "seed: -1", "1:1: seed = -1: should be greater than or equal to 0"),
+        ("seed: 3", "seed: -1", "1:1: seed = -1: must be at least 0"),
         (
             "seed: 3",
             "seed: 9223372036854775808",
-            "1:1: seed = 9223372036854775808: should be less than 9223372036854775808",
+            "1:1: seed = 9223372036854775808: must be below 9223372036854775808",
         ),
-        ("rows: 24", "rows: 23", "2:23: scene.rows = 23: should be greater than or equal to 24"),
-        ("validation: 0.2", "validation: 1", "3:35: split.validation = 1: should be less than 1"),
-        ("epochs: 40", "epochs: 0", "11:3: train.epochs = 0: should be greater than 0"),
-        ("1e-3", "0", "12:3: train.learning_rate = 0: should be greater than 0"),
-        ("1e-3", ".nan", "12:3: train.learning_rate = nan: should be a finite number"),
-        ("1e-3", ".inf", "12:3: train.learning_rate = inf: should be a finite number"),
+        ("rows: 24", "rows: 23", "2:23: scene.rows = 23: must be at least 24"),
+        ("validation: 0.2", "validation: 1", "3:35: split.validation = 1: must be below 1"),
+        ("epochs: 40", "epochs: 0", "11:3: train.epochs = 0: must be above 0"),
+        ("1e-3", "0", "12:3: train.learning_rate = 0: must be above 0"),
+        ("1e-3", ".nan", "12:3: train.learning_rate = nan: write a finite number"),
+        ("1e-3", ".inf", "12:3: train.learning_rate = inf: write a finite number"),
         (
             "kind: random",
             "kind: block",
@@ -694,7 +698,7 @@ def test_what_no_file_can_be_called_is_no_config(tmp_path: Path) -> None:
 
 def test_binary_file_is_no_config(path: Path) -> None:
     path.write_bytes(b"\x89PNG\r\n\xff\xfe")
-    with pytest.raises(ConfigError, match=r"is not UTF-8 text \(.*\); give a YAML config file"):
+    with pytest.raises(ConfigError, match=r"is not UTF-8 text \(.*\); if it is a scene's data, write "):
         load_config(path)
 
 

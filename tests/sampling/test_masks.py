@@ -151,7 +151,7 @@ def test_the_split_seed_decides_the_validation_pixels_alone(truth, tmp_path):
 
 def test_a_partition_map_gives_every_side(truth, tmp_path):
     partition = np.array([[1, 2, 3, 0], [4, 3, 0, 0], [1, 4, 0, 3]])
-    split = make_split(truth, read_settings(tmp_path, "split.validation=0.5", partition=partition))
+    split = make_split(truth, read_settings(tmp_path, partition=partition))
     assert list_pixels(split.train) == [(0, 0), (2, 0)]
     assert list_pixels(split.val) == [(0, 1)]
     assert list_pixels(split.test) == [(0, 2), (1, 1), (2, 3)]
@@ -304,10 +304,13 @@ def test_both_masks_or_one_partition_map_must_be_given(given_):
         ("train: a, test: b, partition_key: c", "partition_key", "has no effect without partition: FILE"),
         ("partition: a, train_key: c", "train_key", "has no effect with partition: FILE"),
         ("partition: a, test_key: c", "test_key", "has no effect with partition: FILE"),
+        ("partition: a, seed: 0", "seed", "has no effect with partition: FILE"),
+        ("partition: a, validation: 0.2", "validation", "has no effect with partition: FILE"),
+        ("train: a, test: b, validation: 0, seed: 2", "seed", "has no effect with validation: 0"),
     ],
 )
 def test_a_key_without_its_file_is_refused_by_name(given_, key, problem):
-    with pytest.raises(ConfigError, match=rf"split\.{key} = 'c': {problem}; leave it out$"):
+    with pytest.raises(ConfigError, match=rf"split\.{key} = \S+: {problem}.*; leave it out$"):
         read_config(f"split={{kind: masks, {given_}}}")
 
 

@@ -30,7 +30,7 @@ TRAIN = (
 
 
 def options(*, epochs: int) -> list[str]:
-    changes = (*TINY, "model.width=0.25", TRAIN.replace("EPOCHS", str(epochs)))
+    changes = (*TINY[:-1], "model.width=0.25", TRAIN.replace("EPOCHS", str(epochs)))
     return [str(DEMO), *(part for change in changes for part in ("--set", change)), "--device", "cpu"]
 
 

@@ -161,7 +161,7 @@ def test_only_settings_of_the_scene_apply(call, run, folder, command):
 
 def test_labels_of_another_size_are_refused(run, folder):
     labels = make_synthetic_scene(seed=1, rows=ROWS, cols=COLS, bands=BANDS).labels[:-1]
-    with pytest.raises(HsiError, match="give two files of one scene"):
+    with pytest.raises(HsiError, match="give two files of the same scene"):
         evaluate_on(run, name(write(folder, "short", seed=1, labels=labels)))
 
 

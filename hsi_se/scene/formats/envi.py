@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hsi_se.errors import SceneError
 from hsi_se.scene.georeference import Georeference, parse_crs
 from hsi_se.scene.guards import blaming, check_declared
+from hsi_se.scene.misfits import PACKED, describe_unread
 from hsi_se.scene.raster import Colour, FileContents, Floats, Raster, describe_array
 from hsi_se.scene.wavelengths import find_wavelengths_in, to_nanometres
 
@@ -40,11 +41,22 @@ def find_header(path: Path) -> Path | None:
     return next((other for other in others if other.name.casefold() in wanted), None)
 
 
+def lacks_byte_order(path: Path) -> bool:
+    """Returns whether a file is an ENVI image whose header does not state the byte order."""
+    with (find_header(path) or path).open("rb") as stream:
+        text = stream.read(_MAX_HEADER).lower()
+    return text.lstrip(b"\xef\xbb\xbf").startswith(b"envi") and b"byte order" not in text
+
+
 def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | None) -> FileContents:
     """Returns the image described by a header, memory-mapped; the data may have to be searched for."""
     remedy = "correct the header"
     with blaming(header_path, "not a readable ENVI header", remedy=remedy):
         header = _read_header(header_path)
+    if "library" in str(header.get("file type")).casefold():
+        raise SceneError(
+            f"{header_path}: is a spectral library, without pixels; give an image and its labels"
+        )
     if "byte order" not in header:
         if byte_order is None:
             raise SceneError(
@@ -234,6 +246,11 @@ def _find_data(header_path: Path, interleave: str) -> Path:
     wanted = [name.casefold() for name in (stem, *(f"{stem}.{ending}" for ending in endings))]
     files = {path.name.casefold(): path for path in sorted(header_path.parent.iterdir()) if path.is_file()}
     found = next((files[name] for name in wanted if name in files), None)
+    for path in files.values():
+        with path.open("rb") as stream:
+            head = stream.read(8) if path.stem.casefold() in wanted else b""
+        if found is None and head.startswith(PACKED):
+            raise SceneError(describe_unread(path, head))
     if found is None or found == header_path:
         raise SceneError(
             f"{header_path}: no data file {stem} (.img, .dat, .raw, …) in the same folder; put it there"

@@ -40,6 +40,13 @@ def open_hdf5(path: Path) -> FileContents:
                 check_declared(path, shape=size, itemsize=itemsize, stored=stored, is_packed=is_packed)
             read = _make_reader(path, key, is_reversed=is_matlab)
             rasters[key] = make_raster(path, key=key, shape=shape, dtype=item.dtype, read=read)
+        if not rasters:  # lists what is in groups, as its names tell what the file is
+            names: list[str] = []
+            file.visit(names.append)
+            nested = [(name, file[name]) for name in names if "/" in name and not name.startswith("#")]
+            arrays = [(name, item) for name, item in nested if isinstance(item, h5py.Dataset)][:8]
+            order = slice(None, None, -1 if is_matlab else 1)
+            entries += [describe_array(name, (item.shape or ())[order], item.dtype) for name, item in arrays]
     return FileContents("MATLAB v7.3" if is_matlab else "HDF5", rasters, ", ".join(entries))
 
 

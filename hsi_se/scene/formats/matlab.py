@@ -27,7 +27,7 @@ def open_matlab(path: Path) -> FileContents:
         contents = scipy.io.whosmat(path)
     rasters = {}
     for key, shape, kind in contents:
-        if kind in NUMERIC_CLASSES and len(shape) in (2, 3):
+        if kind in NUMERIC_CLASSES and len(shape) in (2, 3) and shape != (1, 1):  # a number is no map
             # MATLAB stores integers in as few bytes as they need, whatever the type.
             check_declared(path, shape=shape, itemsize=1, stored=path.stat().st_size, is_packed=True)
             dtype, read = NUMERIC_CLASSES[kind], _make_reader(path, key)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
 from hsi_se.scene.guards import blaming, check_declared
+from hsi_se.scene.misfits import describe_unread
 from hsi_se.scene.raster import FileContents, Raster, describe_array, make_raster
 
 _HEADERS = {
@@ -41,6 +42,8 @@ def open_numpy(path: Path) -> FileContents:
                 raster = _make_raster(path, key, shape, dtype, stored)
                 rasters |= {key: raster} if raster else {}
                 entries.append(describe_array(key, shape, dtype))
+        if not entries:
+            raise SceneError(describe_unread(path, b"PK"))
         return FileContents(".npz", rasters, ", ".join(entries))
 
 
