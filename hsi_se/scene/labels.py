@@ -85,8 +85,6 @@ def read_label_map(
         )
     labels = np.where(is_unlabelled, UNLABELLED, labels + shift).astype(np.int32)
     notes = tuple(f"{path.name}: {note}" for note in raster.notes)
-    if unlabelled != UNLABELLED and not (values == unlabelled).any():
-        notes += (f"{path.name}: no pixel contains {unlabelled}; check scene.unlabelled",)
     if shift:
         notes += (f"{path.name}: 0 is a class in this file, so every label was raised by one",)
 

@@ -638,9 +638,10 @@ def test_a_header_with_more_classes_than_names_is_said(tmp_path, whole):
     assert load_scene(files).notes == ("labels.hdr: the header declares 9 classes, but names 2",)
 
 
-def test_an_unlabelled_value_that_occurs_nowhere_is_said(tmp_path, whole):
+def test_an_unlabelled_value_that_occurs_nowhere_is_refused(tmp_path, whole):
     files = save(tmp_path, whole.cube, whole.labels, unlabelled=255)
-    assert "labels.npy: no pixel contains 255; check scene.unlabelled" in load_scene(files).notes
+    with pytest.raises(SceneError, match=r"scene\.unlabelled = 255: no pixel has this value"):
+        load_scene(files)
     np.save(files.labels, np.where(whole.labels == 0, 255, whole.labels))
     assert load_scene(files).notes == ()
 
