@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hsi_se.errors import RunError
 from hsi_se.evaluation.statistics import Summary
-from hsi_se.runs.explanation import ModeComparison
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.report import Accuracies
 from hsi_se.system.folder import Folder, read_record
@@ -204,35 +203,6 @@ class AblationReport(_Record):
         return f"{self.num_missing} run{'s are' if self.num_missing != 1 else ' is'} still missing"
 
 
-class ExplainedRun(_Record):
-    """The gates and modes of one run."""
-
-    seed: int
-    shares: tuple[float | None, ...]  # of each gate: `GateExplanation.between_class_share`
-    modes: ModeComparison
-
-
-class ExplainedVariant(_Record):
-    """The gates and modes of one variant over its seeds."""
-
-    scene: str  # empty with a single scene
-    name: str
-    points: tuple[str, ...]  # of the gates, in the order of the network
-    runs: tuple[ExplainedRun, ...]
-    gates_in_words: str
-    modes_in_words: str
-
-    def __str__(self) -> str:
-        return ", ".join(filter(None, (self.scene, self.name)))
-
-
-class AblationExplanation(_Record):
-    """`explain.json` of an ablation."""
-
-    variants: tuple[ExplainedVariant, ...]
-    notes: tuple[str, ...]
-
-
 class AblationPlan(_Record):
     """`plan.json`: which ablation a folder belongs to.
 
@@ -256,7 +226,6 @@ class AblationFolder(Folder):
         self.baselines = self.path / "baselines"  # a folder
         self.figures = self.path / "figures"  # a folder
         self.page = self.path / "report.html"
-        self.explanation = self.path / "explain.json"
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:

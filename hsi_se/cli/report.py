@@ -128,25 +128,23 @@ def _explain_ablation(folder: "AblationFolder", *, data: Path | None, device: st
 
     from hsi_se.ablation.explain import explain_ablation
     from hsi_se.cli.terminal import make_console, say, start_session
+    from hsi_se.runs.explanation import describe_gates, describe_modes
 
     with start_session(data=data, device=device) as session:
         found = explain_ablation(folder, session=session)
     table = Table(title="gates and modes over the test pixels of every run", title_justify="left")
     for heading in ("variant", "seed", "ω² first, %", "ω² last, %", "evaluation mode, %", "training mode, %"):
         table.add_column(heading, justify="left" if heading == "variant" else "right")
-    for variant in found.variants:
-        for run in variant.runs:
-            ends = (
-                [_percent(share) for share in (run.shares[0], run.shares[-1])] if run.shares else ["–", "–"]
-            )
-            passes = " and ".join(map(_percent, run.modes.training)) if run.modes.training else "–"
-            table.add_row(str(variant), str(run.seed), *ends, _percent(run.modes.evaluation), passes)
+    for variant, runs in found.items():
+        for seed, run in runs.items():
+            shares = [gate.between_class_share for gate in run.gates] or [None]
+            passes = " and ".join(map(_percent, run.modes.training or ())) or "–"
+            ends = map(_percent, (shares[0], shares[-1], run.modes.evaluation))
+            table.add_row(variant, str(seed), *ends, passes)
     make_console().print(table)
-    for note in found.notes:
-        say(f"note: {note}")
-    print(f"wrote:  {folder.explanation}")
-    for variant in found.variants:
-        say(f"{variant}: {variant.gates_in_words} {variant.modes_in_words}")
+    for variant, runs in found.items():
+        gates = describe_gates([run.gates for run in runs.values()])
+        say(f"{variant}: {gates} {describe_modes([run.modes for run in runs.values()])}")
 
 
 def _percent(share: float | None) -> str:

@@ -140,8 +140,8 @@ def describe_modes(runs: Sequence[ModeComparison]) -> str:
     changed = sum(run.num_changed for run in runs) / sum(run.num_pixels for run in runs)
     text = (
         f"In evaluation mode {of_modes[0]} of {pixels} are classified correctly. In training mode "
-        f"({' and '.join(first.causes)}, in batches of {first.batch_size}) two passes give {of_modes[1]} and "
-        f"{of_modes[2]}, and {100 * changed:.1f} % of the pixels change class between them. "
+        f"({' and '.join(first.causes)}, in row order, {first.batch_size} a batch) two passes give "
+        f"{of_modes[1]} and {of_modes[2]}, and {100 * changed:.1f} % of the pixels change class in between. "
     )
     if len(runs) > 1:
         difference = summarize(evaluation - passes.mean(axis=1), within=SIGNED)

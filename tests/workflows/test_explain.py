@@ -283,7 +283,10 @@ def test_the_sentence_names_what_the_mode_changes(tmp_path, changes, causes, dif
             "Training mode changes nothing: the network has neither dropout nor batch norm."
         )
     else:
-        assert f"In training mode ({causes[0]}, in batches of 32) two passes give" in found.modes_in_words
+        assert (
+            f"In training mode ({causes[0]}, in row order, 32 a batch) two passes give"
+            in found.modes_in_words
+        )
 
 
 def test_over_seeds_the_cost_of_training_mode_has_an_interval():
@@ -301,7 +304,7 @@ def test_over_seeds_the_cost_of_training_mode_has_an_interval():
         f"Evaluation minus training mode: +6.0 points, 95 % interval +{100 * low:.1f} to +{100 * high:.1f}"
         in text
     )
-    assert "5.0 % of the pixels change class between them" in text
+    assert "5.0 % of the pixels change class in between" in text
 
 
 def test_gates_with_a_place_in_the_spectrum_are_mapped_to_it_and_others_say_why_not(explanation):
