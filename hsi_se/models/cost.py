@@ -113,18 +113,10 @@ def _count_fused(
 
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention
 _FUSED = {_ATTENTION: _count_fused, _ATTENTION.default: _count_fused}  # with both it is not decomposed
-_READ = {
-    "mean",
-    "sum",
-    "amax",
-    "amin",
-    "var",
-    "std",
-    "max_pool2d",
-    "max_pool3d",
-}  # one per value of the input
-_WRITTEN = {"batch_norm", "hardswish"}  # one per output value, as what torch tags as pointwise
-_COPIES = {"clone", "copy_", "_to_copy"}  # so tagged, too
+# One MAC per value of the input; then one per value of the output, as what torch tags as pointwise.
+_READ = ("mean", "sum", "amax", "amin", "var", "std", "max_pool2d", "max_pool3d")
+_WRITTEN = ("batch_norm", "hardswish")
+_COPIES = ("clone", "copy_", "_to_copy")  # so tagged, too, and free
 
 
 class _OtherOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
