@@ -43,7 +43,7 @@ from hsi_se.sampling.splits import Pixels
 from hsi_se.scene.raster import Floats
 from hsi_se.system.session import Session
 
-_MOST_PIXELS = 4000  # that pass through the network in training mode
+_MOST_PIXELS = 2000  # that pass through the network in training mode
 
 
 class ClassMeans:
