@@ -1,4 +1,4 @@
-"""Figures of an ablation: the accuracy of every seed, its pairs, accuracy against cost, ranks over scenes.
+"""Figures of an ablation: the accuracy of every seed, its pairs, cost, validation curves, ranks over scenes.
 
 They are one column wide, so that they can be read in a paper, on the page and on a telephone.
 """
@@ -17,6 +17,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from hsi_se.ablation.record import (
     AblationFolder,
@@ -37,10 +38,11 @@ _STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42, "svg.fonttype": "none",
 }  # fmt: skip
 _DOT, _MEAN, _UP, _DOWN = "#3f88c5", "#222222", "#0a5699", "#c2410c"  # told apart by every reader
-_NAMES = ("seeds", "cost", "pairs", "critical_difference")
+_NAMES = ("seeds", "cost", "pairs", "convergence", "critical_difference")
 _NAME_WIDTH = 24  # letters per line of a variant's name
 _PAIRS_PER_ROW = 3
 _MARKERS = "osD^vP*X<>hp"
+_DASHES = ("-", "--", "-.")
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,10 @@ def list_figures(report: AblationReport) -> list[AblationFigure]:
     if pairs:
         caption = f"OA of {report.baseline} and of each variant; a line joins the runs of one seed"
         figures.append(AblationFigure("pairs", caption, partial(_draw_pairs, pairs, report.baseline)))
+    curves = [scene for scene in scenes if any(variant.convergence for variant in scene.variants)]
+    if curves:
+        caption = "Mean validation accuracy and loss after each epoch, with the 95 % interval over the seeds"
+        figures.append(AblationFigure("convergence", caption, partial(_draw_convergence, curves)))
     if report.friedman is not None:
         caption = "Average ranks over the scenes, 1 is best; bars join variants without a difference shown"
         figures.append(AblationFigure("critical_difference", caption, partial(_draw_ranks, report.friedman)))
@@ -254,6 +260,43 @@ def _draw_cost(scenes: Sequence[SceneReport]) -> Figure:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
         axes.grid(axis="y")
     return figure
+
+
+def _draw_convergence(scenes: Sequence[SceneReport]) -> Figure:
+    """Draws a panel of accuracies and one of losses per scene: a line per variant, its interval shaded."""
+    num_lines = [sum(each.convergence is not None for each in scene.variants) for scene in scenes]
+    height = sum(4.3 + 0.2 * math.ceil(num / 2) for num in num_lines)
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    grid = figure.subplots(2 * len(scenes), squeeze=False)[:, 0]
+    for (above, below), scene in zip(grid.reshape(-1, 2), scenes, strict=True):
+        for place, variant in enumerate(scene.variants):
+            if variant.convergence is None:
+                continue
+            curve = variant.convergence.curve
+            style = {"color": f"C{place % 10}", "linestyle": _DASHES[place // 10 % len(_DASHES)]}
+            accuracies = [each.validation_accuracy for each in curve]
+            _draw_curve(above, accuracies, variant.name, style, factor=100.0)
+            _draw_curve(below, [each.validation_loss for each in curve], variant.name, style)
+        if scene.target is not None:
+            above.axhline(100 * scene.target, color="0.3", linewidth=0.8, linestyle=":")
+        above.set_title(scene.name)
+        above.set_ylabel("validation OA, %")
+        below.set_ylabel("validation loss")
+        below.set_xlabel("epoch")
+        below.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
+    return figure
+
+
+def _draw_curve(
+    axes: Axes, summaries: Sequence[SummaryRecord], name: str, style: dict[str, Any], *, factor: float = 1.0
+) -> None:
+    values = np.array([(each.mean, each.low, each.high) for each in summaries], np.float64)
+    mean, low, high = factor * values.T
+    epochs = np.arange(1, len(mean) + 1)
+    axes.plot(epochs, mean, linewidth=1.2, marker="o" if len(mean) == 1 else None, label=name, **style)
+    axes.fill_between(epochs, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y")
 
 
 def _draw_ranks(friedman: FriedmanRecord) -> Figure:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, PositiveInt, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, StringConstraints, model_validator
 
 from hsi_se.config.base import Seed, Settings, mistake, parse_seeds, unknown
 from hsi_se.config.experiment import Config, ConfigName
@@ -28,6 +28,12 @@ def _read_seeds(value: object) -> object:
             return parse_seeds(str(value))
         except ConfigError as error:
             raise mistake(str(error).partition(": ")[2]) from None
+    return value
+
+
+def _check_reach(value: float) -> float:
+    if not 0 < value <= 1:
+        raise mistake("an accuracy is a fraction above 0 and up to 1; write 0.95 for 95 %")
     return value
 
 
@@ -71,6 +77,12 @@ class AblationSettings(Settings):
     grid: Grid | None = None
     baseline: str | None = Field(
         default=None, description="the variant the others are compared with; by default the first"
+    )
+
+    reach: Annotated[float, AfterValidator(_check_reach)] | None = Field(
+        default=None,
+        description="validation accuracy, a fraction, until which the report counts epochs; by default the "
+        "lowest of the variants' best mean accuracies",
     )
 
     @model_validator(mode="after")
@@ -118,6 +130,7 @@ class Ablation:
     variants: Mapping[str, Overrides]  # by name
     scenes: tuple[str, ...]  # their names; a single empty one if the file names none
     runs: tuple[PlannedRun, ...]  # ordered by scene, then seed, then variant
+    reach: float | None = None  # see `AblationSettings`
 
     @property
     def is_of_seeds(self) -> bool:
@@ -195,6 +208,7 @@ def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
         variants=given,
         scenes=tuple(settings.scenes) or ("",),
         runs=tuple(runs),
+        reach=settings.reach,
     )
 
 

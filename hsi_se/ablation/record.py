@@ -100,6 +100,29 @@ class Comparison(_Record):
     sentence: str
 
 
+class EpochSummary(_Record):
+    """The validation accuracy (a fraction) and loss after one epoch, over the seeds."""
+
+    epoch: int
+    validation_accuracy: SummaryRecord
+    validation_loss: SummaryRecord
+
+
+class Convergence(_Record):
+    """How fast the runs of a variant reach `SceneReport.target`; no epochs without a target.
+
+    A run that does not reach it is censored: it counts as later than all that do. The median is None where
+    it would be among those.
+    """
+
+    curve: tuple[EpochSummary, ...]
+    best: float  # the highest mean validation accuracy
+    num_reached: int
+    num_runs: int
+    median_epochs: float | None
+    epochs: tuple[int | None, ...]  # of each run
+
+
 class VariantReport(_Record):
     """One variant on one scene, summarized over its runs.
 
@@ -116,6 +139,7 @@ class VariantReport(_Record):
     producers_accuracy: dict[int, SummaryRecord]  # by label
     comparison: Comparison | None  # None for the baseline, and without pairs
     against: dict[str, Comparison]  # with the location floor and the spectral baseline; empty without runs
+    convergence: Convergence | None = None  # None without validation pixels or epochs
 
 
 class SceneReport(_Record):
@@ -126,6 +150,7 @@ class SceneReport(_Record):
     class_names: dict[int, str]  # by label
     variants: tuple[VariantReport, ...]
     notes: tuple[str, ...]  # about the scene and its splits
+    target: float | None = None  # the validation accuracy until which epochs are counted
 
     @property
     def begun(self) -> list[VariantReport]:

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hsi_se.ablation.convergence import History, add_convergence
 from hsi_se.ablation.file import Ablation, PlannedRun
 from hsi_se.ablation.record import (
     AblationFolder,
@@ -81,11 +82,13 @@ def summarize_ablation(
     runs: dict[Key, AblationRun] = {}
     records: dict[tuple[str, str], RunRecord] = {}
     class_names: dict[str, dict[int, str]] = {}
+    histories: dict[Key, History] = {}
     for planned in ablation.runs:
         if is_finished(planned, folder):
             run, record, names = _read_run(planned, folder)
             runs[planned.scene, planned.variant, planned.seed] = run
             records[planned.scene, planned.variant] = record
+            histories[planned.scene, planned.variant, planned.seed] = record.history
             class_names.setdefault(planned.scene, {}).update(names)
 
     def test_pair(baseline: AblationRun, variant: AblationRun) -> McNemarRecord:
@@ -93,7 +96,13 @@ def summarize_ablation(
         return compare_runs(first, second)
 
     return assemble(
-        ablation, runs, records=records, class_names=class_names, test_pair=test_pair, failed=failed
+        ablation,
+        runs,
+        records=records,
+        class_names=class_names,
+        test_pair=test_pair,
+        histories=histories,
+        failed=failed,
     )
 
 
@@ -158,12 +167,14 @@ def assemble(
     records: Mapping[tuple[str, str], RunRecord],
     class_names: Mapping[str, ClassNames],
     test_pair: PairTest,
+    histories: Mapping[Key, History],
     failed: Sequence[FailedRun] = (),
 ) -> AblationReport:
     """Returns the report over the finished runs, whose `difference` and `mcnemar` are not yet set.
 
     `records` are of one run of each scene and variant, for its size and its notes; `class_names` are by
-    scene; `test_pair` compares the runs of one seed, the baseline's and a variant's.
+    scene; `test_pair` compares the runs of one seed, the baseline's and a variant's; `histories` are of the
+    runs, one record per epoch.
     """
     of_variant: dict[tuple[str, str], list[AblationRun]] = {}
     for scene, variant in itertools.product(ablation.scenes, ablation.variants):
@@ -219,7 +230,14 @@ def assemble(
             for variant, settings in ablation.variants.items()
         )
         known = (records.get((scene, variant)) for variant in ablation.variants)
-        scenes.append(_describe_scene(scene, variants, next(filter(None, known), None), class_names=names))
+        described = _describe_scene(scene, variants, next(filter(None, known), None), class_names=names)
+        of_scene = {
+            variant: [histories[scene, variant, run.seed] for run in of_variant[scene, variant]]
+            for variant in ablation.variants
+        }
+        scenes.append(
+            add_convergence(described, of_scene, target=ablation.reach, is_of_seeds=ablation.is_of_seeds)
+        )
     friedman, reason = (None, "") if ablation.is_of_seeds else _rank(scenes)
     return AblationReport(
         name=ablation.name,

@@ -93,6 +93,27 @@ def list_classes(scene: SceneReport, *, with_interval: bool = True) -> list[tupl
     ]
 
 
+CONVERGENCE_HEADINGS = ("variant", "best validation OA %", "runs that reach it", "median epochs")
+
+
+def list_convergence(scene: SceneReport) -> list[tuple[str, ...]]:
+    """Returns one row per variant that has a curve, under `CONVERGENCE_HEADINGS`; none without a target."""
+    if scene.target is None:
+        return []
+    rows: list[tuple[str, ...]] = []
+    for variant in scene.variants:
+        if found := variant.convergence:
+            median = f"> {len(found.curve)}" if found.median_epochs is None else f"{found.median_epochs:g}"
+            reached = f"{found.num_reached} of {found.num_runs}"
+            rows.append((variant.name, f"{100 * found.best:.2f}", reached, median))
+    return rows
+
+
+def title_convergence(scene: SceneReport) -> str:
+    """Returns the title of the table of `list_convergence`."""
+    return f"Epochs until a validation accuracy of {100 * (scene.target or 0.0):.2f} %"
+
+
 def spread(summary: SummaryRecord | None, *, factor: float = 100.0, digits: int = 2) -> str:
     """Returns `94.64 ± 0.52`, in per cent unless given another factor; a dash where there is no number."""
     if summary is None or summary.mean is None:
@@ -124,6 +145,9 @@ def render_markdown(report: AblationReport, folder: AblationFolder) -> str:
         list_methods=list_methods,
         list_classes=list_classes,
         list_comparisons=list_comparisons,
+        list_convergence=list_convergence,
+        title_convergence=title_convergence,
+        convergence_headings=CONVERGENCE_HEADINGS,
     )
 
 
@@ -159,12 +183,14 @@ def render_csv(report: AblationReport) -> str:
     Nested fields have dotted names, such as `location_floor.kappa`, and the producer's accuracies end
     with the class label.
     """
-    rows: list[dict[str, Any]] = [
-        {"scene": scene.name, "variant": variant.name} | dict(_flatten(run.model_dump()))
-        for scene in report.scenes
-        for variant in scene.variants
-        for run in variant.runs
-    ]
+    rows: list[dict[str, Any]] = []
+    for scene in report.scenes:
+        for variant in scene.variants:
+            found = variant.convergence
+            epochs = found.epochs if found and found.epochs else [None] * len(variant.runs)
+            for run, count in zip(variant.runs, epochs, strict=True):
+                row = {"scene": scene.name, "variant": variant.name} | dict(_flatten(run.model_dump()))
+                rows.append(row if scene.target is None else row | {"epochs_to_target": count})
     stream = io.StringIO()
     columns = dict.fromkeys(name for row in rows for name in row)
     writer = csv.DictWriter(stream, list(columns), lineterminator="\n")
@@ -216,12 +242,15 @@ def render_latex(report: AblationReport) -> str:
         interval_too = f"{where}, with the 95 % interval of the mean."
         classes = ("Label", "Class", *(variant.name for variant in scene.begun))
         caption = f"{where} of the producer's accuracy (%) of each class."
-        rows = list_classes(scene, with_interval=report.is_of_seeds)
+        per_class = list_classes(scene, with_interval=report.is_of_seeds)
         tables += [
             _render_variants(report, scene, caption=f"{where}{_describe_columns(report, scene)}"),
             _render_table(accuracies, list_methods(scene), caption=interval_too, left=2),
-            _render_table(classes, rows, caption=caption, left=2),
+            _render_table(classes, per_class, caption=caption, left=2),
         ]
+        if epochs := list_convergence(scene):
+            title = f"{report.name} on {scene.name}: {title_convergence(scene).lower()}."
+            tables.append(_render_table(CONVERGENCE_HEADINGS, epochs, caption=title))
     return "\n".join(["% needs \\usepackage{booktabs}", *tables])
 
 

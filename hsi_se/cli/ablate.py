@@ -163,6 +163,8 @@ def print_answer(report: "AblationReport") -> None:
             show("producer's accuracy (%)", ("label", "class", *names), classes, left=2)
             accuracies = ("variant", "method", "OA %", "AA %", "κ × 100")
             show("mean ± standard deviation [95 % interval]", accuracies, tables.list_methods(scene), left=2)
+        if epochs := tables.list_convergence(scene):
+            show(tables.title_convergence(scene), tables.CONVERGENCE_HEADINGS, epochs, left=1)
         for variant in scene.variants:
             if variant.comparison is not None:
                 say(f"{variant.name} against {report.baseline}: {variant.comparison.sentence}", style="bold")

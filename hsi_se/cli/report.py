@@ -1,12 +1,15 @@
 """The commands that look at a run or an ablation: `hsi-se report`, `explain`, and `watch` while it trains."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hsi_se.cli.options import DataFolder, Device, RunOrAblation, RunPath, choose
+from hsi_se.cli.options import DataFolder, Device, RunOrAblation, choose
 from hsi_se.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hsi_se.ablation.record import AblationFolder
 
 
 def report(
@@ -76,10 +79,18 @@ def watch(run: RunOrAblation) -> None:
         follow(run, console=Console(markup=False, emoji=False))
 
 
-def explain(run: RunPath, data: DataFolder = None, device: Device = "auto") -> None:
-    """Show how each attention gate of RUN treats the classes of the test pixels, as a table and a picture."""
+def explain(run: RunOrAblation, data: DataFolder = None, device: Device = "auto") -> None:
+    """Show how attention gates treat the classes of the test pixels, and what training mode would cost.
+
+    Of an ablation or of seeds, every run is explained; intervals are over the seeds.
+    """
+    from hsi_se.ablation.record import AblationFolder
     from hsi_se.runs.folder import RunFolder
 
+    ablation = AblationFolder(run)
+    if ablation.report.is_file() or ablation.plan.is_file():
+        _explain_ablation(AblationFolder.open(run), data=data, device=device)
+        return
     folder = RunFolder.open(run)
 
     import statistics
@@ -91,20 +102,50 @@ def explain(run: RunPath, data: DataFolder = None, device: Device = "auto") -> N
 
     with start_session(data=data, device=device) as session:
         explanation = explaining.explain(folder, session=session)
-    table = Table(title="gates over the classes of the test pixels", title_justify="left")
-    for heading in ("point", "gate", "mean excitation", "standard deviation", "share of the variance"):
-        table.add_column(heading, justify="left" if heading in ("point", "gate") else "right")
-    for gate in explanation.gates:
-        values = [value for row in gate.mean_excitation for value in row]
-        share = "–" if gate.between_class_share is None else f"{100 * gate.between_class_share:.1f} %"
-        table.add_row(
-            gate.point, gate.block, f"{statistics.fmean(values):.3f}", f"{gate.between_class_std:.4f}", share
-        )
-    make_console().print(table)
+    if explanation.gates:
+        table = Table(title="gates over the classes of the test pixels", title_justify="left")
+        for heading in ("point", "gate", "mean excitation", "standard deviation", "ω², %"):
+            table.add_column(heading, justify="left" if heading in ("point", "gate") else "right")
+        for gate in explanation.gates:
+            values = [value for row in gate.mean_excitation for value in row]
+            cells = (f"{statistics.fmean(values):.3f}", f"{gate.between_class_std:.4f}")
+            table.add_row(gate.point, gate.block, *cells, _percent(gate.between_class_share))
+        make_console().print(table)
     for block in explanation.skipped:
         say(f"note: {block} does not gate channels and is skipped")
     for gate in explanation.gates:
         if gate.no_spectrum:
             say(f"note: {gate.point} is not mapped to the spectrum: {gate.no_spectrum}")
     for path in (folder.explanation, folder.explanation_figure):
-        print(f"wrote:  {path}")
+        if path.is_file():
+            print(f"wrote:  {path}")
+    say(explanation.gates_in_words)
+    say(explanation.modes_in_words)
+
+
+def _explain_ablation(folder: "AblationFolder", *, data: Path | None, device: str) -> None:
+    from rich.table import Table
+
+    from hsi_se.ablation.explain import explain_ablation
+    from hsi_se.cli.terminal import make_console, say, start_session
+    from hsi_se.runs.explanation import describe_gates, describe_modes
+
+    with start_session(data=data, device=device) as session:
+        found = explain_ablation(folder, session=session)
+    table = Table(title="gates and modes over the test pixels of every run", title_justify="left")
+    for heading in ("variant", "seed", "ω² first, %", "ω² last, %", "evaluation mode, %", "training mode, %"):
+        table.add_column(heading, justify="left" if heading == "variant" else "right")
+    for variant, runs in found.items():
+        for seed, run in runs.items():
+            shares = [gate.between_class_share for gate in run.gates] or [None]
+            passes = " and ".join(map(_percent, run.modes.training or ())) or "–"
+            ends = map(_percent, (shares[0], shares[-1], run.modes.evaluation))
+            table.add_row(variant, str(seed), *ends, passes)
+    make_console().print(table)
+    for variant, runs in found.items():
+        gates = describe_gates([run.gates for run in runs.values()])
+        say(f"{variant}: {gates} {describe_modes([run.modes for run in runs.values()])}")
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}"

@@ -126,6 +126,7 @@ def print_network(network: "NetworkDescription") -> None:
     for row in network.rows:
         table.add_row(row.name, str(row.shape), f"{row.num_parameters:,}", f"{row.macs:,}", row.contents)
     make_console(width=140).print(table)
+    say(network.surplus)
 
 
 def print_points(name: str, points: "list[tuple[str, list[str]]]") -> None:

@@ -1,13 +1,24 @@
-"""Measures the cost of a network: parameters, multiply-accumulates (torch's counter) and time."""
+"""Measures the cost of a network: parameters, multiply-accumulates (MACs) and time.
+
+In convolutions, dense layers and matrix products, a multiplication and its addition are one MAC; bias, norm,
+activation and pooling count nothing, as in the tables of He et al. 2016. Attention is counted whole, since
+its cost is a result: inside an attention block, every other operation on one value counts as one MAC too.
+These are an addition or comparison per value that a pooling reads, and a product, sum, norm or nonlinearity
+per value that is written; a softmax counts three per value. Copies count nothing. FLOPs are 2 × MACs.
+"""
 
 import itertools
+import math
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from hsi_se.attention import AttentionBlock
@@ -27,7 +38,7 @@ class StageCost:
     name: str  # the stage, its attention block as `attention.STAGE`, or `head`
     shape: tuple[int, ...]  # of the output, without the batch
     num_parameters: int  # trainable
-    macs: int  # multiply-accumulates per patch in convolutions and dense layers; FLOPs are twice that
+    macs: int  # per patch; see the head of this module
     contents: str  # a short description of the module
 
 
@@ -39,14 +50,17 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def count_macs(model: Network | CentrePixelClassifier) -> int:
-    """Returns multiply-accumulates per patch in convolutions, products and dense layers; 0 for a forest."""
+    """Returns multiply-accumulates per patch, those of attention whole; 0 for a forest."""
     if isinstance(model, CentrePixelClassifier):
         return model.macs
     return sum(row.macs for row in count_stage_costs(model))
 
 
 def count_stage_costs(model: Network) -> list[StageCost]:
-    """Returns the cost per patch of each stage, each attention block and the head, in running order."""
+    """Returns the cost per patch of each stage, each attention block and the head, in running order.
+
+    A model on torch's device `meta` has no values, so that any size is counted at once.
+    """
     modules: dict[str, nn.Module] = {}
     for point, stage in model.stages.items():
         modules[f"stages.{point}"] = stage
@@ -55,20 +69,84 @@ def count_stage_costs(model: Network) -> list[StageCost]:
     modules["head"] = model.head
     patch = torch.zeros(1, 1, model.num_bands, model.patch_size, model.patch_size)
     patch = patch.to(next(model.parameters()))
-    with FlopCounterMode(display=False) as counter:
+    inputs: dict[nn.Module, Tensor] = {}
+
+    def record(block: nn.Module, given: tuple[Tensor]) -> None:
+        inputs[block] = given[0]
+
+    with FlopCounterMode(display=False, custom_mapping=_FUSED) as counter, ExitStack() as hooks:
+        for module in model.modules():
+            if isinstance(module, AttentionBlock):
+                hooks.enter_context(module.register_forward_pre_hook(record))
         outputs = record_outputs(model, modules, patch)
     flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
+    others = {block: _count_others(block, x) for block, x in inputs.items()}
     root = type(model).__name__
     return [
         StageCost(
             name=name.removeprefix("stages."),
             shape=tuple(outputs[name][0].shape[1:]),
             num_parameters=count_parameters(module),
-            macs=flops.get(f"{root}.{name}", 0) // 2,
+            macs=flops.get(f"{root}.{name}", 0) // 2 + sum(others.get(each, 0) for each in module.modules()),
             contents=module.extra_repr() or _describe_layers(module),
         )
         for name, module in modules.items()
     ]
+
+
+def _count_scores(query: Sequence[int], key: Sequence[int]) -> int:
+    """The number of similarities in attention of queries `(…, q, c)` to keys `(…, s, c)`."""
+    return math.prod(query[:-1]) * key[-2]
+
+
+def _count_fused(
+    query: Sequence[int],
+    key: Sequence[int],
+    value: Sequence[int],
+    *,
+    scale: float,  # noqa: ARG001  torch passes all arguments of the call
+    out_shape: Sequence[int],  # noqa: ARG001
+) -> int:
+    """FLOPs of the two products of a fused attention, whose kernel torch picks by the device."""
+    return 2 * _count_scores(query, key) * (query[-1] + value[-1])
+
+
+_ATTENTION = torch.ops.aten.scaled_dot_product_attention
+_FUSED = {_ATTENTION: _count_fused, _ATTENTION.default: _count_fused}  # with both it is not decomposed
+# One MAC per value of the input; then one per value of the output, as what torch tags as pointwise.
+_READ = ("mean", "sum", "amax", "amin", "var", "std", "max_pool2d", "max_pool3d")
+_WRITTEN = ("batch_norm", "hardswish")
+_COPIES = ("clone", "copy_", "_to_copy")  # so tagged, too, and free
+
+
+class _OtherOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts what is not a product of two matrices: operations on single values."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if name in _READ:
+            self.count += args[0].numel()
+        elif name == "avg_pool2d":
+            self.count += result.numel() * math.prod(args[1])
+        elif name == "scaled_dot_product_attention":
+            self.count += 3 * _count_scores(args[0].shape, args[1].shape)  # exponential, sum, division
+        elif name in _WRITTEN or (torch.Tag.pointwise in func.tags and name not in _COPIES):
+            self.count += result.numel()
+        return result
+
+
+def _count_others(block: nn.Module, x: Tensor) -> int:
+    counter = _OtherOperations()
+    with evaluation_mode(block), counter:
+        block(x)
+    return counter.count
 
 
 def _describe_layers(stage: nn.Module) -> str:
@@ -106,7 +184,7 @@ class BlockCost:
     point: str
     kind: str
     num_parameters: int | None = None  # trainable
-    macs: int | None = None  # per patch, in convolutions, matrix products and dense layers
+    macs: int | None = None  # per patch
     forward_us: float | None = None  # measured, in microseconds per patch, in batches of 32
     misfit: str = ""  # why the block does not fit the point; the costs are then None
 

@@ -36,10 +36,10 @@ def draw_explanation(explanation: Explanation) -> Figure:
             axes.set_xlabel("spectral depth", fontsize=8)
         else:
             _draw_shades(axes, explanation, means)
-        axes.set_title(
-            f"{gate.point}: {gate.block}; standard deviation between classes {gate.between_class_std:.3f}",
-            fontsize=9,
-        )
+        title = f"{gate.point}: {gate.block}; standard deviation between classes {gate.between_class_std:.3f}"
+        if gate.between_class_share is not None:
+            title += f", ω² {100 * gate.between_class_share:.1f} %"
+        axes.set_title(title, fontsize=9)
         if gate.spectrum is not None:
             axes = figure.add_subplot(grid[row, 1])
             lines.append(axes)

@@ -55,7 +55,7 @@ def write_figures(run: RunFiles, *, file_format: str) -> list[Path]:
     }
     if run.record.history:
         figures["training"] = _draw_training
-    if (explanation := run.explanation) is not None:
+    if (explanation := run.explanation) is not None and explanation.gates:
         figures["gates"] = lambda _: draw_explanation(explanation)
     written = []
     for name, draw in figures.items():

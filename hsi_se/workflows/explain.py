@@ -1,33 +1,49 @@
-"""The role of excitation (Hu et al. 2018, section 7.2): what each gate does to each class of pixels."""
+"""What each gate does to each class of pixels (Hu et al. 2020, section 7.2), and what training mode costs."""
 
+from collections.abc import Iterator
 from contextlib import ExitStack
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from hsi_se.attention import AttentionBlock
 from hsi_se.attention.cbam import Cbam
 from hsi_se.attention.channel_gate import ChannelGate
-from hsi_se.config.model import HybridSN
+from hsi_se.config.model import HybridSN, Network
 from hsi_se.errors import RunError
 from hsi_se.evaluation.metrics import number_or_none
 from hsi_se.models.cnn3d import Cnn3d
 from hsi_se.models.device import pick_device
-from hsi_se.models.inference import predict_patches
+from hsi_se.models.inference import full_float32, predict_patches
 from hsi_se.prediction.bundled import build_bundled_model
 from hsi_se.progress import Observer
 from hsi_se.report.explanation_figure import draw_explanation
 from hsi_se.report.figures import save_figure
 from hsi_se.runs.bundle import ModelBundle
-from hsi_se.runs.explanation import ClassPixels, Explanation, GateExplanation, Spectrum
+from hsi_se.runs.explanation import (
+    ClassPixels,
+    Explanation,
+    GateExplanation,
+    ModeComparison,
+    Spectrum,
+    describe_gates,
+    describe_modes,
+)
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import OpenedRun, open_run
 from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
+from hsi_se.sampling.splits import Pixels
 from hsi_se.scene.raster import Floats
 from hsi_se.system.session import Session
+
+_MOST_PIXELS = 2000  # that pass through the network in training mode
 
 
 class ClassMeans:
@@ -36,15 +52,14 @@ class ClassMeans:
     def __init__(self, num_classes: int) -> None:
         self.counts = np.zeros(num_classes)
         self.sums: Floats = np.zeros((num_classes, 0))
-        self.squares: Floats = np.zeros(0)
+        self.squares: Floats = np.zeros((num_classes, 0))
 
     def add(self, excitation: Floats, classes: NDArray[np.int64]) -> None:
         if not self.sums.size:
-            self.sums = np.zeros((len(self.counts), excitation.shape[1]))
-            self.squares = np.zeros(excitation.shape[1])
+            self.sums, self.squares = np.zeros((2, len(self.counts), excitation.shape[1]))
         np.add.at(self.sums, classes, excitation)
+        np.add.at(self.squares, classes, excitation**2)
         self.counts += np.bincount(classes, minlength=len(self.counts))
-        self.squares += (excitation**2).sum(axis=0)
 
     @property
     def means(self) -> Floats:
@@ -58,34 +73,47 @@ class ClassMeans:
 
     @property
     def between_class_share(self) -> float | None:
-        """See `GateExplanation`."""
-        total_mean = self.sums.sum(axis=0) / self.counts.sum()
-        counts = self.counts[self.counts > 0, None]
-        between = float((counts * (self.means - total_mean) ** 2).sum())
-        total = float((self.squares - self.counts.sum() * total_mean**2).sum())
-        return between / total if total > 1e-12 * self.counts.sum() else None
+        """See `GateExplanation`: the variances are summed over the channels.
+
+        With equal weights, the class means have the variance that the class explains, and (C - 1) / C of the
+        mean of s² / n, which is the noise of a mean. A class of one pixel has the s² of the others.
+        """
+        present = self.counts > 0
+        counts = self.counts[present]
+        deviations = (self.squares[present] - counts[:, None] * self.means**2).sum(axis=1)
+        if len(counts) < 2 or counts.max() < 2:
+            return None
+        within = np.where(counts > 1, deviations / np.maximum(counts - 1, 1), np.nan)
+        within = np.where(counts > 1, within, np.nanmean(within)).clip(min=0)
+        noise = (1 - 1 / len(counts)) * (within / counts).mean()
+        between = max(0.0, float(self.means.var(axis=0).sum() - noise))
+        total = between + float(within.mean())
+        return between / total if total > 1e-12 * self.sums.shape[1] else None
 
 
 def explain(run: str | Path | RunFolder, *, session: Session = Session()) -> Explanation:
-    """Returns what a run's gates do to each class of its test pixels, and writes it into the run folder.
+    """Returns what a run's gates do to each class of its test pixels, and what training mode would cost.
+
+    Writes both into the run folder, with a figure if the network has a channel gate.
 
     Raises:
-        HsiError: as `evaluate`; or the network has no channel gate.
+        HsiError: as `evaluate`; or the classifier is not a network.
     """
     opened = open_run(run, data=session.data)
+    settings = opened.bundle.facts.model
+    if not isinstance(settings, Network):
+        raise RunError(
+            f"{opened.folder}: {settings.name} has neither gates nor a training mode; explain a network's run"
+        )
     model = build_bundled_model(opened.bundle).to(pick_device(session.device))
     blocks = _list_blocks(model)
     gates = {point: block for point, block in blocks.items() if isinstance(block, ChannelGate | Cbam)}
     skipped = [f"{point}: {type(block).__name__}" for point, block in blocks.items() if point not in gates]
-    if not gates:
-        found = f"only {', '.join(skipped)}" if skipped else "no attention"
-        raise RunError(
-            f"{opened.folder}: the network has no channel gate ({found}); train one with "
-            '--set "model.attention={fold: {kind: se}}"'
-        )
     scene, split = opened.scene, opened.split
     classes = to_targets(scene.labels, split.test, scene.class_ids)
-    means = measure_gates(model, gates, opened, classes, session.observer)
+    means, predicted = measure_gates(model, gates, opened, classes, session.observer)
+    found = tuple(_describe(point, gate, means[point], model, opened.bundle) for point, gate in gates.items())
+    modes = compare_modes(model, opened, classes, predicted, session.observer)
     counts = np.bincount(classes, minlength=scene.num_classes).tolist()
     present = [(label, count) for label, count in zip(scene.class_ids.tolist(), counts, strict=True) if count]
     explanation = Explanation(
@@ -97,13 +125,16 @@ def explain(run: str | Path | RunFolder, *, session: Session = Session()) -> Exp
             for label, count in present
         ),
         palette=tuple(opened.bundle.facts.palette[label] for label, _ in present),
-        gates=tuple(
-            _describe(point, gate, means[point], model, opened.bundle) for point, gate in gates.items()
-        ),
+        gates=found,
         skipped=tuple(skipped),
+        modes=modes,
+        gates_in_words=describe_gates([found]),
+        modes_in_words=describe_modes([modes]),
     )
     opened.folder.write(opened.folder.explanation, explanation)
-    save_figure(draw_explanation(explanation), opened.folder.explanation_figure)
+    opened.folder.explanation_figure.unlink(missing_ok=True)
+    if found:
+        save_figure(draw_explanation(explanation), opened.folder.explanation_figure)
     return explanation
 
 
@@ -122,14 +153,13 @@ def measure_gates(
     opened: OpenedRun,
     classes: NDArray[np.int64],
     observer: Observer,
-) -> dict[str, ClassMeans]:
-    """Returns the sums of each gate's excitations over the test pixels; `classes` `(n,)` are 0..C-1."""
-    facts = opened.bundle.facts
-    padded = pad_cube(opened.components, patch_size=facts.patch_size, padding=facts.padding)
-    patches = PatchDataset(
-        padded.to(next(model.parameters()).device), opened.split.test, patch_size=facts.patch_size
-    )
-    means = {point: ClassMeans(len(facts.class_ids)) for point in gates}
+) -> tuple[dict[str, ClassMeans], NDArray[np.int64]]:
+    """Returns the sums of each gate's excitations over the test pixels, and the predicted classes `(n,)`.
+
+    `classes` `(n,)` are 0..C-1.
+    """
+    patches = _make_patches(model, opened, opened.split.test)
+    means = {point: ClassMeans(len(opened.bundle.facts.class_ids)) for point in gates}
     num_done = 0
 
     def record(point: str, _: nn.Module, inputs: tuple[Tensor]) -> None:
@@ -145,8 +175,82 @@ def measure_gates(
     with ExitStack() as hooks:
         for point, gate in gates.items():
             hooks.enter_context(gate.register_forward_pre_hook(partial(record, point)))
-        predict_patches(model, patches, on_batch=advance)
-    return means
+        logits = predict_patches(model, patches, on_batch=advance)
+    return means, logits.argmax(1).cpu().numpy()
+
+
+def _make_patches(model: nn.Module, opened: OpenedRun, pixels: Pixels) -> PatchDataset:
+    facts = opened.bundle.facts
+    padded = pad_cube(opened.components, patch_size=facts.patch_size, padding=facts.padding)
+    padded = padded.to(next(model.parameters()).device)
+    return PatchDataset(padded, pixels, patch_size=facts.patch_size)
+
+
+def compare_modes(
+    model: nn.Module,
+    opened: OpenedRun,
+    classes: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    observer: Observer,
+) -> ModeComparison:
+    """Returns the accuracy in evaluation mode and in two passes in training mode; the model stays as it is.
+
+    Args:
+        model: the trained network.
+        opened: its run.
+        classes, predicted: true and predicted `(n,)` of the test pixels, in 0..C-1; many are sampled.
+        observer: receives progress events.
+    """
+    causes = {
+        "dropout is active": any(isinstance(each, _DropoutNd) and each.p > 0 for each in model.modules()),
+        "batch norm uses each batch": any(isinstance(each, _BatchNorm) for each in model.modules()),
+    }
+    sample = draw_stratified(classes, most=_MOST_PIXELS)
+    batch_size = opened.config.train.batch_size
+    passes = []
+    if any(causes.values()) and len(sample) > 1:
+        patches = _make_patches(model, opened, opened.split.test[sample])
+        observer.start("comparing training mode", total=2 * len(sample), unit="patches")
+        passes = [
+            pick.cpu().numpy()
+            for pick in _predict_in_training_mode(model, patches, batch_size, opened.record.seed, observer)
+        ]
+    truth = classes[sample]
+    return ModeComparison(
+        num_pixels=len(sample),
+        num_test=len(classes),
+        batch_size=batch_size,
+        causes=tuple(cause for cause, is_there in causes.items() if is_there),
+        evaluation=float((predicted[sample] == truth).mean()),
+        training=(float((passes[0] == truth).mean()), float((passes[1] == truth).mean())) if passes else None,
+        num_changed=int((passes[0] != passes[1]).sum()) if passes else 0,
+    )
+
+
+def draw_stratified(classes: NDArray[np.int64], *, most: int) -> NDArray[np.int64]:
+    """Returns ascending positions in `classes`: all, or at most `most` with the same share of each class."""
+    if len(classes) <= most:
+        return np.arange(len(classes))
+    steps = np.arange(most) * len(classes) // most
+    return np.sort(np.argsort(classes, kind="stable")[steps])
+
+
+def _predict_in_training_mode(
+    model: nn.Module, patches: PatchDataset, batch_size: int, seed: int, observer: Observer
+) -> Iterator[Tensor]:
+    """Yields the predicted classes `(n,)` of two passes; a copy of the model keeps its running statistics."""
+    copy = deepcopy(model).train()
+    num_batches = -(-len(patches) // max(batch_size, 2))
+    devices = [patches.device] if patches.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.no_grad(), full_float32():
+        torch.manual_seed(seed)
+        for _ in range(2):
+            picks = []
+            # Equal parts: batch norm refuses a last batch of one pixel.
+            for index in torch.arange(len(patches)).tensor_split(num_batches):
+                picks.append(copy(patches.gather(index)).argmax(1))
+                observer.advance(len(index))
+            yield torch.cat(picks)
 
 
 def _describe(

@@ -1,7 +1,11 @@
 """Describes the split and the network of a config, and their cost, before anything is trained."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
+
+import torch
 
 from hsi_se.config.base import unknown
 from hsi_se.config.experiment import Config, PcaReduction
@@ -29,6 +33,37 @@ def audit_config(config: Config, *, data: str | Path | None = None) -> tuple[Gro
     return truth, audit_split(truth, split, config)
 
 
+_LARGEST = 65_536
+
+
+@dataclass(frozen=True)
+class InputSize:
+    """The size of a network's input where it is not the config's; None stands for that of the config."""
+
+    patch_size: int | None = None
+    num_bands: int | None = None  # after the reduction
+    num_classes: int | None = None
+
+    @classmethod
+    def parse(cls, size: str | None, num_classes: int | None = None) -> Self:
+        """Returns the size that `224`, `224x224` or `224x224x3` names: rows, columns and bands.
+
+        Raises:
+            ConfigError: it is not a size, or not one of a square.
+        """
+        found = re.fullmatch(r"(\d+)(?:[x×](\d+)(?:[x×](\d+))?)?", size or "1")
+        if found is None:
+            raise ConfigError(f"--size {size}: not a size; write rows, columns and bands as 224x224x3")
+        rows, cols, bands = (None if text is None else int(text) for text in found.groups())
+        if cols not in (None, rows):
+            raise ConfigError(f"--size {size}: networks take square patches; write {rows}x{rows}")
+        limited = {f"--size {size}": (rows, bands), f"--classes {num_classes}": (num_classes,)}
+        for option, values in limited.items():
+            if not all(value is None or 1 <= value <= _LARGEST for value in values):
+                raise ConfigError(f"{option}: out of range; write numbers from 1 to {_LARGEST:,}")
+        return cls(None if size is None else rows, bands, num_classes)
+
+
 @dataclass(frozen=True)
 class NetworkDescription:
     """What `hsi-se info` shows: the stages in order and their totals; MACs are per patch."""
@@ -36,6 +71,7 @@ class NetworkDescription:
     title: str
     input_shape: tuple[int, ...]
     rows: tuple[StageCost, ...]
+    bare_rows: tuple[StageCost, ...]  # of the same network without attention
 
     @property
     def num_parameters(self) -> int:
@@ -45,23 +81,58 @@ class NetworkDescription:
     def macs(self) -> int:
         return sum(row.macs for row in self.rows)
 
+    @property
+    def surplus(self) -> str:
+        """A sentence on what attention adds to the same network without it."""
+        if self.rows == self.bare_rows:
+            return "The network has no attention."
+        parameters = sum(row.num_parameters for row in self.bare_rows)
+        macs = sum(row.macs for row in self.bare_rows)
+        return (
+            f"Attention adds {_describe_added(self.num_parameters, parameters, 'parameters')} and "
+            f"{_describe_added(self.macs, macs, 'MACs')} to the {parameters:,} and {macs:,} of the same "
+            "network without it."
+        )
 
-def describe_network(config: Config, *, data: str | Path | None = None) -> NetworkDescription:
-    """Returns the cost of each stage of a config's network for its scene.
 
-    For a known scene, bands and classes come from the catalogue, so that its files are not needed.
+def _describe_added(total: int, bare: int, unit: str) -> str:
+    share = 100 * (total / bare - 1)
+    digits = ",.2f" if share >= 0.01 or share == 0 else ".1g"
+    return f"{total - bare:,} {unit} (+{share:{digits}} %)"
+
+
+def describe_network(
+    config: Config, *, size: InputSize = InputSize(), data: str | Path | None = None
+) -> NetworkDescription:
+    """Returns the cost of each stage of a config's network for its scene, or for an input of another size.
+
+    For a known scene, bands and classes come from the catalogue, so that its files are not needed; nor are
+    they if `size` gives both. Nothing is computed, so that any size takes the same time.
 
     Raises:
         HsiError: the config's scene cannot be found, or the network does not fit it.
     """
-    name, sizes = _find_sizes(config, data)
-    model = build_model(config.model, **sizes)
-    shape = (1, sizes["num_bands"], config.patch.size, config.patch.size)
+    name, sizes = _find_sizes(config, size, data)
+    settings = [config.model]
+    if isinstance(config.model, Network):
+        settings.append(config.model.model_copy(update={"attention": {}}))
+    try:
+        with torch.device("meta"):
+            rows, *bare = (tuple(count_stage_costs(build_model(each, **sizes))) for each in settings)
+    except ConfigError as error:
+        if size.patch_size is None:
+            raise
+        raise ConfigError(
+            str(error).replace("patch.size = ", "--size ").replace("patch.size:", "--size")
+        ) from None
+    shape = (1, sizes["num_bands"], sizes["patch_size"], sizes["patch_size"])
     title = f"{config.model.name} on {name}, {sizes['num_classes']} classes"
-    return NetworkDescription(title, shape, tuple(count_stage_costs(model)))
+    return NetworkDescription(title, shape, rows, bare[0])
 
 
-def compare_attention(config: Config, *, session: Session = Session()) -> list[BlockCost]:
+def compare_attention(
+    config: Config, *, size: InputSize = InputSize(), session: Session = Session()
+) -> list[BlockCost]:
     """Returns what each kind of block costs at each point of a config's network.
 
     Raises:
@@ -69,7 +140,7 @@ def compare_attention(config: Config, *, session: Session = Session()) -> list[B
     """
     if not isinstance(config.model, Network):
         raise ConfigError(f"model.name = {config.model.name}: has no points for attention; choose a network")
-    _, sizes = _find_sizes(config, session.data)
+    _, sizes = _find_sizes(config, size, session.data)
     session.observer.start("comparing", total=len(config.model.points) * len(list_blocks()), unit="blocks")
     rows = []
     for row in compare_blocks(config.model, **sizes):
@@ -94,14 +165,27 @@ def describe_points(name: str) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _find_sizes(config: Config, data: str | Path | None) -> tuple[str, dict[str, int]]:
+def _find_sizes(config: Config, size: InputSize, data: str | Path | None) -> tuple[str, dict[str, int]]:
     """Returns the scene's name, and the sizes that `build_model` takes."""
+    patch_size, num_bands, num_classes = (
+        size.patch_size or config.patch.size,
+        size.num_bands,
+        size.num_classes,
+    )
     known = find_known_scene(config.scene) if isinstance(config.scene, str) else None
-    if known is not None:
-        name, num_bands, num_classes = known.title, known.shape[2], len(known.class_names)
+    if num_bands is not None and num_classes is not None:
+        if data is not None:
+            raise ConfigError("--data: has no effect with bands in --size and with --classes; leave it out")
+        name, of_scene, classes = f"patches of {patch_size} × {patch_size} × {num_bands}", 0, 0
+    elif known is not None:
+        name, of_scene, classes = known.title, known.shape[2], len(known.class_names)
     else:
         scene = load_scene(config.scene, data)
-        name, num_bands, num_classes = scene.name, scene.num_bands, scene.num_classes
+        name, of_scene, classes = scene.name, scene.num_bands, scene.num_classes
     if isinstance(config.reduction, PcaReduction):
-        num_bands = config.reduction.components
-    return name, {"num_bands": num_bands, "patch_size": config.patch.size, "num_classes": num_classes}
+        of_scene = config.reduction.components
+    return name, {
+        "num_bands": num_bands or of_scene,
+        "patch_size": patch_size,
+        "num_classes": num_classes or classes,
+    }

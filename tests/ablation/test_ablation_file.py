@@ -109,6 +109,25 @@ def test_seeds_and_variants_do_not_change_whose_folder_it_is_and_the_base_does(l
     assert load(HEAD + "threads: 2\n" + PAIR).digest != first.digest
 
 
+def test_the_accuracy_to_reach_is_a_setting_and_does_not_change_whose_folder_it_is(load):
+    first, given = load(HEAD + PAIR), load(HEAD + "reach: 0.95\n" + PAIR)
+    assert (first.reach, given.reach) == (None, 0.95)
+    assert given.digest == first.digest
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("95", "95: an accuracy is a fraction above 0 and up to 1; write 0.95 for 95 %"),
+        ("0", "0: an accuracy is a fraction above 0"),
+        ("high", "'high': write a number"),
+    ],
+)
+def test_an_accuracy_to_reach_that_is_no_fraction_is_refused(load, value, message):
+    with pytest.raises(ConfigError, match=rf"study\.yaml:3:1: reach = {message}"):
+        load(f"{HEAD}reach: {value}\n{PAIR}")
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_shipped_ablation_opens_with_its_purpose_what_to_expect_and_its_command(path):
     comment = [line for line in path.read_text().splitlines() if line.startswith("#")]

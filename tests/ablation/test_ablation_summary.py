@@ -12,6 +12,7 @@ from scipy import stats
 
 from hsi_se.ablation.figures import list_figures, refresh_figures, write_ablation_figures
 from hsi_se.ablation.file import Ablation
+from hsi_se.ablation.page import render_page
 from hsi_se.ablation.record import (
     AblationFolder,
     AblationReport,
@@ -20,9 +21,10 @@ from hsi_se.ablation.record import (
     McNemarRecord,
 )
 from hsi_se.ablation.summary import _list_caveats, assemble, compare_runs
-from hsi_se.ablation.tables import escape_latex, render_csv, render_latex, render_markdown
+from hsi_se.ablation.tables import escape_latex, list_convergence, render_csv, render_latex, render_markdown
 from hsi_se.errors import RunError
 from hsi_se.evaluation.statistics import points
+from hsi_se.progress import EpochRecord
 from hsi_se.runs.records import RunRecord, Versions
 from hsi_se.runs.report import Accuracies
 
@@ -73,9 +75,17 @@ def make_record(scene: str) -> RunRecord:
 
 
 def answer(
-    table: Table | dict[str, Table], *, name: str = "study", failed: Sequence[FailedRun] = ()
+    table: Table | dict[str, Table],
+    *,
+    name: str = "study",
+    failed: Sequence[FailedRun] = (),
+    curves: dict[str, Sequence[Sequence[float | None]]] | None = None,
+    reach: float | None = None,
 ) -> AblationReport:
-    """The report of accuracies, of one scene or by scene; the first variant is the baseline."""
+    """The report of accuracies, of one scene or by scene; the first variant is the baseline.
+
+    `curves` are validation accuracies of each epoch, by variant and seed; the losses are what is left to 1.
+    """
     by_scene: dict[str, Table] = table if isinstance(next(iter(table.values())), dict) else {"": table}
     first = next(iter(by_scene.values()))
     runs = {
@@ -95,7 +105,18 @@ def answer(
         variants={variant: {"model.attention": {}} for variant in first},
         scenes=tuple(by_scene),
         runs=tuple([None] * (len(seeds) * len(first) * len(by_scene))),  # only their number counts here
+        reach=reach,
     )
+    histories = {
+        (scene, variant, seed): [
+            EpochRecord(
+                epoch=epoch, loss=1.0, learning_rate=1.0, patches_per_second=1.0,
+                validation_accuracy=accuracy, validation_loss=None if accuracy is None else 1 - accuracy,
+            )
+            for epoch, accuracy in enumerate((curves or {}).get(variant, [()] * len(seeds))[seed], start=1)
+        ]
+        for scene, variant, seed in runs
+    }  # fmt: skip
     return assemble(
         ablation,
         runs,
@@ -104,6 +125,7 @@ def answer(
         },
         class_names={scene: {1: "corn | maize", 2: "oats"} for scene in by_scene},
         test_pair=lambda *_: McNemarRecord(only_baseline=1, only_variant=7, p=0.0703125),
+        histories=histories,
         failed=failed,
     )
 
@@ -283,7 +305,7 @@ def test_runs_on_different_pixels_are_refused_as_pairs():
     ablation = Ablation("s", "0", "none", (0,), 1, {"none": {}, "se": {}}, ("",), ())
     runs = {("", "none", 0): baseline, ("", "se", 0): other.model_copy(update={"split_digest": "other"})}
     with pytest.raises(RunError, match="has another split than runs/none/seed-0"):
-        assemble(ablation, runs, records={}, class_names={}, test_pair=lambda *_: None)
+        assemble(ablation, runs, records={}, class_names={}, test_pair=lambda *_: None, histories={})
 
 
 def test_mcnemar_counts_the_pixels_that_one_run_alone_calls_right():
@@ -508,3 +530,102 @@ def test_scenes_rank_variants_by_the_seeds_that_all_of_them_have():
     }
     ranks = answer(tables).friedman.average_ranks
     assert ranks == {"none": 2, "a": 1, "b": 3}
+
+
+# ------------------------------------------------------------------------------------------ convergence
+
+CURVES = {
+    "none": [(0.2, 0.5, 0.80), (0.2, 0.6, 0.90), (0.2, 0.7, 0.85)],
+    "se": [(0.5, 0.9, 0.95), (0.4, 0.8, 0.80), (0.3, 0.8, 0.92)],
+}
+TESTED = {"none": [0.8, 0.9, 0.85], "se": [0.95, 0.8, 0.92]}
+
+
+def test_the_epochs_until_an_accuracy_are_counted_and_runs_that_miss_it_are_censored():
+    scene = answer(TESTED, curves=CURVES, reach=0.85).scenes[0]
+    none, se = (variant.convergence for variant in scene.variants)
+    assert scene.target == 0.85
+    assert (none.epochs, none.num_reached, none.num_runs, none.median_epochs) == ((None, 3, 3), 2, 3, 3)
+    assert (se.epochs, se.num_reached, se.num_runs, se.median_epochs) == ((2, None, 3), 2, 3, 3)
+    rare = answer(TESTED, curves=CURVES, reach=0.88).scenes[0]
+    none, se = (variant.convergence for variant in rare.variants)
+    assert (none.epochs, none.num_reached, none.median_epochs) == ((None, 3, None), 1, None)
+    assert (se.epochs, se.median_epochs) == ((2, None, 3), 3), "a dropped run would make it 2.5"
+    rows = {row[0]: row[2:] for row in list_convergence(rare)}
+    assert rows == {"none": ("1 of 3", "> 3"), "se": ("2 of 3", "3")}
+
+
+def test_without_reach_the_target_is_the_lowest_of_the_best_means():
+    report = answer(TESTED, curves=CURVES)
+    scene = report.scenes[0]
+    assert scene.target == pytest.approx(0.85)  # of `none`, in its last epoch
+    assert [variant.convergence.best for variant in scene.variants] == pytest.approx([0.85, 0.89])
+    assert any(
+        "85.00 %, is the lowest of the variants' best means; reach: in the" in each for each in scene.notes
+    )
+    of_seeds = answer({"run": TESTED["se"]}, curves={"run": CURVES["se"]}).scenes[0]
+    assert of_seeds.target is None
+    assert list_convergence(of_seeds) == []
+    assert of_seeds.variants[0].convergence.epochs == ()
+
+
+def test_the_curve_is_the_mean_of_each_epoch_with_students_interval():
+    curve = answer(TESTED, curves=CURVES).scenes[0].variants[1].convergence.curve
+    assert [each.epoch for each in curve] == [1, 2, 3]
+    values = [run[1] for run in CURVES["se"]]
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    found = curve[1].validation_accuracy
+    assert (found.n, found.mean, found.low, found.high) == pytest.approx(
+        (3, np.mean(values), low, min(high, 1))
+    )
+    assert curve[1].validation_loss.mean == pytest.approx(1 - np.mean(values))
+
+
+def test_the_report_has_the_epochs_in_all_its_forms(tmp_path):
+    report = answer(TESTED, curves=CURVES, reach=0.91)
+    title = "Epochs until a validation accuracy of 91.00 %"
+    text = render_markdown(report, AblationFolder(tmp_path))
+    assert f"{title}:\n\n| variant | best validation OA % |" in text
+    assert "| se | 89.00 | 2 of 3 | 3 |" in text
+    assert "| none | 85.00 | 0 of 3 | > 3 |" in text
+    rows = list(csv.DictReader(io.StringIO(render_csv(report))))
+    assert [row["epochs_to_target"] for row in rows] == ["", "", "", "3", "", "3"]
+    latex = render_latex(report)
+    assert r"epochs until a validation accuracy of 91.00 \%." in latex
+    assert r"se & 89.00 & 2 of 3 & 3 \\" in latex
+    page = render_page(report, AblationFolder(tmp_path))
+    assert f"<h3>{title}</h3>" in page
+    assert 'aria-label="Mean validation accuracy and loss after each epoch' in page
+
+
+def test_the_convergence_figure_has_a_mean_and_an_interval_for_each_variant():
+    report = answer(TESTED, curves=CURVES, reach=0.91)
+    drawn = {figure.name: figure for figure in list_figures(report)}["convergence"].draw()
+    above, below = drawn.axes
+    lines = {line.get_label(): line.get_ydata() for line in above.lines}
+    assert lines["se"] == pytest.approx(100 * np.mean(CURVES["se"], axis=0))
+    assert above.lines[-1].get_ydata() == pytest.approx([91, 91])
+    assert below.lines[0].get_ydata() == pytest.approx(1 - np.mean(CURVES["none"], axis=0))
+    assert [len(axes.collections) for axes in (above, below)] == [2, 2]
+    assert [text.get_text() for text in below.get_legend().get_texts()] == ["none", "se"]
+    points = above.collections[1].get_paths()[0].vertices
+    assert points[:, 1].max() == 100, "intervals end at 100 %"
+
+
+def test_runs_without_validation_pixels_have_no_curve_and_the_report_says_so():
+    scene = answer(TESTED, curves={"none": [(None, None)] * 3, "se": CURVES["se"]}, reach=0.5).scenes[0]
+    assert scene.variants[0].convergence is None
+    assert scene.variants[1].convergence.num_runs == 3
+    assert any(note.startswith("none: no curve of the validation accuracy") for note in scene.notes)
+    report = answer(TESTED, reach=0.5)
+    assert report.scenes[0].target is None
+    assert "convergence" not in [figure.name for figure in list_figures(report)]
+    assert "Epochs until" not in render_markdown(report, AblationFolder("nowhere"))
+
+
+def test_a_run_that_is_missing_counts_in_no_mean():
+    table = {"none": TESTED["none"], "se": [0.95, None, 0.92]}
+    found = answer(table, curves=CURVES, reach=0.9).scenes[0].variants[1].convergence
+    assert (found.num_runs, found.epochs) == (2, (2, 3))
+    assert found.median_epochs == 2.5
+    assert found.curve[0].validation_accuracy.mean == pytest.approx(0.4)

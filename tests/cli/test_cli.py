@@ -65,8 +65,28 @@ def test_info_prints_every_stage_its_slot_and_the_totals(call):
     paper = ("scene=indian-pines", "patch.size=25", "reduction.components=30")
     code, out, _ = call("info", DEMO, *(part for change in paper for part in ("--set", change)))
     assert code == 0
-    for text in ("conv3d_1", "(8, 24, 23, 23)", "attention.fold", "576→36→576", "5,165,080", "247,725,376"):
+    for text in ("conv3d_1", "(8, 24, 23, 23)", "attention.fold", "576→36→576", "5,165,080", "248,178,920"):
         assert text in out
+
+
+def test_info_takes_any_size_and_says_what_attention_adds(call, tmp_path):
+    config = tmp_path / "resnet.yaml"
+    of_demo = (ROOT / "configs" / "demo.yaml").read_text().partition("model:")[0]
+    config.write_text(
+        f"{of_demo}model: {{name: se_resnet, depth: 50, stem: imagenet}}\ntrain: {{epochs: 1}}\n"
+    )
+    code, out, _ = call("info", config, "--size", "224x224x3", "--classes", "1000")
+    assert code == 0
+    assert "total for (1, 3, 224, 224)" in out
+    assert out.splitlines()[-1] == (
+        "Attention adds 2,530,992 parameters (+9.90 %) and 13,569,712 MACs (+0.35 %) to the 25,557,032 and "
+        "3,857,973,248 of the same network without it."
+    )
+    for size, shape in (("15", (1, 15, 15, 15)), ("15x15", (1, 15, 15, 15)), ("16×16×40", (1, 40, 16, 16))):
+        assert f"total for {shape}" in call("info", DEMO, "--size", size)[1], size
+    code, out, _ = call("info", DEMO, "--size", "65536x65536x500", "--set", "model.attention={}")
+    assert code == 0, "no values are computed"
+    assert out.splitlines()[-1] == "The network has no attention."
 
 
 def test_info_lists_a_networks_points_and_the_blocks_that_fit(call):
@@ -86,9 +106,10 @@ def test_info_compares_every_block_at_every_point(call):
     ]
     assert [row[1] for row in rows] == [block.kind for block in list_blocks()] * 3
     costs = dict(zip([row[1] for row in rows[-8:]], rows[-8:], strict=True))  # at conv3d_3, 32 features
-    assert costs["se"][2:4] == [str(2 * 32 * 2 + 2 + 32), str(2 * 32 * 2)]
-    assert costs["eca"][2:4] == ["3", str(32 * 3)]
-    assert costs["simam"][2:4] == ["0", "0"]
+    values = 32 * 3 * 5 * 5  # of the features: patches of 11 × 11 × 15
+    assert costs["se"][2:4] == [str(2 * 32 * 2 + 2 + 32), f"{2 * values + 2 * 32 * 2 + 2 + 32:,}"]
+    assert costs["eca"][2:4] == ["3", f"{2 * values + 32 * 3 + 32:,}"]
+    assert costs["simam"][2:4] == ["0", f"{8 * values + 3 * 32:,}"]
     assert float(costs["nonlocal"][4].replace(",", "")) > 0
     assert costs["strip_pooling"][4] == "does not fit"
 
@@ -101,6 +122,19 @@ def test_info_compares_every_block_at_every_point(call):
         (("--points", "resnet"), "--points resnet: unknown network; did you mean 'res2net'? choose from "),
         ((DEMO, "--set", "model={name: svm}"), "model.name = svm: is fitted, not built"),
         ((DEMO, "--compare-attention", "--set", "model={name: svm}"), "model.name = svm: has no points"),
+        (
+            (DEMO, "--size", "3"),
+            "--size 3: four 3 × 3 convolutions without padding need at least 9; write --size 9",
+        ),
+        ((DEMO, "--size", "11x11x3"), "input bands = 3: "),
+        ((DEMO, "--size", "9x11"), "--size 9x11: networks take square patches; write 9x9"),
+        ((DEMO, "--size", "11x11x15x2"), "--size 11x11x15x2: not a size; write rows, columns and bands as 2"),
+        ((DEMO, "--size", "0"), "--size 0: out of range; write numbers from 1 to 65,536"),
+        ((DEMO, "--classes", "0"), "--classes 0: out of range; write numbers from 1 to 65,536"),
+        (
+            (DEMO, "--size", "11x11x15", "--classes", "2", "--data", "."),
+            "--data: has no effect with bands in",
+        ),
     ],
 )
 def test_a_mistake_in_info_is_one_line(call, arguments, message):
@@ -248,14 +282,14 @@ def test_a_day_and_more_is_told_in_hours():
     assert [clock(seconds) for seconds in (0, 59.6, 3725, 216_000)] == told
 
 
-@pytest.mark.parametrize("more", [["--set", "nonsense=3"], ["--compare-attention"], ["--data", "."]])
+@pytest.mark.parametrize(
+    "more",
+    [["--set", "nonsense=3"], ["--compare-attention"], ["--data", "."], ["--size", "9"], ["--classes", "2"]],
+)
 def test_points_stand_alone(call, more):
     code, _, err = call("info", "--points", "ssrn", *more)
     assert code == 2
-    assert (
-        err
-        == "hsi-se: --points: --set, --data and --compare-attention have no effect with it; leave them out\n"
-    )
+    assert err == "hsi-se: --points: no other option has an effect with it; leave them out\n"
 
 
 @pytest.mark.parametrize("more", [["--workers", 2], ["--scheduler", "tcp://127.0.0.1:1"]])

@@ -20,7 +20,7 @@ from hsi_se.evaluation.confidence import (
 from hsi_se.report import run_figures
 from hsi_se.report.page import RunFiles
 from hsi_se.report.palette import SIDE_COLOURS
-from hsi_se.runs.explanation import ClassPixels, Explanation, GateExplanation
+from hsi_se.runs.explanation import ClassPixels, Explanation, GateExplanation, ModeComparison
 from hsi_se.runs.folder import RunFolder
 from tests.conftest import CPU
 from tests.evaluation.test_confidence import simulate
@@ -176,7 +176,11 @@ def test_the_gates_are_drawn_once_they_are_explained(run, call, tmp_path):
         point="fold", block="3→1→3", axis="feature", between_class_std=0.125, between_class_share=0.5,
         mean_excitation=((0.25, 0.5, 0.75), (0.5, 0.5, 0.3)), spectrum=None, no_spectrum="none",
     )  # fmt: skip
+    modes = ModeComparison(
+        num_pixels=18, num_test=18, batch_size=9, causes=(), evaluation=1.0, training=None, num_changed=0
+    )
     explanation = Explanation(
+        modes=modes, gates_in_words="", modes_in_words="",
         name="demo", scene="farm", pixels="test", palette=((0, 0, 0),) * 2, gates=(gate,), skipped=(),
         classes=tuple(ClassPixels(label=k, name=f"crop {k}", num_pixels=9) for k in (1, 2)),
     )  # fmt: skip
