@@ -168,6 +168,7 @@ def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
         configs: dict[str, Config] = {}
         for name, of_variant in given.items():
             config = load_config(base, [*below, *_override(places, of_variant, "variants", name)])
+            config = config.without_calibration()
             for key in _SHARED:
                 if getattr(config, key) != getattr(common, key):
                     place = _place(places, "variants", name, key=key)

@@ -17,6 +17,7 @@ from hsi_se.config.experiment import Config
 from hsi_se.config.model import Network as NetworkSettings
 from hsi_se.config.model import RandomForest, Svm
 from hsi_se.errors import RunError, SceneError, TrainingError
+from hsi_se.evaluation.confidence import TemperatureScaling
 from hsi_se.models import build_model
 from hsi_se.models.cost import count_macs, count_parameters
 from hsi_se.models.device import pick_device
@@ -44,6 +45,7 @@ from hsi_se.training.distributed import World, join, together
 from hsi_se.training.fit import FitResult, fit
 from hsi_se.training.step import choose_precision, warn_of_emulation
 from hsi_se.version import __version__
+from hsi_se.workflows.calibration import calibrate
 
 RUNS = Path("runs")
 
@@ -176,6 +178,35 @@ class Prepared:
         targets = to_targets(self.scene.labels, pixels, self.scene.class_ids)
         return PatchDataset(self.padded, pixels, patch_size=self.config.patch.size, targets=targets)
 
+    def fit_again(self, pixels: Pixels, *, epochs: int, seed: int, observer: Observer) -> Classifier:
+        """Returns another classifier with the same settings, trained on some pixels of the training set."""
+        config, device, sizes = self.config, self.padded.device, {**self.sizes, "seed": seed}
+        if isinstance(config.model, Svm | RandomForest):
+            from hsi_se.training.classical import fit_classical  # imports much of scikit-learn
+
+            x = self.components[pixels[:, 0], pixels[:, 1]]
+            y = to_targets(self.scene.labels, pixels, self.scene.class_ids)
+            return fit_classical(config.model, x, y, **sizes).to(device)
+        network = build_model(config.model, num_bands=self.reduction.num_components, **sizes).to(device)
+        fit(
+            network,
+            train=self.make_patches(pixels),
+            val=self.make_patches(pixels[:0]),
+            num_classes=self.scene.num_classes,
+            settings=config.train.model_copy(update={"epochs": epochs}),
+            seed=seed,
+            observer=observer,
+        )
+        self.adapt(network)
+        return network
+
+    def adapt(self, network: Classifier) -> None:
+        """Gives the batch norms of a trained network the statistics of the scene, if the config asks."""
+        if self.config.train.norm_statistics == "scene":
+            pixels = np.argwhere(self.scene.valid)
+            patches = PatchDataset(self.padded, pixels, patch_size=self.config.patch.size)
+            adapt_norms(network, patches, seed=self.config.seed)
+
 
 def prepare(
     config: Config, *, data: str | Path | None, device: torch.device, split: Split | None = None
@@ -257,15 +288,9 @@ def _train_into(
             raise TrainingError(
                 f"model.name = {config.model.name}: is fitted by one process; start it without torchrun"
             )
-        assert isinstance(config.model, Svm | RandomForest)
-        from hsi_se.training.classical import fit_classical  # imports much of scikit-learn
-
-        known = split.training_side
-        x = setting.components[known[:, 0], known[:, 1]]
-        y = to_targets(scene.labels, known, scene.class_ids)
         began = time.perf_counter()
         with stop.at_once("interrupted"):
-            model = fit_classical(config.model, x, y, **setting.sizes).to(device)
+            model = setting.fit_again(split.training_side, epochs=0, seed=config.seed, observer=observer)
         result = FitResult(best_epoch=0, history=(), training_s=time.perf_counter() - began)
     else:
         model = setting.network
@@ -286,16 +311,14 @@ def _train_into(
                     note=observer.note,
                     rewind=folder.rewind if world.is_first else lambda _: None,
                     world=world,
+                    last_epoch=None if config.prediction.calibration == "none" else config.train.epochs,
                 ),
                 world=world,
             )
         if not world.is_first:
             return
-        if config.train.norm_statistics == "scene":
-            pixels = np.argwhere(scene.valid)
-            patches = PatchDataset(setting.padded, pixels, patch_size=config.patch.size)
-            with stop.at_once("interrupted"):
-                adapt_norms(model, patches, seed=config.seed)
+        with stop.at_once("interrupted"):
+            setting.adapt(model)
     record = RunRecord(
         **{name: getattr(start, name) for name in RunFacts.model_fields},
         num_parameters=count_parameters(model),
@@ -317,12 +340,17 @@ def _train_into(
         dropped_bands=dict(scene.dropped_bands),
         value_range=(float(trained_on.min()), float(trained_on.max())),
         prediction=config.prediction,
+        scaling=TemperatureScaling(lack="not measured yet"),
         guide_scale=tuple(setting.components[scene.valid].std(axis=0, dtype=np.float64).tolist()),
         split_digest=split.digest,
         versions=start.versions,
     )
     weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
-    folder.write_result(record, bundle=ModelBundle(facts, weights, setting.reduction))
+    bundle = ModelBundle(facts, weights, setting.reduction)
+    with stop.at_once("interrupted during calibration"):  # by this process alone; others have left by now
+        scaling = calibrate(bundle, setting, epochs=result.best_epoch, observer=observer)
+    facts = facts.model_copy(update={"scaling": scaling})
+    folder.write_result(record, bundle=replace(bundle, facts=facts))
 
 
 def default_run(config: Config) -> Path:
