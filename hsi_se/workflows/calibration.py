@@ -1,7 +1,6 @@
 """Finds the temperature of a run's probabilities after training: on validation pixels or by cross-fitting."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +12,7 @@ from hsi_se.prediction.bundled import predict_bundled
 from hsi_se.progress import EpochRecord, Observer
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.sampling.folds import Folds, divide_into_folds, is_like_test
-
-if TYPE_CHECKING:  # it imports this module
-    from hsi_se.workflows.train import Prepared
+from hsi_se.workflows.preparation import Prepared
 
 _MANY = (
     100  # validation pixels that `auto` relies on: their accuracy has a standard error of at most 5 points
@@ -23,7 +20,7 @@ _MANY = (
 
 
 def calibrate(
-    bundle: ModelBundle, setting: "Prepared", *, epochs: int, observer: Observer
+    bundle: ModelBundle, setting: Prepared, *, epochs: int, observer: Observer
 ) -> TemperatureScaling:
     """Returns the temperature of a trained model's probabilities, as `prediction.calibration` asks.
 
@@ -62,7 +59,7 @@ def calibrate(
 
 
 def _cross_fit(
-    bundle: ModelBundle, setting: "Prepared", folds: Folds, *, epochs: int, observer: Observer
+    bundle: ModelBundle, setting: Prepared, folds: Folds, *, epochs: int, observer: Observer
 ) -> TemperatureScaling:
     number_of = np.full(len(folds.pixels), -1)  # the fold that predicts each pixel
     for number, (_, held) in enumerate(folds.parts):
@@ -94,7 +91,7 @@ def _cross_fit(
     return fit_scaling(logits[usable], truth, source="cross-fit", groups=groups, folds=number_of[usable])
 
 
-def _predict(bundle: ModelBundle, setting: "Prepared", *, observer: Observer) -> NDArray[np.float32]:
+def _predict(bundle: ModelBundle, setting: Prepared, *, observer: Observer) -> NDArray[np.float32]:
     missing, device = ~setting.scene.valid, setting.padded.device
     return predict_bundled(bundle, setting.components, missing=missing, device=device, observer=observer)[0]
 

@@ -5,23 +5,19 @@ import hashlib
 import platform
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import sklearn
 import torch
-from numpy.typing import NDArray
 
 from hsi_se.config.experiment import Config
 from hsi_se.config.model import Network as NetworkSettings
-from hsi_se.config.model import RandomForest, Svm
-from hsi_se.errors import RunError, SceneError, TrainingError
+from hsi_se.errors import RunError, TrainingError
 from hsi_se.evaluation.confidence import TemperatureScaling
-from hsi_se.models import build_model
 from hsi_se.models.cost import count_macs, count_parameters
 from hsi_se.models.device import pick_device
-from hsi_se.models.network import Network
 from hsi_se.prediction.logits import Classifier
 from hsi_se.progress import Observer
 from hsi_se.runs.bundle import BundleFacts, ModelBundle
@@ -29,23 +25,18 @@ from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.lifecycle import Logged, begin_run, check_free, open_unfinished, until_finished
 from hsi_se.runs.opened import check_edition, find_data
 from hsi_se.runs.records import RunFacts, RunRecord, RunStart, Versions
-from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
-from hsi_se.sampling.reduction import Reduction, fit_reduction
-from hsi_se.sampling.splits import Pixels, Split, make_split
-from hsi_se.scene.loading import load_scene
 from hsi_se.scene.palette import make_palette
-from hsi_se.scene.scene import Scene
 from hsi_se.system.locks import hold
 from hsi_se.system.memory import Meter
 from hsi_se.system.processes import Stop, listening
 from hsi_se.system.session import Session
-from hsi_se.training.adapt import adapt_norms
 from hsi_se.training.checkpoint import Checkpoints
 from hsi_se.training.distributed import World, join, together
 from hsi_se.training.fit import FitResult, fit
 from hsi_se.training.step import choose_precision, warn_of_emulation
 from hsi_se.version import __version__
 from hsi_se.workflows.calibration import calibrate
+from hsi_se.workflows.preparation import Prepared, prepare
 
 RUNS = Path("runs")
 
@@ -152,86 +143,6 @@ def train_unless_finished(config: Config, path: Path, *, session: Session) -> No
         resume(path, session=session)
     else:
         session.observer.note(f"{path}: already finished")
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """The input of a training run: config, scene, split, reduction and untrained network."""
-
-    config: Config
-    scene_digest: str  # of the files, before the split changed labels
-    scene: Scene
-    split: Split
-    reduction: Reduction
-    components: NDArray[np.float32]
-    padded: torch.Tensor  # on the device
-    network: Network | None  # on the device, untrained; None for a classical classifier
-    notes: tuple[str, ...]
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Sizes and seed, as keyword arguments of every classifier of these patches."""
-        num_classes, seed = self.scene.num_classes, self.config.seed
-        return {"patch_size": self.config.patch.size, "num_classes": num_classes, "seed": seed}
-
-    def make_patches(self, pixels: Pixels) -> PatchDataset:
-        targets = to_targets(self.scene.labels, pixels, self.scene.class_ids)
-        return PatchDataset(self.padded, pixels, patch_size=self.config.patch.size, targets=targets)
-
-    def fit_again(self, pixels: Pixels, *, epochs: int, seed: int, observer: Observer) -> Classifier:
-        """Returns another classifier with the same settings, trained on some pixels of the training set."""
-        config, device, sizes = self.config, self.padded.device, {**self.sizes, "seed": seed}
-        if isinstance(config.model, Svm | RandomForest):
-            from hsi_se.training.classical import fit_classical  # imports much of scikit-learn
-
-            x = self.components[pixels[:, 0], pixels[:, 1]]
-            y = to_targets(self.scene.labels, pixels, self.scene.class_ids)
-            return fit_classical(config.model, x, y, **sizes).to(device)
-        network = build_model(config.model, num_bands=self.reduction.num_components, **sizes).to(device)
-        fit(
-            network,
-            train=self.make_patches(pixels),
-            val=self.make_patches(pixels[:0]),
-            num_classes=self.scene.num_classes,
-            settings=config.train.model_copy(update={"epochs": epochs}),
-            seed=seed,
-            observer=observer,
-        )
-        self.adapt(network)
-        return network
-
-    def adapt(self, network: Classifier) -> None:
-        """Gives the batch norms of a trained network the statistics of the scene, if the config asks."""
-        if self.config.train.norm_statistics == "scene":
-            pixels = np.argwhere(self.scene.valid)
-            patches = PatchDataset(self.padded, pixels, patch_size=self.config.patch.size)
-            adapt_norms(network, patches, seed=self.config.seed)
-
-
-def prepare(
-    config: Config, *, data: str | Path | None, device: torch.device, split: Split | None = None
-) -> Prepared:
-    """Reads and reduces the scene, draws the split unless given, and builds the network."""
-    scene = load_scene(config.scene, data)
-    split = split or make_split(scene, config.split, seed=config.seed, data=data)
-    scene_digest, scene = scene.digest, split.relabel(scene)
-    if scene.num_classes < 2:
-        raise SceneError(f"scene {scene.name}: has one class, but a classifier needs two; check its labels")
-    notes = scene.notes + split.notes
-    reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train, nodata=scene.nodata)
-    components = reduction.apply(scene.cube, nodata=scene.nodata)
-    padded = pad_cube(components, patch_size=config.patch.size, padding=config.patch.padding).to(device)
-    setting = Prepared(config, scene_digest, scene, split, reduction, components, padded, None, notes)
-    if isinstance(config.model, Svm | RandomForest):
-        notes += (
-            f"model.name = {config.model.name}: is not trained in epochs; the train section has no effect",
-        )
-        return replace(setting, notes=notes)
-    if config.train.norm_statistics == "scene":
-        notes += ("batch norm uses patches of the whole scene, including test pixels, without their labels",)
-    notes += warn_of_emulation(config.train.precision, device)
-    network = build_model(config.model, num_bands=reduction.num_components, **setting.sizes)
-    return replace(setting, network=network.to(device), notes=notes)
 
 
 def _describe_start(setting: Prepared, *, data: str | Path | None) -> RunStart:
