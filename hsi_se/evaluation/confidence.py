@@ -79,7 +79,8 @@ def fit_scaling(
     on the other folds. The interval of the mean gain treats groups as the independent units (the linearised
     variance of a ratio, Cochran 1977, Sampling Techniques, sec. 6.3), and has Student's t with one degree of
     freedom fewer than the effective number of groups (Kish 1965). The temperature is used if the interval
-    lies above 0.
+    lies above 0, and so does that of the log-likelihood over that of equal probabilities: where predictions
+    are no better than chance, the best temperature is the largest, whatever the classifier does elsewhere.
 
     At least 30 pixels are needed, below which a mean is not close to normal, one of them misclassified, and
     six groups: with five, gains in all of them have a probability of 1 in 16 by chance.
@@ -91,28 +92,37 @@ def fit_scaling(
         groups: `(n,)` group of each pixel, such as its field; each pixel its own if they are independent.
         folds: `(n,)` fold of each pixel, at least two; by default, ten folds of whole groups.
     """
-    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    found = TemperatureScaling(source=source, num_pixels=len(truth), num_groups=len(sizes))
+    unique, group = np.unique(groups, return_inverse=True)
+    found = TemperatureScaling(source=source, num_pixels=len(truth), num_groups=len(unique))
     scores = np.asarray(logits, dtype=np.float64)
     lack = find_lack(found, num_wrong=int((scores.argmax(axis=1) != truth).sum()))
     if lack:
         return replace(found, lack=lack)
     folds = group % _NUM_FOLDS if folds is None else folds
-    gains = -_log_likelihood(scores, truth)
+    plain = _log_likelihood(scores, truth)
+    gains = -plain
     for fold in np.unique(folds):
         inside = folds == fold
         temperature = fit_temperature(scores[~inside], truth[~inside])
         gains[inside] += _log_likelihood(scores[inside] / temperature, truth[inside])
-    gain = float(gains.mean())
-    deviations = np.bincount(group, weights=gains - gain)
-    error = np.sqrt(len(sizes) / (len(sizes) - 1) * np.square(deviations).sum()) / len(truth)
-    num_effective = len(truth) ** 2 / np.square(sizes).sum()
-    margin = float(student_t.ppf(0.975, max(num_effective - 1, 1)) * error)
+    gain, margin = _estimate_mean(gains, group)
     found = replace(found, gain=gain, gain_low=gain - margin, gain_high=gain + margin)
-    if gain - margin > 0:
+    skill, margin_of_skill = _estimate_mean(gains + plain + np.log(scores.shape[1]), group)
+    if gain > margin and skill > margin_of_skill:
         return replace(found, temperature=fit_temperature(scores, truth))
-    what = f"the {found.describe_pixels()} do not show that a temperature helps"
-    return replace(found, lack=f"{what} ({found.describe_gain()}); label more training pixels")
+    what = f"do not show that a temperature helps ({found.describe_gain()})"
+    if gain > margin:
+        what = "are not shown to be predicted better than by chance, so they cannot fit a temperature"
+    return replace(found, lack=f"the {found.describe_pixels()} {what}; label more training pixels")
+
+
+def _estimate_mean(values: Fractions, group: NDArray[np.integer]) -> tuple[float, float]:
+    """Returns the mean of some pixels' values and half the width of its 95 % interval; see `fit_scaling`."""
+    sizes = np.bincount(group)
+    deviations = np.bincount(group, weights=values - values.mean())
+    error = np.sqrt(len(sizes) / (len(sizes) - 1) * np.square(deviations).sum()) / len(values)
+    num_effective = len(values) ** 2 / np.square(sizes).sum()
+    return float(values.mean()), float(student_t.ppf(0.975, max(num_effective - 1, 1)) * error)
 
 
 def find_lack(found: TemperatureScaling, *, num_wrong: int) -> str:

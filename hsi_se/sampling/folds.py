@@ -13,7 +13,7 @@ from hsi_se.sampling.splits import Pixels, Split
 from hsi_se.scene.scene import GroundTruth
 
 _NUM_FOLDS = 3
-_MIN_FIT = 1 / 3  # of the training set; a classifier that is trained on less is not like the run's own
+_MIN_FIT = 1 / 3  # of all pixels and of a held pixel's class; trained on less, a classifier is another one
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class Folds:
         pixels, classes: `(n, 2)` of (row, col), and `(n,)` classes 0..C-1.
         groups: `(n,)` the field of each pixel; a number of its own if the split draws single pixels.
         parts: for each usable fold, `(n,)` whether each pixel is in the fit, and whether it is held out and
-            of a class that is in the fit.
+            of a class of which a third is in the fit.
     """
 
     pixels: Pixels
@@ -81,8 +81,10 @@ def divide_into_folds(truth: GroundTruth, split: Split, settings: SplitSettings,
     for number in np.unique(fold):
         held = fold == number
         fit = ~held & (_measure_distances(pixels, pixels[held])[:, 0] >= buffer)
-        usable = held & np.isin(classes, classes[fit])
-        if fit.sum() >= _MIN_FIT * len(pixels) and len(np.unique(classes[fit])) > 1 and usable.any():
+        counts = [np.bincount(some, minlength=truth.num_classes) for some in (classes[fit], classes)]
+        share = counts[0] / np.maximum(counts[1], 1)  # of each class that is in the fit
+        usable = held & (share[classes] >= _MIN_FIT)
+        if fit.mean() >= _MIN_FIT and np.count_nonzero(share) > 1 and usable.any():
             parts.append((fit, usable))
     return Folds(pixels, classes, groups, tuple(parts))
 

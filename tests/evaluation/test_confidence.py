@@ -200,6 +200,16 @@ def test_five_areas_are_too_few_however_many_pixels_they_have():
     assert scale(3 * logits, truth, groups=np.arange(5000) % 6).temperature == pytest.approx(3, rel=0.1)
 
 
+def test_predictions_no_better_than_chance_say_nothing_about_the_temperature():
+    """The likeliest temperature would be the largest, which makes all classes equally probable."""
+    logits, truth = simulate(900, seed=6)
+    wrong = (truth + 1) % 5
+    found = scale(5 * logits, np.where(np.arange(900) % 3 == 0, truth, wrong), source="cross-fit")
+    assert found.gain_low > 0
+    assert found.temperature == 1
+    assert "are not shown to be predicted better than by chance" in found.lack
+
+
 def test_a_gain_in_one_area_and_a_loss_in_the_others_is_not_shown():
     logits, truth = simulate(700, seed=5)
     area = np.arange(700) // 100
