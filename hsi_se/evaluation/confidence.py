@@ -58,10 +58,8 @@ class TemperatureScaling:
         return f"{self.num_pixels:,} {kind}"
 
     def describe_gain(self) -> str:
-        values = (
-            f"{value:+.3f}" for value in (self.gain, self.gain_low, self.gain_high) if value is not None
-        )
-        gain, low, high = (value.replace("-", "−") for value in values)
+        values = (self.gain, self.gain_low, self.gain_high)
+        gain, low, high = (f"{value or 0:+.3f}".replace("-", "−") for value in values)
         return f"gain in log-likelihood {gain} per pixel, 95 % interval {low} to {high}"
 
 
