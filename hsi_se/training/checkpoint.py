@@ -150,7 +150,7 @@ class Checkpoints(Keeper):
 
     def after_epoch(self, state: TrainingState) -> None:
         """Saves unless that would exceed the time budget for saving; after `last_epoch` in any case."""
-        is_last = state.history[-1].epoch == self._last_epoch
+        is_last = self._last_epoch is not None and state.epoch > self._last_epoch
         if is_last or not self._every_s or self._is_due(self._cost_s / _MAX_TIME_FRACTION):
             self.save(state)
 
