@@ -4,7 +4,7 @@ import datetime
 import hashlib
 import platform
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -258,7 +258,9 @@ def _train_into(
     )
     weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
     bundle = ModelBundle(facts, weights, setting.reduction)
-    with stop.at_once("interrupted during calibration"):  # by this process alone; others have left by now
+    is_quick = config.prediction.calibration == "none"
+    with nullcontext() if is_quick else stop.at_once("interrupted during calibration"):
+        # By this process alone: others have left by now.
         scaling = calibrate(bundle, setting, epochs=result.best_epoch, observer=observer)
     facts = facts.model_copy(update={"scaling": scaling})
     folder.write_result(record, bundle=replace(bundle, facts=facts))
