@@ -32,7 +32,7 @@ from hsi_se.sampling.patches import PatchDataset
 from hsi_se.system.memory import keep_freed_memory
 from hsi_se.training.state import make_optimizer
 from hsi_se.training.step import BatchCost, Stepper
-from hsi_se.workflows.train import prepare
+from hsi_se.workflows.preparation import prepare
 
 LOSS, OPTIMIZER = "loss", "optimizer"
 _PRODUCT_SIZE = 2048

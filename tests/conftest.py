@@ -10,6 +10,8 @@ import pytest
 from hsi_se.cli.main import main
 from hsi_se.config.experiment import Config
 from hsi_se.config.yaml_file import load_config
+from hsi_se.evaluation.confidence import TemperatureScaling
+from hsi_se.runs.folder import RunFolder
 from hsi_se.scene.scene import Scene
 from hsi_se.scene.synthetic import make_synthetic_scene
 from hsi_se.system.session import Session
@@ -40,7 +42,15 @@ TINY = (
     "reduction={kind: pca, components: 13, fit_on: train}",
     "patch.size=9",
     "train={epochs: 2, batch_size: 32}",
+    "prediction.calibration=none",
 )
+
+
+def give_temperature(run: RunFolder, temperature: float) -> None:
+    """Calibrates a run as a cross-fitting would: two epochs teach too little to show a gain."""
+    scaling = TemperatureScaling(temperature, "cross-fit", 140, 140, gain=0.5, gain_low=0.25, gain_high=0.75)
+    facts = run.read_facts().model_copy(update={"scaling": scaling})
+    run.bundle_facts.write_text(facts.model_dump_json())
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from hsi_se.evaluation.baselines import SpectralBaseline, fit_spectral_baseline
 from hsi_se.runs.records import RunRecord
 from hsi_se.system.files import replacing
 from hsi_se.system.session import Session
-from hsi_se.workflows.train import prepare
+from hsi_se.workflows.preparation import prepare
 
 _WAIT_S = 0.2  # between two looks at what another process is fitting
 

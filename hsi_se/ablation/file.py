@@ -179,7 +179,7 @@ def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
         configs: dict[str, Config] = {}
         for name, of_variant in given.items():
             changes = _refuse_given(_override(places, of_variant, "variants", name))
-            config = load_config(base, [*below, *changes])
+            config = load_config(base, [*below, *changes]).without_calibration()
             for key in _SHARED:
                 if getattr(config, key) != getattr(common, key):
                     place = _place(places, "variants", name, key=key)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Discriminator, Field, PositiveInt, StringConstraints, model_validator
 
 from hsi_se.config.base import Seed, Settings, mistake
-from hsi_se.config.model import ModelSettings
+from hsi_se.config.model import ModelSettings, RandomForest, Svm
 from hsi_se.config.prediction import PredictionSettings
 from hsi_se.config.scene import SceneSettings
 from hsi_se.config.split import BlocksSplit, FieldsSplit, SplitSettings
@@ -139,6 +139,22 @@ class Config(Settings):
                 key="train.norm_statistics",
             )
         return self
+
+    @model_validator(mode="after")
+    def _validation_pixels_are_not_trained_on(self) -> Self:
+        if self.prediction.calibration == "validation" and isinstance(self.model, Svm | RandomForest):
+            raise mistake(
+                f"model.name = {self.model.name} is trained on the validation pixels too; use cross-fit",
+                key="prediction.calibration",
+            )
+        return self
+
+    def without_calibration(self) -> "Config":
+        """Returns this config with `prediction.calibration: none`, unless it sets a calibration itself."""
+        if "calibration" in self.prediction.model_fields_set:
+            return self
+        prediction = self.prediction.model_copy(update={"calibration": "none"})
+        return self.model_copy(update={"prediction": prediction})
 
     @property
     def digest(self) -> str:

@@ -1,6 +1,7 @@
 """The `prediction` section of the config: post-processing of logits before a class is chosen."""
 
 import math
+from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -35,6 +36,11 @@ class PredictionSettings(Settings):
     false"""
     smoothing: Smoothing | None = None
     """filter for the class probabilities; default: no filter"""
+    calibration: Literal["auto", "validation", "cross-fit", "none"] = "auto"
+    """pixels that fit the temperature of the probabilities at the end of training: validation, or cross-fit
+    (trains three more times, each on about two thirds of the training set, and predicts the rest); auto
+    (default) uses 100 or more validation pixels if they are as far from training pixels as test pixels are,
+    otherwise cross-fit; none leaves the probabilities uncalibrated, as ablations and gap do by default"""
 
     @property
     def reach(self) -> int:

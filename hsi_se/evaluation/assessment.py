@@ -12,15 +12,15 @@ from hsi_se.evaluation.baselines import SpectralBaseline, fit_spectral_baseline,
 from hsi_se.evaluation.confidence import (
     Rejection,
     Reliability,
+    TemperatureScaling,
     describe_calibration,
-    fit_temperature,
     measure_calibration,
     measure_rejection,
     to_probabilities,
 )
 from hsi_se.evaluation.metrics import Evaluation, evaluate_test
 from hsi_se.evaluation.verdict import Verdict, group_test_pixels, reach_verdict
-from hsi_se.sampling.splits import Pixels, Split
+from hsi_se.sampling.splits import Split
 from hsi_se.scene.scene import GroundTruth
 
 REPORTED_COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.5)
@@ -34,7 +34,7 @@ class Assessment:
         evaluation, unsmoothed: the network's, and before `prediction.smoothing`; None without smoothing.
         audit: the split's leakage and location floor.
         spectral_baseline, machine: of a support vector machine on the centre pixels, and that machine.
-        temperature: fitted on the validation pixels; 1 leaves the network's confidence unchanged.
+        scaling: the temperature of the run's probabilities, or why there is none.
         calibration, calibration_scaled: on the test pixels, before and after temperature scaling.
         rejection: accuracy of the remaining test pixels when the least confident ones are rejected.
         area: of each class, adjusted for the map's errors.
@@ -46,7 +46,7 @@ class Assessment:
     audit: SplitAudit
     spectral_baseline: Evaluation
     machine: SpectralBaseline
-    temperature: float
+    scaling: TemperatureScaling
     calibration: Reliability
     calibration_scaled: Reliability
     rejection: Rejection
@@ -56,12 +56,7 @@ class Assessment:
     @property
     def about_certainty(self) -> str:
         """Returns how well the network's confidence is calibrated, in words."""
-        return describe_calibration(
-            self.calibration.ece,
-            self.calibration_scaled.ece,
-            temperature=self.temperature,
-            num_val=len(self.audit.split.val),
-        )
+        return describe_calibration(self.calibration.ece, self.calibration_scaled.ece, scaling=self.scaling)
 
 
 def assess(
@@ -72,6 +67,7 @@ def assess(
     unsmoothed: NDArray[np.float32],
     components: NDArray[np.float32],
     config: Config,
+    scaling: TemperatureScaling,
     pixel_area_m2: float | None = None,
     machine: SpectralBaseline | None = None,
 ) -> Assessment:
@@ -83,12 +79,13 @@ def assess(
         logits, unsmoothed: `(rows, cols, C)` network output after and before `prediction.smoothing`.
         components: `(rows, cols, k)` the network's input, before patches are cut.
         config: the experiment's config.
+        scaling: the temperature of the run's probabilities.
         pixel_area_m2: area of a pixel on the ground in m², if known.
         machine: the spectral baseline of this split and these components, if it has been fitted already.
     """
     machine = machine or fit_spectral_baseline(truth, split, components, seed=config.seed)
     by_location = predict_by_location(truth, split)
-    at_test = _at(split.test)
+    at_test = split.test[:, 0], split.test[:, 1]
     predicted = logits.argmax(axis=2)
 
     def evaluate(classes: NDArray[np.int64]) -> Evaluation:
@@ -96,21 +93,17 @@ def assess(
 
     evaluation = evaluate(predicted)
     audit = audit_split(truth, split, config, location_floor=evaluate_test(truth, split, by_location))
-
-    def class_of(pixels: Pixels) -> NDArray[np.int64]:
-        return np.searchsorted(truth.class_ids, truth.labels[_at(pixels)])
-
-    true_classes, true_labels = class_of(split.test), truth.labels[at_test]
-    temperature = fit_temperature(logits[_at(split.val)], class_of(split.val))
+    true_labels = truth.labels[at_test]
+    true_classes = np.searchsorted(truth.class_ids, true_labels)
     probabilities = to_probabilities(logits[at_test])
-    scaled = to_probabilities(logits[at_test], temperature=temperature)
+    scaled = to_probabilities(logits[at_test], temperature=scaling.temperature)
     return Assessment(
         evaluation=evaluation,
         unsmoothed=evaluate(unsmoothed.argmax(axis=2)) if config.prediction.smoothing else None,
         audit=audit,
         spectral_baseline=evaluate_test(truth, split, machine.labels),
         machine=machine,
-        temperature=temperature,
+        scaling=scaling,
         calibration=measure_calibration(probabilities, true_classes),
         calibration_scaled=measure_calibration(scaled, true_classes),
         rejection=measure_rejection(scaled.max(axis=1), predicted[at_test] == true_classes),
@@ -128,7 +121,3 @@ def assess(
             leaking=audit.leakage.test_patches_with_train_pixels,
         ),
     )
-
-
-def _at(pixels: Pixels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    return pixels[:, 0], pixels[:, 1]

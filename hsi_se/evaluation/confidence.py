@@ -3,52 +3,165 @@
 Axes: n pixels, c classes. A pixel's confidence is the probability of its predicted class.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
+from scipy.stats import t as student_t
 
 from hsi_se.evaluation.metrics import Fractions
 
+_MIN_PIXELS, _MIN_GROUPS, _NUM_FOLDS = 30, 6, 10  # see `fit_scaling`
 _MIN_TEMPERATURE = 0.05
 _MAX_TEMPERATURE = 20.0
+
+
+@dataclass(frozen=True)
+class TemperatureScaling:
+    """The temperature of a classifier's probabilities, with the evidence that it improves them.
+
+    Attributes:
+        temperature: T, by which logits are divided; 1, which changes nothing, unless the gain is shown.
+        source: the pixels it was fitted on; None if there was no fit.
+        num_pixels, num_groups: of them; pixels of a group are not independent of each other.
+        gain, gain_low, gain_high: log-likelihood gained per pixel, in nats, and its 95 % interval; measured
+            on pixels that had no part in the temperature. None if it was not measured.
+        lack: why the probabilities are not calibrated, and the remedy; empty if they are.
+    """
+
+    temperature: float = 1.0
+    source: Literal["cross-fit", "validation"] | None = None
+    num_pixels: int = 0
+    num_groups: int = 0
+    gain: float | None = None
+    gain_low: float | None = None
+    gain_high: float | None = None
+    lack: str = ""
+
+    @property
+    def is_scaled(self) -> bool:
+        return not self.lack
+
+    @property
+    def about(self) -> str:
+        """Returns `temperature scaling (T = 1.52, …)`, or `not calibrated: ` and the reason."""
+        if self.lack:
+            return f"not calibrated: {self.lack}"
+        fit = f"T = {self.temperature:.2f}, fitted on {self.describe_pixels()}"
+        return f"temperature scaling ({fit}; {self.describe_gain()})"
+
+    def describe_pixels(self) -> str:
+        kind = "training pixels by cross-fitting" if self.source == "cross-fit" else "validation pixels"
+        return f"{self.num_pixels:,} {kind}"
+
+    def describe_gain(self) -> str:
+        values = (self.gain, self.gain_low, self.gain_high)
+        gain, low, high = (f"{value or 0:+.3f}".replace("-", "−") for value in values)
+        return f"gain in log-likelihood {gain} per pixel, 95 % interval {low} to {high}"
+
+
+def fit_scaling(
+    logits: NDArray[np.floating],
+    truth: NDArray[np.integer],
+    *,
+    source: Literal["cross-fit", "validation"],
+    groups: NDArray[np.integer],
+    folds: NDArray[np.integer] | None = None,
+) -> TemperatureScaling:
+    """Returns the temperature fitted on some pixels, or T = 1 unless it is shown to help on others.
+
+    The gain of each pixel is log softmax(logits / T) - log softmax(logits) at its true class. Its T is fitted
+    on the other folds. The interval of the mean gain treats groups as the independent units (the linearised
+    variance of a ratio, Cochran 1977, Sampling Techniques, sec. 6.3), and has Student's t with one degree of
+    freedom fewer than the effective number of groups (Kish 1965). The temperature is used if the interval
+    lies above 0, and so does that of the log-likelihood over that of equal probabilities: where predictions
+    are no better than chance, the best temperature is the largest, whatever the classifier does elsewhere.
+
+    At least 30 pixels are needed, below which a mean is not close to normal, one of them misclassified, and
+    six groups: with five, gains in all of them have a probability of 1 in 16 by chance.
+
+    Args:
+        logits: `(n, c)` of pixels that the classifier was not trained on.
+        truth: `(n,)` true classes 0..c-1.
+        source: how those logits were obtained.
+        groups: `(n,)` group of each pixel, such as its field; each pixel its own if they are independent.
+        folds: `(n,)` fold of each pixel, at least two; by default, ten folds of whole groups.
+    """
+    unique, group = np.unique(groups, return_inverse=True)
+    found = TemperatureScaling(source=source, num_pixels=len(truth), num_groups=len(unique))
+    scores = np.asarray(logits, dtype=np.float64)
+    lack = find_lack(found, num_wrong=int((scores.argmax(axis=1) != truth).sum()))
+    if lack:
+        return replace(found, lack=lack)
+    folds = group % _NUM_FOLDS if folds is None else folds
+    plain = _log_likelihood(scores, truth)
+    gains = -plain
+    for fold in np.unique(folds):
+        inside = folds == fold
+        temperature = fit_temperature(scores[~inside], truth[~inside])
+        gains[inside] += _log_likelihood(scores[inside] / temperature, truth[inside])
+    gain, margin = _estimate_mean(gains, group)
+    found = replace(found, gain=gain, gain_low=gain - margin, gain_high=gain + margin)
+    skill, margin_of_skill = _estimate_mean(gains + plain + np.log(scores.shape[1]), group)
+    if gain > margin and skill > margin_of_skill:
+        return replace(found, temperature=fit_temperature(scores, truth))
+    what = f"do not show that a temperature helps ({found.describe_gain()})"
+    if gain > margin:
+        what = "are not shown to be predicted better than by chance, so they cannot fit a temperature"
+    return replace(found, lack=f"the {found.describe_pixels()} {what}; label more training pixels")
+
+
+def _estimate_mean(values: Fractions, group: NDArray[np.integer]) -> tuple[float, float]:
+    """Returns the mean of some pixels' values and half the width of its 95 % interval; see `fit_scaling`."""
+    sizes = np.bincount(group)
+    deviations = np.bincount(group, weights=values - values.mean())
+    error = np.sqrt(len(sizes) / (len(sizes) - 1) * np.square(deviations).sum()) / len(values)
+    num_effective = len(values) ** 2 / np.square(sizes).sum()
+    return float(values.mean()), float(student_t.ppf(0.975, max(num_effective - 1, 1)) * error)
+
+
+def find_lack(found: TemperatureScaling, *, num_wrong: int) -> str:
+    """Returns why pixels, of which some are misclassified, cannot show a gain, and the remedy; or nothing."""
+    pixels, remedy = found.describe_pixels(), "label more training pixels"
+    if found.source == "validation":
+        remedy = "set prediction.calibration: cross-fit, or raise split.validation"
+    if found.num_pixels < _MIN_PIXELS:
+        return f"{pixels} are too few to fit a temperature, which takes {_MIN_PIXELS}; {remedy}"
+    if not num_wrong:
+        return f"all {pixels} are classified correctly, which cannot determine a temperature; {remedy}"
+    if found.num_groups < _MIN_GROUPS:
+        what = f"the {pixels} lie in {found.num_groups} separate areas"
+        return f"{what}, too few to show that a temperature helps; label pixels in {_MIN_GROUPS} or more"
+    return ""
 
 
 def fit_temperature(logits: NDArray[np.floating], truth: NDArray[np.integer]) -> float:
     """Returns the temperature T in [0.05, 20] that maximises the likelihood of softmax(logits / T).
 
     Guo et al. 2017, On Calibration of Modern Neural Networks, https://arxiv.org/abs/1706.04599, sec. 4.2.
-    Fit it on validation pixels.
-
-    T is 1 if the pixels cannot determine it: there are fewer than two, all logits of each pixel are
-    equal, or every pixel is classified correctly (the likelihood then grows as T falls, and the smallest T
-    would turn all confidences into 1 and lose their order).
+    Whether it helps on other pixels is what `fit_scaling` measures: where every pixel is classified
+    correctly, the smallest T is the likeliest.
 
     Args:
         logits: `(n, c)` network output.
         truth: `(n,)` true classes 0..c-1.
     """
-    pixels = np.arange(len(truth))
     scores = np.asarray(logits, dtype=np.float64)
-    if len(truth) < 2 or (scores[pixels, truth] == scores.max(axis=1)).all():
-        return 1.0
-
-    def loss(log_temperature: float) -> float:
-        log_probabilities = log_softmax(scores / np.exp(log_temperature), axis=1)
-        return -float(log_probabilities[pixels, truth].mean())
-
     # The loss is convex in 1 / T, so it has a single minimum along log T.
     found = minimize_scalar(
-        loss, bounds=(np.log(_MIN_TEMPERATURE), np.log(_MAX_TEMPERATURE)), method="bounded"
+        lambda log_temperature: -_log_likelihood(scores / np.exp(log_temperature), truth).mean(),
+        bounds=(np.log(_MIN_TEMPERATURE), np.log(_MAX_TEMPERATURE)),
+        method="bounded",
     )
     return float(np.exp(found.x))
 
 
-def is_scaled(temperature: float) -> bool:
-    """Returns whether the validation pixels determined the temperature; see `fit_temperature`."""
-    return temperature != 1
+def _log_likelihood(scores: Fractions, truth: NDArray[np.integer]) -> Fractions:
+    """Returns `(n,)` the log-probability of each pixel's true class."""
+    return np.asarray(log_softmax(scores, axis=1)[np.arange(len(truth)), truth])
 
 
 def to_probabilities(logits: NDArray[np.floating], *, temperature: float = 1.0) -> Fractions:
@@ -104,18 +217,15 @@ def measure_calibration(
     return Reliability(edges, mean_confidence, accuracy, count.astype(np.int64), ece)
 
 
-def describe_calibration(error: float, scaled_error: float, *, temperature: float, num_val: int) -> str:
-    """Returns a sentence on calibration: the errors before and after scaling, or why none was fitted."""
-    if is_scaled(temperature):
+def describe_calibration(error: float, scaled_error: float, *, scaling: TemperatureScaling) -> str:
+    """Returns a sentence on calibration: the errors before and after scaling, or why none was used."""
+    if scaling.is_scaled:
         return (
             f"Expected calibration error {100 * error:.2f} %, and {100 * scaled_error:.2f} % after "
-            f"temperature scaling (T = {temperature:.2f}, fitted on {num_val:,} validation pixels)."
+            f"{scaling.about}."
         )
-    reason = "there are no validation pixels to fit a temperature on"
-    if num_val:
-        reason = f"the {num_val:,} validation pixels cannot determine a temperature (too few, or all correct)"
     return (
-        f"The confidence is not calibrated: {reason}. Use it to rank pixels, not as a probability: its "
+        f"The confidence is {scaling.about}. Use it to rank pixels, not as a probability: its "
         f"expected calibration error is {100 * error:.2f} %."
     )
 

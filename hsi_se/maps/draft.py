@@ -37,7 +37,7 @@ class MapDraft:
 
     The journal's first line identifies the map. Each other line names the rows of a tile, and is written
     when the tile is on the disk. A torn line names no tile. `todo` lists the tiles without a line.
-    `temperature` is that of the probabilities, None for a map of classes only.
+    `about_probabilities` says how they are calibrated; empty for a map of classes only.
     """
 
     def __init__(
@@ -46,9 +46,9 @@ class MapDraft:
         bundle: ModelBundle,
         layers: Sequence[Layer],
         todo: list[range],
-        temperature: float | None,
+        about_probabilities: str,
     ) -> None:
-        self.todo, self.temperature = todo, temperature
+        self.todo, self._about_probabilities = todo, about_probabilities
         self._folder, self._bundle, self._layers = folder, bundle, layers
 
     @classmethod
@@ -58,14 +58,14 @@ class MapDraft:
         bundle: ModelBundle,
         *,
         shape: tuple[int, int],
-        temperature: float | None,
+        about_probabilities: str,
         digest: str,
         tile_rows: int,
     ) -> "MapDraft":
         """Returns the draft in a folder; an existing one is kept if its digest is the same, else replaced."""
         dtype = "uint8" if max(bundle.facts.class_ids) < 2**8 else "uint16"
         layers = [Layer(folder.image, (*shape, 1), dtype, UNLABELLED, ("class",))]
-        if temperature is not None:
+        if about_probabilities:
             names = bundle.facts.class_names
             layers += [
                 Layer(folder.probabilities, (*shape, len(names)), "float32", _NO_SHARE, names),
@@ -74,22 +74,23 @@ class MapDraft:
         earlier, lines = folder.read_journal()
         if earlier.get("digest") == digest and all(layer.is_there() for layer in layers):
             tiles, done = list_tiles(shape[0], earlier["tile_rows"]), set(lines)
-            return cls(folder, bundle, layers, [tile for tile in tiles if str(tile) not in done], temperature)
+            todo = [tile for tile in tiles if str(tile) not in done]
+            return cls(folder, bundle, layers, todo, about_probabilities)
         folder.journal.unlink(missing_ok=True)
         for path in folder.list_files():
             path.unlink(missing_ok=True)
         for layer in layers:
             layer.create()
         folder.log(json.dumps({"digest": digest, "tile_rows": tile_rows}))
-        return cls(folder, bundle, layers, list_tiles(shape[0], tile_rows), temperature)
+        return cls(folder, bundle, layers, list_tiles(shape[0], tile_rows), about_probabilities)
 
     def write(self, tile: range, logits: NDArray[np.float32], missing: NDArray[np.bool_]) -> None:
         """Writes a tile from its logits `(rows, cols, C)`. It is on the disk afterwards."""
         values: list[NDArray[Any]] = [
             pick_classes(logits, class_ids=self._bundle.class_ids, missing=missing)[..., None]
         ]
-        if self.temperature is not None:
-            shares = to_probabilities(logits, temperature=self.temperature)
+        if self._about_probabilities:
+            shares = to_probabilities(logits, temperature=self._bundle.facts.scaling.temperature)
             values += [shares, entr(shares).sum(axis=2, keepdims=True)]
             for stored in values[1:]:
                 stored[missing] = _NO_SHARE
@@ -104,10 +105,11 @@ class MapDraft:
         georeference = target.image.raster.georeference
         facts = self._bundle.facts
         classes = Classes(self._bundle.class_names, facts.palette)
-        for layer, about in zip(self._layers, (classes, None, None), strict=False):
-            write_envi_header(layer, georeference, classes=about)
+        for layer in self._layers:
+            about = classes if layer is self._layers[0] else self._about_probabilities
+            write_envi_header(layer, georeference, about=about)
             if has_rasterio():
-                write_geotiff(layer, georeference, classes=about)
+                write_geotiff(layer, georeference, about=about)
         notes = []
         if georeference is None or georeference.transform is None:
             notes.append(f"{target.image.raster.path.name} has no georeference, so the map has none")
@@ -123,7 +125,8 @@ class MapDraft:
             "scene_digest": target.digest,
             "split_digest": facts.split_digest,
             "engine": engine,
-            "temperature": self.temperature,
+            "probabilities": self._about_probabilities or None,
+            "temperature": facts.scaling.temperature if self._about_probabilities else None,
             "num_nodata": int(counts[UNLABELLED]),
             "classes": [
                 {"label": label, "name": name, "num_pixels": int(counts[label])}

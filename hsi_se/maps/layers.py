@@ -87,10 +87,8 @@ class Classes:
         ]
 
 
-def write_envi_header(
-    layer: Layer, georeference: Georeference | None, *, classes: Classes | None = None
-) -> None:
-    """Writes the `.hdr` beside a layer's raw data.
+def write_envi_header(layer: Layer, georeference: Georeference | None, *, about: Classes | str) -> None:
+    """Writes the `.hdr` beside a layer's raw data, with its classes or a sentence about its values.
 
     The georeference is written if ENVI's map info can express it: north up, without shear.
     """
@@ -98,20 +96,21 @@ def write_envi_header(
 
     rows, cols, bands = layer.shape
     header: dict[str, Any] = {
-        "description": f"written by hsi-se: {layer.path.stem}",
+        "description": f"written by hsi-se: {layer.path.stem}"
+        + (f"; {_to_envi(about)}" if isinstance(about, str) else ""),
         "samples": cols,
         "lines": rows,
         "bands": bands,
         "header offset": 0,
-        "file type": "ENVI Classification" if classes else "ENVI Standard",
+        "file type": "ENVI Standard" if isinstance(about, str) else "ENVI Classification",
         "data type": _ENVI_TYPES[layer.dtype],
         "interleave": "bil",
         "byte order": 0,
         "data ignore value": f"{layer.nodata:g}",
         "band names": [_to_envi(name) for name in layer.band_names],
     }
-    if classes is not None:
-        entries = classes.list_all()
+    if isinstance(about, Classes):
+        entries = about.list_all()
         header["classes"] = len(entries)
         header["class names"] = [_to_envi(name) for name, _ in entries]
         header["class lookup"] = [value for _, colour in entries for value in colour]
@@ -131,11 +130,11 @@ def has_rasterio() -> bool:
     return importlib.util.find_spec("rasterio") is not None
 
 
-def write_geotiff(layer: Layer, georeference: Georeference | None, *, classes: Classes | None = None) -> None:
+def write_geotiff(layer: Layer, georeference: Georeference | None, *, about: Classes | str) -> None:
     """Writes a layer as GeoTIFF beside its raw data, block by block; a plain TIFF without a georeference.
 
     A classification gets a colour table, and a file `.aux.xml` with the class names, which the format
-    itself cannot store.
+    itself cannot store. Other layers get a description, the sentence about their values.
 
     Raises:
         OSError: the file does not read back as written.
@@ -169,8 +168,10 @@ def write_geotiff(layer: Layer, georeference: Georeference | None, *, classes: C
             with rasterio.open(path, "w", **profile) as image:
                 for band, name in enumerate(layer.band_names, start=1):
                     image.set_band_description(band, name)
-                if classes is not None:
-                    image.write_colormap(1, dict(enumerate(colour for _, colour in classes.list_all())))
+                if isinstance(about, Classes):
+                    image.write_colormap(1, dict(enumerate(colour for _, colour in about.list_all())))
+                else:
+                    image.update_tags(TIFFTAG_IMAGEDESCRIPTION=about)
                 for first, block in layer.blocks():
                     image.write(np.moveaxis(block, 2, 0), window=Window(0, first, cols, len(block)))
             with rasterio.open(path) as image:  # GDAL does not report what fails on closing a file
@@ -184,8 +185,8 @@ def write_geotiff(layer: Layer, georeference: Georeference | None, *, classes: C
             is_whole = False
     if not is_whole:
         raise OSError(errno.EIO, "GDAL could not write it", str(path))
-    if classes is not None:
-        _write_names(classes, path.with_name(f"{path.name}.aux.xml"))
+    if isinstance(about, Classes):
+        _write_names(about, path.with_name(f"{path.name}.aux.xml"))
 
 
 def _write_names(classes: Classes, path: Path) -> None:

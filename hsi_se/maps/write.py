@@ -11,7 +11,6 @@ import numpy as np
 from hsi_se.config.model import Svm
 from hsi_se.config.scene import OF_LABELS
 from hsi_se.errors import ConfigError, SceneError
-from hsi_se.evaluation.confidence import is_scaled
 from hsi_se.maps.cluster import predict_on_cluster
 from hsi_se.maps.draft import MapDraft
 from hsi_se.maps.folder import MapFolder
@@ -46,8 +45,8 @@ def write_map(
         run: a folder that `train` wrote.
         scene, overrides: as for `find_scene`; by default the run's own scene.
         out: the folder to write; by default `map` in the run folder, or `map-NAME` for another scene.
-        probabilities: whether to write the probability of each class and the entropy, at the temperature
-            fitted by `evaluate`.
+        probabilities: whether to write the probability of each class and the entropy, at the bundle's
+            temperature.
         engine, session, tile_rows: as for `map_scene`.
         scheduler: address of a Dask scheduler, `tcp://host:8786`, whose workers compute the tiles.
 
@@ -68,8 +67,8 @@ def write_map(
     # With a cluster, the local predictor only tells how many rows a tile has.
     predictor = make_predictor(bundle, engine=engine, device=session.device if scheduler is None else "cpu")
     rows, cols, _ = target.image.shape
-    temperature, about = _find_temperature(folder) if probabilities else (None, "")
-    digest = _digest(bundle, target, engine, temperature, tile_rows)
+    about = _describe_probabilities(bundle, is_own=is_own) if probabilities else ""
+    digest = _digest(bundle, target, engine, about, tile_rows)
     with (
         nullcontext() if scheduler is None else connect(scheduler) as client,
         result.open_draft() as unfinished,
@@ -81,7 +80,7 @@ def write_map(
             unfinished,
             bundle,
             shape=(rows, cols),
-            temperature=temperature,
+            about_probabilities=about,
             digest=digest,
             tile_rows=tile_rows or predictor.choose_tile_rows(cols),
         )
@@ -124,17 +123,13 @@ def _check_storable(bundle: ModelBundle, *, probabilities: bool) -> None:
         )
 
 
-def _find_temperature(folder: RunFolder) -> tuple[float, str]:
-    """Returns the temperature of a run's probabilities and a sentence on its origin."""
-    if not folder.report.is_file():
-        return 1.0, (
-            "the probabilities are not calibrated: the run has not been evaluated; "
-            f"`hsi-se eval {folder}` fits a temperature"
-        )
-    temperature = folder.read_report().calibration.temperature
-    if not is_scaled(temperature):
-        return temperature, "the probabilities are not calibrated: the evaluation could not fit a temperature"
-    return temperature, f"the probabilities use the temperature {temperature:.2f} from {folder.report}"
+def _describe_probabilities(bundle: ModelBundle, *, is_own: bool) -> str:
+    """Returns how far the probabilities of a map can be trusted, for the user and for the files."""
+    scaling = bundle.facts.scaling
+    if not scaling.is_scaled:
+        return f"the probabilities are {scaling.about}"
+    place = "" if is_own else "; it was fitted on the scene of the training and may not hold on this one"
+    return f"the probabilities use {scaling.about}{place}"
 
 
 def _digest(bundle: ModelBundle, target: Target, *settings: object) -> str:

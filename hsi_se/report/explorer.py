@@ -97,7 +97,7 @@ def make_explorer(
     top_probabilities = np.zeros((*scene.shape, num_top), dtype=np.uint16)
     for row, row_logits in enumerate(logits):
         order = np.argsort(-row_logits, axis=1, kind="stable")[:, :num_top]
-        chances = to_probabilities(row_logits, temperature=assessment.temperature)
+        chances = to_probabilities(row_logits, temperature=assessment.scaling.temperature)
         top_classes[row] = order + 1
         top_probabilities[row] = np.rint(FULL * np.take_along_axis(chances, order, axis=1))
     top_classes[~scene.valid] = 0

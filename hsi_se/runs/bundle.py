@@ -10,6 +10,7 @@ from pydantic import Field
 from hsi_se.config.experiment import MAX_PATCH_SIZE
 from hsi_se.config.model import ModelSettings
 from hsi_se.config.prediction import PredictionSettings
+from hsi_se.evaluation.confidence import TemperatureScaling
 from hsi_se.runs.records import Record, Versions
 from hsi_se.sampling.reduction import Reduction
 
@@ -29,6 +30,7 @@ class BundleFacts(Record):
     dropped_bands: dict[int, str] = Field(default_factory=dict)  # number from 1, and the reason
     value_range: tuple[float, float] | None = None  # of the training pixels, before the reduction
     prediction: PredictionSettings = PredictionSettings()
+    scaling: TemperatureScaling
     # For smoothing: the standard deviation of each component over the training scene.
     guide_scale: tuple[float, ...] = ()
     split_digest: str

@@ -6,7 +6,7 @@ in the order of their labels, and the rows and columns of the confusion matrix f
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated, Any, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from pydantic import ConfigDict, Field, model_validator
 from hsi_se.evaluation.area import AREA_CAVEAT
 from hsi_se.evaluation.assessment import REPORTED_COVERAGES, Assessment
 from hsi_se.evaluation.audit import SplitAudit
-from hsi_se.evaluation.confidence import is_scaled
 from hsi_se.evaluation.metrics import Evaluation, number_or_none
 from hsi_se.evaluation.verdict import BaselineComparison, Outcome
 from hsi_se.runs.records import Record, RunRecord
@@ -152,9 +151,16 @@ class Calibration(_Part):
     """How far the network's confidence can be trusted."""
 
     expected_calibration_error: NotNegative = Field(description="As trained, on the test pixels.")
-    temperature: Positive = Field(description="Fitted on the validation pixels; 1 if that was impossible.")
     expected_calibration_error_scaled: NotNegative = Field(description="After temperature scaling.")
-    is_scaled: bool = Field(description="Whether a temperature could be fitted.")
+    is_scaled: bool = Field(description="Whether a temperature was shown to help, and is used.")
+    temperature: Positive = Field(description="Divides the logits; 1 if none was shown to help.")
+    source: Literal["cross-fit", "validation"] | None = Field(description="Origin of its pixels, if any.")
+    num_pixels: Count = Field(description="Pixels that the temperature was fitted on.")
+    num_groups: Count = Field(description="Independent groups of them, such as fields.")
+    gain: float | None = Field(description="Gain in log-likelihood per pixel, on pixels left out of the fit.")
+    gain_low: float | None = Field(description="Lower end of its 95 % interval.")
+    gain_high: float | None = Field(description="Upper end of its 95 % interval.")
+    lack: str = Field(description="Why the confidence is not calibrated; empty if it is.")
     about: str = Field(description="The same in words.")
 
 
@@ -270,10 +276,10 @@ class RunReport(SplitReport, Accuracies):
             confusion_matrix=tuple(map(tuple, evaluation.confusion.tolist())),
             calibration=Calibration(
                 expected_calibration_error=assessment.calibration.ece,
-                temperature=assessment.temperature,
                 expected_calibration_error_scaled=assessment.calibration_scaled.ece,
-                is_scaled=is_scaled(assessment.temperature),
+                is_scaled=assessment.scaling.is_scaled,
                 about=assessment.about_certainty,
+                **asdict(assessment.scaling),
             ),
             rejection=_list_rows(Kept, REPORTED_COVERAGES, accuracies),
             pixel_area_m2=area.pixel_area_m2,

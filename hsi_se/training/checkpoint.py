@@ -61,6 +61,7 @@ class Checkpoints(Keeper):
         note: receives a message about a damaged checkpoint, or a change that may affect rounding.
         rewind: receives the finished epochs when training starts or resumes.
         world: the processes of the training run; the first one writes for all.
+        last_epoch: epoch after which to save in any case, because other work follows.
     """
 
     def __init__(
@@ -73,7 +74,9 @@ class Checkpoints(Keeper):
         note: Callable[[str], None],
         rewind: Callable[[Sequence[EpochRecord]], None],
         world: World | None = None,
+        last_epoch: int | None = None,
     ) -> None:
+        self._last_epoch = last_epoch
         self._world = world or World()
         self._folder, self._run, self._every_s = folder, run, every_s
         self._stop, self._note, self._rewind = stop, note, rewind
@@ -146,8 +149,9 @@ class Checkpoints(Keeper):
             self.save(state)
 
     def after_epoch(self, state: TrainingState) -> None:
-        """Saves unless that would exceed the time budget for saving."""
-        if not self._every_s or self._is_due(self._cost_s / _MAX_TIME_FRACTION):
+        """Saves unless that would exceed the time budget for saving; after `last_epoch` in any case."""
+        is_last = self._last_epoch is not None and state.epoch > self._last_epoch
+        if is_last or not self._every_s or self._is_due(self._cost_s / _MAX_TIME_FRACTION):
             self.save(state)
 
     def _is_due(self, after_s: float) -> bool:

@@ -67,6 +67,7 @@ def assess_run(
         unsmoothed=unsmoothed,
         components=components,
         config=config,
+        scaling=bundle.facts.scaling,
         pixel_area_m2=None if place is None else place.pixel_area_m2,
         machine=machine,
     )

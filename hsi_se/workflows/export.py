@@ -100,6 +100,8 @@ def describe(bundle: ModelBundle) -> dict[str, Any]:
         "patch_size": facts.patch_size,
         "padding": facts.padding,
         "prediction": facts.prediction.model_dump(),  # how the logits of a scene are to be smoothed
+        "temperature": facts.scaling.temperature,  # divides the smoothed logits of a scene
+        "calibration": facts.scaling.about,
         "padding_value": bundle.reduction.mean.tolist(),  # for padding `zero` and for pixels without data
     }
 

@@ -41,7 +41,8 @@ def measure_gap(config: Config, *, out: str | Path | None = None, session: Sessi
     """
     if is_distributed():
         raise ConfigError("gap: torchrun runs one training in several processes; start gap without it")
-    blocks_config = config.model_copy(update={"split": _to_blocks(config)})
+    base = config.without_calibration()
+    blocks_config = base.model_copy(update={"split": _to_blocks(config)})
     truth = load_ground_truth(config.scene, session.data)
     split = make_split(truth, blocks_config.split, seed=config.seed, data=session.data)
     random_split = RandomSplit(
@@ -52,7 +53,7 @@ def measure_gap(config: Config, *, out: str | Path | None = None, session: Sessi
     )
     # The same folder at every start, so that an interrupted measurement is resumed.
     parent = Path(out) if out is not None else RUNS / f"gap-{config.name or 'run'}-{config.digest[:8]}"
-    variants = {"random": config.model_copy(update={"split": random_split}), "blocks": blocks_config}
+    variants = {"random": base.model_copy(update={"split": random_split}), "blocks": blocks_config}
     found = {}
     for kind, variant in variants.items():
         session.observer.note(f"{kind} split")

@@ -5,23 +5,20 @@ import hashlib
 import os
 import platform
 import time
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import sklearn
 import torch
-from numpy.typing import NDArray
 
 from hsi_se.config.experiment import Config
 from hsi_se.config.model import Network as NetworkSettings
-from hsi_se.config.model import RandomForest, Svm
-from hsi_se.errors import ConfigError, RunError, SceneError, TrainingError
-from hsi_se.models import build_model
+from hsi_se.errors import RunError, TrainingError
+from hsi_se.evaluation.confidence import TemperatureScaling
 from hsi_se.models.cost import count_macs, count_parameters
 from hsi_se.models.device import pick_device
-from hsi_se.models.network import Network
 from hsi_se.prediction.logits import Classifier
 from hsi_se.progress import Observer
 from hsi_se.runs.bundle import BundleFacts, ModelBundle
@@ -29,23 +26,18 @@ from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.lifecycle import Logged, begin_run, check_free, open_unfinished, until_finished
 from hsi_se.runs.opened import check_edition, find_data
 from hsi_se.runs.records import RunFacts, RunRecord, RunStart, Versions
-from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
-from hsi_se.sampling.reduction import Reduction, fit_reduction
-from hsi_se.sampling.splits import Pixels, Split, make_split
-from hsi_se.scene.folders import Data
-from hsi_se.scene.loading import load_scene
 from hsi_se.scene.palette import make_palette
-from hsi_se.scene.scene import Scene
 from hsi_se.system.locks import hold
 from hsi_se.system.memory import Meter
 from hsi_se.system.processes import Stop, listening
 from hsi_se.system.session import Session
-from hsi_se.training.adapt import adapt_norms
 from hsi_se.training.checkpoint import Checkpoints
 from hsi_se.training.distributed import World, join, together
 from hsi_se.training.fit import FitResult, fit
 from hsi_se.training.step import choose_precision, warn_of_emulation
 from hsi_se.version import __version__
+from hsi_se.workflows.calibration import calibrate
+from hsi_se.workflows.preparation import Prepared, prepare
 
 RUNS = Path("runs")
 
@@ -154,60 +146,6 @@ def train_unless_finished(config: Config, path: Path, *, session: Session) -> No
         session.observer.note(f"{path}: already finished")
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """The input of a training run: config, scene, split, reduction and untrained network."""
-
-    config: Config
-    scene_digest: str  # of the files, before the split changed labels
-    scene: Scene
-    split: Split
-    reduction: Reduction
-    components: NDArray[np.float32]
-    padded: torch.Tensor  # on the device
-    network: Network | None  # on the device, untrained; None for a classical classifier
-    notes: tuple[str, ...]
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Sizes and seed, as keyword arguments of every classifier of these patches."""
-        num_classes, seed = self.scene.num_classes, self.config.seed
-        return {"patch_size": self.config.patch.size, "num_classes": num_classes, "seed": seed}
-
-    def make_patches(self, pixels: Pixels) -> PatchDataset:
-        targets = to_targets(self.scene.labels, pixels, self.scene.class_ids)
-        return PatchDataset(self.padded, pixels, patch_size=self.config.patch.size, targets=targets)
-
-
-def prepare(config: Config, *, data: Data, device: torch.device, split: Split | None = None) -> Prepared:
-    """Reads and reduces the scene, draws the split unless given, and builds the network."""
-    scene = load_scene(config.scene, data)
-    split = split or make_split(scene, config.split, seed=config.seed, data=data)
-    scene_digest, scene = scene.digest, split.relabel(scene)
-    if scene.num_classes < 2:
-        raise SceneError(f"scene {scene.name}: has one class, but a classifier needs two; check its labels")
-    if config.patch.size > min(scene.shape):
-        size = " × ".join(map(str, scene.shape))
-        raise ConfigError(
-            f"patch.size = {config.patch.size}: is larger than the scene, {size}; use a smaller one"
-        )
-    notes = scene.notes + split.notes
-    reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train, nodata=scene.nodata)
-    components = reduction.apply(scene.cube, nodata=scene.nodata)
-    padded = pad_cube(components, patch_size=config.patch.size, padding=config.patch.padding).to(device)
-    setting = Prepared(config, scene_digest, scene, split, reduction, components, padded, None, notes)
-    if isinstance(config.model, Svm | RandomForest):
-        notes += (
-            f"model.name = {config.model.name}: is not trained in epochs; the train section has no effect",
-        )
-        return replace(setting, notes=notes)
-    if config.train.norm_statistics == "scene":
-        notes += ("batch norm uses patches of the whole scene, including test pixels, without their labels",)
-    notes += warn_of_emulation(config.train.precision, device)
-    network = build_model(config.model, num_bands=reduction.num_components, **setting.sizes)
-    return replace(setting, network=network.to(device), notes=notes)
-
-
 def _describe_start(setting: Prepared, run: Path, *, data: str | Path | None) -> RunStart:
     config, scene, split = setting.config, setting.scene, setting.split
     device = setting.padded.device
@@ -264,15 +202,9 @@ def _train_into(
             raise TrainingError(
                 f"model.name = {config.model.name}: is fitted by one process; start it without torchrun"
             )
-        assert isinstance(config.model, Svm | RandomForest)
-        from hsi_se.training.classical import fit_classical  # imports much of scikit-learn
-
-        known = split.training_side
-        x = setting.components[known[:, 0], known[:, 1]]
-        y = to_targets(scene.labels, known, scene.class_ids)
         began = time.perf_counter()
         with stop.at_once("interrupted"):
-            model = fit_classical(config.model, x, y, **setting.sizes).to(device)
+            model = setting.fit_again(split.training_side, epochs=0, seed=config.seed, observer=observer)
         result = FitResult(best_epoch=0, history=(), training_s=time.perf_counter() - began)
     else:
         model = setting.network
@@ -293,16 +225,14 @@ def _train_into(
                     note=observer.note,
                     rewind=folder.rewind if world.is_first else lambda _: None,
                     world=world,
+                    last_epoch=None if config.prediction.calibration == "none" else config.train.epochs,
                 ),
                 world=world,
             )
         if not world.is_first:
             return
-        if config.train.norm_statistics == "scene":
-            pixels = np.argwhere(scene.valid)
-            patches = PatchDataset(setting.padded, pixels, patch_size=config.patch.size)
-            with stop.at_once("interrupted"):
-                adapt_norms(model, patches, seed=config.seed)
+        with stop.at_once("interrupted"):
+            setting.adapt(model)
     record = RunRecord(
         **{name: getattr(start, name) for name in RunFacts.model_fields},
         num_parameters=count_parameters(model),
@@ -324,12 +254,19 @@ def _train_into(
         dropped_bands=dict(scene.dropped_bands),
         value_range=(float(trained_on.min()), float(trained_on.max())),
         prediction=config.prediction,
+        scaling=TemperatureScaling(lack="not measured yet"),
         guide_scale=tuple(setting.components[scene.valid].std(axis=0, dtype=np.float64).tolist()),
         split_digest=split.digest,
         versions=start.versions,
     )
     weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
-    folder.write_result(record, bundle=ModelBundle(facts, weights, setting.reduction))
+    bundle = ModelBundle(facts, weights, setting.reduction)
+    is_quick = config.prediction.calibration == "none"
+    with nullcontext() if is_quick else stop.at_once("interrupted during calibration"):
+        # By this process alone: others have left by now.
+        scaling = calibrate(bundle, setting, epochs=result.best_epoch, observer=observer)
+    facts = facts.model_copy(update={"scaling": scaling})
+    folder.write_result(record, bundle=replace(bundle, facts=facts))
 
 
 def default_run(config: Config) -> Path:

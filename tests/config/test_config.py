@@ -759,6 +759,7 @@ CHANGES = (
     "prediction.smoothing={spatial: 2}",
     "prediction.smoothing={range: 0.2}",
     "prediction.smoothing={components: 3}",
+    "prediction.calibration=none",
 )
 
 

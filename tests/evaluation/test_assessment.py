@@ -8,6 +8,7 @@ from hsi_se.config.split import RandomSplit
 from hsi_se.config.yaml_file import load_config
 from hsi_se.evaluation.assessment import Assessment, assess
 from hsi_se.evaluation.audit import audit_split
+from hsi_se.evaluation.confidence import TemperatureScaling, fit_scaling
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.scene import Scene
 from tests.conftest import ROOT, TINY
@@ -26,7 +27,21 @@ def make_logits(scene: Scene, *, accuracy: float) -> np.ndarray:
 def assess_with(scene: Scene, split: Split, *, accuracy: float) -> Assessment:
     logits = make_logits(scene, accuracy=accuracy)
     components = scene.cube.astype(np.float32)
-    return assess(scene, split, logits=logits, unsmoothed=logits, components=components, config=CONFIG)
+    return assess(
+        scene,
+        split,
+        logits=logits,
+        unsmoothed=logits,
+        components=components,
+        config=CONFIG,
+        scaling=fit_on_validation(scene, split, logits),
+    )
+
+
+def fit_on_validation(scene: Scene, split: Split, logits: np.ndarray) -> TemperatureScaling:
+    rows, cols = split.val.T
+    truth = np.searchsorted(scene.class_ids, scene.labels[rows, cols])
+    return fit_scaling(logits[rows, cols], truth, source="validation", groups=np.arange(len(truth)))
 
 
 def random_split(scene: Scene) -> Split:
@@ -66,9 +81,10 @@ def test_a_disjoint_split_is_told_to_leak_nothing(small_scene):
 def test_without_validation_pixels_certainty_is_said_not_to_be_calibrated(small_scene):
     split = make_split(small_scene, RandomSplit(kind="random", train=0.2, validation=0), seed=0)
     assessment = assess_with(small_scene, split, accuracy=0.7)
-    assert assessment.temperature == 1
+    assert assessment.scaling.temperature == 1
     assert assessment.about_certainty.startswith(
-        "The confidence is not calibrated: there are no validation pixels"
+        "The confidence is not calibrated: 0 validation pixels are too few to fit a temperature, which takes "
+        "30; set prediction.calibration: cross-fit, or raise split.validation. "
     )
     assert f"{100 * assessment.calibration.ece:.2f} %" in assessment.about_certainty
 
@@ -77,7 +93,7 @@ def test_without_validation_pixels_certainty_is_said_not_to_be_calibrated(small_
     assert f"fitted on {len(split.val)} validation pixels" in assessment.about_certainty
 
 
-def test_confidence_is_measured_on_test_pixels_and_temperature_fitted_on_validation(small_scene):
+def test_confidence_is_measured_on_test_pixels_at_the_temperature_of_the_run(small_scene):
     split = make_split(small_scene, RandomSplit(kind="random", train=0.4, validation=0.5), seed=0)
     assessment = assess_with(small_scene, split, accuracy=0.7)
 
@@ -93,7 +109,7 @@ def test_confidence_is_measured_on_test_pixels_and_temperature_fitted_on_validat
     called = small_scene.class_ids[make_logits(small_scene, accuracy=0.7).argmax(axis=2)]
     on_validation = (called[rows, cols] == small_scene.labels[rows, cols]).mean()
     assert on_validation != pytest.approx(accuracy, abs=1e-3)
-    assert confidence(assessment.temperature) == pytest.approx(on_validation, abs=1e-3)
+    assert confidence(assessment.scaling.temperature) == pytest.approx(on_validation, abs=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.loading import open_scene_image
 from hsi_se.scene.scene import Scene
 from hsi_se.system.session import Session
-from tests.conftest import CPU, ROOT, TINY
+from tests.conftest import CPU, ROOT, TINY, give_temperature
 
 NODATA = -9999
 IDS = (1, 10, 12)
@@ -287,28 +287,43 @@ def test_probabilities_and_entropy_are_those_of_the_logits(result, expected):
         assert file.descriptions == NAMES
 
 
-def test_probabilities_are_at_the_temperature_that_the_evaluation_fitted(run, expected, tmp_path):
+def read_statements(result: MapFolder, notes: Notes) -> list[str]:
+    """All that a map says of its probabilities: notes, facts, and the metadata of both layers."""
+    texts = [*notes.notes, json.loads(result.facts.read_text())["probabilities"]]
+    for path in (result.probabilities, result.entropy):
+        texts.append(path.with_suffix(".hdr").read_text().replace("\n", " "))
+        with rasterio.open(path.with_suffix(".tif")) as file:
+            texts.append(file.tags()["TIFFTAG_IMAGEDESCRIPTION"])
+    return [text for text in texts if "the probabilities" in text]
+
+
+def test_probabilities_are_at_the_temperature_of_the_bundle_and_every_file_says_so(
+    run, expected, folder, tmp_path
+):
     run = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
     out = tmp_path / "out"
     plain, notes = map_again(run, out, probabilities=True)
     assert json.loads(plain.facts.read_text())["temperature"] == 1
-    assert any("the run has not been evaluated; `hsi-se eval" in note for note in notes.notes)
-    hsi_se.evaluate(run)
-    report = run.read_report()
-    temperature = report.calibration.temperature
-    assert temperature != 1
+    statements = read_statements(plain, notes)
+    assert len(statements) == 6
+    assert all("not calibrated: prediction.calibration is none" in text for text in statements)
+
+    temperature = 2.5
+    give_temperature(run, temperature)
     scaled, notes = map_again(run, out, probabilities=True)
-    assert any(f"use the temperature {temperature:.2f} from" in note for note in notes.notes)
+    statements = read_statements(scaled, notes)
+    assert len(statements) == 6
+    fit = "T = 2.50; fitted on 140 training pixels by cross-fitting; gain in log-likelihood +0.500 per pixel"
+    for text in statements:  # ENVI headers take no commas
+        assert fit in text.replace(",", ";")
     assert json.loads(scaled.facts.read_text())["temperature"] == temperature
     with rasterio.open(scaled.probabilities) as file:
         shares = np.moveaxis(file.read(), 0, 2)[2:]
     wanted = torch.from_numpy(expected / temperature).double().softmax(2).numpy()[2:]
     np.testing.assert_allclose(shares, wanted, atol=1e-3)
 
-    uncalibrated = report.calibration.model_copy(update={"temperature": 1.0})
-    run.write_report(report.model_copy(update={"calibration": uncalibrated}), text="")
-    _, notes = map_again(run, out, probabilities=True)
-    assert any("could not fit a temperature" in note for note in notes.notes)
+    _, notes = map_again(run, tmp_path / "other", probabilities=True, scene=folder / "scene.tif")
+    assert any("fitted on the scene of the training and may not hold on this one" in x for x in notes.notes)
     unasked, notes = map_again(run, tmp_path / "classes")
     assert json.loads(unasked.facts.read_text())["temperature"] is None
     assert not any("temperature" in note for note in notes.notes)

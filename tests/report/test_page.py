@@ -13,7 +13,7 @@ from hsi_se.runs.folder import RunFolder
 from hsi_se.sampling.disjoint import Side
 from hsi_se.scene.synthetic import make_synthetic_scene
 from hsi_se.system.session import Session
-from tests.conftest import CPU, REAL_SCENES, ROOT, TINY, needs_real_scenes
+from tests.conftest import CPU, REAL_SCENES, ROOT, TINY, give_temperature, needs_real_scenes
 
 LAYERS = ("picture", "prediction", "truth", "errors", "certainty", "split")
 LIT = (255, 220, 0)
@@ -26,6 +26,7 @@ def run(tmp_path_factory) -> RunFolder:
     """More epochs than two would leave the little errors that the tests want to see none."""
     config = load_config(ROOT / "configs" / "demo.yaml", TINY)
     folder = hsi_se.train(config, out=tmp_path_factory.mktemp("runs") / "tiny", session=CPU)
+    give_temperature(folder, 0.6)
     hsi_se.evaluate(folder)
     return folder
 
@@ -154,13 +155,13 @@ def test_the_top_line_and_the_sentence_below_say_what_the_report_says(reader, ru
 
 @pytest.fixture(scope="module")
 def uncalibrated(tmp_path_factory) -> RunFolder:
-    config = load_config(ROOT / "configs" / "demo.yaml", [*TINY, "split.validation=0"])
+    config = load_config(ROOT / "configs" / "demo.yaml", TINY)
     folder = hsi_se.train(config, out=tmp_path_factory.mktemp("runs") / "uncalibrated", session=CPU)
     hsi_se.evaluate(folder)
     return folder
 
 
-def test_without_validation_pixels_no_report_passes_certainty_off_as_calibrated(run, uncalibrated):
+def test_no_report_passes_certainty_off_as_calibrated_that_is_not(run, uncalibrated):
     for folder, is_scaled in ((run, True), (uncalibrated, False)):
         texts = [folder.page.read_text(), folder.report_text.read_text()]
         found = folder.read_report().calibration
@@ -169,6 +170,7 @@ def test_without_validation_pixels_no_report_passes_certainty_off_as_calibrated(
             assert found.about in text
             assert ("The confidence is not calibrated" in text) != is_scaled
             assert ("after temperature scaling" in text) == is_scaled
+            assert ("prediction.calibration is none" in text) != is_scaled
         assert ("Softmax of the predicted class, not calibrated" in texts[0]) != is_scaled
         assert ("Not calibrated: these rank the classes but are not probabilities." in texts[0]) != is_scaled
         names = [name for name, _, _ in RunFiles.read(folder).list_reliability()]

@@ -22,7 +22,7 @@ from hsi_se.report.page import RunFiles
 from hsi_se.report.palette import SIDE_COLOURS
 from hsi_se.runs.explanation import ClassPixels, Explanation, GateExplanation, ModeComparison
 from hsi_se.runs.folder import RunFolder
-from tests.conftest import CPU
+from tests.conftest import CPU, give_temperature
 from tests.evaluation.test_confidence import simulate
 
 NAMES = {
@@ -33,6 +33,7 @@ NAMES = {
 @pytest.fixture(scope="module")
 def run(tiny_config, tmp_path_factory) -> RunFolder:
     folder = hsi_se.train(tiny_config, out=tmp_path_factory.mktemp("runs") / "tiny", session=CPU)
+    give_temperature(folder, 0.6)
     hsi_se.evaluate(folder)
     return folder
 

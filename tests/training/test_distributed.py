@@ -82,16 +82,18 @@ def test_more_processes_than_patches_are_refused():
 @pytest.mark.slow
 def test_two_processes_train_what_one_does_and_the_first_alone_writes(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
+    cross_fit = ("--set", "prediction.calibration=cross-fit")  # by the first process, which the others leave
     alone = start(
         "train",
         *options(epochs=2),
+        *cross_fit,
         "--out",
         one,
         log=tmp_path / "log1",
         launcher=[sys.executable, "-m", "hsi_se"],
     )
     log = tmp_path / "log2"
-    shared = start("-m", "--", "hsi_se", "train", *options(epochs=2), "--out", two, log=log)
+    shared = start("-m", "--", "hsi_se", "train", *options(epochs=2), *cross_fit, "--out", two, log=log)
     assert (alone.wait(timeout=120), shared.wait(timeout=120)) == (0, 0), log.read_text()
     assert RunFolder.open(two).split.read_bytes() == RunFolder(one).split.read_bytes()
     for mine, whole in zip(
@@ -101,6 +103,8 @@ def test_two_processes_train_what_one_does_and_the_first_alone_writes(tmp_path):
     weights = RunFolder(two).read_bundle().weights
     for name, expected in RunFolder(one).read_bundle().weights.items():
         np.testing.assert_allclose(weights[name], expected, atol=2e-3, err_msg=name)
+    found, expected = (RunFolder(path).read_facts().scaling for path in (two, one))
+    assert found.gain == pytest.approx(expected.gain, abs=1e-6)
     text = log.read_text()
     assert text.count("run folder: ") == 1
     assert text.count("epoch 2 ") == 1

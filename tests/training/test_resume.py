@@ -290,7 +290,8 @@ def test_a_signal_ends_after_the_step_with_a_word_how_to_go_on(number, tmp_path)
 def test_a_signal_before_the_run_folder_appears_leaves_nothing(function, number, tmp_path):
     log = tmp_path / "log"
     run = tmp_path / "runs" / "run"
-    moment = Moment(f"hsi_se.workflows.train:{function}", number)
+    room = "train" if function == "_describe_start" else "preparation"
+    moment = Moment(f"hsi_se.workflows.{room}:{function}", number)
     command = Command("train", DEMO, *OPTIONS, "--out", run, "--device", "cpu", log=log, moment=moment)
     assert command.wait() == 128 + number
     assert log.read_text() == "hsi-se: interrupted before training began; rerun the same command\n"
@@ -346,7 +347,7 @@ def test_a_signal_after_the_last_step_is_obeyed_when_the_run_is_finished(number,
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_while_a_run_is_resumed_leaves_it_resumable(number, unfinished, whole):
-    command = resume(unfinished, moment=Moment("hsi_se.workflows.train:load_scene", number))
+    command = resume(unfinished, moment=Moment("hsi_se.workflows.preparation:load_scene", number))
     assert command.wait() == 128 + number
     assert command.last_line() == f"hsi-se: interrupted; resume with `hsi-se resume {unfinished}`"
     check_resumed(unfinished, whole)

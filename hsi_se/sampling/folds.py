@@ -1,0 +1,118 @@
+"""Divides the training set into folds that relate to each other as the test set does to the training set."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial import KDTree
+
+from hsi_se.config.split import MasksSplit, RandomSplit, SplitSettings
+from hsi_se.sampling.splits import Pixels, Split
+from hsi_se.scene.scene import GroundTruth
+
+_NUM_FOLDS = 3
+_MIN_FIT = 1 / 3  # of all pixels and of a held pixel's class; trained on less, a classifier is another one
+
+
+@dataclass(frozen=True, eq=False)
+class Folds:
+    """The training set, validation pixels included, and its folds.
+
+    Attributes:
+        pixels, classes: `(n, 2)` of (row, col), and `(n,)` classes 0..C-1.
+        groups: `(n,)` the field of each pixel; a number of its own if the split draws single pixels.
+        parts: for each usable fold, `(n,)` whether each pixel is in the fit, and whether it is held out and
+            of a class of which a third is in the fit.
+    """
+
+    pixels: Pixels
+    classes: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    parts: tuple[tuple[NDArray[np.bool_], NDArray[np.bool_]], ...]
+
+
+def is_like_test(pixels: Pixels, split: Split, settings: SplitSettings, *, apart: Pixels) -> bool:
+    """Returns whether some pixels of the training set are as far from `apart` as test pixels are.
+
+    A random split draws both alike. A split by blocks or fields does not: its validation pixels lie among the
+    training pixels. With masks, the mean distance to the nearest other pixel decides: it must be at least
+    half of that from the test pixels to the training set.
+    """
+    if not isinstance(settings, MasksSplit) or not len(pixels) or len(apart) < 2:
+        return isinstance(settings, RandomSplit)
+    nearest = _measure_distances(pixels, apart, nearest=2)
+    to_another = np.where(nearest[:, 0] > 0, nearest[:, 0], nearest[:, 1])
+    return bool(2 * to_another.mean() >= _measure_distances(split.test, split.training_side).mean())
+
+
+def divide_into_folds(truth: GroundTruth, split: Split, settings: SplitSettings, *, seed: int) -> Folds:
+    """Returns up to three folds of the training set.
+
+    If the split draws single pixels, so do the folds, class by class. Otherwise whole areas are held out,
+    and pixels closer to them than test pixels are to training pixels are left out of the fit. Areas are the
+    fields of a class, or, where test pixels keep a distance, groups of pixels with that distance between
+    them; if this gives fewer than three areas, groups with half the distance, and so on.
+
+    Args:
+        truth: the labels used by the split (`Split.relabel`).
+        split, settings: the split, and its section of the config.
+        seed: determines the folds.
+    """
+    pixels = split.training_side
+    classes = np.searchsorted(truth.class_ids, truth.labels[pixels[:, 0], pixels[:, 1]])
+    groups, fold, buffer = np.arange(len(pixels)), np.zeros(len(pixels), dtype=np.int64), 0
+    if is_like_test(pixels, split, settings, apart=pixels):
+        order = np.random.default_rng(seed).permutation(len(pixels))
+        fold[order[np.argsort(classes[order], kind="stable")]] = np.arange(len(pixels)) % _NUM_FOLDS
+    else:
+        groups = np.zeros(len(pixels), dtype=np.int64)
+        for label in np.unique(classes):
+            inside = classes == label
+            groups[inside] = groups.max() + _label_areas(pixels[inside], truth.shape, reach=0)
+        gap = buffer = int(_measure_distances(split.test, pixels).min())
+        areas = groups
+        while gap > 1:
+            areas = _label_areas(pixels, truth.shape, reach=gap // 2)
+            gap = 0 if len(np.unique(areas)) >= _NUM_FOLDS else gap // 2
+        fold = _deal(areas, classes, seed=seed)
+    parts = []
+    for number in np.unique(fold):
+        held = fold == number
+        fit = ~held & (_measure_distances(pixels, pixels[held])[:, 0] >= buffer)
+        counts = [np.bincount(some, minlength=truth.num_classes) for some in (classes[fit], classes)]
+        share = counts[0] / np.maximum(counts[1], 1)  # of each class that is in the fit
+        usable = held & (share[classes] >= _MIN_FIT)
+        if fit.mean() >= _MIN_FIT and np.count_nonzero(share) > 1 and usable.any():
+            parts.append((fit, usable))
+    return Folds(pixels, classes, groups, tuple(parts))
+
+
+def _measure_distances(pixels: Pixels, others: Pixels, *, nearest: int = 1) -> NDArray[np.float64]:
+    """Returns `(n, nearest)` Chebyshev distances to the nearest of other pixels, in ascending order."""
+    return np.asarray(KDTree(others).query(pixels, k=range(1, nearest + 1), p=np.inf)[0])
+
+
+def _label_areas(pixels: Pixels, shape: tuple[int, int], *, reach: int) -> NDArray[np.int64]:
+    """Returns `(n,)` the number, from 1, of each pixel's area; areas are more than 2 · reach + 1 apart."""
+    covered = np.zeros(shape, dtype=bool)
+    covered[pixels[:, 0], pixels[:, 1]] = True
+    covered = ndimage.maximum_filter(covered, size=2 * reach + 1, mode="constant")
+    areas, _ = ndimage.label(covered, structure=np.ones((3, 3)))
+    return np.asarray(areas[pixels[:, 0], pixels[:, 1]], dtype=np.int64)
+
+
+def _deal(areas: NDArray[np.int64], classes: NDArray[np.int64], *, seed: int) -> NDArray[np.int64]:
+    """Returns `(n,)` the fold of each pixel: whole areas, with the classes spread over the folds."""
+    from sklearn.model_selection import StratifiedGroupKFold  # half a second at every start
+
+    num_folds = min(_NUM_FOLDS, len(np.unique(areas)), np.bincount(classes).max())
+    fold = np.zeros(len(areas), dtype=np.int64)
+    if num_folds > 1:
+        dealer = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed % 2**32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of classes in fewer areas than folds
+            for number, (_, held) in enumerate(dealer.split(areas, classes, areas)):
+                fold[held] = number
+    return fold

@@ -1,0 +1,113 @@
+"""Finds the temperature of a run's probabilities after training: on validation pixels or by cross-fitting."""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsi_se.config.model import RandomForest, Svm
+from hsi_se.errors import DivergedError
+from hsi_se.evaluation.confidence import TemperatureScaling, find_lack, fit_scaling
+from hsi_se.prediction.bundled import predict_bundled
+from hsi_se.progress import EpochRecord, Observer
+from hsi_se.runs.bundle import ModelBundle
+from hsi_se.sampling.folds import Folds, divide_into_folds, is_like_test
+from hsi_se.workflows.preparation import Prepared
+
+_MANY = (
+    100  # validation pixels that `auto` relies on: their accuracy has a standard error of at most 5 points
+)
+
+
+def calibrate(
+    bundle: ModelBundle, setting: Prepared, *, epochs: int, observer: Observer
+) -> TemperatureScaling:
+    """Returns the temperature of a trained model's probabilities, as `prediction.calibration` asks.
+
+    Cross-fitting trains a classifier with the same settings on each fold's fit (see `sampling.folds`). It
+    predicts the scene as the run's own does, with symmetries and smoothing, and the logits of the pixels that
+    it was not trained on are kept. The reduction is the run's: it has seen the spectra of those pixels but
+    not their labels.
+
+    Args:
+        bundle: the trained model.
+        setting: the input of its training.
+        epochs: the epoch that the run's network was kept at. The other networks are trained for as many.
+        observer: receives progress events, and a note if the probabilities are not calibrated.
+    """
+    config, split = setting.config, setting.split
+    kind = config.prediction.calibration
+    if kind == "none":
+        lack = "prediction.calibration is none, the default of ablations and gap; train with auto"
+        return TemperatureScaling(lack=lack)
+    if kind == "auto":
+        kind = "cross-fit"
+        is_trained_on = isinstance(config.model, Svm | RandomForest)
+        if len(split.val) >= _MANY and not is_trained_on:
+            is_like = is_like_test(split.val, split, config.split, apart=split.train)
+            kind = "validation" if is_like else "cross-fit"
+    folds = divide_into_folds(setting.scene, split, config.split, seed=config.seed)
+    if kind == "cross-fit":
+        found = _cross_fit(bundle, setting, folds, epochs=epochs, observer=observer)
+    else:
+        truth, groups = (values[len(split.train) :] for values in (folds.classes, folds.groups))
+        logits = _predict(bundle, setting, observer=_Named(observer, "calibration"))
+        found = fit_scaling(logits[split.val[:, 0], split.val[:, 1]], truth, source=kind, groups=groups)
+    if not found.is_scaled:
+        observer.note(f"the probabilities are {found.about}")
+    return found
+
+
+def _cross_fit(
+    bundle: ModelBundle, setting: Prepared, folds: Folds, *, epochs: int, observer: Observer
+) -> TemperatureScaling:
+    number_of = np.full(len(folds.pixels), -1)  # the fold that predicts each pixel
+    for number, (_, held) in enumerate(folds.parts):
+        number_of[held] = number
+    usable = number_of >= 0
+    groups = folds.groups[usable]
+    found = TemperatureScaling(source="cross-fit", num_pixels=len(groups), num_groups=len(np.unique(groups)))
+    lack = find_lack(found, num_wrong=1)  # whatever will be predicted
+    if len(folds.parts) < 2:
+        lack = (
+            "the training pixels lie too close together to train on some of them and predict others that are "
+            "as far away as test pixels; label pixels of every class in more areas"
+        )
+    if lack:
+        return replace(found, lack=lack)
+    logits = np.empty((len(usable), setting.scene.num_classes), dtype=np.float32)
+    for number, (inside, held) in enumerate(folds.parts):
+        name = f"calibration: fold {number + 1} of {len(folds.parts)}"
+        named = _Named(observer, name)
+        seed = (setting.config.seed + 1 + number) % 2**63
+        try:
+            model = setting.fit_again(folds.pixels[inside], epochs=epochs, seed=seed, observer=named)
+        except DivergedError:
+            return replace(found, lack=f"{name}: training diverged; lower train.learning_rate")
+        weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
+        rows, cols = folds.pixels[held].T
+        logits[held] = _predict(replace(bundle, weights=weights), setting, observer=named)[rows, cols]
+    truth = folds.classes[usable]
+    return fit_scaling(logits[usable], truth, source="cross-fit", groups=groups, folds=number_of[usable])
+
+
+def _predict(bundle: ModelBundle, setting: Prepared, *, observer: Observer) -> NDArray[np.float32]:
+    missing, device = ~setting.scene.valid, setting.padded.device
+    return predict_bundled(bundle, setting.components, missing=missing, device=device, observer=observer)[0]
+
+
+class _Named:
+    """An observer that gives every task the same name and keeps back epochs, as they are not the run's."""
+
+    def __init__(self, observer: Observer, name: str) -> None:
+        self._observer, self._name = observer, name
+        self.advance = observer.advance
+
+    def start(self, task: str, *, total: int, unit: str) -> None:
+        del task
+        self._observer.start(self._name, total=total, unit=unit)
+
+    def epoch(self, record: EpochRecord) -> None: ...
+
+    def note(self, text: str) -> None:
+        self._observer.note(f"{self._name}: {text}")

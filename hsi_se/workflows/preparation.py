@@ -1,0 +1,107 @@
+"""Everything a training starts from: the scene, its split, the reduction and the untrained classifier."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hsi_se.config.experiment import Config
+from hsi_se.config.model import RandomForest, Svm
+from hsi_se.errors import ConfigError, SceneError
+from hsi_se.models import build_model
+from hsi_se.models.network import Network
+from hsi_se.prediction.logits import Classifier
+from hsi_se.progress import Observer
+from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
+from hsi_se.sampling.reduction import Reduction, fit_reduction
+from hsi_se.sampling.splits import Pixels, Split, make_split
+from hsi_se.scene.folders import Data
+from hsi_se.scene.loading import load_scene
+from hsi_se.scene.scene import Scene
+from hsi_se.training.adapt import adapt_norms
+from hsi_se.training.fit import fit
+from hsi_se.training.step import warn_of_emulation
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """The input of a training run: config, scene, split, reduction and untrained network."""
+
+    config: Config
+    scene_digest: str  # of the files, before the split changed labels
+    scene: Scene
+    split: Split
+    reduction: Reduction
+    components: NDArray[np.float32]
+    padded: torch.Tensor  # on the device
+    network: Network | None  # on the device, untrained; None for a classical classifier
+    notes: tuple[str, ...]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Sizes and seed, as keyword arguments of every classifier of these patches."""
+        num_classes, seed = self.scene.num_classes, self.config.seed
+        return {"patch_size": self.config.patch.size, "num_classes": num_classes, "seed": seed}
+
+    def make_patches(self, pixels: Pixels) -> PatchDataset:
+        targets = to_targets(self.scene.labels, pixels, self.scene.class_ids)
+        return PatchDataset(self.padded, pixels, patch_size=self.config.patch.size, targets=targets)
+
+    def fit_again(self, pixels: Pixels, *, epochs: int, seed: int, observer: Observer) -> Classifier:
+        """Returns another classifier with the same settings, trained on some pixels of the training set."""
+        config, device, sizes = self.config, self.padded.device, {**self.sizes, "seed": seed}
+        if isinstance(config.model, Svm | RandomForest):
+            from hsi_se.training.classical import fit_classical  # imports much of scikit-learn
+
+            x = self.components[pixels[:, 0], pixels[:, 1]]
+            y = to_targets(self.scene.labels, pixels, self.scene.class_ids)
+            return fit_classical(config.model, x, y, **sizes).to(device)
+        network = build_model(config.model, num_bands=self.reduction.num_components, **sizes).to(device)
+        fit(
+            network,
+            train=self.make_patches(pixels),
+            val=self.make_patches(pixels[:0]),
+            num_classes=self.scene.num_classes,
+            settings=config.train.model_copy(update={"epochs": epochs}),
+            seed=seed,
+            observer=observer,
+        )
+        self.adapt(network)
+        return network
+
+    def adapt(self, network: Classifier) -> None:
+        """Gives the batch norms of a trained network the statistics of the scene, if the config asks."""
+        if self.config.train.norm_statistics == "scene":
+            pixels = np.argwhere(self.scene.valid)
+            patches = PatchDataset(self.padded, pixels, patch_size=self.config.patch.size)
+            adapt_norms(network, patches, seed=self.config.seed)
+
+
+def prepare(config: Config, *, data: Data, device: torch.device, split: Split | None = None) -> Prepared:
+    """Reads and reduces the scene, draws the split unless given, and builds the network."""
+    scene = load_scene(config.scene, data)
+    split = split or make_split(scene, config.split, seed=config.seed, data=data)
+    scene_digest, scene = scene.digest, split.relabel(scene)
+    if scene.num_classes < 2:
+        raise SceneError(f"scene {scene.name}: has one class, but a classifier needs two; check its labels")
+    if config.patch.size > min(scene.shape):
+        size = " × ".join(map(str, scene.shape))
+        raise ConfigError(
+            f"patch.size = {config.patch.size}: is larger than the scene, {size}; use a smaller one"
+        )
+    notes = scene.notes + split.notes
+    reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train, nodata=scene.nodata)
+    components = reduction.apply(scene.cube, nodata=scene.nodata)
+    padded = pad_cube(components, patch_size=config.patch.size, padding=config.patch.padding).to(device)
+    setting = Prepared(config, scene_digest, scene, split, reduction, components, padded, None, notes)
+    if isinstance(config.model, Svm | RandomForest):
+        notes += (
+            f"model.name = {config.model.name}: is not trained in epochs; the train section has no effect",
+        )
+        return replace(setting, notes=notes)
+    if config.train.norm_statistics == "scene":
+        notes += ("batch norm uses patches of the whole scene, including test pixels, without their labels",)
+    notes += warn_of_emulation(config.train.precision, device)
+    network = build_model(config.model, num_bands=reduction.num_components, **setting.sizes)
+    return replace(setting, network=network.to(device), notes=notes)
