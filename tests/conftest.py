@@ -46,6 +46,17 @@ TINY = (
 )
 
 
+def set_options(*changes: str) -> list[str]:
+    """The changes as `--set` options, without those that a later one replaces."""
+    keys = [change.partition("=")[0] for change in changes]
+    kept = (
+        change
+        for place, (key, change) in enumerate(zip(keys, changes, strict=True))
+        if not any(f"{key}.".startswith(f"{later}.") for later in keys[place + 1 :])
+    )
+    return [part for change in kept for part in ("--set", change)]
+
+
 def give_temperature(run: RunFolder, temperature: float) -> None:
     """Calibrates a run as a cross-fitting would: two epochs teach too little to show a gain."""
     scaling = TemperatureScaling(temperature, "cross-fit", 140, 140, gain=0.5, gain_low=0.25, gain_high=0.75)

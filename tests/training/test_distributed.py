@@ -15,7 +15,7 @@ from hsi_se.config.training import TrainSettings
 from hsi_se.errors import TrainingError
 from hsi_se.runs.folder import RunFolder
 from hsi_se.training.distributed import World
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, TINY, set_options
 from tests.training.test_resume import wait_for_epoch
 from tests.training.test_training import make_model, run_fit
 from tests.training.torchrun_gradients import take_steps
@@ -29,9 +29,9 @@ TRAIN = (
 )
 
 
-def options(*, epochs: int) -> list[str]:
-    changes = (*TINY[:-1], "model.width=0.25", TRAIN.replace("EPOCHS", str(epochs)))
-    return [str(DEMO), *(part for change in changes for part in ("--set", change)), "--device", "cpu"]
+def options(*changes: str, epochs: int) -> list[str]:
+    train = TRAIN.replace("EPOCHS", str(epochs))
+    return [str(DEMO), *set_options(*TINY, "model.width=0.25", train, *changes), "--device", "cpu"]
 
 
 def start(*arguments: object, log: Path, launcher: list[str] = TORCHRUN) -> subprocess.Popen[bytes]:
@@ -82,18 +82,17 @@ def test_more_processes_than_patches_are_refused():
 @pytest.mark.slow
 def test_two_processes_train_what_one_does_and_the_first_alone_writes(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    cross_fit = ("--set", "prediction.calibration=cross-fit")  # by the first process, which the others leave
+    cross_fit = "prediction.calibration=cross-fit"  # by the first process, which the others leave
     alone = start(
         "train",
-        *options(epochs=2),
-        *cross_fit,
+        *options(cross_fit, epochs=2),
         "--out",
         one,
         log=tmp_path / "log1",
         launcher=[sys.executable, "-m", "hsi_se"],
     )
     log = tmp_path / "log2"
-    shared = start("-m", "--", "hsi_se", "train", *options(epochs=2), *cross_fit, "--out", two, log=log)
+    shared = start("-m", "--", "hsi_se", "train", *options(cross_fit, epochs=2), "--out", two, log=log)
     assert (alone.wait(timeout=120), shared.wait(timeout=120)) == (0, 0), log.read_text()
     assert RunFolder.open(two).split.read_bytes() == RunFolder(one).split.read_bytes()
     for mine, whole in zip(

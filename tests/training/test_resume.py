@@ -34,7 +34,7 @@ from hsi_se.training.checkpoint import Checkpoints, list_checkpoints, read_check
 from hsi_se.training.distributed import World
 from hsi_se.training.state import TrainingState
 from hsi_se.workflows import train as experiment
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, TINY, set_options
 from tests.processes import Command, Moment
 from tests.training.test_training import are_equal, make_model, run_fit, state_of
 
@@ -44,7 +44,7 @@ RESTLESS = (
     "train={epochs: 8, batch_size: 16, noise: 0.1, shift: 1, spectral_jitter: 0.1, band_dropout: 0.1, "
     "weight_averaging: 0.9, checkpoint_every_s: 0}"
 )
-OPTIONS = [part for change in (*TINY[:-1], "model.width=0.25", RESTLESS) for part in ("--set", change)]
+OPTIONS = set_options(*TINY, "model.width=0.25", RESTLESS)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -83,9 +83,9 @@ class Impatient(Notes):
             raise KeyboardInterrupt
 
 
-def train(*more: object, run: Path, **limits: int | Moment) -> Command:
-    log = run.with_name(f"{run.name}.log")
-    return Command("train", DEMO, *OPTIONS, *more, "--out", run, "--device", "cpu", log=log, **limits)
+def train(*changes: str, run: Path, **limits: int | Moment) -> Command:
+    log, options = run.with_name(f"{run.name}.log"), set_options(*OPTIONS[1::2], *changes)
+    return Command("train", DEMO, *options, "--out", run, "--device", "cpu", log=log, **limits)
 
 
 def resume(run: Path, **limits: int | Moment) -> Command:
@@ -272,7 +272,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM]
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_ends_after_the_step_with_a_word_how_to_go_on(number, tmp_path):
     run = tmp_path / "run"
-    command = train("--set", "train.checkpoint_every_s=600", "--set", "train.epochs=1000", run=run)
+    command = train("train.checkpoint_every_s=600", "train.epochs=1000", run=run)
     wait_for_epoch(run, command.is_alive)
     command.send(number)
     assert command.wait() == 128 + number
@@ -355,8 +355,8 @@ def test_a_signal_while_a_run_is_resumed_leaves_it_resumable(number, unfinished,
 
 def test_a_signal_while_a_forest_is_fitted_leaves_it_resumable(tmp_path):
     run = tmp_path / "run"
-    model = ("--set", "model={name: random_forest, trees: 3}")
-    command = train(*model, run=run, moment=Moment("hsi_se.training.classical:fit_classical", signal.SIGTERM))
+    model = "model={name: random_forest, trees: 3}"
+    command = train(model, run=run, moment=Moment("hsi_se.training.classical:fit_classical", signal.SIGTERM))
     assert command.wait() == 143
     assert command.last_line() == f"hsi-se: interrupted; resume with `hsi-se resume {run}`"
     assert resume(run).wait() == 0

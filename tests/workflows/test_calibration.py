@@ -30,7 +30,7 @@ from hsi_se.training.checkpoint import list_checkpoints
 from hsi_se.workflows.calibration import calibrate
 from hsi_se.workflows.preparation import prepare
 from hsi_se.workflows.train import resume
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, TINY, set_options
 
 DEMO = ROOT / "configs" / "demo.yaml"
 SMALL = (
@@ -309,8 +309,7 @@ def test_ablations_and_gap_do_not_pay_for_calibration_unless_the_config_asks(tmp
 
 
 def test_validation_pixels_cannot_calibrate_a_classifier_that_is_trained_on_them(call):
-    options = [part for change in (*SMALL, FOREST) for part in ("--set", change)]
-    code, _, err = call("train", DEMO, *options, "--set", "prediction.calibration=validation")
+    code, _, err = call("train", DEMO, *set_options(*SMALL, FOREST, "prediction.calibration=validation"))
     assert code == 2
     assert err.endswith(
         "prediction.calibration = 'validation': model.name = random_forest is trained on the validation "
