@@ -241,7 +241,7 @@ def _read_header(path: Path) -> Header:
 
 def _find_data(header_path: Path, interleave: str) -> Path:
     """Returns the data file beside a header, with any of the usual endings."""
-    endings = (*spectral.io.envi.KNOWN_EXTS, interleave, *_INTERLEAVES)
+    endings = (*spectral.io.envi.KNOWN_EXTS, interleave, *_INTERLEAVES, "pix", "bin", "cube")
     stem = re.sub(r"\.hdr$", "", header_path.name, flags=re.IGNORECASE)
     wanted = [name.casefold() for name in (stem, *(f"{stem}.{ending}" for ending in endings))]
     files = {path.name.casefold(): path for path in sorted(header_path.parent.iterdir()) if path.is_file()}
