@@ -15,6 +15,7 @@ from hsi_se.sampling.patches import PatchDataset
 from hsi_se.system.memory import keep_freed_memory
 from hsi_se.training.checkpoint import Keeper
 from hsi_se.training.distributed import World
+from hsi_se.training.loss_jump import find_jump
 from hsi_se.training.state import TrainingState
 from hsi_se.training.step import Stepper
 
@@ -26,11 +27,13 @@ class FitResult:
     Attributes:
         best_epoch: epoch whose weights the model now has, from 1.
         training_s: time in seconds, without interruptions.
+        notes: what the user should know about the training, one sentence each.
     """
 
     best_epoch: int
     history: tuple[EpochRecord, ...]
     training_s: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 def fit(
@@ -55,6 +58,9 @@ def fit(
 
     With `weight_averaging`, the exponential moving average of weights and batch-norm statistics is
     validated and kept instead of the weights themselves.
+
+    A loss that jumps in the first steps is noted. It is looked for after 2, 4, 8, … steps and at the end of
+    each epoch, because reading it makes a GPU wait.
 
     Data order, flips, noise and dropout depend only on the seed. Torch's global generators are restored.
 
@@ -84,6 +90,7 @@ def fit(
         keeper.restore(state)
         network = world.wrap(model)
         step = Stepper(network, train=train, settings=settings)
+        notes = _look_for_jump(state, settings, observer)
         done = state.num_patches_done
         task = f"training from epoch {state.epoch}" if done else "training"
         observer.start(task, total=settings.epochs * len(train) - done, unit="patches")
@@ -103,6 +110,8 @@ def fit(
                 state.optimizer.step()
                 state.end_step(world.sum(loss.detach()), num_patches=len(index))
                 observer.advance(len(index))
+                if not notes and state.is_time_to_look:
+                    notes = _look_for_jump(state, settings, observer)
                 keeper.after_step(state)
 
             mean_loss = float(state.total_loss) / len(train)
@@ -130,7 +139,16 @@ def fit(
             keeper.after_epoch(state)
 
     model.load_state_dict(state.best_weights)
-    return FitResult(state.best_epoch, tuple(state.history), training_s=state.elapsed_s)
+    return FitResult(state.best_epoch, tuple(state.history), training_s=state.elapsed_s, notes=notes)
+
+
+def _look_for_jump(state: TrainingState, settings: TrainSettings, observer: Observer) -> tuple[str, ...]:
+    """Returns a note about a jump of the loss, after passing it to the observer; empty if there is none."""
+    jump = find_jump(state.first_losses[: state.steps])
+    if jump is None:
+        return ()
+    observer.note(jump.describe(settings))
+    return (jump.describe(settings),)
 
 
 def _is_finite(model: nn.Module, train: PatchDataset) -> bool:
