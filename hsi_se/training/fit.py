@@ -15,7 +15,6 @@ from hsi_se.sampling.patches import PatchDataset
 from hsi_se.system.memory import keep_freed_memory
 from hsi_se.training.checkpoint import Keeper
 from hsi_se.training.distributed import World
-from hsi_se.training.loss_jump import find_jump
 from hsi_se.training.state import TrainingState
 from hsi_se.training.step import Stepper
 
@@ -59,9 +58,6 @@ def fit(
     With `weight_averaging`, the exponential moving average of weights and batch-norm statistics is
     validated and kept instead of the weights themselves.
 
-    A loss that jumps in the first steps is noted. It is looked for after 2, 4, 8, … steps and at the end of
-    each epoch, because reading it makes a GPU wait.
-
     Data order, flips, noise and dropout depend only on the seed. Torch's global generators are restored.
 
     Args:
@@ -90,7 +86,7 @@ def fit(
         keeper.restore(state)
         network = world.wrap(model)
         step = Stepper(network, train=train, settings=settings)
-        notes = _look_for_jump(state, settings, observer)
+        notes = _note_jump(state, settings, observer)  # once more, if an earlier session noted it
         done = state.num_patches_done
         task = f"training from epoch {state.epoch}" if done else "training"
         observer.start(task, total=settings.epochs * len(train) - done, unit="patches")
@@ -110,8 +106,9 @@ def fit(
                 state.optimizer.step()
                 state.end_step(world.sum(loss.detach()), num_patches=len(index))
                 observer.advance(len(index))
-                if not notes and state.is_time_to_look:
-                    notes = _look_for_jump(state, settings, observer)
+                # Reading losses makes a GPU wait, so they are read after 1, 2, 4, 8, … steps.
+                if not notes and (state.steps.bit_count() == 1 or state.steps == len(state.first_losses)):
+                    notes = _note_jump(state, settings, observer)
                 keeper.after_step(state)
 
             mean_loss = float(state.total_loss) / len(train)
@@ -142,13 +139,31 @@ def fit(
     return FitResult(state.best_epoch, tuple(state.history), training_s=state.elapsed_s, notes=notes)
 
 
-def _look_for_jump(state: TrainingState, settings: TrainSettings, observer: Observer) -> tuple[str, ...]:
-    """Returns a note about a jump of the loss, after passing it to the observer; empty if there is none."""
-    jump = find_jump(state.first_losses[: state.steps])
-    if jump is None:
-        return ()
-    observer.note(jump.describe(settings))
-    return (jump.describe(settings),)
+def _note_jump(state: TrainingState, settings: TrainSettings, observer: Observer) -> tuple[str, ...]:
+    """Passes a note to the observer if the loss has jumped in the first steps, and returns it."""
+    note = explain_jump(state.first_losses[: state.steps], settings)
+    if note:
+        observer.note(note)
+    return (note,) if note else ()
+
+
+def explain_jump(losses: Tensor, settings: TrainSettings) -> str:
+    """Returns a sentence about the first jump among the first steps' losses `(n,)`; empty without one.
+
+    A jump is a loss of more than ten times the mean of those before it, and more than three times the first:
+    one misclassified pixel of a rare class stays below that.
+    """
+    values = losses.to("cpu", torch.float64)
+    before = values.cumsum(0)[:-1] / torch.arange(1, max(1, len(values)))  # (n - 1,)
+    jumps = ((values[1:] > 10 * before) & (values[1:] > 3 * values[:1])).nonzero()
+    if not len(jumps):
+        return ""
+    step, rate = int(jumps[0]) + 2, settings.learning_rate
+    lower = min(rate / 10, TrainSettings.model_fields["learning_rate"].default)
+    return (
+        f"train.learning_rate = {rate:g}: the loss jumped from {before[step - 2]:.3g} to "
+        f"{values[step - 1]:.3g} in step {step}, so this rate is too high for the network; try {lower:.1g}"
+    )
 
 
 def _is_finite(model: nn.Module, train: PatchDataset) -> bool:

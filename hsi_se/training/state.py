@@ -13,7 +13,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hsi_se.config.training import TrainSettings
 from hsi_se.progress import EpochRecord
-from hsi_se.training.loss_jump import count_first_steps
 
 MOST_INPUTS = 5_184  # of an output value, at the full learning rate: HybridSN at patches of 17, as measured
 Tree = dict[str, Any]  # nested; leaves are tensors and JSON values
@@ -30,7 +29,7 @@ class TrainingState:
         steps: number of finished steps in all epochs.
         learning_rate: of the epoch's first step.
         total_loss: sum over the epoch's patches so far.
-        first_losses: of the first steps, `(n,)`; 0 for steps that are still to come.
+        first_losses: `(n,)`, of the steps until the one-cycle schedule has its highest rate, or of an epoch.
         history: records of the finished epochs.
         best_accuracy: highest validation accuracy so far.
         best_epoch, best_weights: see `fit`.
@@ -53,7 +52,7 @@ class TrainingState:
         self.steps = 0
         self.learning_rate = 0.0
         self.total_loss = torch.zeros((), device=self.device)
-        num_first = count_first_steps(num_steps, num_batches=self.num_batches)
+        num_first = max(self.num_batches, math.ceil(0.3 * num_steps))
         self.first_losses = torch.zeros(num_first, device=self.device)
         self.history: list[EpochRecord] = []
         self.best_accuracy = 0.0
@@ -83,11 +82,6 @@ class TrainingState:
     def _position(self) -> int:
         """Number of finished batches in this epoch."""
         return self.steps - (self.epoch - 1) * self.num_batches
-
-    @property
-    def is_time_to_look(self) -> bool:
-        """Whether the losses are looked at after this step: at powers of two, and at the end of an epoch."""
-        return not self.steps & (self.steps - 1) or not self.steps % self.num_batches
 
     def batches(self) -> Iterator[Tensor]:
         """Yields the dataset positions `(n,)` of the epoch's remaining batches.
@@ -196,10 +190,9 @@ def _standard_error(accuracy: float, num_pixels: int) -> float:
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     """Returns AdamW with weight decay on weights only, not on biases or batch-norm parameters.
 
-    A step of Adam changes every weight by up to the learning rate, however small its gradient. The output of
-    a layer thus changes by up to the rate times the sum of its inputs. Weights with more than `MOST_INPUTS`
-    inputs therefore have a learning rate that is inversely proportional to this number (Yang et al. 2022,
-    Tensor Programs V, table 3, Adam).
+    A step of Adam changes a layer's output by up to the learning rate times the sum of its inputs. The rate
+    of weights with more than `MOST_INPUTS` inputs is therefore inversely proportional to their number
+    (Yang et al. 2022, Tensor Programs V, table 3).
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
@@ -207,13 +200,11 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
         factor = min(1.0, MOST_INPUTS / num_inputs)
         weight_decay = settings.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((factor, weight_decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "lr": settings.learning_rate * factor, "weight_decay": weight_decay}
-            for (factor, weight_decay), parameters in sorted(groups.items(), reverse=True)
-        ],
-        fused=True,
-    )
+    tensors = [
+        {"params": parameters, "lr": settings.learning_rate * factor, "weight_decay": weight_decay}
+        for (factor, weight_decay), parameters in sorted(groups.items(), reverse=True)
+    ]
+    return torch.optim.AdamW(tensors, fused=True)
 
 
 def _make_schedule(

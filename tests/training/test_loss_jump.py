@@ -17,8 +17,7 @@ from hsi_se.models.network import Network
 from hsi_se.progress import Silent
 from hsi_se.sampling.patches import PatchDataset, pad_cube
 from hsi_se.training import fit as fit_module
-from hsi_se.training.fit import FitResult, fit
-from hsi_se.training.loss_jump import count_first_steps, find_jump
+from hsi_se.training.fit import FitResult, explain_jump, fit
 from hsi_se.training.state import make_optimizer
 from tests.conftest import CPU, ROOT, TINY
 from tests.training.test_distributed import options, start
@@ -59,16 +58,24 @@ def train(**changes: object) -> tuple[FitResult, list[str]]:
 @pytest.mark.parametrize(
     ("losses", "jump"),
     [
-        ([3.7, 3.5, 230.0, 90.0], (3, 3.6, 230.0)),  # as in the seed's order at 3e-3
-        ([4.561, 140.027, 94.501], (2, 4.561, 140.027)),
-        ([2.0, 1.0, math.inf, math.nan], (3, 1.5, math.inf)),
-        ([2.0, 1.0, 1.0, 1.0, 14.0, 200.0], (5, 1.25, 14.0)),
+        ([3.7, 3.5, 230.0, 90.0], ("3", "3.6", "230")),
+        ([4.561, 140.027, 94.501], ("2", "4.56", "140")),  # the 2-D convolution first, at 3e-3
+        ([2.0, 1.0, math.inf, math.nan], ("3", "1.5", "inf")),
+        ([2.0, 1.0, 1.0, 1.0, 14.0, 200.0], ("5", "1.25", "14")),
     ],
 )
 def test_a_jump_names_its_step_and_the_losses_before_and_after(losses, jump):
-    found = find_jump(torch.tensor(losses))
+    found = JUMPED.fullmatch(explain_jump(torch.tensor(losses), TrainSettings(epochs=1)))
     assert found is not None
-    assert (found.step, found.before, found.after) == pytest.approx(jump)
+    assert (found["step"], found["before"], found["after"]) == jump
+
+
+@pytest.mark.parametrize(
+    ("rate", "lower"), [(3e-3, "0.0003"), (5e-4, "5e-05"), (0.1, "0.001"), (1.0, "0.001")]
+)
+def test_the_rate_to_try_is_a_tenth_and_at_most_the_default(rate, lower):
+    settings = TrainSettings(epochs=1, learning_rate=rate)
+    assert explain_jump(torch.tensor([1.0, 20.0]), settings).endswith(f"; try {lower}")
 
 
 @pytest.mark.parametrize(
@@ -85,20 +92,20 @@ def test_a_jump_names_its_step_and_the_losses_before_and_after(losses, jump):
     ids=lambda losses: f"{losses[:3]}",
 )
 def test_a_loss_that_falls_or_fluctuates_has_no_jump(losses):
-    assert find_jump(torch.tensor(losses)) is None
+    assert explain_jump(torch.tensor(losses), TrainSettings(epochs=1)) == ""
 
 
-def test_jumps_are_looked_for_while_the_one_cycle_schedule_rises():
-    settings = TrainSettings(epochs=7, batch_size=16)
+@pytest.mark.parametrize(("epochs", "num_steps"), [(7, 7), (1, 3)])
+def test_jumps_are_looked_for_while_the_one_cycle_schedule_rises_but_at_least_an_epoch(epochs, num_steps):
+    settings = TrainSettings(epochs=epochs, batch_size=16)
     state = fit_module.TrainingState(make_model(), settings, num_patches=40, seed=0)
+    assert len(state.first_losses) == num_steps
     rates = []
-    for _ in range(7 * 3):
+    for _ in range(epochs * 3):
         rates.append(state.schedule.get_last_lr()[0])
         state.optimizer.step()  # without gradients nothing changes
         state.schedule.step()
-    assert len(state.first_losses) == count_first_steps(21, num_batches=3)
-    assert int(np.argmax(rates)) + 1 == pytest.approx(len(state.first_losses), abs=1)
-    assert count_first_steps(3, num_batches=3) == 3  # an epoch, if that is all
+    assert int(np.argmax(rates)) + 1 <= num_steps
 
 
 # ---------------------------------------------------------------------------------- in a training
@@ -161,9 +168,9 @@ def test_the_losses_named_are_those_of_the_steps(monkeypatch):
 
 def test_the_losses_are_read_from_the_device_only_now_and_then(monkeypatch):
     looks = []
-    monkeypatch.setattr(fit_module, "find_jump", lambda losses: looks.append(len(losses)))
-    run_fit(make_model(), num_pixels=40, batch_size=4, epochs=2)  # 2 epochs of 10 steps
-    assert looks == [0, 1, 2, 4, 8, 10, 10, 10]  # after steps 16 and 20, the first 10 losses are seen again
+    monkeypatch.setattr(fit_module, "explain_jump", lambda losses, _: looks.append(len(losses)))
+    run_fit(make_model(), num_pixels=40, batch_size=4, epochs=3)  # 3 epochs of 10 steps
+    assert looks == [0, 1, 2, 4, 8, 10, 10]  # the last one, after step 16, sees the first 10 losses again
 
 
 @pytest.mark.parametrize("step", [1, 2, 5])
