@@ -119,7 +119,8 @@ def fit(
                 raise DivergedError(
                     f"train.learning_rate = {settings.learning_rate:g}: training diverged: "
                     f"loss or weights became NaN or infinite in epoch {state.epoch}; "
-                    "lower the learning rate, or check the scale of the cube"
+                    f"lower the learning rate, for example to {_lower_rate(settings):.1g}, "
+                    "or check the scale of the cube"
                 )
             record = EpochRecord(
                 epoch=state.epoch,
@@ -158,12 +159,17 @@ def explain_jump(losses: Tensor, settings: TrainSettings) -> str:
     jumps = ((values[1:] > 10 * before) & (values[1:] > 3 * values[:1])).nonzero()
     if not len(jumps):
         return ""
-    step, rate = int(jumps[0]) + 2, settings.learning_rate
-    lower = min(rate / 10, TrainSettings.model_fields["learning_rate"].default)
+    step = int(jumps[0]) + 2
     return (
-        f"train.learning_rate = {rate:g}: the loss jumped from {before[step - 2]:.3g} to "
-        f"{values[step - 1]:.3g} in step {step}, so this rate is too high for the network; try {lower:.1g}"
+        f"train.learning_rate = {settings.learning_rate:g}: the loss jumped from {before[step - 2]:.3g} to "
+        f"{values[step - 1]:.3g} in step {step}, so this rate is too high for the network; "
+        f"try {_lower_rate(settings):.1g}"
     )
+
+
+def _lower_rate(settings: TrainSettings) -> float:
+    """Returns a learning rate to try instead: a tenth, and at most the default."""
+    return min(settings.learning_rate / 10, float(TrainSettings.model_fields["learning_rate"].default))
 
 
 def _is_finite(model: nn.Module, train: PatchDataset) -> bool:
