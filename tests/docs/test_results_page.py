@@ -1,0 +1,45 @@
+"""The table of networks in the results page is that of its file."""
+
+import json
+import re
+
+import pytest
+
+from hsi_se.evaluation.statistics import summarize
+from tests.conftest import ROOT
+from tests.docs.pages import read
+
+PAGE = read(ROOT / "docs" / "results.md").partition("## Networks and blocks")[2].partition("\n## ")[0]
+LINES = [line for line in PAGE.splitlines() if line.startswith("|")]
+ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in LINES[2:]]
+STORED = json.loads(read(ROOT / "benchmarks" / "results" / "networks_fixed.json"))["variants"]
+
+
+def test_every_stored_network_has_a_row():
+    assert sorted(row[0].replace("`", "") for row in ROWS) == sorted(STORED)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_a_row_gives_the_means_and_spreads_of_its_runs(row):
+    variant = STORED[row[0].replace("`", "")]
+    assert int(row[1]) == variant["n"] == len(variant["seeds"])
+    for cell, measure in zip(row[2:5], ("overall_accuracy", "average_accuracy", "kappa"), strict=True):
+        summary = summarize([100 * value for value in variant[measure]])
+        assert cell == f"{summary.mean:.2f} ± {summary.std:.2f}"
+        assert summary.n == variant["n"]
+    parameters, macs = variant["num_parameters"], variant["macs_per_patch"]
+    assert row[5] == ("–" if parameters is None else f"{parameters:,}")
+    assert row[6] == ("–" if macs is None else f"{macs / 1e6:.1f}")
+
+
+def test_the_orders_are_compared_over_the_same_five_seeds():
+    one, other = STORED["HybridSN"], STORED["HybridSN, 2-D first, mean pooling"]
+    assert one["seeds"] == other["seeds"] == [0, 1, 2, 3, 4]
+    pairs = zip(other["overall_accuracy"], one["overall_accuracy"], strict=True)
+    gain = summarize([100 * (new - old) for new, old in pairs])
+    pattern = r"([−+\d.]+) points \(95 % interval over five seeds ([−+\d.]+) to ([−+\d.]+)\)"
+    (said,) = re.findall(pattern, " ".join(PAGE.split()))
+    assert [float(value.replace("−", "-")) for value in said] == pytest.approx(
+        [gain.mean, gain.low, gain.high], abs=0.005
+    )
+    assert gain.low > -0.5  # the 2-D convolution first is not worse
