@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--command", default="", help="the command that produced the first run")
     parser.add_argument("--settings-of", type=Path, help="the ablation file that OUT is the result of")
     parser.add_argument("variants", nargs="*", metavar="NAME=RUN[,RUN…]")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if bool(arguments.variants) == bool(arguments.settings_of):
         parser.error("give runs or --settings-of")
     if arguments.settings_of:
