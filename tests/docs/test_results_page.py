@@ -1,4 +1,4 @@
-"""The table of networks in the results page is that of its file."""
+"""The tables of networks in the results page are those of their files."""
 
 import json
 import re
@@ -9,7 +9,8 @@ from hsi_se.evaluation.statistics import summarize
 from tests.conftest import ROOT
 from tests.docs.pages import read
 
-PAGE = read(ROOT / "docs" / "results.md").partition("## Networks and blocks")[2].partition("\n## ")[0]
+RESULTS = read(ROOT / "docs" / "results.md")
+PAGE = RESULTS.partition("## Networks and blocks")[2].partition("\n## ")[0]
 LINES = [line for line in PAGE.splitlines() if line.startswith("|")]
 ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in LINES[2:]]
 STORED = json.loads(read(ROOT / "benchmarks" / "results" / "networks_fixed.json"))["variants"]
@@ -30,6 +31,20 @@ def test_a_row_gives_the_means_and_spreads_of_its_runs(row):
     parameters, macs = variant["num_parameters"], variant["macs_per_patch"]
     assert row[5] == ("–" if parameters is None else f"{parameters:,}")
     assert row[6] == ("–" if macs is None else f"{macs / 1e6:.1f}")
+
+
+def test_the_runs_on_200_bands_are_those_of_their_files():
+    row = r"\| `configs/(indian_pines\w*)\.yaml` \| (\d+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \|"
+    rows = re.findall(row, RESULTS)
+    assert [row[0] for row in rows] == ["indian_pines", "indian_pines_se", "indian_pines_2d_first"]
+    for name, patch_size, epochs, *accuracies in rows:
+        stored = json.loads(read(ROOT / "benchmarks" / "results" / f"{name}.json"))
+        run = next(iter(stored["variants"].values()))["runs"][0]
+        assert stored["settings"]["patch.size"] == int(patch_size)
+        assert stored["settings"]["train.epochs"] == int(epochs)
+        expected = [f"{100 * run[measure]:.1f}" for measure in ("overall_accuracy", "average_accuracy")]
+        assert accuracies == expected
+        assert run["overall_accuracy"] < run["location_floor"]
 
 
 def test_the_orders_are_compared_over_the_same_five_seeds():
