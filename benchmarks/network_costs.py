@@ -33,6 +33,7 @@ VARIANTS = {
         for kind in ("se", "eca", "cbam", "nonlocal", "strip_pooling")
     },
     "HybridSN, 2-D first": {**HYBRIDSN, "order": "2d-3d"},
+    "HybridSN, 2-D first, mean pooling": {**HYBRIDSN, "order": "2d-3d", "pool": "mean"},
     "SSRN": {"name": "ssrn"},
     "SE-ResNet-18": {"name": "se_resnet", "depth": 18},
     "Res2Net-50": {"name": "res2net", "attention": {}},

@@ -2,11 +2,13 @@
 """Collects the results of evaluated runs in one small JSON file, to make the numbers of a table traceable.
 
     python benchmarks/summarize_runs.py OUT.json --command "hsi-se train …" NAME=RUN[,RUN…] …
+    python benchmarks/summarize_runs.py ABLATION.json --settings-of configs/ablations/NAME.yaml
 
-NAME is a variant, whose runs differ only in the seed. The file contains for each variant the settings that
-differ from those of the first one; the accuracies, location floor, spectral baseline, leakage, training
-time and digests of each run; and their mean and sample standard deviation. The script also prints them as
-a Markdown table.
+NAME is a variant, whose runs differ only in the seed. The file contains the settings of the first variant
+and, for each variant, the settings that differ from them; the accuracies, location floor, spectral
+baseline, leakage, training time and digests of each run; and their mean and sample standard deviation. The
+script also prints them as a Markdown table. The second form adds the settings of the first run to the
+results of an ablation. A test compares the settings in these files with the configs in `configs/`.
 """
 
 import argparse
@@ -14,6 +16,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hsi_se.ablation.file import load_ablation
+from hsi_se.config.experiment import Config
 from hsi_se.evaluation.statistics import Summary, summarize
 from hsi_se.runs.folder import RunFolder
 
@@ -29,6 +33,15 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
+
+
+def list_settings(config: Config, *, only_changed: bool = False) -> dict[str, Any]:
+    """Returns the settings that affect a result with dotted keys, but not the seed.
+
+    With `only_changed`, they are those that differ from their default.
+    """
+    unused = {"name": True, "seed": True, "train": {"checkpoint_every_s"}}
+    return flatten(config.model_dump(mode="json", exclude=unused, exclude_defaults=only_changed))
 
 
 def read_run(run: RunFolder) -> dict[str, Any]:
@@ -63,18 +76,27 @@ def describe(summary: Summary) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--command", required=True, help="the command that produced the first run")
-    parser.add_argument("variants", nargs="+", metavar="NAME=RUN[,RUN…]")
-    arguments = parser.parse_args()
+    parser.add_argument("--command", default="", help="the command that produced the first run")
+    parser.add_argument("--settings-of", type=Path, help="the ablation file that OUT is the result of")
+    parser.add_argument("variants", nargs="*", metavar="NAME=RUN[,RUN…]")
+    arguments = parser.parse_intermixed_args()
+    if bool(arguments.variants) == bool(arguments.settings_of):
+        parser.error("give runs or --settings-of")
+    if arguments.settings_of:
+        record = json.loads(arguments.out.read_text(encoding="utf-8"))
+        record["settings"] = list_settings(load_ablation(arguments.settings_of).runs[0].config)
+        text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+        arguments.out.write_text(text + "\n", encoding="utf-8")
+        return
 
-    base: dict[str, Any] | None = None
+    base: dict[str, Any] = {}
     variants = {}
     print("| variant | n | OA | AA | κ × 100 | location floor | spectral baseline | training s |")
     print("|:---|---:|---:|---:|---:|---:|---:|---:|")
     for variant in arguments.variants:
         name, _, paths = variant.partition("=")
         folders = [RunFolder.open(path) for path in paths.split(",")]
-        settings = flatten(folders[0].read_config().model_dump(mode="json", exclude={"name", "seed"}))
+        settings = list_settings(folders[0].read_config())
         base = base or settings
         keys = sorted(settings.keys() | base.keys())
         runs = [read_run(folder) for folder in folders]
@@ -90,7 +112,7 @@ def main() -> None:
         }
         shown = [describe(means[m]) for m in (*MEASURES, "location_floor", "spectral_baseline")]
         print(f"| {name} | {len(runs)} | {' | '.join(shown)} | {means['training_s'].mean:.0f} |")
-    result = {"command": arguments.command, "variants": variants}
+    result = {"command": arguments.command, "settings": base, "variants": variants}
     arguments.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

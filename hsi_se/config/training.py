@@ -15,7 +15,7 @@ class TrainSettings(Settings):
     batch_size: int = Field(default=256, ge=2)
     """patches per step, 2 or more; default 256"""
     learning_rate: PositiveFloat = 1e-3
-    """peak learning rate of AdamW, above 0; default 1e-3"""
+    """peak learning rate of AdamW, above 0; lower in layers with more than 5,184 inputs; default 1e-3"""
     weight_decay: NonNegativeFloat = 1e-2
     """decoupled weight decay of AdamW, 0 or more; default 1e-2"""
     schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"

@@ -26,11 +26,13 @@ class FitResult:
     Attributes:
         best_epoch: epoch whose weights the model now has, from 1.
         training_s: time in seconds, without interruptions.
+        notes: what the user should know about the training, one sentence each.
     """
 
     best_epoch: int
     history: tuple[EpochRecord, ...]
     training_s: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 def fit(
@@ -84,6 +86,7 @@ def fit(
         keeper.restore(state)
         network = world.wrap(model)
         step = Stepper(network, train=train, settings=settings)
+        notes = _note_jump(state, settings, observer)  # once more, if an earlier session noted it
         done = state.num_patches_done
         task = f"training from epoch {state.epoch}" if done else "training"
         observer.start(task, total=settings.epochs * len(train) - done, unit="patches")
@@ -103,6 +106,9 @@ def fit(
                 state.optimizer.step()
                 state.end_step(world.sum(loss.detach()), num_patches=len(index))
                 observer.advance(len(index))
+                # Reading losses makes a GPU wait, so they are read after 1, 2, 4, 8, … steps.
+                if not notes and (state.steps.bit_count() == 1 or state.steps == len(state.first_losses)):
+                    notes = _note_jump(state, settings, observer)
                 keeper.after_step(state)
 
             mean_loss = float(state.total_loss) / len(train)
@@ -113,7 +119,8 @@ def fit(
                 raise DivergedError(
                     f"train.learning_rate = {settings.learning_rate:g}: training diverged: "
                     f"loss or weights became NaN or infinite in epoch {state.epoch}; "
-                    "lower the learning rate, or check the scale of the cube"
+                    f"lower the learning rate, for example to {_lower_rate(settings):.1g}, "
+                    "or check the scale of the cube"
                 )
             record = EpochRecord(
                 epoch=state.epoch,
@@ -130,7 +137,39 @@ def fit(
             keeper.after_epoch(state)
 
     model.load_state_dict(state.best_weights)
-    return FitResult(state.best_epoch, tuple(state.history), training_s=state.elapsed_s)
+    return FitResult(state.best_epoch, tuple(state.history), training_s=state.elapsed_s, notes=notes)
+
+
+def _note_jump(state: TrainingState, settings: TrainSettings, observer: Observer) -> tuple[str, ...]:
+    """Passes a note to the observer if the loss has jumped in the first steps, and returns it."""
+    note = explain_jump(state.first_losses[: state.steps], settings)
+    if note:
+        observer.note(note)
+    return (note,) if note else ()
+
+
+def explain_jump(losses: Tensor, settings: TrainSettings) -> str:
+    """Returns a sentence about the first jump among the first steps' losses `(n,)`; empty without one.
+
+    A jump is a loss of more than ten times the mean of those before it, and more than three times the first:
+    one misclassified pixel of a rare class stays below that.
+    """
+    values = losses.to("cpu", torch.float64)
+    before = values.cumsum(0)[:-1] / torch.arange(1, max(1, len(values)))  # (n - 1,)
+    jumps = ((values[1:] > 10 * before) & (values[1:] > 3 * values[:1])).nonzero()
+    if not len(jumps):
+        return ""
+    step = int(jumps[0]) + 2
+    return (
+        f"train.learning_rate = {settings.learning_rate:g}: the loss jumped from {before[step - 2]:.3g} to "
+        f"{values[step - 1]:.3g} in step {step}, so this rate is too high for the network; "
+        f"try {_lower_rate(settings):.1g}"
+    )
+
+
+def _lower_rate(settings: TrainSettings) -> float:
+    """Returns a learning rate to try instead: a tenth, and at most the default."""
+    return min(settings.learning_rate / 10, float(TrainSettings.model_fields["learning_rate"].default))
 
 
 def _is_finite(model: nn.Module, train: PatchDataset) -> bool:

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from hsi_se.config.training import TrainSettings
 from hsi_se.progress import EpochRecord
 
+MOST_INPUTS = 5_184  # of an output value, at the full learning rate: HybridSN at patches of 17, as measured
 Tree = dict[str, Any]  # nested; leaves are tensors and JSON values
 
 
@@ -28,6 +29,7 @@ class TrainingState:
         steps: number of finished steps in all epochs.
         learning_rate: of the epoch's first step.
         total_loss: sum over the epoch's patches so far.
+        first_losses: `(n,)`, of the steps until the one-cycle schedule has its highest rate, or of an epoch.
         history: records of the finished epochs.
         best_accuracy: highest validation accuracy so far.
         best_epoch, best_weights: see `fit`.
@@ -39,7 +41,8 @@ class TrainingState:
         self.device = next(model.parameters()).device
         self.model = model
         self.optimizer = make_optimizer(model, settings)
-        self.schedule = _make_schedule(self.optimizer, settings, num_steps=settings.epochs * self.num_batches)
+        num_steps = settings.epochs * self.num_batches
+        self.schedule = _make_schedule(self.optimizer, settings, num_steps=num_steps)
         self.average = None
         if settings.weight_averaging:
             decay = get_ema_multi_avg_fn(settings.weight_averaging)  # type: ignore[no-untyped-call]
@@ -49,6 +52,8 @@ class TrainingState:
         self.steps = 0
         self.learning_rate = 0.0
         self.total_loss = torch.zeros((), device=self.device)
+        num_first = max(self.num_batches, math.ceil(0.3 * num_steps))
+        self.first_losses = torch.zeros(num_first, device=self.device)
         self.history: list[EpochRecord] = []
         self.best_accuracy = 0.0
         self.best_epoch = 0
@@ -96,6 +101,8 @@ class TrainingState:
         if self.average is not None:
             self.average.update_parameters(self.model)
         self.total_loss += loss.detach() * num_patches
+        if self.steps < len(self.first_losses):
+            self.first_losses[self.steps] = loss.detach()
         self.steps += 1
 
     @property
@@ -126,6 +133,7 @@ class TrainingState:
             "generators": generators,
             "order": self._order,
             "total_loss": self.total_loss,
+            "first_losses": self.first_losses,
             "best_weights": self.best_weights,
             "epoch": self.epoch,
             "steps": self.steps,
@@ -156,6 +164,7 @@ class TrainingState:
             torch.cuda.set_rng_state(saved["generators"]["cuda"], self.device)
         self._order = saved["order"]
         self.total_loss = saved["total_loss"].to(self.device)
+        self.first_losses = saved["first_losses"].to(self.device)
         self.best_weights = {name: value.to(self.device) for name, value in saved["best_weights"].items()}
         self.epoch, self.steps = int(saved["epoch"]), int(saved["steps"])
         self.learning_rate = float(saved["learning_rate"])
@@ -179,21 +188,32 @@ def _standard_error(accuracy: float, num_pixels: int) -> float:
 
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Returns AdamW with weight decay on weights only, not on biases or batch-norm parameters."""
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    """Returns AdamW with weight decay on weights only, not on biases or batch-norm parameters.
+
+    A step of Adam changes a layer's output by up to the learning rate times the sum of its inputs. The rate
+    of weights with more than `MOST_INPUTS` inputs is therefore inversely proportional to their number
+    (Yang et al. 2022, Tensor Programs V, table 3).
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        num_inputs = parameter[0].numel() if parameter.ndim > 1 else 1
+        factor = min(1.0, MOST_INPUTS / num_inputs)
+        weight_decay = settings.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((factor, weight_decay), []).append(parameter)
+    tensors = [
+        {"params": parameters, "lr": settings.learning_rate * factor, "weight_decay": weight_decay}
+        for (factor, weight_decay), parameters in sorted(groups.items(), reverse=True)
     ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+    return torch.optim.AdamW(tensors, fused=True)
 
 
 def _make_schedule(
     optimizer: torch.optim.Optimizer, settings: TrainSettings, *, num_steps: int
 ) -> LRScheduler:
+    rates = [group["lr"] for group in optimizer.param_groups]
     match settings.schedule:
         case "one-cycle":
-            return OneCycleLR(optimizer, max_lr=settings.learning_rate, total_steps=num_steps + 1)
+            return OneCycleLR(optimizer, max_lr=rates, total_steps=num_steps + 1)
         case "cosine":
             return CosineAnnealingLR(optimizer, T_max=num_steps)
         case "constant":

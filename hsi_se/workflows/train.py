@@ -234,7 +234,8 @@ def _train_into(
         with stop.at_once("interrupted"):
             setting.adapt(model)
     record = RunRecord(
-        **{name: getattr(start, name) for name in RunFacts.model_fields},
+        **{name: getattr(start, name) for name in RunFacts.model_fields}
+        | {"notes": start.notes + result.notes},
         num_parameters=count_parameters(model),
         macs_per_patch=count_macs(model),
         best_epoch=result.best_epoch,

@@ -237,7 +237,7 @@ def test_loss_that_diverges_names_the_learning_rate(run: Run, here: Path) -> Non
     assert last.startswith(
         "hsi-se: train.learning_rate = 1e+30: training diverged: loss or weights became NaN or infinite "
     )
-    assert last.endswith("lower the learning rate, or check the scale of the cube")
+    assert last.endswith("lower the learning rate, for example to 0.001, or check the scale of the cube")
     assert not (here / "runs").exists()
 
 

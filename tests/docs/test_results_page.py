@@ -1,0 +1,72 @@
+"""The tables of networks in the results page are those of their files."""
+
+import json
+import re
+
+import pytest
+
+from hsi_se.config.yaml_file import load_config
+from hsi_se.evaluation.statistics import summarize
+from hsi_se.models import build_model
+from hsi_se.models.cost import count_macs, count_parameters
+from tests.conftest import ROOT
+from tests.docs.pages import read
+
+RESULTS = read(ROOT / "docs" / "results.md")
+PAGE = RESULTS.partition("## Networks and blocks")[2].partition("\n## ")[0]
+LINES = [line for line in PAGE.splitlines() if line.startswith("|")]
+ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in LINES[2:]]
+STORED = json.loads(read(ROOT / "benchmarks" / "results" / "networks_fixed.json"))["variants"]
+
+
+def test_every_stored_network_has_a_row():
+    assert sorted(row[0].replace("`", "") for row in ROWS) == sorted(STORED)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_a_row_gives_the_means_and_spreads_of_its_runs(row):
+    variant = STORED[row[0].replace("`", "")]
+    assert int(row[1]) == variant["n"] == len(variant["seeds"])
+    for cell, measure in zip(row[2:5], ("overall_accuracy", "average_accuracy", "kappa"), strict=True):
+        summary = summarize([100 * value for value in variant[measure]])
+        assert cell == f"{summary.mean:.2f} ± {summary.std:.2f}"
+        assert summary.n == variant["n"]
+    parameters, macs = variant["num_parameters"], variant["macs_per_patch"]
+    assert row[5] == ("–" if parameters is None else f"{parameters:,}")
+    assert row[6] == ("–" if macs is None else f"{macs / 1e6:.1f}")
+
+
+@pytest.mark.parametrize("name", [name for name, each in STORED.items() if each["macs_per_patch"]])
+def test_stored_sizes_and_costs_are_those_of_the_network(name):
+    changes = re.split(r" (?=\w+\.\w+=)", STORED[name]["model"])
+    config = load_config(ROOT / "configs" / "indian_pines_mnf20_se.yaml", [*changes, "patch.size=15"])
+    network = build_model(config.model, num_bands=20, patch_size=15, num_classes=16, seed=0)
+    assert STORED[name]["num_parameters"] == count_parameters(network)
+    assert STORED[name]["macs_per_patch"] == count_macs(network)
+
+
+def test_the_runs_on_200_bands_are_those_of_their_files():
+    row = r"\| `configs/(indian_pines\w*)\.yaml` \| (\d+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \|"
+    rows = re.findall(row, RESULTS)
+    assert [row[0] for row in rows] == ["indian_pines", "indian_pines_se", "indian_pines_2d_first"]
+    for name, patch_size, epochs, *accuracies in rows:
+        stored = json.loads(read(ROOT / "benchmarks" / "results" / f"{name}.json"))
+        run = next(iter(stored["variants"].values()))["runs"][0]
+        assert stored["settings"]["patch.size"] == int(patch_size)
+        assert stored["settings"]["train.epochs"] == int(epochs)
+        expected = [f"{100 * run[measure]:.1f}" for measure in ("overall_accuracy", "average_accuracy")]
+        assert accuracies == expected
+        assert run["overall_accuracy"] < run["location_floor"]
+
+
+def test_the_orders_are_compared_over_the_same_five_seeds():
+    one, other = STORED["HybridSN"], STORED["HybridSN, 2-D first, mean pooling"]
+    assert one["seeds"] == other["seeds"] == [0, 1, 2, 3, 4]
+    pairs = zip(other["overall_accuracy"], one["overall_accuracy"], strict=True)
+    gain = summarize([100 * (new - old) for new, old in pairs])
+    pattern = r"([−+\d.]+) points \(95 % interval over five seeds ([−+\d.]+) to ([−+\d.]+)\)"
+    (said,) = re.findall(pattern, " ".join(PAGE.split()))
+    assert [float(value.replace("−", "-")) for value in said] == pytest.approx(
+        [gain.mean, gain.low, gain.high], abs=0.005
+    )
+    assert gain.low > -0.5  # the 2-D convolution first is not worse
