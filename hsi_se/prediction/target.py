@@ -101,18 +101,12 @@ def _is_file(text: str, data: Data) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """An image that a bundle can be applied to.
-
-    Attributes:
-        digest: SHA-256 of its values.
-        num_missing: number of pixels without data.
-        notes: sentences for the user.
-    """
+    """An image that a bundle can be applied to."""
 
     image: Image
-    digest: str
-    num_missing: int
-    notes: tuple[str, ...]
+    digest: str  # SHA-256 of its values
+    num_missing: int  # pixels without data
+    notes: tuple[str, ...]  # sentences for the user
 
 
 def open_target(
@@ -120,12 +114,8 @@ def open_target(
 ) -> Target:
     """Returns the image of a scene after checking that a bundle can be applied to it.
 
-    Its values are read once, for their range, digest and nodata.
-
-    Args:
-        bundle: the trained bundle.
-        scene, data: as for `open_scene_image`.
-        is_own: whether it is the training scene, whose values need no comparison.
+    Its values are read once, for their range, digest and nodata. Those of the training scene, `is_own`,
+    need no comparison. The other arguments are as for `open_scene_image`.
 
     Raises:
         SceneError: its bands, wavelengths or range of values differ from those of the training.
