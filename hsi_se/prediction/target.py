@@ -8,7 +8,6 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -60,13 +59,10 @@ def find_scene(
     if scene is not None:
         changes.insert(0, _parse_scene(str(scene), data))
     found = load_config(folder.config, changes).scene
-    if isinstance(found, SceneFiles) and any(
-        override.startswith("scene.byte_order") for override in overrides
-    ):
-        parts: tuple[Literal["cube", "labels"], ...] = (
-            ("cube",) if "labels_key" in unread else ("cube", "labels")
-        )
-        SceneSource.of(found, Folders.of(data)).refuse_idle_byte_order(*parts)
+    has_order = any(override.startswith("scene.byte_order") for override in overrides)
+    if has_order and isinstance(found, SceneFiles):
+        source = SceneSource.of(found, Folders.of(data))
+        source.refuse_idle_byte_order("cube", *(() if "labels_key" in unread else ("labels",)))
     return found
 
 
