@@ -29,17 +29,14 @@ class Cbam(AttentionBlock):
         self.mlp = nn.Sequential(
             nn.Linear(channels, hidden, bias=bias), nn.ReLU(), nn.Linear(hidden, channels, bias=bias)
         )
-        self.places = (
-            nn.Conv2d(2, 1, spatial_kernel, padding=spatial_kernel // 2, bias=False)
-            if spatial_kernel
-            else None
-        )
+        self.places: nn.Conv2d | None = None
+        if spatial_kernel:
+            self.places = nn.Conv2d(2, 1, spatial_kernel, padding=spatial_kernel // 2, bias=False)
 
     def excitation(self, x: Tensor) -> Tensor:
         """Returns the channel gates `(n, c)` for features `x`."""
         flat = x.flatten(2)  # (n, c, positions)
-        gates: Tensor = (self.mlp(flat.mean(2)) + self.mlp(flat.amax(2))).sigmoid()
-        return gates
+        return torch.sigmoid(self.mlp(flat.mean(2)) + self.mlp(flat.amax(2)))
 
     def forward(self, x: Tensor) -> Tensor:
         gates = self.excitation(x)  # (n, c)
@@ -47,5 +44,4 @@ class Cbam(AttentionBlock):
         if self.places is None:
             return x
         statistics = torch.stack([x.mean(1), x.amax(1)], dim=1)  # (n, 2, h, w)
-        scaled: Tensor = x * self.places(statistics).sigmoid()
-        return scaled
+        return x * torch.sigmoid(self.places(statistics))

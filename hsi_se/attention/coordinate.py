@@ -31,7 +31,6 @@ class Coordinate(AttentionBlock):
         of_cols = x.mean(2).unsqueeze(3)  # (n, c, w, 1)
         embedded = self.embed(torch.cat([of_rows, of_cols], dim=2))  # (n, hidden, h + w, 1)
         of_rows, of_cols = embedded.split([x.shape[2], x.shape[3]], dim=2)
-        row_gates = self.rows(of_rows).sigmoid()  # (n, c, h, 1)
-        col_gates = self.cols(of_cols.transpose(2, 3)).sigmoid()  # (n, c, 1, w)
-        scaled: Tensor = x * row_gates * col_gates
-        return scaled
+        row_gates = torch.sigmoid(self.rows(of_rows))  # (n, c, h, 1)
+        col_gates = torch.sigmoid(self.cols(of_cols.transpose(2, 3)))  # (n, c, 1, w)
+        return x * row_gates * col_gates

@@ -16,11 +16,8 @@ from hsi_se.config import model as config
 def build_attention(settings: config.AttentionSettings | None, *, shape: tuple[int, ...]) -> nn.Module:
     """Returns the attention module of a point, or `nn.Identity()` without settings.
 
-    The config has already checked that the block fits the point.
-
-    Args:
-        settings: the block's settings, or None for an empty slot.
-        shape: of the point's features without the batch, `(c, d, h, w)` or `(c, h, w)`.
+    `shape` is that of the point's features without the batch, `(c, d, h, w)` or `(c, h, w)`. The config has
+    already checked that the block fits them.
     """
     if settings is None:
         return nn.Identity()

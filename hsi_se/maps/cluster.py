@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.errors import ClusterError
-from hsi_se.prediction.bundled import make_predictor, make_source
+from hsi_se.prediction.bundled import make_predictor
 from hsi_se.prediction.logits import Engine
-from hsi_se.prediction.tiles import Prediction, Tile, TilePredictor
+from hsi_se.prediction.tiles import Prediction, Tile, TilePredictor, TileSource
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.scene.image import Image, Mask
 from hsi_se.system.cluster import Call, run_tasks, share
@@ -32,17 +32,14 @@ def predict_on_cluster(
     """Yields the rows, the logits and the nodata of each tile, in the order in which they are done.
 
     Args:
-        bundle: the trained model.
         image: from `open_target`.
-        tiles: rows of the scene.
-        engine: `dense` or `patches`.
-        client: from `connect`.
+        client: from `start_cluster`.
         session: the device of each worker, and the observer here.
 
     Raises:
         ClusterError: the scheduler gives a tile up or is lost, or the cluster stays without workers.
     """
-    source, shared = make_source(bundle, image), share(client, bundle)
+    source, shared = TileSource(image, bundle), share(client, bundle)
 
     def read_tiles() -> Iterator[Call[tuple[range, Mask]]]:
         for tile in tiles:

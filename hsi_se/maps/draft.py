@@ -3,7 +3,8 @@
 import json
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ _LONGEST_FIGURE = 2000  # side of the picture in pixels
 _NO_SHARE = -1.0  # stored where there is no probability
 
 
+@dataclass(frozen=True, eq=False)
 class MapDraft:
     """The layers of a map and the tiles that are still to do.
 
@@ -40,16 +42,11 @@ class MapDraft:
     `about_probabilities` says how they are calibrated; empty for a map of classes only.
     """
 
-    def __init__(
-        self,
-        folder: MapFolder,
-        bundle: ModelBundle,
-        layers: Sequence[Layer],
-        todo: list[range],
-        about_probabilities: str,
-    ) -> None:
-        self.todo, self._about_probabilities = todo, about_probabilities
-        self._folder, self._bundle, self._layers = folder, bundle, layers
+    folder: MapFolder
+    bundle: ModelBundle
+    layers: Sequence[Layer]
+    todo: list[range]
+    about_probabilities: str
 
     @classmethod
     def open(
@@ -61,7 +58,7 @@ class MapDraft:
         about_probabilities: str,
         digest: str,
         tile_rows: int,
-    ) -> "MapDraft":
+    ) -> Self:
         """Returns the draft in a folder; an existing one is kept if its digest is the same, else replaced."""
         dtype = "uint8" if max(bundle.facts.class_ids) < 2**8 else "uint16"
         layers = [Layer(folder.image, (*shape, 1), dtype, UNLABELLED, ("class",))]
@@ -87,26 +84,26 @@ class MapDraft:
     def write(self, tile: range, logits: NDArray[np.float32], missing: NDArray[np.bool_]) -> None:
         """Writes a tile from its logits `(rows, cols, C)`. It is on the disk afterwards."""
         values: list[NDArray[Any]] = [
-            pick_classes(logits, class_ids=self._bundle.class_ids, missing=missing)[..., None]
+            pick_classes(logits, class_ids=self.bundle.class_ids, missing=missing)[..., None]
         ]
-        if self._about_probabilities:
-            shares = to_probabilities(logits, temperature=self._bundle.facts.scaling.temperature)
+        if self.about_probabilities:
+            shares = to_probabilities(logits, temperature=self.bundle.facts.scaling.temperature)
             values += [shares, entr(shares).sum(axis=2, keepdims=True)]
             for stored in values[1:]:
                 stored[missing] = _NO_SHARE
-        for layer, rows in zip(self._layers, values, strict=True):
+        for layer, rows in zip(self.layers, values, strict=True):
             layer.write(tile.start, rows)
-        self._folder.log(str(tile))
+        self.folder.log(str(tile))
         self.todo.remove(tile)
 
     def finish(self, target: Target, *, title: str, engine: str) -> list[str]:
         """Writes all but the layers themselves; returns a sentence on each thing not written."""
         assert not self.todo, "tiles are missing"
         georeference = target.image.raster.georeference
-        facts = self._bundle.facts
-        classes = Classes(self._bundle.class_names, facts.palette)
-        for layer in self._layers:
-            about = classes if layer is self._layers[0] else self._about_probabilities
+        facts = self.bundle.facts
+        classes = Classes(self.bundle.class_names, facts.palette)
+        for layer in self.layers:
+            about = classes if layer is self.layers[0] else self.about_probabilities
             write_envi_header(layer, georeference, about=about)
             if has_rasterio():
                 write_geotiff(layer, georeference, about=about)
@@ -125,30 +122,30 @@ class MapDraft:
             "scene_digest": target.digest,
             "split_digest": facts.split_digest,
             "engine": engine,
-            "probabilities": self._about_probabilities or None,
-            "temperature": facts.scaling.temperature if self._about_probabilities else None,
+            "probabilities": self.about_probabilities or None,
+            "temperature": facts.scaling.temperature if self.about_probabilities else None,
             "num_nodata": int(counts[UNLABELLED]),
             "classes": [
                 {"label": label, "name": name, "num_pixels": int(counts[label])}
-                for label, name in self._bundle.class_names.items()
+                for label, name in self.bundle.class_names.items()
             ],
         }
         text = json.dumps(about_map, indent=2, ensure_ascii=False)
-        self._folder.facts.write_text(f"{text}\n", encoding="utf-8")
+        self.folder.facts.write_text(f"{text}\n", encoding="utf-8")
         return notes
 
     def _save_figure(self, title: str) -> NDArray[np.int64]:
         """Writes the picture; returns the number of pixels of each label."""
-        labels, facts = self._layers[0], self._bundle.facts
+        labels, facts = self.layers[0], self.bundle.facts
         counts = np.zeros(max(facts.class_ids) + 1, np.int64)
         step = math.ceil(max(labels.shape[:2]) / _LONGEST_FIGURE)
         picture = []
         for first, block in labels.blocks():
             counts += np.bincount(block.ravel(), minlength=len(counts))
             picture.append(block[-first % step :: step, ::step, 0])
-        names = self._bundle.class_names
+        names = self.bundle.class_names
         if counts[UNLABELLED]:
             names = {UNLABELLED: NODATA_NAME, **names}
         small = ClassMap(np.concatenate(picture).astype(np.int32), names, facts.palette)
-        save_map(small, self._folder.figure, title=title if step == 1 else f"{title}, 1 pixel in {step}")
+        save_map(small, self.folder.figure, title=title if step == 1 else f"{title}, 1 pixel in {step}")
         return counts

@@ -3,7 +3,6 @@
 import hashlib
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from hsi_se.prediction.target import Target, find_scene, open_target
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import find_data
-from hsi_se.system.cluster import connect
+from hsi_se.system.cluster import start_cluster
 from hsi_se.system.session import Session
 
 
@@ -69,10 +68,7 @@ def write_map(
     rows, cols, _ = target.image.shape
     about = _describe_probabilities(bundle, is_own=is_own) if probabilities else ""
     digest = _digest(bundle, target, engine, about, tile_rows)
-    with (
-        nullcontext() if scheduler is None else connect(scheduler) as client,
-        result.open_draft() as unfinished,
-    ):
+    with start_cluster(None, scheduler) as client, result.open_draft() as unfinished:
         if unfinished.list_published() and unfinished.read_journal()[0].get("digest") == digest:
             session.observer.note("the map was complete, and only its files are moved into place")
             return result.publish(unfinished)

@@ -61,9 +61,9 @@ def _build_after(name: str, block: AttentionSettings, outputs: list[object]) -> 
         )
     output = outputs[0]
     if not isinstance(output, Tensor) or output.ndim not in (4, 5):
-        found = (
-            f"a tensor {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-        )
+        found = f"a {type(output).__name__}"
+        if isinstance(output, Tensor):
+            found = f"a tensor {tuple(output.shape)}"
         raise ConfigError(
             f"insert_attention: {name} returns {found}, not features (n, c, h, w) or "
             "(n, c, d, h, w); choose a convolution, a norm or a block of them"

@@ -17,23 +17,16 @@ class Network(nn.Module):
 
     Subclasses are built from their settings in `config.model`, which describe every option.
 
-    Attributes:
-        num_bands: number of components of the input, k.
-        patch_size: side of a patch in pixels, p.
-        stages: stages by name; the attention point after a stage has the same name.
-        attention: attention blocks by point; an empty slot is `nn.Identity()`.
-        head: maps the last features to logits.
-
     Shape: `(n, 1, k, p, p)` to `(n, C)`.
     """
 
     stages: nn.ModuleDict
-    attention: nn.ModuleDict
+    attention: nn.ModuleDict  # the block after each stage; an empty slot is `nn.Identity()`
     head: nn.Sequential
 
     def __init__(self, *, num_bands: int, patch_size: int) -> None:
         super().__init__()
-        self.num_bands = num_bands
+        self.num_bands = num_bands  # components of the input, k
         self.patch_size = patch_size
 
     def forward(self, x: Tensor) -> Tensor:

@@ -47,10 +47,9 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.branch = branch
         self.num_out = num_out
-        is_projected = stride > 1 or num_in != num_out
-        self.shortcut = (
-            make_conv2d(num_in, num_out, 1, stride=stride, relu=False) if is_projected else nn.Identity()
-        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or num_in != num_out:
+            self.shortcut = make_conv2d(num_in, num_out, 1, stride=stride, relu=False)
         self.gate = gate
         self.attention = build_attention(attention, shape=(num_in if gate == "pre" else num_out, 1, 1))
         self.title = title if attention is None else f"{title} with {attention.kind} {gate}"

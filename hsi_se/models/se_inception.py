@@ -73,12 +73,12 @@ class SeInception(Network):
             pool = nn.MaxPool2d(3, stride=2, padding=1)
             stem.extend([make_conv2d(64, 64, 1), make_conv2d(64, channels, 3), pool])
         self.stages = nn.ModuleDict({"stem": stem})
-        num_features = {"stem": channels}
+        shapes: dict[str, tuple[int, ...]] = {"stem": (channels, 1, 1)}
         for point, widths in _WIDTHS.items():
             module = Inception(channels, widths)
             pool = nn.MaxPool2d(3, stride=2, padding=1)
             self.stages[point] = nn.Sequential(pool, module) if point in _POOLED_BEFORE else module
-            num_features[point] = channels = module.num_out
-        shapes = {point: (features, 1, 1) for point, features in num_features.items()}
+            channels = module.num_out
+            shapes[point] = (channels, 1, 1)
         self.attention = fill_slots(settings.attention, shapes)
         self.head = make_head(channels, num_classes, dropout=settings.dropout)

@@ -18,27 +18,25 @@ class SeResNet(ResidualNetwork):
 
     @staticmethod
     def make_block(settings: config.SeResNet, point: str, *, num_in: int, stride: int) -> ResidualBlock:
-        width, is_basic = WIDTHS[point], settings.depth < 50
+        width = WIDTHS[point]
+        if settings.depth < 50:
+            title, num_out = "basic block", width
+            branch = nn.Sequential(
+                make_conv2d(num_in, width, 3, stride=stride), make_conv2d(width, width, 3, relu=False)
+            )
+        else:
+            title, num_out = "bottleneck", EXPANSION * width
+            branch = nn.Sequential(
+                make_conv2d(num_in, width, 1, stride=stride),
+                make_conv2d(width, width, 3),
+                make_conv2d(width, num_out, 1, relu=False),
+            )
         return ResidualBlock(
-            (_basic if is_basic else _bottleneck)(num_in, width, stride),
+            branch,
             num_in=num_in,
-            num_out=width if is_basic else EXPANSION * width,
+            num_out=num_out,
             stride=stride,
             attention=settings.attention.get(point),
             gate=settings.gate,
-            title=f"{'basic block' if is_basic else 'bottleneck'} {width}",
+            title=f"{title} {width}",
         )
-
-
-def _basic(num_in: int, width: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        make_conv2d(num_in, width, 3, stride=stride), make_conv2d(width, width, 3, relu=False)
-    )
-
-
-def _bottleneck(num_in: int, width: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        make_conv2d(num_in, width, 1, stride=stride),
-        make_conv2d(width, width, 3),
-        make_conv2d(width, EXPANSION * width, 1, relu=False),
-    )

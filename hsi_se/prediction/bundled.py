@@ -16,9 +16,8 @@ from hsi_se.models.classical import ForestOfTrees, SupportVectorMachine
 from hsi_se.models.device import pick_device
 from hsi_se.prediction.class_map import ClassMap, pick_classes
 from hsi_se.prediction.logits import Classifier, Engine, average_symmetries, list_tiles, predict_logits
-from hsi_se.prediction.smoothing import smooth_logits
 from hsi_se.prediction.target import Target, is_known_name, open_target
-from hsi_se.prediction.tiles import Prediction, TilePredictor, TileSource
+from hsi_se.prediction.tiles import Prediction, TilePredictor, TileSource, smooth_bundled
 from hsi_se.progress import Observer
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
@@ -66,35 +65,21 @@ def predict_bundled(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Returns the final logits `(rows, cols, C)` of a scene, and the logits before smoothing.
 
-    Args:
-        bundle: the trained model; its `prediction` settings apply.
-        components: `(rows, cols, k)` the scene after the bundle's reduction.
-        missing: `(rows, cols)`, true where there is no data.
+    `components` are `(rows, cols, k)`, the scene after the bundle's reduction, and `missing` `(rows, cols)`
+    is true where there is no data. The bundle's `prediction` settings apply.
     """
     facts = bundle.facts
     model = build_bundled_model(bundle).to(device)
     observer.start("mapping", total=missing.size * facts.prediction.num_passes, unit="pixels")
     predict = functools.partial(predict_logits, model, padding=facts.padding, on_batch=observer.advance)
     plain = average_symmetries(predict, components, num_passes=facts.prediction.num_passes)
-    if facts.prediction.smoothing is None:
-        return plain, plain
-    scale = np.array(facts.guide_scale)
-    smoothed = smooth_logits(
-        plain, components=components, missing=missing, settings=facts.prediction.smoothing, scale=scale
-    )
-    return smoothed, plain
+    return smooth_bundled(facts, plain, components=components, missing=missing), plain
 
 
 def make_predictor(bundle: ModelBundle, *, engine: Engine, device: str = "auto") -> TilePredictor:
     """Returns a predictor for tiles with a bundle's classifier, which stays in evaluation mode."""
     model = build_bundled_model(bundle).eval().to(pick_device(device))
     return TilePredictor(model, bundle.facts, engine=engine)
-
-
-def make_source(bundle: ModelBundle, image: Image) -> TileSource:
-    """Returns a source of an image's tiles, reduced and padded for a bundle's classifier."""
-    facts = bundle.facts
-    return TileSource(image, bundle.reduction, facts.patch_size, facts.padding, facts.prediction.reach)
 
 
 def map_scene(
@@ -156,7 +141,7 @@ def predict_tiles(
     bundle: ModelBundle, image: Image, predictor: TilePredictor, tiles: Sequence[range], *, observer: Observer
 ) -> Iterator[Prediction]:
     """Yields rows, logits `(rows, cols, C)` and nodata mask `(rows, cols)` of each tile."""
-    source = make_source(bundle, image)
+    source = TileSource(image, bundle)
     for tile in tiles:
         read = source.read(tile)
         yield tile, predictor.predict(read, on_batch=observer.advance), read.missing[read.inner]

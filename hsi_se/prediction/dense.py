@@ -45,19 +45,15 @@ _NARROWEST = 16  # fewest columns of a tile if there are several workers
 class DenseEngine:
     """Predicts whole scenes with a trained `HybridSN`.
 
-    The engine uses the weights that the model has now. If they change, build a new engine.
-
-    Args:
-        model: the network, in any mode, on any device; it is not changed.
+    The engine uses the weights that the model has now, in any mode and on any device. If they change,
+    build a new engine. The model itself is not changed.
     """
 
     def __init__(self, model: HybridSN) -> None:
         self.model = model
         self._last = list(model.stages)[-1]
         self._spare: list[Tensor] = []  # buffers of finished tiles, for reuse
-        blocks = {
-            point: block for point, block in model.attention.items() if not isinstance(block, nn.Identity)
-        }
+        blocks = {name: each for name, each in model.attention.items() if not isinstance(each, nn.Identity)}
         with evaluation_mode(model):
             self._stages = fold_stages(model)
             self._head = DenseHead(model, is_shared=not blocks)
@@ -270,8 +266,7 @@ class DenseEngine:
             x = self.model.attention[self._shared](batch.reshape(-1, *shape))
             for point in self._late:
                 x = self.model.attention[point](self.model.stages[point](x))
-            logits: Tensor = self.model.head(self.model.pool(x).flatten(1))
-            return logits.view(*batch.shape[:2], -1)
+            return self.model.classify(x).view(*batch.shape[:2], -1)
 
         return self._in_batches(rows, cols, math.prod(shape), run)
 

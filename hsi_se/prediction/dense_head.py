@@ -26,21 +26,13 @@ _PATCHES_PER_PRODUCT = 256
 class DenseHead:
     """The head of a network, for features with the channels as last axis.
 
-    Args:
-        model: the network.
-        is_shared: whether to prepare `of_scene`, which needs the transformed weights.
-
-    Attributes:
-        span: rows and cols of a patch's features before the head.
-        can_share: whether `of_scene` is worth its memory and faster than single patches.
-        bias: `(hidden,)` bias of the first dense layer.
-        summed: `(hidden, d·c)` weights of the first dense layer, summed over the patch's locations.
+    With `is_shared` it prepares `of_scene`, which needs the transformed weights, if that `can_share`.
     """
 
     def __init__(self, model: HybridSN, *, is_shared: bool) -> None:
         linear = cast(nn.Linear, model.head[0])
         shape = list(model.shapes.values())[-1]
-        self.span = shape[-1]
+        self.span = shape[-1]  # rows and cols of a patch's features before the head
         is_pooled = not isinstance(model.pool, nn.Identity)  # a mean is a sum with equal weights
         size = 1 if is_pooled else self.span
         weight = linear.weight.view(linear.out_features, shape[0], -1, size, size)  # (hidden, c, d, h, w)
@@ -50,11 +42,11 @@ class DenseHead:
         self._is_packed = weight.device.type == "cpu" and _can_pack()
         self._weights = [_pack(some) if self._is_packed else some.contiguous() for some in by_col]
         self.bias = linear.bias
-        self.summed = weight.sum((3, 4)).transpose(1, 2).flatten(1)  # (hidden, d·c)
+        self.summed = weight.sum((3, 4)).transpose(1, 2).flatten(1)  # (hidden, d·c), over all locations
         self._rest = model.head[1:]
         self._fft_size = scipy.fft.next_fast_len(max(16, 2 * self.span - 2), real=True)
         num_frequencies = self._fft_size * (self._fft_size // 2 + 1)
-        self.can_share = (
+        self.can_share = (  # `of_scene` is worth its memory and faster than single patches
             self.span >= _SMALLEST_SPAN and self.summed.numel() * num_frequencies * 8 <= _SPECTRUM_BYTES
         )
         if self.can_share and is_shared:
@@ -125,10 +117,7 @@ class DenseHead:
 
 
 def _can_pack() -> bool:
-    """Returns whether oneDNN's products with packed weights are available.
-
-    On AMD processors they are a fifth faster than MKL's.
-    """
+    """Returns whether oneDNN has products with packed weights: on AMD, a fifth faster than MKL's."""
     is_x86 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
     return is_x86 and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
 

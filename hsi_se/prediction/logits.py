@@ -22,20 +22,15 @@ from hsi_se.sampling.patches import PatchDataset, pad_cube
 
 Classifier = Network | CentrePixelClassifier  # both are modules from patches (n, 1, k, p, p) to logits
 Engine = Literal["dense", "patches"]
-ENGINES: tuple[Engine, ...] = get_args(Engine)
 Cube = NDArray[np.float32]
 
 
 class RowPredictor:
-    """Predicts rows of a padded scene; model and engine as for `predict_logits`.
-
-    Raises:
-        ConfigError: the engine is unknown.
-    """
+    """Predicts rows of a padded scene; model, engine and `on_batch` as for `predict_logits`."""
 
     def __init__(self, model: Classifier, *, engine: Engine) -> None:
-        if engine not in ENGINES:
-            raise ConfigError(f"engine = {engine!r}: choose from {', '.join(ENGINES)}")
+        if engine not in get_args(Engine):
+            raise ConfigError(f"engine = {engine!r}: choose from {', '.join(get_args(Engine))}")
         self._model = model
         self._device = next(itertools.chain(model.parameters(), model.buffers())).device
         self._dense = DenseEngine(model) if engine == "dense" and isinstance(model, HybridSN) else None
@@ -44,16 +39,12 @@ class RowPredictor:
         """Returns how many rows the dense engine best computes at once; None for single patches."""
         return None if self._dense is None else self._dense.choose_tile_rows(cols)
 
-    def predict(
-        self, padded: torch.Tensor, *, on_batch: Callable[[int], None] | None = None
-    ) -> NDArray[np.float32]:
+    def predict(self, padded: torch.Tensor | Cube, *, on_batch: Callable[[int], None] | None = None) -> Cube:
         """Returns the logits `(rows, cols, C)` of some rows.
 
-        Args:
-            padded: `(rows + p - 1, cols + p - 1, k)` the rows and the margin that their patches cover.
-            on_batch: called with the number of finished pixels after each step.
+        `padded` are `(rows + p - 1, cols + p - 1, k)`, the rows and the margin that their patches cover.
         """
-        padded = padded.to(self._device)
+        padded = torch.as_tensor(padded, device=self._device)
         rows, cols = (length - self._model.patch_size + 1 for length in padded.shape[:2])
         if self._dense is not None:
             logits = self._dense.predict_rows(padded)
@@ -109,10 +100,8 @@ def list_tiles(rows: int, height: int) -> list[range]:
 def average_symmetries(predict: Callable[[Cube], Cube], cube: Cube, *, num_passes: int) -> Cube:
     """Returns the mean prediction over the first `num_passes` of the eight symmetries of a cube.
 
-    Args:
-        predict: maps `(rows, cols, k)` to `(rows - m, cols - m, C)`, with the same m for both axes.
-        cube: `(rows, cols, k)`.
-        num_passes: 1 (only the identity) to 8; each prediction is turned back.
+    Each prediction is turned back. `predict` maps `(rows, cols, k)` to `(rows - m, cols - m, C)`, with the
+    same m for both axes.
     """
     total = np.array(predict(np.ascontiguousarray(cube)))
     for symmetry in range(1, num_passes):

@@ -24,6 +24,7 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
+_NUM_COLS = 8  # columns of patches that are yielded together
 _SCRATCH_FLOATS = 2**18  # size of one product, which stays in the cache until it is stored
 _EDGE_LOCATIONS = 4  # locations near the top or bottom edge that share one product, to save calls
 
@@ -36,9 +37,8 @@ def convolve_gated(
     bias: Tensor,
     span: int,
     spare: list[Tensor],
-    num_cols: int = 8,
 ) -> Iterator[Tensor]:
-    """Yields the convolution's output for all patches, `num_cols` columns of patches at a time.
+    """Yields the convolution's output for all patches, some columns of patches at a time.
 
     The values are `max(C, -bias)`, without the bias, because `max(C, -bias) + bias = relu(C + bias)`.
     The caller adds `bias` where it costs least.
@@ -52,7 +52,6 @@ def convolve_gated(
         bias: `(o,)`.
         span: rows and cols of the convolution's output for one patch.
         spare: list of buffers for reuse. One is taken from it, and put back at the end.
-        num_cols: columns of patches that are yielded together.
 
     Yields:
         `(span, columns · rows, span, o)`: the col in the patch, in reverse order; the patches, column by
@@ -61,8 +60,8 @@ def convolve_gated(
     rows, cols = gates.shape[:2]
     num_out = weight.shape[2]
     # `patches` is a ring buffer of patch columns: `span` of them contain the current column of locations,
-    # and finished ones wait until their block of `num_cols` is complete. No block crosses the end.
-    num_slots = math.ceil((span - 1 + num_cols) / num_cols) * num_cols
+    # and finished ones wait until their block is complete. No block crosses the end.
+    num_slots = math.ceil((span - 1 + _NUM_COLS) / _NUM_COLS) * _NUM_COLS
     # With the col in the patch as first axis, a column of locations writes to few pages of memory.
     memory = _take(spare, span * num_slots * rows * span * num_out, like=features)
     patches = memory[: span * num_slots * rows * span * num_out].view(span, num_slots, rows, span, num_out)
@@ -93,8 +92,8 @@ def convolve_gated(
                     offset,
                 )
                 torch.maximum(mixed[:, :, begin - left : end - left], floor, out=target)
-        while first < cols and min(first + num_cols, cols) <= col - span + 2:
-            slot, count = first % num_slots, min(num_cols, cols - first)
+        while first < cols and min(first + _NUM_COLS, cols) <= col - span + 2:
+            slot, count = first % num_slots, min(_NUM_COLS, cols - first)
             yield patches[:, slot : slot + count].flatten(1, 2)
             first += count
     spare.append(memory)

@@ -21,16 +21,11 @@ class SharedStage:
 
     A 3-D convolution runs as a 2-D one. The output's depths become the batch, and the kernel's depths
     become input channels. For a whole scene, torch's own 3-D convolution takes up to six times as long.
-
-    Attributes:
-        weight: `(o, depth·c, 3, 3)`.
-        bias: `(o,)`.
-        num_features: c. For a 2-D convolution all depths count as features.
     """
 
-    weight: Tensor
-    bias: Tensor
-    num_features: int
+    weight: Tensor  # (o, depth·c, 3, 3)
+    bias: Tensor  # (o,)
+    num_features: int  # c; for a 2-D convolution all depths count as features
 
     def __call__(self, x: Tensor) -> Tensor:
         """Maps features `(d, c, h, w)` to `(d - depth + 1, o, h - 2, w - 2)`."""
@@ -85,7 +80,6 @@ def gate_windows(
     scale the features.
 
     Args:
-        block: the channel gate.
         features: `(d, c, h, w)`; must be non-negative if the gate squeezes by the maximum and `earlier`
             is given.
         window: rows and cols of a patch at the gate's position in the network.

@@ -32,7 +32,7 @@ def smooth_logits(
     settings: Smoothing,
     scale: NDArray[np.float64],
 ) -> NDArray[np.float32]:
-    """Returns the logarithms of the smoothed probabilities `(rows, cols, C)`.
+    """Returns the logarithms of the smoothed probabilities, `(rows, cols, C)` like the logits.
 
     The smoothed probability at pixel p is a weighted mean over the pixels q in the window of
     `settings.radius` around p:
@@ -44,10 +44,8 @@ def smooth_logits(
     their logits.
 
     Args:
-        logits: `(rows, cols, C)`.
         components: `(rows, cols, k)` of the same pixels; the first `settings.components` are the guides.
         missing: `(rows, cols)`, true where there is no data.
-        settings: the config's `prediction.smoothing` section.
         scale: `(k,)` standard deviation of each component over the training scene.
     """
     num_guides = min(settings.components, components.shape[2])

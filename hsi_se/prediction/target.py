@@ -8,7 +8,6 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -60,13 +59,10 @@ def find_scene(
     if scene is not None:
         changes.insert(0, _parse_scene(str(scene), data))
     found = load_config(folder.config, changes).scene
-    if isinstance(found, SceneFiles) and any(
-        override.startswith("scene.byte_order") for override in overrides
-    ):
-        parts: tuple[Literal["cube", "labels"], ...] = (
-            ("cube",) if "labels_key" in unread else ("cube", "labels")
-        )
-        SceneSource.of(found, Folders.of(data)).refuse_idle_byte_order(*parts)
+    has_order = any(override.startswith("scene.byte_order") for override in overrides)
+    if has_order and isinstance(found, SceneFiles):
+        source = SceneSource.of(found, Folders.of(data))
+        source.refuse_idle_byte_order("cube", *(() if "labels_key" in unread else ("labels",)))
     return found
 
 
@@ -101,18 +97,12 @@ def _is_file(text: str, data: Data) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """An image that a bundle can be applied to.
-
-    Attributes:
-        digest: SHA-256 of its values.
-        num_missing: number of pixels without data.
-        notes: sentences for the user.
-    """
+    """An image that a bundle can be applied to."""
 
     image: Image
-    digest: str
-    num_missing: int
-    notes: tuple[str, ...]
+    digest: str  # SHA-256 of its values
+    num_missing: int  # pixels without data
+    notes: tuple[str, ...]  # sentences for the user
 
 
 def open_target(
@@ -120,12 +110,8 @@ def open_target(
 ) -> Target:
     """Returns the image of a scene after checking that a bundle can be applied to it.
 
-    Its values are read once, for their range, digest and nodata.
-
-    Args:
-        bundle: the trained bundle.
-        scene, data: as for `open_scene_image`.
-        is_own: whether it is the training scene, whose values need no comparison.
+    Its values are read once, for their range, digest and nodata. Those of the training scene, `is_own`,
+    need no comparison. The other arguments are as for `open_scene_image`.
 
     Raises:
         SceneError: its bands, wavelengths or range of values differ from those of the training.

@@ -5,15 +5,14 @@ Axes: rows, cols of pixels; k components; p the patch's size.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hsi_se.prediction.logits import Classifier, Engine, RowPredictor, average_symmetries
 from hsi_se.prediction.smoothing import smooth_logits
-from hsi_se.runs.bundle import BundleFacts
-from hsi_se.sampling.reduction import Reduction
+from hsi_se.runs.bundle import BundleFacts, ModelBundle
 from hsi_se.scene.image import Image, Mask
 
 Prediction = tuple[range, NDArray[np.float32], Mask]  # rows, their logits, true where there is no data
@@ -25,46 +24,37 @@ _PATCHWISE_ROWS = 16  # few rows are enough: reading some twice takes little tim
 class Tile:
     """Some rows of a scene with all data that their prediction depends on.
 
-    Attributes:
-        padded: `(rows + p - 1, cols + p - 1, k)` components of the rows, of the rows around them that
-            smoothing uses, and of the margin that the patches of both cover.
-        missing: `(rows, cols)`, true where there is no data.
-        inner: slice of the requested rows, without those added for smoothing.
+    `padded` contains the components of the rows, of the rows around them that smoothing uses, and of the
+    margin that the patches of both cover.
     """
 
-    padded: NDArray[np.float32]
-    missing: Mask
-    inner: slice
+    padded: NDArray[np.float32]  # (rows + p - 1, cols + p - 1, k)
+    missing: Mask  # (rows, cols), true where there is no data
+    inner: slice  # of the requested rows, without those added for smoothing
 
 
 @dataclass(frozen=True, eq=False)
 class TileSource:
     """Reads the components of an image some rows at a time, padded like a whole scene by `pad_cube`.
 
-    Attributes:
-        image: of the bands that the reduction was fitted on.
-        patch_size: p.
-        padding: `zero` or `reflect`, as in training.
-        reach: number of rows that smoothing needs above and below.
+    The image has the bands that the bundle's reduction was fitted on.
     """
 
     image: Image
-    reduction: Reduction
-    patch_size: int
-    padding: str
-    reach: int = 0
+    bundle: ModelBundle
 
     def read(self, asked: range) -> Tile:
         """Returns the tile of the rows `asked`; pixels with a value that is not finite count as nodata."""
-        margin = self.patch_size // 2
-        tile = range(max(0, asked.start - self.reach), min(self.image.shape[0], asked.stop + self.reach))
-        mode = {"zero": "constant", "reflect": "reflect"}[self.padding]
+        facts, rows = self.bundle.facts, self.image.shape[0]
+        margin, reach = facts.patch_size // 2, facts.prediction.reach
+        tile = range(max(0, asked.start - reach), min(rows, asked.stop + reach))
+        mode = {"zero": "constant", "reflect": "reflect"}[facts.padding]
         outside = {"constant_values": -1} if mode == "constant" else {}
-        places = np.pad(np.arange(self.image.shape[0]), margin, mode=mode, **outside)  # type: ignore[call-overload]
+        places = np.pad(np.arange(rows), margin, mode=mode, **outside)  # type: ignore[call-overload]
         places = places[tile.start : tile.stop + 2 * margin]
         first, last = places[places >= 0].min(), places.max() + 1
         cube, missing, _ = read_finite_rows(self.image, first, last)
-        components = self.reduction.apply(cube, nodata=missing)[np.maximum(places - first, 0)]
+        components = self.bundle.reduction.apply(cube, nodata=missing)[np.maximum(places - first, 0)]
         components[places < 0] = 0
         widths = ((0, 0), (margin, margin), (0, 0))
         padded = np.pad(components, widths, mode=mode)  # type: ignore[call-overload]
@@ -87,34 +77,30 @@ def read_finite_rows(image: Image, first: int, last: int) -> tuple[NDArray[np.ge
 
 
 class TilePredictor:
-    """Predicts tiles with a bundle's classifier; model and engine as for `predict_logits`."""
+    """Predicts tiles with a bundle's classifier; the arguments are as for `predict_logits`."""
 
     def __init__(self, model: Classifier, facts: BundleFacts, *, engine: Engine) -> None:
-        self._rows = RowPredictor(model, engine=engine)
-        self._margin = facts.patch_size // 2
-        self._prediction, self._guide_scale = facts.prediction, np.array(facts.guide_scale)
+        self._rows, self._facts = RowPredictor(model, engine=engine), facts
 
     def choose_tile_rows(self, cols: int) -> int:
         """Returns the recommended number of rows in a tile of a scene with `cols` cols."""
         return self._rows.choose_tile_rows(cols) or _PATCHWISE_ROWS
 
     def predict(self, tile: Tile, *, on_batch: Callable[[int], None] | None = None) -> NDArray[np.float32]:
-        """Returns the logits `(rows, cols, C)` of the rows that were asked of a `TileSource`.
+        """Returns the logits `(rows, cols, C)` of the rows that were asked of a `TileSource`."""
+        predict = partial(self._rows.predict, on_batch=on_batch)
+        logits = average_symmetries(predict, tile.padded, num_passes=self._facts.prediction.num_passes)
+        margin = self._facts.patch_size // 2
+        inside = slice(margin, -margin or None)
+        components = tile.padded[inside, inside]
+        return smooth_bundled(self._facts, logits, components=components, missing=tile.missing)[tile.inner]
 
-        `on_batch` is called with the number of finished pixels after each step.
-        """
 
-        def predict(padded: NDArray[np.float32]) -> NDArray[np.float32]:
-            return self._rows.predict(torch.from_numpy(padded), on_batch=on_batch)
-
-        logits = average_symmetries(predict, tile.padded, num_passes=self._prediction.num_passes)
-        if self._prediction.smoothing is not None:
-            inside = slice(self._margin, -self._margin or None)
-            logits = smooth_logits(
-                logits,
-                components=tile.padded[inside, inside],
-                missing=tile.missing,
-                settings=self._prediction.smoothing,
-                scale=self._guide_scale,
-            )
-        return logits[tile.inner]
+def smooth_bundled(
+    facts: BundleFacts, logits: NDArray[np.float32], *, components: NDArray[np.float32], missing: Mask
+) -> NDArray[np.float32]:
+    """Returns logits smoothed as in a bundle's settings, or as they are; see `smooth_logits`."""
+    settings, scale = facts.prediction.smoothing, np.array(facts.guide_scale)
+    if settings is None:
+        return logits
+    return smooth_logits(logits, components=components, missing=missing, settings=settings, scale=scale)

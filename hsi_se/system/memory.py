@@ -20,9 +20,8 @@ _STATUS = Path("/proc/self/status")
 class Cost:
     """The wall time and memory that a piece of work took.
 
-    Attributes:
-        peak_bytes: peak of the GPU's allocator, or of the whole process including interpreter and
-            libraries; None where the system cannot measure the peak since a given moment.
+    The peak is that of the GPU's allocator, or of the whole process including interpreter and libraries;
+    None where the system cannot measure the peak since a given moment.
     """
 
     seconds: float

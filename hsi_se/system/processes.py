@@ -29,13 +29,10 @@ class Stop:
 
     A signal is only noted, so that no step and no file is left half done, and takes effect at the next
     `check`. Inside `at_once`, where nothing can be left half done, it takes effect immediately.
-
-    Attributes:
-        signal_number: of the first signal; None before one has come.
     """
 
     def __init__(self) -> None:
-        self.signal_number: int | None = None
+        self.signal_number: int | None = None  # of the first signal
         self._message: str | None = None  # inside `at_once`
 
     def check(self, message: str) -> None:
@@ -74,10 +71,8 @@ class Stop:
 def listening(*numbers: int) -> Iterator[Stop]:
     """Inside, signals go to the `Stop` that is yielded: that of the caller, if it listens already.
 
-    Outside the main thread, where no signal arrives, nothing is done.
-
-    Args:
-        numbers: SIGINT and SIGTERM unless given.
+    The signals are SIGINT and SIGTERM unless given. Outside the main thread, where none arrives, nothing
+    is done.
     """
     if threading.current_thread() is not threading.main_thread():
         yield Stop()

@@ -20,8 +20,7 @@ def adapt_norms(
 
     Args:
         model: maps patches to logits, on the dataset's device; its training or evaluation mode is restored.
-        patches: patches of the scene to be mapped; if there are more than `max_patches`, a random sample.
-        seed: seed of the random sample.
+        patches: patches of the scene to be mapped; of more than `max_patches`, a random sample by `seed`.
         batch_size: patches per batch; the statistics are averaged over the batches.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]

@@ -29,7 +29,6 @@ def draw_patches(
     Args:
         train: the dataset; the patches are returned on its device.
         index: `(n,)` int64 positions in the dataset, on the CPU.
-        settings: the config's `train` section.
         generator: CPU generator for symmetries and shifts. Jitter, noise and dropout are drawn from
             torch's global generator of the patches' device.
     """

@@ -145,17 +145,20 @@ class Checkpoints(Keeper):
             self.save(state)
             number = self._stop.signal_number or signal.SIGTERM
             raise Interrupted(f"interrupted in epoch {state.epoch}", signal_number=number)
-        if not self._every_s or self._is_due(max(self._every_s, self._cost_s / _MAX_TIME_FRACTION)):
-            self.save(state)
+        self._save_if_due(state, after_s=self._every_s)
 
     def after_epoch(self, state: TrainingState) -> None:
         """Saves unless that would exceed the time budget for saving; after `last_epoch` in any case."""
-        is_last = self._last_epoch is not None and state.epoch > self._last_epoch
-        if is_last or not self._every_s or self._is_due(self._cost_s / _MAX_TIME_FRACTION):
+        if self._last_epoch is not None and state.epoch > self._last_epoch:
             self.save(state)
+        else:
+            self._save_if_due(state)
 
-    def _is_due(self, after_s: float) -> bool:
-        return time.perf_counter() - self._last >= after_s
+    def _save_if_due(self, state: TrainingState, *, after_s: float = 0.0) -> None:
+        """Saves unless that would exceed the time budget for saving."""
+        after_s = max(after_s, self._cost_s / _MAX_TIME_FRACTION)
+        if not self._every_s or time.perf_counter() - self._last >= after_s:
+            self.save(state)
 
     def save(self, state: TrainingState) -> None:
         """Writes a checkpoint durably, then deletes all but the last two."""

@@ -22,10 +22,8 @@ def fit_classical(
     """Returns the fitted classifier as a module that maps patches `(n, 1, k, p, p)` to logits `(n, C)`.
 
     Args:
-        settings: the config's `model` section.
         x: `(n, k)` components of the training pixels.
         y: `(n,)` their classes, in 0..C-1.
-        num_classes: C.
         patch_size: p of the patches, which it classifies by their centre pixels.
         seed: of the cross-validation folds (SVM) or of the forest.
 

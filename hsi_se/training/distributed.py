@@ -26,18 +26,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hsi_se.errors import ClusterError, TrainingError
 from hsi_se.system.processes import is_distributed
+from hsi_se.training.weighted_norm import move_statistics
 
 _TIMEOUT = datetime.timedelta(seconds=45)  # after this time, a process stops waiting for one that has died
 _LOST = ("gloo", "Gloo", "NCCL", "peer", "Timed out", "Broken pipe")  # words of torch's errors about one
 
 
 class World:
-    """The processes of a training run; `World()` is a single process without torchrun.
-
-    Attributes:
-        rank: number of this process, from 0; only process 0 writes and prints.
-        size: number of processes.
-    """
+    """The processes of a training run, of which only number 0 writes; `World()` is one without torchrun."""
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
@@ -193,22 +189,9 @@ class _SharedNorm(_BatchNorm):
         along_channels = (1, -1, *[1] * (x.ndim - 2))
         centred = values - mean.view(along_channels)
         variance = _sum(centred.square().sum(others)) / count
-        self._move_statistics(mean, variance * (count / (count - 1)))
-        scale = torch.rsqrt(variance + self.eps)
-        if self.weight is not None:
-            scale = scale * self.weight
-        y = centred * scale.view(along_channels)
-        if self.bias is not None:
-            y = y + self.bias.view(along_channels)
+        move_statistics(self, mean, variance * (count / (count - 1)))
+        scale = torch.rsqrt(variance + self.eps) * self.weight
+        y = centred * scale.view(along_channels) + self.bias.view(along_channels)
         return y.to(x.dtype)
-
-    @torch.no_grad()
-    def _move_statistics(self, mean: Tensor, variance: Tensor) -> None:
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
-            return
-        self.num_batches_tracked += 1
-        share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
-        self.running_mean.lerp_(mean, share)
-        self.running_var.lerp_(variance, share)
 
     def _check_input_dim(self, x: Tensor) -> None: ...

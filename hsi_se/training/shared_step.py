@@ -129,13 +129,10 @@ def _convolve(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
 
 
 def _cut_patches(block: nn.Module, x: Tensor, corners: Corners, *, size: int) -> Tensor:
-    """Cuts the patches from features `(1, …, h, w)` and applies their attention block.
+    """Cuts patches `(n, …, s, s)` from features `(1, …, h, w)` and applies their attention block.
 
     The gates of a channel gate that squeezes by the mean depend only on the channels' means over each
     window. They are computed before the patches are cut, and applied while they are cut.
-
-    Returns:
-        `(n, …, s, s)`.
     """
     shape = x.shape[1:-2]  # (C,) or (c, d)
     features = x[0].movedim((-2, -1), (0, 1)).flatten(2).contiguous()  # (h, w, C)

@@ -21,18 +21,8 @@ Tree = dict[str, Any]  # nested; leaves are tensors and JSON values
 class TrainingState:
     """The state of a training run between two steps, as the training loop updates it.
 
-    Attributes:
-        average: moving average of weights and batch-norm statistics, or None.
-        generator: CPU generator for data order, symmetries and shifts. Noise and dropout use torch's
-            global generators, which are saved and restored too.
-        epoch: current epoch, from 1; one more than the last epoch when training is finished.
-        steps: number of finished steps in all epochs.
-        learning_rate: of the epoch's first step.
-        total_loss: sum over the epoch's patches so far.
-        first_losses: `(n,)`, of the steps until the one-cycle schedule has its highest rate, or of an epoch.
-        history: records of the finished epochs.
-        best_accuracy: highest validation accuracy so far.
-        best_epoch, best_weights: see `fit`.
+    `generator` is for data order, symmetries and shifts. Noise and dropout use torch's global generators,
+    which are saved and restored too.
     """
 
     def __init__(self, model: nn.Module, settings: TrainSettings, *, num_patches: int, seed: int) -> None:
@@ -43,20 +33,21 @@ class TrainingState:
         self.optimizer = make_optimizer(model, settings)
         num_steps = settings.epochs * self.num_batches
         self.schedule = _make_schedule(self.optimizer, settings, num_steps=num_steps)
-        self.average = None
+        self.average = None  # of weights and batch-norm statistics
         if settings.weight_averaging:
             decay = get_ema_multi_avg_fn(settings.weight_averaging)  # type: ignore[no-untyped-call]
             self.average = AveragedModel(model, multi_avg_fn=decay, use_buffers=True)
         self.generator = torch.Generator().manual_seed(seed)
-        self.epoch = 1
-        self.steps = 0
-        self.learning_rate = 0.0
-        self.total_loss = torch.zeros((), device=self.device)
+        self.epoch = 1  # the current one; when training is finished, one more than the last
+        self.steps = 0  # finished in all epochs
+        self.learning_rate = 0.0  # of the epoch's first step
+        self.total_loss = torch.zeros((), device=self.device)  # sum over the epoch's patches so far
+        # Of the steps until the one-cycle schedule has its highest rate, or of an epoch.
         num_first = max(self.num_batches, math.ceil(0.3 * num_steps))
         self.first_losses = torch.zeros(num_first, device=self.device)
         self.history: list[EpochRecord] = []
-        self.best_accuracy = 0.0
-        self.best_epoch = 0
+        self.best_accuracy = 0.0  # on the validation pixels
+        self.best_epoch = 0  # see `fit`
         self.best_weights = _copy_weights(model)
         self._order = torch.empty(0, dtype=torch.int64)  # order of the epoch's patches; empty between epochs
         self._started = time.perf_counter()  # moved back by the time that earlier sessions took

@@ -27,20 +27,25 @@ def normalize(x: Tensor, norm: _BatchNorm, *, counts: Tensor) -> Tensor:
         counts: `(l,)` number of patches that cover each location. A location with count 0 has no effect on
             the statistics, and its gradient is 0 because no patch reads its output.
     """
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    assert norm.momentum is not None
     total = len(x) * float(counts.sum())
     with torch.autocast(x.device.type, enabled=False):  # the sums stay float32
         y, mean, variance = _WeightedNorm.apply(  # type: ignore[no-untyped-call]
             x, counts[:, None], norm.weight, norm.bias, norm.eps, total
         )
-    with torch.no_grad():
-        norm.running_mean.lerp_(mean, norm.momentum)
-        norm.running_var.lerp_(variance * (total / (total - 1)), norm.momentum)
-        if norm.num_batches_tracked is not None:
-            norm.num_batches_tracked += 1
+    move_statistics(norm, mean, variance * (total / (total - 1)))
     return cast(Tensor, y)
+
+
+@torch.no_grad()
+def move_statistics(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
+    """Moves a norm's running statistics towards those of a batch."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.momentum is not None
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(variance, norm.momentum)
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked += 1
 
 
 class _WeightedNorm(Function):

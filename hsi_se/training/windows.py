@@ -15,10 +15,8 @@ Corners = list[tuple[int, int]]  # upper-left (row, col) of each patch
 def gather_windows(features: Tensor, corners: Corners, *, size: int, gates: Tensor | None = None) -> Tensor:
     """Returns the patches `(n, s, s, C)` of features `(h, w, C)`.
 
-    In the backward pass, the gradient of a location is the sum over the patches that cover it.
-
-    Args:
-        gates: `(n, C)` factors by which the channels of each patch are scaled; None for no scaling.
+    The `gates` `(n, C)`, if any, scale the channels of each patch. In the backward pass, the gradient of a
+    location is the sum over the patches that cover it.
     """
     if features.device.type != "cpu" and gates is None:  # a single kernel launch instead of one per patch
         return index_windows(features, corners, size=size)

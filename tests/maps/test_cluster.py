@@ -245,7 +245,7 @@ def test_a_worker_that_is_lost_before_the_first_tile_may_come_back(
         return client
 
     connect = pool.connect
-    monkeypatch.setattr("hsi_se.maps.write.connect", lose)
+    monkeypatch.setattr(pool, "connect", lose)
     farm.add_worker()
     map_on(farm, run, tmp_path / "out")
     assert (tmp_path / "out" / "map.img").read_bytes() == expected

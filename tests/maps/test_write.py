@@ -138,10 +138,12 @@ def to_labels(logits: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("rows", [1, 2, 3, 14])
 @pytest.mark.parametrize("height", [1, 2, 5, 40])
 def test_tiles_are_padded_as_the_whole_scene_is(run, padding, rows, height):
-    reduction = hsi_se.load_bundle(run).reduction
+    bundle = hsi_se.load_bundle(run)
+    bundle = replace(bundle, facts=bundle.facts.model_copy(update={"patch_size": 9, "padding": padding}))
+    reduction = bundle.reduction
     cube = np.random.default_rng(0).normal(1000, 300, (rows, 5, reduction.num_bands))
     scene = Scene("s", np.ones((rows, 5), np.int32), {1: "a"}, cube=cube)
-    source = TileSource(open_scene_image(scene), reduction, 9, padding)
+    source = TileSource(open_scene_image(scene), bundle)
     whole = pad_cube(reduction.apply(cube), patch_size=9, padding=padding).numpy()
     for tile in list_tiles(rows, height):
         read = source.read(tile)

@@ -133,16 +133,14 @@ def test_a_report_gives_the_accuracies_before_smoothing_too(run):
 def test_tiles_of_any_height_give_the_smoothed_scene(run, height):
     config, bundle = run.read_config(), run.read_bundle()
     scene = load_scene(config.scene)
-    source = TileSource(
-        open_scene_image(scene), bundle.reduction, 9, "reflect", bundle.facts.prediction.reach
-    )
+    source = TileSource(open_scene_image(scene), bundle)
     predictor = make_predictor(bundle, engine="dense")
     tiles = [predictor.predict(source.read(rows)) for rows in list_tiles(24, height)]
     hsi_se.evaluate(run)
     whole = hsi_se.map_scene(run, config.scene)
     np.testing.assert_array_equal(bundle.class_ids[np.concatenate(tiles).argmax(2)], whole.labels)
     unguided = make_predictor(bundle, engine="dense")
-    unguided._prediction = PredictionSettings()
+    unguided._facts = bundle.facts.model_copy(update={"prediction": PredictionSettings()})
     assert not np.allclose(unguided.predict(source.read(range(24))), np.concatenate(tiles), atol=0.1)
 
 
