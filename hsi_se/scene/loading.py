@@ -133,23 +133,24 @@ class SceneSource:
         files, path = self.files, self._find("cube")
         contents = open_file(path, byte_order=files.byte_order)
         raster = pick_raster(contents, path, is_map=False, key=files.cube_key, setting="scene.cube_key")
-        if files.nodata == "none":
-            raster = replace(raster, nodata=None)
+        bands = raster.shape[2]
+        if files.nodata is not None:
+            raster = replace(raster, nodata=None if files.nodata == "none" else float(files.nodata))
+        if files.scale is not None:
+            raster = replace(
+                raster, gain=None if files.scale == 1 else np.full(bands, 1 / files.scale), offset=None
+            )
+        if files.wavelengths is not None:
+            raster = replace(raster, wavelengths_nm=self._read_wavelengths(files.wavelengths, bands=bands))
         return make_image(
             raster,
             drop=dict.fromkeys(files.list_dropped_bands(), "dropped by the config"),
             keep=keep,
-            wavelengths_nm=self._read_wavelengths(raster.shape[2]),
-            nodata=None if files.nodata in (None, "none") else float(files.nodata),
-            scale=files.scale,
             is_suspect=self.known is None and files.nodata != "none",
         )
 
-    def _read_wavelengths(self, bands: int) -> Floats | None:
+    def _read_wavelengths(self, given: Sequence[float] | str, *, bands: int) -> Floats:
         """Returns the config's wavelengths in nanometres, from a list or a text file."""
-        given = self.files.wavelengths
-        if given is None:
-            return None
         values: Sequence[Any] = given
         if isinstance(given, str):
             path = find_file(given, self.folders, setting="scene.wavelengths")
