@@ -1,36 +1,22 @@
 """The choice that somebody who mistyped a name, or used another tool's word for it, probably meant."""
 
 import difflib
+import functools
 import re
+import tomllib
 from collections.abc import Sequence
+from importlib import resources
 
-# Common names in this field, spelt as `_squash` returns them.
-_VALUES = {"gpu": "cuda", "bf16": "bfloat16", "fp32": "float32", "squeezeexcite": "se", "rf": "forest"}
-_OTHER_NAMES = {
-    "model.attention": ("attn",),
-    "model.dropout": ("droprate",),
-    "model.name": ("arch", "backbone", "network"),
-    "patch.size": ("patch", "patchsize", "window", "windowsize"),
-    "reduction.components": ("ncomponents", "numcomponents", "pca"),
-    "scene": ("dataset",),
-    "seed": ("randomstate",),
-    "split.train": ("testratio", "testsize", "trainratio", "trainsize"),
-    "split.validation": ("valratio", "valsize"),
-    "train.batch_size": ("batch", "bs"),
-    "train.epochs": ("nepochs", "numepochs"),
-    "train.flips": ("augment", "augmentation"),
-    "train.learning_rate": ("lr",),
-    "train.precision": ("amp",),
-    "train.schedule": ("scheduler",),
-    "train.weight_averaging": ("ema",),
-    "train.weight_decay": ("decay", "wd"),
-}
-_SETTINGS = {name: setting for setting, names in _OTHER_NAMES.items() for name in names}
+
+@functools.cache
+def read_other_words() -> dict[str, dict[str, str]]:
+    """Returns the words of other tools, each with ours: of values, settings and options."""
+    return tomllib.loads(resources.files("hsi_se.config").joinpath("other_words.toml").read_text("utf-8"))
 
 
 def find_nearest(name: str, choices: Sequence[str]) -> str | None:
     """Returns the choice nearest to a name, or None where none is near; upper case makes no difference."""
-    usual = _VALUES.get(_squash(name))
+    usual = read_other_words()["values"].get(_squash(name))
     if usual in choices:
         return usual
     same = (choice for choice in choices if _squash(choice) == _squash(name))
@@ -57,7 +43,7 @@ def find_setting(name: str, settings: Sequence[str], *, here: Sequence[str] = ()
     section, _, key = name.rpartition(".")
     if name in settings or (section and section not in settings):
         return None  # it is of a section of another kind, or of one whose name the user chose
-    usual = _SETTINGS.get(_squash(key), "")
+    usual = read_other_words()["settings"].get(_squash(key), "")
     if usual.rpartition(".")[2] in here:
         return f"{section}.{usual.rpartition('.')[2]}".lstrip(".")
     elsewhere = [setting for setting in settings if setting.rpartition(".")[0] != section or not section]
