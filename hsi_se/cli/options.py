@@ -8,6 +8,7 @@ import typer
 
 from hsi_se.config.nearest import did_you_mean
 from hsi_se.errors import ConfigError
+from hsi_se.scene.folders import Folders
 
 
 def choose(option: str, *choices: str, help: str) -> Any:
@@ -27,9 +28,7 @@ def choose(option: str, *choices: str, help: str) -> Any:
 
 
 def _check_data(folder: Path | None) -> Path | None:
-    if folder is not None and not folder.is_dir():
-        problem = "is a file" if folder.is_file() else "no such folder"
-        raise ConfigError(f"--data {folder}: {problem}; give the folder that contains the scenes")
+    Folders.of(folder)
     return folder
 
 

@@ -90,7 +90,6 @@ def make_image(
     """Returns the image of a raster, without bad bands and bands that are nodata in every pixel.
 
     Args:
-        raster: the raster in the file.
         drop: further bands to drop, 0-based, each with the reason.
         keep: exactly the bands to keep, 0-based, regardless of the file's bad bands.
         is_suspect: see `Image`.
