@@ -138,7 +138,6 @@ def _size(known: "KnownScene") -> str:
 
 def _print_survey(survey: "Survey") -> None:
     from hsi_se.cli.terminal import print_table, say, say_notes
-    from hsi_se.scene.image import describe_bands
     from hsi_se.workflows.inspect_scene import suggest_names
 
     for path, held in survey.files:
@@ -154,11 +153,8 @@ def _print_survey(survey: "Survey") -> None:
         )
         print(f"NaN, inf:     {cube.num_not_finite or 'none'}")
         print("wavelengths:  " + ("unknown" if nm is None else f"{nm[0]:.1f} to {nm[-1]:.1f} nm"))
-        for reason in dict.fromkeys(image.dropped.values()):
-            gone = {band for band, why in image.dropped.items() if why == reason}
-            print(
-                f"left out:     bands {describe_bands(gone, wavelengths_nm=raster.wavelengths_nm)}: {reason}"
-            )
+        for reason, gone in image.list_dropped().items():
+            print(f"left out:     bands {gone}: {reason}")
         value = "not declared" if image.nodata is None else f"{image.nodata:g}, in {cube.num_nodata:,} pixels"
         print(f"nodata:       {value}")
         place = raster.georeference

@@ -16,10 +16,10 @@ def read_other_words() -> dict[str, dict[str, str]]:
 
 def find_nearest(name: str, choices: Sequence[str]) -> str | None:
     """Returns the choice nearest to a name, or None where none is near; upper case makes no difference."""
-    usual = read_other_words()["values"].get(_squash(name))
+    usual = read_other_words()["values"].get(squash(name))
     if usual in choices:
         return usual
-    same = (choice for choice in choices if _squash(choice) == _squash(name))
+    same = (choice for choice in choices if squash(choice) == squash(name))
     folded = {choice.casefold(): choice for choice in choices}
     start = (folded[each] for each in folded if _is_start(each, name.casefold()))
     near = difflib.get_close_matches(name.casefold(), folded, n=1)
@@ -43,11 +43,11 @@ def find_setting(name: str, settings: Sequence[str], *, here: Sequence[str] = ()
     section, _, key = name.rpartition(".")
     if name in settings or (section and section not in settings):
         return None  # it is of a section of another kind, or of one whose name the user chose
-    usual = read_other_words()["settings"].get(_squash(key), "")
+    usual = read_other_words()["settings"].get(squash(key), "")
     if usual.rpartition(".")[2] in here:
         return f"{section}.{usual.rpartition('.')[2]}".lstrip(".")
     elsewhere = [setting for setting in settings if setting.rpartition(".")[0] != section or not section]
-    namesakes = (setting for setting in elsewhere if _squash(setting.rpartition(".")[2]) == _squash(key))
+    namesakes = (setting for setting in elsewhere if squash(setting.rpartition(".")[2]) == squash(key))
     near = difflib.get_close_matches(name, elsewhere, n=1, cutoff=0.75)
     return next(iter([*filter(elsewhere.__contains__, [usual]), *namesakes, *near]), None)
 
@@ -58,5 +58,6 @@ def _is_start(name: str, other: str) -> bool:
     return shared > 2 and name[:shared] == other[:shared]
 
 
-def _squash(name: str) -> str:
+def squash(name: str) -> str:
+    """Returns a name in lower case, without spaces, dashes and underscores."""
     return re.sub(r"[\s_-]", "", name).casefold()

@@ -41,6 +41,14 @@ class Image:
         rows, cols, _ = self.raster.shape
         return rows, cols, len(self.bands)
 
+    def list_dropped(self) -> dict[str, str]:
+        """Returns the dropped bands as text, by the reason; see `describe_bands`."""
+        by_reason: dict[str, set[int]] = {}
+        for band, reason in self.dropped.items():
+            by_reason.setdefault(reason, set()).add(band)
+        nm = self.raster.wavelengths_nm
+        return {reason: describe_bands(bands, wavelengths_nm=nm) for reason, bands in by_reason.items()}
+
     def read_rows(self, first: int, last: int) -> tuple[NDArray[Any], Mask | None]:
         """Returns rows `first..last-1`, `(rows, cols, bands)`, and their nodata mask `(rows, cols)`.
 
