@@ -46,6 +46,10 @@ def _check_overrides(overrides: list[str] | None) -> list[str] | None:
     return overrides
 
 
+def _change(metavar: str, *, help: str) -> Any:
+    return typer.Option("--set", metavar=metavar, help=help, callback=_check_overrides)
+
+
 ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A YAML config, such as configs/demo.yaml.")
 ]
@@ -54,22 +58,11 @@ RunOrAblation = Annotated[
     Path, typer.Argument(metavar="RUN|ABLATION", help="The folder of a run or of an ablation.")
 ]
 Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="a.b=c",
-        help="Change a setting: dotted key, YAML value. Repeatable.",
-        callback=_check_overrides,
-    ),
+    list[str] | None, _change("a.b=c", help="Change a setting: dotted key, YAML value. Repeatable.")
 ]
 SceneOverrides = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="scene.b=c",
-        help="Change a setting of the scene: scene.scale=10000. Repeatable.",
-        callback=_check_overrides,
-    ),
+    _change("scene.b=c", help="Change a setting of the scene: scene.scale=10000. Repeatable."),
 ]
 Scene = Annotated[
     str | None,

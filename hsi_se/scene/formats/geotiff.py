@@ -59,25 +59,19 @@ def open_geotiff(path: Path) -> FileContents:
 
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
-    """Opens a file with the GTiff driver only, so that files of other formats are refused."""
+    """Opens a file with the GTiff driver only, so that files of other formats are refused.
+
+    Tracebacks that rasterio prints when it cannot decode a GDAL message are suppressed.
+    """
     import rasterio
 
-    with warnings.catch_warnings(), _without_tracebacks():
-        warnings.simplefilter("ignore")  # a scene need not be georeferenced
-        with (
-            rasterio.Env(GDAL_CACHEMAX=_CACHE_MB),
-            rasterio.open(path, driver="GTiff", sharing=False) as image,
-        ):
-            yield image
-
-
-@contextmanager
-def _without_tracebacks() -> Iterator[None]:
-    """Suppresses the tracebacks that rasterio prints when it cannot decode a GDAL message."""
     hooks = sys.excepthook, sys.unraisablehook
     sys.excepthook, sys.unraisablehook = lambda *_: None, lambda _: None
     try:
-        yield
+        with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_CACHE_MB):
+            warnings.simplefilter("ignore")  # a scene need not be georeferenced
+            with rasterio.open(path, driver="GTiff", sharing=False) as image:
+                yield image
     finally:
         sys.excepthook, sys.unraisablehook = hooks
 
