@@ -21,8 +21,13 @@ def find_nearest(name: str, choices: Sequence[str]) -> str | None:
         return usual
     same = (choice for choice in choices if squash(choice) == squash(name))
     folded = {choice.casefold(): choice for choice in choices}
-    start = (folded[each] for each in folded if _is_start(each, name.casefold()))
-    near = difflib.get_close_matches(name.casefold(), folded, n=1)
+    lower = name.casefold()
+    start = (
+        folded[each]
+        for each in folded
+        if min(len(each), len(lower)) > 2 and (each.startswith(lower) or lower.startswith(each))
+    )
+    near = difflib.get_close_matches(lower, folded, n=1)
     return next(same, None) or next(start, None) or (folded[near[0]] if near else None)
 
 
@@ -50,12 +55,6 @@ def find_setting(name: str, settings: Sequence[str], *, here: Sequence[str] = ()
     namesakes = (setting for setting in elsewhere if squash(setting.rpartition(".")[2]) == squash(key))
     near = difflib.get_close_matches(name, elsewhere, n=1, cutoff=0.75)
     return next(iter([*filter(elsewhere.__contains__, [usual]), *namesakes, *near]), None)
-
-
-def _is_start(name: str, other: str) -> bool:
-    """Whether one of two names is the other's start, and longer than two letters."""
-    shared = min(len(name), len(other))
-    return shared > 2 and name[:shared] == other[:shared]
 
 
 def squash(name: str) -> str:
