@@ -8,6 +8,7 @@ import typer
 
 from hsi_se.config.nearest import did_you_mean
 from hsi_se.errors import ConfigError
+from hsi_se.scene.folders import Folders
 
 
 def choose(option: str, *choices: str, help: str) -> Any:
@@ -27,9 +28,7 @@ def choose(option: str, *choices: str, help: str) -> Any:
 
 
 def _check_data(folder: Path | None) -> Path | None:
-    if folder is not None and not folder.is_dir():
-        problem = "is a file" if folder.is_file() else "no such folder"
-        raise ConfigError(f"--data {folder}: {problem}; give the folder that contains the scenes")
+    Folders.of(folder)
     return folder
 
 
@@ -47,6 +46,10 @@ def _check_overrides(overrides: list[str] | None) -> list[str] | None:
     return overrides
 
 
+def _change(metavar: str, *, help: str) -> Any:
+    return typer.Option("--set", metavar=metavar, help=help, callback=_check_overrides)
+
+
 ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="A YAML config, such as configs/demo.yaml.")
 ]
@@ -55,22 +58,11 @@ RunOrAblation = Annotated[
     Path, typer.Argument(metavar="RUN|ABLATION", help="The folder of a run or of an ablation.")
 ]
 Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="a.b=c",
-        help="Change a setting: dotted key, YAML value. Repeatable.",
-        callback=_check_overrides,
-    ),
+    list[str] | None, _change("a.b=c", help="Change a setting: dotted key, YAML value. Repeatable.")
 ]
 SceneOverrides = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="scene.b=c",
-        help="Change a setting of the scene: scene.scale=10000. Repeatable.",
-        callback=_check_overrides,
-    ),
+    _change("scene.b=c", help="Change a setting of the scene: scene.scale=10000. Repeatable."),
 ]
 Scene = Annotated[
     str | None,

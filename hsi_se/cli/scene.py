@@ -137,10 +137,7 @@ def _size(known: "KnownScene") -> str:
 
 
 def _print_survey(survey: "Survey") -> None:
-    from rich.table import Table
-
-    from hsi_se.cli.terminal import make_console, say
-    from hsi_se.scene.image import describe_bands
+    from hsi_se.cli.terminal import print_table, say, say_notes
     from hsi_se.workflows.inspect_scene import suggest_names
 
     for path, held in survey.files:
@@ -156,11 +153,8 @@ def _print_survey(survey: "Survey") -> None:
         )
         print(f"NaN, inf:     {cube.num_not_finite or 'none'}")
         print("wavelengths:  " + ("unknown" if nm is None else f"{nm[0]:.1f} to {nm[-1]:.1f} nm"))
-        for reason in dict.fromkeys(image.dropped.values()):
-            gone = {band for band, why in image.dropped.items() if why == reason}
-            print(
-                f"left out:     bands {describe_bands(gone, wavelengths_nm=raster.wavelengths_nm)}: {reason}"
-            )
+        for reason, gone in image.list_dropped().items():
+            print(f"left out:     bands {gone}: {reason}")
         value = "not declared" if image.nodata is None else f"{image.nodata:g}, in {cube.num_nodata:,} pixels"
         print(f"nodata:       {value}")
         place = raster.georeference
@@ -171,18 +165,15 @@ def _print_survey(survey: "Survey") -> None:
             print(f"CRS:          {crs if len(crs) <= 80 else crs[:79] + '…'}")
             if place.transform is not None:
                 print(f"transform:    {', '.join(f'{number:g}' for number in place.transform)}")
-        for note in (*raster.notes, *cube.notes):
-            say(f"note: {note}")
+        say_notes((*raster.notes, *cube.notes))
     if truth is not None:
-        table = Table(title=f"labels: {truth.shape[0]} × {truth.shape[1]} pixels", title_justify="left")
-        table.add_column("label", justify="right")
-        table.add_column("class", overflow="fold")
-        table.add_column("pixels", justify="right")
-        for label in truth.class_ids.tolist():
-            table.add_row(str(label), truth.class_names[label], f"{(truth.labels == label).sum():,}")
-        table.add_row("", "unlabelled", f"{(truth.labels == 0).sum():,}")
-        make_console().print(table)
-        for note in truth.notes:
-            say(f"note: {note}")
+        named = [
+            *((str(label), name, label) for label, name in truth.class_names.items()),
+            ("", "unlabelled", 0),
+        ]
+        counts = [(text, name, f"{(truth.labels == label).sum():,}") for text, name, label in named]
+        size = " × ".join(map(str, truth.shape))
+        print_table(f"labels: {size} pixels", ("label", "class", "pixels"), counts, left=(1,))
+        say_notes(truth.notes)
     if survey.likely is not None:
         say(f"note: {suggest_names(survey.likely)}, set scene.class_names: {survey.likely.name}")

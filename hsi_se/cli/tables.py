@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from hsi_se.cli.terminal import make_console, say
+from hsi_se.cli.terminal import make_console, print_table, say, say_notes
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.audit import SplitAudit
 from hsi_se.evaluation.metrics import Evaluation
@@ -37,8 +37,7 @@ def print_cross_scene(found: "CrossScene") -> None:
     evaluation = found.evaluation
     title = f"cross-scene: trained on {found.trained_on}, {evaluation.num_test:,} pixels of {found.scene}"
     _print_classes(title, evaluation, {})
-    for note in found.notes:
-        say(f"note: {note}")
+    say_notes(found.notes)
     print(f"cross-scene:  {_describe(evaluation)}")
     say(
         "No split is involved: every labelled pixel is a test pixel. Where the two scenes overlap, these "
@@ -47,32 +46,27 @@ def print_cross_scene(found: "CrossScene") -> None:
 
 
 def print_audit(audit: SplitAudit) -> None:
-    table = Table(title=f"split {audit.split.digest[:8]}", title_justify="left", show_footer=True)
-    totals = [f"{total:,}" for total in audit.counts.sum(axis=0)]
-    table.add_column("label", justify="right")
-    table.add_column("class", "all", overflow="fold")
-    for heading, total in zip(("training", "validation", "test", "buffer"), totals, strict=True):
-        table.add_column(heading, total, justify="right")
-    for label, name, counts in zip(audit.class_ids, audit.class_names, audit.counts, strict=True):
-        table.add_row(str(label), name, *(str(count) for count in counts))
-    make_console().print(table)
-    for note in audit.split.notes:
-        say(f"note: {note}")
+    counts = zip(audit.class_ids, audit.class_names, audit.counts, strict=True)
+    print_table(
+        f"split {audit.split.digest[:8]}",
+        ("label", "class", "training", "validation", "test", "buffer"),
+        [(str(label), name, *map(str, numbers)) for label, name, numbers in counts],
+        footer=("", "all", *(f"{total:,}" for total in audit.counts.sum(axis=0))),
+        left=(1,),
+    )
+    say_notes(audit.split.notes)
     say(describe_leakage(audit.leakage))
     print(f"location floor: {_describe(audit.location_floor)}")
 
 
 def _print_classes(title: str, evaluation: Evaluation, more: Mapping[str, Sequence[str]]) -> None:
     """Prints one row per class; `more` are further columns."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("label", justify="right")
-    table.add_column("class", overflow="fold")
-    for heading in ("test pixels", "producer's %", "user's %", "F1 %", *more):
-        table.add_column(heading, justify="right")
+    headings = ("label", "class", "test pixels", "producer's %", "user's %", "F1 %", *more)
+    rows = []
     for row, *cells in zip(list_class_accuracies(evaluation), *more.values(), strict=True):
         accuracies = map(percent, (row.producers_accuracy, row.users_accuracy, row.f1))
-        table.add_row(str(row.label), row.name, str(row.support), *accuracies, *cells)
-    make_console().print(table)
+        rows.append((str(row.label), row.name, str(row.support), *accuracies, *cells))
+    print_table(title, headings, rows, left=(1,))
 
 
 def _say_next(assessment: Assessment, folder: RunFolder) -> None:
@@ -85,25 +79,22 @@ def _describe(evaluation: Evaluation, *, width: int = 0) -> str:
 
 
 def print_gap(found: "Gap") -> None:
-    table = Table(
-        title="the same network with the same number of training pixels per class", title_justify="left"
-    )
-    for heading in ("", "random OA %", "blocks OA %", "random AA %", "blocks AA %"):
-        table.add_column(heading, justify="left" if not heading else "right")
+    rows = []
     methods = zip(list_methods(found.random), list_methods(found.blocks), strict=True)
     for (name, of_random), (_, of_blocks) in methods:
         pair = (of_random, of_blocks)
-        table.add_row(
-            name,
-            *(percent(evaluation.overall_accuracy) for evaluation in pair),
-            *(percent(evaluation.average_accuracy) for evaluation in pair),
-        )
+        overall = [percent(evaluation.overall_accuracy) for evaluation in pair]
+        rows.append([name, *overall, *(percent(evaluation.average_accuracy) for evaluation in pair)])
     sides = (found.random.audit, found.blocks.audit)
     leaking = [percent(audit.leakage.test_patches_with_train_pixels) for audit in sides]
-    table.add_row("test patches that leak", *leaking, "", "")
-    table.add_row("training pixels", *(f"{len(audit.split.train):,}" for audit in sides), "", "")
-    table.add_row("test pixels", *(f"{len(audit.split.test):,}" for audit in sides), "", "")
-    make_console().print(table)
+    rows.append(["test patches that leak", *leaking, "", ""])
+    rows.append(["training pixels", *(f"{len(audit.split.train):,}" for audit in sides), "", ""])
+    rows.append(["test pixels", *(f"{len(audit.split.test):,}" for audit in sides), "", ""])
+    print_table(
+        "the same network with the same number of training pixels per class",
+        ("", "random OA %", "blocks OA %", "random AA %", "blocks AA %"),
+        rows,
+    )
     say(
         f"optimism gap: {100 * found.optimism:.2f} points of OA, without an interval: one split and one "
         "training of each kind; repeat it with other seeds (--set seed=1)",
@@ -112,8 +103,7 @@ def print_gap(found: "Gap") -> None:
     say(f"random: {found.random.verdict.findings}")
     say(f"blocks: {found.blocks.verdict.findings}")
     _say_next(found.blocks, RunFolder(found.folder / "blocks"))
-    for note in found.blocks.audit.split.notes:
-        say(f"note: {note}")
+    say_notes(found.blocks.audit.split.notes)
 
 
 def print_network(network: "NetworkDescription") -> None:
@@ -130,26 +120,18 @@ def print_network(network: "NetworkDescription") -> None:
 
 
 def print_points(name: str, points: "list[tuple[str, list[str]]]") -> None:
-    table = Table(title=f"attention points of {name}, in order", title_justify="left")
-    table.add_column("model.attention key", no_wrap=True)
-    table.add_column("blocks that fit")
-    for point, kinds in points:
-        table.add_row(point, ", ".join(kinds))
-    make_console().print(table)
+    rows = [(point, ", ".join(kinds)) for point, kinds in points]
+    headings = ("model.attention key", "blocks that fit")
+    print_table(f"attention points of {name}, in order", headings, rows, left=(0, 1))
 
 
-def print_block_costs(rows: "list[BlockCost]") -> None:
-    table = Table(title="cost of each block, with its default settings", title_justify="left")
-    table.add_column("point", no_wrap=True)
-    table.add_column("block", no_wrap=True)
-    for heading in ("parameters", "MACs per patch", "forward µs per patch"):
-        table.add_column(heading, justify="right")
-    last = ""
-    for row in rows:
-        if row.misfit:
-            costs = ["–", "–", "does not fit"]
-        else:
-            costs = [f"{row.num_parameters:,}", f"{row.macs:,}", f"{row.forward_us:,.1f}"]
-        table.add_row(row.point if row.point != last else "", row.kind, *costs)
-        last = row.point
-    make_console().print(table)
+def print_block_costs(costs: "list[BlockCost]") -> None:
+    rows, last = [], ""
+    for cost in costs:
+        numbers = ("–", "–", "does not fit")
+        if not cost.misfit:
+            numbers = (f"{cost.num_parameters:,}", f"{cost.macs:,}", f"{cost.forward_us:,.1f}")
+        rows.append((cost.point if cost.point != last else "", cost.kind, *numbers))
+        last = cost.point
+    headings = ("point", "block", "parameters", "MACs per patch", "forward µs per patch")
+    print_table("cost of each block, with its default settings", headings, rows, left=(0, 1))

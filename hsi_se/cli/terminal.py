@@ -4,15 +4,17 @@ Progress goes to standard error, so that standard output contains results only.
 """
 
 import gc
+import itertools
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from hsi_se.progress import EpochRecord, Observer, Silent, clock
 from hsi_se.system.processes import is_first
@@ -134,6 +136,29 @@ def print_prose(console: Console, text: str, *, style: str = "") -> None:
     if console.is_terminal:
         text = textwrap.fill(text, console.width, break_long_words=False, break_on_hyphens=False)
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def say_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        say(f"note: {note}")
+
+
+def print_table(
+    title: str,
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    footer: Sequence[str] = (),
+    left: Container[int] = (0,),
+    width: int = 110,
+) -> None:
+    """Prints a table of right-aligned columns, but for those at the positions `left`; see `make_console`."""
+    table = Table(title=title, title_justify="left", show_footer=bool(footer))
+    for position, (heading, foot) in enumerate(itertools.zip_longest(headings, footer, fillvalue="")):
+        table.add_column(heading, foot, justify="left" if position in left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    make_console(width=width).print(table)
 
 
 def make_console(*, width: int = 110) -> Console:

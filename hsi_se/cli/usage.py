@@ -8,22 +8,11 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from hsi_se.config.nearest import find_nearest, find_setting
+from hsi_se.config.nearest import find_nearest, find_setting, read_other_words
 from hsi_se.errors import ConfigError
 
 # Every mistake in the words of a command is of this class; typer has no public name for it.
 UsageError: Any = typer.BadParameter.__base__
-_USUAL_OPTIONS = {  # of other tools
-    "--cpu": "--device cpu",
-    "--cuda": "--device cuda",
-    "--export": "--out FILE.mat",
-    "--gpu": "--device cuda",
-    "--json": "--out FILE.json",
-    "--output": "--out",
-    "--png": "--out FILE.png",
-    "--run": "--out",
-    "--to": "--out",
-}
 
 
 class _Form:
@@ -121,7 +110,7 @@ def _find_option(name: str, context: Any) -> str:
         return f"--{near}"
     if name == "--resume":
         return "hsi-se resume RUN"
-    usual = _USUAL_OPTIONS.get(name, "")
+    usual = read_other_words()["options"].get(name, "")
     if usual.partition(" ")[0] in options:
         return usual
     if "--set" in options:

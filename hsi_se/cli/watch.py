@@ -75,12 +75,9 @@ def _find_folders(path: Path, *, holding: str) -> list[Path]:
 
 
 def follow(path: str | Path, *, console: Console, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Shows the training in a folder until it is finished, or no process works on it any more.
+    """Shows the training in the folder of a run, of an ablation or of several runs.
 
-    Args:
-        path: the folder of a run, of an ablation, or of several runs.
-        console: where to print.
-        sleep: waits for some seconds.
+    It ends when all is finished, or when no process works on it any more.
 
     Raises:
         RunError: nothing trains or has trained there.

@@ -54,21 +54,21 @@ def parse_seeds(text: str) -> list[int]:
         ConfigError: the text is not a list of seeds, or names one twice.
     """
     seeds: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
+
+    def refuse(problem: str) -> ConfigError:
+        return ConfigError(f"--seeds {text}: {problem}write 0-9, or 0,3,5")
+
+    for part in map(str.strip, text.split(",")):
+        first, dash, last = part.partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ConfigError(f"--seeds {text}: write 0-9, or 0,3,5")
+            raise refuse("")
         low, high = int(first), int(last if dash else first)
         if high >= 2**63:
-            raise ConfigError(f"--seeds {text}: a seed must be below 2⁶³; write 0-9, or 0,3,5")
+            raise refuse("a seed must be below 2⁶³; ")
         if not 0 <= high - low < 1000:
-            num_seeds = max(0, high - low + 1)
-            raise ConfigError(
-                f"--seeds {text}: {part.strip()} contains {num_seeds} seeds, and 1 to 1000 are allowed; "
-                "write 0-9, or 0,3,5"
-            )
+            raise refuse(f"{part} contains {max(0, high - low + 1)} seeds, and 1 to 1000 are allowed; ")
         if twice := sorted({*seeds}.intersection(range(low, high + 1))):
-            raise ConfigError(f"--seeds {text}: names seed {twice[0]} twice; write 0-9, or 0,3,5")
+            raise refuse(f"names seed {twice[0]} twice; ")
         seeds += range(low, high + 1)
     return seeds
 

@@ -171,6 +171,8 @@ class Model(Settings):
 
     points: ClassVar[tuple[str, ...]] = ()
     points_3d: ClassVar[tuple[str, ...]] = ()  # the points whose features still have a spectral axis
+    least_patch: ClassVar[tuple[int, str]] = (1, "")  # in pixels, and what needs it
+    least_depth: ClassVar[tuple[int, str]] = (1, "")  # in bands, and what a message says of fewer
     name: str
 
     def check_input(self, *, num_bands: int, patch_size: int, origin: str = "input bands") -> None:
@@ -179,6 +181,12 @@ class Model(Settings):
         Raises:
             ConfigError: the patch or the spectral depth is too small for the kernels.
         """
+        (smallest, needed), (fewest, problem) = self.least_patch, self.least_depth
+        if patch_size < smallest:
+            remedy = f"write patch.size: {smallest} or more"
+            raise ConfigError(f"patch.size = {patch_size}: {needed} at least {smallest}; {remedy}")
+        if num_bands < fewest:
+            raise ConfigError(f"{origin} = {num_bands}: {problem}")
 
 
 class Network(Model):
@@ -203,6 +211,7 @@ class HybridSN(Network):
 
     points: ClassVar = ("conv3d_1", "conv3d_2", "conv3d_3", "fold", "conv2d")
     points_3d: ClassVar = ("conv3d_1", "conv3d_2", "conv3d_3")
+    least_patch: ClassVar = (9, "four 3 × 3 convolutions without padding need")
     name: Literal["hybridsn"]
     """hybridsn: 3-D and 2-D convolutions"""
     order: Literal["3d-2d", "2d-3d"] = "3d-2d"
@@ -219,11 +228,7 @@ class HybridSN(Network):
     """ReLU between the dense layers, as in the paper; default true"""
 
     def check_input(self, *, num_bands: int, patch_size: int, origin: str = "input bands") -> None:
-        if patch_size < 9:
-            raise ConfigError(
-                f"patch.size = {patch_size}: four 3 × 3 convolutions without padding need at least 9; "
-                "write patch.size: 9 or more"
-            )
+        super().check_input(num_bands=num_bands, patch_size=patch_size, origin=origin)
         if self.order == "2d-3d" and round(64 * self.width) < 13:
             raise ConfigError(
                 f"model.width = {self.width:g}: with order 2d-3d the spectral kernels (7, 5 and 3 deep) need "
@@ -301,6 +306,8 @@ class Ssrn(Network):
 
     points: ClassVar = ("spectral_stem", "spectral_1", "spectral_2", "spatial_stem", "spatial_1", "spatial_2")
     points_3d: ClassVar = ("spectral_stem", "spectral_1", "spectral_2")
+    least_patch: ClassVar = (3, "a 3 × 3 convolution needs")
+    least_depth: ClassVar = (7, "the first spectral kernel is 7 deep; keep 7 components or more")
     name: Literal["ssrn"]
     """ssrn: residual blocks along the spectrum, then over space"""
     features: PositiveInt = 24
@@ -308,38 +315,18 @@ class Ssrn(Network):
     dropout: Share = 0.5
     """dropout before the last layer, from 0 to below 1; default 0.5"""
 
-    def check_input(self, *, num_bands: int, patch_size: int, origin: str = "input bands") -> None:
-        if num_bands < 7:
-            raise ConfigError(
-                f"{origin} = {num_bands}: the first spectral kernel is 7 deep; keep 7 components or more"
-            )
-        if patch_size < 3:
-            raise ConfigError(
-                f"patch.size = {patch_size}: a 3 × 3 convolution needs at least 3; "
-                "write patch.size: 3 or more"
-            )
-
 
 class Cnn3d(Network):
     """Plain 3-D CNN: HybridSN's three 3-D convolutions, global mean pooling and one dense layer."""
 
     points: ClassVar = ("conv3d_1", "conv3d_2", "conv3d_3")
     points_3d: ClassVar = points
+    least_patch: ClassVar = (7, "three 3 × 3 convolutions without padding need")
+    least_depth: ClassVar = (13, "spectral kernels 7, 5 and 3 deep need at least 13; keep more bands")
     name: Literal["cnn3d"]
     """cnn3d: three 3-D convolutions and one dense layer"""
     dropout: Share = 0.4
     """dropout before the last layer, from 0 to below 1; default 0.4"""
-
-    def check_input(self, *, num_bands: int, patch_size: int, origin: str = "input bands") -> None:
-        if num_bands < 13:
-            raise ConfigError(
-                f"{origin} = {num_bands}: spectral kernels 7, 5 and 3 deep need at least 13; keep more bands"
-            )
-        if patch_size < 7:
-            raise ConfigError(
-                f"patch.size = {patch_size}: three 3 × 3 convolutions without padding need at least 7; "
-                "write patch.size: 7 or more"
-            )
 
 
 class Svm(Model):

@@ -1,42 +1,33 @@
 """The choice that somebody who mistyped a name, or used another tool's word for it, probably meant."""
 
 import difflib
+import functools
 import re
+import tomllib
 from collections.abc import Sequence
+from importlib import resources
 
-# Common names in this field, spelt as `_squash` returns them.
-_VALUES = {"gpu": "cuda", "bf16": "bfloat16", "fp32": "float32", "squeezeexcite": "se", "rf": "forest"}
-_OTHER_NAMES = {
-    "model.attention": ("attn",),
-    "model.dropout": ("droprate",),
-    "model.name": ("arch", "backbone", "network"),
-    "patch.size": ("patch", "patchsize", "window", "windowsize"),
-    "reduction.components": ("ncomponents", "numcomponents", "pca"),
-    "scene": ("dataset",),
-    "seed": ("randomstate",),
-    "split.train": ("testratio", "testsize", "trainratio", "trainsize"),
-    "split.validation": ("valratio", "valsize"),
-    "train.batch_size": ("batch", "bs"),
-    "train.epochs": ("nepochs", "numepochs"),
-    "train.flips": ("augment", "augmentation"),
-    "train.learning_rate": ("lr",),
-    "train.precision": ("amp",),
-    "train.schedule": ("scheduler",),
-    "train.weight_averaging": ("ema",),
-    "train.weight_decay": ("decay", "wd"),
-}
-_SETTINGS = {name: setting for setting, names in _OTHER_NAMES.items() for name in names}
+
+@functools.cache
+def read_other_words() -> dict[str, dict[str, str]]:
+    """Returns the words of other tools, each with ours: of values, settings and options."""
+    return tomllib.loads(resources.files("hsi_se.config").joinpath("other_words.toml").read_text("utf-8"))
 
 
 def find_nearest(name: str, choices: Sequence[str]) -> str | None:
     """Returns the choice nearest to a name, or None where none is near; upper case makes no difference."""
-    usual = _VALUES.get(_squash(name))
+    usual = read_other_words()["values"].get(squash(name))
     if usual in choices:
         return usual
-    same = (choice for choice in choices if _squash(choice) == _squash(name))
+    same = (choice for choice in choices if squash(choice) == squash(name))
     folded = {choice.casefold(): choice for choice in choices}
-    start = (folded[each] for each in folded if _is_start(each, name.casefold()))
-    near = difflib.get_close_matches(name.casefold(), folded, n=1)
+    lower = name.casefold()
+    start = (
+        folded[each]
+        for each in folded
+        if min(len(each), len(lower)) > 2 and (each.startswith(lower) or lower.startswith(each))
+    )
+    near = difflib.get_close_matches(lower, folded, n=1)
     return next(same, None) or next(start, None) or (folded[near[0]] if near else None)
 
 
@@ -57,20 +48,15 @@ def find_setting(name: str, settings: Sequence[str], *, here: Sequence[str] = ()
     section, _, key = name.rpartition(".")
     if name in settings or (section and section not in settings):
         return None  # it is of a section of another kind, or of one whose name the user chose
-    usual = _SETTINGS.get(_squash(key), "")
+    usual = read_other_words()["settings"].get(squash(key), "")
     if usual.rpartition(".")[2] in here:
         return f"{section}.{usual.rpartition('.')[2]}".lstrip(".")
     elsewhere = [setting for setting in settings if setting.rpartition(".")[0] != section or not section]
-    namesakes = (setting for setting in elsewhere if _squash(setting.rpartition(".")[2]) == _squash(key))
+    namesakes = (setting for setting in elsewhere if squash(setting.rpartition(".")[2]) == squash(key))
     near = difflib.get_close_matches(name, elsewhere, n=1, cutoff=0.75)
     return next(iter([*filter(elsewhere.__contains__, [usual]), *namesakes, *near]), None)
 
 
-def _is_start(name: str, other: str) -> bool:
-    """Whether one of two names is the other's start, and longer than two letters."""
-    shared = min(len(name), len(other))
-    return shared > 2 and name[:shared] == other[:shared]
-
-
-def _squash(name: str) -> str:
+def squash(name: str) -> str:
+    """Returns a name in lower case, without spaces, dashes and underscores."""
     return re.sub(r"[\s_-]", "", name).casefold()

@@ -87,7 +87,6 @@ def load_config(path: str | Path, overrides: Sequence[str | Override] = ()) -> C
     """Returns the experiment described by a YAML file, with overrides applied in order.
 
     Args:
-        path: the YAML file.
         overrides: `key=value` with any dotted key and a YAML value: `model.attention={}`, `patch.size=15`.
 
     Raises:

@@ -30,7 +30,8 @@ def read_masks(
     """
     if settings.partition is not None:
         sides = _read(truth, settings.partition, settings.partition_key, "partition", folders)
-        return _check_partition(truth, sides, settings.partition)
+        _check_partition(truth, sides, settings.partition)
+        return sides.astype(np.uint8), truth.labels, ()
 
     train = _read(truth, str(settings.train), settings.train_key, "train", folders)
     test = _read(truth, str(settings.test), settings.test_key, "test", folders)
@@ -77,9 +78,7 @@ def _read(
     return np.where(truth.valid, mask, UNLABELLED).astype(np.int32)
 
 
-def _check_partition(
-    truth: GroundTruth, partition: NDArray[np.int32], file: str
-) -> tuple[SideMap, NDArray[np.int32], tuple[str, ...]]:
+def _check_partition(truth: GroundTruth, partition: NDArray[np.int32], file: str) -> None:
     meaning = ", ".join(f"{side.value} {side.name.lower()}" for side in Side)
     unknown = np.setdiff1d(partition, list(Side))
     if len(unknown):
@@ -92,7 +91,6 @@ def _check_partition(
             f"split.partition = {file}: {_count_and_first(unlabelled)} are assigned to a set but have no "
             "label in the scene; set them to 0"
         )
-    return partition.astype(np.uint8), truth.labels, ()
 
 
 def _count_and_first(mask: NDArray[np.bool_]) -> str:

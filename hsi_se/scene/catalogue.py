@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import re
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
@@ -10,6 +9,8 @@ from importlib import resources
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
+
+from hsi_se.config.nearest import squash
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ def list_known_scenes() -> tuple[KnownScene, ...]:
 def find_known_scene(name: str) -> KnownScene | None:
     """Returns the scene with this name or alias; case, spaces, dashes and underscores are ignored."""
     for scene in list_known_scenes():
-        if _squash(name) in map(_squash, (scene.name, *scene.aliases)):
+        if squash(name) in map(squash, (scene.name, *scene.aliases)):
             return scene
     return None
 
@@ -97,7 +98,3 @@ def suggest_known_scene(labels: NDArray[np.int32]) -> KnownScene | None:
         if scene.shape[:2] == labels.shape and ids <= set(scene.class_names):
             return scene
     return None
-
-
-def _squash(name: str) -> str:
-    return re.sub(r"[\s_-]+", "", name).casefold()

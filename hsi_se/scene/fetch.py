@@ -26,7 +26,6 @@ def fetch_scene(
     """Downloads the files of a known scene unless they are already in the folder; returns their paths.
 
     Args:
-        known: the scene.
         folder: created if it does not exist.
         progress: receives the bytes of every download and a note for every source that failed.
         timeout_s: longest time that a source may send nothing.

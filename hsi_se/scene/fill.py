@@ -33,8 +33,8 @@ class FillFinder:
     """Collects the range of each band and the spectra that several pixels share, in one pass over a cube."""
 
     _groups: dict[bytes, _Group] = field(default_factory=dict)
-    _low: Floats | None = None  # (bands,) of the pixels that are in no group
-    _high: Floats | None = None
+    _lows: list[Floats] = field(default_factory=list)  # (bands,) of the pixels that are in no group, by part
+    _highs: list[Floats] = field(default_factory=list)
     _num_others: int = 0
 
     def add(self, cube: NDArray[Any], *, first_row: int, missing: Mask | None = None) -> None:
@@ -62,14 +62,11 @@ class FillFinder:
             group = _Group(first_row + row, col, spectrum.astype(np.float64))
             self._groups.setdefault(spectrum.tobytes(), group).num_pixels += int(same.sum())
         others = valid & (todo | ~shared)
-        self._widen(cube.reshape(-1, cube.shape[2]) if others.all() else cube[others])
-
-    def _widen(self, pixels: NDArray[Any]) -> None:
+        pixels = cube.reshape(-1, cube.shape[2]) if others.all() else cube[others]
         if len(pixels):
             self._num_others += len(pixels)
-            low, high = (end.reduce(pixels, axis=0).astype(np.float64) for end in (np.fmin, np.fmax))
-            self._low = low if self._low is None else np.fmin(self._low, low)
-            self._high = high if self._high is None else np.fmax(self._high, high)
+            self._lows.append(np.fmin.reduce(pixels, axis=0).astype(np.float64))
+            self._highs.append(np.fmax.reduce(pixels, axis=0).astype(np.float64))
 
     def check(self, image: Image, *, labels: Labels | None = None) -> tuple[str, ...]:
         """Returns notes on fill, on a nodata value that occurs nowhere and on a doubtful scale.
@@ -80,10 +77,11 @@ class FillFinder:
             SceneError: a spectrum is surely fill: in most bands it lies outside the range of all other
                 pixels, and ten pixels have it, or it is farther outside than the range is wide.
         """
-        if self._low is None or self._high is None or not image.is_suspect:
+        if not self._lows or not image.is_suspect:
             return ()
-        found, is_sure = self._find(self._low, self._high)
-        stored = np.array([self._low, self._high, *(group.spectrum for group in self._groups.values())])
+        lowest, highest = np.fmin.reduce(self._lows), np.fmax.reduce(self._highs)
+        found, is_sure = self._find(lowest, highest)
+        stored = np.array([lowest, highest, *(group.spectrum for group in self._groups.values())])
         if image.gain is not None:
             stored = (stored - (0 if image.offset is None else image.offset)) / image.gain
         low, high = (float(end.reduce(stored, axis=None)) for end in (np.fmin, np.fmax))

@@ -34,7 +34,8 @@ class Folders:
         if data is None:
             return cls((Path(),), (DEFAULT_DATA_DIR,))
         if not Path(data).is_dir():
-            raise SceneError(f"--data {data}: no such folder; give the folder that contains the scenes")
+            problem = "is a file" if Path(data).is_file() else "no such folder"
+            raise SceneError(f"--data {data}: {problem}; give the folder that contains the scenes")
         return cls((Path(),), (Path(data), DEFAULT_DATA_DIR))
 
     def then(self, others: "Folders") -> "Folders":

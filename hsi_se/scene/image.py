@@ -31,15 +31,23 @@ class Image:
     dropped: Mapping[int, str]
     wavelengths_nm: Floats | None
     nodata: float | None
-    has_nodata: bool
-    is_suspect: bool
     gain: Floats | None
     offset: Floats | None
+    has_nodata: bool
+    is_suspect: bool
 
     @property
     def shape(self) -> tuple[int, int, int]:
         rows, cols, _ = self.raster.shape
         return rows, cols, len(self.bands)
+
+    def list_dropped(self) -> dict[str, str]:
+        """Returns the dropped bands as text, by the reason; see `describe_bands`."""
+        by_reason: dict[str, set[int]] = {}
+        for band, reason in self.dropped.items():
+            by_reason.setdefault(reason, set()).add(band)
+        nm = self.raster.wavelengths_nm
+        return {reason: describe_bands(bands, wavelengths_nm=nm) for reason, bands in by_reason.items()}
 
     def read_rows(self, first: int, last: int) -> tuple[NDArray[Any], Mask | None]:
         """Returns rows `first..last-1`, `(rows, cols, bands)`, and their nodata mask `(rows, cols)`.
@@ -85,32 +93,25 @@ def make_image(
     *,
     drop: Mapping[int, str],
     keep: Collection[int] | None = None,
-    wavelengths_nm: Floats | None = None,
-    nodata: float | None = None,
-    scale: float | None = None,
     is_suspect: bool = True,
 ) -> Image:
     """Returns the image of a raster, without bad bands and bands that are nodata in every pixel.
 
     Args:
-        raster: the raster in the file.
         drop: further bands to drop, 0-based, each with the reason.
         keep: exactly the bands to keep, 0-based, regardless of the file's bad bands.
-        wavelengths_nm, nodata: replace the file's.
-        scale: values are divided by it; replaces the file's gain and offset.
         is_suspect: see `Image`.
 
     Raises:
         SceneError: a band to drop does not exist, a band to keep is empty, or no band is left.
     """
     num_bands = raster.shape[2]
-    nodata = raster.nodata if nodata is None else nodata
     if beyond := [band for band in drop if band >= num_bands]:
         raise SceneError(
             f"{raster.path}: scene.drop_bands = {beyond[0] + 1}: the file has bands 1 to {num_bands}; "
             "choose from these"
         )
-    empty_bands, has_nodata = _find_nodata(raster, nodata)
+    empty_bands, has_nodata = _find_nodata(raster)
     if keep is not None:
         dropped = {band: "not in the model" for band in range(num_bands) if band not in keep}
         if empty := empty_bands & set(keep):
@@ -123,21 +124,20 @@ def make_image(
     bands = np.array([band for band in range(num_bands) if band not in dropped], dtype=np.intp)
     if not len(bands):
         raise SceneError(f"{raster.path}: all {num_bands} bands are bad or dropped; keep at least one")
-    if wavelengths_nm is None:
-        wavelengths_nm = raster.wavelengths_nm
-    gain, offset = raster.gain, raster.offset
-    if scale is not None:
-        gain, offset = (None if scale == 1 else np.full(num_bands, 1 / scale)), None
+    wavelengths_nm, gain, offset = (
+        None if values is None else values[bands]
+        for values in (raster.wavelengths_nm, raster.gain, raster.offset)
+    )
     return Image(
         raster=raster,
         bands=bands,
         dropped=dict(sorted(dropped.items())),
-        wavelengths_nm=None if wavelengths_nm is None else wavelengths_nm[bands],
-        nodata=nodata,
+        wavelengths_nm=wavelengths_nm,
+        nodata=raster.nodata,
+        gain=gain,
+        offset=offset,
         has_nodata=has_nodata,
         is_suspect=is_suspect,
-        gain=None if gain is None else gain[bands],
-        offset=None if offset is None else offset[bands],
     )
 
 
@@ -157,13 +157,13 @@ def describe_bands(bands: Collection[int], *, wavelengths_nm: Floats | None = No
     return f"{text} ({', '.join(f'{describe(nm[first], nm[last])} nm' for first, last in runs)})"
 
 
-def _find_nodata(raster: Raster, nodata: float | None) -> tuple[set[int], bool]:
+def _find_nodata(raster: Raster) -> tuple[set[int], bool]:
     """Returns the bands that are nodata in every pixel, and whether any value is nodata."""
-    if nodata is None:
+    if raster.nodata is None:
         return set(), False
     is_empty, has_nodata = np.ones(raster.shape[2], dtype=bool), False
     for part in chunk_rows(raster.shape[0]):
-        missing = is_nodata(raster.read_rows(part.start, part.stop), nodata)
+        missing = is_nodata(raster.read_rows(part.start, part.stop), raster.nodata)
         is_empty &= missing.all(axis=(0, 1))
         has_nodata |= bool(missing.any())
     return set(np.flatnonzero(is_empty).tolist()), has_nodata

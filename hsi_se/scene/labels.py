@@ -48,10 +48,9 @@ def read_label_map(
 
     Args:
         path: a raster file, or a CSV table of 0-based row and col, and label.
-        key, setting: see `pick_raster`.
+        key, setting: see `pick_raster`; for byte_order, see `open_file`.
         unlabelled: the stored value of unlabelled pixels.
         shape: `(rows, cols)` of the cube; required for a CSV table, which does not state it.
-        byte_order: see `open_file`.
 
     Raises:
         SceneError: there is no such map, or a label is not a non-negative integer.
@@ -110,7 +109,6 @@ def pick_raster(
     """Returns the raster named `key`, or the only map or cube in the file.
 
     Args:
-        contents, path: the file.
         is_map: whether a map (one band) or a cube is wanted.
         key, setting: name of the array, if the file contains several, and the setting that gives it.
         shape: `(rows, cols)`; selects the only array of this size among several.

@@ -17,7 +17,7 @@ from hsi_se.scene.catalogue import KnownScene, digest_labels, find_known_scene, 
 from hsi_se.scene.fill import FillFinder
 from hsi_se.scene.folders import Data, Folders, find_file
 from hsi_se.scene.formats import open_file
-from hsi_se.scene.image import Image, describe_bands, make_image
+from hsi_se.scene.image import Image, make_image
 from hsi_se.scene.labels import LabelMap, Labels, pick_raster, read_label_map
 from hsi_se.scene.raster import Floats, Raster, chunk_rows
 from hsi_se.scene.scene import UNLABELLED, GroundTruth, Scene, check_same_size
@@ -49,7 +49,9 @@ def load_scene(scene: SceneSettings, data: Data = None, *, keep: Collection[int]
     label_map = source.read_labels(image)
     cube, nodata = image.read()
     truth = source.make_truth(label_map, nodata)
-    notes = truth.notes + image.raster.notes + _describe_dropped(image)
+    notes = truth.notes + image.raster.notes
+    for reason, bands in image.list_dropped().items():
+        notes += (f"bands {bands} of {image.raster.path.name} are excluded: {reason}",)
     fill = FillFinder()
     for part in chunk_rows(len(cube) if image.is_suspect else 0):
         fill.add(cube[part], first_row=part.start, missing=None if nodata is None else nodata[part])
@@ -133,23 +135,24 @@ class SceneSource:
         files, path = self.files, self._find("cube")
         contents = open_file(path, byte_order=files.byte_order)
         raster = pick_raster(contents, path, is_map=False, key=files.cube_key, setting="scene.cube_key")
-        if files.nodata == "none":
-            raster = replace(raster, nodata=None)
+        bands = raster.shape[2]
+        if files.nodata is not None:
+            raster = replace(raster, nodata=None if files.nodata == "none" else float(files.nodata))
+        if files.scale is not None:
+            raster = replace(
+                raster, gain=None if files.scale == 1 else np.full(bands, 1 / files.scale), offset=None
+            )
+        if files.wavelengths is not None:
+            raster = replace(raster, wavelengths_nm=self._read_wavelengths(files.wavelengths, bands=bands))
         return make_image(
             raster,
             drop=dict.fromkeys(files.list_dropped_bands(), "dropped by the config"),
             keep=keep,
-            wavelengths_nm=self._read_wavelengths(raster.shape[2]),
-            nodata=None if files.nodata in (None, "none") else float(files.nodata),
-            scale=files.scale,
             is_suspect=self.known is None and files.nodata != "none",
         )
 
-    def _read_wavelengths(self, bands: int) -> Floats | None:
+    def _read_wavelengths(self, given: Sequence[float] | str, *, bands: int) -> Floats:
         """Returns the config's wavelengths in nanometres, from a list or a text file."""
-        given = self.files.wavelengths
-        if given is None:
-            return None
         values: Sequence[Any] = given
         if isinstance(given, str):
             path = find_file(given, self.folders, setting="scene.wavelengths")
@@ -272,17 +275,6 @@ def _make_raster(scene: Scene) -> Raster:
 
 def _list_ids(labels: Labels) -> list[int]:
     return [int(label) for label in np.unique(labels) if label != UNLABELLED]
-
-
-def _describe_dropped(image: Image) -> tuple[str, ...]:
-    by_reason: dict[str, set[int]] = {}
-    for band, reason in image.dropped.items():
-        by_reason.setdefault(reason, set()).add(band)
-    name, wavelengths_nm = image.raster.path.name, image.raster.wavelengths_nm
-    return tuple(
-        f"bands {describe_bands(bands, wavelengths_nm=wavelengths_nm)} of {name} are excluded: {reason}"
-        for reason, bands in by_reason.items()
-    )
 
 
 def _one_each(values: tuple[Any, ...], labels: Labels, setting: str, what: str) -> dict[int, Any]:

@@ -1,7 +1,10 @@
 """Says what a file is that cannot be read, or why two files do not fit each other, and what to do instead."""
 
+import functools
 import itertools
 import re
+import tomllib
+from importlib import resources
 from pathlib import Path
 
 from hsi_se.scene.raster import FileContents
@@ -11,54 +14,28 @@ TO_NUMBERS = (
     "if its colours or bands are classes, save "
     "np.unique(a.reshape(-1, a.shape[2]), axis=0, return_inverse=True)[1].reshape(a.shape[:2])"
 )
-_RASTERISE = (
-    "rasterise its shapes on the cube's grid, one number per class: in QGIS, or from GeoJSON with "
-    "`rio rasterize {stem}.geojson labels.tif --like CUBE.tif --property NUMBER`"
-)
-_PACKED = {
-    b"\x1f\x8b": "is compressed with gzip; unpack it: gunzip -k {file}",
-    b"BZh": "is compressed with bzip2; unpack it: bunzip2 -k {file}",
-    b"\xfd7zXZ": "is compressed with xz; unpack it: unxz -k {file}",
-    b"\x28\xb5\x2f\xfd": "is compressed with Zstandard; unpack it: zstd -d {file}",
-    b"7z\xbc\xaf": "is a 7-Zip archive; unpack it: 7z x {file}",
-    b"Rar!": "is a RAR archive; unpack it: unrar x {file}",
-}
-PACKED = tuple(_PACKED)
-_IMAGES = {
-    b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture", b"GIF8": "a GIF picture",
-    b"BM": "a BMP picture", b"\0\0\0\x0cjP": "a JPEG 2000 image", b"EHFA": "an ERDAS Imagine image",
-    b"PCIDSK": "a PCIDSK image",
-}  # fmt: skip
-_STARTS = {  # the first bytes of files that are not read
-    **_PACKED,
-    **{start: f"is {name}; convert it: rio convert {{file}} {{stem}}.tif" for start, name in _IMAGES.items()},
-    b"PK": "is a zip archive or an Excel workbook; unpack it (unzip {file}), or save its table as CSV",
-    b"\0\0\x27\x0a": f"is a shapefile; {_RASTERISE}",
-    b"SQLite format 3": f"is a GeoPackage or another database; {_RASTERISE}",
-    b"{": f"is GeoJSON or other JSON; {_RASTERISE}",
-    b"\x0e\x03\x13\x01": "is HDF4; convert it to GeoTIFF with gdal_translate",
-    b"CDF": "is netCDF 3; convert it: nccopy -k nc4 {file} NEW.nc",
-    b"\x80": "is a Python pickle, which could run code; save its arrays with np.savez",
-    b"<": "is XML, such as a product's metadata; name the image itself",
-}
-_ENDINGS = {
-    **dict.fromkeys((".dbf", ".prj", ".cpg"), f"is a part of a shapefile; {_RASTERISE}"),
-    **dict.fromkeys((".yaml", ".yml"), "is a config; name the files of its scene"),
-    ".hdr": "is not an ENVI header, whose first line is ENVI; correct it",
-}
-_READABLE = (
-    "unknown file format (readable are MATLAB v5 and v7.3, HDF5, netCDF 4, ENVI, GeoTIFF, .npy, .npz, and "
-    "CSV tables of row, col, label; an ENVI image needs its .hdr in the same folder); give another file"
-)
+
+
+@functools.cache
+def _read_unread() -> dict[str, dict[str, str]]:
+    return tomllib.loads(resources.files("hsi_se.scene").joinpath("unread.toml").read_text("utf-8"))
+
+
+def is_packed(head: bytes) -> bool:
+    """Returns whether a file that begins with these bytes is compressed or an archive."""
+    return any(head.startswith(start.encode("latin-1")) for start in _read_unread()["packed"])
 
 
 def describe_unread(path: Path, head: bytes) -> str:
     """Returns what a file is that cannot be read, by its first bytes or its ending, and what to do."""
-    found = next((text for start, text in _STARTS.items() if head.startswith(start)), None)
+    tables, names = _read_unread(), {"file": path, "stem": path.with_suffix("")}
+    starts, endings = tables["packed"] | tables["starts"], tables["endings"]
+    found = next((text for start, text in starts.items() if head.startswith(start.encode("latin-1"))), None)
     if head[257:262] == b"ustar":
-        found = "is a tar archive; unpack it: tar -xf {file}"
-    found = found or _ENDINGS.get(path.suffix.casefold(), _READABLE)
-    return f"{path}: {found.format(file=path, stem=path.with_suffix(''))}"
+        found = endings[".tar"]
+    found = found or endings.get(path.suffix.casefold(), endings[""])
+    remedies = {name: text.format(**names) for name, text in tables["remedies"].items()}
+    return f"{path}: {found.format(**names, **remedies)}"
 
 
 def suggest_array(contents: FileContents, *, is_map: bool) -> str:

@@ -3,7 +3,11 @@
 Axes: rows, cols, bands; f is the field, m the material in a mixture.
 """
 
-from collections.abc import Sequence
+import functools
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,44 +19,6 @@ from hsi_se.scene.scene import UNLABELLED, Scene
 from hsi_se.scene.wavelengths import NATURAL_COLOUR_NM
 
 Feature = tuple[float, float, float]  # centre (nm), standard deviation (nm), depth as a fraction
-
-# Reflectance at these knots defines a material's continuum; 690, 730 and 770 nm sample the red edge.
-KNOTS_NM = (400, 550, 690, 730, 770, 1100, 1650, 2200, 2500)
-CONTINUA = {
-    "corn leaf": (0.08, 0.15, 0.13, 0.34, 0.47, 0.49, 0.34, 0.22, 0.14),
-    "soybean leaf": (0.08, 0.17, 0.14, 0.38, 0.53, 0.54, 0.36, 0.22, 0.14),
-    "grass leaf": (0.07, 0.14, 0.12, 0.30, 0.42, 0.45, 0.33, 0.23, 0.15),
-    "tree leaf": (0.05, 0.09, 0.08, 0.27, 0.41, 0.42, 0.25, 0.14, 0.09),
-    "oats leaf": (0.08, 0.16, 0.14, 0.31, 0.41, 0.44, 0.35, 0.26, 0.18),
-    "soil": (0.06, 0.11, 0.16, 0.17, 0.19, 0.27, 0.34, 0.34, 0.31),
-    "residue": (0.10, 0.17, 0.23, 0.25, 0.27, 0.37, 0.43, 0.36, 0.28),
-    "gravel": (0.16, 0.23, 0.27, 0.28, 0.29, 0.33, 0.37, 0.38, 0.36),
-}
-MATERIALS = tuple(CONTINUA)
-CHLOROPHYLL: Sequence[Feature] = ((450, 35, 0.45), (670, 22, 0.60))
-LEAF = (*CHLOROPHYLL, (970, 25, 0.06), (1200, 40, 0.14), (1450, 55, 0.55), (1940, 70, 0.70))  # water
-DRY_WATER: Sequence[Feature] = ((1450, 40, 0.10), (1940, 50, 0.18))
-ABSORPTION: dict[str, Sequence[Feature]] = {
-    "soil": (*DRY_WATER, (2200, 25, 0.10)),  # clay
-    "residue": (*DRY_WATER, (2100, 40, 0.14)),  # cellulose
-    "gravel": ((2330, 30, 0.12),),  # carbonate
-}
-
-# Cover fractions of each class; the last class is the rare one. Tillage replaces residue by soil under
-# the same crop: these classes differ only in that ratio, and the scatter of pixels makes them overlap.
-CLASSES = {
-    "corn, no tillage": {"corn leaf": 0.40, "soil": 0.16, "residue": 0.44},
-    "corn, reduced tillage": {"corn leaf": 0.40, "soil": 0.35, "residue": 0.25},
-    "corn, clean tillage": {"corn leaf": 0.40, "soil": 0.54, "residue": 0.06},
-    "soybean, no tillage": {"soybean leaf": 0.42, "soil": 0.18, "residue": 0.40},
-    "soybean, clean tillage": {"soybean leaf": 0.42, "soil": 0.50, "residue": 0.08},
-    "pasture": {"grass leaf": 0.78, "soil": 0.12, "residue": 0.10},
-    "mown hay": {"grass leaf": 0.48, "soil": 0.10, "residue": 0.42},
-    "woodland": {"tree leaf": 0.90, "soil": 0.04, "residue": 0.06},
-    "oats": {"oats leaf": 0.66, "soil": 0.30, "residue": 0.04},
-}
-RARE = len(CLASSES)
-TRACK_COVER = {"gravel": 0.7, "soil": 0.3}
 
 FIELD_SIZE = 230  # pixels: two or three fields per class in the default scene, 15 pixels across
 MIN_FIELDS_PER_CLASS = 2  # so that a class varies in soil and light between fields
@@ -71,6 +37,22 @@ NOISE = 0.004  # reflectance, standard deviation in a clear band
 # Fraction of the signal lost to water vapour and at both ends of the detectors; the noise grows with it.
 LOST_SIGNAL = ((1400, 40, 0.75), (1900, 50, 0.80), (400, 60, 0.60), (2500, 120, 0.65))
 COUNTS_PER_REFLECTANCE = 10_000  # scale used by published scenes
+
+
+@dataclass(frozen=True)
+class _Farmland:
+    """The facts in `farmland.toml`, where their meaning and units are stated."""
+
+    knots_nm: Sequence[float]
+    continua: Mapping[str, Sequence[float]]
+    absorption: Mapping[str, Sequence[Feature]]
+    cover: Mapping[str, Mapping[str, float]]
+
+
+@functools.cache
+def _read_farmland() -> _Farmland:
+    text = resources.files("hsi_se.scene").joinpath("farmland.toml").read_text("utf-8")
+    return _Farmland(**tomllib.loads(text))
 
 
 def make_synthetic_scene(*, seed: int = 0, rows: int = 72, cols: int = 72, bands: int = 64) -> Scene:
@@ -111,7 +93,7 @@ def make_synthetic_scene(*, seed: int = 0, rows: int = 72, cols: int = 72, bands
         name=f"synthetic farmland, seed {seed}",
         cube=counts.astype(np.uint16),
         labels=class_of_field[field_map],
-        class_names=dict(enumerate(CLASSES, start=1)),
+        class_names=dict(list(enumerate(_read_farmland().cover))[1:]),
         wavelengths_nm=wavelengths_nm,
         natural_colour=(red, green, blue),
     )
@@ -124,11 +106,12 @@ def _lay_out_fields(
 
     Field 0 contains all tracks and is unlabelled; the last field is the patch of the rare class.
     """
+    rare = len(_read_farmland().cover) - 1
     wanted = round(rows * cols / FIELD_SIZE * (1 - UNLABELLED_FIELDS))
-    num_labelled = max(MIN_FIELDS_PER_CLASS * (RARE - 1), wanted)
+    num_labelled = max(MIN_FIELDS_PER_CLASS * (rare - 1), wanted)
     num_unlabelled = max(1, round(num_labelled * UNLABELLED_FIELDS))
     pieces = _cut(rng, np.argwhere(np.ones((rows, cols))), num_labelled + num_unlabelled)
-    classes = np.resize(np.arange(1, RARE, dtype=np.int32), num_labelled + num_unlabelled)
+    classes = np.resize(np.arange(1, rare, dtype=np.int32), num_labelled + num_unlabelled)
     classes[num_labelled:] = UNLABELLED
     classes = rng.permutation(classes)
 
@@ -142,7 +125,7 @@ def _lay_out_fields(
     rare_size = min(int(rng.integers(*RARE_SIZE)), len(host) // 3)
     patch = host[np.argsort(off_centre, kind="stable")[:rare_size]]
     field_map[patch[:, 0], patch[:, 1]] = len(pieces) + 1
-    return field_map, np.concatenate(([UNLABELLED], classes, [RARE])).astype(np.int32)
+    return field_map, np.concatenate(([UNLABELLED], classes, [rare])).astype(np.int32)
 
 
 def _cut(rng: np.random.Generator, ground: NDArray[np.intp], num_fields: int) -> list[NDArray[np.intp]]:
@@ -164,10 +147,10 @@ def _cut(rng: np.random.Generator, ground: NDArray[np.intp], num_fields: int) ->
 
 def _cover_fields(rng: np.random.Generator, class_of_field: NDArray[np.int32]) -> Floats:
     """Returns the cover of each field, `(f, m)`: that of its class, or random if it is unlabelled."""
-    recipes = [TRACK_COVER, *CLASSES.values()]
-    cover = np.array([[recipe.get(m, 0.0) for m in MATERIALS] for recipe in recipes])[class_of_field]
+    materials, recipes = _read_farmland().continua, _read_farmland().cover.values()
+    cover = np.array([[recipe.get(m, 0.0) for m in materials] for recipe in recipes])[class_of_field]
     unlabelled = np.flatnonzero(class_of_field == UNLABELLED)[1:]  # the first are the tracks
-    cover[unlabelled] = rng.dirichlet(np.ones(len(MATERIALS)), len(unlabelled))
+    cover[unlabelled] = rng.dirichlet(np.ones(len(materials)), len(unlabelled))
     return cover
 
 
@@ -179,8 +162,10 @@ def _scatter(rng: np.random.Generator, mean: Floats, concentration: float) -> Fl
 
 def _material_spectra(wavelengths_nm: Floats) -> Floats:
     """Returns the reflectance of each pure material, `(m, bands)`."""
-    continua = PchipInterpolator(KNOTS_NM, [CONTINUA[m] for m in MATERIALS], axis=1)(wavelengths_nm)
-    absorbed = [_transmit(wavelengths_nm, ABSORPTION.get(m, LEAF)) for m in MATERIALS]
+    facts = _read_farmland()
+    continua = PchipInterpolator(facts.knots_nm, list(facts.continua.values()), axis=1)(wavelengths_nm)
+    features = [facts.absorption.get(m, facts.absorption["leaf"]) for m in facts.continua]
+    absorbed = [_transmit(wavelengths_nm, each) for each in features]
     return np.asarray(continua * np.array(absorbed), dtype=np.float64)
 
 

@@ -345,7 +345,7 @@ def test_suggested_setting_is_reported_where_the_file_has_the_other(
 def test_every_setting_that_a_hint_names_exists() -> None:
     settings = list_settings(Config)
     assert {"train.learning_rate", "split.train.per_class", "prediction.smoothing.range"} <= set(settings)
-    assert set(nearest._SETTINGS.values()) <= set(settings)
+    assert set(nearest.read_other_words()["settings"].values()) <= set(settings)
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,6 @@ SEEDS = re.compile(r"\(seeds (\d+)-(\d+)\)")
 TIME = re.compile(r"(?P<amount>\d+) (?P<unit>second|minute)s? on one core")
 
 
-LEAVES_CLASSES = {"prediction.calibration"}  # a temperature changes no class, and so no accuracy
-
-
 def read_promise(path: Path) -> str:
     """The text of a config's head from "Expect" to the command."""
     text = path.read_text(encoding="utf-8").partition("# Expect")[2].partition("#   hsi-se ")[0]
@@ -76,7 +73,7 @@ def find_difference(made_with: dict[str, Any], config: Config) -> str:
     """Names a setting of a config that a result was not made with; empty if there is none."""
     current, changed = list_settings(config), list_settings(config, only_changed=True)
     wrong = [key for key, value in made_with.items() if current.get(key, "-") != value]
-    return ", ".join([*wrong, *(changed.keys() - made_with.keys() - LEAVES_CLASSES)])
+    return ", ".join([*wrong, *(changed.keys() - made_with.keys())])
 
 
 @dataclass

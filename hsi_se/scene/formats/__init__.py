@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.misfits import PACKED, describe_unread
+from hsi_se.scene.misfits import describe_unread, is_packed
 from hsi_se.scene.raster import FileContents
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -43,6 +43,6 @@ def open_file(path: Path, *, byte_order: str | None = None) -> FileContents:
     from hsi_se.scene.formats.envi import find_header, open_envi
 
     header = path if head.lstrip(b"\xef\xbb\xbf").startswith(b"ENVI") else find_header(path)
-    if header is not None and not head.startswith(PACKED):
+    if header is not None and not is_packed(head):
         return open_envi(header, path if header != path else None, byte_order=byte_order)
     raise SceneError(describe_unread(path, head))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hsi_se.errors import SceneError
 from hsi_se.scene.georeference import Georeference, parse_crs
 from hsi_se.scene.guards import blaming, check_declared
-from hsi_se.scene.misfits import PACKED, describe_unread
+from hsi_se.scene.misfits import describe_unread, is_packed
 from hsi_se.scene.raster import Colour, FileContents, Floats, Raster, describe_array
 from hsi_se.scene.wavelengths import find_wavelengths_in, to_nanometres
 
@@ -249,7 +249,7 @@ def _find_data(header_path: Path, interleave: str) -> Path:
     for path in files.values():
         with path.open("rb") as stream:
             head = stream.read(8) if path.stem.casefold() in wanted else b""
-        if found is None and head.startswith(PACKED):
+        if found is None and is_packed(head):
             raise SceneError(describe_unread(path, head))
     if found is None or found == header_path:
         raise SceneError(

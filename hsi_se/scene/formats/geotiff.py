@@ -1,5 +1,6 @@
 """Opens GeoTIFF files with rasterio; tags give wavelengths, bad bands, scale, nodata, georeference."""
 
+import functools
 import sys
 import warnings
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ def open_geotiff(path: Path) -> FileContents:
             path=path,
             shape=shape,
             dtype=dtype,
-            rows_of=_make_reader(path),
+            rows_of=functools.partial(_read, path),
             wavelengths_nm=wavelengths_nm,
             nodata=image.nodata,
             gain=gain if is_scaled else None,
@@ -58,38 +59,29 @@ def open_geotiff(path: Path) -> FileContents:
 
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
-    """Opens a file with the GTiff driver only, so that files of other formats are refused."""
+    """Opens a file with the GTiff driver only, so that files of other formats are refused.
+
+    Tracebacks that rasterio prints when it cannot decode a GDAL message are suppressed.
+    """
     import rasterio
 
-    with warnings.catch_warnings(), _without_tracebacks():
-        warnings.simplefilter("ignore")  # a scene need not be georeferenced
-        with (
-            rasterio.Env(GDAL_CACHEMAX=_CACHE_MB),
-            rasterio.open(path, driver="GTiff", sharing=False) as image,
-        ):
-            yield image
-
-
-@contextmanager
-def _without_tracebacks() -> Iterator[None]:
-    """Suppresses the tracebacks that rasterio prints when it cannot decode a GDAL message."""
     hooks = sys.excepthook, sys.unraisablehook
     sys.excepthook, sys.unraisablehook = lambda *_: None, lambda _: None
     try:
-        yield
+        with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_CACHE_MB):
+            warnings.simplefilter("ignore")  # a scene need not be georeferenced
+            with rasterio.open(path, driver="GTiff", sharing=False) as image:
+                yield image
     finally:
         sys.excepthook, sys.unraisablehook = hooks
 
 
-def _make_reader(path: Path) -> Any:
-    def read(first: int, last: int) -> NDArray[Any]:
-        from rasterio.windows import Window
+def _read(path: Path, first: int, last: int) -> NDArray[Any]:
+    from rasterio.windows import Window
 
-        with _open(path) as image:
-            stored = image.read(window=Window(0, first, image.width, last - first))  # (bands, rows, cols)
-        return np.moveaxis(stored, 0, 2)
-
-    return read
+    with _open(path) as image:
+        stored = image.read(window=Window(0, first, image.width, last - first))  # (bands, rows, cols)
+    return np.moveaxis(stored, 0, 2)
 
 
 def _find_wavelengths(image: Any, tags: list[dict[str, str]]) -> tuple[Floats | None, tuple[str, ...]]:

@@ -1,5 +1,6 @@
 """Opens HDF5 files with h5py: MATLAB v7.3, which stores axes in reverse order, and plain HDF5."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def open_hdf5(path: Path) -> FileContents:
             stored, itemsize, is_packed = item.id.get_storage_size(), item.dtype.itemsize, bool(item.chunks)
             for size in (shape, *filter(None, [item.chunks])):
                 check_declared(path, shape=size, itemsize=itemsize, stored=stored, is_packed=is_packed)
-            read = _make_reader(path, key, is_reversed=is_matlab)
+            read = functools.partial(_read, path, key, is_matlab)
             rasters[key] = make_raster(path, key=key, shape=shape, dtype=item.dtype, read=read)
         if not rasters:  # lists what is in groups, as its names tell what the file is
             names: list[str] = []
@@ -50,11 +51,8 @@ def open_hdf5(path: Path) -> FileContents:
     return FileContents("MATLAB v7.3" if is_matlab else "HDF5", rasters, ", ".join(entries))
 
 
-def _make_reader(path: Path, key: str, *, is_reversed: bool) -> Any:
-    def read(first: int, last: int) -> NDArray[Any]:
-        import h5py
+def _read(path: Path, key: str, is_reversed: bool, first: int, last: int) -> NDArray[Any]:
+    import h5py
 
-        with h5py.File(path, "r") as file:
-            return np.asarray(file[key][..., first:last].T if is_reversed else file[key][first:last])
-
-    return read
+    with h5py.File(path, "r") as file:
+        return np.asarray(file[key][..., first:last].T if is_reversed else file[key][first:last])
