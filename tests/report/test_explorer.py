@@ -20,7 +20,7 @@ from hsi_se.prediction.logits import predict_logits
 from hsi_se.report import page
 from hsi_se.report.charts import list_ticks
 from hsi_se.report.explorer import FULL, Explorer, _quantise
-from hsi_se.runs.explanation import ClassPixels, Explanation, GateExplanation
+from hsi_se.runs.explanation import ClassPixels, Explanation, GateExplanation, ModeComparison
 from hsi_se.runs.folder import RunFolder
 from hsi_se.workflows.evaluate import assess_run
 from tests.conftest import CPU, ROOT, TINY
@@ -226,14 +226,21 @@ def test_the_gates_are_on_the_page_when_they_have_been_explained(run, files, tmp
         point="fold", block="3→1→3", axis="feature", between_class_std=0.125, between_class_share=0.5,
         mean_excitation=excitation, spectrum=None, no_spectrum="none",
     )  # fmt: skip
+    modes = ModeComparison(
+        num_pixels=18, num_test=18, batch_size=9, causes=(), evaluation=1.0, training=None, num_changed=0
+    )
     explanation = Explanation(
+        modes=modes, gates_in_words="The gates <differ>.", modes_in_words="Both modes agree.",
         name="demo", scene="farm", pixels="test", palette=((0, 0, 0),) * 2, gates=(gate,), skipped=(),
         classes=tuple(ClassPixels(label=k, name=f"crop <{k}>", num_pixels=9) for k in (1, 2)),
     )  # fmt: skip
     folder = RunFolder(tmp_path)
     folder.explanation.write_text(explanation.model_dump_json())
     text = page.render_page(replace(files, explanation=folder.read_explanation()))
-    for part in ("What the gates do", "crop &lt;1&gt;", "standard deviation 0.1250, 50.00 % of the variance"):
+    for part in (
+        "What the gates do", "crop &lt;1&gt;", "standard deviation 0.1250, ω² 50.00 %",
+        "The gates &lt;differ&gt;.", "Both modes agree.",
+    ):  # fmt: skip
         assert part in text
     picture = base64.b64decode(re.search(r'src="data:image/png;base64,([^"]+)"', text)[1])
     shown = matplotlib.image.imread(io.BytesIO(picture))
