@@ -264,11 +264,9 @@ def _draw_cost(scenes: Sequence[SceneReport]) -> Figure:
 
 def _draw_convergence(scenes: Sequence[SceneReport]) -> Figure:
     """Draws a panel of accuracies and one of losses per scene: a line per variant, its interval shaded."""
-    num_lines = [sum(each.convergence is not None for each in scene.variants) for scene in scenes]
-    height = sum(4.3 + 0.2 * math.ceil(num / 2) for num in num_lines)
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-    grid = figure.subplots(2 * len(scenes), squeeze=False)[:, 0]
-    for (above, below), scene in zip(grid.reshape(-1, 2), scenes, strict=True):
+    heights = [2.15 + 0.1 * math.ceil(len(scene.begun) / 2) for scene in scenes for _ in range(2)]
+    figure, panels = _stack(heights)
+    for above, below, scene in zip(panels[::2], panels[1::2], scenes, strict=True):
         for place, variant in enumerate(scene.variants):
             if variant.convergence is None:
                 continue

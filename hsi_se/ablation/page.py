@@ -6,17 +6,7 @@ from urllib.parse import quote
 
 from hsi_se.ablation.figures import list_figures, refresh_figures, render_svg
 from hsi_se.ablation.record import AblationFolder, AblationReport, AblationRun
-from hsi_se.ablation.tables import (
-    CONVERGENCE_HEADINGS,
-    list_classes,
-    list_convergence,
-    list_methods,
-    render_csv,
-    render_latex,
-    render_markdown,
-    spread,
-    title_convergence,
-)
+from hsi_se.ablation.tables import list_tables, render_csv, render_latex, render_markdown, spread
 from hsi_se.report.tables import render_template
 from hsi_se.runs.folder import RunFolder
 
@@ -42,11 +32,7 @@ def render_page(report: AblationReport, folder: AblationFolder) -> str:
         report=report,
         num_runs=sum(len(variant.runs) for scene in report.scenes for variant in scene.variants),
         figures=[(figure, render_svg(figure)) for figure in list_figures(report)],
-        list_methods=list_methods,
-        list_classes=list_classes,
-        list_convergence=list_convergence,
-        title_convergence=title_convergence,
-        convergence_headings=CONVERGENCE_HEADINGS,
+        list_tables=list_tables,
         page_of=lambda run: _page_of(folder, run),
         spread=spread,
         show_settings=_show_settings,

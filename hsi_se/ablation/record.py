@@ -3,7 +3,8 @@
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hsi_se.errors import RunError
-from hsi_se.evaluation.statistics import Summary
+from hsi_se.evaluation.statistics import Range, Summary, summarize
 from hsi_se.evaluation.verdict import Outcome
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.report import Accuracies
@@ -37,6 +38,11 @@ class SummaryRecord(_Record):
     def of(cls, summary: Summary) -> Self:
         values = {name: None if math.isnan(value) else value for name, value in asdict(summary).items()}
         return cls.model_validate(values)
+
+    @classmethod
+    def over(cls, values: Iterable[float | None], *, within: Range) -> Self:
+        """Returns the summary of the values that are known; see `summarize`."""
+        return cls.of(summarize([value for value in values if value is not None], within=within))
 
 
 class McNemarRecord(_Record):
@@ -66,9 +72,7 @@ class AblationRun(_Record):
     unsmoothed: Accuracies | None  # without `prediction.smoothing`; None if the config does not smooth
     location_floor: Accuracies
     spectral_baseline: Accuracies
-    outcomes: dict[
-        str, Outcome
-    ]  # by baseline, from the run's own verdict; not of a run of that very baseline
+    outcomes: dict[str, Outcome]  # by baseline, from the run's own verdict; not of that very baseline
     test_patches_with_train_pixels: float  # a fraction: the leakage of the split
     producers_accuracy: dict[int, float | None]  # by label
     training_s: float
@@ -109,18 +113,33 @@ class EpochSummary(_Record):
 
 
 class Convergence(_Record):
-    """How fast the runs of a variant reach `SceneReport.target`; no epochs without a target.
+    """How fast the runs of a variant reach `SceneReport.target`.
 
-    A run that does not reach it is censored: it counts as later than all that do. The median is None where
-    it would be among those.
+    A run that does not reach it is censored: it counts as later than all that do.
     """
 
     curve: tuple[EpochSummary, ...]
-    best: float  # the highest mean validation accuracy
-    num_reached: int
-    num_runs: int
-    median_epochs: float | None
-    epochs: tuple[int | None, ...]  # of each run
+    epochs: tuple[int | None, ...]  # of each run, None for one without a curve too; empty without a target
+
+    @property
+    def best(self) -> float:
+        """The highest mean validation accuracy."""
+        return max(each.validation_accuracy.mean or 0.0 for each in self.curve)
+
+    @property
+    def num_runs(self) -> int:
+        return self.curve[0].validation_accuracy.n
+
+    @property
+    def num_reached(self) -> int:
+        return sum(each is not None for each in self.epochs)
+
+    @property
+    def median_epochs(self) -> float | None:
+        """None where the median would be among the censored runs."""
+        known = [each for each in self.epochs if each is not None]
+        median = statistics.median([*known, *[math.inf] * (self.num_runs - len(known))])
+        return median if math.isfinite(median) else None
 
 
 class VariantReport(_Record):

@@ -3,18 +3,12 @@
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
-from hsi_se.ablation.record import (
-    AblationFolder,
-    AblationReport,
-    SceneReport,
-    SummaryRecord,
-    VariantReport,
-)
+from hsi_se.ablation.record import AblationFolder, AblationReport, SceneReport, SummaryRecord, VariantReport
 from hsi_se.evaluation.statistics import points, signed
-from hsi_se.report.tables import render_template
+from hsi_se.report.tables import percent, render_template
 from hsi_se.runs.report import Accuracies
 
 HEADINGS = (
@@ -53,6 +47,43 @@ def list_rows(scene: SceneReport) -> list[tuple[str, ...]]:
     ]
 
 
+class Table(NamedTuple):
+    """A table of a scene in every format; the first `num_texts` columns are texts, the others numbers."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    num_texts: int = 1
+
+
+def list_tables(scene: SceneReport, *, with_interval: bool = True) -> list[Table]:
+    """Returns the tables of methods, of classes and of convergence that have rows.
+
+    Without `with_interval`, the accuracies of the classes have no intervals, so that they are narrow.
+    """
+    names = tuple(variant.name for variant in scene.begun)
+    tables = [
+        Table(
+            "Mean ± sample standard deviation over the seeds [95 % interval of the mean]",
+            ("variant", "method", "OA %", "AA %", "κ × 100"),
+            _list_methods(scene),
+            2,
+        ),
+        Table(
+            "Producer's accuracy (%) of each class",
+            ("label", "class", *names),
+            _list_classes(scene, with_interval=with_interval) if names else [],
+            2,
+        ),
+        Table(
+            f"Epochs until a validation accuracy of {percent(scene.target)} %",
+            ("variant", "best validation OA %", "runs that reach it", "median epochs"),
+            _list_convergence(scene),
+        ),
+    ]
+    return [table for table in tables if table.rows]
+
+
 _METHODS = (
     ("", "network"),
     ("unsmoothed.", "network, not smoothed"),
@@ -61,16 +92,13 @@ _METHODS = (
 )
 
 
-def list_methods(scene: SceneReport) -> list[tuple[str, ...]]:
-    """Returns rows of variant, method, OA, AA and κ × 100, with intervals.
-
-    The methods are the network and what it must beat. One row stands for all variants where they agree.
-    """
+def _list_methods(scene: SceneReport) -> list[tuple[str, ...]]:
+    """The network and what it must beat. One row stands for all variants where they agree."""
     rows = []
     for part, method in _METHODS:
         cells: dict[tuple[str, ...], list[str]] = {}
-        for variant in scene.variants:
-            if variant.runs and f"{part}overall_accuracy" in variant.summaries:
+        for variant in scene.begun:
+            if f"{part}overall_accuracy" in variant.summaries:
                 texts = tuple(interval(variant.summaries[part + name]) for name in Accuracies.model_fields)
                 cells.setdefault(texts, []).append(variant.name)
         for texts, names in cells.items():
@@ -79,9 +107,7 @@ def list_methods(scene: SceneReport) -> list[tuple[str, ...]]:
     return rows
 
 
-def list_classes(scene: SceneReport, *, with_interval: bool = True) -> list[tuple[str, ...]]:
-    """Returns one row per class: label, name, and the producer's accuracy of each variant that has runs."""
-
+def _list_classes(scene: SceneReport, *, with_interval: bool) -> list[tuple[str, ...]]:
     def show(variant: VariantReport, label: int) -> str:
         summary = variant.producers_accuracy[label]
         text = interval(summary) if with_interval else spread(summary)
@@ -93,25 +119,17 @@ def list_classes(scene: SceneReport, *, with_interval: bool = True) -> list[tupl
     ]
 
 
-CONVERGENCE_HEADINGS = ("variant", "best validation OA %", "runs that reach it", "median epochs")
-
-
-def list_convergence(scene: SceneReport) -> list[tuple[str, ...]]:
-    """Returns one row per variant that has a curve, under `CONVERGENCE_HEADINGS`; none without a target."""
-    if scene.target is None:
-        return []
-    rows: list[tuple[str, ...]] = []
-    for variant in scene.variants:
-        if found := variant.convergence:
-            median = f"> {len(found.curve)}" if found.median_epochs is None else f"{found.median_epochs:g}"
-            reached = f"{found.num_reached} of {found.num_runs}"
-            rows.append((variant.name, f"{100 * found.best:.2f}", reached, median))
-    return rows
-
-
-def title_convergence(scene: SceneReport) -> str:
-    """Returns the title of the table of `list_convergence`."""
-    return f"Epochs until a validation accuracy of {100 * (scene.target or 0.0):.2f} %"
+def _list_convergence(scene: SceneReport) -> list[tuple[str, ...]]:
+    return [
+        (
+            variant.name,
+            percent(found.best),
+            f"{found.num_reached} of {found.num_runs}",
+            f"> {len(found.curve)}" if found.median_epochs is None else f"{found.median_epochs:g}",
+        )
+        for variant in scene.variants
+        if scene.target is not None and (found := variant.convergence)
+    ]
 
 
 def spread(summary: SummaryRecord | None, *, factor: float = 100.0, digits: int = 2) -> str:
@@ -142,12 +160,8 @@ def render_markdown(report: AblationReport, folder: AblationFolder) -> str:
         figures=[path for suffix in ("png", "svg") for path in sorted(folder.figures.glob(f"*.{suffix}"))],
         headings=HEADINGS,
         list_rows=list_rows,
-        list_methods=list_methods,
-        list_classes=list_classes,
         list_comparisons=list_comparisons,
-        list_convergence=list_convergence,
-        title_convergence=title_convergence,
-        convergence_headings=CONVERGENCE_HEADINGS,
+        list_tables=list_tables,
     )
 
 
@@ -231,48 +245,37 @@ def escape_latex(text: str) -> str:
 
 
 def render_latex(report: AblationReport) -> str:
-    """Returns `ablation.tex`: for each scene, tables of the variants, the methods and the classes.
-
-    They need the package `booktabs`.
-    """
-    tables = []
+    """Returns `ablation.tex`, the tables of every scene, which need the package `booktabs`."""
+    texts = ["% needs \\usepackage{booktabs}"]
     for scene in report.scenes:
-        where = f"{report.name} on {scene.name}: mean ± sample standard deviation over seeds"
-        accuracies = ("Variant", "Method", "OA (%)", "AA (%)", "κ × 100")
-        interval_too = f"{where}, with the 95 % interval of the mean."
-        classes = ("Label", "Class", *(variant.name for variant in scene.begun))
-        caption = f"{where} of the producer's accuracy (%) of each class."
-        per_class = list_classes(scene, with_interval=report.is_of_seeds)
-        tables += [
-            _render_variants(report, scene, caption=f"{where}{_describe_columns(report, scene)}"),
-            _render_table(accuracies, list_methods(scene), caption=interval_too, left=2),
-            _render_table(classes, per_class, caption=caption, left=2),
-        ]
-        if epochs := list_convergence(scene):
-            title = f"{report.name} on {scene.name}: {title_convergence(scene).lower()}."
-            tables.append(_render_table(CONVERGENCE_HEADINGS, epochs, caption=title))
-    return "\n".join(["% needs \\usepackage{booktabs}", *tables])
+        for table in (
+            _list_variants(report, scene),
+            *list_tables(scene, with_interval=report.is_of_seeds),
+        ):
+            title = f"{report.name} on {scene.name}: {table.title[0].lower()}{table.title[1:]}."
+            texts.append(_render_table(table._replace(title=title)))
+    return "\n".join(texts)
 
 
-def _render_table(
-    headings: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, left: int = 1
-) -> str:
-    """Returns a table; `left` columns are aligned to the left. Headings with `$` are LaTeX already."""
+def _render_table(table: Table) -> str:
+    """Returns a table in LaTeX. Headings with `$` are LaTeX already."""
+    num_numbers = len(table.headings) - table.num_texts
     lines = [
         r"\begin{table}",
         r"  \centering",
-        rf"  \caption{{{escape_latex(caption)}}}",
-        r"  \begin{tabular}{" + "l" * left + "r" * (len(headings) - left) + "}",
+        rf"  \caption{{{escape_latex(table.title)}}}",
+        r"  \begin{tabular}{" + "l" * table.num_texts + "r" * num_numbers + "}",
         r"    \toprule",
-        "    " + " & ".join(text if "$" in text else escape_latex(text) for text in headings) + r" \\",
+        "    " + " & ".join(text if "$" in text else escape_latex(text) for text in table.headings) + r" \\",
         r"    \midrule",
-        *("    " + " & ".join(map(escape_latex, row)) + r" \\" for row in rows),
+        *("    " + " & ".join(map(escape_latex, row)) + r" \\" for row in table.rows),
     ]
     return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}", ""])
 
 
-def _render_variants(report: AblationReport, scene: SceneReport, *, caption: str) -> str:
-    headings = ["Variant", "$n$", "OA (%)", "AA (%)", "κ × 100", "ΔOA (95 %)", "$p$", "Parameters", "M MACs"]
+def _list_variants(report: AblationReport, scene: SceneReport) -> Table:
+    headings: tuple[str, ...] = ("variant", "$n$", "OA %", "AA %", "κ × 100", "ΔOA (95 %)", "$p$")
+    headings += ("parameters", "M MACs")
     rows: list[tuple[str, ...]] = []
     for variant, row in zip(scene.variants, list_rows(scene), strict=True):
         found = variant.comparison
@@ -285,13 +288,14 @@ def _render_variants(report: AblationReport, scene: SceneReport, *, caption: str
         rows.append((name, n, oa, aa, kappa, difference, p, parameters, macs))
     if report.is_of_seeds:
         headings, rows = headings[:5] + headings[7:], [(*row[:5], *row[7:]) for row in rows]
-    return _render_table(headings, rows, caption=caption)
+    title = f"Mean ± sample standard deviation over seeds{_describe_columns(report, scene)}"
+    return Table(title, headings, rows)
 
 
 def _describe_columns(report: AblationReport, scene: SceneReport) -> str:
     num_tests = sum(variant.comparison is not None for each in report.scenes for variant in each.variants)
     floors = "".join(
-        f" OA of the {method}: {spread(scene.begun[0].summaries[f'{part}overall_accuracy'])} %."
+        f"; OA of the {method} {spread(scene.begun[0].summaries[f'{part}overall_accuracy'])} %"
         for part, method in _METHODS[2:]
         if scene.begun
     )
@@ -300,4 +304,4 @@ def _describe_columns(report: AblationReport, scene: SceneReport) -> str:
         "Wilcoxon signed-rank test, adjusted by Holm for "
         f"{num_tests} comparison{'s' if num_tests != 1 else ''}"
     )
-    return f"{'' if report.is_of_seeds else compared}.{floors}"
+    return f"{'' if report.is_of_seeds else compared}{floors}"

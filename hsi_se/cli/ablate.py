@@ -1,7 +1,6 @@
 """`hsi-se ablate`: its options, the plan of a dry run, and the results."""
 
 import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -140,31 +139,16 @@ def _describe_seeds(seeds: tuple[int, ...]) -> str:
 
 
 def print_answer(report: "AblationReport") -> None:
-    from rich.table import Table
-
-    from hsi_se.ablation import tables
-    from hsi_se.cli.terminal import make_console, say
-
-    def show(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> None:
-        table = Table(title=title, title_justify="left")
-        for place, heading in enumerate(headings):
-            table.add_column(heading, justify="left" if place < left else "right")
-        for row in rows:
-            table.add_row(*row)
-        make_console(width=150).print(table)
+    from hsi_se.ablation.tables import HEADINGS, Table, list_rows, list_tables
+    from hsi_se.cli.tables import print_table
+    from hsi_se.cli.terminal import say
 
     of_seeds = f", n = {len(report.seeds)} seeds" if report.is_of_seeds else ""
     for scene in report.scenes:
-        where = f"{report.name} on {scene.name}{of_seeds}"
-        show(f"{where}: mean ± standard deviation", tables.HEADINGS, tables.list_rows(scene), left=1)
-        if scene.begun:
-            names = [variant.name for variant in scene.begun]
-            classes = tables.list_classes(scene, with_interval=report.is_of_seeds)
-            show("producer's accuracy (%)", ("label", "class", *names), classes, left=2)
-            accuracies = ("variant", "method", "OA %", "AA %", "κ × 100")
-            show("mean ± standard deviation [95 % interval]", accuracies, tables.list_methods(scene), left=2)
-        if epochs := tables.list_convergence(scene):
-            show(tables.title_convergence(scene), tables.CONVERGENCE_HEADINGS, epochs, left=1)
+        title = f"{report.name} on {scene.name}{of_seeds}: mean ± standard deviation"
+        variants = Table(title, HEADINGS, list_rows(scene))
+        for table in (variants, *list_tables(scene, with_interval=report.is_of_seeds)):
+            print_table(table.title, table.headings, table.rows, num_texts=table.num_texts, width=150)
         for variant in scene.variants:
             if variant.comparison is not None:
                 say(f"{variant.name} against {report.baseline}: {variant.comparison.sentence}", style="bold")

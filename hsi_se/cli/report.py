@@ -93,24 +93,30 @@ def explain(run: RunOrAblation, data: DataFolder = None, device: Device = "auto"
         return
     folder = RunFolder.open(run)
 
-    import statistics
+    import numpy as np
 
-    from rich.table import Table
-
-    from hsi_se.cli.terminal import make_console, say, start_session
+    from hsi_se.cli.tables import print_table
+    from hsi_se.cli.terminal import say, start_session
     from hsi_se.workflows import explain as explaining
 
     with start_session(data=data, device=device) as session:
         explanation = explaining.explain(folder, session=session)
     if explanation.gates:
-        table = Table(title="gates over the classes of the test pixels", title_justify="left")
-        for heading in ("point", "gate", "mean excitation", "standard deviation", "ω², %"):
-            table.add_column(heading, justify="left" if heading in ("point", "gate") else "right")
-        for gate in explanation.gates:
-            values = [value for row in gate.mean_excitation for value in row]
-            cells = (f"{statistics.fmean(values):.3f}", f"{gate.between_class_std:.4f}")
-            table.add_row(gate.point, gate.block, *cells, _percent(gate.between_class_share))
-        make_console().print(table)
+        print_table(
+            "gates over the classes of the test pixels",
+            ("point", "gate", "mean excitation", "standard deviation", "ω², %"),
+            [
+                (
+                    gate.point,
+                    gate.block,
+                    f"{np.mean(gate.mean_excitation):.3f}",
+                    f"{gate.between_class_std:.4f}",
+                    _percent(gate.between_class_share),
+                )
+                for gate in explanation.gates
+            ],
+            num_texts=2,
+        )
     for block in explanation.skipped:
         say(f"note: {block} does not gate channels and is skipped")
     for gate in explanation.gates:
@@ -124,24 +130,25 @@ def explain(run: RunOrAblation, data: DataFolder = None, device: Device = "auto"
 
 
 def _explain_ablation(folder: "AblationFolder", *, data: Path | None, device: str) -> None:
-    from rich.table import Table
-
     from hsi_se.ablation.explain import explain_ablation
-    from hsi_se.cli.terminal import make_console, say, start_session
+    from hsi_se.cli.tables import print_table
+    from hsi_se.cli.terminal import say, start_session
     from hsi_se.runs.explanation import describe_gates, describe_modes
 
     with start_session(data=data, device=device) as session:
         found = explain_ablation(folder, session=session)
-    table = Table(title="gates and modes over the test pixels of every run", title_justify="left")
-    for heading in ("variant", "seed", "ω² first, %", "ω² last, %", "evaluation mode, %", "training mode, %"):
-        table.add_column(heading, justify="left" if heading == "variant" else "right")
+    rows = []
     for variant, runs in found.items():
         for seed, run in runs.items():
             shares = [gate.between_class_share for gate in run.gates] or [None]
             passes = " and ".join(map(_percent, run.modes.training or ())) or "–"
             ends = map(_percent, (shares[0], shares[-1], run.modes.evaluation))
-            table.add_row(variant, str(seed), *ends, passes)
-    make_console().print(table)
+            rows.append((variant, str(seed), *ends, passes))
+    print_table(
+        "gates and modes over the test pixels of every run",
+        ("variant", "seed", "ω² first, %", "ω² last, %", "evaluation mode, %", "training mode, %"),
+        rows,
+    )
     for variant, runs in found.items():
         gates = describe_gates([run.gates for run in runs.values()])
         say(f"{variant}: {gates} {describe_modes([run.modes for run in runs.values()])}")

@@ -1,7 +1,7 @@
 """The tables and sentences that commands print; each command imports them when it has results."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -19,6 +19,23 @@ if TYPE_CHECKING:
     from hsi_se.workflows.cross_scene import CrossScene
     from hsi_se.workflows.gap import Gap
     from hsi_se.workflows.preview import NetworkDescription
+
+
+def print_table(
+    title: str,
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    num_texts: int = 1,
+    width: int = 110,
+) -> None:
+    """Prints a table whose first columns are texts and whose others are numbers."""
+    table = Table(title=title, title_justify="left")
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if place < num_texts else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    make_console(width=width).print(table)
 
 
 def print_assessment(assessment: Assessment, folder: RunFolder) -> None:
@@ -64,15 +81,12 @@ def print_audit(audit: SplitAudit) -> None:
 
 def _print_classes(title: str, evaluation: Evaluation, more: Mapping[str, Sequence[str]]) -> None:
     """Prints one row per class; `more` are further columns."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("label", justify="right")
-    table.add_column("class", overflow="fold")
-    for heading in ("test pixels", "producer's %", "user's %", "F1 %", *more):
-        table.add_column(heading, justify="right")
+    headings = ("label", "class", "test pixels", "producer's %", "user's %", "F1 %", *more)
+    rows = []
     for row, *cells in zip(list_class_accuracies(evaluation), *more.values(), strict=True):
         accuracies = map(percent, (row.producers_accuracy, row.users_accuracy, row.f1))
-        table.add_row(str(row.label), row.name, str(row.support), *accuracies, *cells)
-    make_console().print(table)
+        rows.append((str(row.label), row.name, str(row.support), *accuracies, *cells))
+    print_table(title, headings, rows, num_texts=2)
 
 
 def _say_next(assessment: Assessment, folder: RunFolder) -> None:
@@ -85,25 +99,26 @@ def _describe(evaluation: Evaluation, *, width: int = 0) -> str:
 
 
 def print_gap(found: "Gap") -> None:
-    table = Table(
-        title="the same network with the same number of training pixels per class", title_justify="left"
-    )
-    for heading in ("", "random OA %", "blocks OA %", "random AA %", "blocks AA %"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    methods = zip(list_methods(found.random), list_methods(found.blocks), strict=True)
-    for (name, of_random), (_, of_blocks) in methods:
-        pair = (of_random, of_blocks)
-        table.add_row(
-            name,
-            *(percent(evaluation.overall_accuracy) for evaluation in pair),
-            *(percent(evaluation.average_accuracy) for evaluation in pair),
-        )
     sides = (found.random.audit, found.blocks.audit)
     leaking = [percent(audit.leakage.test_patches_with_train_pixels) for audit in sides]
-    table.add_row("test patches that leak", *leaking, "", "")
-    table.add_row("training pixels", *(f"{len(audit.split.train):,}" for audit in sides), "", "")
-    table.add_row("test pixels", *(f"{len(audit.split.test):,}" for audit in sides), "", "")
-    make_console().print(table)
+    methods = zip(list_methods(found.random), list_methods(found.blocks), strict=True)
+    print_table(
+        "the same network with the same number of training pixels per class",
+        ("", "random OA %", "blocks OA %", "random AA %", "blocks AA %"),
+        [
+            *(
+                (
+                    name,
+                    *(percent(evaluation.overall_accuracy) for evaluation in (of_random, of_blocks)),
+                    *(percent(evaluation.average_accuracy) for evaluation in (of_random, of_blocks)),
+                )
+                for (name, of_random), (_, of_blocks) in methods
+            ),
+            ("test patches that leak", *leaking, "", ""),
+            ("training pixels", *(f"{len(audit.split.train):,}" for audit in sides), "", ""),
+            ("test pixels", *(f"{len(audit.split.test):,}" for audit in sides), "", ""),
+        ],
+    )
     say(
         f"optimism gap: {100 * found.optimism:.2f} points of OA, without an interval: one split and one "
         "training of each kind; repeat it with other seeds (--set seed=1)",
@@ -130,26 +145,20 @@ def print_network(network: "NetworkDescription") -> None:
 
 
 def print_points(name: str, points: "list[tuple[str, list[str]]]") -> None:
-    table = Table(title=f"attention points of {name}, in order", title_justify="left")
-    table.add_column("model.attention key", no_wrap=True)
-    table.add_column("blocks that fit")
-    for point, kinds in points:
-        table.add_row(point, ", ".join(kinds))
-    make_console().print(table)
+    rows = [(point, ", ".join(kinds)) for point, kinds in points]
+    headings = ("model.attention key", "blocks that fit")
+    print_table(f"attention points of {name}, in order", headings, rows, num_texts=2)
 
 
 def print_block_costs(rows: "list[BlockCost]") -> None:
-    table = Table(title="cost of each block, with its default settings", title_justify="left")
-    table.add_column("point", no_wrap=True)
-    table.add_column("block", no_wrap=True)
-    for heading in ("parameters", "MACs per patch", "forward µs per patch"):
-        table.add_column(heading, justify="right")
-    last = ""
-    for row in rows:
-        if row.misfit:
-            costs = ["–", "–", "does not fit"]
-        else:
-            costs = [f"{row.num_parameters:,}", f"{row.macs:,}", f"{row.forward_us:,.1f}"]
-        table.add_row(row.point if row.point != last else "", row.kind, *costs)
-        last = row.point
-    make_console().print(table)
+    print_table(
+        "cost of each block, with its default settings",
+        ("point", "block", "parameters", "MACs per patch", "forward µs per patch"),
+        [
+            (row.point, row.kind, "–", "–", "does not fit")
+            if row.misfit
+            else (row.point, row.kind, f"{row.num_parameters:,}", f"{row.macs:,}", f"{row.forward_us:,.1f}")
+            for row in rows
+        ],
+        num_texts=2,
+    )

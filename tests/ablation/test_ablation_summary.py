@@ -21,7 +21,7 @@ from hsi_se.ablation.record import (
     McNemarRecord,
 )
 from hsi_se.ablation.summary import _list_caveats, assemble, compare_runs
-from hsi_se.ablation.tables import escape_latex, list_convergence, render_csv, render_latex, render_markdown
+from hsi_se.ablation.tables import escape_latex, list_tables, render_csv, render_latex, render_markdown
 from hsi_se.errors import RunError
 from hsi_se.evaluation.statistics import points
 from hsi_se.progress import EpochRecord
@@ -64,13 +64,13 @@ def make_run(variant: str, seed: int, accuracy: float, **changes: object) -> Abl
     return run.model_copy(update=changes)
 
 
-def make_record(scene: str) -> RunRecord:
+def make_record(scene: str, history: Sequence[EpochRecord]) -> RunRecord:
     return RunRecord(
         name="x", seed=0, config_digest="", scene=scene, scene_digest="", split_digest="", data=None,
         start="", start_from_run="",
         device="cpu", precision="float32", notes=("a note of the split",), num_train=9, num_val=0,
-        num_parameters=1234567, macs_per_patch=25_182_992, best_epoch=1, history=(), training_s=1.0,
-        versions=Versions(hsi_se="", torch="", numpy="", sklearn="", python=""),
+        num_parameters=1234567, macs_per_patch=25_182_992, best_epoch=1, history=tuple(history),
+        training_s=1.0, versions=Versions(hsi_se="", torch="", numpy="", sklearn="", python=""),
     )  # fmt: skip
 
 
@@ -120,12 +120,9 @@ def answer(
     return assemble(
         ablation,
         runs,
-        records={
-            (scene, variant): make_record(scene or "Indian_Pines") for scene in by_scene for variant in first
-        },
+        records={key: make_record(key[0] or "Indian_Pines", history) for key, history in histories.items()},
         class_names={scene: {1: "corn | maize", 2: "oats"} for scene in by_scene},
         test_pair=lambda *_: McNemarRecord(only_baseline=1, only_variant=7, p=0.0703125),
-        histories=histories,
         failed=failed,
     )
 
@@ -305,7 +302,7 @@ def test_runs_on_different_pixels_are_refused_as_pairs():
     ablation = Ablation("s", "0", "none", (0,), 1, {"none": {}, "se": {}}, ("",), ())
     runs = {("", "none", 0): baseline, ("", "se", 0): other.model_copy(update={"split_digest": "other"})}
     with pytest.raises(RunError, match="has another split than runs/none/seed-0"):
-        assemble(ablation, runs, records={}, class_names={}, test_pair=lambda *_: None, histories={})
+        assemble(ablation, runs, records={}, class_names={}, test_pair=lambda *_: None)
 
 
 def test_mcnemar_counts_the_pixels_that_one_run_alone_calls_right():
@@ -551,7 +548,7 @@ def test_the_epochs_until_an_accuracy_are_counted_and_runs_that_miss_it_are_cens
     none, se = (variant.convergence for variant in rare.variants)
     assert (none.epochs, none.num_reached, none.median_epochs) == ((None, 3, None), 1, None)
     assert (se.epochs, se.median_epochs) == ((2, None, 3), 3), "a dropped run would make it 2.5"
-    rows = {row[0]: row[2:] for row in list_convergence(rare)}
+    rows = {row[0]: row[2:] for row in list_tables(rare)[-1].rows}
     assert rows == {"none": ("1 of 3", "> 3"), "se": ("2 of 3", "3")}
 
 
@@ -565,7 +562,7 @@ def test_without_reach_the_target_is_the_lowest_of_the_best_means():
     )
     of_seeds = answer({"run": TESTED["se"]}, curves={"run": CURVES["se"]}).scenes[0]
     assert of_seeds.target is None
-    assert list_convergence(of_seeds) == []
+    assert len(list_tables(of_seeds)) == 2, "no epochs"
     assert of_seeds.variants[0].convergence.epochs == ()
 
 
