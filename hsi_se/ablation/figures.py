@@ -224,10 +224,10 @@ def _draw_lines(axes: Axes, variant: VariantReport, baseline: str) -> None:
     axes.grid(axis="y")
 
 
-def _list_costs(scene: SceneReport) -> list[tuple[int, VariantReport, int, SummaryRecord]]:
+def _list_costs(scene: SceneReport) -> list[tuple[int, VariantReport, int]]:
     """The variants with runs and a count of multiply-accumulates, with their number."""
     return [
-        (place, variant, variant.macs_per_patch, variant.summaries["overall_accuracy"])
+        (place, variant, variant.macs_per_patch)
         for place, variant in enumerate(scene.variants)
         if variant.runs and variant.macs_per_patch
     ]
@@ -237,7 +237,8 @@ def _draw_cost(scenes: Sequence[SceneReport]) -> Figure:
     costs = [_list_costs(scene) for scene in scenes]
     figure, panels = _stack([2.7 + 0.2 * math.ceil(len(each) / 2) for each in costs])
     for axes, scene, variants in zip(panels, scenes, costs, strict=True):
-        for place, variant, macs, summary in variants:
+        for place, variant, macs in variants:
+            summary = variant.summaries["overall_accuracy"]
             axes.errorbar(
                 macs / 1e6,
                 100 * (summary.mean or 0.0),
@@ -272,8 +273,9 @@ def _draw_convergence(scenes: Sequence[SceneReport]) -> Figure:
                 continue
             curve = variant.convergence.curve
             style = {"color": f"C{place % 10}", "linestyle": _DASHES[place // 10 % len(_DASHES)]}
-            accuracies = [each.validation_accuracy for each in curve]
-            _draw_curve(above, accuracies, variant.name, style, factor=100.0)
+            _draw_curve(
+                above, [each.validation_accuracy for each in curve], variant.name, style, factor=100.0
+            )
             _draw_curve(below, [each.validation_loss for each in curve], variant.name, style)
         if scene.target is not None:
             above.axhline(100 * scene.target, color="0.3", linewidth=0.8, linestyle=":")

@@ -10,22 +10,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from hsi_se.errors import RunError
 from hsi_se.evaluation.statistics import Range, Summary, summarize
 from hsi_se.evaluation.verdict import Outcome
 from hsi_se.runs.folder import RunFolder
+from hsi_se.runs.records import Record
 from hsi_se.runs.report import Accuracies
 from hsi_se.system.folder import Folder, read_record
 from hsi_se.system.locks import hold
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SummaryRecord(_Record):
+class SummaryRecord(Record):
     """A `Summary` over seeds for JSON, with null for what cannot be computed."""
 
     n: int
@@ -45,7 +40,7 @@ class SummaryRecord(_Record):
         return cls.of(summarize([value for value in values if value is not None], within=within))
 
 
-class McNemarRecord(_Record):
+class McNemarRecord(Record):
     """McNemar's exact test of two trained networks on the same test pixels."""
 
     only_baseline: int  # pixels that only the baseline's run classifies correctly
@@ -53,7 +48,7 @@ class McNemarRecord(_Record):
     p: float
 
 
-class AblationRun(_Record):
+class AblationRun(Record):
     """The result of one seed of one variant; accuracies are fractions of the test pixels.
 
     `training_us_per_pixel` is per training pixel and epoch, `mapping_us_per_pixel` per pixel of the scene.
@@ -85,7 +80,7 @@ class AblationRun(_Record):
     mcnemar: McNemarRecord | None = None
 
 
-class Comparison(_Record):
+class Comparison(Record):
     """A variant compared over the seeds, with the baseline variant or with one of the two baselines.
 
     Differences are of OA, as fractions. `p` comes from the exact two-sided Wilcoxon signed-rank test;
@@ -104,7 +99,7 @@ class Comparison(_Record):
     sentence: str
 
 
-class EpochSummary(_Record):
+class EpochSummary(Record):
     """The validation accuracy (a fraction) and loss after one epoch, over the seeds."""
 
     epoch: int
@@ -112,7 +107,7 @@ class EpochSummary(_Record):
     validation_loss: SummaryRecord
 
 
-class Convergence(_Record):
+class Convergence(Record):
     """How fast the runs of a variant reach `SceneReport.target`.
 
     A run that does not reach it is censored: it counts as later than all that do.
@@ -142,7 +137,7 @@ class Convergence(_Record):
         return median if math.isfinite(median) else None
 
 
-class VariantReport(_Record):
+class VariantReport(Record):
     """One variant on one scene, summarized over its runs.
 
     The keys of `summaries` are the fields of `AblationRun`, such as `overall_accuracy` and
@@ -161,7 +156,7 @@ class VariantReport(_Record):
     convergence: Convergence | None = None  # None without validation pixels or epochs
 
 
-class SceneReport(_Record):
+class SceneReport(Record):
     """All variants on one scene."""
 
     name: str
@@ -177,7 +172,7 @@ class SceneReport(_Record):
         return [variant for variant in self.variants if variant.runs]
 
 
-class FriedmanRecord(_Record):
+class FriedmanRecord(Record):
     """Variants ranked over scenes by mean OA; rank 1 is best (Demšar 2006)."""
 
     average_ranks: dict[str, float]
@@ -189,7 +184,7 @@ class FriedmanRecord(_Record):
     groups: tuple[tuple[str, ...], ...]  # variants between which no difference is shown
 
 
-class FailedRun(_Record):
+class FailedRun(Record):
     """A run that failed."""
 
     scene: str
@@ -202,7 +197,7 @@ class FailedRun(_Record):
         return ", ".join(filter(None, (self.scene, self.variant, f"seed {self.seed}")))
 
 
-class AblationReport(_Record):
+class AblationReport(Record):
     """`ablation.json`: the results of an ablation, or of the part of it that is finished."""
 
     name: str
@@ -228,7 +223,7 @@ class AblationReport(_Record):
         return f"{self.num_missing} run{'s are' if self.num_missing != 1 else ' is'} still missing"
 
 
-class AblationPlan(_Record):
+class AblationPlan(Record):
     """`plan.json`: which ablation a folder belongs to.
 
     Variants and seeds may be added later; the settings that all runs share may not change.
@@ -298,19 +293,14 @@ class AblationFolder(Folder):
         Raises:
             RunError: it belongs to another ablation, or contains something else.
         """
-        try:
-            found = AblationPlan.model_validate_json(self.plan.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
+        if not self.plan.is_file():
             if self.path.exists() and (not self.path.is_dir() or any(self.path.glob("[!.]*"))):
                 raise RunError(
                     f"{self}: already exists but is not an ablation folder; choose another with --out DIR"
-                ) from None
+                )
             self.write(self.plan, plan)
             return
-        except ValidationError:
-            raise RunError(
-                f"{self.plan}: not what this version writes; choose another folder with --out DIR"
-            ) from None
+        found = read_record(AblationPlan, self.plan, remedy="choose another folder with --out DIR")
         if found.digest != plan.digest:
             raise RunError(
                 f"{self}: contains another ablation ({found.name}, digest {found.digest[:8]}; this one is "

@@ -46,19 +46,13 @@ from hsi_se.report.tables import percent
 from hsi_se.runs.records import RunRecord
 
 _ACCURACIES: Mapping[str, Range] = {"overall_accuracy": SHARE, "average_accuracy": SHARE, "kappa": SIGNED}
+_PARTS = ("", "unsmoothed.", "location_floor.", "spectral_baseline.")
+_COSTS = ("training_us_per_pixel", "training_peak_bytes", "mapping_us_per_pixel", "mapping_peak_bytes")
 # The numbers of `AblationRun` that are summarized over seeds, and the range of each.
 SUMMARIZED: Mapping[str, Range] = {
-    **_ACCURACIES,
-    **{
-        f"{part}.{name}": limits
-        for part in ("unsmoothed", "location_floor", "spectral_baseline")
-        for name, limits in _ACCURACIES.items()
-    },
+    **{f"{part}{name}": limits for part in _PARTS for name, limits in _ACCURACIES.items()},
     "test_patches_with_train_pixels": SHARE,
-    "training_us_per_pixel": AMOUNT,
-    "training_peak_bytes": AMOUNT,
-    "mapping_us_per_pixel": AMOUNT,
-    "mapping_peak_bytes": AMOUNT,
+    **dict.fromkeys(_COSTS, AMOUNT),
 }
 
 _INTERVALS = (
@@ -331,24 +325,19 @@ def _describe_leakage(variants: Sequence[VariantReport]) -> list[str]:
     return [*different] if len(different) == 1 else [f"{name}: {text}" for name, text in sentences.items()]
 
 
-def _average_shared_seeds(variants: Sequence[VariantReport]) -> list[float | None]:
-    """Each variant's mean OA over the seeds that all variants have; None if there are no such seeds."""
-    shared = set.intersection(*({run.seed for run in variant.runs} for variant in variants))
-    of_variants = [
-        [run.overall_accuracy for run in variant.runs if run.seed in shared] for variant in variants
-    ]
-    return [float(np.mean(values)) if values else None for values in of_variants]
-
-
 def _rank(scenes: Sequence[SceneReport]) -> tuple[FriedmanRecord | None, str]:
+    """Ranks variants by their mean OA over the seeds that all of them have, or says why it cannot."""
     names = [variant.name for variant in scenes[0].variants]
-    reason = why_no_ranks(len(scenes), len(names))
-    means = [_average_shared_seeds(scene.variants) for scene in scenes]
-    if not reason and any(mean is None for row in means for mean in row):
-        reason = "on at least one scene, no seed has a finished run of every variant"
-    if reason:
+    if reason := why_no_ranks(len(scenes), len(names)):
         return None, reason
-    test = rank_over_scenes(np.array(means, dtype=np.float64))
+    means = []
+    for scene in scenes:
+        found = [{run.seed: run.overall_accuracy for run in variant.runs} for variant in scene.variants]
+        shared = set.intersection(*map(set, found))
+        if not shared:
+            return None, "on at least one scene, no seed has a finished run of every variant"
+        means.append([np.mean([of[seed] for seed in of if seed in shared]) for of in found])
+    test = rank_over_scenes(np.array(means))
     return FriedmanRecord(
         average_ranks=dict(zip(names, test.average_ranks.tolist(), strict=True)),
         chi_square=test.chi_square,
@@ -364,8 +353,8 @@ def _list_caveats(
     baseline: str, groups: Iterable[Sequence[AblationRun]], *, is_of_seeds: bool = False
 ) -> list[str]:
     groups = list(groups)
-    pairs = [sum(run.difference is not None for run in runs) for runs in groups]
-    pairs = [count for count in pairs if count]
+    counts = [sum(run.difference is not None for run in runs) for runs in groups]
+    pairs = list(filter(None, counts))
     caveats = []
     if is_of_seeds:
         caveats.append(_INTERVALS)

@@ -24,11 +24,7 @@ def ablate(
     out: Annotated[Path | None, out_folder("Folder to write. By default runs/ablation-NAME-DIGEST.")] = None,
     workers: Annotated[
         int | None,
-        typer.Option(
-            "--workers",
-            metavar="N",
-            help="Start a Dask cluster of N processes on this machine.",
-        ),
+        typer.Option(metavar="N", help="Start a Dask cluster of N processes on this machine."),
     ] = None,
     scheduler: Scheduler = None,
     dry_run: Annotated[

@@ -32,18 +32,17 @@ def report(
 
     if out is not None and (out.is_dir() or out.suffix.casefold() not in (".html", ".htm")):
         raise ConfigError(f"--out {out}: name a file that ends in .html")
-    ablation = AblationFolder(run)
-    if ablation.report.is_file() or ablation.plan.is_file():
+    written: list[Path] = []
+    folder: AblationFolder | RunFolder
+    if _is_ablation(run):
         from hsi_se.ablation.figures import write_ablation_figures
-        from hsi_se.ablation.page import write_reports
+        from hsi_se.ablation.tables import write_reports
 
-        ablation = AblationFolder.open(run)
-        results = ablation.read_report()
+        folder = AblationFolder.open(run)
+        results = folder.read_report()
         if figures is not None:
-            for path in write_ablation_figures(results, ablation, file_format=figures):
-                print(f"figure: {path}")
-        write_reports(results, ablation)
-        page = ablation.page
+            written = write_ablation_figures(results, folder, file_format=figures)
+        write_reports(results, folder)
     else:
         from hsi_se.report.page import RunFiles, write_page
         from hsi_se.report.run_figures import write_figures
@@ -51,9 +50,10 @@ def report(
         folder = RunFolder.open(run)
         write_page(folder)
         if figures is not None:
-            for path in write_figures(RunFiles.read(folder), file_format=figures):
-                print(f"figure: {path}")
-        page = folder.page
+            written = write_figures(RunFiles.read(folder), file_format=figures)
+    for path in written:
+        print(f"figure: {path}")
+    page = folder.page
     if out is not None:
         from hsi_se.system.files import replacing
 
@@ -65,6 +65,13 @@ def report(
         import webbrowser
 
         webbrowser.open(page.resolve().as_uri())
+
+
+def _is_ablation(path: Path) -> bool:
+    from hsi_se.ablation.record import AblationFolder
+
+    folder = AblationFolder(path)
+    return folder.report.is_file() or folder.plan.is_file()
 
 
 def watch(run: RunOrAblation) -> None:
@@ -87,8 +94,7 @@ def explain(run: RunOrAblation, data: DataFolder = None, device: Device = "auto"
     from hsi_se.ablation.record import AblationFolder
     from hsi_se.runs.folder import RunFolder
 
-    ablation = AblationFolder(run)
-    if ablation.report.is_file() or ablation.plan.is_file():
+    if _is_ablation(run):
         _explain_ablation(AblationFolder.open(run), data=data, device=device)
         return
     folder = RunFolder.open(run)
@@ -130,7 +136,7 @@ def explain(run: RunOrAblation, data: DataFolder = None, device: Device = "auto"
 
 
 def _explain_ablation(folder: "AblationFolder", *, data: Path | None, device: str) -> None:
-    from hsi_se.ablation.explain import explain_ablation
+    from hsi_se.ablation.run import explain_ablation
     from hsi_se.cli.tables import print_table
     from hsi_se.cli.terminal import say, start_session
     from hsi_se.runs.explanation import describe_gates, describe_modes

@@ -99,26 +99,19 @@ def _describe(evaluation: Evaluation, *, width: int = 0) -> str:
 
 
 def print_gap(found: "Gap") -> None:
-    sides = (found.random.audit, found.blocks.audit)
-    leaking = [percent(audit.leakage.test_patches_with_train_pixels) for audit in sides]
-    methods = zip(list_methods(found.random), list_methods(found.blocks), strict=True)
-    print_table(
-        "the same network with the same number of training pixels per class",
-        ("", "random OA %", "blocks OA %", "random AA %", "blocks AA %"),
-        [
-            *(
-                (
-                    name,
-                    *(percent(evaluation.overall_accuracy) for evaluation in (of_random, of_blocks)),
-                    *(percent(evaluation.average_accuracy) for evaluation in (of_random, of_blocks)),
-                )
-                for (name, of_random), (_, of_blocks) in methods
-            ),
-            ("test patches that leak", *leaking, "", ""),
-            ("training pixels", *(f"{len(audit.split.train):,}" for audit in sides), "", ""),
-            ("test pixels", *(f"{len(audit.split.test):,}" for audit in sides), "", ""),
-        ],
-    )
+    sides = (found.random, found.blocks)
+    rows: list[tuple[str, ...]] = []
+    for (name, of_random), (_, of_blocks) in zip(*map(list_methods, sides), strict=True):
+        overall = (of_random.overall_accuracy, of_blocks.overall_accuracy)
+        average = (of_random.average_accuracy, of_blocks.average_accuracy)
+        rows.append((name, *map(percent, overall), *map(percent, average)))
+    audits = [each.audit for each in sides]
+    leaking = [percent(audit.leakage.test_patches_with_train_pixels) for audit in audits]
+    rows.append(("test patches that leak", *leaking, "", ""))
+    rows.append(("training pixels", *(f"{len(audit.split.train):,}" for audit in audits), "", ""))
+    rows.append(("test pixels", *(f"{len(audit.split.test):,}" for audit in audits), "", ""))
+    headings = ("", "random OA %", "blocks OA %", "random AA %", "blocks AA %")
+    print_table("the same network with the same number of training pixels per class", headings, rows)
     say(
         f"optimism gap: {100 * found.optimism:.2f} points of OA, without an interval: one split and one "
         "training of each kind; repeat it with other seeds (--set seed=1)",

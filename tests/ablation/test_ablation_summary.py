@@ -12,7 +12,6 @@ from scipy import stats
 
 from hsi_se.ablation.figures import list_figures, refresh_figures, write_ablation_figures
 from hsi_se.ablation.file import Ablation
-from hsi_se.ablation.page import render_page
 from hsi_se.ablation.record import (
     AblationFolder,
     AblationReport,
@@ -21,7 +20,14 @@ from hsi_se.ablation.record import (
     McNemarRecord,
 )
 from hsi_se.ablation.summary import _list_caveats, assemble, compare_runs
-from hsi_se.ablation.tables import escape_latex, list_tables, render_csv, render_latex, render_markdown
+from hsi_se.ablation.tables import (
+    escape_latex,
+    list_tables,
+    render_csv,
+    render_latex,
+    render_markdown,
+    render_page,
+)
 from hsi_se.errors import RunError
 from hsi_se.evaluation.statistics import points
 from hsi_se.progress import EpochRecord
