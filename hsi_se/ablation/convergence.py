@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from hsi_se.ablation.record import Convergence, EpochSummary, SceneReport, SummaryRecord
-from hsi_se.evaluation.statistics import AMOUNT, SHARE
+from hsi_se.ablation.record import Convergence, EpochSummary, SceneReport
+from hsi_se.evaluation.statistics import AMOUNT, SHARE, summarize
 from hsi_se.progress import EpochRecord
 
 History = Sequence[EpochRecord]
@@ -54,10 +54,8 @@ def _average(runs: Sequence[History]) -> tuple[EpochSummary, ...]:
     return tuple(
         EpochSummary(
             epoch=epoch,
-            validation_accuracy=SummaryRecord.over(
-                [each.validation_accuracy for each in records], within=SHARE
-            ),
-            validation_loss=SummaryRecord.over([each.validation_loss for each in records], within=AMOUNT),
+            validation_accuracy=summarize([each.validation_accuracy for each in records], within=SHARE),
+            validation_loss=summarize([each.validation_loss for each in records], within=AMOUNT),
         )
         for epoch, records in enumerate(zip(*filter(None, kept), strict=False), start=1)
     )

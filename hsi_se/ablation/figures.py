@@ -24,9 +24,9 @@ from hsi_se.ablation.record import (
     AblationReport,
     FriedmanRecord,
     SceneReport,
-    SummaryRecord,
     VariantReport,
 )
+from hsi_se.evaluation.statistics import Summary
 from hsi_se.report.fonts import write_names
 from hsi_se.system.files import replacing
 
@@ -144,7 +144,7 @@ def _draw_seeds(scenes: Sequence[SceneReport], baseline: str) -> Figure:
             values += accuracies
             axes.plot(accuracies, [place - 0.13] * len(accuracies), "o", color=_DOT, markersize=5, alpha=0.75)
             mean = variant.summaries["overall_accuracy"]
-            if mean.mean is None:
+            if mean.n == 0:
                 continue
             axes.errorbar(
                 100 * mean.mean,
@@ -182,9 +182,9 @@ def _draw_seeds(scenes: Sequence[SceneReport], baseline: str) -> Figure:
     return figure
 
 
-def _margins(summary: SummaryRecord) -> list[list[float]]:
+def _margins(summary: Summary) -> list[list[float]]:
     """How far the interval reaches below and above the mean, in points, as `errorbar` takes it."""
-    if summary.mean is None or summary.low is None or summary.high is None:
+    if summary.n < 2:
         return [[0.0], [0.0]]
     return [[100 * (summary.mean - summary.low)], [100 * (summary.high - summary.mean)]]
 
@@ -241,7 +241,7 @@ def _draw_cost(scenes: Sequence[SceneReport]) -> Figure:
             summary = variant.summaries["overall_accuracy"]
             axes.errorbar(
                 macs / 1e6,
-                100 * (summary.mean or 0.0),
+                100 * summary.mean,
                 yerr=_margins(summary),
                 fmt=_MARKERS[place % len(_MARKERS)],
                 color=f"C{place % 10}",
@@ -288,7 +288,7 @@ def _draw_convergence(scenes: Sequence[SceneReport]) -> Figure:
 
 
 def _draw_curve(
-    axes: Axes, summaries: Sequence[SummaryRecord], name: str, style: dict[str, Any], *, factor: float = 1.0
+    axes: Axes, summaries: Sequence[Summary], name: str, style: dict[str, Any], *, factor: float = 1.0
 ) -> None:
     values = np.array([(each.mean, each.low, each.high) for each in summaries], np.float64)
     mean, low, high = factor * values.T

@@ -4,40 +4,20 @@ import math
 import os
 import shutil
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from hsi_se.errors import RunError
-from hsi_se.evaluation.statistics import Range, Summary, summarize
+from hsi_se.evaluation.statistics import PairedTest, Summary
 from hsi_se.evaluation.verdict import Outcome
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import Record
 from hsi_se.runs.report import Accuracies
 from hsi_se.system.folder import Folder, read_record
 from hsi_se.system.locks import hold
-
-
-class SummaryRecord(Record):
-    """A `Summary` over seeds for JSON, with null for what cannot be computed."""
-
-    n: int
-    mean: float | None
-    std: float | None
-    low: float | None
-    high: float | None
-
-    @classmethod
-    def of(cls, summary: Summary) -> Self:
-        values = {name: None if math.isnan(value) else value for name, value in asdict(summary).items()}
-        return cls.model_validate(values)
-
-    @classmethod
-    def over(cls, values: Iterable[float | None], *, within: Range) -> Self:
-        """Returns the summary of the values that are known; see `summarize`."""
-        return cls.of(summarize([value for value in values if value is not None], within=within))
 
 
 class McNemarRecord(Record):
@@ -80,21 +60,15 @@ class AblationRun(Record):
     mcnemar: McNemarRecord | None = None
 
 
-class Comparison(Record):
+@dataclass(frozen=True)
+class Comparison(PairedTest):
     """A variant compared over the seeds, with the baseline variant or with one of the two baselines.
 
-    Differences are of OA, as fractions. `p` comes from the exact two-sided Wilcoxon signed-rank test;
-    `p_holm` is adjusted by Holm over all comparisons of the ablation that are of the same sort.
-    `effect_size` is Cohen's d of the paired differences. `rank_biserial` is the rank sum in favour minus
-    the one against, over their total.
+    Differences are of OA, as fractions. `p_holm` is adjusted by Holm over all comparisons of the ablation
+    that are of the same sort.
     """
 
-    difference: SummaryRecord
-    rank_sum: float  # the smaller of the two rank sums
-    p: float
     p_holm: float
-    effect_size: float | None
-    rank_biserial: float | None
     is_shown: bool  # p_holm is at most 5 %
     sentence: str
 
@@ -103,8 +77,8 @@ class EpochSummary(Record):
     """The validation accuracy (a fraction) and loss after one epoch, over the seeds."""
 
     epoch: int
-    validation_accuracy: SummaryRecord
-    validation_loss: SummaryRecord
+    validation_accuracy: Summary
+    validation_loss: Summary
 
 
 class Convergence(Record):
@@ -119,7 +93,7 @@ class Convergence(Record):
     @property
     def best(self) -> float:
         """The highest mean validation accuracy."""
-        return max(each.validation_accuracy.mean or 0.0 for each in self.curve)
+        return max(each.validation_accuracy.mean for each in self.curve)
 
     @property
     def num_runs(self) -> int:
@@ -149,8 +123,8 @@ class VariantReport(Record):
     num_parameters: int | None  # None before the first run
     macs_per_patch: int | None
     runs: tuple[AblationRun, ...]
-    summaries: dict[str, SummaryRecord]
-    producers_accuracy: dict[int, SummaryRecord]  # by label
+    summaries: dict[str, Summary]
+    producers_accuracy: dict[int, Summary]  # by label
     comparison: Comparison | None  # None for the baseline, and without pairs
     against: dict[str, Comparison]  # with the location floor and the spectral baseline; empty without runs
     convergence: Convergence | None = None  # None without validation pixels or epochs

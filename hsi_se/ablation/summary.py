@@ -20,11 +20,9 @@ from hsi_se.ablation.record import (
     FriedmanRecord,
     McNemarRecord,
     SceneReport,
-    SummaryRecord,
     VariantReport,
 )
 from hsi_se.errors import RunError
-from hsi_se.evaluation.metrics import number_or_none
 from hsi_se.evaluation.statistics import (
     AMOUNT,
     LEVEL,
@@ -32,6 +30,7 @@ from hsi_se.evaluation.statistics import (
     SIGNED,
     PairedTest,
     Range,
+    Summary,
     adjust_holm,
     compare_correct,
     compare_pairs,
@@ -40,6 +39,7 @@ from hsi_se.evaluation.statistics import (
     least_p,
     points,
     rank_over_scenes,
+    summarize,
     why_no_ranks,
 )
 from hsi_se.report.tables import percent
@@ -196,9 +196,7 @@ def assemble(
                 runs=tuple(mine := of_variant[scene, variant]),
                 summaries=_summarize_all(mine),
                 producers_accuracy={
-                    label: SummaryRecord.over(
-                        [run.producers_accuracy.get(label) for run in mine], within=SHARE
-                    )
+                    label: summarize([run.producers_accuracy.get(label) for run in mine], within=SHARE)
                     for label in names
                 },
                 comparison=comparisons.get((scene, variant)),
@@ -227,10 +225,10 @@ def assemble(
     )
 
 
-def _summarize_all(runs: Sequence[AblationRun]) -> dict[str, SummaryRecord]:
+def _summarize_all(runs: Sequence[AblationRun]) -> dict[str, Summary]:
     is_smoothed = any(run.unsmoothed is not None for run in runs)
     return {
-        name: SummaryRecord.over([attrgetter(name)(run) for run in runs], within=limits)
+        name: summarize([attrgetter(name)(run) for run in runs], within=limits)
         for name, limits in SUMMARIZED.items()
         if is_smoothed or not name.startswith("unsmoothed.")
     }
@@ -277,16 +275,7 @@ def _describe(test: PairedTest, p_holm: float, *, needed: int) -> Comparison:
         )
     else:
         sentence = f"no difference shown: {values}"
-    return Comparison(
-        difference=SummaryRecord.of(difference),
-        rank_sum=test.rank_sum,
-        p=test.p,
-        p_holm=p_holm,
-        effect_size=number_or_none(test.effect_size),
-        rank_biserial=number_or_none(test.rank_biserial),
-        is_shown=is_shown,
-        sentence=sentence,
-    )
+    return Comparison(**vars(test), p_holm=p_holm, is_shown=is_shown, sentence=sentence)
 
 
 def _describe_scene(
@@ -319,7 +308,7 @@ def _describe_leakage(variants: Sequence[VariantReport]) -> list[str]:
     sentences = {
         variant.name: f"{percent(share)} % of the test patches contain training pixels."
         for variant in variants
-        if (share := variant.summaries["test_patches_with_train_pixels"].mean) is not None
+        if not np.isnan(share := variant.summaries["test_patches_with_train_pixels"].mean)
     }
     different = {*sentences.values()}
     return [*different] if len(different) == 1 else [f"{name}: {text}" for name, text in sentences.items()]

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -14,10 +15,9 @@ from hsi_se.ablation.record import (
     AblationReport,
     AblationRun,
     SceneReport,
-    SummaryRecord,
     VariantReport,
 )
-from hsi_se.evaluation.statistics import points, signed
+from hsi_se.evaluation.statistics import Summary, points, signed
 from hsi_se.report.tables import percent, render_template
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.report import Accuracies
@@ -73,15 +73,16 @@ def list_tables(scene: SceneReport, *, with_interval: bool = True) -> list[Table
     Without `with_interval`, the accuracies of the classes have no intervals, so that they are narrow.
     """
     names = tuple(variant.name for variant in scene.begun)
+    mean = "mean ± sample standard deviation over the seeds"
     tables = [
         Table(
-            "Mean ± sample standard deviation over the seeds [95 % interval of the mean]",
+            f"Accuracy: {mean} [95 % interval of the mean]",
             ("variant", "method", "OA %", "AA %", "κ × 100"),
             _list_methods(scene),
             2,
         ),
         Table(
-            "Producer's accuracy (%) of each class",
+            f"Producer's accuracy (%) of each class: {mean}",
             ("label", "class", *names),
             _list_classes(scene, with_interval=with_interval) if names else [],
             2,
@@ -143,24 +144,24 @@ def _list_convergence(scene: SceneReport) -> list[tuple[str, ...]]:
     ]
 
 
-def spread(summary: SummaryRecord | None, *, factor: float = 100.0, digits: int = 2) -> str:
+def spread(summary: Summary | None, *, factor: float = 100.0, digits: int = 2) -> str:
     """Returns `94.64 ± 0.52`, in per cent unless given another factor; a dash where there is no number."""
-    if summary is None or summary.mean is None:
+    if summary is None or summary.n == 0:
         return "–"
     text = f"{factor * summary.mean:,.{digits}f}"
-    return text if summary.std is None else f"{text} ± {factor * summary.std:.{digits}f}"
+    return text if summary.n == 1 else f"{text} ± {factor * summary.std:.{digits}f}"
 
 
-def interval(summary: SummaryRecord) -> str:
+def interval(summary: Summary) -> str:
     """Returns `94.64 ± 0.52 [94.00, 95.28]`: mean, sample standard deviation, 95 % interval, in per cent."""
     text = spread(summary)
-    if summary.low is None or summary.high is None:
+    if summary.n < 2:
         return text
     return f"{text} [{100 * summary.low:.2f}, {100 * summary.high:.2f}]"
 
 
 def _number(value: float | None, *, factor: float = 1.0) -> str:
-    return "–" if value is None else f"{factor * value:,.0f}"
+    return "–" if value is None or math.isnan(value) else f"{factor * value:,.0f}"
 
 
 def render_markdown(report: AblationReport, folder: AblationFolder) -> str:
@@ -195,9 +196,9 @@ def list_comparisons(scene: SceneReport) -> list[tuple[str, ...]]:
     ]
 
 
-def _limits(difference: SummaryRecord, between: str) -> str:
+def _limits(difference: Summary, between: str) -> str:
     """The ends of an interval in points; empty where there is none."""
-    if difference.low is None:
+    if difference.n < 2:
         return ""
     return f"{points(difference.low)}{between}{points(difference.high)}"
 
