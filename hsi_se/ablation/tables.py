@@ -4,8 +4,7 @@ import csv
 import io
 import json
 import math
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -22,40 +21,26 @@ from hsi_se.report.tables import percent, render_template
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.report import Accuracies
 
-HEADINGS = (
-    "variant",
-    "n",
-    "OA %",
-    "AA %",
-    "κ × 100",
-    "floor %",
-    "parameters",
-    "M MACs",
-    "train µs/px",
-    "map µs/px",
-    "train MB",
-    "map MB",
-)
-_FLOOR = "location_floor.overall_accuracy"
+_COLUMNS: Mapping[str, Callable[[VariantReport], str]] = {
+    "variant": lambda variant: variant.name,
+    "n": lambda variant: str(len(variant.runs)),
+    "OA %": lambda variant: spread(variant.summaries["overall_accuracy"]),
+    "AA %": lambda variant: spread(variant.summaries["average_accuracy"]),
+    "κ × 100": lambda variant: spread(variant.summaries["kappa"]),
+    "floor %": lambda variant: spread(variant.summaries["location_floor.overall_accuracy"]),
+    "parameters": lambda variant: _number(variant.num_parameters),
+    "M MACs": lambda variant: "–" if (macs := variant.macs_per_patch) is None else f"{macs / 1e6:.2f}",
+    "train µs/px": lambda variant: _number(variant.summaries["training_us_per_pixel"].mean),
+    "map µs/px": lambda variant: _number(variant.summaries["mapping_us_per_pixel"].mean),
+    "train MB": lambda variant: _number(variant.summaries["training_peak_bytes"].mean, factor=1e-6),
+    "map MB": lambda variant: _number(variant.summaries["mapping_peak_bytes"].mean, factor=1e-6),
+}
+HEADINGS = tuple(_COLUMNS)
 
 
 def list_rows(scene: SceneReport) -> list[tuple[str, ...]]:
     """Returns one row of texts per variant, under `HEADINGS`."""
-    return [
-        (
-            variant.name,
-            str(len(variant.runs)),
-            *(spread(variant.summaries[name]) for name in (*Accuracies.model_fields, _FLOOR)),
-            _number(variant.num_parameters),
-            "–" if variant.macs_per_patch is None else f"{variant.macs_per_patch / 1e6:.2f}",
-            *(_number(variant.summaries[f"{part}_us_per_pixel"].mean) for part in ("training", "mapping")),
-            *(
-                _number(variant.summaries[f"{part}_peak_bytes"].mean, factor=1e-6)
-                for part in ("training", "mapping")
-            ),
-        )
-        for variant in scene.variants
-    ]
+    return [tuple(show(variant) for show in _COLUMNS.values()) for variant in scene.variants]
 
 
 class Table(NamedTuple):
@@ -279,24 +264,26 @@ def _show_settings(settings: Mapping[str, object]) -> str:
 
 # ------------------------------------------------------------------------------------- LaTeX
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "−": "$-$",
-    "–": "--",
-    "κ": r"$\kappa$",
-    "×": r"$\times$",
-    "Δ": r"$\Delta$",
-    "µ": r"$\mu$",
-    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
-}
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "−": "$-$",
+        "–": "--",
+        "κ": r"$\kappa$",
+        "×": r"$\times$",
+        "Δ": r"$\Delta$",
+        "µ": r"$\mu$",
+        **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    }
+)
 
 
 def escape_latex(text: str) -> str:
     """Returns a text with LaTeX's special characters escaped."""
-    return re.sub("|".join(map(re.escape, _LATEX)), lambda match: _LATEX[match[0]], text)
+    return text.translate(_LATEX)
 
 
 def render_latex(report: AblationReport) -> str:

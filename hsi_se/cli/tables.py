@@ -80,7 +80,6 @@ def print_audit(audit: SplitAudit) -> None:
 
 
 def _print_classes(title: str, evaluation: Evaluation, more: Mapping[str, Sequence[str]]) -> None:
-    """Prints one row per class; `more` are further columns."""
     headings = ("label", "class", "test pixels", "producer's %", "user's %", "F1 %", *more)
     rows = []
     for row, *cells in zip(list_class_accuracies(evaluation), *more.values(), strict=True):
