@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from hsi_se.ablation.record import Convergence, EpochSummary, SceneReport
+from hsi_se.ablation.record import Convergence, SceneReport
 from hsi_se.evaluation.statistics import AMOUNT, SHARE, summarize
 from hsi_se.progress import EpochRecord
 
@@ -20,11 +20,7 @@ def add_convergence(
         target: the validation accuracy to reach; by default the lowest of the variants' best mean accuracies,
             so that every variant reaches it on average, and none with a single variant.
     """
-    found = {
-        name: Convergence(curve=curve, epochs=())
-        for name, runs in histories.items()
-        if (curve := _average(runs))
-    }
+    found = {name: average for name, runs in histories.items() if (average := _average(runs))}
     notes = list(scene.notes)
     without = [variant.name for variant in scene.begun if variant.name not in found]
     if without:
@@ -49,15 +45,17 @@ def add_convergence(
     return scene.model_copy(update=changes)
 
 
-def _average(runs: Sequence[History]) -> tuple[EpochSummary, ...]:
-    kept = [run for run in runs if all(each.validation_accuracy is not None for each in run)]
-    return tuple(
-        EpochSummary(
-            epoch=epoch,
-            validation_accuracy=summarize([each.validation_accuracy for each in records], within=SHARE),
-            validation_loss=summarize([each.validation_loss for each in records], within=AMOUNT),
-        )
-        for epoch, records in enumerate(zip(*filter(None, kept), strict=False), start=1)
+def _average(runs: Sequence[History]) -> Convergence | None:
+    kept = [run for run in runs if run and all(each.validation_accuracy is not None for each in run)]
+    epochs = list(zip(*kept, strict=False))
+    if not epochs:
+        return None
+    accuracies = ([each.validation_accuracy for each in records] for records in epochs)
+    losses = ([each.validation_loss for each in records] for records in epochs)
+    return Convergence(
+        validation_accuracy=tuple(summarize(values, within=SHARE) for values in accuracies),
+        validation_loss=tuple(summarize(values, within=AMOUNT) for values in losses),
+        epochs=(),
     )
 
 

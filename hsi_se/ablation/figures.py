@@ -271,12 +271,10 @@ def _draw_convergence(scenes: Sequence[SceneReport]) -> Figure:
         for place, variant in enumerate(scene.variants):
             if variant.convergence is None:
                 continue
-            curve = variant.convergence.curve
+            found = variant.convergence
             style = {"color": f"C{place % 10}", "linestyle": _DASHES[place // 10 % len(_DASHES)]}
-            _draw_curve(
-                above, [each.validation_accuracy for each in curve], variant.name, style, factor=100.0
-            )
-            _draw_curve(below, [each.validation_loss for each in curve], variant.name, style)
+            _draw_curve(above, found.validation_accuracy, variant.name, style, factor=100.0)
+            _draw_curve(below, found.validation_loss, variant.name, style)
         if scene.target is not None:
             above.axhline(100 * scene.target, color="0.3", linewidth=0.8, linestyle=":")
         above.set_title(scene.name)

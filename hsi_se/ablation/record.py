@@ -73,31 +73,24 @@ class Comparison(PairedTest):
     sentence: str
 
 
-class EpochSummary(Record):
-    """The validation accuracy (a fraction) and loss after one epoch, over the seeds."""
-
-    epoch: int
-    validation_accuracy: Summary
-    validation_loss: Summary
-
-
 class Convergence(Record):
     """How fast the runs of a variant reach `SceneReport.target`.
 
     A run that does not reach it is censored: it counts as later than all that do.
     """
 
-    curve: tuple[EpochSummary, ...]
+    validation_accuracy: tuple[Summary, ...]  # over the seeds, after each epoch; fractions
+    validation_loss: tuple[Summary, ...]
     epochs: tuple[int | None, ...]  # of each run, None for one without a curve too; empty without a target
 
     @property
     def best(self) -> float:
         """The highest mean validation accuracy."""
-        return max(each.validation_accuracy.mean for each in self.curve)
+        return max(each.mean for each in self.validation_accuracy)
 
     @property
     def num_runs(self) -> int:
-        return self.curve[0].validation_accuracy.n
+        return self.validation_accuracy[0].n
 
     @property
     def num_reached(self) -> int:

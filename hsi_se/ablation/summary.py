@@ -251,12 +251,10 @@ def _describe(test: PairedTest, p_holm: float, *, needed: int) -> Comparison:
     """`needed` seeds are the fewest with which the test could show a difference; 0 if these could."""
     difference = test.difference
     is_shown = p_holm <= LEVEL
-    values = f"{points(difference.mean)} points, "
+    limits = "no interval"
     if difference.n > 1:
-        values += f"95 % interval {points(difference.low)} to {points(difference.high)}"
-    else:
-        values += "no interval"
-    values += f", n={difference.n}"
+        limits = f"95 % interval {points(difference.low)} to {points(difference.high)}"
+    values = f"{points(difference.mean)} points, {limits}, n={difference.n}"
     excludes_zero = difference.low > 0 or difference.high < 0
     if needed:
         seeds = f"{difference.n} seed{'' if difference.n == 1 else 's'}"

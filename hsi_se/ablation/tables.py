@@ -122,7 +122,9 @@ def _list_convergence(scene: SceneReport) -> list[tuple[str, ...]]:
             variant.name,
             percent(found.best),
             f"{found.num_reached} of {found.num_runs}",
-            f"> {len(found.curve)}" if found.median_epochs is None else f"{found.median_epochs:g}",
+            f"> {len(found.validation_accuracy)}"
+            if found.median_epochs is None
+            else f"{found.median_epochs:g}",
         )
         for variant in scene.variants
         if scene.target is not None and (found := variant.convergence)

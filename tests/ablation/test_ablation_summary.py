@@ -574,15 +574,15 @@ def test_without_reach_the_target_is_the_lowest_of_the_best_means():
 
 
 def test_the_curve_is_the_mean_of_each_epoch_with_students_interval():
-    curve = answer(TESTED, curves=CURVES).scenes[0].variants[1].convergence.curve
-    assert [each.epoch for each in curve] == [1, 2, 3]
+    convergence = answer(TESTED, curves=CURVES).scenes[0].variants[1].convergence
+    assert len(convergence.validation_accuracy) == len(convergence.validation_loss) == 3
     values = [run[1] for run in CURVES["se"]]
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
-    found = curve[1].validation_accuracy
+    found = convergence.validation_accuracy[1]
     assert (found.n, found.mean, found.low, found.high) == pytest.approx(
         (3, np.mean(values), low, min(high, 1))
     )
-    assert curve[1].validation_loss.mean == pytest.approx(1 - np.mean(values))
+    assert convergence.validation_loss[1].mean == pytest.approx(1 - np.mean(values))
 
 
 def test_the_report_has_the_epochs_in_all_its_forms(tmp_path):
@@ -632,4 +632,4 @@ def test_a_run_that_is_missing_counts_in_no_mean():
     found = answer(table, curves=CURVES, reach=0.9).scenes[0].variants[1].convergence
     assert (found.num_runs, found.epochs) == (2, (2, 3))
     assert found.median_epochs == 2.5
-    assert found.curve[0].validation_accuracy.mean == pytest.approx(0.4)
+    assert found.validation_accuracy[0].mean == pytest.approx(0.4)
