@@ -43,7 +43,7 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 MOST_FLOORS = 12
 TORCH_FREE = ("errors", "progress", "version", "config", "scene", "evaluation", "runs", "report", "cli")
-ALSO_TORCH_FREE = ("prediction.class_map", "ablation.file", "ablation.summary", "ablation.page")
+ALSO_TORCH_FREE = ("prediction.class_map", "ablation.file", "ablation.summary", "ablation.tables")
 
 
 def room_of(module: str) -> str:

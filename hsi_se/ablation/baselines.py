@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from hsi_se.ablation.file import Ablation
 from hsi_se.ablation.record import AblationFolder
 from hsi_se.config.experiment import Config
 from hsi_se.errors import RunError
 from hsi_se.evaluation.baselines import SpectralBaseline, fit_spectral_baseline
-from hsi_se.runs.records import RunRecord
+from hsi_se.runs.records import Record, RunRecord
 from hsi_se.system.files import replacing
 from hsi_se.system.session import Session
 from hsi_se.workflows.preparation import prepare
@@ -24,10 +24,8 @@ from hsi_se.workflows.preparation import prepare
 _WAIT_S = 0.2  # between two looks at what another process is fitting
 
 
-class SplitBaselines(BaseModel):
+class SplitBaselines(Record):
     """The spectral baseline of one split and reduction, as a file of the ablation's folder has it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     scene_digest: str
     split_digest: str

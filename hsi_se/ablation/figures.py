@@ -24,9 +24,9 @@ from hsi_se.ablation.record import (
     AblationReport,
     FriedmanRecord,
     SceneReport,
-    SummaryRecord,
     VariantReport,
 )
+from hsi_se.evaluation.statistics import Summary
 from hsi_se.report.fonts import write_names
 from hsi_se.system.files import replacing
 
@@ -144,7 +144,7 @@ def _draw_seeds(scenes: Sequence[SceneReport], baseline: str) -> Figure:
             values += accuracies
             axes.plot(accuracies, [place - 0.13] * len(accuracies), "o", color=_DOT, markersize=5, alpha=0.75)
             mean = variant.summaries["overall_accuracy"]
-            if mean.mean is None:
+            if mean.n == 0:
                 continue
             axes.errorbar(
                 100 * mean.mean,
@@ -182,9 +182,9 @@ def _draw_seeds(scenes: Sequence[SceneReport], baseline: str) -> Figure:
     return figure
 
 
-def _margins(summary: SummaryRecord) -> list[list[float]]:
+def _margins(summary: Summary) -> list[list[float]]:
     """How far the interval reaches below and above the mean, in points, as `errorbar` takes it."""
-    if summary.mean is None or summary.low is None or summary.high is None:
+    if summary.n < 2:
         return [[0.0], [0.0]]
     return [[100 * (summary.mean - summary.low)], [100 * (summary.high - summary.mean)]]
 
@@ -224,10 +224,10 @@ def _draw_lines(axes: Axes, variant: VariantReport, baseline: str) -> None:
     axes.grid(axis="y")
 
 
-def _list_costs(scene: SceneReport) -> list[tuple[int, VariantReport, int, SummaryRecord]]:
+def _list_costs(scene: SceneReport) -> list[tuple[int, VariantReport, int]]:
     """The variants with runs and a count of multiply-accumulates, with their number."""
     return [
-        (place, variant, variant.macs_per_patch, variant.summaries["overall_accuracy"])
+        (place, variant, variant.macs_per_patch)
         for place, variant in enumerate(scene.variants)
         if variant.runs and variant.macs_per_patch
     ]
@@ -237,10 +237,11 @@ def _draw_cost(scenes: Sequence[SceneReport]) -> Figure:
     costs = [_list_costs(scene) for scene in scenes]
     figure, panels = _stack([2.7 + 0.2 * math.ceil(len(each) / 2) for each in costs])
     for axes, scene, variants in zip(panels, scenes, costs, strict=True):
-        for place, variant, macs, summary in variants:
+        for place, variant, macs in variants:
+            summary = variant.summaries["overall_accuracy"]
             axes.errorbar(
                 macs / 1e6,
-                100 * (summary.mean or 0.0),
+                100 * summary.mean,
                 yerr=_margins(summary),
                 fmt=_MARKERS[place % len(_MARKERS)],
                 color=f"C{place % 10}",
@@ -264,19 +265,16 @@ def _draw_cost(scenes: Sequence[SceneReport]) -> Figure:
 
 def _draw_convergence(scenes: Sequence[SceneReport]) -> Figure:
     """Draws a panel of accuracies and one of losses per scene: a line per variant, its interval shaded."""
-    num_lines = [sum(each.convergence is not None for each in scene.variants) for scene in scenes]
-    height = sum(4.3 + 0.2 * math.ceil(num / 2) for num in num_lines)
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-    grid = figure.subplots(2 * len(scenes), squeeze=False)[:, 0]
-    for (above, below), scene in zip(grid.reshape(-1, 2), scenes, strict=True):
+    heights = [2.15 + 0.1 * math.ceil(len(scene.begun) / 2) for scene in scenes for _ in range(2)]
+    figure, panels = _stack(heights)
+    for above, below, scene in zip(panels[::2], panels[1::2], scenes, strict=True):
         for place, variant in enumerate(scene.variants):
             if variant.convergence is None:
                 continue
-            curve = variant.convergence.curve
+            found = variant.convergence
             style = {"color": f"C{place % 10}", "linestyle": _DASHES[place // 10 % len(_DASHES)]}
-            accuracies = [each.validation_accuracy for each in curve]
-            _draw_curve(above, accuracies, variant.name, style, factor=100.0)
-            _draw_curve(below, [each.validation_loss for each in curve], variant.name, style)
+            _draw_curve(above, found.validation_accuracy, variant.name, style, factor=100.0)
+            _draw_curve(below, found.validation_loss, variant.name, style)
         if scene.target is not None:
             above.axhline(100 * scene.target, color="0.3", linewidth=0.8, linestyle=":")
         above.set_title(scene.name)
@@ -288,7 +286,7 @@ def _draw_convergence(scenes: Sequence[SceneReport]) -> Figure:
 
 
 def _draw_curve(
-    axes: Axes, summaries: Sequence[SummaryRecord], name: str, style: dict[str, Any], *, factor: float = 1.0
+    axes: Axes, summaries: Sequence[Summary], name: str, style: dict[str, Any], *, factor: float = 1.0
 ) -> None:
     values = np.array([(each.mean, each.low, each.high) for each in summaries], np.float64)
     mean, low, high = factor * values.T

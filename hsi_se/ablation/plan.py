@@ -52,14 +52,15 @@ def plan_ablation(
     rows = []
     for (scene, name), runs in groups.items():
         config = runs[0].config
-        network = describe_network(config, data=data) if isinstance(config.model, Network) else None
         truth = load_ground_truth(config.scene, data)
         num_train = len(make_split(truth, config.split, seed=config.seed, data=data).train)
-        step_s = None
-        if network is not None:
+        num_parameters = macs = training_s = None
+        if isinstance(config.model, Network):
+            network = describe_network(config, data=data)
+            num_parameters, macs = network.num_parameters, network.macs
             with fixed_threads(ablation.threads):
                 step_s = time_step(config, num_bands=network.input_shape[1], num_classes=truth.num_classes)
-        num_steps = config.train.epochs * -(-num_train // config.train.batch_size)
+            training_s = config.train.epochs * -(-num_train // config.train.batch_size) * step_s
         rows.append(
             PlannedVariant(
                 scene=scene,
@@ -67,9 +68,9 @@ def plan_ablation(
                 settings=ablation.variants[name],
                 seeds=tuple(run.seed for run in runs),
                 num_finished=sum(is_finished(run, folder) for run in runs),
-                num_parameters=None if network is None else network.num_parameters,
-                macs=None if network is None else network.macs,
-                training_s=None if step_s is None else num_steps * step_s,
+                num_parameters=num_parameters,
+                macs=macs,
+                training_s=training_s,
             )
         )
     return rows
@@ -77,17 +78,12 @@ def plan_ablation(
 
 def time_step(config: Config, *, num_bands: int, num_classes: int) -> float:
     """Returns the seconds of one full-size training step on random patches, after one to warm up."""
-    generator = np.random.default_rng(0)
     size, num_patches = config.patch.size, config.train.batch_size
-    cube = generator.standard_normal((size + num_patches - 1, size, num_bands), dtype=np.float32)
+    cube = torch.randn(size + num_patches - 1, size, num_bands)
     pixels = np.stack([np.arange(num_patches), np.zeros(num_patches, np.int64)], axis=1)
-    patches = PatchDataset(
-        torch.from_numpy(cube),
-        pixels,
-        patch_size=size,
-        targets=generator.integers(num_classes, size=num_patches),
-    )
-    nothing = PatchDataset(torch.from_numpy(cube), pixels[:0], patch_size=size)
+    targets = np.arange(num_patches) % num_classes
+    patches = PatchDataset(cube, pixels, patch_size=size, targets=targets)
+    nothing = PatchDataset(cube, pixels[:0], patch_size=size)
     seconds = []
     for _ in range(2):
         model = build_model(config.model, num_bands=num_bands, patch_size=size, num_classes=num_classes)

@@ -3,43 +3,24 @@
 import math
 import os
 import shutil
+import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from hsi_se.errors import RunError
-from hsi_se.evaluation.statistics import Summary
+from hsi_se.evaluation.statistics import PairedTest, Summary
 from hsi_se.evaluation.verdict import Outcome
 from hsi_se.runs.folder import RunFolder
+from hsi_se.runs.records import Record
 from hsi_se.runs.report import Accuracies
 from hsi_se.system.folder import Folder, read_record
 from hsi_se.system.locks import hold
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SummaryRecord(_Record):
-    """A `Summary` over seeds for JSON, with null for what cannot be computed."""
-
-    n: int
-    mean: float | None
-    std: float | None
-    low: float | None
-    high: float | None
-
-    @classmethod
-    def of(cls, summary: Summary) -> Self:
-        values = {name: None if math.isnan(value) else value for name, value in asdict(summary).items()}
-        return cls.model_validate(values)
-
-
-class McNemarRecord(_Record):
+class McNemarRecord(Record):
     """McNemar's exact test of two trained networks on the same test pixels."""
 
     only_baseline: int  # pixels that only the baseline's run classifies correctly
@@ -47,7 +28,7 @@ class McNemarRecord(_Record):
     p: float
 
 
-class AblationRun(_Record):
+class AblationRun(Record):
     """The result of one seed of one variant; accuracies are fractions of the test pixels.
 
     `training_us_per_pixel` is per training pixel and epoch, `mapping_us_per_pixel` per pixel of the scene.
@@ -66,9 +47,7 @@ class AblationRun(_Record):
     unsmoothed: Accuracies | None  # without `prediction.smoothing`; None if the config does not smooth
     location_floor: Accuracies
     spectral_baseline: Accuracies
-    outcomes: dict[
-        str, Outcome
-    ]  # by baseline, from the run's own verdict; not of a run of that very baseline
+    outcomes: dict[str, Outcome]  # by baseline, from the run's own verdict; not of that very baseline
     test_patches_with_train_pixels: float  # a fraction: the leakage of the split
     producers_accuracy: dict[int, float | None]  # by label
     training_s: float
@@ -81,49 +60,51 @@ class AblationRun(_Record):
     mcnemar: McNemarRecord | None = None
 
 
-class Comparison(_Record):
+@dataclass(frozen=True)
+class Comparison(PairedTest):
     """A variant compared over the seeds, with the baseline variant or with one of the two baselines.
 
-    Differences are of OA, as fractions. `p` comes from the exact two-sided Wilcoxon signed-rank test;
-    `p_holm` is adjusted by Holm over all comparisons of the ablation that are of the same sort.
-    `effect_size` is Cohen's d of the paired differences. `rank_biserial` is the rank sum in favour minus
-    the one against, over their total.
+    Differences are of OA, as fractions. `p_holm` is adjusted by Holm over all comparisons of the ablation
+    that are of the same sort.
     """
 
-    difference: SummaryRecord
-    rank_sum: float  # the smaller of the two rank sums
-    p: float
     p_holm: float
-    effect_size: float | None
-    rank_biserial: float | None
     is_shown: bool  # p_holm is at most 5 %
     sentence: str
 
 
-class EpochSummary(_Record):
-    """The validation accuracy (a fraction) and loss after one epoch, over the seeds."""
+class Convergence(Record):
+    """How fast the runs of a variant reach `SceneReport.target`.
 
-    epoch: int
-    validation_accuracy: SummaryRecord
-    validation_loss: SummaryRecord
-
-
-class Convergence(_Record):
-    """How fast the runs of a variant reach `SceneReport.target`; no epochs without a target.
-
-    A run that does not reach it is censored: it counts as later than all that do. The median is None where
-    it would be among those.
+    A run that does not reach it is censored: it counts as later than all that do.
     """
 
-    curve: tuple[EpochSummary, ...]
-    best: float  # the highest mean validation accuracy
-    num_reached: int
-    num_runs: int
-    median_epochs: float | None
-    epochs: tuple[int | None, ...]  # of each run
+    validation_accuracy: tuple[Summary, ...]  # over the seeds, after each epoch; fractions
+    validation_loss: tuple[Summary, ...]
+    epochs: tuple[int | None, ...]  # of each run, None for one without a curve too; empty without a target
+
+    @property
+    def best(self) -> float:
+        """The highest mean validation accuracy."""
+        return max(each.mean for each in self.validation_accuracy)
+
+    @property
+    def num_runs(self) -> int:
+        return self.validation_accuracy[0].n
+
+    @property
+    def num_reached(self) -> int:
+        return sum(each is not None for each in self.epochs)
+
+    @property
+    def median_epochs(self) -> float | None:
+        """None where the median would be among the censored runs."""
+        known = [each for each in self.epochs if each is not None]
+        median = statistics.median([*known, *[math.inf] * (self.num_runs - len(known))])
+        return median if math.isfinite(median) else None
 
 
-class VariantReport(_Record):
+class VariantReport(Record):
     """One variant on one scene, summarized over its runs.
 
     The keys of `summaries` are the fields of `AblationRun`, such as `overall_accuracy` and
@@ -135,14 +116,14 @@ class VariantReport(_Record):
     num_parameters: int | None  # None before the first run
     macs_per_patch: int | None
     runs: tuple[AblationRun, ...]
-    summaries: dict[str, SummaryRecord]
-    producers_accuracy: dict[int, SummaryRecord]  # by label
+    summaries: dict[str, Summary]
+    producers_accuracy: dict[int, Summary]  # by label
     comparison: Comparison | None  # None for the baseline, and without pairs
     against: dict[str, Comparison]  # with the location floor and the spectral baseline; empty without runs
     convergence: Convergence | None = None  # None without validation pixels or epochs
 
 
-class SceneReport(_Record):
+class SceneReport(Record):
     """All variants on one scene."""
 
     name: str
@@ -158,7 +139,7 @@ class SceneReport(_Record):
         return [variant for variant in self.variants if variant.runs]
 
 
-class FriedmanRecord(_Record):
+class FriedmanRecord(Record):
     """Variants ranked over scenes by mean OA; rank 1 is best (Demšar 2006)."""
 
     average_ranks: dict[str, float]
@@ -170,7 +151,7 @@ class FriedmanRecord(_Record):
     groups: tuple[tuple[str, ...], ...]  # variants between which no difference is shown
 
 
-class FailedRun(_Record):
+class FailedRun(Record):
     """A run that failed."""
 
     scene: str
@@ -183,7 +164,7 @@ class FailedRun(_Record):
         return ", ".join(filter(None, (self.scene, self.variant, f"seed {self.seed}")))
 
 
-class AblationReport(_Record):
+class AblationReport(Record):
     """`ablation.json`: the results of an ablation, or of the part of it that is finished."""
 
     name: str
@@ -209,7 +190,7 @@ class AblationReport(_Record):
         return f"{self.num_missing} run{'s are' if self.num_missing != 1 else ' is'} still missing"
 
 
-class AblationPlan(_Record):
+class AblationPlan(Record):
     """`plan.json`: which ablation a folder belongs to.
 
     Variants and seeds may be added later; the settings that all runs share may not change.
@@ -279,19 +260,14 @@ class AblationFolder(Folder):
         Raises:
             RunError: it belongs to another ablation, or contains something else.
         """
-        try:
-            found = AblationPlan.model_validate_json(self.plan.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
+        if not self.plan.is_file():
             if self.path.exists() and (not self.path.is_dir() or any(self.path.glob("[!.]*"))):
                 raise RunError(
                     f"{self}: already exists but is not an ablation folder; choose another with --out DIR"
-                ) from None
+                )
             self.write(self.plan, plan)
             return
-        except ValidationError:
-            raise RunError(
-                f"{self.plan}: not what this version writes; choose another folder with --out DIR"
-            ) from None
+        found = read_record(AblationPlan, self.plan, remedy="choose another folder with --out DIR")
         if found.digest != plan.digest:
             raise RunError(
                 f"{self}: contains another ablation ({found.name}, digest {found.digest[:8]}; this one is "

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -20,12 +20,14 @@ from torch import nn
 
 from hsi_se.ablation.baselines import BaselineStore, SplitBaselines, fit_baselines, name_baselines
 from hsi_se.ablation.file import Ablation, PlannedRun
-from hsi_se.ablation.page import write_reports
 from hsi_se.ablation.record import AblationFolder, AblationPlan, AblationReport, FailedRun
 from hsi_se.ablation.summary import is_finished, summarize_ablation
+from hsi_se.ablation.tables import write_reports
 from hsi_se.config.experiment import Config
+from hsi_se.config.model import Network
 from hsi_se.errors import ConfigError, HsiError, RunError
 from hsi_se.models.device import pick_device
+from hsi_se.runs.explanation import Explanation
 from hsi_se.runs.folder import RunFolder
 from hsi_se.sampling.splits import make_split
 from hsi_se.scene.loading import load_ground_truth
@@ -34,9 +36,11 @@ from hsi_se.system.memory import fixed_threads
 from hsi_se.system.processes import is_distributed
 from hsi_se.system.session import Session
 from hsi_se.workflows.evaluate import assess_run
+from hsi_se.workflows.explain import explain
 from hsi_se.workflows.train import RUNS, train_unless_finished
 
 State = Literal["running", "finished", "failed", "elsewhere"]
+_WAIT_S = 0.2
 _ONE_AT_A_TIME = threading.Lock()  # a worker may have more threads, and torch's generator is the process's
 
 
@@ -153,13 +157,43 @@ def _note_finished(run: PlannedRun, job: Job) -> bool:
     return True
 
 
-def _note_failed(run: PlannedRun, error: BaseException, job: Job) -> None:
-    is_users = isinstance(error, HsiError)
-    text = " ".join(str(error).split()) if is_users else f"{type(error).__name__}: {error}"
-    job.failed.append(
-        FailedRun(scene=run.scene, variant=run.variant, seed=run.seed, error=text, is_users=is_users)
-    )
-    job.watcher.change(run, "failed")
+@contextmanager
+def _noting_the_end(run: PlannedRun, job: Job) -> Iterator[None]:
+    """Notes that a run is finished, or has failed, whatever the error, so that the others continue."""
+    try:
+        yield
+    except Exception as error:
+        is_users = isinstance(error, HsiError)
+        text = " ".join(str(error).split()) if is_users else f"{type(error).__name__}: {error}"
+        job.failed.append(
+            FailedRun(scene=run.scene, variant=run.variant, seed=run.seed, error=text, is_users=is_users)
+        )
+        job.watcher.change(run, "failed")
+    else:
+        _note_finished(run, job)
+
+
+def explain_ablation(
+    folder: AblationFolder, *, session: Session = Session()
+) -> dict[str, dict[int, Explanation]]:
+    """Returns the explanation of each finished run of a network, by variant and seed; see `explain`.
+
+    Raises:
+        HsiError: as `explain`; or no run is finished, or none is a network's.
+    """
+    report = folder.read_report()
+    found = {}
+    for scene in report.scenes:
+        for variant in scene.begun:
+            name = f"{scene.name}, {variant.name}" if len(report.scenes) > 1 else variant.name
+            runs = {run.seed: folder.open_run(run.folder) for run in variant.runs}
+            if isinstance(next(iter(runs.values())).read_config().model, Network):
+                found[name] = {seed: explain(run, session=session) for seed, run in runs.items()}
+            else:
+                session.observer.note(f"{name} is not a network and is skipped")
+    if not found:
+        raise RunError(f"{folder}: no finished run of a network to explain; run `hsi-se ablate` first")
+    return found
 
 
 # ------------------------------------------------------------------------------------- one run
@@ -194,80 +228,63 @@ def _warm_up() -> None:
 
 
 def _work_here(todo: Sequence[PlannedRun], job: Job) -> None:
-    """Runs one after another; runs of other processes come last, in case those do not finish them."""
-    while todo:
-        elsewhere = []
-        for run in todo:
-            with ExitStack() as claims:
-                if not _claim(run, job, claims):
-                    elsewhere.append(run)
-                elif not _note_finished(run, job):
-                    job.watcher.change(run, "running")
-                    try:
-                        with _ONE_AT_A_TIME, fixed_threads(job.threads):
-                            found = job.store.read_or_fit(run.config, session=job.session)
-                        path = job.find(run).path
-                        run_once(run.config, path, session=job.session, threads=job.threads, baselines=found)
-                    except Exception as error:  # whatever it is, the other runs continue
-                        _note_failed(run, error, job)
-                    else:
-                        _note_finished(run, job)
-        if len(elsewhere) == len(todo):
-            time.sleep(1)
-        todo = elsewhere
-
-
-def _claim(run: PlannedRun, job: Job, claims: ExitStack) -> bool:
-    try:
-        claims.enter_context(job.folder.hold_run(job.find(run)))
-    except RunError:
-        job.watcher.change(run, "elsewhere")
-        return False
-    return True
-
-
-def _work_on_cluster(todo: Sequence[PlannedRun], job: Job, client: Any) -> None:
-    """Works on as many runs at a time as there are workers; their folders come back and are written here."""
-    _fit_on_cluster(todo, job, client)
     with ExitStack() as all_claims:
-        calls = _claim_each(todo, job, all_claims)
-        tasks = all_claims.enter_context(closing(run_tasks(client, calls, per_slot=1)))
-        for (run, claims), files in tasks:
-            with claims:
-                _collect(files, run, job)
+        for claimed in _claim_each(todo, job, all_claims):
+            if claimed is None:
+                time.sleep(_WAIT_S)
+                continue
+            run, claims = claimed
+            with claims, _noting_the_end(run, job):
+                with _ONE_AT_A_TIME, fixed_threads(job.threads):
+                    found = job.store.read_or_fit(run.config, session=job.session)
+                path = job.find(run).path
+                run_once(run.config, path, session=job.session, threads=job.threads, baselines=found)
 
 
 def _claim_each(
     todo: Sequence[PlannedRun], job: Job, all_claims: ExitStack
-) -> Iterator[Call[tuple[PlannedRun, ExitStack]] | None]:
-    """Yields the runs that no other process works on; None while another works on all that are left."""
+) -> Iterator[tuple[PlannedRun, ExitStack] | None]:
+    """Yields the runs that no other process works on; None while another works on all that are left.
+
+    Runs of other processes come last, in case those do not finish them.
+    """
     while todo:
         elsewhere = []
         for run in todo:
             claims = all_claims.enter_context(ExitStack())
-            if not _claim(run, job, claims):
+            try:
+                claims.enter_context(job.folder.hold_run(job.find(run)))
+            except RunError:
+                job.watcher.change(run, "elsewhere")
                 elsewhere.append(run)
-            elif _note_finished(run, job):
+                continue
+            if _note_finished(run, job):
                 claims.close()
             else:
                 job.watcher.change(run, "running")
-                found = job.store.read(run.config)
-                yield (run, claims), run_on_worker, (run.config, job.session, job.threads, found)
+                yield run, claims
         todo = elsewhere
         again = time.monotonic() + 1
         while todo and time.monotonic() < again:
             yield None
 
 
-def _collect(files: dict[str, bytes] | BaseException, run: PlannedRun, job: Job) -> None:
-    try:
-        if isinstance(files, BaseException):  # the run's own, or Dask's, which has given it up
-            raise files
-        job.folder.place(job.find(run), files)
-    except Exception as error:
-        _note_failed(run, error, job)
-    else:
-        _note_finished(run, job)
+def _work_on_cluster(todo: Sequence[PlannedRun], job: Job, client: Any) -> None:
+    """Works on as many runs at a time as there are workers; their folders come back and are written here."""
+    _fit_on_cluster(todo, job, client)
+
+    def call(run: PlannedRun, claims: ExitStack) -> Call[tuple[PlannedRun, ExitStack]]:
+        found = job.store.read(run.config)
+        return (run, claims), run_on_worker, (run.config, job.session, job.threads, found)
+
+    with ExitStack() as all_claims:
+        calls = (claimed and call(*claimed) for claimed in _claim_each(todo, job, all_claims))
+        tasks = all_claims.enter_context(closing(run_tasks(client, calls, per_slot=1)))
+        for (run, claims), files in tasks:
+            with claims, _noting_the_end(run, job):
+                if isinstance(files, BaseException):  # the run's own, or Dask's, which has given it up
+                    raise files
+                job.folder.place(job.find(run), files)
 
 
 def _fit_on_cluster(todo: Sequence[PlannedRun], job: Job, client: Any) -> None:

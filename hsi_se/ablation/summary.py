@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hsi_se.ablation.convergence import History, add_convergence
+from hsi_se.ablation.convergence import add_convergence
 from hsi_se.ablation.file import Ablation, PlannedRun
 from hsi_se.ablation.record import (
     AblationFolder,
@@ -20,11 +20,9 @@ from hsi_se.ablation.record import (
     FriedmanRecord,
     McNemarRecord,
     SceneReport,
-    SummaryRecord,
     VariantReport,
 )
 from hsi_se.errors import RunError
-from hsi_se.evaluation.metrics import number_or_none
 from hsi_se.evaluation.statistics import (
     AMOUNT,
     LEVEL,
@@ -32,6 +30,7 @@ from hsi_se.evaluation.statistics import (
     SIGNED,
     PairedTest,
     Range,
+    Summary,
     adjust_holm,
     compare_correct,
     compare_pairs,
@@ -47,19 +46,13 @@ from hsi_se.report.tables import percent
 from hsi_se.runs.records import RunRecord
 
 _ACCURACIES: Mapping[str, Range] = {"overall_accuracy": SHARE, "average_accuracy": SHARE, "kappa": SIGNED}
+_PARTS = ("", "unsmoothed.", "location_floor.", "spectral_baseline.")
+_COSTS = ("training_us_per_pixel", "training_peak_bytes", "mapping_us_per_pixel", "mapping_peak_bytes")
 # The numbers of `AblationRun` that are summarized over seeds, and the range of each.
 SUMMARIZED: Mapping[str, Range] = {
-    **_ACCURACIES,
-    **{
-        f"{part}.{name}": limits
-        for part in ("unsmoothed", "location_floor", "spectral_baseline")
-        for name, limits in _ACCURACIES.items()
-    },
+    **{f"{part}{name}": limits for part in _PARTS for name, limits in _ACCURACIES.items()},
     "test_patches_with_train_pixels": SHARE,
-    "training_us_per_pixel": AMOUNT,
-    "training_peak_bytes": AMOUNT,
-    "mapping_us_per_pixel": AMOUNT,
-    "mapping_peak_bytes": AMOUNT,
+    **dict.fromkeys(_COSTS, AMOUNT),
 }
 
 _INTERVALS = (
@@ -67,6 +60,8 @@ _INTERVALS = (
 )
 
 _BASELINES = {"location floor": "location_floor", "spectral baseline": "spectral_baseline"}
+_OF_RECORD = ("config_digest", "split_digest", "precision", "training_s")
+_OF_REPORT = ("num_test", *_ACCURACIES, "unsmoothed", *_BASELINES.values())
 
 Name = TypeVar("Name")
 Key = tuple[str, str, int]  # scene, variant, seed
@@ -80,15 +75,12 @@ def summarize_ablation(
 ) -> AblationReport:
     """Returns the report over the finished runs in a folder; the others count as missing."""
     runs: dict[Key, AblationRun] = {}
-    records: dict[tuple[str, str], RunRecord] = {}
+    records: dict[Key, RunRecord] = {}
     class_names: dict[str, dict[int, str]] = {}
-    histories: dict[Key, History] = {}
     for planned in ablation.runs:
         if is_finished(planned, folder):
-            run, record, names = _read_run(planned, folder)
-            runs[planned.scene, planned.variant, planned.seed] = run
-            records[planned.scene, planned.variant] = record
-            histories[planned.scene, planned.variant, planned.seed] = record.history
+            key = planned.scene, planned.variant, planned.seed
+            runs[key], records[key], names = _read_run(planned, folder)
             class_names.setdefault(planned.scene, {}).update(names)
 
     def test_pair(baseline: AblationRun, variant: AblationRun) -> McNemarRecord:
@@ -96,13 +88,7 @@ def summarize_ablation(
         return compare_runs(first, second)
 
     return assemble(
-        ablation,
-        runs,
-        records=records,
-        class_names=class_names,
-        test_pair=test_pair,
-        histories=histories,
-        failed=failed,
+        ablation, runs, records=records, class_names=class_names, test_pair=test_pair, failed=failed
     )
 
 
@@ -117,40 +103,27 @@ def is_finished(planned: PlannedRun, folder: AblationFolder) -> bool:
 def _read_run(planned: PlannedRun, folder: AblationFolder) -> tuple[AblationRun, RunRecord, ClassNames]:
     run = folder.run_of(planned.variant, planned.seed, scene=planned.scene)
     record, report, cost = run.read_record(), run.read_report(), run.read_mapping_cost()
-    num_epochs = len(record.history)
-    return (
-        AblationRun(
-            seed=planned.seed,
-            folder=run.path.relative_to(folder.path).as_posix(),
-            config_digest=record.config_digest,
-            split_digest=record.split_digest,
-            precision=record.precision,
-            num_test=report.num_test,
-            overall_accuracy=report.overall_accuracy,
-            average_accuracy=report.average_accuracy,
-            kappa=report.kappa,
-            unsmoothed=report.unsmoothed,
-            location_floor=report.location_floor,
-            spectral_baseline=report.spectral_baseline,
-            outcomes={
-                name: found.outcome
-                for name, field in _BASELINES.items()
-                if (found := getattr(report, f"against_{field}"))
-            },
-            test_patches_with_train_pixels=report.leakage.test_patches_with_train_pixels,
-            producers_accuracy={row.label: row.producers_accuracy for row in report.per_class},
-            training_s=record.training_s,
-            training_us_per_pixel=1e6 * record.training_s / (num_epochs * record.num_train)
-            if num_epochs
-            else None,
-            training_peak_bytes=record.peak_memory_bytes,
-            mapping_s=cost.seconds,
-            mapping_us_per_pixel=1e6 * cost.seconds / cost.num_pixels,
-            mapping_peak_bytes=cost.peak_bytes,
-        ),
-        record,
-        {row.label: row.name for row in report.per_class},
+    num_steps = len(record.history) * record.num_train
+    outcomes = {
+        name: found.outcome
+        for name, field in _BASELINES.items()
+        if (found := getattr(report, f"against_{field}"))
+    }
+    found = AblationRun(
+        seed=planned.seed,
+        folder=run.path.relative_to(folder.path).as_posix(),
+        outcomes=outcomes,
+        test_patches_with_train_pixels=report.leakage.test_patches_with_train_pixels,
+        producers_accuracy={row.label: row.producers_accuracy for row in report.per_class},
+        training_us_per_pixel=1e6 * record.training_s / num_steps if num_steps else None,
+        training_peak_bytes=record.peak_memory_bytes,
+        mapping_s=cost.seconds,
+        mapping_us_per_pixel=1e6 * cost.seconds / cost.num_pixels,
+        mapping_peak_bytes=cost.peak_bytes,
+        **{name: getattr(record, name) for name in _OF_RECORD},
+        **{name: getattr(report, name) for name in _OF_REPORT},
     )
+    return found, record, {row.label: row.name for row in report.per_class}
 
 
 def compare_runs(baseline: Correct, variant: Correct) -> McNemarRecord:
@@ -164,17 +137,15 @@ def assemble(
     ablation: Ablation,
     runs: Mapping[Key, AblationRun],
     *,
-    records: Mapping[tuple[str, str], RunRecord],
+    records: Mapping[Key, RunRecord],
     class_names: Mapping[str, ClassNames],
     test_pair: PairTest,
-    histories: Mapping[Key, History],
     failed: Sequence[FailedRun] = (),
 ) -> AblationReport:
     """Returns the report over the finished runs, whose `difference` and `mcnemar` are not yet set.
 
-    `records` are of one run of each scene and variant, for its size and its notes; `class_names` are by
-    scene; `test_pair` compares the runs of one seed, the baseline's and a variant's; `histories` are of the
-    runs, one record per epoch.
+    `records` are of the same runs; `class_names` are by scene; `test_pair` compares the runs of one seed, the
+    baseline's and a variant's.
     """
     of_variant: dict[tuple[str, str], list[AblationRun]] = {}
     for scene, variant in itertools.product(ablation.scenes, ablation.variants):
@@ -212,16 +183,20 @@ def assemble(
     scenes = []
     for scene in ablation.scenes:
         names = class_names.get(scene, {})
+        of_runs = {
+            variant: [records[scene, variant, run.seed] for run in of_variant[scene, variant]]
+            for variant in ablation.variants
+        }
         variants = tuple(
             VariantReport(
                 name=variant,
                 settings=settings,
-                num_parameters=record.num_parameters if (record := records.get((scene, variant))) else None,
-                macs_per_patch=record.macs_per_patch if record else None,
+                num_parameters=of_runs[variant][0].num_parameters if of_runs[variant] else None,
+                macs_per_patch=of_runs[variant][0].macs_per_patch if of_runs[variant] else None,
                 runs=tuple(mine := of_variant[scene, variant]),
                 summaries=_summarize_all(mine),
                 producers_accuracy={
-                    label: _summarize([run.producers_accuracy.get(label) for run in mine], within=SHARE)
+                    label: summarize([run.producers_accuracy.get(label) for run in mine], within=SHARE)
                     for label in names
                 },
                 comparison=comparisons.get((scene, variant)),
@@ -229,15 +204,9 @@ def assemble(
             )
             for variant, settings in ablation.variants.items()
         )
-        known = (records.get((scene, variant)) for variant in ablation.variants)
-        described = _describe_scene(scene, variants, next(filter(None, known), None), class_names=names)
-        of_scene = {
-            variant: [histories[scene, variant, run.seed] for run in of_variant[scene, variant]]
-            for variant in ablation.variants
-        }
-        scenes.append(
-            add_convergence(described, of_scene, target=ablation.reach, is_of_seeds=ablation.is_of_seeds)
-        )
+        described = _describe_scene(scene, variants, next(filter(None, of_runs.values()), []), names)
+        histories = {variant: [record.history for record in mine] for variant, mine in of_runs.items()}
+        scenes.append(add_convergence(described, histories, target=ablation.reach))
     friedman, reason = (None, "") if ablation.is_of_seeds else _rank(scenes)
     return AblationReport(
         name=ablation.name,
@@ -256,18 +225,13 @@ def assemble(
     )
 
 
-def _summarize_all(runs: Sequence[AblationRun]) -> dict[str, SummaryRecord]:
+def _summarize_all(runs: Sequence[AblationRun]) -> dict[str, Summary]:
     is_smoothed = any(run.unsmoothed is not None for run in runs)
     return {
-        name: _summarize([attrgetter(name)(run) for run in runs], within=limits)
+        name: summarize([attrgetter(name)(run) for run in runs], within=limits)
         for name, limits in SUMMARIZED.items()
         if is_smoothed or not name.startswith("unsmoothed.")
     }
-
-
-def _summarize(values: Iterable[float | None], *, within: Range) -> SummaryRecord:
-    numbers = [np.nan if value is None else value for value in values]
-    return SummaryRecord.of(summarize(numbers, within=within))
 
 
 def _compare(differences: Mapping[Name, Sequence[float]]) -> dict[Name, Comparison]:
@@ -287,12 +251,10 @@ def _describe(test: PairedTest, p_holm: float, *, needed: int) -> Comparison:
     """`needed` seeds are the fewest with which the test could show a difference; 0 if these could."""
     difference = test.difference
     is_shown = p_holm <= LEVEL
-    values = f"{points(difference.mean)} points, "
+    limits = "no interval"
     if difference.n > 1:
-        values += f"95 % interval {points(difference.low)} to {points(difference.high)}"
-    else:
-        values += "no interval"
-    values += f", n={difference.n}"
+        limits = f"95 % interval {points(difference.low)} to {points(difference.high)}"
+    values = f"{points(difference.mean)} points, {limits}, n={difference.n}"
     excludes_zero = difference.low > 0 or difference.high < 0
     if needed:
         seeds = f"{difference.n} seed{'' if difference.n == 1 else 's'}"
@@ -311,29 +273,18 @@ def _describe(test: PairedTest, p_holm: float, *, needed: int) -> Comparison:
         )
     else:
         sentence = f"no difference shown: {values}"
-    return Comparison(
-        difference=SummaryRecord.of(difference),
-        rank_sum=test.rank_sum,
-        p=test.p,
-        p_holm=p_holm,
-        effect_size=number_or_none(test.effect_size),
-        rank_biserial=number_or_none(test.rank_biserial),
-        is_shown=is_shown,
-        sentence=sentence,
-    )
+    return Comparison(**vars(test), p_holm=p_holm, is_shown=is_shown, sentence=sentence)
 
 
 def _describe_scene(
-    scene: str,
-    variants: tuple[VariantReport, ...],
-    record: RunRecord | None,
-    *,
-    class_names: ClassNames,
+    scene: str, variants: tuple[VariantReport, ...], records: Sequence[RunRecord], names: ClassNames
 ) -> SceneReport:
+    """`records` are of the runs of one variant, for their notes on the scene."""
     runs = [run for variant in variants for run in variant.runs]
     num_seeds, num_splits = len({run.seed for run in runs}), len({run.split_digest for run in runs})
-    notes = [] if record is None else [*record.notes, describe_splits(num_splits, num_seeds)]
-    notes += [] if record is None else _describe_leakage(variants)
+    notes: list[str] = []
+    if records:
+        notes = [*records[-1].notes, describe_splits(num_splits, num_seeds), *_describe_leakage(variants)]
     notes += [
         f"{variant.name} against the {name}: {found.sentence}; by each run's own verdict, {outcomes}"
         for variant in variants
@@ -342,9 +293,9 @@ def _describe_scene(
         if (outcomes := ", ".join(f"{count} × {outcome}" for outcome, count in counts.items()))
     ]
     return SceneReport(
-        name=scene or ("" if record is None else record.scene),
+        name=scene or (records[-1].scene if records else ""),
         num_splits=num_splits,
-        class_names=dict(class_names),
+        class_names=dict(names),
         variants=variants,
         notes=tuple(notes),
     )
@@ -355,30 +306,25 @@ def _describe_leakage(variants: Sequence[VariantReport]) -> list[str]:
     sentences = {
         variant.name: f"{percent(share)} % of the test patches contain training pixels."
         for variant in variants
-        if (share := variant.summaries["test_patches_with_train_pixels"].mean) is not None
+        if not np.isnan(share := variant.summaries["test_patches_with_train_pixels"].mean)
     }
     different = {*sentences.values()}
     return [*different] if len(different) == 1 else [f"{name}: {text}" for name, text in sentences.items()]
 
 
-def _average_shared_seeds(variants: Sequence[VariantReport]) -> list[float | None]:
-    """Each variant's mean OA over the seeds that all variants have; None if there are no such seeds."""
-    shared = set.intersection(*({run.seed for run in variant.runs} for variant in variants))
-    of_variants = [
-        [run.overall_accuracy for run in variant.runs if run.seed in shared] for variant in variants
-    ]
-    return [float(np.mean(values)) if values else None for values in of_variants]
-
-
 def _rank(scenes: Sequence[SceneReport]) -> tuple[FriedmanRecord | None, str]:
+    """Ranks variants by their mean OA over the seeds that all of them have, or says why it cannot."""
     names = [variant.name for variant in scenes[0].variants]
-    reason = why_no_ranks(len(scenes), len(names))
-    means = [_average_shared_seeds(scene.variants) for scene in scenes]
-    if not reason and any(mean is None for row in means for mean in row):
-        reason = "on at least one scene, no seed has a finished run of every variant"
-    if reason:
+    if reason := why_no_ranks(len(scenes), len(names)):
         return None, reason
-    test = rank_over_scenes(np.array(means, dtype=np.float64))
+    means = []
+    for scene in scenes:
+        found = [{run.seed: run.overall_accuracy for run in variant.runs} for variant in scene.variants]
+        shared = set.intersection(*map(set, found))
+        if not shared:
+            return None, "on at least one scene, no seed has a finished run of every variant"
+        means.append([np.mean([of[seed] for seed in of if seed in shared]) for of in found])
+    test = rank_over_scenes(np.array(means))
     return FriedmanRecord(
         average_ranks=dict(zip(names, test.average_ranks.tolist(), strict=True)),
         chi_square=test.chi_square,
@@ -394,8 +340,8 @@ def _list_caveats(
     baseline: str, groups: Iterable[Sequence[AblationRun]], *, is_of_seeds: bool = False
 ) -> list[str]:
     groups = list(groups)
-    pairs = [sum(run.difference is not None for run in runs) for runs in groups]
-    pairs = [count for count in pairs if count]
+    counts = [sum(run.difference is not None for run in runs) for runs in groups]
+    pairs = list(filter(None, counts))
     caveats = []
     if is_of_seeds:
         caveats.append(_INTERVALS)

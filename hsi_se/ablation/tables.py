@@ -1,56 +1,84 @@
-"""The results of an ablation as tables: for a terminal, Markdown, CSV and LaTeX."""
+"""The results of an ablation: as tables, as Markdown, CSV and LaTeX, and as a page with figures and runs."""
 
 import csv
 import io
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
+from hsi_se.ablation.figures import list_figures, refresh_figures, render_svg
 from hsi_se.ablation.record import (
     AblationFolder,
     AblationReport,
+    AblationRun,
     SceneReport,
-    SummaryRecord,
     VariantReport,
 )
-from hsi_se.evaluation.statistics import points, signed
-from hsi_se.report.tables import render_template
+from hsi_se.evaluation.statistics import Summary, points, signed
+from hsi_se.report.tables import percent, render_template
+from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.report import Accuracies
 
-HEADINGS = (
-    "variant",
-    "n",
-    "OA %",
-    "AA %",
-    "κ × 100",
-    "floor %",
-    "parameters",
-    "M MACs",
-    "train µs/px",
-    "map µs/px",
-    "train MB",
-    "map MB",
-)
-_FLOOR = "location_floor.overall_accuracy"
+_COLUMNS: Mapping[str, Callable[[VariantReport], str]] = {
+    "variant": lambda variant: variant.name,
+    "n": lambda variant: str(len(variant.runs)),
+    "OA %": lambda variant: spread(variant.summaries["overall_accuracy"]),
+    "AA %": lambda variant: spread(variant.summaries["average_accuracy"]),
+    "κ × 100": lambda variant: spread(variant.summaries["kappa"]),
+    "floor %": lambda variant: spread(variant.summaries["location_floor.overall_accuracy"]),
+    "parameters": lambda variant: _number(variant.num_parameters),
+    "M MACs": lambda variant: "–" if (macs := variant.macs_per_patch) is None else f"{macs / 1e6:.2f}",
+    "train µs/px": lambda variant: _number(variant.summaries["training_us_per_pixel"].mean),
+    "map µs/px": lambda variant: _number(variant.summaries["mapping_us_per_pixel"].mean),
+    "train MB": lambda variant: _number(variant.summaries["training_peak_bytes"].mean, factor=1e-6),
+    "map MB": lambda variant: _number(variant.summaries["mapping_peak_bytes"].mean, factor=1e-6),
+}
+HEADINGS = tuple(_COLUMNS)
 
 
 def list_rows(scene: SceneReport) -> list[tuple[str, ...]]:
     """Returns one row of texts per variant, under `HEADINGS`."""
-    return [
-        (
-            variant.name,
-            str(len(variant.runs)),
-            *(spread(variant.summaries[name]) for name in (*Accuracies.model_fields, _FLOOR)),
-            _number(variant.num_parameters),
-            "–" if variant.macs_per_patch is None else f"{variant.macs_per_patch / 1e6:.2f}",
-            *(_number(variant.summaries[f"{part}_us_per_pixel"].mean) for part in ("training", "mapping")),
-            *(
-                _number(variant.summaries[f"{part}_peak_bytes"].mean, factor=1e-6)
-                for part in ("training", "mapping")
-            ),
-        )
-        for variant in scene.variants
+    return [tuple(show(variant) for show in _COLUMNS.values()) for variant in scene.variants]
+
+
+class Table(NamedTuple):
+    """A table of a scene in every format; the first `num_texts` columns are texts, the others numbers."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    num_texts: int = 1
+
+
+def list_tables(scene: SceneReport, *, with_interval: bool = True) -> list[Table]:
+    """Returns the tables of methods, of classes and of convergence that have rows.
+
+    Without `with_interval`, the accuracies of the classes have no intervals, so that they are narrow.
+    """
+    names = tuple(variant.name for variant in scene.begun)
+    mean = "mean ± sample standard deviation over the seeds"
+    tables = [
+        Table(
+            f"Accuracy: {mean} [95 % interval of the mean]",
+            ("variant", "method", "OA %", "AA %", "κ × 100"),
+            _list_methods(scene),
+            2,
+        ),
+        Table(
+            f"Producer's accuracy (%) of each class: {mean}",
+            ("label", "class", *names),
+            _list_classes(scene, with_interval=with_interval) if names else [],
+            2,
+        ),
+        Table(
+            f"Epochs until a validation accuracy of {percent(scene.target)} %",
+            ("variant", "best validation OA %", "runs that reach it", "median epochs"),
+            _list_convergence(scene),
+        ),
     ]
+    return [table for table in tables if table.rows]
 
 
 _METHODS = (
@@ -61,16 +89,13 @@ _METHODS = (
 )
 
 
-def list_methods(scene: SceneReport) -> list[tuple[str, ...]]:
-    """Returns rows of variant, method, OA, AA and κ × 100, with intervals.
-
-    The methods are the network and what it must beat. One row stands for all variants where they agree.
-    """
+def _list_methods(scene: SceneReport) -> list[tuple[str, ...]]:
+    """The network and what it must beat. One row stands for all variants where they agree."""
     rows = []
     for part, method in _METHODS:
         cells: dict[tuple[str, ...], list[str]] = {}
-        for variant in scene.variants:
-            if variant.runs and f"{part}overall_accuracy" in variant.summaries:
+        for variant in scene.begun:
+            if f"{part}overall_accuracy" in variant.summaries:
                 texts = tuple(interval(variant.summaries[part + name]) for name in Accuracies.model_fields)
                 cells.setdefault(texts, []).append(variant.name)
         for texts, names in cells.items():
@@ -79,9 +104,7 @@ def list_methods(scene: SceneReport) -> list[tuple[str, ...]]:
     return rows
 
 
-def list_classes(scene: SceneReport, *, with_interval: bool = True) -> list[tuple[str, ...]]:
-    """Returns one row per class: label, name, and the producer's accuracy of each variant that has runs."""
-
+def _list_classes(scene: SceneReport, *, with_interval: bool) -> list[tuple[str, ...]]:
     def show(variant: VariantReport, label: int) -> str:
         summary = variant.producers_accuracy[label]
         text = interval(summary) if with_interval else spread(summary)
@@ -93,45 +116,39 @@ def list_classes(scene: SceneReport, *, with_interval: bool = True) -> list[tupl
     ]
 
 
-CONVERGENCE_HEADINGS = ("variant", "best validation OA %", "runs that reach it", "median epochs")
+def _list_convergence(scene: SceneReport) -> list[tuple[str, ...]]:
+    return [
+        (
+            variant.name,
+            percent(found.best),
+            f"{found.num_reached} of {found.num_runs}",
+            f"> {len(found.validation_accuracy)}"
+            if found.median_epochs is None
+            else f"{found.median_epochs:g}",
+        )
+        for variant in scene.variants
+        if scene.target is not None and (found := variant.convergence)
+    ]
 
 
-def list_convergence(scene: SceneReport) -> list[tuple[str, ...]]:
-    """Returns one row per variant that has a curve, under `CONVERGENCE_HEADINGS`; none without a target."""
-    if scene.target is None:
-        return []
-    rows: list[tuple[str, ...]] = []
-    for variant in scene.variants:
-        if found := variant.convergence:
-            median = f"> {len(found.curve)}" if found.median_epochs is None else f"{found.median_epochs:g}"
-            reached = f"{found.num_reached} of {found.num_runs}"
-            rows.append((variant.name, f"{100 * found.best:.2f}", reached, median))
-    return rows
-
-
-def title_convergence(scene: SceneReport) -> str:
-    """Returns the title of the table of `list_convergence`."""
-    return f"Epochs until a validation accuracy of {100 * (scene.target or 0.0):.2f} %"
-
-
-def spread(summary: SummaryRecord | None, *, factor: float = 100.0, digits: int = 2) -> str:
+def spread(summary: Summary | None, *, factor: float = 100.0, digits: int = 2) -> str:
     """Returns `94.64 ± 0.52`, in per cent unless given another factor; a dash where there is no number."""
-    if summary is None or summary.mean is None:
+    if summary is None or summary.n == 0:
         return "–"
     text = f"{factor * summary.mean:,.{digits}f}"
-    return text if summary.std is None else f"{text} ± {factor * summary.std:.{digits}f}"
+    return text if summary.n == 1 else f"{text} ± {factor * summary.std:.{digits}f}"
 
 
-def interval(summary: SummaryRecord) -> str:
+def interval(summary: Summary) -> str:
     """Returns `94.64 ± 0.52 [94.00, 95.28]`: mean, sample standard deviation, 95 % interval, in per cent."""
     text = spread(summary)
-    if summary.low is None or summary.high is None:
+    if summary.n < 2:
         return text
     return f"{text} [{100 * summary.low:.2f}, {100 * summary.high:.2f}]"
 
 
 def _number(value: float | None, *, factor: float = 1.0) -> str:
-    return "–" if value is None else f"{factor * value:,.0f}"
+    return "–" if value is None or math.isnan(value) else f"{factor * value:,.0f}"
 
 
 def render_markdown(report: AblationReport, folder: AblationFolder) -> str:
@@ -142,12 +159,8 @@ def render_markdown(report: AblationReport, folder: AblationFolder) -> str:
         figures=[path for suffix in ("png", "svg") for path in sorted(folder.figures.glob(f"*.{suffix}"))],
         headings=HEADINGS,
         list_rows=list_rows,
-        list_methods=list_methods,
-        list_classes=list_classes,
         list_comparisons=list_comparisons,
-        list_convergence=list_convergence,
-        title_convergence=title_convergence,
-        convergence_headings=CONVERGENCE_HEADINGS,
+        list_tables=list_tables,
     )
 
 
@@ -170,9 +183,9 @@ def list_comparisons(scene: SceneReport) -> list[tuple[str, ...]]:
     ]
 
 
-def _limits(difference: SummaryRecord, between: str) -> str:
+def _limits(difference: Summary, between: str) -> str:
     """The ends of an interval in points; empty where there is none."""
-    if difference.low is None:
+    if difference.n < 2:
         return ""
     return f"{points(difference.low)}{between}{points(difference.high)}"
 
@@ -208,71 +221,105 @@ def _flatten(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{name}", value
 
 
+# ------------------------------------------------------------------------------------- the page
+
+
+def write_reports(report: AblationReport, folder: AblationFolder) -> None:
+    """Writes the report of an ablation in all its forms, and draws the figures again that are there."""
+    refresh_figures(report, folder)
+    folder.write_report(
+        report,
+        [
+            (folder.report_text, render_markdown(report, folder)),
+            (folder.table, render_csv(report)),
+            (folder.latex, render_latex(report)),
+            (folder.page, render_page(report, folder)),
+        ],
+    )
+
+
+def render_page(report: AblationReport, folder: AblationFolder) -> str:
+    """Returns `report.html`, which needs no other file; it links the pages of the runs that have one."""
+    return render_template(
+        "ablation.html",
+        report=report,
+        num_runs=sum(len(variant.runs) for scene in report.scenes for variant in scene.variants),
+        figures=[(figure, render_svg(figure)) for figure in list_figures(report)],
+        list_tables=list_tables,
+        page_of=lambda run: _page_of(folder, run),
+        spread=spread,
+        show_settings=_show_settings,
+    )
+
+
+def _page_of(folder: AblationFolder, run: AblationRun) -> str | None:
+    """The address of a run's page relative to the ablation's page; None if the run has no page."""
+    page = RunFolder(folder.path / run.folder).page
+    return quote(f"{run.folder}/{page.name}") if page.is_file() else None
+
+
+def _show_settings(settings: Mapping[str, object]) -> str:
+    """Returns settings in YAML's flow style, as `--set` takes them."""
+    parts = (f"{key}: {json.dumps(value).replace(chr(34), '')}" for key, value in settings.items())
+    return "; ".join(parts) or "the base, unchanged"
+
+
 # ------------------------------------------------------------------------------------- LaTeX
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "−": "$-$",
-    "–": "--",
-    "κ": r"$\kappa$",
-    "×": r"$\times$",
-    "Δ": r"$\Delta$",
-    "µ": r"$\mu$",
-    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
-}
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "−": "$-$",
+        "–": "--",
+        "κ": r"$\kappa$",
+        "×": r"$\times$",
+        "Δ": r"$\Delta$",
+        "µ": r"$\mu$",
+        **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    }
+)
 
 
 def escape_latex(text: str) -> str:
     """Returns a text with LaTeX's special characters escaped."""
-    return re.sub("|".join(map(re.escape, _LATEX)), lambda match: _LATEX[match[0]], text)
+    return text.translate(_LATEX)
 
 
 def render_latex(report: AblationReport) -> str:
-    """Returns `ablation.tex`: for each scene, tables of the variants, the methods and the classes.
-
-    They need the package `booktabs`.
-    """
-    tables = []
+    """Returns `ablation.tex`, the tables of every scene, which need the package `booktabs`."""
+    texts = ["% needs \\usepackage{booktabs}"]
     for scene in report.scenes:
-        where = f"{report.name} on {scene.name}: mean ± sample standard deviation over seeds"
-        accuracies = ("Variant", "Method", "OA (%)", "AA (%)", "κ × 100")
-        interval_too = f"{where}, with the 95 % interval of the mean."
-        classes = ("Label", "Class", *(variant.name for variant in scene.begun))
-        caption = f"{where} of the producer's accuracy (%) of each class."
-        per_class = list_classes(scene, with_interval=report.is_of_seeds)
-        tables += [
-            _render_variants(report, scene, caption=f"{where}{_describe_columns(report, scene)}"),
-            _render_table(accuracies, list_methods(scene), caption=interval_too, left=2),
-            _render_table(classes, per_class, caption=caption, left=2),
-        ]
-        if epochs := list_convergence(scene):
-            title = f"{report.name} on {scene.name}: {title_convergence(scene).lower()}."
-            tables.append(_render_table(CONVERGENCE_HEADINGS, epochs, caption=title))
-    return "\n".join(["% needs \\usepackage{booktabs}", *tables])
+        for table in (
+            _list_variants(report, scene),
+            *list_tables(scene, with_interval=report.is_of_seeds),
+        ):
+            title = f"{report.name} on {scene.name}: {table.title[0].lower()}{table.title[1:]}."
+            texts.append(_render_table(table._replace(title=title)))
+    return "\n".join(texts)
 
 
-def _render_table(
-    headings: Sequence[str], rows: Iterable[Sequence[str]], *, caption: str, left: int = 1
-) -> str:
-    """Returns a table; `left` columns are aligned to the left. Headings with `$` are LaTeX already."""
+def _render_table(table: Table) -> str:
+    """Returns a table in LaTeX. Headings with `$` are LaTeX already."""
+    num_numbers = len(table.headings) - table.num_texts
     lines = [
         r"\begin{table}",
         r"  \centering",
-        rf"  \caption{{{escape_latex(caption)}}}",
-        r"  \begin{tabular}{" + "l" * left + "r" * (len(headings) - left) + "}",
+        rf"  \caption{{{escape_latex(table.title)}}}",
+        r"  \begin{tabular}{" + "l" * table.num_texts + "r" * num_numbers + "}",
         r"    \toprule",
-        "    " + " & ".join(text if "$" in text else escape_latex(text) for text in headings) + r" \\",
+        "    " + " & ".join(text if "$" in text else escape_latex(text) for text in table.headings) + r" \\",
         r"    \midrule",
-        *("    " + " & ".join(map(escape_latex, row)) + r" \\" for row in rows),
+        *("    " + " & ".join(map(escape_latex, row)) + r" \\" for row in table.rows),
     ]
     return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}", ""])
 
 
-def _render_variants(report: AblationReport, scene: SceneReport, *, caption: str) -> str:
-    headings = ["Variant", "$n$", "OA (%)", "AA (%)", "κ × 100", "ΔOA (95 %)", "$p$", "Parameters", "M MACs"]
+def _list_variants(report: AblationReport, scene: SceneReport) -> Table:
+    headings: tuple[str, ...] = ("variant", "$n$", "OA %", "AA %", "κ × 100", "ΔOA (95 %)", "$p$")
+    headings += ("parameters", "M MACs")
     rows: list[tuple[str, ...]] = []
     for variant, row in zip(scene.variants, list_rows(scene), strict=True):
         found = variant.comparison
@@ -285,13 +332,14 @@ def _render_variants(report: AblationReport, scene: SceneReport, *, caption: str
         rows.append((name, n, oa, aa, kappa, difference, p, parameters, macs))
     if report.is_of_seeds:
         headings, rows = headings[:5] + headings[7:], [(*row[:5], *row[7:]) for row in rows]
-    return _render_table(headings, rows, caption=caption)
+    title = f"Mean ± sample standard deviation over seeds{_describe_columns(report, scene)}"
+    return Table(title, headings, rows)
 
 
 def _describe_columns(report: AblationReport, scene: SceneReport) -> str:
     num_tests = sum(variant.comparison is not None for each in report.scenes for variant in each.variants)
     floors = "".join(
-        f" OA of the {method}: {spread(scene.begun[0].summaries[f'{part}overall_accuracy'])} %."
+        f"; OA of the {method} {spread(scene.begun[0].summaries[f'{part}overall_accuracy'])} %"
         for part, method in _METHODS[2:]
         if scene.begun
     )
@@ -300,4 +348,4 @@ def _describe_columns(report: AblationReport, scene: SceneReport) -> str:
         "Wilcoxon signed-rank test, adjusted by Holm for "
         f"{num_tests} comparison{'s' if num_tests != 1 else ''}"
     )
-    return f"{'' if report.is_of_seeds else compared}.{floors}"
+    return f"{'' if report.is_of_seeds else compared}{floors}"

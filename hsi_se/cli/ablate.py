@@ -24,11 +24,7 @@ def ablate(
     out: Annotated[Path | None, out_folder("Folder to write. By default runs/ablation-NAME-DIGEST.")] = None,
     workers: Annotated[
         int | None,
-        typer.Option(
-            "--workers",
-            metavar="N",
-            help="Start a Dask cluster of N processes on this machine.",
-        ),
+        typer.Option(metavar="N", help="Start a Dask cluster of N processes on this machine."),
     ] = None,
     scheduler: Scheduler = None,
     dry_run: Annotated[
@@ -139,22 +135,16 @@ def _describe_seeds(seeds: tuple[int, ...]) -> str:
 
 
 def print_answer(report: "AblationReport") -> None:
-    from hsi_se.ablation import tables
+    from hsi_se.ablation.tables import HEADINGS, Table, list_rows, list_tables
     from hsi_se.cli.terminal import print_table, say, say_notes
 
     of_seeds = f", n = {len(report.seeds)} seeds" if report.is_of_seeds else ""
     for scene in report.scenes:
         title = f"{report.name} on {scene.name}{of_seeds}: mean ± standard deviation"
-        print_table(title, tables.HEADINGS, tables.list_rows(scene), width=150)
-        if scene.begun:
-            headings = ["label", "class", *(variant.name for variant in scene.begun)]
-            classes = tables.list_classes(scene, with_interval=report.is_of_seeds)
-            print_table("producer's accuracy (%)", headings, classes, left=(0, 1), width=150)
-            headings = ["variant", "method", "OA %", "AA %", "κ × 100"]
-            title = "mean ± standard deviation [95 % interval]"
-            print_table(title, headings, tables.list_methods(scene), left=(0, 1), width=150)
-        if epochs := tables.list_convergence(scene):
-            print_table(tables.title_convergence(scene), tables.CONVERGENCE_HEADINGS, epochs, width=150)
+        variants = Table(title, HEADINGS, list_rows(scene))
+        for table in (variants, *list_tables(scene, with_interval=report.is_of_seeds)):
+            left = tuple(range(table.num_texts))
+            print_table(table.title, table.headings, table.rows, left=left, width=150)
         for variant in scene.variants:
             if variant.comparison is not None:
                 say(f"{variant.name} against {report.baseline}: {variant.comparison.sentence}", style="bold")

@@ -32,18 +32,17 @@ def report(
 
     if out is not None and (out.is_dir() or out.suffix.casefold() not in (".html", ".htm")):
         raise ConfigError(f"--out {out}: name a file that ends in .html")
-    ablation = AblationFolder(run)
-    if ablation.report.is_file() or ablation.plan.is_file():
+    written: list[Path] = []
+    folder: AblationFolder | RunFolder
+    if _is_ablation(run):
         from hsi_se.ablation.figures import write_ablation_figures
-        from hsi_se.ablation.page import write_reports
+        from hsi_se.ablation.tables import write_reports
 
-        ablation = AblationFolder.open(run)
-        results = ablation.read_report()
+        folder = AblationFolder.open(run)
+        results = folder.read_report()
         if figures is not None:
-            for path in write_ablation_figures(results, ablation, file_format=figures):
-                print(f"figure: {path}")
-        write_reports(results, ablation)
-        page = ablation.page
+            written = write_ablation_figures(results, folder, file_format=figures)
+        write_reports(results, folder)
     else:
         from hsi_se.report.page import RunFiles, write_page
         from hsi_se.report.run_figures import write_figures
@@ -51,9 +50,10 @@ def report(
         folder = RunFolder.open(run)
         write_page(folder)
         if figures is not None:
-            for path in write_figures(RunFiles.read(folder), file_format=figures):
-                print(f"figure: {path}")
-        page = folder.page
+            written = write_figures(RunFiles.read(folder), file_format=figures)
+    for path in written:
+        print(f"figure: {path}")
+    page = folder.page
     if out is not None:
         from hsi_se.system.files import replacing
 
@@ -65,6 +65,13 @@ def report(
         import webbrowser
 
         webbrowser.open(page.resolve().as_uri())
+
+
+def _is_ablation(path: Path) -> bool:
+    from hsi_se.ablation.record import AblationFolder
+
+    folder = AblationFolder(path)
+    return folder.report.is_file() or folder.plan.is_file()
 
 
 def watch(run: RunOrAblation) -> None:
@@ -87,30 +94,34 @@ def explain(run: RunOrAblation, data: DataFolder = None, device: Device = "auto"
     from hsi_se.ablation.record import AblationFolder
     from hsi_se.runs.folder import RunFolder
 
-    ablation = AblationFolder(run)
-    if ablation.report.is_file() or ablation.plan.is_file():
+    if _is_ablation(run):
         _explain_ablation(AblationFolder.open(run), data=data, device=device)
         return
     folder = RunFolder.open(run)
 
-    import statistics
+    import numpy as np
 
-    from rich.table import Table
-
-    from hsi_se.cli.terminal import make_console, say, start_session
+    from hsi_se.cli.terminal import print_table, say, start_session
     from hsi_se.workflows import explain as explaining
 
     with start_session(data=data, device=device) as session:
         explanation = explaining.explain(folder, session=session)
     if explanation.gates:
-        table = Table(title="gates over the classes of the test pixels", title_justify="left")
-        for heading in ("point", "gate", "mean excitation", "standard deviation", "ω², %"):
-            table.add_column(heading, justify="left" if heading in ("point", "gate") else "right")
-        for gate in explanation.gates:
-            values = [value for row in gate.mean_excitation for value in row]
-            cells = (f"{statistics.fmean(values):.3f}", f"{gate.between_class_std:.4f}")
-            table.add_row(gate.point, gate.block, *cells, _percent(gate.between_class_share))
-        make_console().print(table)
+        print_table(
+            "gates over the classes of the test pixels",
+            ("point", "gate", "mean excitation", "standard deviation", "ω², %"),
+            [
+                (
+                    gate.point,
+                    gate.block,
+                    f"{np.mean(gate.mean_excitation):.3f}",
+                    f"{gate.between_class_std:.4f}",
+                    _percent(gate.between_class_share),
+                )
+                for gate in explanation.gates
+            ],
+            left=(0, 1),
+        )
     for block in explanation.skipped:
         say(f"note: {block} does not gate channels and is skipped")
     for gate in explanation.gates:
@@ -124,24 +135,24 @@ def explain(run: RunOrAblation, data: DataFolder = None, device: Device = "auto"
 
 
 def _explain_ablation(folder: "AblationFolder", *, data: Path | None, device: str) -> None:
-    from rich.table import Table
-
-    from hsi_se.ablation.explain import explain_ablation
-    from hsi_se.cli.terminal import make_console, say, start_session
+    from hsi_se.ablation.run import explain_ablation
+    from hsi_se.cli.terminal import print_table, say, start_session
     from hsi_se.runs.explanation import describe_gates, describe_modes
 
     with start_session(data=data, device=device) as session:
         found = explain_ablation(folder, session=session)
-    table = Table(title="gates and modes over the test pixels of every run", title_justify="left")
-    for heading in ("variant", "seed", "ω² first, %", "ω² last, %", "evaluation mode, %", "training mode, %"):
-        table.add_column(heading, justify="left" if heading == "variant" else "right")
+    rows = []
     for variant, runs in found.items():
         for seed, run in runs.items():
             shares = [gate.between_class_share for gate in run.gates] or [None]
             passes = " and ".join(map(_percent, run.modes.training or ())) or "–"
             ends = map(_percent, (shares[0], shares[-1], run.modes.evaluation))
-            table.add_row(variant, str(seed), *ends, passes)
-    make_console().print(table)
+            rows.append((variant, str(seed), *ends, passes))
+    print_table(
+        "gates and modes over the test pixels of every run",
+        ("variant", "seed", "ω² first, %", "ω² last, %", "evaluation mode, %", "training mode, %"),
+        rows,
+    )
     for variant, runs in found.items():
         gates = describe_gates([run.gates for run in runs.values()])
         say(f"{variant}: {gates} {describe_modes([run.modes for run in runs.values()])}")

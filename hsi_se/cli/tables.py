@@ -60,7 +60,6 @@ def print_audit(audit: SplitAudit) -> None:
 
 
 def _print_classes(title: str, evaluation: Evaluation, more: Mapping[str, Sequence[str]]) -> None:
-    """Prints one row per class; `more` are further columns."""
     headings = ("label", "class", "test pixels", "producer's %", "user's %", "F1 %", *more)
     rows = []
     for row, *cells in zip(list_class_accuracies(evaluation), *more.values(), strict=True):
@@ -79,22 +78,19 @@ def _describe(evaluation: Evaluation, *, width: int = 0) -> str:
 
 
 def print_gap(found: "Gap") -> None:
-    rows = []
-    methods = zip(list_methods(found.random), list_methods(found.blocks), strict=True)
-    for (name, of_random), (_, of_blocks) in methods:
-        pair = (of_random, of_blocks)
-        overall = [percent(evaluation.overall_accuracy) for evaluation in pair]
-        rows.append([name, *overall, *(percent(evaluation.average_accuracy) for evaluation in pair)])
-    sides = (found.random.audit, found.blocks.audit)
-    leaking = [percent(audit.leakage.test_patches_with_train_pixels) for audit in sides]
-    rows.append(["test patches that leak", *leaking, "", ""])
-    rows.append(["training pixels", *(f"{len(audit.split.train):,}" for audit in sides), "", ""])
-    rows.append(["test pixels", *(f"{len(audit.split.test):,}" for audit in sides), "", ""])
-    print_table(
-        "the same network with the same number of training pixels per class",
-        ("", "random OA %", "blocks OA %", "random AA %", "blocks AA %"),
-        rows,
-    )
+    sides = (found.random, found.blocks)
+    rows: list[tuple[str, ...]] = []
+    for (name, of_random), (_, of_blocks) in zip(*map(list_methods, sides), strict=True):
+        overall = (of_random.overall_accuracy, of_blocks.overall_accuracy)
+        average = (of_random.average_accuracy, of_blocks.average_accuracy)
+        rows.append((name, *map(percent, overall), *map(percent, average)))
+    audits = [each.audit for each in sides]
+    leaking = [percent(audit.leakage.test_patches_with_train_pixels) for audit in audits]
+    rows.append(("test patches that leak", *leaking, "", ""))
+    rows.append(("training pixels", *(f"{len(audit.split.train):,}" for audit in audits), "", ""))
+    rows.append(("test pixels", *(f"{len(audit.split.test):,}" for audit in audits), "", ""))
+    headings = ("", "random OA %", "blocks OA %", "random AA %", "blocks AA %")
+    print_table("the same network with the same number of training pixels per class", headings, rows)
     say(
         f"optimism gap: {100 * found.optimism:.2f} points of OA, without an interval: one split and one "
         "training of each kind; repeat it with other seeds (--set seed=1)",
@@ -125,13 +121,15 @@ def print_points(name: str, points: "list[tuple[str, list[str]]]") -> None:
     print_table(f"attention points of {name}, in order", headings, rows, left=(0, 1))
 
 
-def print_block_costs(costs: "list[BlockCost]") -> None:
-    rows, last = [], ""
-    for cost in costs:
-        numbers = ("–", "–", "does not fit")
-        if not cost.misfit:
-            numbers = (f"{cost.num_parameters:,}", f"{cost.macs:,}", f"{cost.forward_us:,.1f}")
-        rows.append((cost.point if cost.point != last else "", cost.kind, *numbers))
-        last = cost.point
-    headings = ("point", "block", "parameters", "MACs per patch", "forward µs per patch")
-    print_table("cost of each block, with its default settings", headings, rows, left=(0, 1))
+def print_block_costs(rows: "list[BlockCost]") -> None:
+    print_table(
+        "cost of each block, with its default settings",
+        ("point", "block", "parameters", "MACs per patch", "forward µs per patch"),
+        [
+            (row.point, row.kind, "–", "–", "does not fit")
+            if row.misfit
+            else (row.point, row.kind, f"{row.num_parameters:,}", f"{row.macs:,}", f"{row.forward_us:,.1f}")
+            for row in rows
+        ],
+        left=(0, 1),
+    )

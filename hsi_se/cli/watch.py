@@ -54,9 +54,10 @@ class Progress:
 
 def list_progress(path: Path) -> list[Progress]:
     """Returns the runs in a folder, or the run that it is; the most recently written one comes last."""
-    found = [RunFolder(folder) for folder in _find_folders(path, holding=RunFolder(path).progress.name)]
     runs = []
-    for folder in (each for each in found if not any(part.startswith(".") for part in _below(each, path))):
+    for folder in map(RunFolder, _find_folders(path, holding=RunFolder(path).progress.name)):
+        if any(part.startswith(".") for part in _below(folder, path)):
+            continue
         try:
             written = folder.progress.stat().st_mtime
             is_finished = folder.record.is_file()
@@ -75,9 +76,7 @@ def _find_folders(path: Path, *, holding: str) -> list[Path]:
 
 
 def follow(path: str | Path, *, console: Console, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Shows the training in the folder of a run, of an ablation or of several runs.
-
-    It ends when all is finished, or when no process works on it any more.
+    """Shows the training in the folder of runs or of an ablation until no process works on it any more.
 
     Raises:
         RunError: nothing trains or has trained there.

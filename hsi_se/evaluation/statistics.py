@@ -4,16 +4,19 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BeforeValidator
 from scipy.stats import binomtest, chi2, f, rankdata, studentized_range, t
 
 _CONFIDENCE = 0.95
 LEVEL = 1 - _CONFIDENCE  # significance level of every test
 _FEWEST_SCENES = 5  # with fewer, the chi-square and F approximations are poor
 
-Numbers = Sequence[float] | NDArray[np.floating]
+Numbers = Sequence[float | None] | NDArray[np.floating]
+Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]  # null in JSON
 Range = tuple[float, float]  # the values that a mean can take
 UNBOUNDED: Range = (-math.inf, math.inf)
 AMOUNT: Range = (0.0, math.inf)
@@ -30,14 +33,14 @@ class Summary:
     """
 
     n: int
-    mean: float
-    std: float
-    low: float
-    high: float
+    mean: Number
+    std: Number
+    low: Number
+    high: Number
 
 
 def summarize(values: Numbers, *, within: Range = UNBOUNDED) -> Summary:
-    """Returns mean, standard deviation and 95 % confidence interval of the values that are not NaN.
+    """Returns mean, standard deviation and 95 % confidence interval of the values; None and NaN are left out.
 
     The interval is for the mean over seeds of one scene and protocol, and assumes independent and
     approximately normal values. It says nothing about other scenes.
@@ -50,9 +53,9 @@ def summarize(values: Numbers, *, within: Range = UNBOUNDED) -> Summary:
     numbers = np.asarray(values, dtype=np.float64)
     numbers = numbers[~np.isnan(numbers)]
     n = len(numbers)
-    mean = float(numbers.mean()) if n else float("nan")
+    mean = float(numbers.mean()) if n else math.nan
     if n < 2:
-        return Summary(n, mean, float("nan"), float("nan"), float("nan"))
+        return Summary(n, mean, math.nan, math.nan, math.nan)
     std = float(numbers.std(ddof=1))
     # t.interval would give NaN where all values are equal; the interval is then just the mean.
     margin = _student(n - 1) * std / n**0.5
@@ -84,8 +87,8 @@ class PairedTest:
     difference: Summary
     rank_sum: float
     p: float
-    effect_size: float
-    rank_biserial: float
+    effect_size: Number
+    rank_biserial: Number
 
 
 def compare_pairs(differences: Numbers, *, within: Range = UNBOUNDED) -> PairedTest:
@@ -113,8 +116,8 @@ def compare_pairs(differences: Numbers, *, within: Range = UNBOUNDED) -> PairedT
         difference=summary,
         rank_sum=smaller / 2,
         p=min(1.0, 2 * float(chance[: smaller + 1].sum())),
-        effect_size=summary.mean / summary.std if len(np.unique(numbers)) > 1 else float("nan"),
-        rank_biserial=(positive - negative) / (positive + negative) if len(ranks) else float("nan"),
+        effect_size=summary.mean / summary.std if len(np.unique(numbers)) > 1 else math.nan,
+        rank_biserial=(positive - negative) / (positive + negative) if len(ranks) else math.nan,
     )
 
 
@@ -248,13 +251,13 @@ def describe_splits(num_splits: int, num_seeds: int) -> str:
 
 
 def points(fraction: float | None) -> str:
-    """Returns a difference of fractions in percentage points, `+0.05` or `−0.11`; a dash for None."""
+    """Returns a difference of fractions in percentage points, `+0.05` or `−0.11`; a dash for None or NaN."""
     return signed(None if fraction is None else 100 * fraction)
 
 
 def signed(value: float | None) -> str:
-    """Returns `+0.05` or `−0.11`; a dash for None."""
-    if value is None:
+    """Returns `+0.05` or `−0.11`; a dash for None or NaN."""
+    if value is None or math.isnan(value):
         return "–"
     text = f"{value:+.2f}"
     return ("+0.00" if text == "-0.00" else text).replace("-", "−")

@@ -68,26 +68,29 @@ def count_stage_costs(model: Network) -> list[StageCost]:
             modules[f"attention.{point}"] = model.attention[point]
     modules["head"] = model.head
     patch = torch.zeros(1, 1, model.num_bands, model.patch_size, model.patch_size)
-    patch = patch.to(next(model.parameters()))
-    inputs: dict[nn.Module, Tensor] = {}
+    others: dict[nn.Module, _OtherOperations] = {}
 
-    def record(block: nn.Module, given: tuple[Tensor]) -> None:
-        inputs[block] = given[0]
+    def start(block: nn.Module, _: object) -> None:
+        others[block] = _OtherOperations()
+        others[block].__enter__()  # type: ignore[no-untyped-call]
+
+    def stop(block: nn.Module, *_: object) -> None:
+        others[block].__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     with FlopCounterMode(display=False, custom_mapping=_FUSED) as counter, ExitStack() as hooks:
         for module in model.modules():
             if isinstance(module, AttentionBlock):
-                hooks.enter_context(module.register_forward_pre_hook(record))
-        outputs = record_outputs(model, modules, patch)
+                hooks.enter_context(module.register_forward_pre_hook(start))
+                hooks.enter_context(module.register_forward_hook(stop))
+        outputs = record_outputs(model, modules, patch.to(next(model.parameters())))
     flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
-    others = {block: _count_others(block, x) for block, x in inputs.items()}
-    root = type(model).__name__
     return [
         StageCost(
             name=name.removeprefix("stages."),
             shape=tuple(outputs[name][0].shape[1:]),
             num_parameters=count_parameters(module),
-            macs=flops.get(f"{root}.{name}", 0) // 2 + sum(others.get(each, 0) for each in module.modules()),
+            macs=flops.get(f"{type(model).__name__}.{name}", 0) // 2
+            + sum(others[each].count for each in module.modules() if each in others),
             contents=module.extra_repr() or _describe_layers(module),
         )
         for name, module in modules.items()
@@ -95,7 +98,7 @@ def count_stage_costs(model: Network) -> list[StageCost]:
 
 
 def _count_scores(query: Sequence[int], key: Sequence[int]) -> int:
-    """The number of similarities in attention of queries `(…, q, c)` to keys `(…, s, c)`."""
+    """Of queries `(…, q, c)` and keys `(…, s, c)`."""
     return math.prod(query[:-1]) * key[-2]
 
 
@@ -140,13 +143,6 @@ class _OtherOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif name in _WRITTEN or (torch.Tag.pointwise in func.tags and name not in _COPIES):
             self.count += result.numel()
         return result
-
-
-def _count_others(block: nn.Module, x: Tensor) -> int:
-    counter = _OtherOperations()
-    with evaluation_mode(block), counter:
-        block(x)
-    return counter.count
 
 
 def _describe_layers(stage: nn.Module) -> str:
@@ -215,23 +211,20 @@ def compare_blocks(
 def _time_blocks(model: Network, patches: Tensor) -> float:
     """Returns the median time in seconds that a forward pass of `patches` spends in attention blocks."""
     starts: list[float] = []
-    spent = 0.0
+    spent: list[float] = []
 
     def start(*_: object) -> None:
         starts.append(time.perf_counter())
 
     def stop(*_: object) -> None:
-        nonlocal spent
-        spent += time.perf_counter() - starts.pop()
+        spent[-1] += time.perf_counter() - starts.pop()
 
     for module in model.modules():
         if isinstance(module, AttentionBlock):
             module.register_forward_pre_hook(start)
             module.register_forward_hook(stop)
-    passes = []
     with evaluation_mode(model):
         for _ in range(_TIMED_PASSES + 1):
-            spent = 0.0
+            spent.append(0.0)
             model(patches)
-            passes.append(spent)
-    return statistics.median(passes[1:])  # the first pass is a warm-up
+    return statistics.median(spent[1:])  # the first pass is a warm-up

@@ -24,8 +24,8 @@ from hsi_se.models.device import pick_device
 from hsi_se.models.inference import full_float32, predict_patches
 from hsi_se.prediction.bundled import build_bundled_model
 from hsi_se.progress import Observer
-from hsi_se.report.explanation_figure import draw_explanation
 from hsi_se.report.figures import save_figure
+from hsi_se.report.run_figures import draw_explanation
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.explanation import (
     ClassPixels,
@@ -106,27 +106,29 @@ def explain(run: str | Path | RunFolder, *, session: Session = Session()) -> Exp
             f"{opened.folder}: {settings.name} has neither gates nor a training mode; explain a network's run"
         )
     model = build_bundled_model(opened.bundle).to(pick_device(session.device))
-    blocks = _list_blocks(model)
+    blocks = {
+        name.removeprefix("attention.").removeprefix("stages."): module
+        for name, module in model.named_modules()
+        if isinstance(module, AttentionBlock)
+    }
     gates = {point: block for point, block in blocks.items() if isinstance(block, ChannelGate | Cbam)}
-    skipped = [f"{point}: {type(block).__name__}" for point, block in blocks.items() if point not in gates]
-    scene, split = opened.scene, opened.split
-    classes = to_targets(scene.labels, split.test, scene.class_ids)
+    scene = opened.scene
+    classes = to_targets(scene.labels, opened.split.test, scene.class_ids)
     means, predicted = measure_gates(model, gates, opened, classes, session.observer)
     found = tuple(_describe(point, gate, means[point], model, opened.bundle) for point, gate in gates.items())
     modes = compare_modes(model, opened, classes, predicted, session.observer)
-    counts = np.bincount(classes, minlength=scene.num_classes).tolist()
-    present = [(label, count) for label, count in zip(scene.class_ids.tolist(), counts, strict=True) if count]
+    labels, counts = np.unique(scene.class_ids[classes], return_counts=True)
     explanation = Explanation(
         name=opened.record.name,
         scene=opened.record.scene,
         pixels="test",
         classes=tuple(
             ClassPixels(label=label, name=scene.class_names[label], num_pixels=count)
-            for label, count in present
+            for label, count in zip(labels.tolist(), counts.tolist(), strict=True)
         ),
-        palette=tuple(opened.bundle.facts.palette[label] for label, _ in present),
+        palette=tuple(opened.bundle.facts.palette[label] for label in labels.tolist()),
         gates=found,
-        skipped=tuple(skipped),
+        skipped=tuple(f"{point}: {type(blocks[point]).__name__}" for point in blocks if point not in gates),
         modes=modes,
         gates_in_words=describe_gates([found]),
         modes_in_words=describe_modes([modes]),
@@ -138,15 +140,6 @@ def explain(run: str | Path | RunFolder, *, session: Session = Session()) -> Exp
     return explanation
 
 
-def _list_blocks(model: nn.Module) -> dict[str, AttentionBlock]:
-    """Returns the attention blocks by their point, in the order of the network."""
-    return {
-        name.removeprefix("attention.").removeprefix("stages."): module
-        for name, module in model.named_modules()
-        if isinstance(module, AttentionBlock)
-    }
-
-
 def measure_gates(
     model: nn.Module,
     gates: dict[str, ChannelGate | Cbam],
@@ -154,10 +147,7 @@ def measure_gates(
     classes: NDArray[np.int64],
     observer: Observer,
 ) -> tuple[dict[str, ClassMeans], NDArray[np.int64]]:
-    """Returns the sums of each gate's excitations over the test pixels, and the predicted classes `(n,)`.
-
-    `classes` `(n,)` are 0..C-1.
-    """
+    """Returns the sums of each gate's excitations over the test pixels, and the predicted classes `(n,)`."""
     patches = _make_patches(model, opened, opened.split.test)
     means = {point: ClassMeans(len(opened.bundle.facts.class_ids)) for point in gates}
     num_done = 0
@@ -195,35 +185,29 @@ def compare_modes(
 ) -> ModeComparison:
     """Returns the accuracy in evaluation mode and in two passes in training mode; the model stays as it is.
 
-    Args:
-        model: the trained network.
-        opened: its run.
-        classes, predicted: true and predicted `(n,)` of the test pixels, in 0..C-1; many are sampled.
-        observer: receives progress events.
+    `classes` and `predicted` `(n,)` are of the test pixels, in 0..C-1; of many a sample is drawn.
     """
     causes = {
         "dropout is active": any(isinstance(each, _DropoutNd) and each.p > 0 for each in model.modules()),
         "batch norm uses each batch": any(isinstance(each, _BatchNorm) for each in model.modules()),
     }
     sample = draw_stratified(classes, most=_MOST_PIXELS)
-    batch_size = opened.config.train.batch_size
-    passes = []
+    truth, batch_size = classes[sample], opened.config.train.batch_size
+    training, num_changed = None, 0
     if any(causes.values()) and len(sample) > 1:
         patches = _make_patches(model, opened, opened.split.test[sample])
         observer.start("comparing training mode", total=2 * len(sample), unit="patches")
-        passes = [
-            pick.cpu().numpy()
-            for pick in _predict_in_training_mode(model, patches, batch_size, opened.record.seed, observer)
-        ]
-    truth = classes[sample]
+        first, second = _predict_in_training_mode(model, patches, batch_size, opened.record.seed, observer)
+        training = (float((first == truth).mean()), float((second == truth).mean()))
+        num_changed = int((first != second).sum())
     return ModeComparison(
         num_pixels=len(sample),
         num_test=len(classes),
         batch_size=batch_size,
         causes=tuple(cause for cause, is_there in causes.items() if is_there),
         evaluation=float((predicted[sample] == truth).mean()),
-        training=(float((passes[0] == truth).mean()), float((passes[1] == truth).mean())) if passes else None,
-        num_changed=int((passes[0] != passes[1]).sum()) if passes else 0,
+        training=training,
+        num_changed=num_changed,
     )
 
 
@@ -237,7 +221,7 @@ def draw_stratified(classes: NDArray[np.int64], *, most: int) -> NDArray[np.int6
 
 def _predict_in_training_mode(
     model: nn.Module, patches: PatchDataset, batch_size: int, seed: int, observer: Observer
-) -> Iterator[Tensor]:
+) -> Iterator[NDArray[np.int64]]:
     """Yields the predicted classes `(n,)` of two passes; a copy of the model keeps its running statistics."""
     copy = deepcopy(model).train()
     num_batches = -(-len(patches) // max(batch_size, 2))
@@ -250,7 +234,7 @@ def _predict_in_training_mode(
             for index in torch.arange(len(patches)).tensor_split(num_batches):
                 picks.append(copy(patches.gather(index)).argmax(1))
                 observer.advance(len(index))
-            yield torch.cat(picks)
+            yield torch.cat(picks).cpu().numpy()
 
 
 def _describe(
@@ -261,14 +245,11 @@ def _describe(
     spectrum = None
     if isinstance(profile, np.ndarray):
         nm = bundle.facts.wavelengths_nm
-        num_bands = bundle.reduction.num_bands
+        rows = to_bands(profile, bundle.reduction.components).tolist()
         spectrum = Spectrum(
             unit="band" if nm is None else "nm",
-            positions=tuple(range(1, num_bands + 1)) if nm is None else nm,
-            mean_excitation=tuple(
-                tuple(map(number_or_none, row))
-                for row in to_bands(profile, bundle.reduction.components).tolist()
-            ),
+            positions=tuple(range(1, bundle.reduction.num_bands + 1)) if nm is None else nm,
+            mean_excitation=tuple(tuple(map(number_or_none, row)) for row in rows),
         )
     return GateExplanation(
         point=point,

@@ -113,21 +113,23 @@ def describe_network(
         HsiError: the config's scene cannot be found, or the network does not fit it.
     """
     name, sizes = _find_sizes(config, size, data)
-    settings = [config.model]
-    if isinstance(config.model, Network):
-        settings.append(config.model.model_copy(update={"attention": {}}))
+    bare = config.model
+    if isinstance(bare, Network):
+        bare = bare.model_copy(update={"attention": {}})
     try:
         with torch.device("meta"):
-            rows, *bare = (tuple(count_stage_costs(build_model(each, **sizes))) for each in settings)
+            rows, bare_rows = (
+                tuple(count_stage_costs(build_model(each, **sizes))) for each in (config.model, bare)
+            )
     except ConfigError as error:
         if size.patch_size is None:
             raise
-        raise ConfigError(
-            str(error).replace("patch.size = ", "--size ").replace("patch.size:", "--size")
-        ) from None
+        text = str(error).replace("patch.size = ", "--size ").replace("patch.size:", "--size")
+        raise ConfigError(text) from None
     shape = (1, sizes["num_bands"], sizes["patch_size"], sizes["patch_size"])
-    title = f"{config.model.name} on {name}, {sizes['num_classes']} classes"
-    return NetworkDescription(title, shape, rows, bare[0])
+    return NetworkDescription(
+        f"{config.model.name} on {name}, {sizes['num_classes']} classes", shape, rows, bare_rows
+    )
 
 
 def compare_attention(
@@ -167,25 +169,21 @@ def describe_points(name: str) -> list[tuple[str, list[str]]]:
 
 def _find_sizes(config: Config, size: InputSize, data: str | Path | None) -> tuple[str, dict[str, int]]:
     """Returns the scene's name, and the sizes that `build_model` takes."""
-    patch_size, num_bands, num_classes = (
-        size.patch_size or config.patch.size,
-        size.num_bands,
-        size.num_classes,
-    )
+    patch_size, bands, classes = size.patch_size or config.patch.size, size.num_bands, size.num_classes
     known = find_known_scene(config.scene) if isinstance(config.scene, str) else None
-    if num_bands is not None and num_classes is not None:
+    if bands is not None and classes is not None:
         if data is not None:
             raise ConfigError("--data: has no effect with bands in --size and with --classes; leave it out")
-        name, of_scene, classes = f"patches of {patch_size} × {patch_size} × {num_bands}", 0, 0
+        name, of_scene = f"patches of {patch_size} × {patch_size} × {bands}", (bands, classes)
     elif known is not None:
-        name, of_scene, classes = known.title, known.shape[2], len(known.class_names)
+        name, of_scene = known.title, (known.shape[2], len(known.class_names))
     else:
         scene = load_scene(config.scene, data)
-        name, of_scene, classes = scene.name, scene.num_bands, scene.num_classes
-    if isinstance(config.reduction, PcaReduction):
-        of_scene = config.reduction.components
+        name, of_scene = scene.name, (scene.num_bands, scene.num_classes)
+    reduction = config.reduction
+    reduced = reduction.components if isinstance(reduction, PcaReduction) else of_scene[0]
     return name, {
-        "num_bands": num_bands or of_scene,
+        "num_bands": bands or reduced,
         "patch_size": patch_size,
-        "num_classes": num_classes or classes,
+        "num_classes": classes or of_scene[1],
     }

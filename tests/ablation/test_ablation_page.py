@@ -11,7 +11,6 @@ from hsi_se.ablation.record import (
     Comparison,
     McNemarRecord,
     SceneReport,
-    SummaryRecord,
     VariantReport,
 )
 from hsi_se.ablation.summary import _summarize_all
@@ -63,7 +62,7 @@ def make_variant(name: str, accuracies: tuple[float, ...], comparison: Compariso
         macs_per_patch=1_400_000 if comparison is None else 1_900_000,
         runs=runs,
         summaries=_summarize_all(runs),
-        producers_accuracy={7: SummaryRecord.of(summarize(accuracies))},
+        producers_accuracy={7: summarize(accuracies)},
         comparison=comparison,
         against={},
     )
@@ -73,7 +72,7 @@ def make_variant(name: str, accuracies: tuple[float, ...], comparison: Compariso
 def folder(tmp_path) -> AblationFolder:
     difference = summarize([b - a for a, b in zip(BASE, GATED, strict=True)])
     comparison = Comparison(
-        difference=SummaryRecord.of(difference), rank_sum=0, p=0.25, p_holm=0.25, effect_size=4.0,
+        difference=difference, rank_sum=0, p=0.25, p_holm=0.25, effect_size=4.0,
         rank_biserial=1.0, is_shown=False, sentence=SENTENCE,
     )  # fmt: skip
     variants = (make_variant("none", BASE, None), make_variant("fold <se>", GATED, comparison))
