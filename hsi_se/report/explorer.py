@@ -4,14 +4,13 @@ Axes: rows, cols, bands; C classes. A class is its place among the labels counte
 """
 
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.confidence import Reliability, to_probabilities
-from hsi_se.runs.bundle import Arrays
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.inspection import stretch
 from hsi_se.scene.raster import Floats
@@ -36,8 +35,7 @@ class Explorer:
         top_classes: `(rows, cols, ≤ 3)` the likeliest classes, the likeliest first.
         top_probabilities: of them, after temperature scaling, in 1/65535.
         picture: `(rows, cols, 3)` 8-bit, as `scene.inspection.stretch` makes it.
-        picture_bands: `(3,)` 0-based red, green and blue of it.
-        is_natural_colour: `(1,)` whether those are red, green and blue.
+        picture_bands: `(3,)` 0-based red, green and blue of it; is_natural_colour: `(1,)` if they are that.
         spectra: `(⌈rows / k⌉, ⌈cols / k⌉, bands)` the spectra of every k-th row and col: a value is
             `spectra_low + spectra_step × stored`, both `(bands,)`. Integers are kept exactly.
         spectra_every: `(1,)` k.
@@ -69,13 +67,6 @@ class Explorer:
     def names(cls) -> tuple[str, ...]:
         return tuple(field.name for field in fields(cls))
 
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Self:
-        return cls(**{name: arrays[name] for name in cls.names()})
-
-    def to_arrays(self) -> Arrays:
-        return {name: getattr(self, name) for name in self.names()}
-
     @property
     def every(self) -> int:
         return int(self.spectra_every[0])
@@ -86,11 +77,7 @@ def make_explorer(
 ) -> Explorer:
     """Returns what a page shows of a classified scene.
 
-    Args:
-        scene: with the labels that the split goes by (`Split.relabel`).
-        split: the pixels.
-        logits: `(rows, cols, C)` of every pixel of the scene.
-        assessment: of those logits.
+    The scene has the labels of the split (`Split.relabel`); the logits `(rows, cols, C)` are those assessed.
     """
     num_top = min(NUM_TOP, scene.num_classes)
     top_classes = np.zeros((*scene.shape, num_top), dtype=np.uint16)
@@ -107,10 +94,9 @@ def make_explorer(
     every = _choose_step(scene)
     spectra, low, step = _quantise(scene.cube[::every, ::every])
     means = [scene.cube[scene.labels == label].mean(axis=0, dtype=np.float64) for label in scene.class_ids]
+    places = np.searchsorted(scene.class_ids, scene.labels) + 1
     return Explorer(
-        truth=np.where(scene.labels > 0, np.searchsorted(scene.class_ids, scene.labels) + 1, 0).astype(
-            np.uint16
-        ),
+        truth=np.where(scene.labels > 0, places, 0).astype(np.uint16),
         prediction=top_classes[..., 0].copy(),
         sides=split.to_sides(scene.shape),
         top_classes=top_classes,

@@ -85,7 +85,6 @@ def assess_run(
     )
     report = RunReport.of_run(assessment, record)
     folder.write_report(report, text=render_report(assessment, record, folder))
-    explorer = make_explorer(scene, split, logits=logits, assessment=assessment)
-    folder.write_explorer(explorer.to_arrays())
+    folder.write_explorer(vars(make_explorer(scene, split, logits=logits, assessment=assessment)))
     write_page(folder)
     return assessment
