@@ -86,11 +86,10 @@ def estimate_area(
     post-strata). Benchmark labels are not; `AREA_CAVEAT`, which the reports print, says what follows.
     Neighbouring test pixels tend to share their errors, which the intervals ignore.
 
-    If the map contains a class that was predicted for only one test pixel, the variance within this
-    class is unknown. All standard errors are then NaN, except those of the other classes' user's
-    accuracies. If it was predicted for no test pixel, the areas, the overall accuracy and all
-    producer's accuracies are NaN as well. The producer's accuracy of a class whose estimated area is
-    zero is NaN.
+    If a class of the map was predicted for only one test pixel, its variance is unknown, and all standard
+    errors are NaN, except those of the other classes' user's accuracies. If it was predicted for none, the
+    areas, the overall accuracy and all producer's accuracies are NaN as well. The producer's accuracy of a
+    class whose estimated area is zero is NaN.
 
     Args:
         confusion: `(C, C)` test pixels; rows are the reference, columns the map. The paper's error matrix

@@ -47,9 +47,8 @@ def fit_spectral_baseline(
 
     Args:
         truth: the labels used by the split (`Split.relabel`).
-        split: the pixels to fit on and to test on.
         components: `(rows, cols, k)` the network's input, before patches are cut.
-        seed: determines the folds, and the pixels used for tuning when there are more than 2000.
+        seed: as for `fit_svm`.
     """
     known = split.training_side
     x, y = components[known[:, 0], known[:, 1]], truth.labels[known[:, 0], known[:, 1]]

@@ -1,6 +1,7 @@
 """Summarises repeated runs: mean and spread, and tests whether variants differ by more than chance."""
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,13 +40,11 @@ class Summary:
 def summarize(values: Numbers, *, within: Range = UNBOUNDED) -> Summary:
     """Returns mean, standard deviation and 95 % confidence interval of the values that are not NaN.
 
-    The interval is for the mean over seeds of one scene and protocol, and assumes independent and
-    approximately normal values. It says nothing about other scenes.
-
-    Student's interval is unbounded: two accuracies of 90 and 99 % give 37 to 152 %. It is therefore
-    clipped to `within`, the lowest and highest possible mean; the true mean never lies in the clipped
-    part, so the coverage of 95 % is unchanged. An interval on the logit scale would be one for a
-    different mean, and the logits of 0 and 1 are infinite.
+    The interval is for the mean over seeds of one scene and protocol, not over scenes, and assumes
+    independent and approximately normal values. Student's interval is unbounded: accuracies of 90 and 99 %
+    give 37 to 152 %. It is clipped to `within`, the lowest and highest possible mean; the true mean never
+    lies in the clipped part, so the coverage is unchanged. An interval on the logit scale would be one for
+    a different mean, and the logits of 0 and 1 are infinite.
     """
     numbers = np.asarray(values, dtype=np.float64)
     numbers = numbers[~np.isnan(numbers)]
@@ -73,7 +72,6 @@ class PairedTest:
     """A comparison of two variants over the same seeds.
 
     Attributes:
-        difference: of the paired values.
         rank_sum: Wilcoxon's T: the smaller of the rank sums of positive and negative differences.
         p: two-sided, of the exact signed-rank test; 1 if all differences are zero.
         effect_size: Cohen's d for paired values: mean over standard deviation; NaN if all are equal.
@@ -125,10 +123,7 @@ def least_p(num_pairs: int) -> float:
 
 def fewest_pairs(num_tests: int = 1) -> int:
     """Returns the fewest pairs with which the best of `num_tests` tests reaches 5 % by Holm's adjustment."""
-    pairs = 1
-    while num_tests * least_p(pairs) > LEVEL:
-        pairs += 1
-    return pairs
+    return next(pairs for pairs in itertools.count(1) if num_tests * least_p(pairs) <= LEVEL)
 
 
 def adjust_holm(p_values: Numbers) -> NDArray[np.float64]:
@@ -190,12 +185,9 @@ class RankTest:
 
 
 def rank_over_scenes(scores: NDArray[np.floating]) -> RankTest:
-    """Returns Friedman's test and Nemenyi's critical difference.
+    """Returns Friedman's test and Nemenyi's critical difference of scores `(scenes, variants)`.
 
-    Demšar 2006, Statistical Comparisons of Classifiers over Multiple Data Sets, section 3.2.2.
-
-    Args:
-        scores: `(scenes, variants)`; higher is better.
+    Higher is better. Demšar 2006, Statistical Comparisons of Classifiers over Multiple Data Sets, 3.2.2.
     """
     n, k = scores.shape
     ranks = rankdata(-np.asarray(scores).round(12), axis=1).mean(axis=0)

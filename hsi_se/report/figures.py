@@ -62,15 +62,10 @@ def save_spectra(
     """Writes the mean spectrum of each class as a PNG, in a band of one standard deviation.
 
     Args:
-        means, deviations: `(C, bands)`, in the order of `names`.
-        path: the file to write.
-        names: the C classes by label.
-        palette: by label.
+        means, deviations: `(C, bands)`, in the order of `names`, which are by label.
         wavelengths_nm: `(bands,)`; band numbers are shown where it is unknown.
-        title: above the picture.
     """
-    bands = means.shape[1]
-    positions = np.arange(1, bands + 1.0) if wavelengths_nm is None else wavelengths_nm
+    positions = np.arange(1, means.shape[1] + 1.0) if wavelengths_nm is None else wavelengths_nm
     runs = split_at_gaps(positions)
     figure = Figure(figsize=(11, 5.5), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
