@@ -23,6 +23,10 @@ from hsi_se.system.session import Session
 def evaluate(run: str | Path | RunFolder, *, session: Session = Session()) -> Evaluation:
     """Returns the accuracies of a run on its test pixels, and writes its reports and its map.
 
+    Args:
+        run: a folder that `train` wrote.
+        session: the folder of scenes, the device and the observer.
+
     Raises:
         HsiError: the folder does not contain a run, or the scene is not the one it was trained on.
     """
