@@ -28,21 +28,15 @@ REPORTED_COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.5)
 
 @dataclass(frozen=True, eq=False)
 class Assessment:
-    """The results of one run on its test pixels, with the baselines needed to interpret them.
-
-    Attributes:
-        evaluation, unsmoothed: the network's, and before `prediction.smoothing`; None without smoothing.
-        spectral_baseline, machine: of a support vector machine on the centre pixels, and that machine.
-        calibration, calibration_scaled: on the test pixels, before and after temperature scaling.
-    """
+    """The results of one run on its test pixels, with the baselines needed to interpret them."""
 
     evaluation: Evaluation
-    unsmoothed: Evaluation | None
+    unsmoothed: Evaluation | None  # before `prediction.smoothing`; None without
     audit: SplitAudit
-    spectral_baseline: Evaluation
+    spectral_baseline: Evaluation  # of a support vector machine on the centre pixels
     machine: SpectralBaseline
     scaling: TemperatureScaling
-    calibration: Reliability
+    calibration: Reliability  # before temperature scaling
     calibration_scaled: Reliability
     rejection: Rejection
     area: AreaEstimate

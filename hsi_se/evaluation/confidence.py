@@ -21,24 +21,16 @@ _MAX_TEMPERATURE = 20.0
 
 @dataclass(frozen=True)
 class TemperatureScaling:
-    """The temperature of a classifier's probabilities, with the evidence that it improves them.
+    """The temperature of a classifier's probabilities, with the evidence that it improves them."""
 
-    Attributes:
-        temperature: T, by which logits are divided; 1 unless the gain is shown.
-        source, num_pixels, num_groups: of the pixels it was fitted on; those of a group are not independent.
-        gain, gain_low, gain_high: log-likelihood gained per pixel, in nats, and its 95 % interval, on pixels
-            that had no part in the temperature; None if it was not measured.
-        lack: why the probabilities are not calibrated, and the remedy; empty if they are.
-    """
-
-    temperature: float = 1.0
-    source: Literal["cross-fit", "validation"] | None = None
+    temperature: float = 1.0  # T, by which logits are divided; 1 unless the gain is shown
+    source: Literal["cross-fit", "validation"] | None = None  # of the pixels it was fitted on
     num_pixels: int = 0
-    num_groups: int = 0
-    gain: float | None = None
-    gain_low: float | None = None
+    num_groups: int = 0  # pixels of a group are not independent of each other
+    gain: float | None = None  # in log-likelihood per pixel, in nats, on pixels left out of the fit
+    gain_low: float | None = None  # ends of its 95 % interval
     gain_high: float | None = None
-    lack: str = ""
+    lack: str = ""  # why the probabilities are not calibrated, and the remedy; empty if they are
 
     @property
     def is_scaled(self) -> bool:
@@ -167,19 +159,13 @@ def to_probabilities(logits: NDArray[np.floating], *, temperature: float = 1.0) 
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """Accuracy and mean confidence of the pixels in each confidence bin.
+    """Accuracy and mean confidence `(bins,)` of the pixels in each confidence bin; NaN for an empty bin."""
 
-    Attributes:
-        bin_edges: `(bins + 1,)` from 0 to 1; a bin includes its upper edge but not its lower one.
-        mean_confidence, accuracy, count: `(bins,)`; the first two are NaN for an empty bin.
-        ece: expected calibration error: |accuracy - confidence| of the bins, averaged over pixels.
-    """
-
-    bin_edges: Fractions
+    bin_edges: Fractions  # (bins + 1,) from 0 to 1; a bin includes its upper edge but not its lower one
     mean_confidence: Fractions
     accuracy: Fractions
     count: NDArray[np.int64]
-    ece: float
+    ece: float  # expected calibration error: |accuracy - confidence| of the bins, averaged over pixels
 
 
 def measure_calibration(
@@ -217,15 +203,10 @@ def describe_calibration(error: float, scaled_error: float, *, scaling: Temperat
 
 @dataclass(frozen=True, eq=False)
 class Rejection:
-    """Accuracy of the remaining pixels when the least confident ones are rejected first.
+    """Accuracy of the remaining pixels when the least confident ones are rejected first."""
 
-    Attributes:
-        coverage: `(k,)` fraction of pixels kept at each of k distinct confidences, rising to 1.
-        accuracy: `(k,)` fraction of the kept pixels classified correctly; the last is the overall accuracy.
-    """
-
-    coverage: Fractions
-    accuracy: Fractions
+    coverage: Fractions  # (k,) of pixels kept at each of k distinct confidences, rising to 1
+    accuracy: Fractions  # (k,) of the kept pixels; the last is the overall accuracy
 
     @property
     def aurc(self) -> float:

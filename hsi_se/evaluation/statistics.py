@@ -69,21 +69,13 @@ def _student(degrees: int) -> float:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """A comparison of two variants over the same seeds.
-
-    Attributes:
-        rank_sum: Wilcoxon's T: the smaller of the rank sums of positive and negative differences.
-        p: two-sided, of the exact signed-rank test; 1 if all differences are zero.
-        effect_size: Cohen's d for paired values: mean over standard deviation; NaN if all are equal.
-        rank_biserial: (positive - negative rank sum) / (positive + negative rank sum) (Kerby 2014); NaN
-            if all differences are zero.
-    """
+    """A comparison of two variants over the same seeds."""
 
     difference: Summary
-    rank_sum: float
-    p: float
-    effect_size: float
-    rank_biserial: float
+    rank_sum: float  # Wilcoxon's T: the smaller of the rank sums of positive and negative differences
+    p: float  # two-sided, of the exact signed-rank test; 1 if all differences are zero
+    effect_size: float  # Cohen's d for paired values: mean over standard deviation; NaN if all are equal
+    rank_biserial: float  # difference of those rank sums over their total (Kerby 2014); NaN if all are zero
 
 
 def compare_pairs(differences: Numbers, *, within: Range = UNBOUNDED) -> PairedTest:
@@ -152,23 +144,15 @@ def compare_correct(only_first: int, only_second: int) -> float:
 
 @dataclass(frozen=True, eq=False)
 class RankTest:
-    """Average ranks of k variants over n scenes, with tests of their differences.
+    """Average ranks of k variants over n scenes, with tests of their differences."""
 
-    Attributes:
-        average_ranks: `(k,)`; 1 is the best.
-        chi_square, p: Friedman's statistic as in Demšar 2006, without a correction for ties; χ² with k-1
-            degrees of freedom.
-        iman_davenport, iman_davenport_p: the less conservative F statistic of Iman and Davenport 1980, with
-            k-1 and (k-1)(n-1) degrees of freedom; inf if all scenes give the same order.
-        critical_difference: of average ranks, by Nemenyi's test at 5 %.
-    """
-
-    average_ranks: NDArray[np.float64]
-    chi_square: float
-    p: float
+    average_ranks: NDArray[np.float64]  # (k,); 1 is the best
+    chi_square: float  # Friedman's, as in Demšar 2006, without a correction for ties
+    p: float  # of χ² with k-1 degrees of freedom
+    # The less conservative F of Iman and Davenport 1980; inf if all scenes give the same order.
     iman_davenport: float
-    iman_davenport_p: float
-    critical_difference: float
+    iman_davenport_p: float  # with k-1 and (k-1)(n-1) degrees of freedom
+    critical_difference: float  # of average ranks, by Nemenyi's test at 5 %
 
     def find_groups(self) -> list[list[int]]:
         """Returns the largest groups of variants with average ranks within the critical difference."""

@@ -27,41 +27,27 @@ Places = NDArray[np.uint16]
 
 @dataclass(frozen=True, eq=False)
 class Explorer:
-    """Arrays alone, so that a run folder can hold them.
+    """Arrays alone, so that a run folder can hold them."""
 
-    Attributes:
-        truth, prediction: `(rows, cols)` classes.
-        sides: `(rows, cols)` uint8, as `Split.to_sides` numbers them.
-        top_classes: `(rows, cols, ≤ 3)` the likeliest classes, the likeliest first.
-        top_probabilities: of them, after temperature scaling, in 1/65535.
-        picture: `(rows, cols, 3)` 8-bit, as `scene.inspection.stretch` makes it.
-        picture_bands: `(3,)` 0-based red, green and blue of it; is_natural_colour: `(1,)` if they are that.
-        spectra: `(⌈rows / k⌉, ⌈cols / k⌉, bands)` the spectra of every k-th row and col: a value is
-            `spectra_low + spectra_step × stored`, both `(bands,)`. Integers are kept exactly.
-        spectra_every: `(1,)` k.
-        class_means: `(C, bands)` the mean spectrum of a class's labelled pixels.
-        floor_producers: `(C,)` producer's accuracy of the location floor.
-        calibration, calibration_scaled: `(3, bins)` mean confidence, accuracy and pixels of each bin.
-        rejection: `(2, n)` coverage and accuracy.
-    """
-
-    truth: Places
-    prediction: Places
-    sides: NDArray[np.uint8]
-    top_classes: Places
-    top_probabilities: NDArray[np.uint16]
-    picture: NDArray[np.uint8]
-    picture_bands: NDArray[np.int32]
-    is_natural_colour: NDArray[np.bool_]
+    truth: Places  # (rows, cols) classes
+    prediction: Places  # (rows, cols) classes
+    sides: NDArray[np.uint8]  # (rows, cols), as `Split.to_sides` numbers them
+    top_classes: Places  # (rows, cols, ≤ 3) the likeliest first
+    top_probabilities: NDArray[np.uint16]  # of them, after temperature scaling, in 1/65535
+    picture: NDArray[np.uint8]  # (rows, cols, 3), as `scene.inspection.stretch` makes it
+    picture_bands: NDArray[np.int32]  # (3,) 0-based red, green and blue of it
+    is_natural_colour: NDArray[np.bool_]  # (1,) whether those are red, green and blue
+    # The spectra (⌈rows / k⌉, ⌈cols / k⌉, bands) of every k-th row and col: a value is low + step × stored,
+    # both (bands,). Integers are kept exactly.
     spectra: NDArray[np.uint16]
     spectra_low: Floats
     spectra_step: Floats
-    spectra_every: NDArray[np.int32]
-    class_means: Floats
-    floor_producers: Floats
-    calibration: Floats
+    spectra_every: NDArray[np.int32]  # (1,) k
+    class_means: Floats  # (C, bands) of a class's labelled pixels
+    floor_producers: Floats  # (C,) producer's accuracy of the location floor
+    calibration: Floats  # (3, bins) mean confidence, accuracy and pixels of each bin
     calibration_scaled: Floats
-    rejection: Floats
+    rejection: Floats  # (2, n) coverage and accuracy
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

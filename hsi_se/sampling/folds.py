@@ -19,18 +19,12 @@ _MIN_FIT = 1 / 3  # of all pixels and of a held pixel's class; trained on less, 
 
 @dataclass(frozen=True, eq=False)
 class Folds:
-    """The training set, validation pixels included, and its folds.
-
-    Attributes:
-        pixels, classes: `(n, 2)` of (row, col), and `(n,)` classes 0..C-1.
-        groups: `(n,)` the field of each pixel; a number of its own if the split draws single pixels.
-        parts: for each usable fold, `(n,)` whether each pixel is in the fit, and whether it is held out and
-            of a class of which a third is in the fit.
-    """
+    """The training set, validation pixels included, and its folds."""
 
     pixels: Pixels
-    classes: NDArray[np.int64]
-    groups: NDArray[np.int64]
+    classes: NDArray[np.int64]  # (n,) 0..C-1
+    groups: NDArray[np.int64]  # (n,) field of each pixel; a number of its own if the split draws pixels
+    # For each usable fold, (n,): in the fit; held out, and of a class of which a third is in the fit.
     parts: tuple[tuple[NDArray[np.bool_], NDArray[np.bool_]], ...]
 
 
