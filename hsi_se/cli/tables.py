@@ -53,13 +53,14 @@ def print_audit(audit: SplitAudit) -> None:
     table.add_column("class", "all", overflow="fold")
     for heading, total in zip(("training", "validation", "test", "buffer"), totals, strict=True):
         table.add_column(heading, total, justify="right")
-    for label, name, counts in zip(audit.class_ids, audit.class_names, audit.counts, strict=True):
+    floor = audit.location_floor
+    for label, name, counts in zip(floor.class_ids, floor.class_names, audit.counts, strict=True):
         table.add_row(str(label), name, *(str(count) for count in counts))
     make_console().print(table)
     for note in audit.split.notes:
         say(f"note: {note}")
     say(describe_leakage(audit.leakage))
-    print(f"location floor: {_describe(audit.location_floor)}")
+    print(f"location floor: {_describe(floor)}")
 
 
 def _print_classes(title: str, evaluation: Evaluation, more: Mapping[str, Sequence[str]]) -> None:

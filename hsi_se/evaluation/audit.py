@@ -25,14 +25,6 @@ class SplitAudit:
     location_floor: Evaluation
     counts: NDArray[np.int64]
 
-    @property
-    def class_ids(self) -> tuple[int, ...]:
-        return self.location_floor.class_ids
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.location_floor.class_names
-
 
 def audit_split(
     truth: GroundTruth, split: Split, config: Config, *, location_floor: Evaluation | None = None

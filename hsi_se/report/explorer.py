@@ -3,6 +3,7 @@
 Axes: rows, cols, bands; C classes. A class is its place among the labels counted from 1; 0 is none.
 """
 
+import itertools
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -109,10 +110,8 @@ def _to_curve(reliability: Reliability) -> Floats:
 def _choose_step(scene: Scene) -> int:
     """Every how many rows and cols a spectrum is kept."""
     rows, cols = scene.shape
-    every = 1
-    while -(-rows // every) * -(-cols // every) * scene.num_bands > _MOST_VALUES:
-        every += 1
-    return every
+    num_pixels = _MOST_VALUES // scene.num_bands
+    return next(every for every in itertools.count(1) if -(-rows // every) * -(-cols // every) <= num_pixels)
 
 
 def _quantise(values: NDArray[Any]) -> tuple[NDArray[np.uint16], Floats, Floats]:

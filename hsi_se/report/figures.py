@@ -24,7 +24,7 @@ _SHORTER_SIDE_INCHES = 4.5
 
 def save_split(sides: SideMap, path: Path, *, title: str) -> None:
     """Writes the partition map `(rows, cols)` as a PNG: training, validation, test and unused pixels."""
-    figure, axes = _make_map_figure(sides.shape[0], sides.shape[1], title=title)
+    figure, axes = _make_map_figure(*sides.shape, title=title)
     colours = ListedColormap([colour for _, colour in SIDE_COLOURS.values()])
     axes.imshow(sides, cmap=colours, vmin=-0.5, vmax=len(Side) - 0.5, interpolation="nearest")
     handles = [

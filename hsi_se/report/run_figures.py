@@ -113,8 +113,7 @@ def _shorten(name: str) -> str:
 def _draw_confusion(run: RunFiles) -> Figure:
     """Draws fractions of the true class as shades, with counts if they fit at 7 pt."""
     evaluation = run.evaluation
-    size = len(evaluation.class_ids)
-    shares = evaluation.shares
+    size, shares = len(evaluation.class_ids), evaluation.shares
     figure, axes = _make(COLUMN_INCHES)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     step = next(step for step in (1, 2, 5, 10, 20, 50, size) if step * _MOST_TICKS >= size)

@@ -95,12 +95,13 @@ class SplitReport(_Part):
 
     @classmethod
     def of_split(cls, audit: SplitAudit) -> "SplitReport":
+        floor = audit.location_floor
         return SplitReport(
             **dict(zip(_COUNTS, audit.counts.sum(axis=0).tolist(), strict=True)),
             split_digest=audit.split.digest,
             leakage=audit.leakage,
-            location_floor=Accuracies.of(audit.location_floor),
-            split_per_class=_list_rows(ClassSplit, audit.class_ids, audit.class_names, *audit.counts.T),
+            location_floor=Accuracies.of(floor),
+            split_per_class=_list_rows(ClassSplit, floor.class_ids, floor.class_names, *audit.counts.T),
             notes=audit.split.notes,
         )
 
@@ -222,7 +223,7 @@ class RunReport(SplitReport, Accuracies):
     def of_run(cls, assessment: Assessment, record: RunRecord) -> "RunReport":
         """Returns the report of a run that was assessed."""
         evaluation, machine, area = assessment.evaluation, assessment.machine, assessment.area
-        verdict = assessment.verdict
+        verdict, in_pixels = assessment.verdict, (area.pixels.value, area.pixels.margin)
         accuracies = [assessment.rejection.accuracy_at(coverage) for coverage in REPORTED_COVERAGES]
         return RunReport(
             **dict(Accuracies.of(evaluation)),
@@ -248,12 +249,7 @@ class RunReport(SplitReport, Accuracies):
             pixel_area_m2=area.pixel_area_m2,
             area_caveat=AREA_CAVEAT,
             area=_list_rows(
-                ClassArea,
-                evaluation.class_ids,
-                evaluation.class_names,
-                area.mapped_pixels,
-                area.pixels.value,
-                area.pixels.margin,
+                ClassArea, evaluation.class_ids, evaluation.class_names, area.mapped_pixels, *in_pixels
             ),
             area_adjusted_accuracy=AreaAccuracy(
                 overall_accuracy=number_or_none(area.overall_accuracy.value),
