@@ -230,7 +230,4 @@ def points(fraction: float | None) -> str:
 
 def signed(value: float | None) -> str:
     """Returns `+0.05` or `−0.11`; a dash for None."""
-    if value is None:
-        return "–"
-    text = f"{value:+.2f}"
-    return ("+0.00" if text == "-0.00" else text).replace("-", "−")
+    return "–" if value is None else f"{value:+z.2f}".replace("-", "−")

@@ -99,10 +99,8 @@ def write_page(folder: RunFolder) -> None:
 
 def render_page(run: RunFiles) -> str:
     report, record, explorer, evaluation = run.report, run.record, run.explorer, run.evaluation
-    maps = {
-        name: getattr(explorer, name)
-        for name in ("truth", "prediction", "top_classes", "top_probabilities", "sides", "picture")
-    }
+    names = ("truth", "prediction", "top_classes", "top_probabilities", "sides", "picture")
+    maps = {name: getattr(explorer, name) for name in names}
     spectra = {"spectra": explorer.spectra}
     classes = run.list_classes()
     sides = [

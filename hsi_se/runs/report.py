@@ -196,11 +196,9 @@ class RunReport(SplitReport, Accuracies):
         for name in ("split_per_class", "area"):
             if [row.label for row in getattr(self, name)] != labels:
                 raise ValueError(f"{name} lists other classes than per_class")
-        matrix = self.confusion_matrix
-        if len(matrix) != len(labels) or any(len(row) != len(labels) for row in matrix):
-            raise ValueError(
-                f"confusion_matrix is not {len(labels)} × {len(labels)}, as per_class has classes"
-            )
+        matrix, size = self.confusion_matrix, len(labels)
+        if [len(row) for row in matrix] != [size] * size:
+            raise ValueError(f"confusion_matrix is not {size} × {size}, as per_class has classes")
         if sum(map(sum, matrix)) != self.num_test:
             raise ValueError("confusion_matrix does not count num_test pixels")
         return self
@@ -213,11 +211,8 @@ class RunReport(SplitReport, Accuracies):
 
     @property
     def evaluation(self) -> Evaluation:
-        return Evaluation(
-            np.array(self.confusion_matrix, dtype=np.int64),
-            tuple(row.label for row in self.per_class),
-            tuple(row.name for row in self.per_class),
-        )
+        labels, names = zip(*((row.label, row.name) for row in self.per_class), strict=True)
+        return Evaluation(np.array(self.confusion_matrix, dtype=np.int64), labels, names)
 
     @classmethod
     def of_run(cls, assessment: Assessment, record: RunRecord) -> "RunReport":

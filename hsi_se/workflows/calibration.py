@@ -74,8 +74,7 @@ def _cross_fit(
     logits = np.empty((len(usable), setting.scene.num_classes), dtype=np.float32)
     for number, (inside, held) in enumerate(folds.parts):
         name = f"calibration: fold {number + 1} of {len(folds.parts)}"
-        named = _Named(observer, name)
-        seed = (setting.config.seed + 1 + number) % 2**63
+        named, seed = _Named(observer, name), (setting.config.seed + 1 + number) % 2**63
         try:
             model = setting.fit_again(folds.pixels[inside], epochs=epochs, seed=seed, observer=named)
         except DivergedError:
