@@ -29,6 +29,17 @@ from hsi_se.scene.raster import Floats
 from hsi_se.system.files import replacing
 
 
+@dataclass(frozen=True)
+class PageClass:
+    """One class on the page: its name, its two colours, and how many pixels are predicted as it."""
+
+    label: int
+    name: str
+    colour: str
+    distinct: str
+    num_mapped: int
+
+
 @dataclass(frozen=True, eq=False)
 class RunFiles:
     """Everything that the page and the figures of a run are made from."""
@@ -74,15 +85,13 @@ class RunFiles:
             for name, (confidence, accuracy, count) in curves.items()
         ]
 
-    def list_classes(self) -> list[dict[str, Any]]:
-        """Returns what the page says of each class; `distinct` is its colour for colour-blind readers."""
+    def list_classes(self) -> list[PageClass]:
         ids, names, palette = self.facts.class_ids, self.facts.class_names, self.facts.palette
         distinct = make_distinct_palette(ids)
         mapped = np.bincount(self.explorer.prediction.ravel(), minlength=len(ids) + 1)[1:].tolist()
-        colours = [{"colour": to_hex(palette[label]), "distinct": to_hex(distinct[label])} for label in ids]
         return [
-            {"label": label, "name": name, **colour, "num_mapped": count}
-            for label, name, colour, count in zip(ids, names, colours, mapped, strict=True)
+            PageClass(label, name, to_hex(palette[label]), to_hex(distinct[label]), count)
+            for label, name, count in zip(ids, names, mapped, strict=True)
         ]
 
 
@@ -114,7 +123,7 @@ def render_page(run: RunFiles) -> str:
     facts = {
         "rows": explorer.truth.shape[0],
         "cols": explorer.truth.shape[1],
-        "classes": classes,
+        "classes": [vars(each) for each in classes],
         "sides": sides,
         "layers": list(layers),
         "test": int(Side.TEST),
