@@ -46,7 +46,8 @@ def print_cross_scene(found: "CrossScene") -> None:
 
 
 def print_audit(audit: SplitAudit) -> None:
-    counts = zip(audit.class_ids, audit.class_names, audit.counts, strict=True)
+    floor = audit.location_floor
+    counts = zip(floor.class_ids, floor.class_names, audit.counts, strict=True)
     print_table(
         f"split {audit.split.digest[:8]}",
         ("label", "class", "training", "validation", "test", "buffer"),
@@ -56,7 +57,7 @@ def print_audit(audit: SplitAudit) -> None:
     )
     say_notes(audit.split.notes)
     say(describe_leakage(audit.leakage))
-    print(f"location floor: {_describe(audit.location_floor)}")
+    print(f"location floor: {_describe(floor)}")
 
 
 def _print_classes(title: str, evaluation: Evaluation, more: Mapping[str, Sequence[str]]) -> None:

@@ -38,21 +38,14 @@ class Estimate(Generic[Quantity]):
 
 @dataclass(frozen=True, eq=False)
 class AreaEstimate:
-    """The area of each class and the accuracy of a map, estimated from the map and its test pixels.
+    """The area of each class and the accuracy of a map, estimated from the map and its test pixels."""
 
-    Attributes:
-        proportion: `(C,)` fraction of the map's area that truly belongs to each class (eqs. 9 and 10).
-        overall_accuracy: fraction of the map's area that is classified correctly (eqs. 1 and 5).
-        users_accuracy: `(C,)` fraction of the area mapped as a class that belongs to it (eqs. 2 and 6).
-        producers_accuracy: `(C,)` fraction of a class's true area that is mapped as it (eqs. 3 and 7).
-    """
-
-    mapped_pixels: NDArray[np.int64]
+    mapped_pixels: NDArray[np.int64]  # (C,)
     pixel_area_m2: float | None
-    proportion: Estimate[Fractions]
-    overall_accuracy: Estimate[float]
-    users_accuracy: Estimate[Fractions]
-    producers_accuracy: Estimate[Fractions]
+    proportion: Estimate[Fractions]  # (C,) of the map's area that truly belongs to each class (eqs. 9, 10)
+    overall_accuracy: Estimate[float]  # fraction of the area that is classified correctly (eqs. 1, 5)
+    users_accuracy: Estimate[Fractions]  # (C,) of the area mapped as a class that belongs to it (eqs. 2, 6)
+    producers_accuracy: Estimate[Fractions]  # (C,) of a class's true area that is mapped as it (eqs. 3, 7)
 
     @property
     def pixels(self) -> Estimate[Fractions]:
@@ -86,11 +79,10 @@ def estimate_area(
     post-strata). Benchmark labels are not; `AREA_CAVEAT`, which the reports print, says what follows.
     Neighbouring test pixels tend to share their errors, which the intervals ignore.
 
-    If the map contains a class that was predicted for only one test pixel, the variance within this
-    class is unknown. All standard errors are then NaN, except those of the other classes' user's
-    accuracies. If it was predicted for no test pixel, the areas, the overall accuracy and all
-    producer's accuracies are NaN as well. The producer's accuracy of a class whose estimated area is
-    zero is NaN.
+    If a class of the map was predicted for only one test pixel, its variance is unknown, and all standard
+    errors are NaN, except those of the other classes' user's accuracies. If it was predicted for none, the
+    areas, the overall accuracy and all producer's accuracies are NaN as well. The producer's accuracy of a
+    class whose estimated area is zero is NaN.
 
     Args:
         confusion: `(C, C)` test pixels; rows are the reference, columns the map. The paper's error matrix

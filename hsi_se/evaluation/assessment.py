@@ -28,26 +28,15 @@ REPORTED_COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.5)
 
 @dataclass(frozen=True, eq=False)
 class Assessment:
-    """The results of one run on its test pixels, with the baselines needed to interpret them.
-
-    Attributes:
-        evaluation, unsmoothed: the network's, and before `prediction.smoothing`; None without smoothing.
-        audit: the split's leakage and location floor.
-        spectral_baseline, machine: of a support vector machine on the centre pixels, and that machine.
-        scaling: the temperature of the run's probabilities, or why there is none.
-        calibration, calibration_scaled: on the test pixels, before and after temperature scaling.
-        rejection: accuracy of the remaining test pixels when the least confident ones are rejected.
-        area: of each class, adjusted for the map's errors.
-        verdict: what this shows, against both baselines.
-    """
+    """The results of one run on its test pixels, with the baselines needed to interpret them."""
 
     evaluation: Evaluation
-    unsmoothed: Evaluation | None
+    unsmoothed: Evaluation | None  # before `prediction.smoothing`; None without
     audit: SplitAudit
-    spectral_baseline: Evaluation
+    spectral_baseline: Evaluation  # of a support vector machine on the centre pixels
     machine: SpectralBaseline
     scaling: TemperatureScaling
-    calibration: Reliability
+    calibration: Reliability  # before temperature scaling
     calibration_scaled: Reliability
     rejection: Rejection
     area: AreaEstimate
@@ -75,45 +64,39 @@ def assess(
 
     Args:
         truth: the labels used by the split (`Split.relabel`).
-        split: training, validation and test pixels.
         logits, unsmoothed: `(rows, cols, C)` network output after and before `prediction.smoothing`.
         components: `(rows, cols, k)` the network's input, before patches are cut.
-        config: the experiment's config.
-        scaling: the temperature of the run's probabilities.
         pixel_area_m2: area of a pixel on the ground in m², if known.
         machine: the spectral baseline of this split and these components, if it has been fitted already.
     """
     machine = machine or fit_spectral_baseline(truth, split, components, seed=config.seed)
     by_location = predict_by_location(truth, split)
     at_test = split.test[:, 0], split.test[:, 1]
-    predicted = logits.argmax(axis=2)
-
-    def evaluate(classes: NDArray[np.int64]) -> Evaluation:
-        return evaluate_test(truth, split, truth.class_ids[classes[at_test]])
-
-    evaluation = evaluate(predicted)
+    predicted, before = logits.argmax(axis=2), unsmoothed[at_test].argmax(axis=1)
+    evaluation = evaluate_test(truth, split, truth.class_ids[predicted[at_test]])
     audit = audit_split(truth, split, config, location_floor=evaluate_test(truth, split, by_location))
     true_labels = truth.labels[at_test]
     true_classes = np.searchsorted(truth.class_ids, true_labels)
-    probabilities = to_probabilities(logits[at_test])
+    is_correct = predicted[at_test] == true_classes
     scaled = to_probabilities(logits[at_test], temperature=scaling.temperature)
+    smooths = config.prediction.smoothing is not None
     return Assessment(
         evaluation=evaluation,
-        unsmoothed=evaluate(unsmoothed.argmax(axis=2)) if config.prediction.smoothing else None,
+        unsmoothed=evaluate_test(truth, split, truth.class_ids[before]) if smooths else None,
         audit=audit,
         spectral_baseline=evaluate_test(truth, split, machine.labels),
         machine=machine,
         scaling=scaling,
-        calibration=measure_calibration(probabilities, true_classes),
+        calibration=measure_calibration(to_probabilities(logits[at_test]), true_classes),
         calibration_scaled=measure_calibration(scaled, true_classes),
-        rejection=measure_rejection(scaled.max(axis=1), predicted[at_test] == true_classes),
+        rejection=measure_rejection(scaled.max(axis=1), is_correct),
         area=estimate_area(
             evaluation.confusion,
             mapped_pixels=np.bincount(predicted[truth.valid], minlength=truth.num_classes),
             pixel_area_m2=pixel_area_m2,
         ),
         verdict=reach_verdict(
-            predicted[at_test] == true_classes,
+            is_correct,
             floor=by_location == true_labels,
             baseline=machine.labels == true_labels,
             groups=group_test_pixels(truth, split, config),

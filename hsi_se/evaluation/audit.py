@@ -17,26 +17,13 @@ from hsi_se.scene.scene import GroundTruth
 class SplitAudit:
     """The audit of one split at one patch size.
 
-    Attributes:
-        split: the pixels.
-        leakage: how many training pixels the test patches contain.
-        location_floor: accuracies of a 1-nearest-neighbour classifier on (row, col).
-        counts: `(C, 4)` training, validation, test and buffer pixels of each class.
-        class_ids, class_names: labels and names of the C classes.
+    `counts`, of shape `(C, 4)`, are the training, validation, test and buffer pixels of each class.
     """
 
     split: Split
     leakage: Leakage
     location_floor: Evaluation
     counts: NDArray[np.int64]
-
-    @property
-    def class_ids(self) -> tuple[int, ...]:
-        return self.location_floor.class_ids
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return self.location_floor.class_names
 
 
 def audit_split(
@@ -46,9 +33,7 @@ def audit_split(
 
     Args:
         truth: the labels used by the split (`Split.relabel`).
-        split: the pixels.
-        config: its `patch`, `prediction` and `reduction` sections are used. With smoothing, the window
-            counted for a test pixel includes the reach of the filter.
+        config: with smoothing, the window counted for a test pixel includes the reach of the filter.
         location_floor: that of this split, if it has been fitted already.
     """
     saw_test = isinstance(config.reduction, PcaReduction) and config.reduction.fit_on == "scene"

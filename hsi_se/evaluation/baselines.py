@@ -47,9 +47,8 @@ def fit_spectral_baseline(
 
     Args:
         truth: the labels used by the split (`Split.relabel`).
-        split: the pixels to fit on and to test on.
         components: `(rows, cols, k)` the network's input, before patches are cut.
-        seed: determines the folds, and the pixels used for tuning when there are more than 2000.
+        seed: as for `fit_svm`.
     """
     known = split.training_side
     x, y = components[known[:, 0], known[:, 1]], truth.labels[known[:, 0], known[:, 1]]
@@ -107,27 +106,16 @@ def _tune(
     gammas = [gamma] if gamma else [factor / num_components for factor in _GRID_GAMMA]
     grid = list(itertools.product([c] if c else _GRID_C, gammas))
     x, y = x[tuned_on], y[tuned_on]
+
+    def score(fit: NDArray[np.intp], check: NDArray[np.intp]) -> list[float]:
+        # As by scikit-learn's GridSearchCV, but the spectra are scaled once per fold, not once per fit.
+        scaler = StandardScaler()
+        scaled, held_out = scaler.fit_transform(x[fit]), scaler.transform(x[check])
+        return [SVC(C=c, gamma=gamma).fit(scaled, y[fit]).score(held_out, y[check]) for c, gamma in grid]
+
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # A class with fewer pixels than folds is missing from some folds, but not from the final fit.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        scores = np.stack([_score(x, y, fit, check, grid) for fit, check in folds.split(x, y)], axis=1)
+        scores = np.stack([score(fit, check) for fit, check in folds.split(x, y)], axis=1)
     return grid[int(np.average(scores, axis=1).argmax())]
-
-
-def _score(
-    x: NDArray[np.float32],
-    y: NDArray[np.integer],
-    fit: NDArray[np.intp],
-    check: NDArray[np.intp],
-    grid: list[tuple[float, float]],
-) -> NDArray[np.float64]:
-    """The accuracy at the pixels `check` of each (C, gamma) fitted at the pixels `fit`.
-
-    As by scikit-learn's GridSearchCV, but the spectra are scaled once per fold, not once per fit.
-    """
-    scaler = StandardScaler()
-    scaled, held_out = scaler.fit_transform(x[fit]), scaler.transform(x[check])
-    return np.array(
-        [SVC(C=c, gamma=gamma).fit(scaled, y[fit]).score(held_out, y[check]) for c, gamma in grid]
-    )

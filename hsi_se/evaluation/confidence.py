@@ -21,25 +21,16 @@ _MAX_TEMPERATURE = 20.0
 
 @dataclass(frozen=True)
 class TemperatureScaling:
-    """The temperature of a classifier's probabilities, with the evidence that it improves them.
+    """The temperature of a classifier's probabilities, with the evidence that it improves them."""
 
-    Attributes:
-        temperature: T, by which logits are divided; 1, which changes nothing, unless the gain is shown.
-        source: the pixels it was fitted on; None if there was no fit.
-        num_pixels, num_groups: of them; pixels of a group are not independent of each other.
-        gain, gain_low, gain_high: log-likelihood gained per pixel, in nats, and its 95 % interval; measured
-            on pixels that had no part in the temperature. None if it was not measured.
-        lack: why the probabilities are not calibrated, and the remedy; empty if they are.
-    """
-
-    temperature: float = 1.0
-    source: Literal["cross-fit", "validation"] | None = None
+    temperature: float = 1.0  # T, by which logits are divided; 1 unless the gain is shown
+    source: Literal["cross-fit", "validation"] | None = None  # of the pixels it was fitted on
     num_pixels: int = 0
-    num_groups: int = 0
-    gain: float | None = None
-    gain_low: float | None = None
+    num_groups: int = 0  # pixels of a group are not independent of each other
+    gain: float | None = None  # in log-likelihood per pixel, in nats, on pixels left out of the fit
+    gain_low: float | None = None  # ends of its 95 % interval
     gain_high: float | None = None
-    lack: str = ""
+    lack: str = ""  # why the probabilities are not calibrated, and the remedy; empty if they are
 
     @property
     def is_scaled(self) -> bool:
@@ -86,7 +77,6 @@ def fit_scaling(
     Args:
         logits: `(n, c)` of pixels that the classifier was not trained on.
         truth: `(n,)` true classes 0..c-1.
-        source: how those logits were obtained.
         groups: `(n,)` group of each pixel, such as its field; each pixel its own if they are independent.
         folds: `(n,)` fold of each pixel, at least two; by default, ten folds of whole groups.
     """
@@ -115,7 +105,7 @@ def fit_scaling(
 
 
 def _estimate_mean(values: Fractions, group: NDArray[np.integer]) -> tuple[float, float]:
-    """Returns the mean of some pixels' values and half the width of its 95 % interval; see `fit_scaling`."""
+    """Returns a mean over pixels and half the width of its 95 % interval; see `fit_scaling`."""
     sizes = np.bincount(group)
     deviations = np.bincount(group, weights=values - values.mean())
     error = np.sqrt(len(sizes) / (len(sizes) - 1) * np.square(deviations).sum()) / len(values)
@@ -142,12 +132,7 @@ def fit_temperature(logits: NDArray[np.floating], truth: NDArray[np.integer]) ->
     """Returns the temperature T in [0.05, 20] that maximises the likelihood of softmax(logits / T).
 
     Guo et al. 2017, On Calibration of Modern Neural Networks, https://arxiv.org/abs/1706.04599, sec. 4.2.
-    Whether it helps on other pixels is what `fit_scaling` measures: where every pixel is classified
-    correctly, the smallest T is the likeliest.
-
-    Args:
-        logits: `(n, c)` network output.
-        truth: `(n,)` true classes 0..c-1.
+    Whether it helps on other pixels is what `fit_scaling` measures, whose `logits` and `truth` these are.
     """
     scores = np.asarray(logits, dtype=np.float64)
     # The loss is convex in 1 / T, so it has a single minimum along log T.
@@ -174,21 +159,13 @@ def to_probabilities(logits: NDArray[np.floating], *, temperature: float = 1.0) 
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """Accuracy and mean confidence of the pixels in each confidence bin.
+    """Accuracy and mean confidence `(bins,)` of the pixels in each confidence bin; NaN for an empty bin."""
 
-    Attributes:
-        bin_edges: `(bins + 1,)` from 0 to 1; a bin includes its upper edge but not its lower one.
-        mean_confidence: `(bins,)`; NaN for an empty bin.
-        accuracy: `(bins,)` fraction classified correctly; NaN for an empty bin.
-        count: `(bins,)` number of pixels.
-        ece: expected calibration error: |accuracy - confidence| of the bins, averaged over pixels.
-    """
-
-    bin_edges: Fractions
+    bin_edges: Fractions  # (bins + 1,) from 0 to 1; a bin includes its upper edge but not its lower one
     mean_confidence: Fractions
     accuracy: Fractions
     count: NDArray[np.int64]
-    ece: float
+    ece: float  # expected calibration error: |accuracy - confidence| of the bins, averaged over pixels
 
 
 def measure_calibration(
@@ -207,50 +184,38 @@ def measure_calibration(
     is_correct = probabilities.argmax(axis=1) == truth
     edges = np.linspace(0, 1, num_bins + 1)
     bins = np.digitize(confidence, edges[1:-1], right=True)
-    count = np.bincount(bins, minlength=num_bins)
-    sum_confidence = np.bincount(bins, weights=confidence, minlength=num_bins)
-    num_correct = np.bincount(bins, weights=is_correct, minlength=num_bins)
-    with np.errstate(invalid="ignore"):  # 0 / 0 in an empty bin
-        mean_confidence = sum_confidence / count
-        accuracy = num_correct / count
+    count, sum_confidence, num_correct = (
+        np.bincount(bins, weights=weights, minlength=num_bins) for weights in (None, confidence, is_correct)
+    )
     ece = float(np.abs(num_correct - sum_confidence).sum() / len(truth))
-    return Reliability(edges, mean_confidence, accuracy, count.astype(np.int64), ece)
+    with np.errstate(invalid="ignore"):  # 0 / 0 in an empty bin
+        return Reliability(edges, sum_confidence / count, num_correct / count, count.astype(np.int64), ece)
 
 
 def describe_calibration(error: float, scaled_error: float, *, scaling: TemperatureScaling) -> str:
     """Returns a sentence on calibration: the errors before and after scaling, or why none was used."""
+    before, after = (f"{100 * each:.2f} %" for each in (error, scaled_error))
     if scaling.is_scaled:
-        return (
-            f"Expected calibration error {100 * error:.2f} %, and {100 * scaled_error:.2f} % after "
-            f"{scaling.about}."
-        )
-    return (
-        f"The confidence is {scaling.about}. Use it to rank pixels, not as a probability: its "
-        f"expected calibration error is {100 * error:.2f} %."
-    )
+        return f"Expected calibration error {before}, and {after} after {scaling.about}."
+    advice = f"Use it to rank pixels, not as a probability: its expected calibration error is {before}."
+    return f"The confidence is {scaling.about}. {advice}"
 
 
 @dataclass(frozen=True, eq=False)
 class Rejection:
-    """Accuracy of the remaining pixels when the least confident ones are rejected first.
+    """Accuracy of the remaining pixels when the least confident ones are rejected first."""
 
-    Attributes:
-        coverage: `(k,)` fraction of pixels kept at each of k distinct confidences, rising to 1.
-        accuracy: `(k,)` fraction of the kept pixels classified correctly; the last is the overall accuracy.
-    """
-
-    coverage: Fractions
-    accuracy: Fractions
+    coverage: Fractions  # (k,) of pixels kept at each of k distinct confidences, rising to 1
+    accuracy: Fractions  # (k,) of the kept pixels; the last is the overall accuracy
 
     @property
     def aurc(self) -> float:
         """Returns the area under the risk-coverage curve; smaller is better.
 
         It is the error rate among the pixels with at least a pixel's confidence, averaged over all pixels:
-        the overall error rate if confidences are uninformative. The curve is defined in Geifman & El-Yaniv
-        2017, Selective Classification for Deep Neural Networks, https://arxiv.org/abs/1705.08500; its area
-        in Geifman et al. 2019, Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers,
-        https://arxiv.org/abs/1805.08206.
+        the overall error rate if confidences are uninformative. Curve: Geifman & El-Yaniv 2017, Selective
+        Classification for Deep Neural Networks, https://arxiv.org/abs/1705.08500; area: Geifman et al. 2019,
+        Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers, https://arxiv.org/abs/1805.08206.
         """
         return float(np.diff(self.coverage, prepend=0) @ (1 - self.accuracy))
 
@@ -267,18 +232,15 @@ class Rejection:
             ValueError: the coverage lies outside (0, 1].
         """
         if not 0 < coverage <= 1:
-            raise ValueError(
-                f"coverage = {coverage}: not a fraction in (0, 1]; use 0.9 for 90 % of the pixels"
-            )
+            wrong = "not a fraction in (0, 1]; use 0.9 for 90 % of the pixels"
+            raise ValueError(f"coverage = {coverage}: {wrong}")
         return float(self.accuracy[np.searchsorted(self.coverage, coverage)])
 
 
 def measure_rejection(confidence: NDArray[np.floating], is_correct: NDArray[np.bool_]) -> Rejection:
     """Returns accuracy against coverage; pixels of equal confidence are kept or rejected together.
 
-    Args:
-        confidence: `(n,)` with n ≥ 1.
-        is_correct: `(n,)` whether each pixel is classified correctly.
+    `confidence` and `is_correct`, whether a pixel is classified correctly, are `(n,)` with n ≥ 1.
     """
     levels, rank = np.unique(-confidence, return_inverse=True)  # the most confident first
     num_kept = np.bincount(rank, minlength=len(levels)).cumsum()

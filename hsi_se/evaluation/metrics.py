@@ -86,11 +86,9 @@ def evaluate_labels(
     class_ids: Sequence[int],
     class_names: Sequence[str],
 ) -> Evaluation:
-    """Returns the accuracies of labels predicted for n ≥ 1 pixels.
+    """Returns the accuracies of labels `(n,)` predicted for n ≥ 1 pixels.
 
-    Args:
-        truth, predicted: `(n,)` labels.
-        class_ids, class_names: of the C classes, in the order of the confusion matrix.
+    The C classes are given in the order of the confusion matrix.
     """
     counts = confusion_matrix(truth, predicted, labels=list(class_ids)).astype(np.int64)
     return Evaluation(counts, tuple(int(label) for label in class_ids), tuple(class_names))
@@ -99,10 +97,9 @@ def evaluate_labels(
 def evaluate_test(truth: GroundTruth, split: Split, predicted: NDArray[np.integer]) -> Evaluation:
     """Returns the accuracies of the labels `(n,)` predicted at the test pixels of a split."""
     ids = truth.class_ids.tolist()
+    names = [truth.class_names[label] for label in ids]
     true = truth.labels[split.test[:, 0], split.test[:, 1]]
-    return evaluate_labels(
-        true, predicted, class_ids=ids, class_names=[truth.class_names[label] for label in ids]
-    )
+    return evaluate_labels(true, predicted, class_ids=ids, class_names=names)
 
 
 def number_or_none(value: float) -> float | None:

@@ -1,6 +1,7 @@
 """Summarises repeated runs: mean and spread, and tests whether variants differ by more than chance."""
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,13 +43,11 @@ class Summary:
 def summarize(values: Numbers, *, within: Range = UNBOUNDED) -> Summary:
     """Returns mean, standard deviation and 95 % confidence interval of the values; None and NaN are left out.
 
-    The interval is for the mean over seeds of one scene and protocol, and assumes independent and
-    approximately normal values. It says nothing about other scenes.
-
-    Student's interval is unbounded: two accuracies of 90 and 99 % give 37 to 152 %. It is therefore
-    clipped to `within`, the lowest and highest possible mean; the true mean never lies in the clipped
-    part, so the coverage of 95 % is unchanged. An interval on the logit scale would be one for a
-    different mean, and the logits of 0 and 1 are infinite.
+    The interval is for the mean over seeds of one scene and protocol, not over scenes, and assumes
+    independent and approximately normal values. Student's interval is unbounded: accuracies of 90 and 99 %
+    give 37 to 152 %. It is clipped to `within`, the lowest and highest possible mean; the true mean never
+    lies in the clipped part, so the coverage is unchanged. An interval on the logit scale would be one for
+    a different mean, and the logits of 0 and 1 are infinite.
     """
     numbers = np.asarray(values, dtype=np.float64)
     numbers = numbers[~np.isnan(numbers)]
@@ -73,22 +72,13 @@ def _student(degrees: int) -> float:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """A comparison of two variants over the same seeds.
-
-    Attributes:
-        difference: of the paired values.
-        rank_sum: Wilcoxon's T: the smaller of the rank sums of positive and negative differences.
-        p: two-sided, of the exact signed-rank test; 1 if all differences are zero.
-        effect_size: Cohen's d for paired values: mean over standard deviation; NaN if all are equal.
-        rank_biserial: (positive - negative rank sum) / (positive + negative rank sum) (Kerby 2014); NaN
-            if all differences are zero.
-    """
+    """A comparison of two variants over the same seeds."""
 
     difference: Summary
-    rank_sum: float
-    p: float
-    effect_size: Number
-    rank_biserial: Number
+    rank_sum: float  # Wilcoxon's T: the smaller of the rank sums of positive and negative differences
+    p: float  # two-sided, of the exact signed-rank test; 1 if all differences are zero
+    effect_size: Number  # Cohen's d for paired values: mean over standard deviation; NaN if all are equal
+    rank_biserial: Number  # difference of those rank sums over their total (Kerby 2014); NaN if all are zero
 
 
 def compare_pairs(differences: Numbers, *, within: Range = UNBOUNDED) -> PairedTest:
@@ -128,10 +118,7 @@ def least_p(num_pairs: int) -> float:
 
 def fewest_pairs(num_tests: int = 1) -> int:
     """Returns the fewest pairs with which the best of `num_tests` tests reaches 5 % by Holm's adjustment."""
-    pairs = 1
-    while num_tests * least_p(pairs) > LEVEL:
-        pairs += 1
-    return pairs
+    return next(pairs for pairs in itertools.count(1) if num_tests * least_p(pairs) <= LEVEL)
 
 
 def adjust_holm(p_values: Numbers) -> NDArray[np.float64]:
@@ -160,23 +147,15 @@ def compare_correct(only_first: int, only_second: int) -> float:
 
 @dataclass(frozen=True, eq=False)
 class RankTest:
-    """Average ranks of k variants over n scenes, with tests of their differences.
+    """Average ranks of k variants over n scenes, with tests of their differences."""
 
-    Attributes:
-        average_ranks: `(k,)`; 1 is the best.
-        chi_square, p: Friedman's statistic as in Demšar 2006, without a correction for ties; χ² with k-1
-            degrees of freedom.
-        iman_davenport, iman_davenport_p: the less conservative F statistic of Iman and Davenport 1980, with
-            k-1 and (k-1)(n-1) degrees of freedom; inf if all scenes give the same order.
-        critical_difference: of average ranks, by Nemenyi's test at 5 %.
-    """
-
-    average_ranks: NDArray[np.float64]
-    chi_square: float
-    p: float
+    average_ranks: NDArray[np.float64]  # (k,); 1 is the best
+    chi_square: float  # Friedman's, as in Demšar 2006, without a correction for ties
+    p: float  # of χ² with k-1 degrees of freedom
+    # The less conservative F of Iman and Davenport 1980; inf if all scenes give the same order.
     iman_davenport: float
-    iman_davenport_p: float
-    critical_difference: float
+    iman_davenport_p: float  # with k-1 and (k-1)(n-1) degrees of freedom
+    critical_difference: float  # of average ranks, by Nemenyi's test at 5 %
 
     def find_groups(self) -> list[list[int]]:
         """Returns the largest groups of variants with average ranks within the critical difference."""
@@ -193,12 +172,9 @@ class RankTest:
 
 
 def rank_over_scenes(scores: NDArray[np.floating]) -> RankTest:
-    """Returns Friedman's test and Nemenyi's critical difference.
+    """Returns Friedman's test and Nemenyi's critical difference of scores `(scenes, variants)`.
 
-    Demšar 2006, Statistical Comparisons of Classifiers over Multiple Data Sets, section 3.2.2.
-
-    Args:
-        scores: `(scenes, variants)`; higher is better.
+    Higher is better. Demšar 2006, Statistical Comparisons of Classifiers over Multiple Data Sets, 3.2.2.
     """
     n, k = scores.shape
     ranks = rankdata(-np.asarray(scores).round(12), axis=1).mean(axis=0)
@@ -257,7 +233,4 @@ def points(fraction: float | None) -> str:
 
 def signed(value: float | None) -> str:
     """Returns `+0.05` or `−0.11`; a dash for None or NaN."""
-    if value is None or math.isnan(value):
-        return "–"
-    text = f"{value:+.2f}"
-    return ("+0.00" if text == "-0.00" else text).replace("-", "−")
+    return "–" if value is None or math.isnan(value) else f"{value:+z.2f}".replace("-", "−")

@@ -129,8 +129,8 @@ def reach_verdict(
 
 
 def _describe(name: str, found: BaselineComparison, other: str, accuracy: float) -> str:
-    values = f"{100 * (accuracy + found.difference):.2f} % against {100 * accuracy:.2f} %"
-    values += f", {points(found.difference)} points"
+    own, gain = accuracy + found.difference, points(found.difference)
+    values = f"{100 * own:.2f} % against {100 * accuracy:.2f} %, {gain} points"
     if found.low is None:
         return (
             f"No difference from the {other} can be shown: {values}, without an interval, because the number "

@@ -49,16 +49,6 @@ class Axis:
         return start + min(max(share, -0.02), 1.02) * (end - start)
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A line in the units of the view box: its class, its SVG path, which may be empty, and its dots."""
-
-    style: str
-    name: str
-    path: str
-    dots: list[tuple[float, float]]
-
-
 def draw_lines(title: str, lines: Sequence[Line], *, x: Axis, y: Axis) -> str:
     """Returns a figure of some lines; a summary of their ends stands in for those who do not see it."""
 
@@ -80,7 +70,8 @@ def draw_lines(title: str, lines: Sequence[Line], *, x: Axis, y: Axis) -> str:
         ]
         path = "M" + "L".join(f"{u} {v}" for u, v in points) if points else ""
         has_dots = len(points) <= _MOST_DOTS and not line.is_reference
-        curves.append(Curve(style, line.name, path, points if has_dots else []))
+        dots = points if has_dots else []
+        curves.append({"style": style, "name": line.name, "path": path, "dots": dots})
         values = line.y[~np.isnan(line.y)].tolist()
         if values and not line.is_reference:
             ends.append(f"{line.name} from {y.text(values[0])} to {y.text(values[-1])}")

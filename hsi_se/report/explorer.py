@@ -3,15 +3,15 @@
 Axes: rows, cols, bands; C classes. A class is its place among the labels counted from 1; 0 is none.
 """
 
+import itertools
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.confidence import Reliability, to_probabilities
-from hsi_se.runs.bundle import Arrays
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.inspection import stretch
 from hsi_se.scene.raster import Floats
@@ -28,53 +28,31 @@ Places = NDArray[np.uint16]
 
 @dataclass(frozen=True, eq=False)
 class Explorer:
-    """Arrays alone, so that a run folder can hold them.
+    """Arrays alone, so that a run folder can hold them."""
 
-    Attributes:
-        truth, prediction: `(rows, cols)` classes.
-        sides: `(rows, cols)` uint8, as `Split.to_sides` numbers them.
-        top_classes: `(rows, cols, ≤ 3)` the likeliest classes, the likeliest first.
-        top_probabilities: of them, after temperature scaling, in 1/65535.
-        picture: `(rows, cols, 3)` 8-bit, as `scene.inspection.stretch` makes it.
-        picture_bands: `(3,)` 0-based red, green and blue of it.
-        is_natural_colour: `(1,)` whether those are red, green and blue.
-        spectra: `(⌈rows / k⌉, ⌈cols / k⌉, bands)` the spectra of every k-th row and col: a value is
-            `spectra_low + spectra_step × stored`, both `(bands,)`. Integers are kept exactly.
-        spectra_every: `(1,)` k.
-        class_means: `(C, bands)` the mean spectrum of a class's labelled pixels.
-        floor_producers: `(C,)` producer's accuracy of the location floor.
-        calibration, calibration_scaled: `(3, bins)` mean confidence, accuracy and pixels of each bin.
-        rejection: `(2, n)` coverage and accuracy.
-    """
-
-    truth: Places
-    prediction: Places
-    sides: NDArray[np.uint8]
-    top_classes: Places
-    top_probabilities: NDArray[np.uint16]
-    picture: NDArray[np.uint8]
-    picture_bands: NDArray[np.int32]
-    is_natural_colour: NDArray[np.bool_]
+    truth: Places  # (rows, cols) classes
+    prediction: Places  # (rows, cols) classes
+    sides: NDArray[np.uint8]  # (rows, cols), as `Split.to_sides` numbers them
+    top_classes: Places  # (rows, cols, ≤ 3) the likeliest first
+    top_probabilities: NDArray[np.uint16]  # of them, after temperature scaling, in 1/65535
+    picture: NDArray[np.uint8]  # (rows, cols, 3), as `scene.inspection.stretch` makes it
+    picture_bands: NDArray[np.int32]  # (3,) 0-based red, green and blue of it
+    is_natural_colour: NDArray[np.bool_]  # (1,) whether those are red, green and blue
+    # The spectra (⌈rows / k⌉, ⌈cols / k⌉, bands) of every k-th row and col: a value is low + step × stored,
+    # both (bands,). Integers are kept exactly.
     spectra: NDArray[np.uint16]
     spectra_low: Floats
     spectra_step: Floats
-    spectra_every: NDArray[np.int32]
-    class_means: Floats
-    floor_producers: Floats
-    calibration: Floats
+    spectra_every: NDArray[np.int32]  # (1,) k
+    class_means: Floats  # (C, bands) of a class's labelled pixels
+    floor_producers: Floats  # (C,) producer's accuracy of the location floor
+    calibration: Floats  # (3, bins) mean confidence, accuracy and pixels of each bin
     calibration_scaled: Floats
-    rejection: Floats
+    rejection: Floats  # (2, n) coverage and accuracy
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
         return tuple(field.name for field in fields(cls))
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Self:
-        return cls(**{name: arrays[name] for name in cls.names()})
-
-    def to_arrays(self) -> Arrays:
-        return {name: getattr(self, name) for name in self.names()}
 
     @property
     def every(self) -> int:
@@ -86,11 +64,7 @@ def make_explorer(
 ) -> Explorer:
     """Returns what a page shows of a classified scene.
 
-    Args:
-        scene: with the labels that the split goes by (`Split.relabel`).
-        split: the pixels.
-        logits: `(rows, cols, C)` of every pixel of the scene.
-        assessment: of those logits.
+    The scene has the labels of the split (`Split.relabel`); the logits `(rows, cols, C)` are those assessed.
     """
     num_top = min(NUM_TOP, scene.num_classes)
     top_classes = np.zeros((*scene.shape, num_top), dtype=np.uint16)
@@ -107,10 +81,9 @@ def make_explorer(
     every = _choose_step(scene)
     spectra, low, step = _quantise(scene.cube[::every, ::every])
     means = [scene.cube[scene.labels == label].mean(axis=0, dtype=np.float64) for label in scene.class_ids]
+    places = np.searchsorted(scene.class_ids, scene.labels) + 1
     return Explorer(
-        truth=np.where(scene.labels > 0, np.searchsorted(scene.class_ids, scene.labels) + 1, 0).astype(
-            np.uint16
-        ),
+        truth=np.where(scene.labels > 0, places, 0).astype(np.uint16),
         prediction=top_classes[..., 0].copy(),
         sides=split.to_sides(scene.shape),
         top_classes=top_classes,
@@ -137,10 +110,8 @@ def _to_curve(reliability: Reliability) -> Floats:
 def _choose_step(scene: Scene) -> int:
     """Every how many rows and cols a spectrum is kept."""
     rows, cols = scene.shape
-    every = 1
-    while -(-rows // every) * -(-cols // every) * scene.num_bands > _MOST_VALUES:
-        every += 1
-    return every
+    num_pixels = _MOST_VALUES // scene.num_bands
+    return next(every for every in itertools.count(1) if -(-rows // every) * -(-cols // every) <= num_pixels)
 
 
 def _quantise(values: NDArray[Any]) -> tuple[NDArray[np.uint16], Floats, Floats]:

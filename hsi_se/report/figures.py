@@ -24,7 +24,7 @@ _SHORTER_SIDE_INCHES = 4.5
 
 def save_split(sides: SideMap, path: Path, *, title: str) -> None:
     """Writes the partition map `(rows, cols)` as a PNG: training, validation, test and unused pixels."""
-    figure, axes = _make_map_figure(sides.shape[0], sides.shape[1], title=title)
+    figure, axes = _make_map_figure(*sides.shape, title=title)
     colours = ListedColormap([colour for _, colour in SIDE_COLOURS.values()])
     axes.imshow(sides, cmap=colours, vmin=-0.5, vmax=len(Side) - 0.5, interpolation="nearest")
     handles = [
@@ -62,15 +62,10 @@ def save_spectra(
     """Writes the mean spectrum of each class as a PNG, in a band of one standard deviation.
 
     Args:
-        means, deviations: `(C, bands)`, in the order of `names`.
-        path: the file to write.
-        names: the C classes by label.
-        palette: by label.
+        means, deviations: `(C, bands)`, in the order of `names`, which are by label.
         wavelengths_nm: `(bands,)`; band numbers are shown where it is unknown.
-        title: above the picture.
     """
-    bands = means.shape[1]
-    positions = np.arange(1, bands + 1.0) if wavelengths_nm is None else wavelengths_nm
+    positions = np.arange(1, means.shape[1] + 1.0) if wavelengths_nm is None else wavelengths_nm
     runs = split_at_gaps(positions)
     figure = Figure(figsize=(11, 5.5), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()

@@ -5,7 +5,7 @@ import io
 import json
 import shlex
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.report.charts import Axis, Line, draw_lines, find_lower_end, split_at_gaps
 from hsi_se.report.explorer import Explorer
 from hsi_se.report.palette import SIDE_COLOURS, make_distinct_palette, to_hex
-from hsi_se.report.tables import describe_leakage, kappa_text, percent, render_template
+from hsi_se.report.tables import describe_leakage, render_template
 from hsi_se.runs.bundle import Arrays, BundleFacts
 from hsi_se.runs.explanation import Explanation, GateExplanation
 from hsi_se.runs.folder import RunFolder
@@ -55,9 +55,9 @@ class RunFiles:
     def read(cls, folder: RunFolder) -> "RunFiles":
         report = folder.read_report()
         arrays = folder.read_explorer(needed=Explorer.names())
-        facts = folder.read_facts()
+        explorer = Explorer(**{name: arrays[name] for name in Explorer.names()})
         explanation = folder.read_explanation() if folder.explanation.is_file() else None
-        return cls(folder, folder.read_record(), facts, report, Explorer.from_arrays(arrays), explanation)
+        return cls(folder, folder.read_record(), folder.read_facts(), report, explorer, explanation)
 
     @property
     def evaluation(self) -> Evaluation:
@@ -76,26 +76,22 @@ class RunFiles:
     def list_reliability(self) -> list[tuple[str, Floats, Floats]]:
         """Returns the curves of the reliability diagram: name, confidence and accuracy of non-empty bins."""
         found = self.report.calibration
-        curves = [("as trained, not calibrated", self.explorer.calibration)]
+        curves = {"as trained, not calibrated": self.explorer.calibration}
         if found.is_scaled:
             name = f"after temperature scaling (T = {found.temperature:.2f})"
-            scaled = (name, self.explorer.calibration_scaled)
-            curves = [("as trained", self.explorer.calibration), scaled]
+            curves = {"as trained": self.explorer.calibration, name: self.explorer.calibration_scaled}
         return [
             (name, confidence[count > 0], accuracy[count > 0])
-            for name, (confidence, accuracy, count) in curves
+            for name, (confidence, accuracy, count) in curves.items()
         ]
 
     def list_classes(self) -> list[PageClass]:
-        distinct = make_distinct_palette(self.facts.class_ids)
-        mapped = np.bincount(self.explorer.prediction.ravel(), minlength=len(self.facts.class_ids) + 1)
+        ids, names, palette = self.facts.class_ids, self.facts.class_names, self.facts.palette
+        distinct = make_distinct_palette(ids)
+        mapped = np.bincount(self.explorer.prediction.ravel(), minlength=len(ids) + 1)[1:].tolist()
         return [
-            PageClass(
-                label, name, to_hex(self.facts.palette[label]), to_hex(distinct[label]), int(mapped[place])
-            )
-            for place, (label, name) in enumerate(
-                zip(self.facts.class_ids, self.facts.class_names, strict=True), start=1
-            )
+            PageClass(label, name, to_hex(palette[label]), to_hex(distinct[label]), count)
+            for label, name, count in zip(ids, names, mapped, strict=True)
         ]
 
 
@@ -112,10 +108,8 @@ def write_page(folder: RunFolder) -> None:
 
 def render_page(run: RunFiles) -> str:
     report, record, explorer, evaluation = run.report, run.record, run.explorer, run.evaluation
-    maps = {
-        name: getattr(explorer, name)
-        for name in ("truth", "prediction", "top_classes", "top_probabilities", "sides", "picture")
-    }
+    names = ("truth", "prediction", "top_classes", "top_probabilities", "sides", "picture")
+    maps = {name: getattr(explorer, name) for name in names}
     spectra = {"spectra": explorer.spectra}
     classes = run.list_classes()
     sides = [
@@ -150,18 +144,12 @@ def render_page(run: RunFiles) -> str:
         record=record,
         report=report,
         evaluation=evaluation,
-        headline=_list_headline(report),
         classes=classes,
         sides=[side for side in sides if side["count"]],
         layers=layers,
         bands=", ".join(_name_band(run, band) for band in explorer.picture_bands.tolist()),
         aspect=f"{explorer.truth.shape[1]} / {explorer.truth.shape[0]}",
-        rows=zip(
-            report.per_class,
-            [row.num_train for row in report.split_per_class],
-            explorer.floor_producers.tolist(),
-            strict=True,
-        ),
+        rows=zip(report.per_class, report.split_per_class, explorer.floor_producers.tolist(), strict=True),
         shares=evaluation.shares,
         leakage_sentence=describe_leakage(report.leakage),
         training=_chart_training(record),
@@ -204,37 +192,14 @@ def _describe_arrays(arrays: Arrays) -> list[dict[str, Any]]:
     ]
 
 
-def _list_headline(report: RunReport) -> list[tuple[str, str, str]]:
-    """Returns the numbers at the top of the page: name, value, and an explanation."""
-    floor, baseline = report.location_floor, report.spectral_baseline
-    return [
-        ("OA", f"{percent(report.overall_accuracy)} %", "fraction of test pixels classified correctly"),
-        ("AA", f"{percent(report.average_accuracy)} %", "mean producer's accuracy of the classes"),
-        ("κ", kappa_text(report.kappa), "Cohen's kappa"),
-        ("location floor", f"{percent(floor.overall_accuracy)} %", "OA from row and column alone"),
-        (
-            "spectral baseline",
-            f"{percent(baseline.overall_accuracy)} %",
-            "OA of a support vector machine on single pixels",
-        ),
-        (
-            "test patches with training pixels",
-            f"{100 * report.leakage.test_patches_with_train_pixels:.1f} %",
-            "fraction of test patches that contain at least one training or validation pixel",
-        ),
-    ]
-
-
 def _chart_training(record: RunRecord) -> list[str]:
     if not record.history:
         return []
-    values = np.array(
-        [
-            (epoch.epoch, epoch.loss, epoch.validation_loss or np.nan, epoch.validation_accuracy)
-            for epoch in record.history
-        ],
-        dtype=np.float64,
-    )
+    rows = [
+        (epoch.epoch, epoch.loss, epoch.validation_loss or np.nan, epoch.validation_accuracy)
+        for epoch in record.history
+    ]
+    values = np.array(rows, dtype=np.float64)
     epochs, loss, _, _ = values.T
     when, _, validation_loss, accuracy = values[~np.isnan(values[:, 3])].T
     x = Axis("epoch", epochs[0], epochs[-1], is_whole=True)
@@ -250,26 +215,16 @@ def _chart_training(record: RunRecord) -> list[str]:
 
 def _chart_confidence(run: RunFiles) -> list[str]:
     ends = np.array([0.0, 1.0])
-    reliability = draw_lines(
-        "Reliability",
-        [
-            Line("perfectly calibrated", ends, ends, is_reference=True),
-            *(Line(*curve) for curve in run.list_reliability()),
-        ],
-        x=Axis("confidence", 0, 1, is_percent=True),
-        y=Axis("accuracy", 0, 1, is_percent=True),
-    )
+    perfect = Line("perfectly calibrated", ends, ends, is_reference=True)
+    curves = [perfect, *(Line(*curve) for curve in run.list_reliability())]
+    x, y = Axis("confidence", 0, 1, is_percent=True), Axis("accuracy", 0, 1, is_percent=True)
+    reliability = draw_lines("Reliability", curves, x=x, y=y)
     shown = run.rejection
-    rejection = draw_lines(
-        "Accuracy after rejecting the least certain pixels",
-        [
-            Line("all test pixels", ends, np.full(2, shown.accuracy[-1]), is_reference=True),
-            Line("pixels kept", shown.coverage, shown.accuracy),
-        ],
-        x=Axis("test pixels kept, most certain first", 0, 1, is_percent=True),
-        y=Axis("accuracy", find_lower_end(shown.accuracy), 1, is_percent=True),
-    )
-    return [reliability, rejection]
+    of_all = Line("all test pixels", ends, np.full(2, shown.accuracy[-1]), is_reference=True)
+    curves = [of_all, Line("pixels kept", shown.coverage, shown.accuracy)]
+    x = replace(x, title="test pixels kept, most certain first")
+    y = replace(y, low=find_lower_end(shown.accuracy))
+    return [reliability, draw_lines("Accuracy after rejecting the least certain pixels", curves, x=x, y=y)]
 
 
 def _draw_gate(gate: GateExplanation) -> str:

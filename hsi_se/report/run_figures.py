@@ -72,8 +72,9 @@ def write_figures(run: RunFiles, *, file_format: str) -> list[Path]:
     return written
 
 
-def _make(height: float) -> Figure:
-    return Figure(figsize=(COLUMN_INCHES, height), layout="constrained")
+def _make(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(COLUMN_INCHES, height), layout="constrained")
+    return figure, figure.add_subplot()
 
 
 def _draw_map(run: RunFiles, places: NDArray[np.uint16]) -> Figure:
@@ -91,8 +92,7 @@ def _draw_picture(places: NDArray[np.integer], entries: Mapping[int, tuple[str, 
     longest = max(len(_shorten(name)) for name, _ in entries.values())
     num_cols = min(max(2, _LETTERS_PER_LINE // (longest + 4)), len(entries))
     num_lines = -(-len(entries) // num_cols)
-    figure = _make(min(COLUMN_INCHES * rows / cols, 5.0) + 0.15 * num_lines + 0.1)
-    axes = figure.add_subplot()
+    figure, axes = _make(min(COLUMN_INCHES * rows / cols, 5.0) + 0.15 * num_lines + 0.1)
     lookup = np.zeros((max(entries) + 1, 3), dtype=np.uint8)
     for place, (_, colour) in entries.items():
         lookup[place] = tuple(bytes.fromhex(colour.removeprefix("#")))
@@ -115,10 +115,8 @@ def _shorten(name: str) -> str:
 def _draw_confusion(run: RunFiles) -> Figure:
     """Draws fractions of the true class as shades, with counts if they fit at 7 pt."""
     evaluation = run.evaluation
-    size = len(evaluation.class_ids)
-    shares = evaluation.shares
-    figure = _make(COLUMN_INCHES)
-    axes = figure.add_subplot()
+    size, shares = len(evaluation.class_ids), evaluation.shares
+    figure, axes = _make(COLUMN_INCHES)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     step = next(step for step in (1, 2, 5, 10, 20, 50, size) if step * _MOST_TICKS >= size)
     shown = range(0, size, step)
@@ -140,8 +138,7 @@ def _draw_confusion(run: RunFiles) -> Figure:
 def _draw_training(run: RunFiles) -> Figure:
     history = run.record.history
     epochs = [epoch.epoch for epoch in history]
-    figure = _make(2.3)
-    axes = figure.add_subplot()
+    figure, axes = _make(2.3)
     dot = "o" if len(epochs) == 1 else None
     axes.plot(epochs, [epoch.loss for epoch in history], color=_FIRST, marker=dot, label="training loss")
     axes.set_ylim(bottom=0)
@@ -152,8 +149,7 @@ def _draw_training(run: RunFiles) -> Figure:
     known = [epoch for epoch in history if epoch.validation_accuracy is not None]
     if known:
         right = axes.twinx()
-        when = np.array([epoch.epoch for epoch in known])
-        accuracy = np.array([epoch.validation_accuracy for epoch in known], dtype=float)
+        when, accuracy = zip(*((epoch.epoch, epoch.validation_accuracy) for epoch in known), strict=True)
         right.plot(when, accuracy, color=_SECOND, linestyle="--", marker=dot, label="validation OA")
         right.set_ylabel("validation OA")
         right.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
@@ -162,8 +158,7 @@ def _draw_training(run: RunFiles) -> Figure:
 
 
 def _draw_reliability(run: RunFiles) -> Figure:
-    figure = _make(2.6)
-    axes = figure.add_subplot()
+    figure, axes = _make(2.6)
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8, linestyle=":", label="perfectly calibrated")
     styles = ((_FIRST, "-"), (_SECOND, "--"))
     found = run.report.calibration
@@ -178,8 +173,7 @@ def _draw_reliability(run: RunFiles) -> Figure:
 
 def _draw_rejection(run: RunFiles) -> Figure:
     shown = run.rejection
-    figure = _make(2.3)
-    axes = figure.add_subplot()
+    figure, axes = _make(2.3)
     dot = "o" if len(shown.coverage) < 30 else None
     area = f"area under the risk-coverage curve {Rejection(*run.explorer.rejection).aurc:.4f}"
     axes.plot(shown.coverage, shown.accuracy, color=_FIRST, marker=dot, markersize=2.5, label=area)

@@ -10,7 +10,7 @@ from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.evaluation.statistics import points, signed
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import RunRecord
-from hsi_se.runs.report import LeakageReport, list_class_accuracies
+from hsi_se.runs.report import list_class_accuracies
 from hsi_se.sampling.leakage import Leakage
 
 
@@ -45,7 +45,7 @@ def hectares(area: float) -> str:
     return "–" if math.isnan(area) else f"{area:,.0f}" if area >= 1000 else f"{area:.4g}"
 
 
-def describe_leakage(leakage: Leakage | LeakageReport) -> str:
+def describe_leakage(leakage: Leakage) -> str:
     """Returns the leakage of a split in two sentences.
 
     Validation pixels count as training pixels here: they choose the epoch.

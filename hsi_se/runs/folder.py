@@ -152,9 +152,8 @@ class RunFolder(Folder):
     def write_start(self, start: RunStart, *, config: Config, split: Split) -> None:
         """Writes the config, the split and the first line of the progress."""
         write_durably(self.config, dump_config(config).encode())
-        sides = {side: getattr(split, side) for side in _SIDES}
-        labels = {} if split.labels is None else {"labels": split.labels}
-        _write_arrays(self.split, sides | labels)
+        arrays = {name: getattr(split, name) for name in (*_SIDES, "labels")}
+        _write_arrays(self.split, {name: array for name, array in arrays.items() if array is not None})
         write_durably(self.progress, start.model_dump_json().encode() + b"\n")
 
     def rewind(self, history: Sequence[EpochRecord]) -> None:
@@ -190,7 +189,6 @@ class RunFolder(Folder):
         return read_record(Explanation, self.explanation, remedy=_TRAIN_AGAIN)
 
     def read_explorer(self, *, needed: Sequence[str]) -> Arrays:
-        """Returns the arrays of the map explorer."""
         return _read_arrays(self.explorer, needed=needed, remedy=self._to_evaluate)
 
     @property

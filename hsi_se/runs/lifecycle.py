@@ -32,8 +32,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         with hold(path, "training"):  # says so if another process is training here
             pass
     if overwrite:
-        foreign = folder.find_foreign()
-        if foreign is not None:
+        if (foreign := folder.find_foreign()) is not None:
             raise RunError(f"--overwrite would delete {foreign}, which hsi-se did not write; move it first")
         return
     found = "this run folder already exists;"
@@ -100,9 +99,8 @@ def open_unfinished(path: str | Path | RunFolder) -> RunFolder:
 def until_finished(folder: RunFolder, *, new_parents: Sequence[Path] = ()) -> Iterator[None]:
     """Trains a run inside the block. A run that fails can be resumed, or is removed.
 
-    It is removed if the training itself is to blame: it diverges, or fails before the first checkpoint.
-    A finished run that it was to replace is then put back. In all other cases, such as an interruption, a
-    full disk or a mistake in resuming, everything that was saved stays.
+    It is removed if it diverges or fails before the first checkpoint, and a finished run that it was to
+    replace is put back. After an interruption, a full disk or a mistake in resuming, what was saved stays.
     """
     path = folder.path
     from_outside = (ClusterError, OSError, KeyboardInterrupt, Interrupted)

@@ -18,6 +18,7 @@ from hsi_se.evaluation.audit import SplitAudit
 from hsi_se.evaluation.metrics import Evaluation, number_or_none
 from hsi_se.evaluation.verdict import BaselineComparison, Outcome
 from hsi_se.runs.records import Record, RunRecord
+from hsi_se.sampling.leakage import Leakage
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -27,6 +28,11 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 class _Part(Record):
     model_config = ConfigDict(allow_inf_nan=False)
+
+
+class _OfClass(_Part):
+    label: int
+    name: str
 
 
 Row = TypeVar("Row", bound=_Part)
@@ -40,13 +46,11 @@ def _list_rows(kind: type[Row], *columns: Sequence[Any] | NDArray[Any]) -> tuple
 
 
 class Accuracies(_Part):
-    """Accuracies of one method on the test pixels."""
+    """Overall accuracy, average accuracy and Cohen's κ (null with a single class), as in `Evaluation`."""
 
-    overall_accuracy: Share = Field(description="OA: fraction of test pixels classified correctly.")
-    average_accuracy: Share = Field(
-        description="AA: mean producer's accuracy of the classes that have test pixels."
-    )
-    kappa: float | None = Field(ge=-1, le=1, description="Cohen's kappa; null with one class only.")
+    overall_accuracy: Share
+    average_accuracy: Share
+    kappa: float | None = Field(ge=-1, le=1)
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> "Accuracies":
@@ -58,36 +62,15 @@ class Accuracies(_Part):
 
 
 class BaselineReport(Accuracies):
-    """The spectral baseline: a support vector machine on single pixels."""
+    """The spectral baseline, with parameters chosen by cross-validation; both are 0 if it was not fitted."""
 
-    c: NotNegative = Field(alias="C", description="Penalty chosen by cross-validation; 0 if not fitted.")
-    gamma: NotNegative = Field(description="Kernel width chosen by cross-validation; 0 if not fitted.")
-
-
-class LeakageReport(_Part):
-    """How much of the training set the test patches contain."""
-
-    patch_size: Annotated[int, Field(ge=1)] = Field(
-        description="Side of a patch in pixels, including what smoothing reaches."
-    )
-    test_patches_with_train_pixels: Share = Field(
-        description="Fraction of test patches that contain a training pixel."
-    )
-    mean_train_pixels_per_test_patch: NotNegative = Field(
-        description="Training pixels in a test patch, on average."
-    )
-    min_distance: Count = Field(
-        description="Smallest distance between a training and a test pixel, in pixels (the larger of the "
-        "row and the column distance)."
-    )
-    reduction_saw_test: bool = Field(description="Whether the reduction was fitted on test pixels too.")
+    c: NotNegative = Field(alias="C")
+    gamma: NotNegative
 
 
-class ClassSplit(_Part):
+class ClassSplit(_OfClass):
     """How the pixels of one class were divided."""
 
-    label: int
-    name: str
     num_train: Count
     num_val: Count
     num_test: Count
@@ -98,94 +81,83 @@ _COUNTS = ("num_train", "num_val", "num_test", "num_buffer")  # of `SplitAudit.c
 
 
 class SplitReport(_Part):
-    """The audit of a split, known before anything is trained."""
+    """The audit of a split, known before anything is trained; buffer pixels are in no set."""
 
-    num_train: Count = Field(description="Training pixels.")
-    num_val: Count = Field(description="Validation pixels.")
-    num_test: Annotated[int, Field(ge=1)] = Field(description="Test pixels.")
-    num_buffer: Count = Field(description="Labelled pixels left out between training and test set.")
-    split_digest: str = Field(description="Fingerprint of the split: equal for equal pixels.")
-    leakage: LeakageReport
-    location_floor: Accuracies = Field(
-        description="1-nearest-neighbour on row and column, which sees no spectrum."
-    )
+    num_train: Count
+    num_val: Count
+    num_test: Annotated[int, Field(ge=1)]
+    num_buffer: Count
+    split_digest: str  # equal for equal pixels
+    leakage: Leakage
+    location_floor: Accuracies
     split_per_class: tuple[ClassSplit, ...]
-    notes: tuple[str, ...] = Field(description="What was decided while splitting, one sentence each.")
+    notes: tuple[str, ...]  # what was decided while splitting, one sentence each
 
     @classmethod
     def of_split(cls, audit: SplitAudit) -> "SplitReport":
+        floor = audit.location_floor
         return SplitReport(
             **dict(zip(_COUNTS, audit.counts.sum(axis=0).tolist(), strict=True)),
             split_digest=audit.split.digest,
-            leakage=LeakageReport(**asdict(audit.leakage)),
-            location_floor=Accuracies.of(audit.location_floor),
-            split_per_class=_list_rows(ClassSplit, audit.class_ids, audit.class_names, *audit.counts.T),
+            leakage=audit.leakage,
+            location_floor=Accuracies.of(floor),
+            split_per_class=_list_rows(ClassSplit, floor.class_ids, floor.class_names, *audit.counts.T),
             notes=audit.split.notes,
         )
 
 
-class ClassAccuracy(_Part):
-    """The accuracy of one class."""
+class ClassAccuracy(_OfClass):
+    """The accuracy of one class, as in `Evaluation`; null where there are no pixels to compute it from."""
 
-    label: int
-    name: str
-    support: Count = Field(description="Test pixels of this class.")
-    producers_accuracy: Share | None = Field(description="Recall; null without test pixels.")
-    users_accuracy: Share | None = Field(description="Precision; null if no test pixel is predicted so.")
-    f1: Share | None = Field(description="Harmonic mean of the two.")
+    support: Count
+    producers_accuracy: Share | None
+    users_accuracy: Share | None
+    f1: Share | None
 
 
 def list_class_accuracies(evaluation: Evaluation) -> tuple[ClassAccuracy, ...]:
-    return _list_rows(
-        ClassAccuracy,
-        evaluation.class_ids,
-        evaluation.class_names,
-        evaluation.support,
-        evaluation.producers_accuracy,
-        evaluation.users_accuracy,
-        evaluation.f1,
-    )
+    names = list(ClassAccuracy.model_fields)[2:]
+    columns = (getattr(evaluation, name) for name in names)
+    return _list_rows(ClassAccuracy, evaluation.class_ids, evaluation.class_names, *columns)
 
 
 class Calibration(_Part):
-    """How far the network's confidence can be trusted."""
+    """Errors on the test pixels, before and after scaling, and the fields of `TemperatureScaling`."""
 
-    expected_calibration_error: NotNegative = Field(description="As trained, on the test pixels.")
-    expected_calibration_error_scaled: NotNegative = Field(description="After temperature scaling.")
-    is_scaled: bool = Field(description="Whether a temperature was shown to help, and is used.")
-    temperature: Positive = Field(description="Divides the logits; 1 if none was shown to help.")
-    source: Literal["cross-fit", "validation"] | None = Field(description="Origin of its pixels, if any.")
-    num_pixels: Count = Field(description="Pixels that the temperature was fitted on.")
-    num_groups: Count = Field(description="Independent groups of them, such as fields.")
-    gain: float | None = Field(description="Gain in log-likelihood per pixel, on pixels left out of the fit.")
-    gain_low: float | None = Field(description="Lower end of its 95 % interval.")
-    gain_high: float | None = Field(description="Upper end of its 95 % interval.")
-    lack: str = Field(description="Why the confidence is not calibrated; empty if it is.")
-    about: str = Field(description="The same in words.")
+    expected_calibration_error: NotNegative
+    expected_calibration_error_scaled: NotNegative
+    is_scaled: bool
+    temperature: Positive
+    source: Literal["cross-fit", "validation"] | None
+    num_pixels: Count
+    num_groups: Count
+    gain: float | None
+    gain_low: float | None
+    gain_high: float | None
+    lack: str
+    about: str  # the same in words
 
 
 class Kept(_Part):
     """The accuracy of the test pixels that remain when the least certain ones are rejected."""
 
-    coverage: Share = Field(description="Fraction of test pixels kept.")
-    overall_accuracy: Share = Field(description="Fraction of those classified correctly.")
+    coverage: Share
+    overall_accuracy: Share
 
 
-class ClassArea(_Part):
-    """The area of one class."""
+class ClassArea(_OfClass):
+    """The area of one class in pixels: as mapped, and adjusted for the map's errors."""
 
-    label: int
-    name: str
-    mapped_pixels: Count = Field(description="Pixels of the map predicted as this class.")
-    adjusted_pixels: float | None = Field(description="Its area in pixels, adjusted for the map's errors.")
-    margin_95: NotNegative | None = Field(description="Half the width of the 95 % interval, in pixels.")
+    mapped_pixels: Count
+    adjusted_pixels: float | None
+    margin_95: NotNegative | None  # half the width of the 95 % interval
 
 
 class AreaAccuracy(_Part):
-    """The accuracy of the map by area."""
+    """The fraction of the map's area that is classified correctly."""
 
-    overall_accuracy: NotNegative | None = Field(description="Fraction of the area mapped correctly.")
-    margin_95: NotNegative | None = Field(description="Half the width of the 95 % interval.")
+    overall_accuracy: NotNegative | None
+    margin_95: NotNegative | None
 
 
 _OF_RECORD = {
@@ -196,26 +168,18 @@ _OF_RECORD = {
 class RunReport(SplitReport, Accuracies):
     """All that was measured on the test pixels of a run, with what a reader needs to weigh it."""
 
-    unsmoothed: Accuracies | None = Field(
-        description="Accuracies before prediction.smoothing; null where the config has none."
-    )
+    unsmoothed: Accuracies | None  # before `prediction.smoothing`; null without
     spectral_baseline: BaselineReport
-    against_location_floor: BaselineComparison = Field(
-        description="Difference of OA from the location floor, with its 95 % interval over groups of pixels."
-    )
-    against_spectral_baseline: BaselineComparison | None = Field(
-        description="The same for the spectral baseline; null for a run of that very classifier."
-    )
-    verdict: str = Field(description="What these comparisons and the split show, in words.")
-    next_step: str = Field(description="What to do next, with a command.")
+    against_location_floor: BaselineComparison
+    against_spectral_baseline: BaselineComparison | None  # null for a run of that very classifier
+    verdict: str  # what these comparisons and the split show, in words
+    next_step: str
     per_class: tuple[ClassAccuracy, ...]
-    confusion_matrix: tuple[tuple[Count, ...], ...] = Field(
-        description="Test pixels: a row per true class, a column per predicted class."
-    )
+    confusion_matrix: tuple[tuple[Count, ...], ...]  # a row per true class, a column per predicted class
     calibration: Calibration
     rejection: tuple[Kept, ...]
-    pixel_area_m2: Positive | None = Field(description="Area of a pixel on the ground, if known.")
-    area_caveat: str = Field(description="When the areas below are valid.")
+    pixel_area_m2: Positive | None  # on the ground, if known
+    area_caveat: str  # when the areas below are valid
     area: tuple[ClassArea, ...]
     area_adjusted_accuracy: AreaAccuracy
     scene: str
@@ -223,8 +187,8 @@ class RunReport(SplitReport, Accuracies):
     config_digest: str
     scene_digest: str
     num_parameters: Count
-    macs_per_patch: Count = Field(description="Multiply-accumulates for one patch.")
-    training_s: NotNegative = Field(description="Time spent in training, in seconds.")
+    macs_per_patch: Count
+    training_s: NotNegative
 
     @model_validator(mode="after")
     def _check_classes(self) -> Self:
@@ -232,11 +196,9 @@ class RunReport(SplitReport, Accuracies):
         for name in ("split_per_class", "area"):
             if [row.label for row in getattr(self, name)] != labels:
                 raise ValueError(f"{name} lists other classes than per_class")
-        matrix = self.confusion_matrix
-        if len(matrix) != len(labels) or any(len(row) != len(labels) for row in matrix):
-            raise ValueError(
-                f"confusion_matrix is not {len(labels)} × {len(labels)}, as per_class has classes"
-            )
+        matrix, size = self.confusion_matrix, len(labels)
+        if [len(row) for row in matrix] != [size] * size:
+            raise ValueError(f"confusion_matrix is not {size} × {size}, as per_class has classes")
         if sum(map(sum, matrix)) != self.num_test:
             raise ValueError("confusion_matrix does not count num_test pixels")
         return self
@@ -249,17 +211,14 @@ class RunReport(SplitReport, Accuracies):
 
     @property
     def evaluation(self) -> Evaluation:
-        return Evaluation(
-            np.array(self.confusion_matrix, dtype=np.int64),
-            tuple(row.label for row in self.per_class),
-            tuple(row.name for row in self.per_class),
-        )
+        labels, names = zip(*((row.label, row.name) for row in self.per_class), strict=True)
+        return Evaluation(np.array(self.confusion_matrix, dtype=np.int64), labels, names)
 
     @classmethod
     def of_run(cls, assessment: Assessment, record: RunRecord) -> "RunReport":
         """Returns the report of a run that was assessed."""
         evaluation, machine, area = assessment.evaluation, assessment.machine, assessment.area
-        verdict = assessment.verdict
+        verdict, in_pixels = assessment.verdict, (area.pixels.value, area.pixels.margin)
         accuracies = [assessment.rejection.accuracy_at(coverage) for coverage in REPORTED_COVERAGES]
         return RunReport(
             **dict(Accuracies.of(evaluation)),
@@ -285,12 +244,7 @@ class RunReport(SplitReport, Accuracies):
             pixel_area_m2=area.pixel_area_m2,
             area_caveat=AREA_CAVEAT,
             area=_list_rows(
-                ClassArea,
-                evaluation.class_ids,
-                evaluation.class_names,
-                area.mapped_pixels,
-                area.pixels.value,
-                area.pixels.margin,
+                ClassArea, evaluation.class_ids, evaluation.class_names, area.mapped_pixels, *in_pixels
             ),
             area_adjusted_accuracy=AreaAccuracy(
                 overall_accuracy=number_or_none(area.overall_accuracy.value),

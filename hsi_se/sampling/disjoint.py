@@ -76,21 +76,20 @@ def divide_by_fields(
     For each class, random sets of fields are drawn, each leaving a field for training and one for testing,
     and the set closest to the fraction `train` is used. A class with a single field is cut across its long
     axis, and its test pixels closer than `buffer` pixels to its training pixels become buffer pixels.
-    Different fields are not separated by a buffer, because neighbouring farms are not either.
-
-    Pixels of a field are connected by an edge or a corner.
+    Different fields are not separated by a buffer, because neighbouring farms are not either. Pixels of a
+    field are connected by an edge or a corner.
     """
     sides = np.full(truth.shape, Side.UNUSED, dtype=np.uint8)
     numbers = number_fields(truth)
     for label in truth.class_ids:
-        pixels = np.argwhere(truth.labels == label)
-        of_class = numbers[pixels[:, 0], pixels[:, 1]]
-        sizes = np.bincount(of_class - of_class.min())
+        is_class = truth.labels == label
+        fields = numbers[is_class] - numbers[is_class].min()  # of a class they are consecutive
+        sizes = np.bincount(fields)
         if len(sizes) == 1:
-            _cut_field(sides, pixels, settings, rng)
-            continue
-        is_train = _choose_fields(sizes, settings.train, rng)[of_class - of_class.min()]
-        sides[pixels[:, 0], pixels[:, 1]] = np.where(is_train, Side.TRAIN, Side.TEST)
+            _cut_field(sides, np.argwhere(is_class), settings, rng)
+        else:
+            is_train = _choose_fields(sizes, settings.train, rng)[fields]
+            sides[is_class] = np.where(is_train, Side.TRAIN, Side.TEST)
     return sides, _name_absent(truth, sides)
 
 
@@ -193,8 +192,7 @@ class _Search:
 
     @property
     def is_test(self) -> NDArray[np.bool_]:
-        is_test: NDArray[np.bool_] = ~self.is_train & (self.cover == 0)
-        return is_test
+        return np.asarray(~self.is_train & (self.cover == 0))
 
     def flip(self, block: int) -> None:
         """Moves a block from training to test, or back."""
@@ -322,8 +320,6 @@ def _name_absent(truth: GroundTruth, sides: SideMap) -> tuple[str, ...]:
 
 def _given(buffer: int | None) -> int:
     if buffer is None:
-        raise SplitError(
-            "split.buffer: is missing; give the distance between training and test pixels, such as the "
-            "patch size"
-        )
+        remedy = "give the distance between training and test pixels, such as the patch size"
+        raise SplitError(f"split.buffer: is missing; {remedy}")
     return buffer

@@ -1,7 +1,7 @@
 """Divides the training set into folds that relate to each other as the test set does to the training set."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,7 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from hsi_se.config.split import MasksSplit, RandomSplit, SplitSettings
+from hsi_se.sampling.disjoint import number_fields
 from hsi_se.sampling.splits import Pixels, Split
 from hsi_se.scene.scene import GroundTruth
 
@@ -18,18 +19,12 @@ _MIN_FIT = 1 / 3  # of all pixels and of a held pixel's class; trained on less, 
 
 @dataclass(frozen=True, eq=False)
 class Folds:
-    """The training set, validation pixels included, and its folds.
-
-    Attributes:
-        pixels, classes: `(n, 2)` of (row, col), and `(n,)` classes 0..C-1.
-        groups: `(n,)` the field of each pixel; a number of its own if the split draws single pixels.
-        parts: for each usable fold, `(n,)` whether each pixel is in the fit, and whether it is held out and
-            of a class of which a third is in the fit.
-    """
+    """The training set, validation pixels included, and its folds."""
 
     pixels: Pixels
-    classes: NDArray[np.int64]
-    groups: NDArray[np.int64]
+    classes: NDArray[np.int64]  # (n,) 0..C-1
+    groups: NDArray[np.int64]  # (n,) field of each pixel; a number of its own if the split draws pixels
+    # For each usable fold, (n,): in the fit; held out, and of a class of which a third is in the fit.
     parts: tuple[tuple[NDArray[np.bool_], NDArray[np.bool_]], ...]
 
 
@@ -58,7 +53,6 @@ def divide_into_folds(truth: GroundTruth, split: Split, settings: SplitSettings,
     Args:
         truth: the labels used by the split (`Split.relabel`).
         split, settings: the split, and its section of the config.
-        seed: determines the folds.
     """
     pixels = split.training_side
     classes = np.searchsorted(truth.class_ids, truth.labels[pixels[:, 0], pixels[:, 1]])
@@ -67,10 +61,9 @@ def divide_into_folds(truth: GroundTruth, split: Split, settings: SplitSettings,
         order = np.random.default_rng(seed).permutation(len(pixels))
         fold[order[np.argsort(classes[order], kind="stable")]] = np.arange(len(pixels)) % _NUM_FOLDS
     else:
-        groups = np.zeros(len(pixels), dtype=np.int64)
-        for label in np.unique(classes):
-            inside = classes == label
-            groups[inside] = groups.max() + _label_areas(pixels[inside], truth.shape, reach=0)
+        known = np.zeros_like(truth.labels)
+        known[pixels[:, 0], pixels[:, 1]] = truth.labels[pixels[:, 0], pixels[:, 1]]
+        groups = number_fields(replace(truth, labels=known))[pixels[:, 0], pixels[:, 1]]
         gap = buffer = int(_measure_distances(split.test, pixels).min())
         areas = groups
         while gap > 1:
@@ -81,8 +74,8 @@ def divide_into_folds(truth: GroundTruth, split: Split, settings: SplitSettings,
     for number in np.unique(fold):
         held = fold == number
         fit = ~held & (_measure_distances(pixels, pixels[held])[:, 0] >= buffer)
-        counts = [np.bincount(some, minlength=truth.num_classes) for some in (classes[fit], classes)]
-        share = counts[0] / np.maximum(counts[1], 1)  # of each class that is in the fit
+        in_fit, in_all = (np.bincount(some, minlength=truth.num_classes) for some in (classes[fit], classes))
+        share = in_fit / np.maximum(in_all, 1)  # of each class
         usable = held & (share[classes] >= _MIN_FIT)
         if fit.mean() >= _MIN_FIT and np.count_nonzero(share) > 1 and usable.any():
             parts.append((fit, usable))

@@ -14,9 +14,7 @@ from hsi_se.runs.bundle import ModelBundle
 from hsi_se.sampling.folds import Folds, divide_into_folds, is_like_test
 from hsi_se.workflows.preparation import Prepared
 
-_MANY = (
-    100  # validation pixels that `auto` relies on: their accuracy has a standard error of at most 5 points
-)
+_MANY = 100  # validation pixels that `auto` relies on; their accuracy's standard error is at most 5 points
 
 
 def calibrate(
@@ -33,7 +31,7 @@ def calibrate(
         bundle: the trained model.
         setting: the input of its training.
         epochs: the epoch that the run's network was kept at. The other networks are trained for as many.
-        observer: receives progress events, and a note if the probabilities are not calibrated.
+        observer: also receives a note if the probabilities are not calibrated.
     """
     config, split = setting.config, setting.split
     kind = config.prediction.calibration
@@ -41,11 +39,9 @@ def calibrate(
         lack = "prediction.calibration is none, the default of ablations and gap; train with auto"
         return TemperatureScaling(lack=lack)
     if kind == "auto":
-        kind = "cross-fit"
-        is_trained_on = isinstance(config.model, Svm | RandomForest)
-        if len(split.val) >= _MANY and not is_trained_on:
-            is_like = is_like_test(split.val, split, config.split, apart=split.train)
-            kind = "validation" if is_like else "cross-fit"
+        is_enough = len(split.val) >= _MANY and not isinstance(config.model, Svm | RandomForest)
+        is_like = is_enough and is_like_test(split.val, split, config.split, apart=split.train)
+        kind = "validation" if is_like else "cross-fit"
     folds = divide_into_folds(setting.scene, split, config.split, seed=config.seed)
     if kind == "cross-fit":
         found = _cross_fit(bundle, setting, folds, epochs=epochs, observer=observer)
@@ -78,8 +74,7 @@ def _cross_fit(
     logits = np.empty((len(usable), setting.scene.num_classes), dtype=np.float32)
     for number, (inside, held) in enumerate(folds.parts):
         name = f"calibration: fold {number + 1} of {len(folds.parts)}"
-        named = _Named(observer, name)
-        seed = (setting.config.seed + 1 + number) % 2**63
+        named, seed = _Named(observer, name), (setting.config.seed + 1 + number) % 2**63
         try:
             model = setting.fit_again(folds.pixels[inside], epochs=epochs, seed=seed, observer=named)
         except DivergedError:

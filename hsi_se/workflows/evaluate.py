@@ -42,16 +42,12 @@ def assess_run(
 ) -> Assessment:
     """As `evaluate`, and also returns the location floor, the leakage, the calibration and more.
 
-    Args:
-        run, session: as for `evaluate`.
-        machine: the spectral baseline of the run's split and reduction, if it has been fitted already.
-        draw: whether `map.png` is written.
+    `machine` is the spectral baseline of the run's split and reduction, if it has been fitted already.
     """
     opened = open_run(run, data=session.data)
-    folder, record, config, bundle = opened.folder, opened.record, opened.config, opened.bundle
+    folder, record, bundle = opened.folder, opened.record, opened.bundle
     split, scene, components = opened.split, opened.scene, opened.components
     torch_device = pick_device(session.device)
-
     if torch_device.type == "cpu":
         keep_freed_memory()
     meter = Meter(torch_device)
@@ -66,26 +62,21 @@ def assess_run(
         logits=logits,
         unsmoothed=unsmoothed,
         components=components,
-        config=config,
+        config=opened.config,
         scaling=bundle.facts.scaling,
         pixel_area_m2=None if place is None else place.pixel_area_m2,
         machine=machine,
     )
     labels = pick_classes(logits, class_ids=bundle.class_ids, missing=~scene.valid)
-    class_map = ClassMap(labels, bundle.class_names, bundle.facts.palette)
-
     if draw:
         title = f"{record.scene}, {record.name}: OA {100 * assessment.evaluation.overall_accuracy:.2f} %"
+        class_map = ClassMap(labels, bundle.class_names, bundle.facts.palette)
         save_map(class_map, folder.map_figure, title=title)
+    mapping = MappingCost(num_pixels=labels.size, seconds=cost.seconds, peak_bytes=cost.peak_bytes)
     row, col = split.test.T
-    folder.write_predictions(
-        scene.labels[row, col],
-        class_map.labels[row, col],
-        cost=MappingCost(num_pixels=scene.labels.size, seconds=cost.seconds, peak_bytes=cost.peak_bytes),
-    )
-    report = RunReport.of_run(assessment, record)
-    folder.write_report(report, text=render_report(assessment, record, folder))
-    explorer = make_explorer(scene, split, logits=logits, assessment=assessment)
-    folder.write_explorer(explorer.to_arrays())
+    folder.write_predictions(scene.labels[row, col], labels[row, col], cost=mapping)
+    text = render_report(assessment, record, folder)
+    folder.write_report(RunReport.of_run(assessment, record), text=text)
+    folder.write_explorer(vars(make_explorer(scene, split, logits=logits, assessment=assessment)))
     write_page(folder)
     return assessment

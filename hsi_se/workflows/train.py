@@ -52,14 +52,15 @@ def train(
 
     Args:
         config: from `load_config`.
-        session: the folder of scenes, the device and the observer.
         out: the folder to write; by default `runs/DATE-NAME-DIGEST`.
         overwrite: whether a run that is already there is replaced.
+        session: the folder of scenes, the device and the observer.
 
     Raises:
         HsiError: a mistake in the config, the scene or the run folder; nothing is left of it.
     """
-    path = Path(out) if out is not None else default_run(config)
+    today = datetime.date.today().isoformat()
+    path = RUNS / f"{today}-{config.name or 'run'}-{config.digest[:8]}" if out is None else Path(out)
     torch_device = pick_device(session.device)
     with listening() as stop, join(torch_device) as world:
         with stop.at_once("interrupted before training began; rerun the same command"):
@@ -96,23 +97,21 @@ def resume(run: str | Path | RunFolder, *, session: Session = Session()) -> RunF
     folder, observer = open_unfinished(run), session.observer
     with listening() as stop:
         with ExitStack() as stack:
-            world = stack.enter_context(join(pick_device(folder.read_progress()[0].device_kind)))
+            start, _ = folder.read_progress()
+            torch_device = pick_device(start.device_kind)
+            world = stack.enter_context(join(torch_device))
             if world.is_first:
                 stack.enter_context(hold(folder.path, "training"))
             with stop.at_once(f"interrupted; {folder.how_to_resume}"):
-                start, _ = folder.read_progress()
-                config = folder.read_config()
+                config, split = folder.read_config(), folder.read_split()
                 if config.digest != start.config_digest:
                     raise RunError(f"{folder.config}: changed since the run began; train into another folder")
-                split = folder.read_split()
                 if split.digest != start.split_digest:
                     raise RunError(
                         f"{folder.split}: changed since the run began; train again with --overwrite"
                     )
-                torch_device = pick_device(start.device_kind)
-                setting = prepare(
-                    config, data=find_data(folder, start, session.data), device=torch_device, split=split
-                )
+                data = find_data(folder, start, session.data)
+                setting = prepare(config, data=data, device=torch_device, split=split)
                 check_edition(folder, start, found=setting.scene_digest)
             if world.is_first:
                 for note in warn_of_emulation(start.precision, torch_device):
@@ -149,10 +148,10 @@ def train_unless_finished(config: Config, path: Path, *, session: Session) -> No
 def _describe_start(setting: Prepared, run: Path, *, data: str | Path | None) -> RunStart:
     config, scene, split = setting.config, setting.scene, setting.split
     device = setting.padded.device
-    is_gpu = device.type == "cuda"
     threads = torch.get_num_threads()
-    on_cpu = f"cpu, {threads} thread{'' if threads == 1 else 's'}"
-    processor = torch.cuda.get_device_name(device) if is_gpu else on_cpu
+    processor = f"cpu, {threads} thread{'' if threads == 1 else 's'}"
+    if device.type == "cuda":
+        processor = torch.cuda.get_device_name(device)
     class_ids = scene.class_ids.tolist()
     return RunStart(
         name=config.name or "run",
@@ -268,9 +267,3 @@ def _train_into(
         scaling = calibrate(bundle, setting, epochs=result.best_epoch, observer=observer)
     facts = facts.model_copy(update={"scaling": scaling})
     folder.write_result(record, bundle=replace(bundle, facts=facts))
-
-
-def default_run(config: Config) -> Path:
-    """Returns `runs/DATE-NAME-DIGEST`."""
-    today = datetime.date.today().isoformat()
-    return RUNS / f"{today}-{config.name or 'run'}-{config.digest[:8]}"
