@@ -75,9 +75,7 @@ class Case:
 
     def build(self) -> Network:
         settings = HybridSN.model_validate({"name": "hybridsn", "attention": self.attention})
-        return build_model(
-            settings, num_bands=self.bands, patch_size=PATCH_SIZE, num_classes=NUM_CLASSES
-        ).eval()
+        return build_model(settings, num_bands=self.bands, patch_size=PATCH_SIZE, num_classes=NUM_CLASSES).eval()
 
     def make_cube(self) -> NDArray[np.float32]:
         shape = (self.rows, self.cols, self.bands)
@@ -231,9 +229,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compares the dense engine with batched patches.")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="default %(default)s")
-    parser.add_argument(
-        "--sample", type=int, default=2048, help="pixels to run `patches` on; default %(default)s"
-    )
+    parser.add_argument("--sample", type=int, default=2048, help="pixels to run `patches` on; default %(default)s")
     parser.add_argument("--only", default="", metavar="NAME", help="run only cases whose name contains NAME")
     parser.add_argument("--full", action="store_true", help="run `patches` on every pixel")
     parser.add_argument("--memory", action="store_true", help="measure peak memory by scene height")

@@ -87,9 +87,7 @@ def main() -> None:
         macs = row["macs_per_patch"] / 1e6
         print(f"| {name} | {row['parameters']:,} | {macs:.1f} | {row['training_ms_per_patch']:.2f} |")
     if arguments.out is not None:
-        command = (
-            f"python benchmarks/network_costs.py --rounds {arguments.rounds} --threads {arguments.threads}"
-        )
+        command = f"python benchmarks/network_costs.py --rounds {arguments.rounds} --threads {arguments.threads}"
         result = {"command": command, **SIZES, "precision": arguments.precision, "networks": rows}
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")
 

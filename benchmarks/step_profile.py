@@ -216,13 +216,10 @@ def profile_training(config: Config, *, data: str | Path | None = None, device: 
         HsiError: a mistake in the config or the scene, or a model that is not trained in steps.
     """
     if not isinstance(config.model, NetworkSettings):
-        raise ConfigError(
-            f"model.name = {config.model.name}: this model is not trained in steps; profile a network"
-        )
+        raise ConfigError(f"model.name = {config.model.name}: this model is not trained in steps; profile a network")
     if config.train.compile:
         raise ConfigError(
-            "train.compile = true: the stages of a compiled step cannot be timed; "
-            "add --set train.compile=false"
+            "train.compile = true: the stages of a compiled step cannot be timed; add --set train.compile=false"
         )
     given = prepare(config, data=data, device=pick_device(device))
     assert given.network is not None
@@ -279,17 +276,13 @@ def _describe_sharing(profile: StepProfile) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="a.b=c")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--device", default="auto")
     given = parser.parse_args()
-    print_profile(
-        profile_training(load_config(given.config, given.overrides), data=given.data, device=given.device)
-    )
+    print_profile(profile_training(load_config(given.config, given.overrides), data=given.data, device=given.device))
 
 
 if __name__ == "__main__":

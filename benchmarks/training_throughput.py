@@ -119,11 +119,7 @@ def make_data(options: Options) -> tuple[PatchDataset, TensorDataset]:
 def make_network(name: str, options: Options) -> Network:
     sizes = dict(options)
     return build_model(
-        NETWORKS[name],
-        num_bands=sizes["components"],
-        patch_size=sizes["patch"],
-        num_classes=NUM_CLASSES,
-        seed=0,
+        NETWORKS[name], num_bands=sizes["components"], patch_size=sizes["patch"], num_classes=NUM_CLASSES, seed=0
     )
 
 
@@ -138,9 +134,7 @@ def train_ours(model: Network, patches: PatchDataset, settings: TrainSettings, c
 def train_plainly(model: Network, patches: TensorDataset, settings: TrainSettings, clock: str) -> list[float]:
     """Trains with a plain PyTorch loop; returns the end time of each epoch."""
     loader = DataLoader(patches, batch_size=settings.batch_size, shuffle=True)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     ends = []
     for _ in range(settings.epochs):
         model.train()
@@ -165,10 +159,7 @@ def time_round(method: str, network: str, options: Options, *, threads: int, clo
     ours, plain = make_data(options)
     model = make_network(network, options)
     gc.collect()
-    if method == PLAIN:
-        ends = train_plainly(model, plain, settings, clock)
-    else:
-        ends = train_ours(model, ours, settings, clock)
+    ends = train_plainly(model, plain, settings, clock) if method == PLAIN else train_ours(model, ours, settings, clock)
     return (epochs - 1) * sizes["pixels"] / (ends[-1] - ends[0])
 
 
@@ -232,17 +223,12 @@ def measure(
     rates: dict[str, list[float]] = {method: [] for method in METHODS}
     product_rates = []
     for _ in range(dict(options)["rounds"]):
-        product_rates.append(
-            ours.submit(measure_product_rate, torch.device("cpu"), clock=CLOCKS[clock]).result()
-        )
+        product_rates.append(ours.submit(measure_product_rate, torch.device("cpu"), clock=CLOCKS[clock]).result())
         for method in METHODS:
-            submitted = pools[method].submit(
-                time_round, method, network, options, threads=threads, clock=clock
-            )
+            submitted = pools[method].submit(time_round, method, network, options, threads=threads, clock=clock)
             rates[method].append(submitted.result())
     ratios = {
-        method: [one / plain for one, plain in zip(rates[method], rates[PLAIN], strict=True)]
-        for method in METHODS[1:]
+        method: [one / plain for one, plain in zip(rates[method], rates[PLAIN], strict=True)] for method in METHODS[1:]
     }
     step = count_step(network, options)
     batch, rate = dict(options)["batch"], statistics.median(product_rates)
@@ -307,15 +293,10 @@ def main() -> None:
 
     context = get_context("spawn")
     results = {}
-    with (
-        ProcessPoolExecutor(1, mp_context=context) as plain,
-        ProcessPoolExecutor(1, mp_context=context) as ours,
-    ):
+    with ProcessPoolExecutor(1, mp_context=context) as plain, ProcessPoolExecutor(1, mp_context=context) as ours:
         pools = {PLAIN: plain, PATCHES: ours, SHARED: ours}
         for network in NETWORKS:
-            results[network] = measure(
-                network, options, pools, threads=arguments.threads, clock=arguments.clock
-            )
+            results[network] = measure(network, options, pools, threads=arguments.threads, clock=arguments.clock)
             print_result(network, results[network])
     if arguments.json is not None:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

@@ -61,11 +61,7 @@ class Command:
     """
 
     def __init__(
-        self,
-        *arguments: object,
-        log: Path,
-        max_file_size: int | None = None,
-        moment: Moment | None = None,
+        self, *arguments: object, log: Path, max_file_size: int | None = None, moment: Moment | None = None
     ) -> None:
         self.log = log
         log.touch()
@@ -96,9 +92,7 @@ class Command:
         return self.log.read_text().splitlines()[-1]
 
 
-def _call(
-    arguments: list[str], log: Path, max_file_size: int | None, moment: Moment | None, started: Any
-) -> None:
+def _call(arguments: list[str], log: Path, max_file_size: int | None, moment: Moment | None, started: Any) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(descriptor, stream)

@@ -134,9 +134,7 @@ def test_a_forbidden_import_is_found(line):
 
 
 def test_of_a_room_that_is_named_by_one_module_the_others_are_forbidden():
-    assert not find_forbidden_imports(
-        {"hsi_se.report.page": "from hsi_se.prediction.class_map import ClassMap"}
-    )
+    assert not find_forbidden_imports({"hsi_se.report.page": "from hsi_se.prediction.class_map import ClassMap"})
     assert find_forbidden_imports({"hsi_se.report.page": "from hsi_se.prediction.dense import DenseEngine"})
 
 

@@ -36,8 +36,7 @@ def render_commands(root: Any) -> str:
         for words, each in members or [(f"hsi-se {name}", command)]:
             panels.setdefault(panel, []).append(_render_command(words, each))
     return "\n".join(
-        (f"## {panel}\n\n" if panel else "## Commands\n\n") + "\n".join(commands)
-        for panel, commands in panels.items()
+        (f"## {panel}\n\n" if panel else "## Commands\n\n") + "\n".join(commands) for panel, commands in panels.items()
     )
 
 
@@ -73,6 +72,5 @@ def _escape(text: str) -> str:
     spans = re.split(r"(`[^`]*`)", " ".join(text.split()))
     signs = {"<": "&lt;", "[": "\\[", "*": "\\*", "|": "\\|"}
     return "".join(
-        span if span.startswith("`") else re.sub(r"[<\[*|]", lambda found: signs[found[0]], span)
-        for span in spans
+        span if span.startswith("`") else re.sub(r"[<\[*|]", lambda found: signs[found[0]], span) for span in spans
     )

@@ -58,10 +58,7 @@ def render_settings(schema: Node) -> str:
         if not (sections and sections[0].title == f"`{key}`"):
             is_required = key in schema.get("required", ())
             parts.append(f"{_sentence(node)}\n\n{_summarize(node, definitions, is_required=is_required)}\n")
-        parts += [
-            _render_section(section, definitions, is_alone=section.title == f"`{key}`")
-            for section in sections
-        ]
+        parts += [_render_section(section, definitions, is_alone=section.title == f"`{key}`") for section in sections]
     return "\n".join(parts)
 
 
@@ -165,9 +162,7 @@ def _limits(node: Node) -> str:
         return f" {node['minimum']:,} to {node['maximum']:,}"
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     found = [(sign, node[key]) for key, sign in signs.items() if key in node]
-    return (
-        " " + ", ".join(f"{sign}&nbsp;{value:,}" for sign, value in found if value < 2**63) if found else ""
-    )
+    return " " + ", ".join(f"{sign}&nbsp;{value:,}" for sign, value in found if value < 2**63) if found else ""
 
 
 def _default(node: Node, *, is_required: bool) -> str:
@@ -197,6 +192,4 @@ def _sentence(node: Node) -> str:
 def _cell(text: str) -> str:
     """Outside of `code`, a bar would end the cell, and <name> would be HTML."""
     spans = re.split(r"(`[^`]*`)", text)
-    return "".join(
-        span if span.startswith("`") else span.replace("|", "\\|").replace("<", "&lt;") for span in spans
-    )
+    return "".join(span if span.startswith("`") else span.replace("|", "\\|").replace("<", "&lt;") for span in spans)

@@ -38,9 +38,7 @@ def add_convergence(
         for name, each in found.items():
             epochs = tuple(_count_epochs(run, target) for run in histories[name])
             found[name] = each.model_copy(update={"epochs": epochs})
-    variants = (
-        variant.model_copy(update={"convergence": found.get(variant.name)}) for variant in scene.variants
-    )
+    variants = (variant.model_copy(update={"convergence": found.get(variant.name)}) for variant in scene.variants)
     changes = {"notes": tuple(notes), "target": target if found else None, "variants": tuple(variants)}
     return scene.model_copy(update=changes)
 

@@ -19,13 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hsi_se.ablation.record import (
-    AblationFolder,
-    AblationReport,
-    FriedmanRecord,
-    SceneReport,
-    VariantReport,
-)
+from hsi_se.ablation.record import AblationFolder, AblationReport, FriedmanRecord, SceneReport, VariantReport
 from hsi_se.evaluation.statistics import Summary
 from hsi_se.report.fonts import write_names
 from hsi_se.system.files import replacing
@@ -118,12 +112,7 @@ def _save(figure: AblationFigure, target: Path | io.StringIO, *, file_format: st
         drawn = figure.draw()
         write_names(drawn)
         drawn.savefig(
-            target,
-            format=file_format,
-            dpi=_DPI,
-            bbox_inches="tight",
-            pad_inches=0.08,
-            metadata=dict.fromkeys(unsaid),
+            target, format=file_format, dpi=_DPI, bbox_inches="tight", pad_inches=0.08, metadata=dict.fromkeys(unsaid)
         )
 
 

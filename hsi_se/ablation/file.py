@@ -62,9 +62,7 @@ class AblationSettings(Settings):
     """The settings of an ablation file."""
 
     name: ConfigName = Field(default="", description="the file's name unless given")
-    base: str = Field(
-        description="a config beside this file, in its parent folder or in the working directory"
-    )
+    base: str = Field(description="a config beside this file, in its parent folder or in the working directory")
     seeds: Annotated[tuple[Seed, ...], BeforeValidator(_read_seeds), Field(min_length=1)]
     threads: PositiveInt = Field(
         default=DEFAULT_THREADS,

@@ -262,9 +262,7 @@ class AblationFolder(Folder):
         """
         if not self.plan.is_file():
             if self.path.exists() and (not self.path.is_dir() or any(self.path.glob("[!.]*"))):
-                raise RunError(
-                    f"{self}: already exists but is not an ablation folder; choose another with --out DIR"
-                )
+                raise RunError(f"{self}: already exists but is not an ablation folder; choose another with --out DIR")
             self.write(self.plan, plan)
             return
         found = read_record(AblationPlan, self.plan, remedy="choose another folder with --out DIR")

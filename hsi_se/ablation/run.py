@@ -82,21 +82,18 @@ def run_ablation(
 
     Args:
         ablation: from `load_ablation` or `repeat_over_seeds`.
-        out: the folder; by default `runs/ablation-NAME-DIGEST` or `runs/seeds-NAME-DIGEST`, the same at
-            every start.
+        out: the folder; by default `runs/ablation-NAME-DIGEST` or `runs/seeds-NAME-DIGEST`, the same at every start.
         session: the folder of scenes and the device; its observer is not used.
         workers: number of processes of a Dask cluster on this machine.
         scheduler: address of an existing Dask cluster whose workers can read the scene's files.
         watcher: receives progress.
 
     Raises:
-        HsiError: a mistake that concerns every run, or a folder with other contents. A run that fails is
-            listed in the report instead.
+        HsiError: a mistake that concerns every run, or a folder with other contents. A run that fails is listed in the
+            report instead.
     """
     if is_distributed():
-        raise ConfigError(
-            "torchrun: runs one training in several processes; start ablations and --seeds without it"
-        )
+        raise ConfigError("torchrun: runs one training in several processes; start ablations and --seeds without it")
     folder = find_folder(ablation, out)
     data = None if session.data is None else str(Path(session.data).resolve())
     store = BaselineStore(ablation, folder)
@@ -165,17 +162,13 @@ def _noting_the_end(run: PlannedRun, job: Job) -> Iterator[None]:
     except Exception as error:
         is_users = isinstance(error, HsiError)
         text = " ".join(str(error).split()) if is_users else f"{type(error).__name__}: {error}"
-        job.failed.append(
-            FailedRun(scene=run.scene, variant=run.variant, seed=run.seed, error=text, is_users=is_users)
-        )
+        job.failed.append(FailedRun(scene=run.scene, variant=run.variant, seed=run.seed, error=text, is_users=is_users))
         job.watcher.change(run, "failed")
     else:
         _note_finished(run, job)
 
 
-def explain_ablation(
-    folder: AblationFolder, *, session: Session = Session()
-) -> dict[str, dict[int, Explanation]]:
+def explain_ablation(folder: AblationFolder, *, session: Session = Session()) -> dict[str, dict[int, Explanation]]:
     """Returns the explanation of each finished run of a network, by variant and seed; see `explain`.
 
     Raises:
@@ -200,12 +193,7 @@ def explain_ablation(
 
 
 def run_once(
-    config: Config,
-    path: Path,
-    *,
-    session: Session,
-    threads: int,
-    baselines: SplitBaselines | None = None,
+    config: Config, path: Path, *, session: Session, threads: int, baselines: SplitBaselines | None = None
 ) -> None:
     """Trains and evaluates a config into `path`; a run that has been trained is only evaluated.
 

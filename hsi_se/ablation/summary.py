@@ -55,9 +55,7 @@ SUMMARIZED: Mapping[str, Range] = {
     **dict.fromkeys(_COSTS, AMOUNT),
 }
 
-_INTERVALS = (
-    "Intervals are Student's 95 % intervals of the mean, one at a time, cut off where no mean can lie."
-)
+_INTERVALS = "Intervals are Student's 95 % intervals of the mean, one at a time, cut off where no mean can lie."
 
 _BASELINES = {"location floor": "location_floor", "spectral baseline": "spectral_baseline"}
 _OF_RECORD = ("config_digest", "split_digest", "precision", "training_s")
@@ -87,17 +85,13 @@ def summarize_ablation(
         first, second = (folder.open_run(run.folder).read_correct() for run in (baseline, variant))
         return compare_runs(first, second)
 
-    return assemble(
-        ablation, runs, records=records, class_names=class_names, test_pair=test_pair, failed=failed
-    )
+    return assemble(ablation, runs, records=records, class_names=class_names, test_pair=test_pair, failed=failed)
 
 
 def is_finished(planned: PlannedRun, folder: AblationFolder) -> bool:
     """Whether a run has been trained and evaluated with exactly these settings."""
     run = folder.run_of(planned.variant, planned.seed, scene=planned.scene)
-    return (
-        run.record.is_file() and run.is_evaluated and run.read_record().config_digest == planned.config.digest
-    )
+    return run.record.is_file() and run.is_evaluated and run.read_record().config_digest == planned.config.digest
 
 
 def _read_run(planned: PlannedRun, folder: AblationFolder) -> tuple[AblationRun, RunRecord, ClassNames]:
@@ -105,9 +99,7 @@ def _read_run(planned: PlannedRun, folder: AblationFolder) -> tuple[AblationRun,
     record, report, cost = run.read_record(), run.read_report(), run.read_mapping_cost()
     num_steps = len(record.history) * record.num_train
     outcomes = {
-        name: found.outcome
-        for name, field in _BASELINES.items()
-        if (found := getattr(report, f"against_{field}"))
+        name: found.outcome for name, field in _BASELINES.items() if (found := getattr(report, f"against_{field}"))
     }
     found = AblationRun(
         seed=planned.seed,
@@ -164,17 +156,12 @@ def assemble(
             mine += [] if run is None else [run]
         of_variant[scene, variant] = mine
     comparisons = _compare(
-        {
-            key: [run.difference for run in runs if run.difference is not None]
-            for key, runs in of_variant.items()
-        }
+        {key: [run.difference for run in runs if run.difference is not None] for key, runs in of_variant.items()}
     )
     against = _compare(
         {
             (*key, name): [
-                run.overall_accuracy - getattr(run, field).overall_accuracy
-                for run in runs
-                if name in run.outcomes
+                run.overall_accuracy - getattr(run, field).overall_accuracy for run in runs if name in run.outcomes
             ]
             for key, runs in of_variant.items()
             for name, field in _BASELINES.items()
@@ -217,9 +204,7 @@ def assemble(
         scenes=tuple(scenes),
         friedman=friedman,
         no_friedman=reason,
-        caveats=tuple(
-            _list_caveats(ablation.baseline, of_variant.values(), is_of_seeds=ablation.is_of_seeds)
-        ),
+        caveats=tuple(_list_caveats(ablation.baseline, of_variant.values(), is_of_seeds=ablation.is_of_seeds)),
         failed=tuple(failed),
         num_missing=len(ablation.runs) - len(runs) - len(failed),
     )
@@ -336,9 +321,7 @@ def _rank(scenes: Sequence[SceneReport]) -> tuple[FriedmanRecord | None, str]:
     ), ""
 
 
-def _list_caveats(
-    baseline: str, groups: Iterable[Sequence[AblationRun]], *, is_of_seeds: bool = False
-) -> list[str]:
+def _list_caveats(baseline: str, groups: Iterable[Sequence[AblationRun]], *, is_of_seeds: bool = False) -> list[str]:
     groups = list(groups)
     counts = [sum(run.difference is not None for run in runs) for runs in groups]
     pairs = list(filter(None, counts))
@@ -346,9 +329,7 @@ def _list_caveats(
     if is_of_seeds:
         caveats.append(_INTERVALS)
     elif not pairs:
-        caveats.append(
-            f"No seed has both a run of {baseline} and one of another variant: there is nothing to compare."
-        )
+        caveats.append(f"No seed has both a run of {baseline} and one of another variant: there is nothing to compare.")
     elif min(pairs) < fewest_pairs(len(pairs)):
         fewest, one, all_ = min(pairs), fewest_pairs(), fewest_pairs(len(pairs))
         if fewest < one:

@@ -9,13 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from hsi_se.ablation.figures import list_figures, refresh_figures, render_svg
-from hsi_se.ablation.record import (
-    AblationFolder,
-    AblationReport,
-    AblationRun,
-    SceneReport,
-    VariantReport,
-)
+from hsi_se.ablation.record import AblationFolder, AblationReport, AblationRun, SceneReport, VariantReport
 from hsi_se.evaluation.statistics import Summary, points, signed
 from hsi_se.report.tables import percent, render_template
 from hsi_se.runs.folder import RunFolder
@@ -122,9 +116,7 @@ def _list_convergence(scene: SceneReport) -> list[tuple[str, ...]]:
             variant.name,
             percent(found.best),
             f"{found.num_reached} of {found.num_runs}",
-            f"> {len(found.validation_accuracy)}"
-            if found.median_epochs is None
-            else f"{found.median_epochs:g}",
+            f"> {len(found.validation_accuracy)}" if found.median_epochs is None else f"{found.median_epochs:g}",
         )
         for variant in scene.variants
         if scene.target is not None and (found := variant.convergence)
@@ -292,10 +284,7 @@ def render_latex(report: AblationReport) -> str:
     """Returns `ablation.tex`, the tables of every scene, which need the package `booktabs`."""
     texts = ["% needs \\usepackage{booktabs}"]
     for scene in report.scenes:
-        for table in (
-            _list_variants(report, scene),
-            *list_tables(scene, with_interval=report.is_of_seeds),
-        ):
+        for table in (_list_variants(report, scene), *list_tables(scene, with_interval=report.is_of_seeds)):
             title = f"{report.name} on {scene.name}: {table.title[0].lower()}{table.title[1:]}."
             texts.append(_render_table(table._replace(title=title)))
     return "\n".join(texts)

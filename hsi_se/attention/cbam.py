@@ -19,9 +19,7 @@ class Cbam(AttentionBlock):
     Shape: `(n, c, h, w)`, or any `(n, c, …)` without the spatial gate; the output has the same shape.
     """
 
-    def __init__(
-        self, channels: int, *, reduction: int = 16, bias: bool = False, spatial_kernel: int = 7
-    ) -> None:
+    def __init__(self, channels: int, *, reduction: int = 16, bias: bool = False, spatial_kernel: int = 7) -> None:
         super().__init__()
         hidden = max(1, round(channels / reduction))
         spatial = f", spatial {spatial_kernel}×{spatial_kernel}" if spatial_kernel else " only"

@@ -20,9 +20,7 @@ class NonLocal(AttentionBlock):
     Shape: `(n, c, h, w)`, or `(n, c, d, h, w)` when 3-D; the output has the same shape.
     """
 
-    def __init__(
-        self, channels: int, *, is_3d: bool = False, reduction: int = 2, sub_sample: bool = False
-    ) -> None:
+    def __init__(self, channels: int, *, is_3d: bool = False, reduction: int = 2, sub_sample: bool = False) -> None:
         super().__init__()
         width = max(1, channels // reduction)
         sampled = ", keys sub-sampled" if sub_sample else ""

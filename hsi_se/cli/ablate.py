@@ -23,8 +23,7 @@ def ablate(
     overrides: Overrides = None,
     out: Annotated[Path | None, out_folder("Folder to write. By default runs/ablation-NAME-DIGEST.")] = None,
     workers: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Start a Dask cluster of N processes on this machine."),
+        int | None, typer.Option(metavar="N", help="Start a Dask cluster of N processes on this machine.")
     ] = None,
     scheduler: Scheduler = None,
     dry_run: Annotated[
@@ -69,12 +68,7 @@ def run_and_print(
 
     with watch(ablation) as watcher:
         folder, report = runner.run_ablation(
-            ablation,
-            out=out,
-            session=Session(data, device),
-            workers=workers,
-            scheduler=scheduler,
-            watcher=watcher,
+            ablation, out=out, session=Session(data, device), workers=workers, scheduler=scheduler, watcher=watcher
         )
     print_answer(report)
     print(f"report: {folder.report_text}")

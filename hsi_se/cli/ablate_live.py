@@ -69,9 +69,7 @@ class Lines:
     def describe(self, scene: str, variant: str) -> str:
         """Returns `94.96 ± 0.31, n=3`: mean and standard deviation over a variant's runs so far."""
         values = [
-            100 * accuracy
-            for run, accuracy in self.accuracies.items()
-            if (run.scene, run.variant) == (scene, variant)
+            100 * accuracy for run, accuracy in self.accuracies.items() if (run.scene, run.variant) == (scene, variant)
         ]
         if not values:
             return ""

@@ -5,16 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hsi_se.cli.options import (
-    ConfigPath,
-    DataFolder,
-    Device,
-    Overrides,
-    RunPath,
-    Scene,
-    SceneOverrides,
-    out_folder,
-)
+from hsi_se.cli.options import ConfigPath, DataFolder, Device, Overrides, RunPath, Scene, SceneOverrides, out_folder
 from hsi_se.errors import ConfigError, RunError
 
 _PICTURES = (".png", ".pdf", ".svg")
@@ -100,9 +91,7 @@ def split(
             continue
         with replacing(path) as draft:
             if ending == ".json":
-                draft.write_text(
-                    f"{SplitReport.of_split(audit).model_dump_json(indent=2)}\n", encoding="utf-8"
-                )
+                draft.write_text(f"{SplitReport.of_split(audit).model_dump_json(indent=2)}\n", encoding="utf-8")
             else:
                 write_partition(sides, draft)
     print_audit(audit)

@@ -20,18 +20,13 @@ def info(
             help="Size of the network's input, after the reduction: 224x224x3. By default CONFIG's.",
         ),
     ] = None,
-    classes: Annotated[
-        int | None, typer.Option(metavar="N", help="Number of classes. By default the scene's.")
-    ] = None,
+    classes: Annotated[int | None, typer.Option(metavar="N", help="Number of classes. By default the scene's.")] = None,
     points: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="List a network's attention points and the blocks that fit them."),
+        str | None, typer.Option(metavar="NAME", help="List a network's attention points and the blocks that fit them.")
     ] = None,
     compare: Annotated[
         bool,
-        typer.Option(
-            "--compare-attention", help="Print the cost of every block at every point of CONFIG's network."
-        ),
+        typer.Option("--compare-attention", help="Print the cost of every block at every point of CONFIG's network."),
     ] = False,
 ) -> None:
     """Print each stage of CONFIG's network: output shape, parameters and MACs, and what attention adds."""

@@ -70,8 +70,7 @@ def _print_version(is_wanted: bool) -> None:
 @app.callback()
 def _take_options_of_all_commands(
     _version: Annotated[
-        bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None: ...
 

@@ -5,16 +5,7 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from hsi_se.cli.options import (
-    DataFolder,
-    Device,
-    RunPath,
-    Scene,
-    SceneOverrides,
-    Scheduler,
-    choose,
-    out_folder,
-)
+from hsi_se.cli.options import DataFolder, Device, RunPath, Scene, SceneOverrides, Scheduler, choose, out_folder
 
 
 def map_scene(
@@ -28,8 +19,7 @@ def map_scene(
         bool, typer.Option("--probabilities", help="Also write each class's probability, and the entropy.")
     ] = False,
     engine: Annotated[
-        str,
-        choose("--engine", "dense", "patches", help="patches computes the same map patch by patch, slowly."),
+        str, choose("--engine", "dense", "patches", help="patches computes the same map patch by patch, slowly.")
     ] = "dense",
     scheduler: Scheduler = None,
     data: DataFolder = None,
@@ -66,9 +56,7 @@ def export(
     file_format: Annotated[str, choose("--format", "onnx", "torch", help="ONNX, or a torch.export program.")],
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", metavar="FILE", help="File to write. By default RUN/model.onnx or RUN/model.pt2."
-        ),
+        typer.Option("--out", metavar="FILE", help="File to write. By default RUN/model.onnx or RUN/model.pt2."),
     ] = None,
 ) -> None:
     """Write RUN's network, including its reduction, as one file for other runtimes."""

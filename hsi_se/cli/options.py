@@ -50,42 +50,27 @@ def _change(metavar: str, *, help: str) -> Any:
     return typer.Option("--set", metavar=metavar, help=help, callback=_check_overrides)
 
 
-ConfigPath = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="A YAML config, such as configs/demo.yaml.")
-]
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML config, such as configs/demo.yaml.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as printed by `hsi-se train`.")]
-RunOrAblation = Annotated[
-    Path, typer.Argument(metavar="RUN|ABLATION", help="The folder of a run or of an ablation.")
-]
-Overrides = Annotated[
-    list[str] | None, _change("a.b=c", help="Change a setting: dotted key, YAML value. Repeatable.")
-]
+RunOrAblation = Annotated[Path, typer.Argument(metavar="RUN|ABLATION", help="The folder of a run or of an ablation.")]
+Overrides = Annotated[list[str] | None, _change("a.b=c", help="Change a setting: dotted key, YAML value. Repeatable.")]
 SceneOverrides = Annotated[
-    list[str] | None,
-    _change("scene.b=c", help="Change a setting of the scene: scene.scale=10000. Repeatable."),
+    list[str] | None, _change("scene.b=c", help="Change a setting of the scene: scene.scale=10000. Repeatable.")
 ]
 Scene = Annotated[
     str | None,
     typer.Option(
-        "--scene",
-        metavar="SCENE",
-        help="Another scene: a known name, a config, a file, or {cube: FILE, labels: FILE}.",
+        "--scene", metavar="SCENE", help="Another scene: a known name, a config, a file, or {cube: FILE, labels: FILE}."
     ),
 ]
 DataFolder = Annotated[
     Path | None,
-    typer.Option(
-        "--data",
-        metavar="DIR",
-        help="Search this folder for scenes before datasets/.",
-        callback=_check_data,
-    ),
+    typer.Option("--data", metavar="DIR", help="Search this folder for scenes before datasets/.", callback=_check_data),
 ]
 RunOut = Annotated[Path | None, out_folder("Run folder to write. By default runs/DATE-NAME-DIGEST.")]
 Device = Annotated[
     str, choose("--device", "auto", "cpu", "cuda", help="Device to compute on; auto is the GPU, if any.")
 ]
 Scheduler = Annotated[
-    str | None,
-    typer.Option("--scheduler", metavar="tcp://HOST:PORT", help="Spread the work over this Dask cluster."),
+    str | None, typer.Option("--scheduler", metavar="tcp://HOST:PORT", help="Spread the work over this Dask cluster.")
 ]

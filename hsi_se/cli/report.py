@@ -15,15 +15,12 @@ if TYPE_CHECKING:
 def report(
     run: RunOrAblation,
     figures: Annotated[
-        str | None,
-        choose("--figures", "png", "pdf", "svg", help="Also draw all figures, one column (3.5 in) wide."),
+        str | None, choose("--figures", "png", "pdf", "svg", help="Also draw all figures, one column (3.5 in) wide.")
     ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", metavar="FILE", help="HTML file to write. By default report.html in the folder."
-        ),
+        typer.Option("--out", metavar="FILE", help="HTML file to write. By default report.html in the folder."),
     ] = None,
 ) -> None:
     """Write the report of an evaluated run or an ablation as one HTML file that works offline."""

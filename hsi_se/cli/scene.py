@@ -27,9 +27,7 @@ _DATASETS = Path("datasets")
 
 @app.command(cls=Command, epilog="Example: hsi-se scene inspect cube.mat labels.mat --write-config my.yaml")
 def inspect(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE", help="A cube, a label map, or both, in any order.")
-    ],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="A cube, a label map, or both, in any order.")],
     overrides: SceneOverrides = None,
     data: DataFolder = None,
     out: Annotated[Path | None, out_folder("Folder for the pictures. By default runs/.")] = None,
@@ -114,10 +112,7 @@ def show(name: SceneName) -> None:
 
 
 @app.command(cls=Command, epilog="Example: hsi-se scene fetch indian-pines")
-def fetch(
-    name: SceneName,
-    out: Annotated[Path, out_folder("Folder for the files.")] = _DATASETS,
-) -> None:
+def fetch(name: SceneName, out: Annotated[Path, out_folder("Folder for the files.")] = _DATASETS) -> None:
     """Download the files of the scene NAME from the first source that has them."""
     from hsi_se.cli.terminal import start_session
     from hsi_se.scene.fetch import fetch_scene
@@ -148,9 +143,7 @@ def _print_survey(survey: "Survey") -> None:
         rows, cols, bands = image.shape
         raster, nm = image.raster, image.wavelengths_nm
         print(f"cube:         {rows} × {cols} pixels, {bands} bands, {cube.dtype}")
-        print(
-            f"values:       {cube.lowest:g} to {cube.highest:g}" + ("" if image.gain is None else ", scaled")
-        )
+        print(f"values:       {cube.lowest:g} to {cube.highest:g}" + ("" if image.gain is None else ", scaled"))
         print(f"NaN, inf:     {cube.num_not_finite or 'none'}")
         print("wavelengths:  " + ("unknown" if nm is None else f"{nm[0]:.1f} to {nm[-1]:.1f} nm"))
         for reason, gone in image.list_dropped().items():
@@ -167,10 +160,7 @@ def _print_survey(survey: "Survey") -> None:
                 print(f"transform:    {', '.join(f'{number:g}' for number in place.transform)}")
         say_notes((*raster.notes, *cube.notes))
     if truth is not None:
-        named = [
-            *((str(label), name, label) for label, name in truth.class_names.items()),
-            ("", "unlabelled", 0),
-        ]
+        named = [*((str(label), name, label) for label, name in truth.class_names.items()), ("", "unlabelled", 0)]
         counts = [(text, name, f"{(truth.labels == label).sum():,}") for text, name, label in named]
         size = " × ".join(map(str, truth.shape))
         print_table(f"labels: {size} pixels", ("label", "class", "pixels"), counts, left=(1,))

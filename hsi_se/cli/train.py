@@ -18,14 +18,10 @@ def train(
     out: RunOut = None,
     seeds: Annotated[
         str | None,
-        typer.Option(
-            metavar="0-9", help="Train one run per seed, each with its own split unless split.seed is set."
-        ),
+        typer.Option(metavar="0-9", help="Train one run per seed, each with its own split unless split.seed is set."),
     ] = None,
     device: Device = "auto",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run folder if it exists.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run folder if it exists.")] = False,
 ) -> None:
     """Train the network described by CONFIG. Writes one run folder, or one per seed with --seeds."""
     from hsi_se.config.base import parse_seeds

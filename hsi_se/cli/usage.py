@@ -57,9 +57,7 @@ class Group(_Form, TyperGroup):
     """A group of commands that lists the groups in it first."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted(
-            super().list_commands(ctx), key=lambda name: not hasattr(self.commands[name], "commands")
-        )
+        return sorted(super().list_commands(ctx), key=lambda name: not hasattr(self.commands[name], "commands"))
 
 
 def check_words(words: Sequence[str]) -> None:
@@ -102,9 +100,7 @@ def describe_mistake(error: Any) -> str:
 
 
 def _find_option(name: str, context: Any) -> str:
-    options = [
-        option for parameter in context.command.params for option in parameter.opts if option[0] == "-"
-    ]
+    options = [option for parameter in context.command.params for option in parameter.opts if option[0] == "-"]
     near = find_nearest(name.lstrip("-"), [option.lstrip("-") for option in options])
     if near is not None:
         return f"--{near}"

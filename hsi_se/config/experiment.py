@@ -48,20 +48,16 @@ class PatchSettings(Settings):
     """The square window around each pixel that the classifier sees."""
 
     size: int = Field(
-        ge=1,
-        le=MAX_PATCH_SIZE,
-        description=f"side of a square patch in pixels; odd, from 1 to {MAX_PATCH_SIZE}",
+        ge=1, le=MAX_PATCH_SIZE, description=f"side of a square patch in pixels; odd, from 1 to {MAX_PATCH_SIZE}"
     )
     padding: Literal["zero", "reflect"] = "reflect"
-    """how patches continue beyond the scene's edge: reflect mirrors the scene (default), zero fills with
-    zeros"""
+    """how patches continue beyond the scene's edge: reflect mirrors the scene (default), zero fills with zeros"""
 
     @model_validator(mode="after")
     def _size_is_odd(self) -> Self:
         if self.size % 2 == 0:
             raise mistake(
-                "a patch needs a centre pixel, so its size must be odd; "
-                f"write {self.size - 1} or {self.size + 1}",
+                f"a patch needs a centre pixel, so its size must be odd; write {self.size - 1} or {self.size + 1}",
                 key="size",
             )
         return self

@@ -2,15 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal, Self, get_args
 
-from pydantic import (
-    AfterValidator,
-    Discriminator,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import AfterValidator, Discriminator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from hsi_se.config.base import Settings, Share, mistake, unknown
 from hsi_se.errors import ConfigError
@@ -93,10 +85,7 @@ class Cbam(Block):
 
     def explain_misfit(self, *, is_3d: bool) -> tuple[str, str] | None:
         if self.spatial_kernel and is_3d:
-            return (
-                "spatial_kernel",
-                "the spatial gate needs a 2-D point; leave it out to use channel gates only",
-            )
+            return ("spatial_kernel", "the spatial gate needs a 2-D point; leave it out to use channel gates only")
         return None
 
 
@@ -292,9 +281,7 @@ class Res2Net(Stemmed):
 class SeInception(Stemmed):
     """GoogLeNet (Szegedy et al. 2015) with batch norm, and attention after each Inception module."""
 
-    points: ClassVar = tuple(
-        f"inception_{name}" for name in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")
-    )
+    points: ClassVar = tuple(f"inception_{name}" for name in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"))
     name: Literal["se_inception"]
     """se_inception: Inception modules with attention"""
     attention: Attention = _se_at(*points)

@@ -12,8 +12,7 @@ class Smoothing(Settings):
     """Joint bilateral filter of the class probabilities, guided by the components (Kang et al. 2014)."""
 
     spatial: PositiveFloat = Field(default=3.0, le=20)
-    """spatial standard deviation in pixels, above 0 and at most 20; the window reaches two of them; default
-    3"""
+    """spatial standard deviation in pixels, above 0 and at most 20; the window reaches two of them; default 3"""
     range: PositiveFloat = 0.3
     """spectral standard deviation, above 0, in units of each component's standard deviation over the scene;
     default 0.3"""
@@ -32,8 +31,7 @@ class PredictionSettings(Settings):
     """Post-processing of a trained classifier's logits, in `eval` and in `map`."""
 
     symmetries: bool = False
-    """average the logits over the eight flips and transposes of the scene, at eight times the cost; default
-    false"""
+    """average the logits over the eight flips and transposes of the scene, at eight times the cost; default false"""
     smoothing: Smoothing | None = None
     """filter for the class probabilities; default: no filter"""
     calibration: Literal["auto", "validation", "cross-fit", "none"] = "auto"

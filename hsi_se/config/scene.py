@@ -81,8 +81,7 @@ class SceneFiles(Settings):
         for name in names:
             if not name or names.count(name) > 1:
                 raise mistake(
-                    f"class name {name!r} is empty or used twice; give every class its own name",
-                    key="class_names",
+                    f"class name {name!r} is empty or used twice; give every class its own name", key="class_names"
                 )
         return self
 

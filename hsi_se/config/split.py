@@ -46,8 +46,7 @@ class RandomSplit(Settings):
     kind: Literal["random"]
     """random: draw pixels at random within each class"""
     train: Annotated[
-        Annotated[Fraction, Tag("a value")] | Annotated[PerClass, Tag("a section")],
-        Discriminator(_tag_by_shape),
+        Annotated[Fraction, Tag("a value")] | Annotated[PerClass, Tag("a section")], Discriminator(_tag_by_shape)
     ]
     """training pixels of each class, validation pixels included: a fraction between 0 and 1, or {per_class:
     50} for a number; a fraction takes at least one pixel per class"""

@@ -24,11 +24,9 @@ class TrainSettings(Settings):
     label_smoothing: Share = 0.0
     """share of the target probability spread evenly over all classes, from 0 to below 1; default 0"""
     flips: bool = True
-    """transform training patches by a random symmetry of the square (flips, rotations, transposes); default
-    true"""
+    """transform training patches by a random symmetry of the square (flips, rotations, transposes); default true"""
     shift: NonNegativeInt = 0
-    """largest random shift of a training patch in pixels, at most half the patch; its label is kept; default
-    0"""
+    """largest random shift of a training patch in pixels, at most half the patch; its label is kept; default 0"""
     noise: NonNegativeFloat = 0.0
     """standard deviation of Gaussian noise added to the components of training patches, in the components'
     units; default 0"""
@@ -52,8 +50,7 @@ class TrainSettings(Settings):
     """source of the final batch norm statistics: training patches (default), or patches of the whole scene,
     without labels"""
     class_weights: Literal["none", "sqrt", "balanced"] = "none"
-    """weight of a class with n training pixels in the loss: none is 1 (default), sqrt is 1/√n, balanced is
-    1/n"""
+    """weight of a class with n training pixels in the loss: none is 1 (default), sqrt is 1/√n, balanced is 1/n"""
     checkpoint_every_s: NonNegativeFloat = 60.0
     """seconds between checkpoints within an epoch, 0 or more; longer if saving would take over 1 % of the
     time; 0 saves after every step; default 60"""
@@ -65,7 +62,5 @@ class TrainSettings(Settings):
     @model_validator(mode="after")
     def _there_is_something_to_vary(self) -> Self:
         if self.vary_by == "batch" and not self.list_variations():
-            raise mistake(
-                "has no effect without flips, spectral_jitter, noise or band_dropout", key="vary_by"
-            )
+            raise mistake("has no effect without flips, spectral_jitter, noise or band_dropout", key="vary_by")
         return self

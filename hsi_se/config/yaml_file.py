@@ -137,14 +137,10 @@ def parse_settings(
 ) -> tuple[Kind, Places]:
     """Returns the settings in a YAML text, which include a name, and where each is written."""
     if len(text) > _MAX_LENGTH:
-        raise ConfigError(
-            f"{path}: {len(text):,} characters are too long for a config; give a YAML config file"
-        )
+        raise ConfigError(f"{path}: {len(text):,} characters are too long for a config; give a YAML config file")
     document = _parse_yaml(text, where=str(path))
     if not isinstance(document, CommentedMap):
-        raise ConfigError(
-            f"{path}:1:1: contains no settings; a config is a YAML mapping, see configs/demo.yaml"
-        )
+        raise ConfigError(f"{path}:1:1: contains no settings; a config is a YAML mapping, see configs/demo.yaml")
     written, places = _read(document, where=str(path))
     if kind is Config and "base" in written and "seeds" in written:
         raise ConfigError(f"{path}: is an ablation, not a config; run it with `hsi-se ablate {path}`")
@@ -322,9 +318,7 @@ def _find_changed_kind(
     """Returns the override that changed the kind of a section but kept its other settings, if one did."""
     for override in reversed(overrides):
         *section, key = override.keys
-        is_of_kind = (
-            key in _KINDS and override.value in error["loc"] and list(keys[: len(section)]) == section
-        )
+        is_of_kind = key in _KINDS and override.value in error["loc"] and list(keys[: len(section)]) == section
         if section and is_of_kind and _follow(written, override.keys)[1] != override.value:
             return override
     return None

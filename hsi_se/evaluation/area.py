@@ -64,10 +64,7 @@ class AreaEstimate:
 
 
 def estimate_area(
-    confusion: NDArray[np.integer],
-    *,
-    mapped_pixels: NDArray[np.integer],
-    pixel_area_m2: float | None = None,
+    confusion: NDArray[np.integer], *, mapped_pixels: NDArray[np.integer], pixel_area_m2: float | None = None
 ) -> AreaEstimate:
     """Returns the stratified estimates of Olofsson et al. 2014, with the map's classes as strata.
 

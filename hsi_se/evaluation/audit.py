@@ -39,16 +39,13 @@ def audit_split(
     saw_test = isinstance(config.reduction, PcaReduction) and config.reduction.fit_on == "scene"
     counts = [
         np.bincount(
-            np.searchsorted(truth.class_ids, truth.labels[pixels[:, 0], pixels[:, 1]]),
-            minlength=truth.num_classes,
+            np.searchsorted(truth.class_ids, truth.labels[pixels[:, 0], pixels[:, 1]]), minlength=truth.num_classes
         )
         for pixels in (split.train, split.val, split.test, split.buffer)
     ]
     return SplitAudit(
         split=split,
-        leakage=audit_leakage(
-            split, shape=truth.shape, patch_size=config.window_size, reduction_saw_test=saw_test
-        ),
+        leakage=audit_leakage(split, shape=truth.shape, patch_size=config.window_size, reduction_saw_test=saw_test),
         location_floor=location_floor or evaluate_test(truth, split, predict_by_location(truth, split)),
         counts=np.stack(counts, axis=1),
     )

@@ -67,12 +67,7 @@ _FOLDS = 3
 
 
 def fit_svm(
-    x: NDArray[np.float32],
-    y: NDArray[np.integer],
-    *,
-    seed: int,
-    c: float | None = None,
-    gamma: float | None = None,
+    x: NDArray[np.float32], y: NDArray[np.integer], *, seed: int, c: float | None = None, gamma: float | None = None
 ) -> Pipeline:
     """Fits an RBF support vector machine on inputs scaled to zero mean and unit variance.
 

@@ -80,11 +80,7 @@ class Evaluation:
 
 
 def evaluate_labels(
-    truth: NDArray[np.integer],
-    predicted: NDArray[np.integer],
-    *,
-    class_ids: Sequence[int],
-    class_names: Sequence[str],
+    truth: NDArray[np.integer], predicted: NDArray[np.integer], *, class_ids: Sequence[int], class_names: Sequence[str]
 ) -> Evaluation:
     """Returns the accuracies of labels `(n,)` predicted for n ≥ 1 pixels.
 

@@ -107,9 +107,7 @@ def reach_verdict(
     name = "network" if isinstance(model, Network) else "classifier"
     parts = [_describe(name, against_floor, "location floor", floor.mean())]
     if against_floor.outcome == "worse":
-        parts.append(
-            f"Row and column alone do better, so the accuracy does not show that the {name} uses the spectra."
-        )
+        parts.append(f"Row and column alone do better, so the accuracy does not show that the {name} uses the spectra.")
     if against_baseline is None:
         parts.append(
             "The spectral baseline is the same support vector machine, so the two are not compared; they may "

@@ -21,13 +21,7 @@ from hsi_se.system.session import Session
 
 
 def predict_on_cluster(
-    bundle: ModelBundle,
-    image: Image,
-    tiles: Sequence[range],
-    *,
-    engine: Engine,
-    client: Any,
-    session: Session,
+    bundle: ModelBundle, image: Image, tiles: Sequence[range], *, engine: Engine, client: Any, session: Session
 ) -> Iterator[Prediction]:
     """Yields the rows, the logits and the nodata of each tile, in the order in which they are done.
 

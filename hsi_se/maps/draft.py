@@ -13,15 +13,7 @@ from scipy.special import entr
 from hsi_se.errors import how_to_install
 from hsi_se.evaluation.confidence import to_probabilities
 from hsi_se.maps.folder import MapFolder
-from hsi_se.maps.layers import (
-    NODATA_NAME,
-    Classes,
-    Layer,
-    has_rasterio,
-    is_north_up,
-    write_envi_header,
-    write_geotiff,
-)
+from hsi_se.maps.layers import NODATA_NAME, Classes, Layer, has_rasterio, is_north_up, write_envi_header, write_geotiff
 from hsi_se.prediction.class_map import ClassMap, pick_classes
 from hsi_se.prediction.logits import list_tiles
 from hsi_se.prediction.target import Target
@@ -83,9 +75,7 @@ class MapDraft:
 
     def write(self, tile: range, logits: NDArray[np.float32], missing: NDArray[np.bool_]) -> None:
         """Writes a tile from its logits `(rows, cols, C)`. It is on the disk afterwards."""
-        values: list[NDArray[Any]] = [
-            pick_classes(logits, class_ids=self.bundle.class_ids, missing=missing)[..., None]
-        ]
+        values: list[NDArray[Any]] = [pick_classes(logits, class_ids=self.bundle.class_ids, missing=missing)[..., None]]
         if self.about_probabilities:
             shares = to_probabilities(logits, temperature=self.bundle.facts.scaling.temperature)
             values += [shares, entr(shares).sum(axis=2, keepdims=True)]
@@ -111,9 +101,7 @@ class MapDraft:
         if georeference is None or georeference.transform is None:
             notes.append(f"{target.image.raster.path.name} has no georeference, so the map has none")
         elif not is_north_up(georeference):
-            notes.append(
-                "the scene is rotated, which an ENVI header cannot express; the GeoTIFF is georeferenced"
-            )
+            notes.append("the scene is rotated, which an ENVI header cannot express; the GeoTIFF is georeferenced")
         if not has_rasterio():
             notes.append(f"no GeoTIFF was written because rasterio is missing; {how_to_install('geo')}")
         counts = self._save_figure(title)

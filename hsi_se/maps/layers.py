@@ -82,8 +82,7 @@ class Classes:
         """Returns a name and a colour for each id from 0 to the highest; ids without a class are `unused`."""
         names = {UNLABELLED: NODATA_NAME, **self.names}
         return [
-            (names.get(label, f"unused {label}"), self.palette.get(label, (0, 0, 0)))
-            for label in range(max(names) + 1)
+            (names.get(label, f"unused {label}"), self.palette.get(label, (0, 0, 0))) for label in range(max(names) + 1)
         ]
 
 
@@ -176,9 +175,7 @@ def write_geotiff(layer: Layer, georeference: Georeference | None, *, about: Cla
                     image.write(np.moveaxis(block, 2, 0), window=Window(0, first, cols, len(block)))
             with rasterio.open(path) as image:  # GDAL does not report what fails on closing a file
                 is_whole = all(
-                    np.array_equal(
-                        image.read(window=Window(0, first, cols, len(block))), np.moveaxis(block, 2, 0)
-                    )
+                    np.array_equal(image.read(window=Window(0, first, cols, len(block))), np.moveaxis(block, 2, 0))
                     for first, block in layer.blocks()
                 )
         except rasterio.errors.RasterioIOError:

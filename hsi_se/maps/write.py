@@ -37,15 +37,14 @@ def write_map(
 ) -> list[Path]:
     """Maps a scene with the classifier of a run and returns the files of the map.
 
-    The map is made in a hidden folder. Finished tiles in it are kept if they belong to the same bundle,
-    values and settings.
+    The map is made in a hidden folder. Finished tiles in it are kept if they belong to the same bundle, values and
+    settings.
 
     Args:
         run: a folder that `train` wrote.
         scene, overrides: as for `find_scene`; by default the run's own scene.
         out: the folder to write; by default `map` in the run folder, or `map-NAME` for another scene.
-        probabilities: whether to write the probability of each class and the entropy, at the bundle's
-            temperature.
+        probabilities: whether to write the probability of each class and the entropy, at the bundle's temperature.
         engine, session, tile_rows: as for `map_scene`.
         scheduler: address of a Dask scheduler, `tcp://host:8786`, whose workers compute the tiles.
 
@@ -85,18 +84,14 @@ def write_map(
         todo = tuple(draft.todo)
         num_left = sum(map(len, todo))
         if num_left < rows:
-            session.observer.note(
-                f"going on with a map of which {rows - num_left:,} of {rows:,} rows are done"
-            )
+            session.observer.note(f"going on with a map of which {rows - num_left:,} of {rows:,} rows are done")
         start = time.perf_counter()
         num_passes = bundle.facts.prediction.num_passes
         session.observer.start("mapping", total=num_left * cols * num_passes, unit="pixels")
         if client is None:
             done = predict_tiles(bundle, target.image, predictor, todo, observer=session.observer)
         else:
-            done = predict_on_cluster(
-                bundle, target.image, todo, engine=engine, client=client, session=session
-            )
+            done = predict_on_cluster(bundle, target.image, todo, engine=engine, client=client, session=session)
         for tile, logits, missing in done:
             draft.write(tile, logits, missing)
         elapsed = time.perf_counter() - start
@@ -114,9 +109,7 @@ def _check_storable(bundle: ModelBundle, *, probabilities: bool) -> None:
     if probabilities and isinstance(bundle.facts.model, Svm):
         raise ConfigError("--probabilities: the scores of model.name = svm are votes; map it without")
     if max(bundle.facts.class_ids) >= 2**16:
-        raise SceneError(
-            f"label {max(bundle.facts.class_ids)}: a map can store labels up to 65535; renumber them"
-        )
+        raise SceneError(f"label {max(bundle.facts.class_ids)}: a map can store labels up to 65535; renumber them")
 
 
 def _describe_probabilities(bundle: ModelBundle, *, is_own: bool) -> str:

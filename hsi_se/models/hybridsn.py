@@ -29,14 +29,10 @@ class HybridSN(Network):
     Shape: `(n, 1, k, p, p)` to `(n, C)`, with p at least 9, and k at least 13 in `3d-2d`.
     """
 
-    def __init__(
-        self, settings: config.HybridSN, *, num_bands: int, patch_size: int, num_classes: int
-    ) -> None:
+    def __init__(self, settings: config.HybridSN, *, num_bands: int, patch_size: int, num_classes: int) -> None:
         super().__init__(num_bands=num_bands, patch_size=patch_size)
         self.order = settings.order
-        self.shapes = stage_shapes(
-            settings.order, num_bands=num_bands, patch_size=patch_size, width=settings.width
-        )
+        self.shapes = stage_shapes(settings.order, num_bands=num_bands, patch_size=patch_size, width=settings.width)
         num_features = {point: shape[0] for point, shape in self.shapes.items()}
         first, second, third = (num_features[f"conv3d_{number}"] for number in (1, 2, 3))
         norm, is_3d_first = settings.norm, settings.order == "3d-2d"
@@ -66,9 +62,7 @@ class HybridSN(Network):
         return logits
 
 
-def stage_shapes(
-    order: str, *, num_bands: int, patch_size: int, width: float = 1.0
-) -> dict[str, tuple[int, ...]]:
+def stage_shapes(order: str, *, num_bands: int, patch_size: int, width: float = 1.0) -> dict[str, tuple[int, ...]]:
     """Returns each stage's output shape without the batch, in running order."""
     k, p = num_bands, patch_size
     first, second, third, flat = (_scale(count, width) for count in (8, 16, 32, 64))

@@ -16,10 +16,7 @@ def full_float32() -> Iterator[None]:
     """Disables TF32 in cuDNN inside the context; by default new GPUs drop 13 of 23 mantissa bits."""
     cudnn = torch.backends.cudnn
     with cudnn.flags(
-        enabled=cudnn.enabled,
-        benchmark=cudnn.benchmark,
-        deterministic=cudnn.deterministic,
-        allow_tf32=False,
+        enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
     ):
         yield
 
@@ -40,9 +37,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = is_training
 
 
-def record_outputs(
-    network: nn.Module, modules: Mapping[str, nn.Module], example: Tensor
-) -> dict[str, list[Any]]:
+def record_outputs(network: nn.Module, modules: Mapping[str, nn.Module], example: Tensor) -> dict[str, list[Any]]:
     """Returns the outputs of some of a network's modules, one per call, in one forward pass of `example`."""
     outputs: dict[str, list[Any]] = {name: [] for name in modules}
 
@@ -57,11 +52,7 @@ def record_outputs(
 
 
 def predict_patches(
-    model: nn.Module,
-    patches: PatchDataset,
-    *,
-    batch_size: int = 128,
-    on_batch: Callable[[int], None] | None = None,
+    model: nn.Module, patches: PatchDataset, *, batch_size: int = 128, on_batch: Callable[[int], None] | None = None
 ) -> Tensor:
     """Returns the logits `(n, C)` of every patch, in the order and on the device of the dataset.
 

@@ -14,25 +14,21 @@ from hsi_se.models.inference import record_outputs
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def insert_attention(
-    network: Network, blocks: Mapping[str, AttentionSettings], *, example: Tensor
-) -> Network:
+def insert_attention(network: Network, blocks: Mapping[str, AttentionSettings], *, example: Tensor) -> Network:
     """Inserts an attention block after each named submodule, in place, and returns the network.
 
-    A dry run with `example` determines the number of channels. All other weights keep their values and
-    names. A block's parameters are named `NAME.attention.…`, so older checkpoints load with
-    `strict=False`. The network can still be deep-copied, pickled and exported.
+    A dry run with `example` determines the number of channels. All other weights keep their values and names. A block's
+    parameters are named `NAME.attention.…`, so older checkpoints load with `strict=False`. The network can still be
+    deep-copied, pickled and exported.
 
     Args:
-        network: any torch network; it runs twice, in evaluation mode and without gradients, and its mode
-            is restored.
+        network: any torch network; it runs twice, in evaluation mode and without gradients, and its mode is restored.
         blocks: settings by the submodule's dotted name, such as `{"layer3.1.bn2": SqueezeExcite(kind="se")}`.
         example: an input of the network, on the network's device.
 
     Raises:
-        ConfigError: a name does not exist, a submodule is not called exactly once, its output is not a
-            tensor `(n, c, h, w)` or `(n, c, d, h, w)`, or the block does not fit. The network is then
-            unchanged.
+        ConfigError: a name does not exist, a submodule is not called exactly once, its output is not a tensor `(n, c,
+            h, w)` or `(n, c, d, h, w)`, or the block does not fit. The network is then unchanged.
     """
     modules = dict(network.named_modules())
     for name in blocks:

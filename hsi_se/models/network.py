@@ -42,9 +42,7 @@ class Network(nn.Module):
 
 def fill_slots(attention: Attention, shapes: Mapping[str, tuple[int, ...]]) -> nn.ModuleDict:
     """Returns the attention slot after each stage; `shapes` are the stages' outputs without the batch."""
-    return nn.ModuleDict(
-        {point: build_attention(attention.get(point), shape=shape) for point, shape in shapes.items()}
-    )
+    return nn.ModuleDict({point: build_attention(attention.get(point), shape=shape) for point, shape in shapes.items()})
 
 
 class _ComponentsAsChannels(nn.Module):
@@ -70,9 +68,7 @@ def make_stem(num_bands: int, num_out: int, *, kind: str) -> nn.Sequential:
     if kind == "small":
         return nn.Sequential(_ComponentsAsChannels(), make_conv2d(num_bands, num_out, 3))
     return nn.Sequential(
-        _ComponentsAsChannels(),
-        make_conv2d(num_bands, num_out, 7, stride=2),
-        nn.MaxPool2d(3, stride=2, padding=1),
+        _ComponentsAsChannels(), make_conv2d(num_bands, num_out, 7, stride=2), nn.MaxPool2d(3, stride=2, padding=1)
     )
 
 

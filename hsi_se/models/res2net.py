@@ -27,9 +27,7 @@ class Hierarchy(nn.Module):
         num_out = EXPANSION * width
         self.is_first = num_in != num_out  # of its stage: the number of features changes
         self.reduce = make_conv2d(num_in, scale * group_width, 1)
-        self.convs = nn.ModuleList(
-            make_conv2d(group_width, group_width, 3, stride=stride) for _ in range(scale - 1)
-        )
+        self.convs = nn.ModuleList(make_conv2d(group_width, group_width, 3, stride=stride) for _ in range(scale - 1))
         self.rest = nn.AvgPool2d(3, stride=stride, padding=1) if self.is_first else nn.Identity()
         self.expand = make_conv2d(scale * group_width, num_out, 1, relu=False)
 

@@ -61,9 +61,7 @@ class SeInception(Network):
     Shape: `(n, 1, k, p, p)` or images `(n, k, h, w)` to `(n, C)`.
     """
 
-    def __init__(
-        self, settings: config.SeInception, *, num_bands: int, patch_size: int, num_classes: int
-    ) -> None:
+    def __init__(self, settings: config.SeInception, *, num_bands: int, patch_size: int, num_classes: int) -> None:
         super().__init__(num_bands=num_bands, patch_size=patch_size)
         channels = 192
         if settings.stem == "small":

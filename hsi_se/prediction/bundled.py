@@ -130,9 +130,7 @@ def map_target(
     labels = np.zeros((rows, cols), np.int32)
     session.observer.start("mapping", total=labels.size * bundle.facts.prediction.num_passes, unit="pixels")
     tiles = list_tiles(rows, tile_rows or predictor.choose_tile_rows(cols))
-    for tile, logits, missing in predict_tiles(
-        bundle, target.image, predictor, tiles, observer=session.observer
-    ):
+    for tile, logits, missing in predict_tiles(bundle, target.image, predictor, tiles, observer=session.observer):
         labels[tile.start : tile.stop] = pick_classes(logits, class_ids=bundle.class_ids, missing=missing)
     return ClassMap(labels, bundle.class_names, bundle.facts.palette)
 

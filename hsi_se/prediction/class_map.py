@@ -34,8 +34,6 @@ class ClassMap:
         return lookup[self.labels]
 
 
-def pick_classes(
-    logits: NDArray[np.float32], *, class_ids: NDArray[np.int32], missing: Mask
-) -> NDArray[np.int32]:
+def pick_classes(logits: NDArray[np.float32], *, class_ids: NDArray[np.int32], missing: Mask) -> NDArray[np.int32]:
     """Returns the ids `(rows, cols)` of the largest logits `(rows, cols, C)`; 0 where `missing` is true."""
     return np.where(missing, np.int32(UNLABELLED), class_ids[logits.argmax(axis=2)])

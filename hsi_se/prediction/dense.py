@@ -230,9 +230,8 @@ class DenseEngine:
     def _finish_patches(self, patches: Tensor, bias: Tensor) -> Tensor:
         """Returns the logits `(n, classes)` of patches from their last features f.
 
-        `patches` contains f - b, that is f without the bias b of the convolution. At every location y of
-        a patch b is the same. With gates s (1 without a gate), the first dense layer W therefore adds b
-        as one offset per patch:
+        `patches` contains f - b, that is f without the bias b of the convolution. At every location y of a patch b is
+        the same. With gates s (1 without a gate), the first dense layer W therefore adds b as one offset per patch:
 
             Σ_y W(y) (s · f(y)) = Σ_y W(y) (s · (f(y) - b)) + (Σ_y W(y)) (s · b)
 

@@ -54,9 +54,7 @@ class DenseHead:
             spectrum = torch.fft.rfft2(kernel, s=(self._fft_size, self._fft_size)).conj()
             self._spectrum = spectrum.permute(2, 3, 0, 1).flatten(0, 1).resolve_conj().contiguous()
 
-    def __call__(
-        self, patches: Tensor, *, gates: Tensor | None = None, offset: Tensor | None = None
-    ) -> Tensor:
+    def __call__(self, patches: Tensor, *, gates: Tensor | None = None, offset: Tensor | None = None) -> Tensor:
         """Returns the logits `(n, classes)` of patches.
 
         Args:

@@ -30,13 +30,7 @@ _EDGE_LOCATIONS = 4  # locations near the top or bottom edge that share one prod
 
 
 def convolve_gated(
-    features: Tensor,
-    gates: Tensor,
-    *,
-    weight: Tensor,
-    bias: Tensor,
-    span: int,
-    spare: list[Tensor],
+    features: Tensor, gates: Tensor, *, weight: Tensor, bias: Tensor, span: int, spare: list[Tensor]
 ) -> Iterator[Tensor]:
     """Yields the convolution's output for all patches, some columns of patches at a time.
 

@@ -75,13 +75,11 @@ def gate_windows(
 ) -> Tensor:
     """Returns the gates of every patch of shared features.
 
-    A gate sees only one squeezed number per channel, the mean or maximum over the patch. For all patches
-    this is a sliding statistic of the shared features. Earlier gates scale it in the same way as they
-    scale the features.
+    A gate sees only one squeezed number per channel, the mean or maximum over the patch. For all patches this is a
+    sliding statistic of the shared features. Earlier gates scale it in the same way as they scale the features.
 
     Args:
-        features: `(d, c, h, w)`; must be non-negative if the gate squeezes by the maximum and `earlier`
-            is given.
+        features: `(d, c, h, w)`; must be non-negative if the gate squeezes by the maximum and `earlier` is given.
         window: rows and cols of a patch at the gate's position in the network.
         is_flat: whether the gate sees depths and features as one axis of c·d channels.
         earlier: `(rows, cols, d or 1, c or 1)` gates that have already scaled each patch's features.

@@ -34,14 +34,13 @@ def smooth_logits(
 ) -> NDArray[np.float32]:
     """Returns the logarithms of the smoothed probabilities, `(rows, cols, C)` like the logits.
 
-    The smoothed probability at pixel p is a weighted mean over the pixels q in the window of
-    `settings.radius` around p:
+    The smoothed probability at pixel p is a weighted mean over the pixels q in the window of `settings.radius` around
+    p:
 
         Σ_q w(p, q) P(q) / Σ_q w(p, q)        w(p, q) = exp(-|p - q|² / (2 spatial²) - d² / (2 range²))
 
-    d² is the mean over the guiding components of the squared difference between p and q, each in units of
-    `scale`. P is the softmax of the logits, or the result of the previous pass. Pixels without data keep
-    their logits.
+    d² is the mean over the guiding components of the squared difference between p and q, each in units of `scale`. P is
+    the softmax of the logits, or the result of the previous pass. Pixels without data keep their logits.
 
     Args:
         components: `(rows, cols, k)` of the same pixels; the first `settings.components` are the guides.

@@ -127,9 +127,7 @@ def open_target(
     digest, low, high, num_missing, num_odd = _scan(image, fill)
     path, (rows, cols, _) = image.raster.path, image.shape
     if num_missing == rows * cols:
-        raise SceneError(
-            f"{path}: all {num_missing:,} pixels have no data in at least one band; give another scene"
-        )
+        raise SceneError(f"{path}: all {num_missing:,} pixels have no data in at least one band; give another scene")
     if not is_own:
         notes += fill.check(image)
     trained = bundle.facts.value_range
@@ -147,9 +145,7 @@ def open_target(
     return Target(image, digest, num_missing, notes)
 
 
-def _pick_bands(
-    bundle: ModelBundle, scene: Scene | SceneSettings, data: Data
-) -> tuple[Image, tuple[str, ...]]:
+def _pick_bands(bundle: ModelBundle, scene: Scene | SceneSettings, data: Data) -> tuple[Image, tuple[str, ...]]:
     """Returns the scene's image in the bundle's bands; bands dropped in training are dropped here too."""
     dropped, num_bands = bundle.facts.dropped_bands, bundle.reduction.num_bands
     image = open_scene_image(scene, data)
@@ -170,9 +166,7 @@ def _pick_bands(
     notes = []
     if wanted := {band: reason for band, reason in image.dropped.items() if band in keep}:
         reasons = ", ".join(dict.fromkeys(wanted.values()))
-        notes.append(
-            f"bands {describe_bands(wanted)} of {path.name} are used as in training, although {reasons}"
-        )
+        notes.append(f"bands {describe_bands(wanted)} of {path.name} are used as in training, although {reasons}")
     if keep != image.bands.tolist():
         image = open_scene_image(scene, data, keep=keep)
     if others := set(range(in_file)).difference(keep):

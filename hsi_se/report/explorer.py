@@ -59,9 +59,7 @@ class Explorer:
         return int(self.spectra_every[0])
 
 
-def make_explorer(
-    scene: Scene, split: Split, *, logits: NDArray[np.float32], assessment: Assessment
-) -> Explorer:
+def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], assessment: Assessment) -> Explorer:
     """Returns what a page shows of a classified scene.
 
     The scene has the labels of the split (`Split.relabel`); the logits `(rows, cols, C)` are those assessed.

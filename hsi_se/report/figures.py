@@ -32,12 +32,7 @@ def save_split(sides: SideMap, path: Path, *, title: str) -> None:
         for name, colour in describe_sides(sides).values()
     ]
     axes.legend(  # beside the map, from its upper edge down, so that a long title fits above
-        handles=handles,
-        loc="upper left",
-        bbox_to_anchor=(1.02, 1.0),
-        borderaxespad=0.0,
-        fontsize=7.5,
-        frameon=False,
+        handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0, fontsize=7.5, frameon=False
     )
     save_figure(figure, path)
 
@@ -69,9 +64,7 @@ def save_spectra(
     runs = split_at_gaps(positions)
     figure = Figure(figsize=(11, 5.5), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
-    for place, (mean, deviation, (label, name)) in enumerate(
-        zip(means, deviations, names.items(), strict=True)
-    ):
+    for place, (mean, deviation, (label, name)) in enumerate(zip(means, deviations, names.items(), strict=True)):
         colour, dashes = style_class_line(place, palette[label])
         for number, run in enumerate(runs):
             low, high = mean[run] - deviation[run], mean[run] + deviation[run]

@@ -62,9 +62,7 @@ def write_names(figure: "Figure") -> None:
     from matplotlib.text import Text
 
     axes = [axis for each in figure.axes for axis in (each.xaxis, each.yaxis)]
-    powers = {
-        tick for axis in axes if axis.get_scale() == "log" for tick in axis.get_ticklabels(which="both")
-    }
+    powers = {tick for axis in axes if axis.get_scale() == "log" for tick in axis.get_ticklabels(which="both")}
     texts = [text for text in figure.findobj(Text) if isinstance(text, Text) and text not in powers]
     fonts = find_fonts(text.get_text() for text in texts)
     families = ["DejaVu Sans", *map(str, fonts[1:])]

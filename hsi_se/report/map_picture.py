@@ -1,7 +1,6 @@
 """`map.png`: a class map between its axes and its legend.
 
-Drawn with Pillow, since loading matplotlib takes longer than the rest of a small evaluation. All lengths
-are in pixels.
+Drawn with Pillow, since loading matplotlib takes longer than the rest of a small evaluation. All lengths are in pixels.
 """
 
 from pathlib import Path
@@ -29,9 +28,7 @@ def save_map(class_map: ClassMap, path: Path, *, title: str) -> None:
     """
     rows, cols = class_map.labels.shape
     scale = max(1, min(round(_SHORTER_SIDE / min(rows, cols)), _LONGER_SIDE // max(rows, cols)))
-    picture = Image.fromarray(class_map.to_rgb()).resize(
-        (cols * scale, rows * scale), Image.Resampling.NEAREST
-    )
+    picture = Image.fromarray(class_map.to_rgb()).resize((cols * scale, rows * scale), Image.Resampling.NEAREST)
     names = {label: f"{label}  {name}" for label, name in class_map.class_names.items()}
     if (class_map.labels == UNLABELLED).any():
         names = {UNLABELLED: "unlabelled", **names}

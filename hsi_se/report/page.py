@@ -81,8 +81,7 @@ class RunFiles:
             name = f"after temperature scaling (T = {found.temperature:.2f})"
             curves = {"as trained": self.explorer.calibration, name: self.explorer.calibration_scaled}
         return [
-            (name, confidence[count > 0], accuracy[count > 0])
-            for name, (confidence, accuracy, count) in curves.items()
+            (name, confidence[count > 0], accuracy[count > 0]) for name, (confidence, accuracy, count) in curves.items()
         ]
 
     def list_classes(self) -> list[PageClass]:
@@ -187,9 +186,7 @@ def _to_bytes(array: NDArray[Any]) -> bytes:
 
 
 def _describe_arrays(arrays: Arrays) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "shape": array.shape, "width": array.dtype.itemsize} for name, array in arrays.items()
-    ]
+    return [{"name": name, "shape": array.shape, "width": array.dtype.itemsize} for name, array in arrays.items()]
 
 
 def _chart_training(record: RunRecord) -> list[str]:

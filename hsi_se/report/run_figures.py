@@ -1,7 +1,6 @@
 """Figures of a run, drawn from its folder alone.
 
-Each fits one column of a journal and is readable at that width; only the gates take as much room as their
-panels need.
+Each fits one column of a journal and is readable at that width; only the gates take as much room as their panels need.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -47,9 +46,7 @@ def write_figures(run: RunFiles, *, file_format: str) -> list[Path]:
     figures: dict[str, Callable[[RunFiles], Figure]] = {
         "map": lambda each: _draw_map(each, each.explorer.prediction),
         "truth": lambda each: _draw_map(each, each.explorer.truth),
-        "map_labelled": lambda each: _draw_map(
-            each, np.where(each.explorer.truth > 0, each.explorer.prediction, 0)
-        ),
+        "map_labelled": lambda each: _draw_map(each, np.where(each.explorer.truth > 0, each.explorer.prediction, 0)),
         "split": lambda each: _draw_picture(each.explorer.sides, describe_sides(each.explorer.sides)),
         "confusion": _draw_confusion,
         "reliability": _draw_reliability,
@@ -81,9 +78,7 @@ def _draw_map(run: RunFiles, places: NDArray[np.uint16]) -> Figure:
     """Draws classes `(rows, cols)`, numbered as in `Explorer`, above the names of those present."""
     colours = [to_hex(run.facts.palette[label]) for label in (UNLABELLED, *run.facts.class_ids)]
     names = ("unlabelled", *run.facts.class_names)
-    return _draw_picture(
-        places, {place: (names[place], colours[place]) for place in np.unique(places).tolist()}
-    )
+    return _draw_picture(places, {place: (names[place], colours[place]) for place in np.unique(places).tolist()})
 
 
 def _draw_picture(places: NDArray[np.integer], entries: Mapping[int, tuple[str, str]]) -> Figure:
@@ -102,9 +97,7 @@ def _draw_picture(places: NDArray[np.integer], entries: Mapping[int, tuple[str, 
         Patch(facecolor=colour, edgecolor="0.4", linewidth=0.4, label=_shorten(name))
         for name, colour in entries.values()
     ]
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=num_cols, handlelength=1.0, columnspacing=1.0
-    )
+    figure.legend(handles=handles, loc="outside lower center", ncols=num_cols, handlelength=1.0, columnspacing=1.0)
     return figure
 
 
@@ -206,9 +199,7 @@ def draw_explanation(explanation: Explanation) -> Figure:
     gates = explanation.gates
     cols = 2 if any(gate.spectrum for gate in gates) else 1
     height = max(2.7, 0.8 + 0.13 * len(explanation.classes))
-    figure = Figure(
-        figsize=(6.5 * cols + 2.4, height * len(gates) + 1.8), dpi=_GATES_DPI, layout="constrained"
-    )
+    figure = Figure(figsize=(6.5 * cols + 2.4, height * len(gates) + 1.8), dpi=_GATES_DPI, layout="constrained")
     grid = figure.add_gridspec(len(gates) + 1, cols, height_ratios=[1.5, *[height] * len(gates)])
     _draw_depths(figure.add_subplot(grid[0, :]), explanation)
     lines = []
@@ -268,20 +259,14 @@ def _draw_shades(axes: Axes, explanation: Explanation, rows: NDArray[np.float64]
     bar.ax.tick_params(labelsize=7)
 
 
-def _draw_classes(
-    axes: Axes, explanation: Explanation, positions: Sequence[float], rows: NDArray[np.float64]
-) -> None:
+def _draw_classes(axes: Axes, explanation: Explanation, positions: Sequence[float], rows: NDArray[np.float64]) -> None:
     """Draws one line per class, and the mean over the classes in black."""
     dot = "o" if len(positions) == 1 else None
-    for place, (each, colour, row) in enumerate(
-        zip(explanation.classes, explanation.palette, rows, strict=True)
-    ):
+    for place, (each, colour, row) in enumerate(zip(explanation.classes, explanation.palette, rows, strict=True)):
         ink, dashes = style_class_line(place, colour)
         name = f"{each.label}  {each.name}"
         axes.plot(positions, row, color=ink, dashes=dashes, marker=dot, linewidth=1.2, label=name)
-    axes.plot(
-        positions, rows.mean(axis=0), color="black", marker=dot, linewidth=1.8, label="mean of the classes"
-    )
+    axes.plot(positions, rows.mean(axis=0), color="black", marker=dot, linewidth=1.8, label="mean of the classes")
     axes.set_ylabel("mean excitation", fontsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.tick_params(labelsize=7)

@@ -157,7 +157,5 @@ def _spread(shares: Floats, *, digits: int = 1) -> str:
 
 
 def _describe_difference(found: Summary) -> str:
-    mean, low, high = (
-        f"{100 * value:+.1f}".replace("-", "−") for value in (found.mean, found.low, found.high)
-    )
+    mean, low, high = (f"{100 * value:+.1f}".replace("-", "−") for value in (found.mean, found.low, found.high))
     return f"{mean} points, 95 % interval {low} to {high}, n = {found.n}"

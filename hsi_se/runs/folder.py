@@ -128,9 +128,7 @@ class RunFolder(Folder):
             head, *lines = self.progress.read_bytes().split(b"\n")[:-1] or [b""]
         except FileNotFoundError:
             raise RunError(f"{self.progress}: missing from the run folder; train again") from None
-        epochs = tuple(
-            parse_record(EpochRecord, line, path=self.progress, remedy=_TRAIN_AGAIN) for line in lines
-        )
+        epochs = tuple(parse_record(EpochRecord, line, path=self.progress, remedy=_TRAIN_AGAIN) for line in lines)
         return parse_record(RunStart, head, path=self.progress, remedy=_TRAIN_AGAIN), epochs
 
     def read_split(self) -> Split:
@@ -180,9 +178,7 @@ class RunFolder(Folder):
         from hsi_se.runs.report import RunReport
 
         if not self.report.is_file():
-            raise RunError(
-                f"{self}: is not evaluated yet ({self.report.name} is missing); {self._to_evaluate}"
-            )
+            raise RunError(f"{self}: is not evaluated yet ({self.report.name} is missing); {self._to_evaluate}")
         return read_record(RunReport, self.report, remedy=self._to_evaluate)
 
     def read_explanation(self) -> Explanation:
@@ -203,9 +199,7 @@ class RunFolder(Folder):
         self.write(self.report_text, text)
         self.write(self.report, report.model_dump_json(indent=2, by_alias=True) + "\n")
 
-    def write_predictions(
-        self, truth: NDArray[np.int32], predicted: NDArray[np.int32], *, cost: MappingCost
-    ) -> None:
+    def write_predictions(self, truth: NDArray[np.int32], predicted: NDArray[np.int32], *, cost: MappingCost) -> None:
         """Writes true and predicted labels `(n,)` of the test pixels in the split's order, and the cost."""
         with replacing(self.predictions) as draft:
             _write_arrays(draft, {"truth": truth, "predicted": predicted})

@@ -42,9 +42,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def begin_run(
-    path: Path, *, overwrite: bool, start: RunStart, config: Config, split: Split
-) -> Iterator[RunFolder]:
+def begin_run(path: Path, *, overwrite: bool, start: RunStart, config: Config, split: Split) -> Iterator[RunFolder]:
     """Yields the folder of a run that is trained inside the block, under the rules of `until_finished`.
 
     The folder appears at once with its config, its split and the first line of its progress, and this

@@ -46,9 +46,7 @@ def open_run(run: str | Path | RunFolder, *, data: str | Path | None = None) -> 
     return OpenedRun(folder, record, config, split, bundle, scene, components)
 
 
-def find_data(
-    folder: RunFolder, facts: RunFacts, data: str | Path | None, *, is_own_scene: bool = True
-) -> Folders:
+def find_data(folder: RunFolder, facts: RunFacts, data: str | Path | None, *, is_own_scene: bool = True) -> Folders:
     """Returns the folders to search: those of today, and those in which training found its scene.
 
     The folder in which training ran is also found if it was moved together with the run. Without `data` it

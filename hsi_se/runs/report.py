@@ -243,9 +243,7 @@ class RunReport(SplitReport, Accuracies):
             rejection=_list_rows(Kept, REPORTED_COVERAGES, accuracies),
             pixel_area_m2=area.pixel_area_m2,
             area_caveat=AREA_CAVEAT,
-            area=_list_rows(
-                ClassArea, evaluation.class_ids, evaluation.class_names, area.mapped_pixels, *in_pixels
-            ),
+            area=_list_rows(ClassArea, evaluation.class_ids, evaluation.class_names, area.mapped_pixels, *in_pixels),
             area_adjusted_accuracy=AreaAccuracy(
                 overall_accuracy=number_or_none(area.overall_accuracy.value),
                 margin_95=number_or_none(area.overall_accuracy.margin),

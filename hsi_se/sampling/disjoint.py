@@ -73,11 +73,10 @@ def divide_by_fields(
 ) -> tuple[SideMap, tuple[str, ...]]:
     """Splits the labelled pixels by connected fields of one class; returns the partition map and notes.
 
-    For each class, random sets of fields are drawn, each leaving a field for training and one for testing,
-    and the set closest to the fraction `train` is used. A class with a single field is cut across its long
-    axis, and its test pixels closer than `buffer` pixels to its training pixels become buffer pixels.
-    Different fields are not separated by a buffer, because neighbouring farms are not either. Pixels of a
-    field are connected by an edge or a corner.
+    For each class, random sets of fields are drawn, each leaving a field for training and one for testing, and the set
+    closest to the fraction `train` is used. A class with a single field is cut across its long axis, and its test
+    pixels closer than `buffer` pixels to its training pixels become buffer pixels. Different fields are not separated
+    by a buffer, because neighbouring farms are not either. Pixels of a field are connected by an edge or a corner.
     """
     sides = np.full(truth.shape, Side.UNUSED, dtype=np.uint8)
     numbers = number_fields(truth)
@@ -104,9 +103,7 @@ def number_fields(truth: GroundTruth) -> NDArray[np.int64]:
     return numbers
 
 
-def number_blocks(
-    pixels: NDArray[np.int64], *, block_size: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
+def number_blocks(pixels: NDArray[np.int64], *, block_size: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Returns the square block `(n,)` of each pixel, from 0; the grid's offset is drawn from `rng`.
 
     With the generator of a blocks split these are its blocks, before any are quartered.
@@ -127,9 +124,7 @@ class _Blocks:
     near: list[NDArray[np.int64]]  # for each block, indices of the pixels outside but within its buffer
 
     @classmethod
-    def lay_out(
-        cls, truth: GroundTruth, *, block_size: int, buffer: int, rng: np.random.Generator
-    ) -> "_Blocks":
+    def lay_out(cls, truth: GroundTruth, *, block_size: int, buffer: int, rng: np.random.Generator) -> "_Blocks":
         pixels = np.argwhere(truth.labels != UNLABELLED)
         classes = np.searchsorted(truth.class_ids, truth.labels[pixels[:, 0], pixels[:, 1]])
         position = np.full(truth.shape, -1)
@@ -288,9 +283,7 @@ def _choose_fields(sizes: NDArray[np.int64], share: float, rng: np.random.Genera
     return np.isin(np.arange(len(sizes)), best)
 
 
-def _cut_field(
-    sides: SideMap, pixels: NDArray[np.int64], settings: FieldsSplit, rng: np.random.Generator
-) -> None:
+def _cut_field(sides: SideMap, pixels: NDArray[np.int64], settings: FieldsSplit, rng: np.random.Generator) -> None:
     """Assigns one end of a field's long axis to training, and the rest to test or buffer, in place."""
     centred = pixels - pixels.mean(axis=0)
     long_axis = np.linalg.svd(centred, full_matrices=False)[2][0]

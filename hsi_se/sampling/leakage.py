@@ -31,9 +31,7 @@ class Leakage:
     reduction_saw_test: bool
 
 
-def audit_leakage(
-    split: Split, *, shape: tuple[int, int], patch_size: int, reduction_saw_test: bool
-) -> Leakage:
+def audit_leakage(split: Split, *, shape: tuple[int, int], patch_size: int, reduction_saw_test: bool) -> Leakage:
     """Returns the leakage of a split of a scene of `shape` (rows, cols); padding is not counted."""
     is_train = np.zeros(shape, dtype=bool)
     is_train[split.training_side[:, 0], split.training_side[:, 1]] = True

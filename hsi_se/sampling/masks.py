@@ -62,9 +62,7 @@ def read_masks(
     return sides.astype(np.uint8), labels, notes
 
 
-def _read(
-    truth: GroundTruth, file: str, key: str | None, setting: str, folders: Folders
-) -> NDArray[np.int32]:
+def _read(truth: GroundTruth, file: str, key: str | None, setting: str, folders: Folders) -> NDArray[np.int32]:
     path = find_file(file, folders, setting=f"split.{setting}")
     label_map = read_label_map(path, key=key, setting=f"split.{setting}_key", shape=truth.shape)
     mask = label_map.labels
@@ -82,9 +80,7 @@ def _check_partition(truth: GroundTruth, partition: NDArray[np.int32], file: str
     meaning = ", ".join(f"{side.value} {side.name.lower()}" for side in Side)
     unknown = np.setdiff1d(partition, list(Side))
     if len(unknown):
-        raise SplitError(
-            f"split.partition = {file}: contains {', '.join(map(str, unknown[:5]))}; use only {meaning}"
-        )
+        raise SplitError(f"split.partition = {file}: contains {', '.join(map(str, unknown[:5]))}; use only {meaning}")
     unlabelled = (partition != Side.UNUSED) & (truth.labels == UNLABELLED)
     if unlabelled.any():
         raise SplitError(

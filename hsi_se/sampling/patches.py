@@ -63,9 +63,7 @@ class PatchDataset:
             corners = (corners + shifts).clamp(min=0).minimum(torch.tensor(last))
         return corners
 
-    def gather(
-        self, index: Tensor, *, symmetries: Tensor | None = None, shifts: Tensor | None = None
-    ) -> Tensor:
+    def gather(self, index: Tensor, *, symmetries: Tensor | None = None, shifts: Tensor | None = None) -> Tensor:
         """Returns the patches `(n, 1, k, p, p)` at the given indices of the dataset.
 
         Args:

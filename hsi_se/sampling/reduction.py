@@ -34,9 +34,7 @@ class Reduction:
     def num_components(self) -> int:
         return int(self.components.shape[0])
 
-    def apply(
-        self, cube: NDArray[np.generic], *, nodata: NDArray[np.bool_] | None = None
-    ) -> NDArray[np.float32]:
+    def apply(self, cube: NDArray[np.generic], *, nodata: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
         """Returns the components `(rows, cols, K)` of a cube `(rows, cols, bands)`.
 
         Pixels of the mask `nodata` are set to zero, which is the mean of the fit.
@@ -94,9 +92,7 @@ def fit_reduction(
         samples = (cube.reshape(-1, num_bands) if nodata is None else cube[~nodata]).astype(np.float64)
     most = min(num_bands, len(samples) - 1)
     if settings.components > most:
-        wider = (
-            "write reduction.fit_on: scene, or " if settings.fit_on == "train" and most < num_bands else ""
-        )
+        wider = "write reduction.fit_on: scene, or " if settings.fit_on == "train" and most < num_bands else ""
         raise ConfigError(
             f"reduction.components = {settings.components}: the scene has {num_bands} bands and the fit "
             f"{len(samples)} pixels; {wider}use at most {most}"

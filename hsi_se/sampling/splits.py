@@ -131,9 +131,7 @@ def _divide_at_random(
 ) -> tuple[SideMap, tuple[str, ...]]:
     sides = np.where(truth.labels > 0, Side.TEST, Side.UNUSED).astype(np.uint8)
     rescued = f"too few pixels for split.train = {settings.train}, one pixel is used for training anyway"
-    untrained = (
-        "split.train.per_class gives no training pixels, so all of them will be classified as another class"
-    )
+    untrained = "split.train.per_class gives no training pixels, so all of them will be classified as another class"
     untested = "every pixel is used for training, so none is left for testing"
     notes: dict[str, list[str]] = {rescued: [], untrained: [], untested: []}  # class names
     counts = settings.train.per_class if isinstance(settings.train, PerClass) else None
@@ -173,9 +171,7 @@ def _count_train(size: int, settings: RandomSplit, *, name: str, label: int) -> 
     return count
 
 
-def _set_validation_apart(
-    sides: SideMap, labels: NDArray[np.int32], share: float, rng: np.random.Generator
-) -> None:
+def _set_validation_apart(sides: SideMap, labels: NDArray[np.int32], share: float, rng: np.random.Generator) -> None:
     """Moves a fraction of each class's training pixels to validation; at least one stays in training."""
     for label in np.unique(labels[sides == Side.TRAIN]):
         pixels = rng.permutation(np.argwhere((labels == label) & (sides == Side.TRAIN)))

@@ -20,9 +20,7 @@ _GUESSED_SIZE = 2**27  # bytes, for the progress bar of a file whose size the ca
 _WEB_PAGE_STARTS = (b"<!doctype html", b"<html", b"<?xml", b"<head", b"<!--")
 
 
-def fetch_scene(
-    known: KnownScene, folder: Path, *, progress: Observer, timeout_s: float = TIMEOUT_S
-) -> list[Path]:
+def fetch_scene(known: KnownScene, folder: Path, *, progress: Observer, timeout_s: float = TIMEOUT_S) -> list[Path]:
     """Downloads the files of a known scene unless they are already in the folder; returns their paths.
 
     Args:
@@ -51,9 +49,7 @@ def list_sources(file: KnownFile) -> list[str]:
     try:
         urlsplit(mirror)
     except ValueError as error:
-        raise SceneError(
-            f"{MIRROR_VARIABLE} = {mirror}: is not a URL ({error}); correct or unset it"
-        ) from None
+        raise SceneError(f"{MIRROR_VARIABLE} = {mirror}: is not a URL ({error}); correct or unset it") from None
     return [*([f"{mirror.rstrip('/')}/{file.names[0]}"] if mirror else []), *file.sources]
 
 

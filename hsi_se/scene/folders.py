@@ -69,9 +69,7 @@ def find_file(name: str | Path, folders: Folders, *, setting: str, also: Sequenc
                 return start / asked
         if not asked.is_absolute():
             tail = tuple(part.casefold() for part in asked.parts)
-            candidates = (
-                path for top in folders.below for depth in _DEPTHS for path in sorted(top.glob(depth))
-            )
+            candidates = (path for top in folders.below for depth in _DEPTHS for path in sorted(top.glob(depth)))
             for path in candidates:
                 if tuple(part.casefold() for part in path.parts[-len(tail) :]) == tail and path.is_file():
                     return path

@@ -39,9 +39,7 @@ class Georeference:
         a, b, _, d, e, _ = self.transform
         return float(abs(a * e - b * d) * metres**2)
 
-    def check_grid(
-        self, other: "Georeference | None", *, shape: tuple[int, int], path: Path, like: str
-    ) -> None:
+    def check_grid(self, other: "Georeference | None", *, shape: tuple[int, int], path: Path, like: str) -> None:
         """Checks that a raster of `shape`, in the file `path`, lies on this grid, that of the file `like`.
 
         Raises:

@@ -89,11 +89,7 @@ class Image:
 
 
 def make_image(
-    raster: Raster,
-    *,
-    drop: Mapping[int, str],
-    keep: Collection[int] | None = None,
-    is_suspect: bool = True,
+    raster: Raster, *, drop: Mapping[int, str], keep: Collection[int] | None = None, is_suspect: bool = True
 ) -> Image:
     """Returns the image of a raster, without bad bands and bands that are nodata in every pixel.
 
@@ -108,8 +104,7 @@ def make_image(
     num_bands = raster.shape[2]
     if beyond := [band for band in drop if band >= num_bands]:
         raise SceneError(
-            f"{raster.path}: scene.drop_bands = {beyond[0] + 1}: the file has bands 1 to {num_bands}; "
-            "choose from these"
+            f"{raster.path}: scene.drop_bands = {beyond[0] + 1}: the file has bands 1 to {num_bands}; choose from these"
         )
     empty_bands, has_nodata = _find_nodata(raster)
     if keep is not None:
@@ -125,8 +120,7 @@ def make_image(
     if not len(bands):
         raise SceneError(f"{raster.path}: all {num_bands} bands are bad or dropped; keep at least one")
     wavelengths_nm, gain, offset = (
-        None if values is None else values[bands]
-        for values in (raster.wavelengths_nm, raster.gain, raster.offset)
+        None if values is None else values[bands] for values in (raster.wavelengths_nm, raster.gain, raster.offset)
     )
     return Image(
         raster=raster,

@@ -21,10 +21,9 @@ class CubeFacts:
         dtype: of the stored values.
         lowest, highest: range of the finite values outside nodata.
         num_not_finite: number of NaN or infinite values outside nodata.
-        picture: `(rows, cols, 3)` 8-bit, stretched from the 2nd to the 98th percentile of each band;
-            nodata is grey.
-        class_means, class_deviations: `(C, bands)` mean and standard deviation of the spectra, in
-            ascending order of label; empty without labels.
+        picture: `(rows, cols, 3)` 8-bit, stretched from the 2nd to the 98th percentile of each band; nodata is grey.
+        class_means, class_deviations: `(C, bands)` mean and standard deviation of the spectra, in ascending order of
+            label; empty without labels.
         notes: what is doubtful about the values, see `FillFinder.check`.
     """
 
@@ -39,9 +38,7 @@ class CubeFacts:
     notes: tuple[str, ...]
 
 
-def inspect_cube(
-    image: Image, *, natural_colour: tuple[int, int, int], labels: Labels | None = None
-) -> CubeFacts:
+def inspect_cube(image: Image, *, natural_colour: tuple[int, int, int], labels: Labels | None = None) -> CubeFacts:
     """Returns the statistics of an image; those of the classes need its `labels` `(rows, cols)`.
 
     `natural_colour` are the red, green and blue band of the picture, 0-based in the image.
@@ -84,9 +81,7 @@ def inspect_cube(
             squares[index] += (spectra**2).sum(axis=0)
     notes = fill.check(image, labels=given)
     if num_not_finite:
-        notes += (
-            f"{num_not_finite:,} values are not finite; if they are missing data, set scene.nodata: nan",
-        )
+        notes += (f"{num_not_finite:,} values are not finite; if they are missing data, set scene.nodata: nan",)
     means = sums / np.maximum(counts, 1)
     variances = np.maximum(squares - counts * means**2, 0) / np.maximum(counts - 1, 1)
     return CubeFacts(

@@ -88,13 +88,9 @@ def read_label_map(
         notes += (f"{path.name}: 0 is a class in this file, so every label was raised by one",)
 
     def raise_labels(facts: Mapping[int, Any]) -> dict[int, Any]:
-        return {
-            label + shift: fact for label, fact in facts.items() if label != unlabelled and label + shift > 0
-        }
+        return {label + shift: fact for label, fact in facts.items() if label != unlabelled and label + shift > 0}
 
-    return LabelMap(
-        labels, raise_labels(raster.class_names), raise_labels(raster.palette), raster.georeference, notes
-    )
+    return LabelMap(labels, raise_labels(raster.class_names), raise_labels(raster.palette), raster.georeference, notes)
 
 
 def pick_raster(
@@ -190,17 +186,12 @@ def _read_table(path: Path, *, shape: tuple[int, int] | None, unlabelled: int) -
                 )
             is_kept = label == unlabelled or 0 <= label <= _HIGHEST
             if not is_kept or (is_given[row, col] and labels[row, col] != label):
-                way_out = (
-                    "" if is_kept else f", or write scene.unlabelled: {label} if it marks unlabelled pixels"
-                )
+                way_out = "" if is_kept else f", or write scene.unlabelled: {label} if it marks unlabelled pixels"
                 raise SceneError(
                     f"{path}:{number}: label {label} for row {row}, col {col}: negative, too large, or "
                     f"a second label for this pixel; give one non-negative integer per pixel{way_out}"
                 )
             labels[row, col], is_given[row, col] = label, True
     return Raster(
-        path=path,
-        shape=(*shape, 1),
-        dtype=labels.dtype,
-        rows_of=lambda first, last: labels[first:last, :, None],
+        path=path, shape=(*shape, 1), dtype=labels.dtype, rows_of=lambda first, last: labels[first:last, :, None]
     )

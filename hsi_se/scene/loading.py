@@ -87,9 +87,7 @@ def load_ground_truth(scene: SceneSettings, data: Data = None) -> GroundTruth:
     return source.make_truth(label_map, None if image is None else image.read_nodata())
 
 
-def open_scene_image(
-    scene: SceneSettings | Scene, data: Data = None, *, keep: Collection[int] | None = None
-) -> Image:
+def open_scene_image(scene: SceneSettings | Scene, data: Data = None, *, keep: Collection[int] | None = None) -> Image:
     """Returns the cube of a scene, loaded or described as for `load_scene`, without reading it.
 
     Raises:
@@ -139,9 +137,7 @@ class SceneSource:
         if files.nodata is not None:
             raster = replace(raster, nodata=None if files.nodata == "none" else float(files.nodata))
         if files.scale is not None:
-            raster = replace(
-                raster, gain=None if files.scale == 1 else np.full(bands, 1 / files.scale), offset=None
-            )
+            raster = replace(raster, gain=None if files.scale == 1 else np.full(bands, 1 / files.scale), offset=None)
         if files.wavelengths is not None:
             raster = replace(raster, wavelengths_nm=self._read_wavelengths(files.wavelengths, bands=bands))
         return make_image(
@@ -202,9 +198,7 @@ class SceneSource:
         """Refuses a byte order that no file needs, as it says its own."""
         from hsi_se.scene.formats.envi import lacks_byte_order
 
-        if self.files.byte_order is not None and not any(
-            lacks_byte_order(self._find(part)) for part in parts
-        ):
+        if self.files.byte_order is not None and not any(lacks_byte_order(self._find(part)) for part in parts):
             raise SceneError(
                 f"scene.byte_order = {self.files.byte_order!r}: has no effect, as the files state their own; "
                 "leave it out, or correct the ENVI header"

@@ -24,8 +24,7 @@ class Raster:
     Attributes:
         path, key: the file, and the name of the array in it, if it has one.
         shape: `(rows, cols, bands)`; a label map has one band.
-        rows_of: function of `(first, last)` that reads rows `first..last-1`, `(rows, cols, bands)`, as
-            stored.
+        rows_of: function of `(first, last)` that reads rows `first..last-1`, `(rows, cols, bands)`, as stored.
         wavelengths_nm: `(bands,)` band centres in nanometres.
         nodata: the stored value that marks missing data; may be NaN.
         gain, offset: `(bands,)`; value = stored · gain + offset; None if stored values are used unchanged.
@@ -91,12 +90,7 @@ def chunk_rows(rows: int) -> Iterator[slice]:
 
 
 def make_raster(
-    path: Path,
-    *,
-    key: str,
-    shape: Sequence[int],
-    dtype: np.dtype[Any],
-    read: Callable[[int, int], NDArray[Any]],
+    path: Path, *, key: str, shape: Sequence[int], dtype: np.dtype[Any], read: Callable[[int, int], NDArray[Any]]
 ) -> Raster:
     """Returns the raster of a 2-D or 3-D array, whose rows `first..last-1` are read by `read`."""
     rows, cols, bands = (*shape, 1)[:3]

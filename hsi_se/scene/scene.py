@@ -41,9 +41,7 @@ class GroundTruth:
 
     def __post_init__(self) -> None:
         if self.labels.ndim != 2:
-            raise SceneError(
-                f"scene {self.name}: the labels have shape {self.labels.shape}; give a map (rows, cols)"
-            )
+            raise SceneError(f"scene {self.name}: the labels have shape {self.labels.shape}; give a map (rows, cols)")
         if not (self.labels != UNLABELLED).any():
             raise SceneError(
                 f"scene {self.name}: all {self.labels.size} labels are 0, which means unlabelled; "
@@ -92,9 +90,7 @@ class Scene(GroundTruth):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.cube.ndim != 3:
-            raise SceneError(
-                f"scene {self.name}: the cube has shape {self.cube.shape}; give (rows, cols, bands)"
-            )
+            raise SceneError(f"scene {self.name}: the cube has shape {self.cube.shape}; give (rows, cols, bands)")
         check_same_size(self.name, self.cube.shape, self.labels.shape)
         if np.issubdtype(self.cube.dtype, np.inexact):
             wrong = [

@@ -58,15 +58,14 @@ def _read_farmland() -> _Farmland:
 def make_synthetic_scene(*, seed: int = 0, rows: int = 72, cols: int = 72, bands: int = 64) -> Scene:
     """Returns a farmland scene in which a pixel's neighbourhood is more informative than its spectrum.
 
-    The area is divided into fields with straight edges, some separated by tracks. Each field belongs to
-    one class or is unlabelled; the largest contains a patch of about 20 pixels of a rare class. Each
-    pixel is a mixture of leaf, soil and residue. Its fractions scatter around those of its field, which
-    scatter around those of its class. A point spread function then mixes neighbouring pixels.
-    Illumination varies by field and by pixel. Noise varies by band: it is strongest at both ends of the
-    spectrum and in the water vapour bands. The same arguments give the same scene.
+    The area is divided into fields with straight edges, some separated by tracks. Each field belongs to one class or is
+    unlabelled; the largest contains a patch of about 20 pixels of a rare class. Each pixel is a mixture of leaf, soil
+    and residue. Its fractions scatter around those of its field, which scatter around those of its class. A point
+    spread function then mixes neighbouring pixels. Illumination varies by field and by pixel. Noise varies by band: it
+    is strongest at both ends of the spectrum and in the water vapour bands. The same arguments give the same scene.
 
-    Values are uint16 reflectance × 10,000 in evenly spaced bands from 400 to 2500 nm. Class ids run
-    from 1 to 9; every class is present, and the last one is the rare one.
+    Values are uint16 reflectance × 10,000 in evenly spaced bands from 400 to 2500 nm. Class ids run from 1 to 9; every
+    class is present, and the last one is the rare one.
 
     Args:
         seed: determines all random draws.
@@ -99,9 +98,7 @@ def make_synthetic_scene(*, seed: int = 0, rows: int = 72, cols: int = 72, bands
     )
 
 
-def _lay_out_fields(
-    rng: np.random.Generator, *, rows: int, cols: int
-) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
+def _lay_out_fields(rng: np.random.Generator, *, rows: int, cols: int) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
     """Returns the field of each pixel, `(rows, cols)`, and the class id of each field, `(f,)`.
 
     Field 0 contains all tracks and is unlabelled; the last field is the patch of the rare class.

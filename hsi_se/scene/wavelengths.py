@@ -54,9 +54,7 @@ _NANOMETRES = {  # by the beginning of the unit's name, longer ones first
 _LONGEST_MICROMETRES = 100.0  # larger values without a unit are nanometres
 
 
-def to_nanometres(
-    values: Sequence[Any], *, unit: str | None, bands: int
-) -> tuple[Floats | None, tuple[str, ...]]:
+def to_nanometres(values: Sequence[Any], *, unit: str | None, bands: int) -> tuple[Floats | None, tuple[str, ...]]:
     """Returns band centres in nanometres, `(bands,)`, or None and a note why they cannot be used.
 
     Without a unit, values that are all below 100 are micrometres, others nanometres.

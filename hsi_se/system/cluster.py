@@ -23,9 +23,8 @@ def run_tasks(
 ) -> Generator[tuple[Task, Any], None, None]:
     """Yields each task that is done with its result, or the exception that it raised.
 
-    Where workers declare GPUs, each GPU counts in place of a worker, and a task occupies one. The task of a
-    worker that is lost goes to another one, or to one that appears within `_LOST_S`. At the end, the tasks
-    under way are cancelled.
+    Where workers declare GPUs, each GPU counts in place of a worker, and a task occupies one. The task of a worker that
+    is lost goes to another one, or to one that appears within `_LOST_S`. At the end, the tasks under way are cancelled.
 
     Args:
         client: from `connect` or `start_cluster`.

@@ -49,8 +49,7 @@ class Held:
             if _lock(stream) is False:
                 stream.close()
                 raise RunError(
-                    f"{self._path}: another process is {self._what} there; let it finish, or choose another "
-                    "folder"
+                    f"{self._path}: another process is {self._what} there; let it finish, or choose another folder"
                 )
             if _is_at(stream, self._path / ".lock"):
                 return stream

@@ -71,8 +71,7 @@ class Stop:
 def listening(*numbers: int) -> Iterator[Stop]:
     """Inside, signals go to the `Stop` that is yielded: that of the caller, if it listens already.
 
-    The signals are SIGINT and SIGTERM unless given. Outside the main thread, where none arrives, nothing
-    is done.
+    The signals are SIGINT and SIGTERM unless given. Outside the main thread, where none arrives, nothing is done.
     """
     if threading.current_thread() is not threading.main_thread():
         yield Stop()

@@ -13,9 +13,7 @@ from hsi_se.training.windows import Corners
 _FLIPPED_AXES = ((), (0,), (1,), (0, 1))  # for symmetries 0-3; symmetries 4-7 transpose first
 
 
-def draw_patches(
-    train: PatchDataset, index: Tensor, *, settings: TrainSettings, generator: torch.Generator
-) -> Tensor:
+def draw_patches(train: PatchDataset, index: Tensor, *, settings: TrainSettings, generator: torch.Generator) -> Tensor:
     """Returns the patches `(n, 1, k, p, p)` at `index` `(n,)`, each with its own random augmentation.
 
     The steps run in this order:

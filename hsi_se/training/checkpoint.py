@@ -96,9 +96,7 @@ class Checkpoints(Keeper):
                 saved = read_checkpoint(path)
             except RunError as error:
                 if path == paths[-1]:
-                    raise RunError(
-                        f"{error}; no usable checkpoint is left; train again with --overwrite"
-                    ) from None
+                    raise RunError(f"{error}; no usable checkpoint is left; train again with --overwrite") from None
                 self._note(f"{error}; using the previous checkpoint")
                 damaged.append(path)
                 continue
@@ -124,15 +122,12 @@ class Checkpoints(Keeper):
             before = saved.get(name)
             if before != now:
                 self._note(
-                    f"saved with {name} = {before}, resumed with {name} = {now}: "
-                    "weights may differ in the last bits"
+                    f"saved with {name} = {before}, resumed with {name} = {now}: weights may differ in the last bits"
                 )
         try:
             state.load(saved["training"])
         except (LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise RunError(
-                f"{path}: is not a checkpoint of this run ({_shorten(error)}); train again"
-            ) from None
+            raise RunError(f"{path}: is not a checkpoint of this run ({_shorten(error)}); train again") from None
 
     def after_step(self, state: TrainingState) -> None:
         """Saves if a checkpoint is due or a signal has arrived.
@@ -195,9 +190,7 @@ def read_checkpoint(path: Path) -> Tree:
     try:
         data = path.read_bytes()
         if match is None or not hashlib.sha256(data).hexdigest().startswith(match[2]):
-            raise RunError(
-                f"{path}: is damaged, truncated or not a checkpoint (its SHA-256 does not match its name)"
-            )
+            raise RunError(f"{path}: is damaged, truncated or not a checkpoint (its SHA-256 does not match its name)")
         with safe_open(path, framework="pt") as file:
             tree = json.loads(file.metadata()["tree"])
         # Clones are laid out in memory like new tensors, so the same arithmetic on them gives the same bits.

@@ -49,14 +49,13 @@ def fit(
 ) -> FitResult:
     """Trains the model in place and leaves it with the weights of its best epoch.
 
-    The best epoch is the latest one whose validation accuracy is within one standard error of the
-    highest. This is the one-standard-error rule of Breiman et al. 1984, Classification and Regression
-    Trees, with training time in place of complexity. Fifty validation pixels cannot distinguish 98 %
-    from 100 %, and the schedule makes later epochs more stable. Without validation pixels the last epoch
-    is used.
+    The best epoch is the latest one whose validation accuracy is within one standard error of the highest. This is the
+    one-standard-error rule of Breiman et al. 1984, Classification and Regression Trees, with training time in place of
+    complexity. Fifty validation pixels cannot distinguish 98 % from 100 %, and the schedule makes later epochs more
+    stable. Without validation pixels the last epoch is used.
 
-    With `weight_averaging`, the exponential moving average of weights and batch-norm statistics is
-    validated and kept instead of the weights themselves.
+    With `weight_averaging`, the exponential moving average of weights and batch-norm statistics is validated and kept
+    instead of the weights themselves.
 
     Data order, flips, noise and dropout depend only on the seed. Torch's global generators are restored.
 

@@ -198,9 +198,7 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Opt
     return torch.optim.AdamW(tensors, fused=True)
 
 
-def _make_schedule(
-    optimizer: torch.optim.Optimizer, settings: TrainSettings, *, num_steps: int
-) -> LRScheduler:
+def _make_schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings, *, num_steps: int) -> LRScheduler:
     rates = [group["lr"] for group in optimizer.param_groups]
     match settings.schedule:
         case "one-cycle":

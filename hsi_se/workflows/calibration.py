@@ -17,15 +17,12 @@ from hsi_se.workflows.preparation import Prepared
 _MANY = 100  # validation pixels that `auto` relies on; their accuracy's standard error is at most 5 points
 
 
-def calibrate(
-    bundle: ModelBundle, setting: Prepared, *, epochs: int, observer: Observer
-) -> TemperatureScaling:
+def calibrate(bundle: ModelBundle, setting: Prepared, *, epochs: int, observer: Observer) -> TemperatureScaling:
     """Returns the temperature of a trained model's probabilities, as `prediction.calibration` asks.
 
-    Cross-fitting trains a classifier with the same settings on each fold's fit (see `sampling.folds`). It
-    predicts the scene as the run's own does, with symmetries and smoothing, and the logits of the pixels that
-    it was not trained on are kept. The reduction is the run's: it has seen the spectra of those pixels but
-    not their labels.
+    Cross-fitting trains a classifier with the same settings on each fold's fit (see `sampling.folds`). It predicts the
+    scene as the run's own does, with symmetries and smoothing, and the logits of the pixels that it was not trained on
+    are kept. The reduction is the run's: it has seen the spectra of those pixels but not their labels.
 
     Args:
         bundle: the trained model.

@@ -56,10 +56,7 @@ def evaluate_on(
     predicted = map_target(bundle, target, session=session).labels
     known = np.isin(truth.labels, bundle.class_ids) & (predicted != UNLABELLED)
     evaluation = evaluate_labels(
-        truth.labels[known],
-        predicted[known],
-        class_ids=bundle.facts.class_ids,
-        class_names=bundle.facts.class_names,
+        truth.labels[known], predicted[known], class_ids=bundle.facts.class_ids, class_names=bundle.facts.class_names
     )
     return CrossScene(record.scene, truth.name, evaluation, (*notes, *target.notes))
 
@@ -75,8 +72,7 @@ def _compare_classes(other: GroundTruth, bundle: ModelBundle) -> list[str]:
     if unknown:
         count = int(np.isin(other.labels, unknown).sum())
         notes.append(
-            f"{count:,} pixels of labels {', '.join(map(str, unknown))} are excluded: the network does not "
-            "know them"
+            f"{count:,} pixels of labels {', '.join(map(str, unknown))} are excluded: the network does not know them"
         )
     renamed = [
         f"{label} is {names[label]} in training and {name} here"

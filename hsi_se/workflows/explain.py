@@ -177,11 +177,7 @@ def _make_patches(model: nn.Module, opened: OpenedRun, pixels: Pixels) -> PatchD
 
 
 def compare_modes(
-    model: nn.Module,
-    opened: OpenedRun,
-    classes: NDArray[np.int64],
-    predicted: NDArray[np.int64],
-    observer: Observer,
+    model: nn.Module, opened: OpenedRun, classes: NDArray[np.int64], predicted: NDArray[np.int64], observer: Observer
 ) -> ModeComparison:
     """Returns the accuracy in evaluation mode and in two passes in training mode; the model stays as it is.
 
@@ -263,9 +259,7 @@ def _describe(
     )
 
 
-def to_depths(
-    point: str, means: Floats, model: nn.Module, bundle: ModelBundle, *, is_band: bool
-) -> Floats | str:
+def to_depths(point: str, means: Floats, model: nn.Module, bundle: ModelBundle, *, is_band: bool) -> Floats | str:
     """Returns mean excitations `(C, channels)` by spectral depth `(C, d)`, or why there are none.
 
     A gate on the `band` axis has one depth per channel. After HybridSN's fold the channels are features ×

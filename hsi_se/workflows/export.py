@@ -124,8 +124,6 @@ def _write_onnx(module: nn.Module, example: Tensor, path: Path, facts: dict[str,
     )
     assert program is not None
     model = program.model_proto
-    onnx.helper.set_model_props(
-        model, {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
-    )
+    onnx.helper.set_model_props(model, {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items()})
     onnx.checker.check_model(model)
     onnx.save(model, path)

@@ -72,9 +72,5 @@ def _to_blocks(config: Config) -> BlocksSplit:
             '--set "split={kind: blocks, train: 0.1}"'
         )
     return BlocksSplit(
-        kind="blocks",
-        train=split.train,
-        buffer=config.default_buffer,
-        validation=split.validation,
-        seed=split.seed,
+        kind="blocks", train=split.train, buffer=config.default_buffer, validation=split.validation, seed=split.seed
     )

@@ -58,9 +58,7 @@ class Survey:
         return self.scene.name or Path(self.scene.cube).stem
 
 
-def survey_files(
-    paths: Sequence[Path], overrides: Sequence[str] = (), *, data: str | Path | None = None
-) -> Survey:
+def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: str | Path | None = None) -> Survey:
     """Returns the contents of one file, or of a cube and its labels.
 
     Args:
@@ -73,9 +71,7 @@ def survey_files(
     """
     for override in overrides:
         if not override.startswith("scene."):
-            raise ConfigError(
-                f"--set {override}: inspect takes only settings of the scene; write scene.key=value"
-            )
+            raise ConfigError(f"--set {override}: inspect takes only settings of the scene; write scene.key=value")
         if override.partition("=")[0].strip() in ("scene.cube", "scene.labels", "scene.synthetic"):
             raise ConfigError(f"--set {override}: inspect takes files as its arguments; leave it out")
     draft = parse_config(_DRAFT, overrides, path=Path("inspect"))
@@ -83,9 +79,7 @@ def survey_files(
     byte_order = draft.scene.byte_order
     if len({*paths}) < len(paths):
         raise ConfigError(f"{' '.join(map(str, paths))}: names a file twice; leave one out")
-    files = tuple(
-        (path, None if is_table(path) else open_file(path, byte_order=byte_order)) for path in paths
-    )
+    files = tuple((path, None if is_table(path) else open_file(path, byte_order=byte_order)) for path in paths)
     cubes = [path for path, held in files if held and not all(_list_maps(held))]
     only_maps = [path for path, held in files if path not in cubes]
     for path, held in files:
@@ -128,9 +122,7 @@ def survey_files(
 def _refuse_unread(scene: SceneFiles, *keys: str) -> None:
     for key in keys:
         if getattr(scene, key) != SceneFiles.model_fields[key].default:
-            raise ConfigError(
-                f"scene.{key}: has no effect on the files named; leave it out, or name its file"
-            )
+            raise ConfigError(f"scene.{key}: has no effect on the files named; leave it out, or name its file")
 
 
 def save_survey_figures(survey: Survey, folder: Path) -> list[Path]:
@@ -178,9 +170,7 @@ def suggest_config(survey: Survey) -> str:
             order="3d-2d" if components >= _SMALLEST_3D_DEPTH else "2d-3d",
             attention={"fold": gate, "conv2d": gate},
         ),
-        train=TrainSettings(
-            epochs=60, batch_size=32, learning_rate=3e-3, label_smoothing=0.1, class_weights="sqrt"
-        ),
+        train=TrainSettings(epochs=60, batch_size=32, learning_rate=3e-3, label_smoothing=0.1, class_weights="sqrt"),
     )
     text = _HEADING + dump_config(config, is_named=False)
     if survey.likely is not None:

@@ -87,18 +87,14 @@ def prepare(config: Config, *, data: Data, device: torch.device, split: Split | 
         raise SceneError(f"scene {scene.name}: has one class, but a classifier needs two; check its labels")
     if config.patch.size > min(scene.shape):
         size = " × ".join(map(str, scene.shape))
-        raise ConfigError(
-            f"patch.size = {config.patch.size}: is larger than the scene, {size}; use a smaller one"
-        )
+        raise ConfigError(f"patch.size = {config.patch.size}: is larger than the scene, {size}; use a smaller one")
     notes = scene.notes + split.notes
     reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train, nodata=scene.nodata)
     components = reduction.apply(scene.cube, nodata=scene.nodata)
     padded = pad_cube(components, patch_size=config.patch.size, padding=config.patch.padding).to(device)
     setting = Prepared(config, scene_digest, scene, split, reduction, components, padded, None, notes)
     if isinstance(config.model, Svm | RandomForest):
-        notes += (
-            f"model.name = {config.model.name}: is not trained in epochs; the train section has no effect",
-        )
+        notes += (f"model.name = {config.model.name}: is not trained in epochs; the train section has no effect",)
         return replace(setting, notes=notes)
     if config.train.norm_statistics == "scene":
         notes += ("batch norm uses patches of the whole scene, including test pixels, without their labels",)

@@ -118,18 +118,14 @@ def describe_network(
         bare = bare.model_copy(update={"attention": {}})
     try:
         with torch.device("meta"):
-            rows, bare_rows = (
-                tuple(count_stage_costs(build_model(each, **sizes))) for each in (config.model, bare)
-            )
+            rows, bare_rows = (tuple(count_stage_costs(build_model(each, **sizes))) for each in (config.model, bare))
     except ConfigError as error:
         if size.patch_size is None:
             raise
         text = str(error).replace("patch.size = ", "--size ").replace("patch.size:", "--size")
         raise ConfigError(text) from None
     shape = (1, sizes["num_bands"], sizes["patch_size"], sizes["patch_size"])
-    return NetworkDescription(
-        f"{config.model.name} on {name}, {sizes['num_classes']} classes", shape, rows, bare_rows
-    )
+    return NetworkDescription(f"{config.model.name} on {name}, {sizes['num_classes']} classes", shape, rows, bare_rows)
 
 
 def compare_attention(
@@ -182,8 +178,4 @@ def _find_sizes(config: Config, size: InputSize, data: str | Path | None) -> tup
         name, of_scene = scene.name, (scene.num_bands, scene.num_classes)
     reduction = config.reduction
     reduced = reduction.components if isinstance(reduction, PcaReduction) else of_scene[0]
-    return name, {
-        "num_bands": bands or reduced,
-        "patch_size": patch_size,
-        "num_classes": classes or of_scene[1],
-    }
+    return name, {"num_bands": bands or reduced, "patch_size": patch_size, "num_classes": classes or of_scene[1]}

@@ -107,9 +107,7 @@ def resume(run: str | Path | RunFolder, *, session: Session = Session()) -> RunF
                 if config.digest != start.config_digest:
                     raise RunError(f"{folder.config}: changed since the run began; train into another folder")
                 if split.digest != start.split_digest:
-                    raise RunError(
-                        f"{folder.split}: changed since the run began; train again with --overwrite"
-                    )
+                    raise RunError(f"{folder.split}: changed since the run began; train again with --overwrite")
                 data = find_data(folder, start, session.data)
                 setting = prepare(config, data=data, device=torch_device, split=split)
                 check_edition(folder, start, found=setting.scene_digest)
@@ -233,8 +231,7 @@ def _train_into(
         with stop.at_once("interrupted"):
             setting.adapt(model)
     record = RunRecord(
-        **{name: getattr(start, name) for name in RunFacts.model_fields}
-        | {"notes": start.notes + result.notes},
+        **{name: getattr(start, name) for name in RunFacts.model_fields} | {"notes": start.notes + result.notes},
         num_parameters=count_parameters(model),
         macs_per_patch=count_macs(model),
         best_epoch=result.best_epoch,

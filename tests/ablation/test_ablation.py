@@ -88,9 +88,7 @@ def test_a_second_start_runs_only_what_is_not_finished(finished, tmp_path, monke
     before = weights_of(folder)
     trained = []
     train = runner.train_unless_finished
-    monkeypatch.setattr(
-        runner, "train_unless_finished", lambda *a, **k: trained.append(a[1]) or train(*a, **k)
-    )
+    monkeypatch.setattr(runner, "train_unless_finished", lambda *a, **k: trained.append(a[1]) or train(*a, **k))
     log = Log()
     _, report = runner.run_ablation(load_ablation(more), out=out, session=CPU, watcher=log)
     assert [run[:2] for run in log.changes if run[2] == "running"] == [("se", 1), ("none", 2), ("se", 2)]
@@ -125,15 +123,10 @@ def test_a_run_that_fails_is_reported_and_does_not_stop_the_others(call, file, t
     monkeypatch.setattr(runner, "assess_run", assess)
     found, out, err = call("ablate", file, "--out", tmp_path / "out", "--device", "cpu")
     assert found == 0
-    assert [len(v.runs) for v in AblationFolder.open(tmp_path / "out").read_report().scenes[0].variants] == [
-        2,
-        2,
-    ]
+    assert [len(v.runs) for v in AblationFolder.open(tmp_path / "out").read_report().scenes[0].variants] == [2, 2]
 
 
-def test_a_dry_run_lists_every_variant_with_its_size_and_time_and_writes_nothing(
-    call, file, tmp_path, monkeypatch
-):
+def test_a_dry_run_lists_every_variant_with_its_size_and_time_and_writes_nothing(call, file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, _ = call("ablate", file, "--dry-run")
     assert code == 0

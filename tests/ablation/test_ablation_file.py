@@ -30,12 +30,7 @@ def load(tmp_path):
 
 def test_every_variant_meets_every_seed_under_the_bases_settings(load):
     ablation = load(HEAD + "set: {patch.size: 9, train: {epochs: 3}}\n" + PAIR)
-    assert [(run.variant, run.seed) for run in ablation.runs] == [
-        ("none", 0),
-        ("se", 0),
-        ("none", 1),
-        ("se", 1),
-    ]
+    assert [(run.variant, run.seed) for run in ablation.runs] == [("none", 0), ("se", 0), ("none", 1), ("se", 1)]
     for run in ablation.runs:
         assert run.config.seed == run.seed
         assert (run.config.patch.size, run.config.train.epochs) == (9, 3)
@@ -48,10 +43,7 @@ def test_a_grid_has_every_set_of_points_up_to_its_size_for_every_kind(load):
     ablation = load(HEAD + grid)
     assert len(ablation.variants) == 1 + 3 * (3 + 3)
     found = {
-        (
-            frozenset(run.config.model.attention),
-            frozenset(b.kind for b in run.config.model.attention.values()),
-        )
+        (frozenset(run.config.model.attention), frozenset(b.kind for b in run.config.model.attention.values()))
         for run in ablation.runs
     }
     expected = {(frozenset[str](), frozenset[str]())} | {
@@ -148,27 +140,11 @@ def test_the_placement_ablation_has_each_point_alone_the_papers_pair_and_all():
 @pytest.mark.parametrize(
     ("text", "place", "message"),
     [
-        (
-            HEAD + PAIR + "  x: {model.atention: {}}\n",
-            "6:7",
-            "variants.x: model.atention.*did you mean 'attention'",
-        ),
-        (
-            HEAD + PAIR + "  x: {model.attention: {foldd: {kind: se}}}\n",
-            "6:25",
-            "variants.x: .*foldd: unknown point",
-        ),
-        (
-            HEAD + PAIR + "  x:\n    model.attention:\n      fold: {kind: see}\n",
-            "8:14",
-            "variants.x: .*choose from",
-        ),
+        (HEAD + PAIR + "  x: {model.atention: {}}\n", "6:7", "variants.x: model.atention.*did you mean 'attention'"),
+        (HEAD + PAIR + "  x: {model.attention: {foldd: {kind: se}}}\n", "6:25", "variants.x: .*foldd: unknown point"),
+        (HEAD + PAIR + "  x:\n    model.attention:\n      fold: {kind: see}\n", "8:14", "variants.x: .*choose from"),
         (HEAD + PAIR + "  x: {nonsense: 1}\n", "6:7", "variants.x: nonsense.*unknown setting"),
-        (
-            HEAD + PAIR + "  x: {model.attention: {conv3d_1: {kind: coordinate}}}\n",
-            "6:36",
-            "variants.x: .*spectral",
-        ),
+        (HEAD + PAIR + "  x: {model.attention: {conv3d_1: {kind: coordinate}}}\n", "6:36", "variants.x: .*spectral"),
         (HEAD + PAIR + "  x: {model.attention: {}}\n", "6:3", "variants.x: has the same settings as none"),
         (HEAD + PAIR + "  x: {split.train: 0.2}\n", "6:7", "variants.x: changes split, which all variants"),
         (HEAD + PAIR + "  x: {seed: 3}\n", "6:7", "variants.x: seed: has no effect; write seeds: in the "),
@@ -224,9 +200,7 @@ def test_a_mistake_in_set_is_named_as_such(load):
 
 
 def test_a_variant_of_the_users_wins_over_the_grids_of_the_same_name(load):
-    found = load(
-        HEAD + "variants: {none: {train.epochs: 5}}\ngrid: {points: [fold], kinds: [se], up_to: 1}\n"
-    )
+    found = load(HEAD + "variants: {none: {train.epochs: 5}}\ngrid: {points: [fold], kinds: [se], up_to: 1}\n")
     assert next(iter(found.variants)) == "none"
     assert found.variants["none"] == {"train.epochs": 5}
     assert len(found.variants) == 2

@@ -150,15 +150,7 @@ def test_the_figures_are_in_the_page_with_their_words_as_text(page):
     labels = drawn.evaluate_all("(all) => all.map((each) => each.getAttribute('aria-label'))")
     assert [label.partition(" ")[0] for label in labels] == ["OA", "Mean", "OA"]
     words = " ".join(drawn.nth(0).locator("text").all_text_contents())
-    for part in (
-        "none",
-        "fold <se>",
-        "n = 3",
-        "OA, %",
-        "plain",
-        "location floor 88.00 %",
-        "spectral baseline 70.00 %",
-    ):
+    for part in ("none", "fold <se>", "n = 3", "OA, %", "plain", "location floor 88.00 %", "spectral baseline 70.00 %"):
         assert part in words
     identifiers = page.evaluate("[...document.querySelectorAll('[id]')].map((each) => each.id)")
     markers = [name for name in identifiers if re.fullmatch(r"[mp][0-9a-f]{10}", name)]

@@ -12,22 +12,9 @@ from scipy import stats
 
 from hsi_se.ablation.figures import list_figures, refresh_figures, write_ablation_figures
 from hsi_se.ablation.file import Ablation
-from hsi_se.ablation.record import (
-    AblationFolder,
-    AblationReport,
-    AblationRun,
-    FailedRun,
-    McNemarRecord,
-)
+from hsi_se.ablation.record import AblationFolder, AblationReport, AblationRun, FailedRun, McNemarRecord
 from hsi_se.ablation.summary import _list_caveats, assemble, compare_runs
-from hsi_se.ablation.tables import (
-    escape_latex,
-    list_tables,
-    render_csv,
-    render_latex,
-    render_markdown,
-    render_page,
-)
+from hsi_se.ablation.tables import escape_latex, list_tables, render_csv, render_latex, render_markdown, render_page
 from hsi_se.errors import RunError
 from hsi_se.evaluation.statistics import points
 from hsi_se.progress import EpochRecord
@@ -152,20 +139,12 @@ def test_only_runs_of_one_seed_are_pairs():
 def test_holm_runs_over_the_comparisons_of_all_scenes():
     rng = np.random.default_rng(3)
     tables = {
-        scene: {
-            "none": rng.normal(0.9, 0.01, 10),
-            "a": rng.normal(0.91, 0.01, 10),
-            "b": rng.normal(0.9, 0.01, 10),
-        }
+        scene: {"none": rng.normal(0.9, 0.01, 10), "a": rng.normal(0.91, 0.01, 10), "b": rng.normal(0.9, 0.01, 10)}
         for scene in ("x", "y")
     }
     report = answer(tables)
-    found = [
-        variant.comparison for scene in report.scenes for variant in scene.variants if variant.comparison
-    ]
-    raw = np.array(
-        [stats.wilcoxon(t[v] - t["none"], method="exact").pvalue for t in tables.values() for v in "ab"]
-    )
+    found = [variant.comparison for scene in report.scenes for variant in scene.variants if variant.comparison]
+    raw = np.array([stats.wilcoxon(t[v] - t["none"], method="exact").pvalue for t in tables.values() for v in "ab"])
     assert [each.p for each in found] == pytest.approx(raw)
     order = np.argsort(raw)
     expected, running = np.empty(4), 0.0
@@ -294,9 +273,7 @@ def test_two_seeds_show_nothing_against_the_floor_or_the_spectral_baseline():
     notes = answer({"none": [0.9, 0.9], "se": [0.6, 0.65]}).scenes[0].notes
     said = [note for note in notes if " against the " in note]
     assert len(said) == 4
-    assert all(
-        "the test cannot show a difference with 2 seeds, only with 8 or more: " in note for note in said
-    )
+    assert all("the test cannot show a difference with 2 seeds, only with 8 or more: " in note for note in said)
 
 
 def test_one_seed_is_not_said_to_have_a_spread():
@@ -511,9 +488,7 @@ def test_the_record_reads_back_as_it_was_written(report, tmp_path):
 def test_runs_of_two_precisions_are_named_as_a_caveat():
     table = {"none": [0.5, 0.6], "se": [0.6, 0.7]}
     assert not any("bfloat16" in caveat for caveat in answer(table).caveats)
-    found = _list_caveats(
-        "none", [[make_run("none", 0, 0.5), make_run("none", 1, 0.5, precision="bfloat16")]]
-    )
+    found = _list_caveats("none", [[make_run("none", 0, 0.5), make_run("none", 1, 0.5, precision="bfloat16")]])
     assert "bfloat16" in found[-1]
 
 
@@ -529,9 +504,7 @@ def test_what_ranks_and_the_mean_see_differently_is_said():
 
 def test_scenes_rank_variants_by_the_seeds_that_all_of_them_have():
     """Seed 1 is a hard split everywhere; who has not run it yet is no better for that."""
-    tables = {
-        f"scene {place}": {"none": [0.90, 0.50], "a": [0.91, 0.51], "b": [0.89, None]} for place in range(5)
-    }
+    tables = {f"scene {place}": {"none": [0.90, 0.50], "a": [0.91, 0.51], "b": [0.89, None]} for place in range(5)}
     ranks = answer(tables).friedman.average_ranks
     assert ranks == {"none": 2, "a": 1, "b": 3}
 
@@ -564,9 +537,7 @@ def test_without_reach_the_target_is_the_lowest_of_the_best_means():
     scene = report.scenes[0]
     assert scene.target == pytest.approx(0.85)  # of `none`, in its last epoch
     assert [variant.convergence.best for variant in scene.variants] == pytest.approx([0.85, 0.89])
-    assert any(
-        "85.00 %, is the lowest of the variants' best means; reach: in the" in each for each in scene.notes
-    )
+    assert any("85.00 %, is the lowest of the variants' best means; reach: in the" in each for each in scene.notes)
     of_seeds = answer({"run": TESTED["se"]}, curves={"run": CURVES["se"]}).scenes[0]
     assert of_seeds.target is None
     assert len(list_tables(of_seeds)) == 2, "no epochs"
@@ -579,9 +550,7 @@ def test_the_curve_is_the_mean_of_each_epoch_with_students_interval():
     values = [run[1] for run in CURVES["se"]]
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
     found = convergence.validation_accuracy[1]
-    assert (found.n, found.mean, found.low, found.high) == pytest.approx(
-        (3, np.mean(values), low, min(high, 1))
-    )
+    assert (found.n, found.mean, found.low, found.high) == pytest.approx((3, np.mean(values), low, min(high, 1)))
     assert convergence.validation_loss[1].mean == pytest.approx(1 - np.mean(values))
 
 

@@ -29,8 +29,7 @@ from tests.conftest import CPU, ROOT, TINY
 
 
 @pytest.mark.parametrize(
-    ("text", "seeds"),
-    [("0-3", [0, 1, 2, 3]), ("7", [7]), ("3,1,2", [3, 1, 2]), ("0-2,5", [0, 1, 2, 5]), ("4-4", [4])],
+    ("text", "seeds"), [("0-3", [0, 1, 2, 3]), ("7", [7]), ("3,1,2", [3, 1, 2]), ("0-2,5", [0, 1, 2, 5]), ("4-4", [4])]
 )
 def test_seeds_are_read_as_they_are_written(text, seeds):
     assert parse_seeds(text) == seeds
@@ -130,15 +129,11 @@ def test_one_variant_has_no_comparison_and_no_empty_section_and_its_title_says_s
     assert [*report.scenes[0].variants[0].against] == ["location floor", "spectral baseline"]
     page = re.sub(r"<(style|script|svg)\b.*?</\1>", "", over_seeds.page.read_text(), flags=re.S)
     for text in (over_seeds.report_text.read_text(), over_seeds.latex.read_text(), page):
-        text, num_against = re.subn(
-            r"[^\n]*\b(against|with) the (location floor|spectral base)[^\n]*", "", text
-        )
+        text, num_against = re.subn(r"[^\n]*\b(against|with) the (location floor|spectral base)[^\n]*", "", text)
         assert num_against in (0, 3)  # two notes and what their test is; none in LaTeX
         assert not re.search(r"Holm|McNemar|Friedman|difference|(?<!spectral )baseline|Over scenes", text)
         assert "spectral baseline" in text
-    assert over_seeds.report_text.read_text().startswith(
-        "# demo on synthetic farmland, seed 0: 3 seeds (0, 1, 2)\n"
-    )
+    assert over_seeds.report_text.read_text().startswith("# demo on synthetic farmland, seed 0: 3 seeds (0, 1, 2)\n")
     assert "<h1>demo <span>on synthetic farmland, seed 0, 3 seeds</span></h1>" in page
     assert "mcnemar" not in over_seeds.table.read_text()
     assert "difference" not in over_seeds.table.read_text()
@@ -235,10 +230,7 @@ def test_another_configs_runs_are_not_taken_for_finished(over_seeds):
     before = over_seeds.report.read_bytes()
     with pytest.raises(RunError, match=r"contains another ablation \(demo, .*choose another folder"):
         runner.run_ablation(
-            repeat_over_seeds(make_tiny("train.batch_size=17"), [0]),
-            out=over_seeds.path,
-            session=CPU,
-            watcher=Log(),
+            repeat_over_seeds(make_tiny("train.batch_size=17"), [0]), out=over_seeds.path, session=CPU, watcher=Log()
         )
     assert over_seeds.report.read_bytes() == before
 

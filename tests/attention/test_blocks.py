@@ -44,9 +44,7 @@ def make(kind: str, shape: tuple[int, ...], **changes: Any) -> nn.Module:
     return module
 
 
-@pytest.mark.parametrize(
-    ("kind", "shape"), [*FITTING, *((block.kind, (12, 1, 1)) for block in list_blocks())]
-)
+@pytest.mark.parametrize(("kind", "shape"), [*FITTING, *((block.kind, (12, 1, 1)) for block in list_blocks())])
 def test_output_has_the_inputs_shape_and_not_its_values(kind, shape):
     x = torch.randn(3, *shape)
     block = make(kind, shape).train()
@@ -61,9 +59,7 @@ def test_every_parameter_and_the_input_get_a_gradient(kind, shape):
     block = make(kind, shape, **({"reduction": 1} if kind in ("se", "cbam") else {})).train()
     block(x).square().sum().backward()
     assert x.grad is not None
-    moving = {
-        name for name, p in block.named_parameters() if p.grad is not None and p.grad.abs().sum() > 1e-5
-    }
+    moving = {name for name, p in block.named_parameters() if p.grad is not None and p.grad.abs().sum() > 1e-5}
     # Batch norm takes its input's bias away, and a bias of all keys adds the same to every likeness.
     still = {"nonlocal": {"phi.bias", "out.bias"}, "coordinate": {"embed.0.bias"}}.get(kind, set())
     assert moving | still == dict(block.named_parameters()).keys()
@@ -123,8 +119,7 @@ def recompute_strip_pooling(block: Any, x: Tensor) -> Tensor:
         padded = torch.cat([strip[:, :, :1], strip, strip[:, :, -1:]], 2)
         weight = conv.weight.flatten(2)
         steps = [
-            torch.einsum("oc,ncl->nol", weight[:, :, k], padded[:, :, k:][:, :, : strip.shape[2]])
-            for k in range(3)
+            torch.einsum("oc,ncl->nol", weight[:, :, k], padded[:, :, k:][:, :, : strip.shape[2]]) for k in range(3)
         ]
         return sum(steps) + conv.bias[:, None]
 
@@ -226,10 +221,7 @@ def test_linear_and_convolutional_forms_are_twins(shape, bias):
     linear = SqueezeExcite(12, reduction=4, bias=bias, form="linear")
     conv = SqueezeExcite(12, reduction=4, bias=bias, form="conv")
     conv.load_state_dict(
-        {
-            name: value[:, :, None, None] if value.ndim == 2 else value
-            for name, value in linear.state_dict().items()
-        }
+        {name: value[:, :, None, None] if value.ndim == 2 else value for name, value in linear.state_dict().items()}
     )
     assert (conv(x) - linear(x)).abs().max() <= 1e-6
 
@@ -359,9 +351,7 @@ def test_simam_favours_the_value_that_stands_out():
     gates = SimAm()(x) / x
     assert gates.argmax() == 10
     # By hand: the mean is 1.25, the sum of squares 15, the variance 1.
-    assert float(gates[0, 0, 2, 2]) == pytest.approx(
-        1 / (1 + math.exp(-(3.75**2 / (4 * 1.0001) + 0.5))), rel=1e-5
-    )
+    assert float(gates[0, 0, 2, 2]) == pytest.approx(1 / (1 + math.exp(-(3.75**2 / (4 * 1.0001) + 0.5))), rel=1e-5)
 
 
 def test_a_single_place_is_no_division_by_zero():

@@ -37,9 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     (folder / "config.yaml").write_text(CONFIG, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "sys.argv", ["hsi-se", "train", str(folder / "config.yaml"), "--out", str(folder / "run")]
-        )
+        patch.setattr("sys.argv", ["hsi-se", "train", str(folder / "config.yaml"), "--out", str(folder / "run")])
         with pytest.raises(SystemExit) as caught:
             cli.main()
     assert caught.value.code == 0
@@ -161,14 +159,10 @@ def test_message_with_a_line_break_in_it_is_still_one_line(refuse: Refuse) -> No
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        (
-            "patch.size=8",
-            "patch.size = 8: a patch needs a centre pixel, so its size must be odd; write 7 or 9",
-        ),
+        ("patch.size=8", "patch.size = 8: a patch needs a centre pixel, so its size must be odd; write 7 or 9"),
         (
             "patch.size=7",
-            "patch.size = 7: four 3 × 3 convolutions without padding need at least 9; "
-            "write patch.size: 9 or more",
+            "patch.size = 7: four 3 × 3 convolutions without padding need at least 9; write patch.size: 9 or more",
         ),
         (
             "reduction.components=12",
@@ -189,14 +183,7 @@ def test_message_with_a_line_break_in_it_is_still_one_line(refuse: Refuse) -> No
 def test_setting_that_cannot_work_is_refused_before_any_data_is_read(
     refuse: Refuse, command: str, override: str, message: str
 ) -> None:
-    arguments = [
-        command,
-        "config.yaml",
-        "--set",
-        "scene={cube: absent.mat, labels: absent.mat}",
-        "--set",
-        override,
-    ]
+    arguments = [command, "config.yaml", "--set", "scene={cube: absent.mat, labels: absent.mat}", "--set", override]
     assert refuse(*arguments) == f"--set {override}: {message}"
 
 
@@ -245,16 +232,9 @@ def test_loss_that_diverges_names_the_learning_rate(run: Run, here: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"),
-    [
-        ("indian-pine", "did you mean indian-pines? "),
-        ("PaviaX", "did you mean "),
-        ("zzz", ""),
-    ],
+    ("name", "hint"), [("indian-pine", "did you mean indian-pines? "), ("PaviaX", "did you mean "), ("zzz", "")]
 )
-def test_unknown_scene_is_answered_with_the_nearest_names_and_all_others(
-    refuse: Refuse, name: str, hint: str
-) -> None:
+def test_unknown_scene_is_answered_with_the_nearest_names_and_all_others(refuse: Refuse, name: str, hint: str) -> None:
     message = refuse(*_train(f"scene={name}"))
     assert message.startswith(f"scene = {name!r}: unknown scene; {hint}")
     assert message.endswith(
@@ -281,10 +261,7 @@ def test_missing_scene_file_is_named_with_the_setting_and_where_it_was_searched(
     [
         (["train", "folder"], "folder: is a folder; give a YAML config file in it"),
         (["ablate", "folder"], "folder: is a folder; give a YAML config file in it"),
-        (
-            _train("scene={cube: folder, labels: labels.mat}"),
-            "scene.cube: folder is a folder; give a file in it",
-        ),
+        (_train("scene={cube: folder, labels: labels.mat}"), "scene.cube: folder is a folder; give a file in it"),
         (
             _train(FILES, "split={kind: masks, partition: folder}"),
             "split.partition: folder is a folder; give a file in it",
@@ -296,14 +273,8 @@ def test_missing_scene_file_is_named_with_the_setting_and_where_it_was_searched(
             ["split", "config.yaml", "--out", "a.png", "--out", "folder"],
             "--out folder: name a file that ends in .png, .pdf, .svg, .json, .mat, .npz",
         ),
-        (
-            ["export", "run", "--format", "onnx", "--out", "folder"],
-            "--out folder: a file of format onnx ends in .onnx",
-        ),
-        (
-            ["report", "run", "--out", "folder"],
-            "--out folder: name a file that ends in .html",
-        ),
+        (["export", "run", "--format", "onnx", "--out", "folder"], "--out folder: a file of format onnx ends in .onnx"),
+        (["report", "run", "--out", "folder"], "--out folder: name a file that ends in .html"),
     ],
 )
 def test_folder_where_a_file_should_be_is_said_to_be_one(
@@ -325,9 +296,7 @@ def test_missing_file_to_evaluate_on_is_answered_with_where_it_was_searched(
     assert "did you mean indian-pines?" in refuse("eval", "run", "--scene", "indian-pine")
 
 
-def test_mask_without_a_byte_order_is_answered_with_the_line_for_its_header(
-    refuse: Refuse, here: Path
-) -> None:
+def test_mask_without_a_byte_order_is_answered_with_the_line_for_its_header(refuse: Refuse, here: Path) -> None:
     (here / "mask.hdr").write_text(
         f"ENVI\nsamples = {COLS}\nlines = {ROWS}\nbands = 1\ndata type = 2\ninterleave = bsq\n"
     )
@@ -352,9 +321,7 @@ def test_missing_data_folder_is_named(refuse: Refuse, command: str) -> None:
 
 
 HDF5_HEADER = (
-    b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Mon Jan  1 00:00:00 2024 HDF5 schema 1.00 .".ljust(
-        116
-    )
+    b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Mon Jan  1 00:00:00 2024 HDF5 schema 1.00 .".ljust(116)
     + bytes(8)
     + b"\x00\x02IM"
     + bytes(384)
@@ -422,8 +389,7 @@ def test_several_label_maps_are_listed_with_the_setting_that_picks_one(refuse: R
 
 
 @pytest.mark.parametrize(
-    ("setting", "num_axes", "listing"),
-    [("cube", 3, "cube 24×24×16 double"), ("labels", 2, "labels 24×24 double")],
+    ("setting", "num_axes", "listing"), [("cube", 3, "cube 24×24×16 double"), ("labels", 2, "labels 24×24 double")]
 )
 def test_wrong_key_is_answered_with_what_the_file_holds(
     refuse: Refuse, setting: str, num_axes: int, listing: str
@@ -456,8 +422,7 @@ def test_scene_without_a_labelled_pixel_is_refused(refuse: Refuse) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
-    [(-3, "-3"), (0.5, "0.5"), (np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf"), (1e12, "1e+12")],
+    ("value", "shown"), [(-3, "-3"), (0.5, "0.5"), (np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf"), (1e12, "1e+12")]
 )
 def test_label_that_is_no_whole_number_from_0_up_is_refused_with_its_place(
     refuse: Refuse, value: float, shown: str
@@ -508,19 +473,13 @@ def test_unknown_device_is_answered_with_the_choices(refuse: Refuse) -> None:
     assert refuse(*_train(), "--device", "foo") == "--device foo: choose from auto, cpu, cuda"
 
 
-def test_run_folder_that_exists_is_not_touched_without_overwrite(
-    refuse: Refuse, here: Path, trained: Path
-) -> None:
+def test_run_folder_that_exists_is_not_touched_without_overwrite(refuse: Refuse, here: Path, trained: Path) -> None:
     shutil.copytree(trained / "run", here / "mine")
     message = refuse(*_train(), "--out", "mine")
-    assert (
-        message == "mine: this run folder already exists; choose another with --out DIR, or add --overwrite"
-    )
+    assert message == "mine: this run folder already exists; choose another with --out DIR, or add --overwrite"
 
 
-def test_run_that_fails_leaves_the_one_it_would_have_replaced(
-    refuse: Refuse, here: Path, trained: Path
-) -> None:
+def test_run_that_fails_leaves_the_one_it_would_have_replaced(refuse: Refuse, here: Path, trained: Path) -> None:
     shutil.copytree(trained / "run", here / "mine")
     refuse(*_train("reduction.components=17"), "--out", "mine", "--overwrite")
 
@@ -558,10 +517,7 @@ def test_file_where_the_run_should_go_is_never_replaced(refuse: Refuse) -> None:
 
 def test_run_below_a_file_is_refused_before_training(refuse: Refuse, here: Path) -> None:
     message = refuse(*_train(), "--out", "cube.mat/run")
-    assert (
-        message
-        == f"cube.mat/run: cannot create a folder in {here / 'cube.mat'}; choose another with --out DIR"
-    )
+    assert message == f"cube.mat/run: cannot create a folder in {here / 'cube.mat'}; choose another with --out DIR"
 
 
 # ---------------------------------------------------------------------------------------- eval
@@ -578,9 +534,7 @@ def test_run_that_is_missing_is_named(refuse: Refuse) -> None:
 
 
 def test_file_is_no_run(refuse: Refuse) -> None:
-    assert refuse("eval", "cube.mat") == (
-        "cube.mat: is a file; name a run folder (`hsi-se train` prints its path)"
-    )
+    assert refuse("eval", "cube.mat") == ("cube.mat: is a file; name a run folder (`hsi-se train` prints its path)")
 
 
 def test_folder_that_is_no_run_is_refused_by_eval(refuse: Refuse, here: Path) -> None:
@@ -674,9 +628,7 @@ def test_arrays_of_another_kind_are_named_with_what_they_lack(
     refuse: Refuse, mine: Path, name: str, other: str, absent: str
 ) -> None:
     shutil.copyfile(mine / other, mine / name)
-    assert refuse("eval", "mine") == (
-        f"mine/{name}: not what this version writes ({absent} is missing); train again"
-    )
+    assert refuse("eval", "mine") == (f"mine/{name}: not what this version writes ({absent} is missing); train again")
 
 
 def test_weights_of_another_network_are_refused(refuse: Refuse, mine: Path) -> None:
@@ -721,10 +673,7 @@ def trained_here(trained: Path, here: Path) -> str:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            ["--scene", "absent.img"],
-            "scene.cube: no file absent.img in the current folder or below datasets; ",
-        ),
+        (["--scene", "absent.img"], "scene.cube: no file absent.img in the current folder or below datasets; "),
         (["--scene", "labels.mat"], "labels.mat: no 3-D numeric array; the file contains "),
         (["--scene", "few.npy"], "few.npy: the scene has 12 bands, but the model was trained on 16; "),
         (["--scene", "cube.mat"], "cube.mat: its values range from -3.8"),
@@ -735,8 +684,7 @@ def trained_here(trained: Path, here: Path) -> str:
         (["--set", "scene.scal=1"], "--set scene.scal=1: "),
         (
             ["--out", "taken"],
-            "taken/map.png: already exists but is not part of a finished map; choose another folder with "
-            "--out DIR",
+            "taken/map.png: already exists but is not part of a finished map; choose another folder with --out DIR",
         ),
         (["--out", "cube.mat"], "cube.mat: already exists; check the path"),
     ],
@@ -760,9 +708,7 @@ def test_a_map_of_no_run_is_refused(refuse: Refuse) -> None:
 
 def test_an_export_that_cannot_be_made_is_refused(refuse: Refuse, trained_here: str) -> None:
     assert refuse("export", trained_here, "--format", "h5") == "--format h5: choose from onnx, torch"
-    assert refuse("export", trained_here, "--format", "onnx", "--out", "a.pt").startswith(
-        "--out a.pt: a file of "
-    )
+    assert refuse("export", trained_here, "--format", "onnx", "--out", "a.pt").startswith("--out a.pt: a file of ")
 
 
 @pytest.mark.parametrize("words", [("train", "é\udcff.yaml"), ("map", "run", "--out", "\udcff")])

@@ -24,9 +24,7 @@ def test_train_then_eval_end_with_the_accuracies_and_the_reports_path(call, tmp_
     code, out, err = call("train", DEMO, *TINY_OPTIONS, "--out", folder, "--device", "cpu")
     assert code == 0
     assert out.splitlines() == [f"run folder: {folder}", f"next: hsi-se eval {folder}"]
-    assert re.search(
-        r"training +\d+ % .* patches/s .* left +epoch 2 +loss \d+\.\d+ +validation OA [\d.]+ %", err
-    )
+    assert re.search(r"training +\d+ % .* patches/s .* left +epoch 2 +loss \d+\.\d+ +validation OA [\d.]+ %", err)
 
     code, out, err = call("eval", folder, "--device", "cpu")
     assert code == 0
@@ -72,9 +70,7 @@ def test_info_prints_every_stage_its_slot_and_the_totals(call):
 def test_info_takes_any_size_and_says_what_attention_adds(call, tmp_path):
     config = tmp_path / "resnet.yaml"
     of_demo = (ROOT / "configs" / "demo.yaml").read_text().partition("model:")[0]
-    config.write_text(
-        f"{of_demo}model: {{name: se_resnet, depth: 50, stem: imagenet}}\ntrain: {{epochs: 1}}\n"
-    )
+    config.write_text(f"{of_demo}model: {{name: se_resnet, depth: 50, stem: imagenet}}\ntrain: {{epochs: 1}}\n")
     code, out, _ = call("info", config, "--size", "224x224x3", "--classes", "1000")
     assert code == 0
     assert "total for (1, 3, 224, 224)" in out
@@ -101,9 +97,7 @@ def test_info_lists_a_networks_points_and_the_blocks_that_fit(call):
 def test_info_compares_every_block_at_every_point(call):
     code, out, _ = call("info", DEMO, "--compare-attention", "--set", "model={name: cnn3d}")
     assert code == 0
-    rows = [
-        [cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")
-    ]
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
     assert [row[1] for row in rows] == [block.kind for block in list_blocks()] * 3
     costs = dict(zip([row[1] for row in rows[-8:]], rows[-8:], strict=True))  # at conv3d_3, 32 features
     values = 32 * 3 * 5 * 5  # of the features: patches of 11 × 11 × 15
@@ -122,19 +116,13 @@ def test_info_compares_every_block_at_every_point(call):
         (("--points", "resnet"), "--points resnet: unknown network; did you mean 'res2net'? choose from "),
         ((DEMO, "--set", "model={name: svm}"), "model.name = svm: is fitted, not built"),
         ((DEMO, "--compare-attention", "--set", "model={name: svm}"), "model.name = svm: has no points"),
-        (
-            (DEMO, "--size", "3"),
-            "--size 3: four 3 × 3 convolutions without padding need at least 9; write --size 9",
-        ),
+        ((DEMO, "--size", "3"), "--size 3: four 3 × 3 convolutions without padding need at least 9; write --size 9"),
         ((DEMO, "--size", "11x11x3"), "input bands = 3: "),
         ((DEMO, "--size", "9x11"), "--size 9x11: networks take square patches; write 9x9"),
         ((DEMO, "--size", "11x11x15x2"), "--size 11x11x15x2: not a size; write rows, columns and bands as 2"),
         ((DEMO, "--size", "0"), "--size 0: out of range; write numbers from 1 to 65,536"),
         ((DEMO, "--classes", "0"), "--classes 0: out of range; write numbers from 1 to 65,536"),
-        (
-            (DEMO, "--size", "11x11x15", "--classes", "2", "--data", "."),
-            "--data: has no effect with bands in",
-        ),
+        ((DEMO, "--size", "11x11x15", "--classes", "2", "--data", "."), "--data: has no effect with bands in"),
     ],
 )
 def test_a_mistake_in_info_is_one_line(call, arguments, message):
@@ -162,9 +150,7 @@ def test_split_draws_and_audits_without_a_cube_or_a_training(call, tmp_path, mon
     scipy.io.savemat(tmp_path / "labels.mat", {"labels": labels})
     scene = ("--set", "scene={cube: absent.mat, labels: labels.mat}")
     blocks = ("--set", "split={kind: blocks, train: 0.2, block_size: 8}", "--set", "patch.size=9")
-    code, out, _ = call(
-        "split", DEMO, *scene, *blocks, "--out", "audit.json", "--out", "split.npz", "--out", "s.png"
-    )
+    code, out, _ = call("split", DEMO, *scene, *blocks, "--out", "audit.json", "--out", "split.npz", "--out", "s.png")
     assert code == 0
     audit = json.loads((tmp_path / "audit.json").read_text())
     assert audit["leakage"]["test_patches_with_train_pixels"] == 0
@@ -218,22 +204,12 @@ def test_seeds_are_trained_and_evaluated_and_end_with_the_interval(call, tmp_pat
 @pytest.mark.slow
 def test_gap_prints_both_splits_side_by_side(call, tmp_path):
     split = ("--set", "split={kind: blocks, train: 0.2, block_size: 5, buffer: 4}")
-    code, out, _ = call(
-        "gap", DEMO, *TINY_OPTIONS, *split, "--set", "train.epochs=1", "--out", tmp_path / "gap"
-    )
+    code, out, _ = call("gap", DEMO, *TINY_OPTIONS, *split, "--set", "train.epochs=1", "--out", tmp_path / "gap")
     assert code == 0
-    assert re.search(
-        r"optimism gap: -?[\d.]+ points of OA, without an interval: one split and one training", out
-    )
+    assert re.search(r"optimism gap: -?[\d.]+ points of OA, without an interval: one split and one training", out)
     assert re.search(rf"\nnext: .*`hsi-se train {tmp_path / 'gap' / 'blocks' / 'config.yaml'} ", out)
     assert "`hsi-se gap " not in out  # which has just been done
-    for row in (
-        "network",
-        "location floor",
-        "spectral baseline",
-        "test patches that leak",
-        "training pixels",
-    ):
+    for row in ("network", "location floor", "spectral baseline", "test patches that leak", "training pixels"):
         assert row in out
 
 
@@ -247,15 +223,11 @@ def test_a_path_that_cannot_be_written_is_one_line(call, tmp_path):
     (tmp_path / "file").write_text("")
     code, _, err = call("split", DEMO, *TINY_OPTIONS, "--out", tmp_path / "file" / "split.png")
     assert code == 2
-    assert re.fullmatch(
-        r"hsi-se: .*file.*: .*; check the path, its permissions and the free disk space\n", err
-    )
+    assert re.fullmatch(r"hsi-se: .*file.*: .*; check the path, its permissions and the free disk space\n", err)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["corn [no-till]", "soy [/x]", ":corn:", "wheat $5^$ or", "$a_x$", "oats | barley"]
-)
+@pytest.mark.parametrize("name", ["corn [no-till]", "soy [/x]", ":corn:", "wheat $5^$ or", "$a_x$", "oats | barley"])
 def test_a_class_may_be_called_what_it_likes(call, tmp_path, name):
     """Brackets and colons are markup to rich, dollars mathematics to matplotlib, bars cells to Markdown."""
     scene = make_synthetic_scene(seed=0, rows=24, cols=24, bands=16)
@@ -283,8 +255,7 @@ def test_a_day_and_more_is_told_in_hours():
 
 
 @pytest.mark.parametrize(
-    "more",
-    [["--set", "nonsense=3"], ["--compare-attention"], ["--data", "."], ["--size", "9"], ["--classes", "2"]],
+    "more", [["--set", "nonsense=3"], ["--compare-attention"], ["--data", "."], ["--size", "9"], ["--classes", "2"]]
 )
 def test_points_stand_alone(call, more):
     code, _, err = call("info", "--points", "ssrn", *more)
@@ -367,10 +338,7 @@ def test_an_interrupted_map_says_how_to_resume(call, monkeypatch, tmp_path):
     monkeypatch.setattr("hsi_se.maps.write.predict_tiles", interrupt)
     code, _, err = call("map", tmp_path / "run")
     assert code == 130
-    assert (
-        err.splitlines()[-1]
-        == "hsi-se: interrupted; rerun the same command to resume (finished work is kept)"
-    )
+    assert err.splitlines()[-1] == "hsi-se: interrupted; rerun the same command to resume (finished work is kept)"
 
 
 def test_options_say_what_holds_without_them(call):
@@ -405,14 +373,9 @@ def test_a_scene_with_nothing_to_learn_is_refused(call, tmp_path, cube, labels, 
 
 
 def test_classes_that_nothing_trains_are_named(call, tmp_path):
-    code, out, _ = call(
-        "split", DEMO, "--set", "split.train={per_class: {1: 20}}", "--out", tmp_path / "a.png"
-    )
+    code, out, _ = call("split", DEMO, "--set", "split.train={per_class: {1: 20}}", "--out", tmp_path / "a.png")
     assert code == 0
-    assert (
-        "split.train.per_class gives no training pixels, so all of them will be classified as another class"
-        in out
-    )
+    assert "split.train.per_class gives no training pixels, so all of them will be classified as another class" in out
 
 
 def test_an_ablation_takes_its_seeds_from_its_file(call):

@@ -123,10 +123,7 @@ def test_geojson_is_rasterised_by_the_command_named(case, refuse, accept):
 )
 def test_vectors_are_called_by_their_name(case, refuse, name, kind):
     case("05")
-    for words in (
-        ["scene", "inspect", "cube.tif", name],
-        ["train", "run.yaml", "--set", f"scene.labels={name}"],
-    ):
+    for words in (["scene", "inspect", "cube.tif", name], ["train", "run.yaml", "--set", f"scene.labels={name}"]):
         assert refuse(*words).startswith(f"{name}: {kind}; rasterise its shapes on the cube's grid")
 
 
@@ -145,9 +142,7 @@ def test_tables_of_other_columns_say_which_ones_to_keep(case, refuse, accept):
         points = [line.split(",") for line in Path("gps_points.csv").read_text().splitlines()[1:]]
         places = [rasterio.transform.rowcol(image.transform, float(x), float(y)) for x, y, _ in points]
     names = sorted({name for _, _, name in points})
-    rows = [
-        f"{row},{col},{names.index(point[2]) + 1}" for (row, col), point in zip(places, points, strict=True)
-    ]
+    rows = [f"{row},{col},{names.index(point[2]) + 1}" for (row, col), point in zip(places, points, strict=True)]
     Path("placed.csv").write_text("\n".join(["row,col,label", *rows]))
     accept("scene", "inspect", "cube.tif", "placed.csv")
     assert "and number the classes" in refuse("scene", "inspect", "cube.tif", "pixel_names.csv")
@@ -174,15 +169,10 @@ def test_other_pictures_are_converted_too(refuse, ending, kind):
 
 @needs_cases
 @pytest.mark.parametrize(("name", "num_classes"), [("rgb.tif", 4), ("onehot.npy", 4)])
-def test_colours_and_one_band_per_class_become_numbers_as_the_message_says(
-    case, refuse, accept, name, num_classes
-):
+def test_colours_and_one_band_per_class_become_numbers_as_the_message_says(case, refuse, accept, name, num_classes):
     folder = case("06")
     accept("scene", "inspect", "cube.npz", "minus_one.npy", "--set", "scene.unlabelled=-1")
-    for words in (
-        ["scene", "inspect", "cube.npz", name],
-        ["train", "run.yaml", "--set", f"scene.labels={name}"],
-    ):
+    for words in (["scene", "inspect", "cube.npz", name], ["train", "run.yaml", "--set", f"scene.labels={name}"]):
         message = refuse(*words)
         expression = re.search(r"save (np\.unique\(.*\[:2\]\))$", message)[1]
     stored = np.load(name) if name.endswith("npy") else np.asarray(Image.open(name))
@@ -248,10 +238,7 @@ def test_another_order_of_axes_that_fits_is_named_and_read(case, refuse, accept,
         message = refuse(*words)
     assert "another order of the axes fits; save " in message
     ways = re.findall(r"np\.transpose\(cube, \(.*?\)\)|labels\.T", message)
-    loaded = {
-        "labels": np.load(labels),
-        "cube": np.load(cube) if cube.endswith("npy") else np.load(cube)["cube"],
-    }
+    loaded = {"labels": np.load(labels), "cube": np.load(cube) if cube.endswith("npy") else np.load(cube)["cube"]}
     way = next(way for way in ways if right in way)
     name = "labels" if right == "labels.T" else "cube"
     np.save("fixed.npy", evaluate(way, **loaded))
@@ -298,12 +285,7 @@ def test_a_struct_of_matlab_73_is_called_one_with_its_fields(refuse):
     ("name", "product", "key", "axes"),
     [
         ("PRS_L2D_STD_small.he5", "a PRISMA L2D product", "PRS_L2D_HCO/Data Fields/VNIR_Cube", (0, 2, 1)),
-        (
-            "tanager_basic_small.h5",
-            "a Planet Tanager product",
-            "HYP/Data Fields/surface_reflectance",
-            (1, 2, 0),
-        ),
+        ("tanager_basic_small.h5", "a Planet Tanager product", "HYP/Data Fields/surface_reflectance", (1, 2, 0)),
     ],
 )
 def test_a_product_is_called_by_its_name_and_its_cube_saved_apart_is_read(
@@ -345,11 +327,7 @@ def test_other_packed_files_are_unpacked_by_the_command_named(refuse, accept, ki
         packed.write_bytes({"gz": gzip, "bz2": bz2, "xz": lzma}[kind].compress(content))
     Path("cube.mat").unlink()
     scene = f"scene={{cube: {packed}, labels: labels.npy}}"
-    words = (
-        ["scene", "inspect", packed, "labels.npy"]
-        if command == "inspect"
-        else ["train", DEMO, "--set", scene]
-    )
+    words = ["scene", "inspect", packed, "labels.npy"] if command == "inspect" else ["train", DEMO, "--set", scene]
     message = refuse(*words)
     assert "unknown file format" not in message
     run_shell(re.search(r"unpack it(?:: | \()((?:\w+ )+(?:-\w+ )?[^;,)]+)", message)[1])
@@ -418,10 +396,7 @@ def test_a_run_a_config_and_an_ablation_are_told_apart(refuse, accept):
 
 
 def test_swapped_files_are_recognised_and_swapping_them_helps(refuse, accept):
-    swapped, right = (
-        "scene={cube: labels.npy, labels: cube.npy}",
-        "scene={cube: cube.npy, labels: labels.npy}",
-    )
+    swapped, right = ("scene={cube: labels.npy, labels: cube.npy}", "scene={cube: cube.npy, labels: labels.npy}")
     assert "this may be a label map in place of a cube" in refuse("split", DEMO, "--set", swapped)
     both = "scene={cube: cube.npy, labels: cube.npy}"
     assert "this may be a cube in place of a label map" in refuse("split", DEMO, "--set", both)
@@ -441,8 +416,7 @@ def test_several_images_are_refused_with_what_can_be_done_today(case, refuse, ac
     case("14")
     message = refuse("train", "list.yaml")
     assert message == (
-        "list.yaml:1:9: scene.cube: several are not read together yet; "
-        "name one, or join them into one with NumPy"
+        "list.yaml:1:9: scene.cube: several are not read together yet; name one, or join them into one with NumPy"
     )
     accept("train", "one.yaml", *QUICK)
     for name in ("tile{}.tif", "tile{}_labels.tif"):
@@ -470,9 +444,7 @@ def test_bands_left_out_at_training_are_dropped_as_the_message_says(case, refuse
     for command in (["map", "run", "--scene", "full_40.tif"],
                     ["eval", "run", "--scene", "{cube: full_40.tif, labels: labels.npy}"]):  # fmt: skip
         message = refuse(*command)
-        assert (
-            "the scene has 40 bands, but the model was trained on 35; leave out the others with " in message
-        )
+        assert "the scene has 40 bands, but the model was trained on 35; leave out the others with " in message
         accept(*command, *shlex.split(message.partition("others with ")[2]))
 
 
@@ -483,9 +455,7 @@ def test_fewer_bands_than_at_training_still_ask_for_the_sensor(refuse, accept):
     np.save("few.npy", np.load("cube.npy")[..., :9])
     assert refuse("map", "run", "--scene", "few.npy").endswith("; give a scene of the same sensor")
     np.save("many.npy", np.concatenate([np.load("cube.npy")] * 2, axis=2))
-    assert refuse("map", "run", "--scene", "many.npy").endswith(
-        "; leave out 16 bands with --set scene.drop_bands=[…]"
-    )
+    assert refuse("map", "run", "--scene", "many.npy").endswith("; leave out 16 bands with --set scene.drop_bands=[…]")
     accept("map", "run", "--scene", "many.npy", "--set", "scene.drop_bands=[17-32]")
 
 
@@ -496,13 +466,9 @@ def test_fewer_bands_than_at_training_still_ask_for_the_sensor(refuse, accept):
 def test_every_file_is_used_or_refused_by_inspect(case, refuse):
     case("06")
     masks = ["mask_beet.tif", "mask_maize.tif", "mask_soil.tif"]
-    assert refuse("scene", "inspect", "cube.npz", *masks).startswith(
-        f"{' and '.join(masks)} are label maps; "
-    )
+    assert refuse("scene", "inspect", "cube.npz", *masks).startswith(f"{' and '.join(masks)} are label maps; ")
     assert "are both label maps; inspect them one at a time" in refuse("scene", "inspect", *masks[:2])
-    assert refuse("scene", "inspect", "cube.npz", masks[0], masks[0]).endswith(
-        ": names a file twice; leave one out"
-    )
+    assert refuse("scene", "inspect", "cube.npz", masks[0], masks[0]).endswith(": names a file twice; leave one out")
 
 
 @pytest.mark.parametrize(
@@ -522,21 +488,9 @@ def test_every_file_is_used_or_refused_by_inspect(case, refuse):
         ("cube.npy labels.npy", "byte_order=big", "scene.byte_order = 'big': has no effect"),
         ("cube.npy labels.npy", "cube=x", "--set scene.cube=x: inspect takes files as its arguments"),
         ("cube.npy labels.npy", "labels=x", "--set scene.labels=x: inspect takes files as its arguments"),
-        (
-            "cube.npy labels.npy",
-            "synthetic=1",
-            "--set scene.synthetic=1: inspect takes files as its arguments",
-        ),
-        (
-            "cube.npy labels.npy",
-            "cube_key=x",
-            "cube.npy: scene.cube_key = 'x': the array in this file has no name",
-        ),
-        (
-            "cube.npy labels.npy",
-            "labels_key=x",
-            "labels.npy: scene.labels_key = 'x': the array in this file has",
-        ),
+        ("cube.npy labels.npy", "synthetic=1", "--set scene.synthetic=1: inspect takes files as its arguments"),
+        ("cube.npy labels.npy", "cube_key=x", "cube.npy: scene.cube_key = 'x': the array in this file has no name"),
+        ("cube.npy labels.npy", "labels_key=x", "labels.npy: scene.labels_key = 'x': the array in this file has"),
         ("cube.npy labels.npy", "unlabelled=9", "labels.npy: scene.unlabelled = 9: no pixel has this value"),
     ],
 )
@@ -549,9 +503,7 @@ def test_every_setting_is_used_or_refused_by_inspect_and_train(refuse, accept, f
 
 
 def test_pictures_are_promised_only_where_something_is_drawn(refuse):
-    assert refuse("scene", "inspect", "labels.npy", "--out", "x").startswith(
-        "--out x: has no effect without a cube"
-    )
+    assert refuse("scene", "inspect", "labels.npy", "--out", "x").startswith("--out x: has no effect without a cube")
 
 
 def test_a_byte_order_that_one_of_two_files_needs_has_an_effect(accept):

@@ -32,12 +32,8 @@ def list_commands():
     """Every command and group by its words, `hsi-se` itself as ()."""
     root = typer.main.get_command(app)
     commands = {(): root, **{(name,): command for name, command in root.commands.items()}}
-    groups = [
-        (words, command) for words, command in commands.items() if words and hasattr(command, "commands")
-    ]
-    commands |= {
-        (*words, name): command for words, group in groups for name, command in group.commands.items()
-    }
+    groups = [(words, command) for words, command in commands.items() if words and hasattr(command, "commands")]
+    commands |= {(*words, name): command for words, group in groups for name, command in group.commands.items()}
     return commands
 
 
@@ -117,11 +113,7 @@ def test_completion_offers_commands_options_and_choices_without_torch():
         "    heavy = {'torch', 'matplotlib', 'scipy', 'sklearn'} & set(sys.modules)\n"
         "    assert not heavy, heavy"
     )
-    for words, offered in (
-        ("hsi-se re", "resume"),
-        ("hsi-se train --o", "--out"),
-        ("hsi-se eval --device c", "cuda"),
-    ):
+    for words, offered in (("hsi-se re", "resume"), ("hsi-se train --o", "--out"), ("hsi-se eval --device c", "cuda")):
         environment = {
             **os.environ, "_HSI_SE_COMPLETE": "complete_bash", "COMP_WORDS": words,
             "COMP_CWORD": str(len(words.split()) - 1),
@@ -168,19 +160,10 @@ def test_a_misspelt_command_or_option_is_answered_with_the_one_that_was_meant(ca
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["train", DEMO, "--device", "gpu"],
-            "--device gpu: did you mean 'cuda'? choose from auto, cpu, cuda",
-        ),
-        (
-            ["train", DEMO, "--device", "CUDA"],
-            "--device CUDA: did you mean 'cuda'? choose from auto, cpu, cuda",
-        ),
+        (["train", DEMO, "--device", "gpu"], "--device gpu: did you mean 'cuda'? choose from auto, cpu, cuda"),
+        (["train", DEMO, "--device", "CUDA"], "--device CUDA: did you mean 'cuda'? choose from auto, cpu, cuda"),
         (["train", DEMO, "--device", "nan"], "--device nan: choose from auto, cpu, cuda"),
-        (
-            ["map", "x", "--engine", "patch"],
-            "--engine patch: did you mean 'patches'? choose from dense, patches",
-        ),
+        (["map", "x", "--engine", "patch"], "--engine patch: did you mean 'patches'? choose from dense, patches"),
         (["export", "x", "--format", "onx"], "--format onx: did you mean 'onnx'? choose from onnx, torch"),
         (["report", "x", "--figures", "jpg"], "--figures jpg: did you mean 'png'? choose from png, pdf, svg"),
         (["report", "x", "--figures", "folder"], "--figures folder: choose from png, pdf, svg"),
@@ -218,10 +201,7 @@ def test_a_data_folder_that_is_none_is_refused_by_every_command(call, tmp_path, 
 @pytest.mark.parametrize(
     ("workers", "message"),
     [
-        *(
-            (wrong, "hsi-se ablate: invalid value for '--workers': write a whole number;")
-            for wrong in ("nan", "1.5")
-        ),
+        *((wrong, "hsi-se ablate: invalid value for '--workers': write a whole number;") for wrong in ("nan", "1.5")),
         *((wrong, f"hsi-se: --workers {wrong}: use 1 to 1024") for wrong in ("0", "-1", "100000000")),
     ],
 )
@@ -245,9 +225,7 @@ def test_a_config_and_an_ablation_are_told_apart(call):
 
 # ------------------------------------------------------------------------------------ prose and tables
 
-SENTENCE = (
-    "The network is worse than the location floor, so nothing has been shown about the use of its spectra."
-)
+SENTENCE = "The network is worse than the location floor, so nothing has been shown about the use of its spectra."
 
 
 def test_prose_on_a_terminal_breaks_between_words_and_keeps_long_paths_whole():
@@ -286,11 +264,7 @@ def test_the_verdict_stands_out_on_a_terminal_and_mistakes_break_between_words(c
 
 def on_terminal(*arguments: str) -> str:
     """What a command writes to a terminal of 80 columns."""
-    command = (
-        "import os, pty, sys\n"
-        "os.environ.update(TERM='xterm', COLUMNS='80', LINES='30')\n"
-        "pty.spawn(sys.argv[1:])"
-    )
+    command = "import os, pty, sys\nos.environ.update(TERM='xterm', COLUMNS='80', LINES='30')\npty.spawn(sys.argv[1:])"
     done = subprocess.run(
         [sys.executable, "-c", command, sys.executable, "-m", "hsi_se", *arguments],
         capture_output=True, check=True, stdin=subprocess.DEVNULL,

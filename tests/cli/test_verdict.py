@@ -53,9 +53,7 @@ def test_a_network_far_below_the_support_vector_machine_is_worse_wherever_the_ve
     assert found["difference"] == pytest.approx(report["overall_accuracy"] - baseline)
     assert found["unit"] == "test blocks of 8 × 8 pixels"
     assert found["num_units"] >= 6
-    sentence = (
-        f"The network is worse than the spectral baseline: {100 * report['overall_accuracy']:.2f} % against"
-    )
+    sentence = f"The network is worse than the spectral baseline: {100 * report['overall_accuracy']:.2f} % against"
     for text in (out, report["verdict"], folder.report_text.read_text(), folder.page.read_text()):
         assert sentence in text
     if report["against_location_floor"]["outcome"] != "worse":
@@ -74,9 +72,7 @@ def test_the_next_step_on_the_terminal_trains_the_baseline_that_was_better(evalu
     code, out, _ = call("eval", tmp_path / "svm")
     assert code == 0
     report, before = RunFolder(tmp_path / "svm").read_report(), folder.read_report()
-    baseline = (
-        before.spectral_baseline.overall_accuracy
-    )  # scikit-learn breaks ties by the class, not by distance
+    baseline = before.spectral_baseline.overall_accuracy  # scikit-learn breaks ties by the class, not by distance
     assert report.overall_accuracy == pytest.approx(baseline, abs=0.02)
     assert report.against_spectral_baseline is None
     assert "The spectral baseline is the same support vector machine, so the two are not compared" in out

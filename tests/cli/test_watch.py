@@ -109,14 +109,10 @@ def test_watching_a_run_whose_process_is_dead_ends_and_says_how_to_resume(unfini
     follow(unfinished.path, console=console, sleep=waits.append)
     assert waits == []
     last = console.file.getvalue().splitlines()[-1]
-    assert last == (
-        f"{unfinished}: no process is training here any more; resume with `hsi-se resume {unfinished}`"
-    )
+    assert last == (f"{unfinished}: no process is training here any more; resume with `hsi-se resume {unfinished}`")
 
 
-def test_watching_a_folder_of_runs_whose_process_is_dead_waits_for_the_next_and_ends(
-    finished, unfinished, tmp_path
-):
+def test_watching_a_folder_of_runs_whose_process_is_dead_waits_for_the_next_and_ends(finished, unfinished, tmp_path):
     folder = tmp_path / "seeds"
     shutil.copytree(finished.path, folder / "seed-0")
     unfinished.path.rename(folder / "seed-1")
@@ -124,9 +120,7 @@ def test_watching_a_folder_of_runs_whose_process_is_dead_waits_for_the_next_and_
     follow(folder, console=console, sleep=waits.append)
     assert 10 < sum(waits) < 60
     last = console.file.getvalue().splitlines()[-1]
-    assert last == (
-        f"{folder}: no process is training here any more; rerun the command that started it to resume"
-    )
+    assert last == (f"{folder}: no process is training here any more; rerun the command that started it to resume")
 
 
 def test_a_run_that_another_process_begins_again_is_followed(finished, unfinished, tmp_path):
@@ -154,8 +148,7 @@ def test_a_terminal_shows_what_is_trained_its_last_epoch_and_the_time_left(unfin
     title, row = console.file.getvalue().splitlines()
     assert title == "demo on synthetic farmland, seed 0, trained with seed 0"
     assert re.fullmatch(
-        rf"demo  epoch 1 of 2  loss {run.epochs[0].loss:.3f}  validation OA [\d.]+ %  0:00:\d\d left",
-        row.strip(),
+        rf"demo  epoch 1 of 2  loss {run.epochs[0].loss:.3f}  validation OA [\d.]+ %  0:00:\d\d left", row.strip()
     )
 
 
@@ -167,9 +160,7 @@ def test_a_terminal_shows_the_last_runs_of_a_folder_and_how_many_are_finished(fi
     console = off_terminal()
     console.print(draw(list_progress(tmp_path), path=tmp_path), soft_wrap=True)
     title, *rows = console.file.getvalue().splitlines()
-    assert title.endswith(
-        "15 of 16 runs finished; now demo on synthetic farmland, seed 0, trained with seed 0"
-    )
+    assert title.endswith("15 of 16 runs finished; now demo on synthetic farmland, seed 0, trained with seed 0")
     assert [row.split()[0] for row in rows] == [f"seed-{seed}" for seed in range(4, 16)]
     assert all(row.rstrip().endswith("finished") for row in rows[:-1])
     assert rows[-1].rstrip().endswith("left")
@@ -241,9 +232,7 @@ def test_a_training_in_another_process_is_watched_to_its_end(tmp_path):
     options = [part for override in TINY for part in ("--set", override)]
     run = tmp_path / "run"
     train = [sys.executable, "-m", "hsi_se", "train", str(ROOT / "configs" / "demo.yaml"), *options]
-    with subprocess.Popen(
-        [*train, "--out", str(run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    with subprocess.Popen([*train, "--out", str(run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         for _ in range(600):
             if (run / "progress.jsonl").is_file():
                 break

@@ -42,9 +42,7 @@ SECTIONS = "name, seed, scene, split, reduction, patch, model, train, prediction
 POINTS = "conv3d_1, conv3d_2, conv3d_3, fold, conv2d"
 FRACTION = "a fraction must lie in (0, 1); write 0.1, or {per_class: 50} for counts"
 SECTION = "should be a section; give its settings as a mapping, {…}"
-TOO_SHALLOW = (
-    "spectral kernels 7, 5 and 3 deep need at least 13; keep more bands, or write model.order: 2d-3d"
-)
+TOO_SHALLOW = "spectral kernels 7, 5 and 3 deep need at least 13; keep more bands, or write model.order: 2d-3d"
 KINDS = ", ".join(repr(block.kind) for block in list_blocks())
 MODELS = ", ".join(repr(name) for name in list_models())
 NO_BAND_AXIS = "'band' needs a 3-D point, and this one has no spectral axis; write axis: feature"
@@ -165,8 +163,7 @@ def test_file_name_with_odd_signs_still_makes_a_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "value"),
-    [("1e-3", 0.001), ("1E+0", 1.0), (".5", 0.5), ("0o10", 8.0), ("0x10", 16.0), ("010", 10.0)],
+    ("written", "value"), [("1e-3", 0.001), ("1E+0", 1.0), (".5", 0.5), ("0o10", 8.0), ("0x10", 16.0), ("010", 10.0)]
 )
 def test_numbers_are_read_as_yaml_1_2(load: Load, written: str, value: float) -> None:
     assert load(_change("1e-3", written)).train.learning_rate == value
@@ -179,9 +176,7 @@ def test_words_that_yaml_1_1_takes_for_booleans_are_strings(load: Load, word: st
 
 def test_scene_may_be_a_name_a_pair_of_files_or_synthetic(load: Load) -> None:
     assert load(_change(SCENE, "indian-pines")).scene == "indian-pines"
-    assert load(_change(SCENE, "{cube: a.mat, labels: b.mat}")).scene == SceneFiles(
-        cube="a.mat", labels="b.mat"
-    )
+    assert load(_change(SCENE, "{cube: a.mat, labels: b.mat}")).scene == SceneFiles(cube="a.mat", labels="b.mat")
     assert isinstance(load().scene, SyntheticScene)
 
 
@@ -224,14 +219,8 @@ def test_band_axis_is_accepted_at_a_3d_point(load: Load, point: str) -> None:
         ("reduction={kind: none}", _change(PCA, "{kind: none}")),
         ("split.train={per_class: 5}", _change("train: 0.1", "train: {per_class: 5}")),
         ("scene=IP", _change(SCENE, "IP")),
-        (
-            "model.attention.conv2d={kind: se}",
-            _change("    fold:", "    conv2d: {kind: se}\n    fold:"),
-        ),
-        (
-            "model.attention.conv2d.kind=se",
-            _change("    fold:", "    conv2d: {kind: se}\n    fold:"),
-        ),
+        ("model.attention.conv2d={kind: se}", _change("    fold:", "    conv2d: {kind: se}\n    fold:")),
+        ("model.attention.conv2d.kind=se", _change("    fold:", "    conv2d: {kind: se}\n    fold:")),
     ],
 )
 def test_override_does_what_the_same_edit_of_the_file_does(load: Load, override: str, changed: str) -> None:
@@ -258,39 +247,24 @@ def test_override_may_repair_what_is_wrong_in_the_file(load: Load) -> None:
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
-        (
-            "patch.size=12",
-            "patch.size = 12: a patch needs a centre pixel, so its size must be odd; write 11 or 13",
-        ),
+        ("patch.size=12", "patch.size = 12: a patch needs a centre pixel, so its size must be odd; write 11 or 13"),
         ("patch.size=", "patch.size = None: write a whole number"),
-        (
-            "patch={size: 4}",
-            "patch.size = 4: a patch needs a centre pixel, so its size must be odd; write 3 or 5",
-        ),
+        ("patch={size: 4}", "patch.size = 4: a patch needs a centre pixel, so its size must be odd; write 3 or 5"),
         ("patch=11", f"patch = 11: {SECTION}"),
         ("train={batch_size: 8}", "train.epochs: is missing; add it"),
-        (
-            "train.epoch=3",
-            f"train.epoch = 3: unknown setting; did you mean 'epochs'? choose from {TRAIN_SETTINGS}",
-        ),
+        ("train.epoch=3", f"train.epoch = 3: unknown setting; did you mean 'epochs'? choose from {TRAIN_SETTINGS}"),
         (
             "model.attention.fould={kind: se}",
             f"model.attention.fould: unknown point; did you mean 'fold'? choose from {POINTS}",
         ),
         ("model.attention.conv3d_1.reduction=4", "model.attention.conv3d_1.kind: is missing; add it"),
-        (
-            "model.attention.fold.axis=band",
-            f"model.attention.fold.axis = 'band': {NO_BAND_AXIS}",
-        ),
+        ("model.attention.fold.axis=band", f"model.attention.fold.axis = 'band': {NO_BAND_AXIS}"),
         (
             "model.attention.fold.kind=bam",
             f"model.attention.fold.kind = 'bam': did you mean 'cbam'? choose from {KINDS}",
         ),
         ("reduction.components=12", f"reduction.components = 12: {TOO_SHALLOW}"),
-        (
-            "train.epochs.first=3",
-            'train.epochs = 40 is a value, not a section; replace it: --set "train.epochs={…}"',
-        ),
+        ("train.epochs.first=3", 'train.epochs = 40 is a value, not a section; replace it: --set "train.epochs={…}"'),
         ("patch.size", "write key=value with a dotted key, such as patch.size=15"),
         ("=15", "write key=value with a dotted key, such as patch.size=15"),
         ("patch..size=15", "write key=value with a dotted key, such as patch.size=15"),
@@ -333,9 +307,7 @@ def test_setting_of_another_section_or_another_tools_name_is_answered_with_ours(
         assert f"unknown setting; did you mean {meant}? choose from " in message
 
 
-def test_suggested_setting_is_reported_where_the_file_has_the_other(
-    refuse: Callable[..., str], path: Path
-) -> None:
+def test_suggested_setting_is_reported_where_the_file_has_the_other(refuse: Callable[..., str], path: Path) -> None:
     assert refuse(_change("learning_rate: 1e-3", "lr: 1e-3")) == (
         f"{path}:12:3: train.lr = 0.001: unknown setting; did you mean train.learning_rate? "
         f"choose from {TRAIN_SETTINGS}"
@@ -387,16 +359,8 @@ def test_mistake_in_the_file_is_not_blamed_on_an_override(refuse: Callable[..., 
             "reduction.components = 15: unknown setting; choose from kind, standardize",
             "reduction={kind: none}",
         ),
-        (
-            "model.name=svm",
-            "model.attention: unknown setting; choose from name, penalty, gamma",
-            "model={name: svm}",
-        ),
-        (
-            "split.kind=masks",
-            "split.train = 0.1: write the name of a file",
-            "split={kind: masks, partition: FILE}",
-        ),
+        ("model.name=svm", "model.attention: unknown setting; choose from name, penalty, gamma", "model={name: svm}"),
+        ("split.kind=masks", "split.train = 0.1: write the name of a file", "split={kind: masks, partition: FILE}"),
         (
             "model.attention.fold.kind=eca",
             "model.attention.fold.reduction = 8: unknown setting; choose from kind, axis, kernel_size",
@@ -417,9 +381,7 @@ def test_setting_that_a_new_kind_needs_is_asked_of_the_override(refuse: Callable
     assert message == "--set reduction.kind=pca: reduction.components: is missing; add it"
 
 
-def test_override_that_changes_no_kind_is_not_blamed_for_the_file(
-    refuse: Callable[..., str], path: Path
-) -> None:
+def test_override_that_changes_no_kind_is_not_blamed_for_the_file(refuse: Callable[..., str], path: Path) -> None:
     text = GOOD.replace("whiten", "witen")
     for override in ("reduction.kind=pca", "name=pca", "model.name=svm"):
         assert refuse(text, override).startswith(f"{path}:4:40: reduction.witen = False: unknown setting; ")
@@ -432,9 +394,7 @@ def test_files_of_a_synthetic_scene_are_refused_with_the_section_to_write(refuse
     )
 
 
-def test_mistake_in_what_a_section_merges_is_placed_at_the_section(
-    refuse: Callable[..., str], path: Path
-) -> None:
+def test_mistake_in_what_a_section_merges_is_placed_at_the_section(refuse: Callable[..., str], path: Path) -> None:
     text = GOOD.replace("train:\n  epochs: 40\n  learning_rate: 1e-3\n", "train: {<<: {epoch: 1}}\n")
     assert refuse(text).startswith(f"{path}:10:1: train.epoch = 1: unknown setting; did you mean 'epochs'? ")
 
@@ -458,11 +418,7 @@ def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[...
     ("old", "new", "problem"),
     [
         # unknown and misspelt
-        (
-            "seed: 3",
-            "sede: 3",
-            f"1:1: sede = 3: unknown setting; did you mean 'seed'? choose from {SECTIONS}",
-        ),
+        ("seed: 3", "sede: 3", f"1:1: sede = 3: unknown setting; did you mean 'seed'? choose from {SECTIONS}"),
         ("seed: 3", "7: 3", f"1:1: 7 = 3: unknown setting; choose from {SECTIONS}"),
         (
             "epochs: 40",
@@ -472,14 +428,12 @@ def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[...
         (
             "rows: 24",
             "row: 24",
-            "2:23: scene.row = 24: unknown setting; did you mean 'rows'? "
-            "choose from synthetic, rows, cols, bands",
+            "2:23: scene.row = 24: unknown setting; did you mean 'rows'? choose from synthetic, rows, cols, bands",
         ),
         (
             "train: 0.1",
             "train: {perclass: 5}",
-            "3:31: split.train.perclass = 5: unknown setting; did you mean 'per_class'? "
-            "choose from per_class",
+            "3:31: split.train.perclass = 5: unknown setting; did you mean 'per_class'? choose from per_class",
         ),
         (
             PCA,
@@ -502,23 +456,11 @@ def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[...
         ("{kind: se, reduction: 8}", "{reduction: 8}", "9:5: model.attention.fold.kind: is missing; add it"),
         (SCENE, "{cube: a.mat}", "2:1: scene.labels: is missing; add it"),
         # the wrong type
-        (
-            "size: 11",
-            "size: big",
-            "5:9: patch.size = 'big': write a whole number",
-        ),
-        (
-            "size: 11",
-            "size: 11.5",
-            "5:9: patch.size = 11.5: write a whole number",
-        ),
+        ("size: 11", "size: big", "5:9: patch.size = 'big': write a whole number"),
+        ("size: 11", "size: 11.5", "5:9: patch.size = 11.5: write a whole number"),
         ("size: 11", "size: [11]", "5:9: patch.size: write a whole number"),
         ("epochs: 40", "epochs:", "11:3: train.epochs = None: write a whole number"),
-        (
-            "1e-3",
-            "no",
-            "12:3: train.learning_rate = 'no': write a number",
-        ),
+        ("1e-3", "no", "12:3: train.learning_rate = 'no': write a number"),
         ("{size: 11, padding: reflect}", "11", f"5:1: patch = 11: {SECTION}"),
         ("{kind: se, reduction: 8}", "8", f"9:5: model.attention.fold = 8: {SECTION}"),
         (SCENE, "7", "2:1: scene = 7: write the name of a known scene, or {cube: FILE, labels: FILE}"),
@@ -529,11 +471,7 @@ def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[...
         ),
         # out of range, or no choice
         ("seed: 3", "seed: -1", "1:1: seed = -1: must be at least 0"),
-        (
-            "seed: 3",
-            "seed: 9223372036854775808",
-            "1:1: seed = 9223372036854775808: must be below 9223372036854775808",
-        ),
+        ("seed: 3", "seed: 9223372036854775808", "1:1: seed = 9223372036854775808: must be below 9223372036854775808"),
         ("rows: 24", "rows: 23", "2:23: scene.rows = 23: must be at least 24"),
         ("validation: 0.2", "validation: 1", "3:35: split.validation = 1: must be below 1"),
         ("epochs: 40", "epochs: 0", "11:3: train.epochs = 0: must be above 0"),
@@ -543,30 +481,13 @@ def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[...
         (
             "kind: random",
             "kind: block",
-            "3:9: split.kind = 'block': did you mean 'blocks'? "
-            "choose from 'random', 'blocks', 'fields', 'masks'",
+            "3:9: split.kind = 'block': did you mean 'blocks'? choose from 'random', 'blocks', 'fields', 'masks'",
         ),
         ("kind: pca", "kind: lda", "4:13: reduction.kind = 'lda': choose from 'pca', 'none'"),
-        (
-            "padding: reflect",
-            "padding: mirror",
-            "5:19: patch.padding = 'mirror': choose from 'zero', 'reflect'",
-        ),
-        (
-            "name: hybridsn",
-            "name: resnet",
-            f"7:3: model.name = 'resnet': did you mean 'res2net'? choose from {MODELS}",
-        ),
-        (
-            "name: hybridsn",
-            "name: hybridsn\n  order: 2d",
-            "8:3: model.order = '2d': choose from '3d-2d', '2d-3d'",
-        ),
-        (
-            "seed: 3",
-            "name: a/b",
-            "1:1: name = 'a/b': use letters, digits, '.', '_', '+' and '-' only",
-        ),
+        ("padding: reflect", "padding: mirror", "5:19: patch.padding = 'mirror': choose from 'zero', 'reflect'"),
+        ("name: hybridsn", "name: resnet", f"7:3: model.name = 'resnet': did you mean 'res2net'? choose from {MODELS}"),
+        ("name: hybridsn", "name: hybridsn\n  order: 2d", "8:3: model.order = '2d': choose from '3d-2d', '2d-3d'"),
+        ("seed: 3", "name: a/b", "1:1: name = 'a/b': use letters, digits, '.', '_', '+' and '-' only"),
         # a fraction that is none
         *(
             ("train: 0.1", f"train: {written}", f"3:23: split.train = {shown}: {FRACTION}")
@@ -597,8 +518,7 @@ def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[...
         (
             "size: 11",
             "size: 7",
-            "5:9: patch.size = 7: four 3 × 3 convolutions without padding need at least 9; "
-            "write patch.size: 9 or more",
+            "5:9: patch.size = 7: four 3 × 3 convolutions without padding need at least 9; write patch.size: 9 or more",
         ),
         ("components: 15", "components: 12", f"4:24: reduction.components = 12: {TOO_SHALLOW}"),
     ],
@@ -656,9 +576,7 @@ def test_yaml_that_breaks_the_parser_is_refused_by_the_name_of_the_file(
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "- a\n- list\n", "a sentence", "3"])
 def test_file_that_is_no_mapping_is_refused(refuse: Callable[..., str], path: Path, text: str) -> None:
-    assert (
-        refuse(text) == f"{path}:1:1: contains no settings; a config is a YAML mapping, see configs/demo.yaml"
-    )
+    assert refuse(text) == f"{path}:1:1: contains no settings; a config is a YAML mapping, see configs/demo.yaml"
 
 
 @pytest.mark.parametrize(

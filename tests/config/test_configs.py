@@ -56,9 +56,7 @@ KEYS = {
     "location floor": "location_floor",
     "SVM on single pixels": "spectral_baseline",
 }
-PROMISE = re.compile(
-    rf"(?P<what>{'|'.join(KEYS)})(?: is| reaches)? (?P<mean>[\d.]+)(?: ± (?P<spread>[\d.]+))? %"
-)
+PROMISE = re.compile(rf"(?P<what>{'|'.join(KEYS)})(?: is| reaches)? (?P<mean>[\d.]+)(?: ± (?P<spread>[\d.]+))? %")
 SEEDS = re.compile(r"\(seeds (\d+)-(\d+)\)")
 TIME = re.compile(r"(?P<amount>\d+) (?P<unit>second|minute)s? on one core")
 
@@ -95,9 +93,7 @@ def list_variants() -> Iterator[tuple[str, dict[str, Any], list[dict[str, Any]]]
 
 
 def find_stored(config: Config) -> Stored:
-    found = [
-        (file, runs) for file, settings, runs in list_variants() if not find_difference(settings, config)
-    ]
+    found = [(file, runs) for file, settings, runs in list_variants() if not find_difference(settings, config)]
     return Stored(sorted({file for file, _ in found}), [run for _, runs in found for run in runs])
 
 
@@ -189,9 +185,7 @@ def test_an_ablation_has_a_stored_result_of_its_own_settings_and_as_many_runs_as
     assert find_difference(stored["settings"], ablation.runs[0].config) == ""
     (scene,) = stored["scenes"]
     assert {variant["name"]: variant["settings"] for variant in scene["variants"]} == dict(ablation.variants)
-    assert {tuple(run["seed"] for run in variant["runs"]) for variant in scene["variants"]} == {
-        ablation.seeds
-    }
+    assert {tuple(run["seed"] for run in variant["runs"]) for variant in scene["variants"]} == {ablation.seeds}
     promise = read_promise(path)
     (count,) = re.findall(r"(\d+) runs of about a minute on one core", promise)
     runs = [run for variant in scene["variants"] for run in variant["runs"]]

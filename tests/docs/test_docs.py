@@ -82,9 +82,7 @@ def test_the_readme_and_the_citation_file_name_the_version():
 
 def test_the_readme_leads_to_every_guide():
     linked = {link for link in list_links(README) if link.startswith("docs/")}
-    assert linked >= {
-        name for name in GUIDES if Path(name).stem not in ("index", "changelog", "contributing")
-    }
+    assert linked >= {name for name in GUIDES if Path(name).stem not in ("index", "changelog", "contributing")}
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -161,9 +159,7 @@ def test_every_setting_is_on_the_page_of_settings():
 def test_a_missing_setting_is_found():
     schema = Config.model_json_schema()
     page = render_settings(schema)
-    assert list(list_missing_settings(schema, page.replace("| `epochs` |", "| `epoch` |"))) == [
-        "TrainSettings.epochs"
-    ]
+    assert list(list_missing_settings(schema, page.replace("| `epochs` |", "| `epoch` |"))) == ["TrainSettings.epochs"]
     assert list(list_missing_settings(schema, page.replace("## `seed`\n", ""))) == ["seed"]
 
 
@@ -190,9 +186,7 @@ def test_the_rooms_and_their_imports_are_those_of_the_architecture():
     ground = {"errors", "progress", "version", "config", "system"}
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|$", SOURCES["CONTRIBUTING.md"], re.MULTILINE)
     imports = {room: set(re.findall(r"`([\w.]+)`", cell)) for room, cell in rows}
-    expected = {
-        room: set(names) - (set() if room in ground else ground) for room, names in architecture.ROOMS.items()
-    }
+    expected = {room: set(names) - (set() if room in ground else ground) for room, names in architecture.ROOMS.items()}
     assert imports == expected
 
 
@@ -262,11 +256,7 @@ def list_configs(markdown: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "text",
-    [
-        pytest.param(text, id=f"{name}: {text[:60]}")
-        for name, page in SOURCES.items()
-        for text in list_configs(page)
-    ],
+    [pytest.param(text, id=f"{name}: {text[:60]}") for name, page in SOURCES.items() for text in list_configs(page)],
 )
 def test_a_config_of_the_docs_is_valid(text):
     check_config(text)

@@ -130,6 +130,4 @@ def test_the_audit_counts_every_class_on_every_side(small_scene):
     split = random_split(small_scene)
     counts = audit_split(small_scene, split, CONFIG).counts
     assert counts.sum(axis=0).tolist() == [len(split.train), len(split.val), len(split.test), 0]
-    assert counts.sum(axis=1).tolist() == [
-        (small_scene.labels == label).sum() for label in small_scene.class_ids
-    ]
+    assert counts.sum(axis=1).tolist() == [(small_scene.labels == label).sum() for label in small_scene.class_ids]

@@ -100,9 +100,7 @@ def test_the_floor_sees_no_spectrum_and_the_baseline_no_place(small_scene):
     # Turn the scene upside down: the same pixels in other places.
     turned = GroundTruth("turned", small_scene.labels[::-1].copy(), small_scene.class_names)
     rows = small_scene.labels.shape[0]
-    flip = [
-        np.column_stack([rows - 1 - side[:, 0], side[:, 1]]) for side in (split.train, split.val, split.test)
-    ]
+    flip = [np.column_stack([rows - 1 - side[:, 0], side[:, 1]]) for side in (split.train, split.val, split.test)]
     one = fit_spectral_baseline(small_scene, split, components, seed=0)
     other = fit_spectral_baseline(turned, Split(*flip), components[::-1], seed=0)
     assert np.array_equal(one.labels, other.labels)
@@ -134,9 +132,7 @@ def test_a_training_side_of_one_class_calls_everything_it():
     truth = GroundTruth("two rows", labels, {1: "a", 2: "b"})
     first_row = np.argwhere(labels == 1)
     split = Split(
-        train=first_row[:4],
-        val=first_row[4:5],
-        test=np.concatenate([first_row[5:], np.argwhere(labels == 2)]),
+        train=first_row[:4], val=first_row[4:5], test=np.concatenate([first_row[5:], np.argwhere(labels == 2)])
     )
     baseline = fit_spectral_baseline(truth, split, np.zeros((2, 6, 3), np.float32), seed=0)
     assert evaluate_test(truth, split, baseline.labels).confusion.tolist() == [[1, 0], [6, 0]]

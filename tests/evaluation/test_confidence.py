@@ -37,9 +37,7 @@ def two_class(confidence: list[float]) -> np.ndarray:
 def test_a_hand_count_of_the_calibration_error():
     # Halves of [0, 1]; all are called class 0, which pixels 0, 1 and 3 are.
     reliability = measure_calibration(
-        np.array([[0.9, 0.1, 0], [0.8, 0.2, 0], [0.7, 0.3, 0], [0.4, 0.3, 0.3]]),
-        np.array([0, 0, 1, 0]),
-        num_bins=2,
+        np.array([[0.9, 0.1, 0], [0.8, 0.2, 0], [0.7, 0.3, 0], [0.4, 0.3, 0.3]]), np.array([0, 0, 1, 0]), num_bins=2
     )
     assert reliability.bin_edges.tolist() == [0, 0.5, 1]
     assert reliability.count.tolist() == [1, 3]
@@ -78,9 +76,7 @@ def test_probabilities_that_are_true_have_almost_no_error():
     st.integers(0, 3),
 )
 def test_the_calibration_error_is_a_fraction_and_every_pixel_is_in_a_bin(logits, num_bins, label):
-    reliability = measure_calibration(
-        to_probabilities(logits), np.full(len(logits), label), num_bins=num_bins
-    )
+    reliability = measure_calibration(to_probabilities(logits), np.full(len(logits), label), num_bins=num_bins)
     assert 0 <= reliability.ece <= 1 + 1e-12
     assert reliability.count.sum() == len(logits)
     filled = reliability.count > 0
@@ -233,9 +229,7 @@ def test_the_temperature_never_changes_the_class(logits, truth):
 
 def test_a_hand_count_of_rejection():
     # 0.9 right · 0.8 right, wrong · 0.6 right · 0.5 wrong
-    rejection = measure_rejection(
-        np.array([0.5, 0.8, 0.9, 0.8, 0.6]), np.array([False, True, True, False, True])
-    )
+    rejection = measure_rejection(np.array([0.5, 0.8, 0.9, 0.8, 0.6]), np.array([False, True, True, False, True]))
     assert rejection.coverage == pytest.approx([1 / 5, 3 / 5, 4 / 5, 1])
     assert rejection.accuracy == pytest.approx([1, 2 / 3, 3 / 4, 3 / 5])
     # every pixel contributes the error among those at least as certain
@@ -246,9 +240,7 @@ def test_a_hand_count_of_rejection():
     ("coverage", "accuracy"), [(0.01, 1), (0.2, 1), (0.21, 2 / 3), (0.6, 2 / 3), (0.7, 3 / 4), (1, 3 / 5)]
 )
 def test_the_accuracy_at_a_coverage_keeps_at_least_so_many(coverage, accuracy):
-    rejection = measure_rejection(
-        np.array([0.5, 0.8, 0.9, 0.8, 0.6]), np.array([False, True, True, False, True])
-    )
+    rejection = measure_rejection(np.array([0.5, 0.8, 0.9, 0.8, 0.6]), np.array([False, True, True, False, True]))
     assert rejection.accuracy_at(coverage) == pytest.approx(accuracy)
 
 

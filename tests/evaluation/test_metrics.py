@@ -49,9 +49,7 @@ def test_kappa_is_undefined_where_chance_alone_agrees_everywhere():
 
 
 @settings(max_examples=100, deadline=None)
-@given(
-    st.lists(st.tuples(st.sampled_from([1, 10, 12]), st.sampled_from([1, 10, 12])), min_size=2, max_size=60)
-)
+@given(st.lists(st.tuples(st.sampled_from([1, 10, 12]), st.sampled_from([1, 10, 12])), min_size=2, max_size=60))
 def test_everything_equals_scikit_learn(pairs):
     truth, predicted = np.array(pairs).T
     evaluation = evaluate_labels(truth, predicted, class_ids=[1, 10, 12], class_names=["a", "b", "c"])

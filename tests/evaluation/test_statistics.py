@@ -54,9 +54,7 @@ def test_equal_values_have_an_interval_of_no_width():
 
 
 @settings(deadline=None)
-@given(
-    st.lists(st.floats(0, 1), min_size=2, max_size=20).filter(lambda values: np.std(values) > 1e-6),
-)
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=20).filter(lambda values: np.std(values) > 1e-6))
 def test_the_interval_is_scipys(values):
     summary = summarize(values)
     low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
@@ -208,23 +206,11 @@ def test_demsars_example_has_his_ranks_statistics_and_critical_difference():
 
 @pytest.mark.parametrize(
     ("k", "q"),
-    [
-        (2, 1.960),
-        (3, 2.343),
-        (4, 2.569),
-        (5, 2.728),
-        (6, 2.850),
-        (7, 2.949),
-        (8, 3.031),
-        (9, 3.102),
-        (10, 3.164),
-    ],
+    [(2, 1.960), (3, 2.343), (4, 2.569), (5, 2.728), (6, 2.850), (7, 2.949), (8, 3.031), (9, 3.102), (10, 3.164)],
 )
 def test_nemenyis_quantiles_are_those_of_demsars_table(k, q):
     scores = np.random.default_rng(0).random((6, k))
-    assert rank_over_scenes(scores).critical_difference == pytest.approx(
-        q * math.sqrt(k * (k + 1) / 36), rel=5e-4
-    )
+    assert rank_over_scenes(scores).critical_difference == pytest.approx(q * math.sqrt(k * (k + 1) / 36), rel=5e-4)
 
 
 def test_friedmans_statistic_without_ties_is_scipys():

@@ -11,13 +11,7 @@ from hsi_se import make_split
 from hsi_se.config.experiment import Config
 from hsi_se.config.split import BlocksSplit, RandomSplit
 from hsi_se.config.yaml_file import load_config
-from hsi_se.evaluation.verdict import (
-    BaselineComparison,
-    Verdict,
-    compare_on_groups,
-    group_test_pixels,
-    reach_verdict,
-)
+from hsi_se.evaluation.verdict import BaselineComparison, Verdict, compare_on_groups, group_test_pixels, reach_verdict
 from hsi_se.sampling.disjoint import Side, number_blocks
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.scene import GroundTruth
@@ -246,9 +240,7 @@ def test_too_few_groups_are_said_to_allow_no_interval():
 def test_the_baseline_is_not_compared_with_itself(model):
     verdict = judge(f"model={model}", network=0.9, floor=0.5, svm=0.5)
     assert (verdict.against_baseline is None) == (model == "{name: svm}")
-    assert ("The spectral baseline is the same support vector machine" in verdict.findings) == (
-        model == "{name: svm}"
-    )
+    assert ("The spectral baseline is the same support vector machine" in verdict.findings) == (model == "{name: svm}")
     assert "network" not in verdict.findings
 
 
@@ -287,10 +279,7 @@ def test_each_next_step_is_one_command_that_exists_and_fits(name):
     words = shlex.split(command)
     assert " ".join(words).endswith(expected)
     overrides = [value for option, value in itertools.pairwise(words) if option == "--set"]
-    split = {
-        "gap, counts": "split={kind: random, train: {per_class: 9}}",
-        "buffer": f"{BLOCKS[:-1]}, buffer: 0}}",
-    }
+    split = {"gap, counts": "split={kind: random, train: {per_class: 9}}", "buffer": f"{BLOCKS[:-1]}, buffer: 0}}"}
     config = configure(split.get(name, BLOCKS), *overrides)
     if words[1] == "gap":
         assert _to_blocks(config).buffer == config.default_buffer

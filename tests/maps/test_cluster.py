@@ -208,9 +208,7 @@ class AtFirstTile(Silent):
 def farm() -> Iterator[Farm]:
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "0.5s"}),  # to a scheduler that is lost
-        LocalCluster(
-            n_workers=0, processes=False, dashboard_address="127.0.0.1:0", silence_logs=50
-        ) as scheduler,
+        LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0", silence_logs=50) as scheduler,
     ):
         farm = Farm(scheduler)
         yield farm
@@ -235,9 +233,7 @@ def test_a_scheduler_to_which_no_worker_comes_is_refused(run, farm, tmp_path, mo
     assert not (tmp_path / "out").exists()
 
 
-def test_a_worker_that_is_lost_before_the_first_tile_may_come_back(
-    run, expected, farm, tmp_path, monkeypatch
-):
+def test_a_worker_that_is_lost_before_the_first_tile_may_come_back(run, expected, farm, tmp_path, monkeypatch):
     def lose(address: str) -> object:
         client = connect(address)
         farm.lose_workers()
@@ -275,9 +271,7 @@ def test_workers_that_come_later_are_given_tiles_too(run, farm, monkeypatch):
     image = open_target(bundle, run.read_config().scene).image
     farm.add_worker()
     with pool.connect(farm.address) as client:
-        done = cluster.predict_on_cluster(
-            bundle, image, list_tiles(24, 2), engine="dense", client=client, session=CPU
-        )
+        done = cluster.predict_on_cluster(bundle, image, list_tiles(24, 2), engine="dense", client=client, session=CPU)
         next(done)
         assert len(reads) == 1 + 2
         farm.add_worker()
@@ -296,9 +290,7 @@ def test_workers_that_come_back_in_time_finish_the_map(run, expected, farm, tmp_
     assert (tmp_path / "out" / "map.img").read_bytes() == expected
 
 
-def test_a_worker_may_take_longer_for_a_tile_than_a_cluster_may_have_none(
-    run, expected, farm, tmp_path, monkeypatch
-):
+def test_a_worker_may_take_longer_for_a_tile_than_a_cluster_may_have_none(run, expected, farm, tmp_path, monkeypatch):
     def slowly(*arguments):
         time.sleep(0.2)
         return predict(*arguments)

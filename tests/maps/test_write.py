@@ -68,9 +68,7 @@ class Notes(Silent):
         self.notes.append(text)
 
 
-def write_scene(
-    path: Path, *, rows: int = SIZE[0], seed: int = 0, place: dict | None = None, **changes
-) -> Path:
+def write_scene(path: Path, *, rows: int = SIZE[0], seed: int = 0, place: dict | None = None, **changes) -> Path:
     """An 18-band GeoTIFF of which the file says that two bands are bad; one corner is nodata."""
     rng = np.random.default_rng(seed)
     cube = rng.integers(100, 4000, (18, rows, SIZE[1])).astype(np.float32) * changes.get("factor", 1)
@@ -262,11 +260,7 @@ def test_a_map_can_be_the_labels_of_a_scene(result, expected, folder):
     config = load_config(ROOT / "configs" / "demo.yaml", [f"scene={json.dumps(files)}"])
     scene = hsi_se.load_scene(config.scene)
     np.testing.assert_array_equal(scene.labels, to_labels(expected))
-    assert {scene.class_names[label] for label in scene.class_ids} <= {
-        "water",
-        "wood; dark",
-        "field (bare) & Straße",
-    }
+    assert {scene.class_names[label] for label in scene.class_ids} <= {"water", "wood; dark", "field (bare) & Straße"}
 
 
 def test_probabilities_and_entropy_are_those_of_the_logits(result, expected):
@@ -300,9 +294,7 @@ def read_statements(result: MapFolder, notes: Notes) -> list[str]:
     return [text for text in texts if "the probabilities" in text]
 
 
-def test_probabilities_are_at_the_temperature_of_the_bundle_and_every_file_says_so(
-    run, expected, folder, tmp_path
-):
+def test_probabilities_are_at_the_temperature_of_the_bundle_and_every_file_says_so(run, expected, folder, tmp_path):
     run = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
     out = tmp_path / "out"
     plain, notes = map_again(run, out, probabilities=True)
@@ -340,9 +332,7 @@ def test_a_map_of_another_file_with_the_same_name_is_not_replaced(run, tmp_path,
     monkeypatch.chdir(tmp_path)
     written = write_map(run, scene="east/flight.tif", session=CPU)
     assert {path.parent for path in written} == {run.path / "map-flight"}
-    with pytest.raises(
-        RunError, match=r"map-flight: contains the map of .*east/flight.tif; choose another folder"
-    ):
+    with pytest.raises(RunError, match=r"map-flight: contains the map of .*east/flight.tif; choose another folder"):
         write_map(run, scene="west/flight.tif", session=CPU)
     monkeypatch.chdir("east")
     assert write_map(run, scene="flight.tif", session=CPU) == written
@@ -358,9 +348,7 @@ def test_the_picture_shows_the_class_colours(result, run, expected):
 
 def test_the_legend_of_the_picture_calls_nodata_so(run, tmp_path, monkeypatch):
     names = []
-    monkeypatch.setattr(
-        "hsi_se.maps.draft.save_map", lambda class_map, *_, **__: names.append(class_map.class_names)
-    )
+    monkeypatch.setattr("hsi_se.maps.draft.save_map", lambda class_map, *_, **__: names.append(class_map.class_names))
     map_again(run, tmp_path / "out")
     assert names == [{0: "nodata", **dict(zip(IDS, NAMES, strict=True))}]
 
@@ -442,9 +430,7 @@ def test_wavelengths_less_than_half_a_band_apart_are_taken(run, tmp_path):
 def test_the_bands_that_training_left_out_are_left_out_by_number(run, tmp_path, expected):
     """Whatever the new file says of its own bands; or the file may hold just the bands that are used."""
     path = write_scene(tmp_path / "other.tif", bad=(7,))
-    target = open_target(
-        hsi_se.load_bundle(run), run.read_config().scene.model_copy(update={"cube": str(path)})
-    )
+    target = open_target(hsi_se.load_bundle(run), run.read_config().scene.model_copy(update={"cube": str(path)}))
     assert target.image.bands.tolist() == [band for band in range(18) if band not in (4, 5)]
     assert any("bands 8 of other.tif are used as in training, although" in note for note in target.notes)
     short = write_scene(tmp_path / "short.tif", bands=np.delete(np.arange(18), [4, 5]), bad=())
@@ -472,9 +458,7 @@ def test_nodata_is_masked_in_any_order_of_the_values_in_the_file(run, tmp_path, 
     cube[:2, :3] = NODATA
     cube[12, 9] = np.nan
     np.save(tmp_path / "cube.npy", cube)
-    result, _ = map_again(
-        run, tmp_path / "out", scene=tmp_path / "cube.npy", overrides=[f"scene.nodata={NODATA}"]
-    )
+    result, _ = map_again(run, tmp_path / "out", scene=tmp_path / "cube.npy", overrides=[f"scene.nodata={NODATA}"])
     labels = np.fromfile(result.image, np.uint8).reshape(SIZE)
     assert np.argwhere(labels == 0).tolist() == [*np.argwhere(to_labels(expected) == 0).tolist(), [12, 9]]
 
@@ -573,9 +557,7 @@ def test_a_second_process_on_the_same_map_is_refused_and_the_first_loses_nothing
 
 
 @pytest.mark.parametrize("num_moved", range(5))
-def test_a_map_that_is_killed_while_its_files_move_is_not_made_again(
-    run, result, tmp_path, monkeypatch, num_moved
-):
+def test_a_map_that_is_killed_while_its_files_move_is_not_made_again(run, result, tmp_path, monkeypatch, num_moved):
     out = tmp_path / "out"
     map_again(run, out)  # another map is there, with other files than the new one
     moved, replace = [], Path.replace
@@ -612,8 +594,7 @@ def test_a_full_disk_is_one_line_and_the_map_goes_on_later(run, result, tmp_path
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert str(caught.value).startswith(f"{out}/.unfinished")
     assert str(caught.value).endswith(
-        "; check its rights and the room on the disk, then rerun the same command to resume "
-        "(finished work is kept)"
+        "; check its rights and the room on the disk, then rerun the same command to resume (finished work is kept)"
     )
     again, notes = map_again(run, out, probabilities=True)
     assert notes.total == (0 if max_bytes >= 2000 else SIZE[0] * SIZE[1])

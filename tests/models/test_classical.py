@@ -90,12 +90,7 @@ def test_every_setting_changes_the_answer(name, change):
 def test_a_single_class_is_refused():
     with pytest.raises(TrainingError, match="contains a single class"):
         fit_classical(
-            Svm(name="svm"),
-            np.zeros((3, 2), np.float32),
-            np.zeros(3, int),
-            num_classes=2,
-            patch_size=1,
-            seed=0,
+            Svm(name="svm"), np.zeros((3, 2), np.float32), np.zeros(3, int), num_classes=2, patch_size=1, seed=0
         )
 
 

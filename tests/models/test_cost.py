@@ -73,9 +73,7 @@ def test_at_a_3d_point_every_value_is_read_and_scaled_once(axis):
 def test_se_resnet_50_costs_0_26_per_cent_more_as_the_paper_counts():
     # Hu et al. 2020, section 3.2: 3.86 and 3.87 GFLOPs (MACs) at 224 × 224, "a 0.26% relative increase". That
     # is the ratio of the two rounded numbers; by the unrounded ones it is 0.35 %.
-    gated, plain = (
-        count_macs(build_imagenet("se_resnet", depth=50, **more)) for more in ({}, {"attention": {}})
-    )
+    gated, plain = (count_macs(build_imagenet("se_resnet", depth=50, **more)) for more in ({}, {"attention": {}}))
     sides = (56, 28, 14, 7)
     by_hand = sum(
         count * (2 * channels * side**2 + 2 * channels * channels // 16 + channels // 16 + channels)

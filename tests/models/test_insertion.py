@@ -93,9 +93,7 @@ def test_a_container_with_a_forward_of_its_own_gets_its_block_once(kind):
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
 def test_a_copy_has_a_block_of_its_own(copied):
-    network = hsi_se.insert_attention(
-        make_network(), {"stem": SE, "layer.0": Cbam(kind="cbam")}, example=IMAGE
-    )
+    network = hsi_se.insert_attention(make_network(), {"stem": SE, "layer.0": Cbam(kind="cbam")}, example=IMAGE)
     before = network(IMAGE)
     twin = copied(network)
     assert torch.equal(twin(IMAGE), before)
@@ -198,10 +196,7 @@ def test_one_row_adds_the_gate_after_the_ninth_layer_of_a_detectors_backbone():
     by_row = Backbone(rows).eval()
     inserted = Backbone(ROWS).eval()
     hsi_se.insert_attention(inserted, {"layers.8": SE}, example=IMAGE)
-    weights = {
-        name.replace("layers.9.0.", "layers.8.attention."): value
-        for name, value in by_row.state_dict().items()
-    }
+    weights = {name.replace("layers.9.0.", "layers.8.attention."): value for name, value in by_row.state_dict().items()}
     inserted.load_state_dict(weights)
     torch.testing.assert_close(inserted(IMAGE)[-1], by_row(IMAGE)[-1])
     assert inserted(IMAGE)[-1].shape == (2, 128, 2, 2)

@@ -82,10 +82,7 @@ def test_pooled_features_are_the_means_over_the_last_map(order):
 
 
 def test_macs_match_a_count_by_hand():
-    rows = {
-        row.name: row.macs
-        for row in count_stage_costs(build_model(settings(attention={"fold": SE}), **PAPER))
-    }
+    rows = {row.name: row.macs for row in count_stage_costs(build_model(settings(attention={"fold": SE}), **PAPER))}
     assert rows == {
         "conv3d_1": 8 * (7 * 3 * 3) * (24 * 23 * 23),
         "conv3d_2": 16 * (8 * 5 * 3 * 3) * (20 * 21 * 21),
@@ -129,9 +126,7 @@ def test_a_gate_fits_every_point_and_changes_the_output(order, point, axis):
 
 def test_base_weights_do_not_depend_on_the_attention():
     plain = build_model(settings(), **SMALL, seed=3).state_dict()
-    everywhere = build_model(
-        settings(attention=dict.fromkeys(HybridSN.points, SE)), **SMALL, seed=3
-    ).state_dict()
+    everywhere = build_model(settings(attention=dict.fromkeys(HybridSN.points, SE)), **SMALL, seed=3).state_dict()
     for name, value in plain.items():
         torch.testing.assert_close(everywhere[name], value, rtol=0, atol=0)
 

@@ -39,12 +39,8 @@ def settings(name: str, **changes: Any) -> Any:
     return TypeAdapter(ModelSettings).validate_python({"name": name, **changes})
 
 
-def build(
-    name: str, *, bands: int = 15, patch: int = 9, classes: int = 5, seed: int = 0, **changes: Any
-) -> Any:
-    return build_model(
-        settings(name, **changes), num_bands=bands, patch_size=patch, num_classes=classes, seed=seed
-    )
+def build(name: str, *, bands: int = 15, patch: int = 9, classes: int = 5, seed: int = 0, **changes: Any) -> Any:
+    return build_model(settings(name, **changes), num_bands=bands, patch_size=patch, num_classes=classes, seed=seed)
 
 
 def build_imagenet(name: str, **changes: Any) -> Any:

@@ -24,9 +24,7 @@ from hsi_se.sampling.patches import pad_cube
 SE = {"kind": "se", "reduction": 4}
 
 
-def make_network(
-    *, bands: int = 14, patch: int = 15, classes: int = 4, seed: int = 0, **changes: Any
-) -> Network:
+def make_network(*, bands: int = 14, patch: int = 15, classes: int = 4, seed: int = 0, **changes: Any) -> Network:
     """A network in which nothing is trivially 0 or 1: not the biases, not the running statistics."""
     model = build_model(
         HybridSN.model_validate({"name": "hybridsn", "width": 0.5, **changes}),
@@ -124,9 +122,7 @@ def test_any_network_on_any_scene_gives_the_logits_of_its_patches(
 def test_a_gate_over_a_single_depth_or_feature_is_exact(axis, bands, width):
     gates = {"conv3d_3": {**SE, "axis": axis}, "conv2d": SE}
     for attention in (gates, {**gates, "fold": SE}):
-        assert_exact(
-            make_network(bands=bands, width=width, attention=attention), make_cube(9, 8, bands=bands)
-        )
+        assert_exact(make_network(bands=bands, width=width, attention=attention), make_cube(9, 8, bands=bands))
 
 
 class Product(nn.Module):

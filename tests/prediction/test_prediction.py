@@ -97,9 +97,7 @@ def test_the_eight_symmetries_are_all_different_and_turned_back():
 
     np.testing.assert_allclose(average_symmetries(remember, cube, num_passes=8), cube, rtol=1e-6)
     group = [np.rot90(base, turns) for base in (cube, cube[::-1]) for turns in range(4)]
-    assert {turned.tobytes() for turned in seen} == {
-        np.ascontiguousarray(turned).tobytes() for turned in group
-    }
+    assert {turned.tobytes() for turned in seen} == {np.ascontiguousarray(turned).tobytes() for turned in group}
 
 
 def test_a_prediction_over_symmetries_turns_with_the_scene():

@@ -137,19 +137,14 @@ def test_names_from_files_are_text_and_never_markup(files):
     text = page.render_page(page.RunFiles(files.folder, record, facts, files.report, files.explorer))
     assert "<img" not in text
     assert text.count("</script>") == 4
-    assert (
-        json.loads(re.search(r'id="facts">(.*?)</script>', text, re.DOTALL)[1])["classes"][0]["name"] == evil
-    )
+    assert json.loads(re.search(r'id="facts">(.*?)</script>', text, re.DOTALL)[1])["classes"][0]["name"] == evil
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (lambda run: run.report.unlink(), "is not evaluated yet (report.json is missing); run `hsi-se eval "),
-        (
-            lambda run: run.report.write_text("{}"),
-            "report.json: not what this version writes (overall_accuracy: ",
-        ),
+        (lambda run: run.report.write_text("{}"), "report.json: not what this version writes (overall_accuracy: "),
         (lambda run: run.report.write_text("[1]"), "report.json: not what this version writes ("),
         (
             lambda run: run.report.write_text(
@@ -157,10 +152,7 @@ def test_names_from_files_are_text_and_never_markup(files):
             ),
             "report.json: not what this version writes (",
         ),
-        (
-            lambda run: run.explorer.unlink(),
-            "explorer.safetensors: missing from the run folder; run `hsi-se ",
-        ),
+        (lambda run: run.explorer.unlink(), "explorer.safetensors: missing from the run folder; run `hsi-se "),
         (lambda run: run.explorer.write_bytes(b"0" * 99), "explorer.safetensors: damaged ("),
         (lambda run: run.record.unlink(), "this run is not finished"),
     ],
@@ -180,9 +172,7 @@ def test_a_series_is_told_to_name_one_of_its_runs(run, call, tmp_path):
     (tmp_path / "seed-0").symlink_to(run.path)
     code, _, err = call("report", tmp_path)
     assert code == 2
-    assert err.endswith(
-        f": contains runs but is not a run itself; name one of them, such as {tmp_path}/seed-0\n"
-    )
+    assert err.endswith(f": contains runs but is not a run itself; name one of them, such as {tmp_path}/seed-0\n")
 
 
 def test_two_classes_have_a_page_too(tmp_path):

@@ -120,9 +120,7 @@ def to_rgb(colour: str) -> tuple[int, ...]:
 def find_wrong(files: RunFiles) -> tuple[int, int]:
     """A test pixel that is called by another class."""
     explorer = files.explorer
-    return tuple(
-        np.argwhere((explorer.sides == Side.TEST) & (explorer.truth != explorer.prediction))[-1].tolist()
-    )
+    return tuple(np.argwhere((explorer.sides == Side.TEST) & (explorer.truth != explorer.prediction))[-1].tolist())
 
 
 def test_the_page_opens_without_a_complaint_and_asks_for_nothing(reader, run):
@@ -203,8 +201,7 @@ def read_curve(reader: Reader, style: str) -> tuple[np.ndarray, np.ndarray]:
 
     def axis(selector: str, attribute: str) -> np.ndarray:
         ticks = reader.page.locator(selector).evaluate_all(
-            "(all, name) => all.map((each) => [Number(each.textContent), Number(each.getAttribute(name))])",
-            attribute,
+            "(all, name) => all.map((each) => [Number(each.textContent), Number(each.getAttribute(name))])", attribute
         )
         (low, start), *_, (high, end) = [tick for tick in ticks if not np.isnan(tick[0])]
         return np.poly1d([(high - low) / (end - start), low - start * (high - low) / (end - start)])
@@ -240,10 +237,7 @@ def test_each_layer_shows_its_colours(reader, files):
     away = np.ones(shape, dtype=bool)
     away[find_first(files)] = False  # under the mark of the pixel that is kept
     np.testing.assert_array_equal(reader.colours(*shape)[away], explorer.picture[away])
-    for layer, places, where in (
-        ("prediction", explorer.prediction, away),
-        ("truth", explorer.truth, away & labelled),
-    ):
+    for layer, places, where in (("prediction", explorer.prediction, away), ("truth", explorer.truth, away & labelled)):
         reader.page.click(f'[data-layer="{layer}"]')
         reader.settle()
         np.testing.assert_array_equal(reader.colours(*shape)[where], classes[places][where])
@@ -330,9 +324,7 @@ def test_the_colour_blind_palette_recolours_map_and_legend(reader, files):
     colours = np.array([(0, 0, 0), *(to_rgb(each.distinct) for each in classes)])
     away = np.ones(explorer.truth.shape, dtype=bool)
     away[find_first(files)] = False
-    np.testing.assert_array_equal(
-        reader.colours(*explorer.truth.shape)[away], colours[explorer.prediction][away]
-    )
+    np.testing.assert_array_equal(reader.colours(*explorer.truth.shape)[away], colours[explorer.prediction][away])
     swatch = reader.page.locator(".legend .swatch").first
     shown = swatch.evaluate("(each) => getComputedStyle(each).backgroundColor")
     assert shown == "rgb({}, {}, {})".format(*to_rgb(classes[0].distinct))

@@ -22,8 +22,7 @@ def write_scene(folder: Path, *, gain: float = 1.0) -> None:
     scipy.io.savemat(folder / "in" / "here" / "labels.mat", {"labels": SCENE.labels})
     first = np.arange(SCENE.labels.size).reshape(SCENE.labels.shape) % 4 == 0
     scipy.io.savemat(
-        folder / "masks.mat",
-        {"train": np.where(first, SCENE.labels, 0), "test": np.where(first, 0, SCENE.labels)},
+        folder / "masks.mat", {"train": np.where(first, SCENE.labels, 0), "test": np.where(first, 0, SCENE.labels)}
     )
 
 

@@ -82,10 +82,7 @@ def test_a_network_below_the_floor_is_recorded_as_such(small_scene):
     report = RunReport.of_run(assessment, RECORD)
     assert report.outcome == report.against_location_floor.outcome == "worse"
     assert report.against_location_floor.high < 0
-    assert (report.verdict, report.next_step) == (
-        assessment.verdict.findings,
-        assessment.verdict.next_step,
-    )
+    assert (report.verdict, report.next_step) == (assessment.verdict.findings, assessment.verdict.next_step)
 
 
 def test_both_comparisons_are_recorded_as_data(report, values):

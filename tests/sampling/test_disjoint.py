@@ -35,9 +35,7 @@ def blocks_split(**changes: object) -> BlocksSplit:
 
 
 def fields_split(**changes: object) -> FieldsSplit:
-    return FieldsSplit.model_validate(
-        {"kind": "fields", "train": 0.3, "buffer": 3, "validation": 0.0, **changes}
-    )
+    return FieldsSplit.model_validate({"kind": "fields", "train": 0.3, "buffer": 3, "validation": 0.0, **changes})
 
 
 def list_pixels(pixels: NDArray[np.int64]) -> list[tuple[int, ...]]:
@@ -113,9 +111,7 @@ def test_blocks_never_leak_at_any_patch_size_up_to_the_buffer(labels, blocks, se
         assert audit.test_patches_with_train_pixels == 0
         assert audit.mean_train_pixels_per_test_patch == 0
         assert audit.min_distance == near.min()
-        train, test = (
-            draw_patches(side, labels.shape, patch_size) for side in (split.training_side, split.test)
-        )
+        train, test = (draw_patches(side, labels.shape, patch_size) for side in (split.training_side, split.test))
         assert not (train & test).any()
 
 
@@ -186,10 +182,7 @@ def test_the_same_seed_draws_the_same_blocks(small_scene):
 
 
 def test_the_splits_own_seed_decides_the_blocks(small_scene):
-    drawn = {
-        make_split(small_scene, blocks_split(block_size=5, buffer=3, seed=7), seed=seed).digest
-        for seed in (0, 1)
-    }
+    drawn = {make_split(small_scene, blocks_split(block_size=5, buffer=3, seed=7), seed=seed).digest for seed in (0, 1)}
     assert drawn == {make_split(small_scene, blocks_split(block_size=5, buffer=3), seed=7).digest}
 
 
@@ -250,9 +243,7 @@ def test_without_a_patch_size_the_buffer_must_be_given(kind):
         make_split(scene_of(np.ones((9, 9))), split)
 
 
-@pytest.mark.parametrize(
-    "change", ["buffer=-1", "block_size=0", "train=1.2", "train=0", "train={per_class: 5}"]
-)
+@pytest.mark.parametrize("change", ["buffer=-1", "block_size=0", "train=1.2", "train=0", "train={per_class: 5}"])
 def test_settings_of_blocks_out_of_their_range_are_refused_by_name(change):
     override = f"split.{change}"
     with pytest.raises(ConfigError) as caught:
@@ -292,9 +283,7 @@ def test_on_indian_pines_every_class_is_on_both_sides_but_those_smaller_than_the
     assert find_one_sided(indian_pines, split) == reach_too_short
     named = " ".join(split.notes)
     for label, name in indian_pines.class_names.items():
-        assert (name in named.replace("Grass-pasture-mowed", "mown")) == (label in reach_too_short - {7}), (
-            name
-        )
+        assert (name in named.replace("Grass-pasture-mowed", "mown")) == (label in reach_too_short - {7}), name
     assert "Grass-pasture-mowed" in named
     audit = audit_leakage(split, shape=indian_pines.shape, patch_size=buffer, reduction_saw_test=False)
     assert audit.test_patches_with_train_pixels == 0
@@ -316,9 +305,7 @@ def test_on_pavia_university_every_class_has_its_share_on_both_sides(pavia_unive
     assert len(split.train) / sizes.sum() == pytest.approx(0.1, abs=0.01)
     assert len(split.buffer) / sizes.sum() < 0.3
     for patch_size in (1, 3, 5, 7, 9):
-        audit = audit_leakage(
-            split, shape=pavia_university.shape, patch_size=patch_size, reduction_saw_test=False
-        )
+        audit = audit_leakage(split, shape=pavia_university.shape, patch_size=patch_size, reduction_saw_test=False)
         assert audit.test_patches_with_train_pixels == 0
 
 
@@ -345,14 +332,10 @@ def find_fields(labels: NDArray[np.int64]) -> list[set[tuple[int, int]]]:
 
 @settings(max_examples=40, deadline=None)
 @given(label_maps(), st.floats(0.05, 0.9), st.integers(0, 6), st.sampled_from([0.0, 0.3]), st.integers(0, 9))
-def test_whole_fields_go_to_one_side_and_only_single_fields_lose_a_buffer(
-    labels, train, buffer, validation, seed
-):
+def test_whole_fields_go_to_one_side_and_only_single_fields_lose_a_buffer(labels, train, buffer, validation, seed):
     truth = scene_of(labels)
     fields = find_fields(labels)
-    of_class = {
-        int(label): [f for f in fields if labels[next(iter(f))] == label] for label in truth.class_ids
-    }
+    of_class = {int(label): [f for f in fields if labels[next(iter(f))] == label] for label in truth.class_ids}
     try:
         split = make_split(truth, fields_split(train=train, buffer=buffer, validation=validation), seed=seed)
     except SplitError:

@@ -107,8 +107,7 @@ def test_a_masks_label_wins_over_the_scenes_and_the_difference_is_counted(truth,
     test = mask_of((0, 2, 4), (2, 2, 9))  # corn is hay
     split = make_split(truth, read_settings(tmp_path, train=train, test=test))
     assert split.notes == (
-        "the masks disagree with the scene's labels at 2 training and 1 test pixels; "
-        "the masks take precedence",
+        "the masks disagree with the scene's labels at 2 training and 1 test pixels; the masks take precedence",
     )
     assert split.labels is not None
     assert split.labels.tolist() == [[1, 1, 4, 0], [9, 4, 4, 0], [9, 9, 9, 9]]
@@ -118,9 +117,7 @@ def test_a_masks_label_wins_over_the_scenes_and_the_difference_is_counted(truth,
     assert list_pixels(split.train) == [(0, 0), (1, 0), (1, 2)]
     same_pixels = make_split(
         truth,
-        read_settings(
-            tmp_path, train=mask_of((0, 0, 1), (1, 0, 4), (1, 2, 9)), test=mask_of((0, 2, 1), (2, 2, 9))
-        ),
+        read_settings(tmp_path, train=mask_of((0, 0, 1), (1, 0, 4), (1, 2, 9)), test=mask_of((0, 2, 1), (2, 2, 9))),
     )
     assert np.array_equal(split.train, same_pixels.train)
     assert split.digest != same_pixels.digest  # other labels are another split
@@ -206,16 +203,13 @@ def test_masks_that_overlap_are_refused_with_how_many_and_the_first(truth, tmp_p
 def test_a_mask_of_another_size_is_refused_with_both_sizes(truth, tmp_path, name):
     masks = {"train": TRAIN, "test": TEST, name: np.ones((4, 3))}
     assert refuse(truth, read_settings(tmp_path, **masks)) == (
-        f"split.{name} = {tmp_path}/{name}.mat: is 4 × 3 pixels, but the scene is 3 × 4; "
-        "give a mask of the same size"
+        f"split.{name} = {tmp_path}/{name}.mat: is 4 × 3 pixels, but the scene is 3 × 4; give a mask of the same size"
     )
 
 
 def test_a_partition_map_of_another_size_is_refused_with_both_sizes(truth, tmp_path):
     message = refuse(truth, read_settings(tmp_path, partition=np.ones((3, 5))))
-    assert message.startswith(
-        f"split.partition = {tmp_path}/partition.mat: is 3 × 5 pixels, but the scene is 3 ×"
-    )
+    assert message.startswith(f"split.partition = {tmp_path}/partition.mat: is 3 × 5 pixels, but the scene is 3 ×")
 
 
 @pytest.mark.parametrize("name", ["train", "test"])
@@ -333,8 +327,7 @@ def test_the_fixed_split_of_indian_pines_disagrees_with_the_public_labels_at_256
     truth, split = load_public_split("indian-pines", f"{file}:TR", f"{file}:TE")
     assert (len(split.train), len(split.test), len(split.buffer)) == (695, 9671, 0)
     assert split.notes == (
-        "the masks disagree with the scene's labels at 26 training and 230 test pixels; "
-        "the masks take precedence",
+        "the masks disagree with the scene's labels at 26 training and 230 test pixels; the masks take precedence",
     )
     masks = scipy.io.loadmat(REAL_SCENES / "indian_pines" / file)
     for side, key in ((split.train, "TR"), (split.test, "TE")):

@@ -26,9 +26,7 @@ def scene_of(labels: np.ndarray) -> GroundTruth:
 
 
 def random_split(train: object, validation: float = 0.0, seed: int | None = None) -> RandomSplit:
-    return RandomSplit.model_validate(
-        {"kind": "random", "train": train, "validation": validation, "seed": seed}
-    )
+    return RandomSplit.model_validate({"kind": "random", "train": train, "validation": validation, "seed": seed})
 
 
 def count_labels(scene: GroundTruth, pixels: np.ndarray) -> dict[int, int]:
@@ -140,9 +138,9 @@ def test_pca_equals_scikit_learns(small_scene, fit_on, whiten):
 
 
 def test_whitened_components_have_unit_variance_where_they_were_fitted(small_scene):
-    components = fit_reduction(
-        small_scene.cube, pca(fit_on="scene"), train_pixels=np.zeros((1, 2), np.int64)
-    ).apply(small_scene.cube)
+    components = fit_reduction(small_scene.cube, pca(fit_on="scene"), train_pixels=np.zeros((1, 2), np.int64)).apply(
+        small_scene.cube
+    )
     np.testing.assert_allclose(components.reshape(-1, 5).std(axis=0, ddof=1), 1, rtol=1e-4)
     np.testing.assert_allclose(components.reshape(-1, 5).mean(axis=0), 0, atol=1e-4)
 
@@ -217,9 +215,7 @@ def every_pixel(cube: np.ndarray) -> np.ndarray:
 )  # fmt: skip
 def test_a_patch_is_the_window_that_plain_numpy_cuts(rows, cols, bands, size, padding):
     cube = np.random.default_rng(0).normal(size=(rows, cols, bands)).astype(np.float32)
-    patches = PatchDataset(
-        pad_cube(cube, patch_size=size, padding=padding), every_pixel(cube), patch_size=size
-    )
+    patches = PatchDataset(pad_cube(cube, patch_size=size, padding=padding), every_pixel(cube), patch_size=size)
     gathered = patches.gather(torch.arange(len(patches)))
     assert gathered.shape == (rows * cols, 1, bands, size, size)
 
@@ -235,18 +231,13 @@ def test_a_patch_is_the_window_that_plain_numpy_cuts(rows, cols, bands, size, pa
             for j in range(size):
                 y, x = row + i - margin, col + j - margin
                 inside = 0 <= y < rows and 0 <= x < cols
-                if padding == "zero" and not inside:
-                    expected = np.zeros(bands)
-                else:
-                    expected = cube[fold(y, rows), fold(x, cols)]
+                expected = np.zeros(bands) if padding == "zero" and not inside else cube[fold(y, rows), fold(x, cols)]
                 np.testing.assert_array_equal(gathered[position, 0, :, i, j], expected)
 
 
 def test_corner_pixel_keeps_its_patch():
     cube = np.arange(2 * 3 * 1, dtype=np.float32).reshape(2, 3, 1)
-    patches = PatchDataset(
-        pad_cube(cube, patch_size=3, padding="zero"), np.array([[0, 0], [1, 2]]), patch_size=3
-    )
+    patches = PatchDataset(pad_cube(cube, patch_size=3, padding="zero"), np.array([[0, 0], [1, 2]]), patch_size=3)
     first, last = patches.gather(torch.tensor([0, 1]))[:, 0, 0]
     assert first.tolist() == [[0, 0, 0], [0, 0, 1], [0, 3, 4]]
     assert last.tolist() == [[1, 2, 0], [4, 5, 0], [0, 0, 0]]

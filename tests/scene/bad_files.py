@@ -165,9 +165,7 @@ def _nest_text(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _yaml_tricks(content: bytes, rng: np.random.Generator) -> bytes:
-    laughs = "a0: &a0 [x, x]\n" + "".join(
-        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
-    )
+    laughs = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
     tricks = (
         laughs, "self: &self [*self]\n", "x: !!python/object/apply:os.system ['touch sprung']\n",
         "? {a: b}\n: c\n", "<<: &m {<<: *m}\n", "seed: .nan\n", "seed: 0x" + "f" * 3000 + "\n", "%TAG ! x\n",
@@ -218,13 +216,9 @@ def _matlab_tricks(content: bytes, rng: np.random.Generator) -> bytes:
     if rng.random() < 0.5:
         head = struct.pack("<iiII", 6, 8, 1, 0) + shape + struct.pack("<ii", 1, 0)
         size = len(head) + 8
-        inner = b"".join(
-            struct.pack("<II", 14, min(size * (depth - level), 2**31)) + head for level in range(depth)
-        )
+        inner = b"".join(struct.pack("<II", 14, min(size * (depth - level), 2**31)) + head for level in range(depth))
         return content[:128] + inner + content[128:]
-    dims = struct.pack(
-        "<iiiii", 5, 12, *rng.choice([-1, 0, 2**30, 2**31 - 1, 7], 3).astype(np.int32)
-    ) + bytes(4)
+    dims = struct.pack("<iiiii", 5, 12, *rng.choice([-1, 0, 2**30, 2**31 - 1, 7], 3).astype(np.int32)) + bytes(4)
     body = struct.pack("<iiII", 6, 8, 6, 0) + dims + struct.pack("<ii", 1, 4) + b"cube" + bytes(4)
     body += struct.pack("<iI", 9, int(rng.choice([0, 8, 2**31, 2**32 - 1]))) + bytes(64)
     return content[:128] + struct.pack("<iI", 14, len(body)) + body
@@ -242,9 +236,7 @@ def _safetensors_header(content: bytes, rng: np.random.Generator) -> bytes:
 def _json_tricks(content: bytes, rng: np.random.Generator) -> bytes:
     import re
 
-    value = str(
-        rng.choice(["null", "NaN", "-1", "1e999", '""', "[]", "{}", "true", "9" * 400, "[[[[1]]]]"])
-    ).encode()
+    value = str(rng.choice(["null", "NaN", "-1", "1e999", '""', "[]", "{}", "true", "9" * 400, "[[[[1]]]]"])).encode()
     values = list(re.finditer(rb":\s*([^,{}\[\]]+)", content))
     if not values:
         return value
@@ -410,14 +402,7 @@ def open_corpus(per_kind: int, folder: Path, *, workers: int = 2) -> Iterator[di
         while left:
             generation += 1
             home = folder / f"worker-{worker}-{generation}"
-            command = [
-                sys.executable,
-                "-m",
-                "tests.scene.bad_files",
-                "--work",
-                str(folder / "originals"),
-                str(home),
-            ]
+            command = [sys.executable, "-m", "tests.scene.bad_files", "--work", str(folder / "originals"), str(home)]
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
             with subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -436,9 +421,7 @@ def open_corpus(per_kind: int, folder: Path, *, workers: int = 2) -> Iterator[di
                         line = ""
                     if not line:
                         kind, index = left.pop(0)
-                        answers.append(
-                            {"kind": kind, "index": index, "outcome": "killed", "said": "", "seconds": 0.0}
-                        )
+                        answers.append({"kind": kind, "index": index, "outcome": "killed", "said": "", "seconds": 0.0})
                         break
                     answers.append(json.loads(line))
                     left.pop(0)

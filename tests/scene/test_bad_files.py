@@ -12,23 +12,12 @@ from hsi_se.cli.main import main
 from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import ConfigError
 from tests.conftest import ROOT
-from tests.scene.bad_files import (
-    CONFIG,
-    KINDS,
-    LIMIT_S,
-    count_outcomes,
-    make_bad,
-    open_corpus,
-    write_originals,
-)
+from tests.scene.bad_files import CONFIG, KINDS, LIMIT_S, count_outcomes, make_bad, open_corpus, write_originals
 
 
 @pytest.mark.parametrize(
     "num_files",
-    [
-        pytest.param(300, marks=pytest.mark.slow),
-        pytest.param(2100, marks=[pytest.mark.slow, pytest.mark.exhaustive]),
-    ],
+    [pytest.param(300, marks=pytest.mark.slow), pytest.param(2100, marks=[pytest.mark.slow, pytest.mark.exhaustive])],
 )
 def test_every_damaged_file_loads_or_ends_in_one_line(tmp_path, num_files):
     answers = list(open_corpus(-(-num_files // len(KINDS)), tmp_path))
@@ -82,8 +71,7 @@ def test_the_workers_notice_a_traceback_and_a_death(tmp_path):
     [
         "a: &a [x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a]\n"
         + "".join(
-            f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"
-            for old, new in zip("bcdefg", "cdefgh", strict=True)
+            f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("bcdefg", "cdefgh", strict=True)
         ),
         "scene: &self [*self]\n",
         "{" * 100_000,

@@ -147,9 +147,7 @@ def test_other_labels_under_a_known_name_are_said(tmp_path):
 
 def write_raw(folder, cube, *, interleave="bil", before=b"", frame=(0, 0), after=b"", **changes):
     """An ENVI image with bytes before it, around each major frame and after it; `changes` to its header."""
-    spectral.io.envi.save_image(
-        str(folder / "cube.hdr"), cube, dtype=cube.dtype, interleave=interleave, force=True
-    )
+    spectral.io.envi.save_image(str(folder / "cube.hdr"), cube, dtype=cube.dtype, interleave=interleave, force=True)
     frames = cube.shape[2] if interleave == "bsq" else cube.shape[0]
     stored = np.frombuffer((folder / "cube.img").read_bytes(), np.uint8).reshape(frames, -1)
     pad = [np.full((frames, size), 7, np.uint8) for size in frame]
@@ -287,9 +285,7 @@ def put_border(cube, value):
         (4000, np.int16, False),  # inside the range of the others: may be data
     ],
 )
-def test_a_value_in_every_band_of_a_border_is_refused_or_said_with_the_setting(
-    tmp_path, whole, value, dtype, is_sure
-):
+def test_a_value_in_every_band_of_a_border_is_refused_or_said_with_the_setting(tmp_path, whole, value, dtype, is_sure):
     cube = whole.cube.astype(dtype)
     if not is_sure:
         cube[-1, -1], cube[-1, -3] = np.arange(BANDS), 9000 + np.arange(BANDS)
@@ -347,9 +343,7 @@ def test_zeros_that_may_be_dark_are_a_note_with_what_the_setting_excludes(call, 
 def test_fill_with_another_value_in_each_band_is_found():
     folder = CASES / "13-undeclared-fill"
     files = SceneFiles(cube=str(folder / "bandwise.img"), labels=str(folder / "labels.npy"))
-    match = (
-        r"one spectrum, with -10499 in band 40, fills 341 pixels .* labelled\); set scene\.nodata: -10499 to"
-    )
+    match = r"one spectrum, with -10499 in band 40, fills 341 pixels .* labelled\); set scene\.nodata: -10499 to"
     with pytest.raises(SceneError, match=match):
         load_scene(files)
     scene = load_scene(files.model_copy(update={"nodata": -10499}))
@@ -443,9 +437,7 @@ def test_a_nodata_value_that_occurs_nowhere_is_said(call, tmp_path, whole):
         "if one of them marks missing data, set scene.nodata to it; otherwise set scene.nodata: none"
     )
     assert note in load_scene(files).notes
-    _, out, _ = call(
-        "scene", "inspect", files.cube, files.labels, "--set", "scene.nodata=-9999", "--out", tmp_path
-    )
+    _, out, _ = call("scene", "inspect", files.cube, files.labels, "--set", "scene.nodata=-9999", "--out", tmp_path)
     assert f"note: {note}" in out
     assert load_scene(files.model_copy(update={"nodata": "none"})).notes == ()
 
@@ -592,9 +584,7 @@ def test_a_known_scene_with_two_label_maps_keeps_the_georeference_of_its_cube(tm
 
 def test_pixels_without_an_area_are_not_compared():
     flat = Georeference("EPSG:32633", (0.0, 0.0, 1.0, 0.0, 0.0, 1.0))
-    flat.check_grid(
-        Georeference(None, (1.0, 0.0, 9.0, 0.0, 1.0, 9.0)), shape=(3, 3), path=Path("a"), like="b"
-    )
+    flat.check_grid(Georeference(None, (1.0, 0.0, 9.0, 0.0, 1.0, 9.0)), shape=(3, 3), path=Path("a"), like="b")
 
 
 # --------------------------------------------------------------------------- what else is compared
@@ -624,9 +614,7 @@ def test_reflectances_that_are_divided_once_more_are_said(tmp_path, whole):
     np.save(tmp_path / "labels.npy", whole.labels)
     files = SceneFiles(cube=str(path), labels=str(tmp_path / "labels.npy"))
     assert any("are divided by 10000; if they are reflectances already" in n for n in load_scene(files).notes)
-    np.testing.assert_allclose(
-        load_scene(files.model_copy(update={"scale": 1})).cube, whole.cube / 1e4, rtol=1e-6
-    )
+    np.testing.assert_allclose(load_scene(files.model_copy(update={"scale": 1})).cube, whole.cube / 1e4, rtol=1e-6)
 
 
 def test_a_header_with_more_classes_than_names_is_said(tmp_path, whole):

@@ -164,9 +164,7 @@ def test_files_that_are_there_are_not_fetched_again(server, tmp_path):
 
 def test_another_file_of_that_name_is_never_replaced(server, tmp_path):
     (tmp_path / "cube.mat").write_bytes(b"years of work")
-    with pytest.raises(
-        SceneError, match=r"cube\.mat: already exists but is not the published file .* move it away"
-    ):
+    with pytest.raises(SceneError, match=r"cube\.mat: already exists but is not the published file .* move it away"):
         fetch(make_scene(server.url("good")), tmp_path)
     assert (tmp_path / "cube.mat").read_bytes() == b"years of work"
 
@@ -267,12 +265,7 @@ def test_every_public_file_has_a_checksum_and_a_source():
 
 @needs_real_scenes
 def test_the_catalogues_checksums_are_those_of_the_real_files():
-    names = {
-        name: file
-        for known in list_known_scenes()
-        for file in (known.cube, known.labels)
-        for name in file.names
-    }
+    names = {name: file for known in list_known_scenes() for file in (known.cube, known.labels) for name in file.names}
     checked = set()
     for path in REAL_SCENES.rglob("*.mat"):
         file = names.get(path.name)

@@ -275,9 +275,7 @@ def test_a_missing_byte_order_is_a_question(tmp_path, dtype):
     for name in ("cube.hdr", "labels.hdr"):
         text = (tmp_path / name).read_text().replace("byte order = 0\n", "")
         (tmp_path / name).write_text(text)
-    with pytest.raises(
-        SceneError, match=r"cube\.hdr: the header does not state the byte order; set scene\.byte"
-    ):
+    with pytest.raises(SceneError, match=r"cube\.hdr: the header does not state the byte order; set scene\.byte"):
         load(paths)
     np.testing.assert_array_equal(load(paths, byte_order=sys.byteorder).cube, CUBE.astype(dtype))
     if dtype == np.int16:
@@ -317,10 +315,7 @@ def test_an_envi_classification_brings_its_names_and_colours(tmp_path):
     labels = np.resize([0, 1, 2, 3], (ROWS, COLS)).astype(np.uint8)
     cube, _ = write_envi(tmp_path, CUBE, labels)
     spectral.io.envi.save_classification(
-        str(tmp_path / "classes.hdr"),
-        labels,
-        class_names=names,
-        class_colors=np.reshape(colours, (4, 3)).tolist(),
+        str(tmp_path / "classes.hdr"), labels, class_names=names, class_colors=np.reshape(colours, (4, 3)).tolist()
     )
     scene = load((cube, tmp_path / "classes.hdr"))
     assert scene.class_names == {1: "corn", 2: "woods", 3: "water"}
@@ -329,8 +324,7 @@ def test_an_envi_classification_brings_its_names_and_colours(tmp_path):
 
 def test_a_geotiff_brings_wavelengths_bad_bands_and_its_place(tmp_path):
     tags = [
-        {"wavelength": str(nm), "wavelength_units": "Nanometers", "bbl": str(int(nm != 1400))}
-        for nm in WAVELENGTHS_NM
+        {"wavelength": str(nm), "wavelength_units": "Nanometers", "bbl": str(int(nm != 1400))} for nm in WAVELENGTHS_NM
     ]
     scene = load(write_geotiff(tmp_path, CUBE, LABELS, band_tags=tags))
     np.testing.assert_array_equal(scene.cube, CUBE[..., [0, 1, 2, 4]])

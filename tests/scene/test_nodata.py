@@ -33,9 +33,7 @@ def write_scene(folder, *, fill=-9999, value=-9999, dtype=np.float32):
     cube[..., 7] = fill
     np.save(folder / "cube.npy", cube)
     np.save(folder / "labels.npy", scene.labels)
-    files = SceneFiles(
-        cube=str(folder / "cube.npy"), labels=str(folder / "labels.npy"), nodata=value, name="mine"
-    )
+    files = SceneFiles(cube=str(folder / "cube.npy"), labels=str(folder / "labels.npy"), nodata=value, name="mine")
     return files, scene
 
 

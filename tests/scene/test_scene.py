@@ -98,9 +98,7 @@ def write_pair(data, cube, labels):
 
 
 def test_the_sole_arrays_of_the_users_own_files_are_picked(data):
-    files = write_pair(
-        data, {"x": CUBE, "wavelengths": np.arange(4.0), "note": "hello"}, {"y": LABELS, "z": CUBE}
-    )
+    files = write_pair(data, {"x": CUBE, "wavelengths": np.arange(4.0), "note": "hello"}, {"y": LABELS, "z": CUBE})
     scene = load_scene(SceneFiles(**files))
     np.testing.assert_array_equal(scene.cube, CUBE)
     np.testing.assert_array_equal(scene.labels, LABELS)
@@ -168,9 +166,7 @@ def test_the_real_salinas_a_loads_by_name():
 
 
 @needs_real_scenes
-@pytest.mark.parametrize(
-    ("cube", "bands"), [("Indian_pines_mnf20.mat", 20), ("Indian_pines_filled.mat", 200)]
-)
+@pytest.mark.parametrize(("cube", "bands"), [("Indian_pines_mnf20.mat", 20), ("Indian_pines_filled.mat", 200)])
 def test_the_real_indian_pines_cubes_load_with_their_labels(cube, bands):
     files = SceneFiles(cube=cube, labels="indian_pines_gt.mat", class_names="IP")
     scene = load_scene(files, REAL_SCENES)

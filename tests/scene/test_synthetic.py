@@ -73,10 +73,7 @@ def test_rare_class_has_about_twenty_pixels_inside_one_field(seed: int) -> None:
     assert 15 <= rare.sum() <= 25
     assert rare.sum() < 0.2 * np.bincount(scene.labels.ravel())[1:-1].min()
     rows, cols = np.nonzero(rare)
-    around = scene.labels[
-        rows.min() - 1 : rows.max() + 2,
-        cols.min() - 1 : cols.max() + 2,
-    ]
+    around = scene.labels[rows.min() - 1 : rows.max() + 2, cols.min() - 1 : cols.max() + 2]
     assert len(set(around.ravel()) - {scene.num_classes}) == 1
 
 
@@ -86,10 +83,7 @@ def test_unlabelled_ground_is_between_5_and_40_percent(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize(
-    ("rows", "cols", "bands"),
-    [(24, 24, 16), (24, 61, 20), (90, 40, 30), (72, 72, 64)],
-)
+@pytest.mark.parametrize(("rows", "cols", "bands"), [(24, 24, 16), (24, 61, 20), (90, 40, 30), (72, 72, 64)])
 def test_every_class_is_present_at_every_size(seed: int, rows: int, cols: int, bands: int) -> None:
     scene = make_synthetic_scene(seed=seed, rows=rows, cols=cols, bands=bands)
     assert scene.cube.shape == (rows, cols, bands)
@@ -140,12 +134,7 @@ def test_tillage_variants_of_corn_are_closer_than_corn_and_woodland() -> None:
     scene = make_synthetic_scene(seed=0)
     none, reduced, clean, woodland = (
         _mean_spectrum(scene, name)
-        for name in (
-            "corn, no tillage",
-            "corn, reduced tillage",
-            "corn, clean tillage",
-            "woodland",
-        )
+        for name in ("corn, no tillage", "corn, reduced tillage", "corn, clean tillage", "woodland")
     )
     far = np.linalg.norm(reduced - woodland)
     assert np.linalg.norm(reduced - none) < far / 3

@@ -28,12 +28,7 @@ def test_statistics_become_those_of_the_patches_and_modes_and_weights_stay():
     adapt_norms(model, PATCHES, seed=0, batch_size=256)
     np.testing.assert_allclose(model[1].running_mean, CUBE.mean((0, 1)), rtol=1e-5)
     np.testing.assert_allclose(model[1].running_var, CUBE.var((0, 1), ddof=1), rtol=1e-5)
-    assert (model[1].momentum, model.training, model[1].training, model[2].training) == (
-        0.1,
-        True,
-        True,
-        False,
-    )
+    assert (model[1].momentum, model.training, model[1].training, model[2].training) == (0.1, True, True, False)
     assert all(torch.equal(weights[name], p) for name, p in model.named_parameters())
 
 

@@ -30,9 +30,7 @@ def test_without_variation_the_patches_are_the_scenes_own():
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"flips": True}, {"shift": 1}, {"noise": 0.5}, {"spectral_jitter": 0.1}, {"band_dropout": 0.2}],
-    ids=str,
+    "change", [{"flips": True}, {"shift": 1}, {"noise": 0.5}, {"spectral_jitter": 0.1}, {"band_dropout": 0.2}], ids=str
 )
 def test_each_variation_depends_on_the_seed_alone(change):
     assert torch.equal(draw(seed=1, **change), draw(seed=1, **change))

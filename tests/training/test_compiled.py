@@ -70,9 +70,7 @@ def test_patches_do_not_share_in_a_compiled_step():
 
 
 def test_a_compiled_step_has_no_stages_to_time():
-    with pytest.raises(
-        ConfigError, match=r"train\.compile = true: the stages of a compiled step cannot be timed"
-    ):
+    with pytest.raises(ConfigError, match=r"train\.compile = true: the stages of a compiled step cannot be timed"):
         profile_training(load_config(DEMO, [*TINY, "train.compile=true"]))
 
 

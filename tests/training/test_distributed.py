@@ -44,9 +44,7 @@ def start(*arguments: object, log: Path, launcher: list[str] = TORCHRUN) -> subp
 @pytest.mark.slow
 def test_gradients_and_statistics_are_those_of_one_process_with_the_whole_batch(tmp_path):
     log = tmp_path / "log"
-    assert start("-m", "tests.training.torchrun_gradients", tmp_path, log=log).wait(timeout=120) == 0, (
-        log.read_text()
-    )
+    assert start("-m", "tests.training.torchrun_gradients", tmp_path, log=log).wait(timeout=120) == 0, log.read_text()
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
         expected = take_steps(World(), dtype=dtype)
         first, second = (torch.load(tmp_path / f"{dtype}-{rank}.pt", weights_only=True) for rank in (0, 1))
@@ -72,8 +70,7 @@ def test_a_batch_is_shared_without_gap_or_overlap():
 
 def test_more_processes_than_patches_are_refused():
     with pytest.raises(
-        TrainingError,
-        match=r"3 processes cannot share batches of 2 patches; start fewer processes, or raise train",
+        TrainingError, match=r"3 processes cannot share batches of 2 patches; start fewer processes, or raise train"
     ):
         run_fit(make_model(), num_pixels=8, batch_size=3, world=World(0, 3))
     assert TrainSettings(epochs=1).batch_size >= 3
@@ -95,9 +92,7 @@ def test_two_processes_train_what_one_does_and_the_first_alone_writes(tmp_path):
     shared = start("-m", "--", "hsi_se", "train", *options(cross_fit, epochs=2), "--out", two, log=log)
     assert (alone.wait(timeout=120), shared.wait(timeout=120)) == (0, 0), log.read_text()
     assert RunFolder.open(two).split.read_bytes() == RunFolder(one).split.read_bytes()
-    for mine, whole in zip(
-        RunFolder(two).read_record().history, RunFolder(one).read_record().history, strict=True
-    ):
+    for mine, whole in zip(RunFolder(two).read_record().history, RunFolder(one).read_record().history, strict=True):
         assert mine.loss == pytest.approx(whole.loss, rel=1e-4)
     weights = RunFolder(two).read_bundle().weights
     for name, expected in RunFolder(one).read_bundle().weights.items():

@@ -70,9 +70,7 @@ def test_a_jump_names_its_step_and_the_losses_before_and_after(losses, jump):
     assert (found["step"], found["before"], found["after"]) == jump
 
 
-@pytest.mark.parametrize(
-    ("rate", "lower"), [(3e-3, "0.0003"), (5e-4, "5e-05"), (0.1, "0.001"), (1.0, "0.001")]
-)
+@pytest.mark.parametrize(("rate", "lower"), [(3e-3, "0.0003"), (5e-4, "5e-05"), (0.1, "0.001"), (1.0, "0.001")])
 def test_the_rate_to_try_is_a_tenth_and_at_most_the_default(rate, lower):
     settings = TrainSettings(epochs=1, learning_rate=rate)
     assert explain_jump(torch.tensor([1.0, 20.0]), settings).endswith(f"; try {lower}")
@@ -230,9 +228,7 @@ def test_the_2d_first_networks_loss_does_not_jump_at_the_rate_of_the_other_order
     """At 3e-3 for every layer, the loss went from 4.6 to 140 in the second step."""
     rng = np.random.default_rng(0)
     padded = pad_cube(rng.normal(size=(20, 20, 20)).astype(np.float32), patch_size=15, padding="reflect")
-    patches = PatchDataset(
-        padded, np.argwhere(np.eye(20)), patch_size=15, targets=np.arange(20) % NUM_CLASSES
-    )
+    patches = PatchDataset(padded, np.argwhere(np.eye(20)), patch_size=15, targets=np.arange(20) % NUM_CLASSES)
     settings = TrainSettings(epochs=2, batch_size=10, learning_rate=3e-3, schedule="constant")
     observer = Notes()
     result = fit(
@@ -267,9 +263,7 @@ def test_a_weight_of_more_than_5184_inputs_has_a_rate_inversely_proportional_to_
         state.schedule.step()
 
 
-@pytest.mark.parametrize(
-    "model", [{"pool": "mean"}, {"order": "3d-2d"}, {"order": "3d-2d", "patch_size": 17}]
-)
+@pytest.mark.parametrize("model", [{"pool": "mean"}, {"order": "3d-2d"}, {"order": "3d-2d", "patch_size": 17}])
 def test_narrower_networks_have_one_rate(model):
     patch_size = model.pop("patch_size", 15)
     settings = HybridSN.model_validate({"name": "hybridsn", "order": "2d-3d", **model})

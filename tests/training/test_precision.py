@@ -92,9 +92,7 @@ def test_a_run_goes_on_as_it_began_on_another_processor(monkeypatch, tmp_path):
     whole = hsi_se.train(config, out=tmp_path / "whole", session=Session(device="cpu"))
 
     with pytest.raises(hsi_se.errors.Interrupted):
-        hsi_se.train(
-            config, out=tmp_path / "run", session=Session(device="cpu", observer=Impatient(in_step=5))
-        )
+        hsi_se.train(config, out=tmp_path / "run", session=Session(device="cpu", observer=Impatient(in_step=5)))
     copy = RunFolder(shutil.copytree(tmp_path / "run", tmp_path / "copy"))
     be_processor(monkeypatch)
     notes = Notes()

@@ -313,9 +313,7 @@ def test_a_signal_before_the_run_folder_appears_leaves_nothing(function, number,
         ("torch.nn.functional:cross_entropy", signal.SIGTERM, 1),  # in the first step
     ],
 )
-def test_a_signal_before_the_first_step_ends_after_it_and_the_run_is_resumed(
-    function, number, call, whole, tmp_path
-):
+def test_a_signal_before_the_first_step_ends_after_it_and_the_run_is_resumed(function, number, call, whole, tmp_path):
     run = tmp_path / "run"
     command = train(run=run, moment=Moment(function, number, call))
     assert command.wait() == 128 + number
@@ -516,10 +514,7 @@ def test_a_second_process_in_the_same_folder_is_refused(whole, call, tmp_path):
     ):
         code, out, err = call(*arguments)
         assert (code, out) == (2, "")
-        assert (
-            err
-            == f"hsi-se: {run}: another process is training there; let it finish, or choose another folder\n"
-        )
+        assert err == f"hsi-se: {run}: another process is training there; let it finish, or choose another folder\n"
     first.send(signal.SIGCONT)
     assert first.wait() == 0
     assert same_weights(run, whole)
@@ -570,9 +565,7 @@ def test_a_damaged_checkpoint_is_none_of_the_two_that_are_kept(unfinished):
     assert all(read_checkpoint(path) for path in whole)
 
 
-def test_a_checkpoint_that_the_disk_does_not_give_back_is_named_and_the_one_before_used(
-    unfinished, whole, monkeypatch
-):
+def test_a_checkpoint_that_the_disk_does_not_give_back_is_named_and_the_one_before_used(unfinished, whole, monkeypatch):
     newest, _ = list_checkpoints(unfinished / "checkpoints")
     read_bytes = Path.read_bytes
 
@@ -682,10 +675,7 @@ def change_checkpoint(path: Path, **changes: object) -> Path:
         ({"run": "another"}, "is a checkpoint of another run"),
         ({"format": 0, "hsi_se": "0.0.1"}, r"was written by hsi-se 0\.0\.1; resume with that version"),
         ({"training": {}}, r"is not a checkpoint of this run \('model'\)"),
-        (
-            {"training": {"model": {"weight": torch.zeros(3)}}},
-            "is not a checkpoint of this run .*Missing key",
-        ),
+        ({"training": {"model": {"weight": torch.zeros(3)}}}, "is not a checkpoint of this run .*Missing key"),
         ({"training": 3}, "is not a checkpoint of this run"),
     ],
     ids=str,

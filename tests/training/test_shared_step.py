@@ -185,9 +185,7 @@ def test_gathers_and_window_means_have_the_gradients_that_differences_give():
     features = torch.randn(5, 6, 3, generator=generator, dtype=torch.float64, requires_grad=True)
     gates = torch.rand(4, 3, generator=generator, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda f: gather_windows(f, CORNERS, size=2), (features,))
-    assert torch.autograd.gradcheck(
-        lambda f, g: gather_windows(f, CORNERS, size=2, gates=g), (features, gates)
-    )
+    assert torch.autograd.gradcheck(lambda f, g: gather_windows(f, CORNERS, size=2, gates=g), (features, gates))
     assert torch.autograd.gradcheck(lambda f: average_windows(f, CORNERS, size=2), (features,))
 
 
@@ -200,9 +198,7 @@ def test_windows_by_index_are_those_that_are_copied():
 def test_a_gpu_goes_patch_by_patch():
     settings = TrainSettings(epochs=1, vary_by="batch")
     obstacles = {
-        kind: step_module._explain_obstacle(
-            make_network(next(iter(NETWORKS))), settings, device=torch.device(kind)
-        )
+        kind: step_module._explain_obstacle(make_network(next(iter(NETWORKS))), settings, device=torch.device(kind))
         for kind in ("cpu", "cuda")
     }
     assert obstacles["cpu"] == ""

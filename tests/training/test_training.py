@@ -29,9 +29,7 @@ def make_patches(num_pixels: int = 40, *, seed: int = 0) -> PatchDataset:
     cube = (level + rng.normal(0, 0.5, level.shape)).astype(np.float32)
     pixels = rng.permutation(np.argwhere(np.ones(cube.shape[:2], bool)))[:num_pixels]
     targets = level[pixels[:, 0], pixels[:, 1], 0].astype(np.int64)
-    return PatchDataset(
-        pad_cube(cube, patch_size=9, padding="reflect"), pixels, patch_size=9, targets=targets
-    )
+    return PatchDataset(pad_cube(cube, patch_size=9, padding="reflect"), pixels, patch_size=9, targets=targets)
 
 
 def make_model(**changes: object) -> nn.Module:
@@ -104,9 +102,7 @@ def check_dropout_and_batch_norm_act_in_training_steps_and_rest_in_validation() 
     seen = []
     for module in model.modules():
         if isinstance(module, nn.Dropout | nn.BatchNorm2d | nn.BatchNorm3d):
-            module.register_forward_pre_hook(
-                lambda module, _: seen.append((torch.is_grad_enabled(), module.training))
-            )
+            module.register_forward_pre_hook(lambda module, _: seen.append((torch.is_grad_enabled(), module.training)))
     run_fit(model, epochs=2)
     assert set(seen) == {(True, True), (False, False)}
 
@@ -311,9 +307,7 @@ def test_a_divergence_in_the_very_last_step_is_noticed():
 def test_a_gpu_is_not_allowed_to_shorten_float32():
     """What cuDNN may do is asked where the network runs, in training and in evaluation."""
     seen, model = [], make_model()
-    model.register_forward_hook(
-        lambda module, *_: seen.append((module.training, torch.backends.cudnn.allow_tf32))
-    )
+    model.register_forward_hook(lambda module, *_: seen.append((module.training, torch.backends.cudnn.allow_tf32)))
     before = torch.backends.cudnn.allow_tf32
     run_fit(model, epochs=1)
     assert set(seen) == {(True, False), (False, False)}
@@ -331,9 +325,7 @@ def test_weights_that_are_numbers_but_give_none_have_diverged(num_val):
                     weight.fill_(1e30)
 
     model = make_model(norm="none")
-    with pytest.raises(
-        DivergedError, match="training diverged: loss or weights became NaN or infinite in epoch 1"
-    ):
+    with pytest.raises(DivergedError, match="training diverged: loss or weights became NaN or infinite in epoch 1"):
         fit(
             model,
             train=make_patches(16),

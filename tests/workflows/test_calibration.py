@@ -146,9 +146,7 @@ def test_the_weights_are_those_of_a_run_without_calibration_to_the_bit(run, tmp_
 
 
 @pytest.mark.parametrize(("num_done", "left"), [(1, (1, 1, 2, 2, 3, 3)), (4, (1, 1, 2, 2, 3, 3))])
-def test_an_interrupted_calibration_is_resumed_without_training_the_network_again(
-    run, tmp_path, num_done, left
-):
+def test_an_interrupted_calibration_is_resumed_without_training_the_network_again(run, tmp_path, num_done, left):
     path = tmp_path / "run"
 
     def interrupt(task: str) -> None:

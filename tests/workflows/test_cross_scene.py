@@ -53,9 +53,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(folder):
     files = write(folder, "first", seed=0)
-    settings = (
-        f"cube: {files['cube']}, labels: {files['labels']}, drop_bands: [3], wavelengths: {NM.tolist()}"
-    )
+    settings = f"cube: {files['cube']}, labels: {files['labels']}, drop_bands: [3], wavelengths: {NM.tolist()}"
     config = load_config(ROOT / "configs" / "demo.yaml", [*TINY, f"scene={{{settings}}}"])
     return hsi_se.train(config, out=folder / "run", session=CPU)
 
@@ -73,9 +71,7 @@ def test_every_labelled_pixel_counts_under_the_trainings_reduction(run, folder):
     kept = np.delete(scene.cube, 2, axis=2).astype(np.float64)
     reduction = bundle.reduction
     components = ((kept - reduction.mean) @ reduction.components.T / reduction.scale).astype(np.float32)
-    logits = predict_logits(
-        build_bundled_model(bundle), components, engine="patches", padding=bundle.facts.padding
-    )
+    logits = predict_logits(build_bundled_model(bundle), components, engine="patches", padding=bundle.facts.padding)
     labelled = scene.labels > 0
     predicted = bundle.class_ids[logits.argmax(axis=2)]
     assert found.evaluation.num_test == labelled.sum()
@@ -133,9 +129,7 @@ def test_labels_that_the_network_does_not_know_are_left_out_and_counted(run, fol
 def test_another_scale_is_refused_and_may_be_set_right(run, folder, call):
     cube = np.load(folder / "first.npy") / 10000
     scene = name(write(folder, "scaled", seed=0, cube=cube))
-    with pytest.raises(
-        HsiError, match=r"its values range from .* bring them to one scale with --set scene.scale=…"
-    ):
+    with pytest.raises(HsiError, match=r"its values range from .* bring them to one scale with --set scene.scale=…"):
         evaluate_on(run, scene)
     same = evaluate_on(run, name(write(folder, "same", seed=0)))
     found = evaluate_on(run, scene, overrides=["scene.scale=1e-4"])

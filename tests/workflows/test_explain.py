@@ -24,9 +24,7 @@ BLOCKS = "{conv3d_1: {kind: se, axis: band}, conv3d_3: {kind: eca}, fold: {kind:
 
 
 def train(path, *overrides: str) -> RunFolder:
-    return hsi_se.train(
-        load_config(ROOT / "configs" / "demo.yaml", [*TINY, *overrides]), out=path, session=CPU
-    )
+    return hsi_se.train(load_config(ROOT / "configs" / "demo.yaml", [*TINY, *overrides]), out=path, session=CPU)
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +41,7 @@ def test_the_means_are_of_what_the_gates_multiply_by_class_by_class(run, explana
     opened = open_run(run)
     model = build_bundled_model(opened.bundle).eval()
     padded = pad_cube(opened.components, patch_size=9, padding="reflect")
-    patches = PatchDataset(padded, opened.split.test, patch_size=9).gather(
-        torch.arange(len(opened.split.test))
-    )
+    patches = PatchDataset(padded, opened.split.test, patch_size=9).gather(torch.arange(len(opened.split.test)))
     labels = opened.scene.labels[opened.split.test[:, 0], opened.split.test[:, 1]]
     assert [gate.point for gate in explanation.gates] == ["conv3d_1", "conv3d_3", "fold", "conv2d"]
     x = patches
@@ -114,9 +110,7 @@ def test_without_variance_or_a_second_class_there_is_no_share():
     assert (constant.between_class_std, constant.between_class_share) == (0, None)
     assert add_all(np.random.default_rng(0).random((10, 3)), np.zeros(10, int), 2).between_class_share is None
     assert add_all(np.random.default_rng(0).random((2, 3)), np.arange(2), 2).between_class_share is None
-    single = add_all(
-        np.array([[0.0], [1.0], [9.0]]), np.array([0, 0, 1]), 2
-    )  # its noise is that of the other
+    single = add_all(np.array([[0.0], [1.0], [9.0]]), np.array([0, 0, 1]), 2)  # its noise is that of the other
     assert 0.9 < single.between_class_share < 1
 
 
@@ -132,11 +126,7 @@ def make_gate(share: float | None, std: float = 0.1, *, point: str = "fold", axi
 
 def describe(*seeds: tuple[float | None, float | None], stds: tuple[float, float] = (0.02, 0.1)) -> str:
     runs = [
-        [
-            make_gate(early, stds[0], point="conv3d_1"),
-            make_gate(0.5),
-            make_gate(late, stds[1], point="conv2d"),
-        ]
+        [make_gate(early, stds[0], point="conv3d_1"), make_gate(0.5), make_gate(late, stds[1], point="conv2d")]
         for early, late in seeds
     ]
     return describe_gates(runs)
@@ -145,9 +135,7 @@ def describe(*seeds: tuple[float | None, float | None], stds: tuple[float, float
 def test_one_run_answers_the_claim_without_an_interval():
     text = describe((0.03, 0.612))
     assert "3.0 % of the variance (ω²) at conv3d_1 and 61.2 % at conv2d" in text
-    assert (
-        "0.0200 and 0.1000: early gates treat the classes nearly alike, and late gates differ more." in text
-    )
+    assert "0.0200 and 0.1000: early gates treat the classes nearly alike, and late gates differ more." in text
     assert text.endswith("One run gives no interval; hsi-se train --seeds does.")
 
 
@@ -155,11 +143,7 @@ def test_one_run_answers_the_claim_without_an_interval():
     ("seeds", "stds", "answer"),
     [
         ([(0.4, 0.6)], (0.02, 0.1), "early gates already differ by class, and late gates differ more."),
-        (
-            [(0.4, 0.6)],
-            (0.001, 0.1),
-            "early gates treat the classes nearly alike, and late gates differ more.",
-        ),
+        ([(0.4, 0.6)], (0.001, 0.1), "early gates treat the classes nearly alike, and late gates differ more."),
         ([(0.4, 0.1)], (0.2, 0.1), "early gates already differ by class, and late gates differ less."),
         ([(0.4, 0.6)], (0.2, 0.1), "late gates differ more, though not by the standard deviation."),
         ([(0.4, 0.4)], (0.1, 0.1), "and no difference from the late gates is shown."),
@@ -193,9 +177,7 @@ def test_a_gate_that_never_changes_treats_all_classes_alike():
 
 
 def test_other_networks_get_a_sentence_that_fits():
-    assert describe_gates([[]]) == (
-        "The network has no channel gate, so there are no early and late gates to compare."
-    )
+    assert describe_gates([[]]) == ("The network has no channel gate, so there are no early and late gates to compare.")
     assert describe_gates([[make_gate(0.25)]]).startswith(
         "The class explains 25.0 % of the variance (ω²) of the only gate, at fold. Early and late gates can"
     )
@@ -222,9 +204,7 @@ def test_two_passes_in_training_mode_are_those_of_torch(run, explanation):
         model.train()
         torch.manual_seed(opened.record.seed)
         parts = np.array_split(np.arange(num), -(-num // 32))
-        passes = [
-            np.concatenate([model(everything[part]).argmax(1).numpy() for part in parts]) for _ in range(2)
-        ]
+        passes = [np.concatenate([model(everything[part]).argmax(1).numpy() for part in parts]) for _ in range(2)]
     assert found.evaluation == pytest.approx((plain == truth).mean(), abs=2 / num)
     assert found.training == pytest.approx([(each == truth).mean() for each in passes], abs=2 / num)
     assert found.num_changed == pytest.approx((passes[0] != passes[1]).sum(), abs=3)
@@ -283,10 +263,7 @@ def test_the_sentence_names_what_the_mode_changes(tmp_path, changes, causes, dif
             "Training mode changes nothing: the network has neither dropout nor batch norm."
         )
     else:
-        assert (
-            f"In training mode ({causes[0]}, in row order, 32 a batch) two passes give"
-            in found.modes_in_words
-        )
+        assert f"In training mode ({causes[0]}, in row order, 32 a batch) two passes give" in found.modes_in_words
 
 
 def test_over_seeds_the_cost_of_training_mode_has_an_interval():
@@ -300,10 +277,7 @@ def test_over_seeds_the_cost_of_training_mode_has_an_interval():
     text = describe_modes(runs)
     lost = [0.06, 0.08, 0.04]
     low, high = scipy.stats.t.interval(0.95, 2, np.mean(lost), scipy.stats.sem(lost))
-    assert (
-        f"Evaluation minus training mode: +6.0 points, 95 % interval +{100 * low:.1f} to +{100 * high:.1f}"
-        in text
-    )
+    assert f"Evaluation minus training mode: +6.0 points, 95 % interval +{100 * low:.1f} to +{100 * high:.1f}" in text
     assert "5.0 % of the pixels change class in between" in text
 
 
@@ -380,9 +354,7 @@ def test_the_command_prints_a_row_for_every_gate_and_ends_in_the_two_sentences(c
     assert code == 0
     found = run.read_explanation()
     for gate in found.gates:
-        assert any(
-            gate.point in line and f"{gate.between_class_std:.4f}" in line for line in out.splitlines()
-        )
+        assert any(gate.point in line and f"{gate.between_class_std:.4f}" in line for line in out.splitlines())
     assert out.splitlines()[-4:] == [
         f"wrote:  {run.explanation}",
         f"wrote:  {run.explanation_figure}",
@@ -422,9 +394,7 @@ def test_a_folder_without_a_run_is_refused(call, tmp_path):
 
 @pytest.mark.slow
 def test_gates_inside_residual_blocks_are_found_one_by_one(tmp_path):
-    run = train(
-        tmp_path / "run", "model={name: se_resnet, attention: {layer1: {kind: se}, layer2: {kind: eca}}}"
-    )
+    run = train(tmp_path / "run", "model={name: se_resnet, attention: {layer1: {kind: se}, layer2: {kind: eca}}}")
     points = [gate.point for gate in explaining.explain(run, session=CPU).gates]
     assert len(points) == 4
     assert [point.split(".")[0] for point in points] == ["layer1", "layer1", "layer2", "layer2"]

@@ -43,9 +43,7 @@ def predict(run, patches: np.ndarray) -> np.ndarray:
 
 def cut_patches(run, count: int) -> np.ndarray:
     cube = hsi_se.load_scene(run.read_config().scene).cube
-    windows = np.lib.stride_tricks.sliding_window_view(cube, (9, 9), axis=(0, 1)).reshape(
-        -1, cube.shape[2], 9, 9
-    )
+    windows = np.lib.stride_tricks.sliding_window_view(cube, (9, 9), axis=(0, 1)).reshape(-1, cube.shape[2], 9, 9)
     return windows[:: len(windows) // count][:count].astype(np.float32)
 
 

@@ -97,14 +97,7 @@ def test_the_written_config_trains_on_the_files(inspect, tmp_path, monkeypatch):
     scene = make_synthetic_scene(seed=0, rows=30, cols=30, bands=16)
     scipy.io.savemat("cube.mat", {"a": scene.cube, "raw": scene.cube})
     np.save("labels.npy", np.where(scene.labels == 0, 255, scene.labels))
-    settings = (
-        "--set",
-        "scene.cube_key=raw",
-        "--set",
-        "scene.unlabelled=255",
-        "--set",
-        "scene.drop_bands=[3]",
-    )
+    settings = ("--set", "scene.cube_key=raw", "--set", "scene.unlabelled=255", "--set", "scene.drop_bands=[3]")
     code, _, err = inspect("inspect", "labels.npy", "cube.mat", *settings, "--write-config", "my.yaml")
     assert code == 0, err
     config = load_config("my.yaml", ["train.epochs=1"])
@@ -153,10 +146,7 @@ def test_list_and_show_tell_every_scene(inspect):
 def test_fetch_of_a_scene_behind_a_registration_exits_with_2(inspect):
     code, out, err = inspect("fetch", "houston-2013")
     assert (code, out) == (2, "")
-    assert (
-        "download them there and put 2013_IEEE_GRSS_DF_Contest_CASI.tif and houston_gt.mat into datasets"
-        in err
-    )
+    assert "download them there and put 2013_IEEE_GRSS_DF_Contest_CASI.tif and houston_gt.mat into datasets" in err
 
 
 @needs_real_scenes
@@ -205,9 +195,7 @@ def test_a_scene_whose_first_rows_are_empty_is_inspected(inspect, tmp_path):
     labels[60:] = 2
     np.save(tmp_path / "cube.npy", cube)
     np.save(tmp_path / "labels.npy", labels)
-    code, out, err = inspect(
-        "inspect", tmp_path / "cube.npy", tmp_path / "labels.npy", "--set", "scene.nodata=-9999"
-    )
+    code, out, err = inspect("inspect", tmp_path / "cube.npy", tmp_path / "labels.npy", "--set", "scene.nodata=-9999")
     assert (code, err) == (0, "")
     assert "240" in out
 
@@ -216,9 +204,7 @@ def test_a_scene_whose_first_rows_are_empty_is_inspected(inspect, tmp_path):
 def test_inspect_takes_settings_of_the_scene_alone(inspect, files, override):
     code, _, err = inspect("inspect", *files, "--set", override)
     assert code == 2
-    assert (
-        err == f"hsi-se: --set {override}: inspect takes only settings of the scene; write scene.key=value\n"
-    )
+    assert err == f"hsi-se: --set {override}: inspect takes only settings of the scene; write scene.key=value\n"
 
 
 def test_files_of_two_scenes_are_refused(inspect, files, tmp_path):

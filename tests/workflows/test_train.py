@@ -53,9 +53,7 @@ def test_a_run_folder_holds_what_training_made(run, tiny_config):
 
 def test_a_split_read_back_is_the_one_that_make_split_draws(run, tiny_config):
     scene = hsi_se.load_scene(tiny_config.scene)
-    assert (
-        hsi_se.make_split(scene, tiny_config.split, seed=tiny_config.seed).digest == run.read_split().digest
-    )
+    assert hsi_se.make_split(scene, tiny_config.split, seed=tiny_config.seed).digest == run.read_split().digest
 
 
 def test_the_report_has_the_keys_that_others_read(run, evaluation):
@@ -96,14 +94,7 @@ def test_the_markdown_report_shows_every_class_and_the_map(run, evaluation):
 def test_evaluation_writes_one_picture_and_what_the_page_and_later_commands_read(run, tmp_path):
     copy = RunFolder(tmp_path / "copy")
     copy.path.mkdir()
-    trained = (
-        "config.yaml",
-        "record.json",
-        "progress.jsonl",
-        "split.safetensors",
-        "bundle.json",
-        "bundle.safetensors",
-    )
+    trained = ("config.yaml", "record.json", "progress.jsonl", "split.safetensors", "bundle.json", "bundle.safetensors")
     for name in trained:
         shutil.copy(run.path / name, copy.path)
     hsi_se.evaluate(copy)
@@ -125,9 +116,7 @@ def test_areas_are_in_hectares_where_the_scene_says_how_large_a_pixel_is(small_s
     report, text = json.loads(run.report.read_text()), run.report_text.read_text()
     assert report["pixel_area_m2"] == (None if place is None else 400)
     assert ("adjusted (ha)" in text) == (place is not None)
-    (line,) = [line for line in text.splitlines() if line.startswith(f"| {report['area'][0]['label']} | ")][
-        -1:
-    ]
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {report['area'][0]['label']} | ")][-1:]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[2] == str(report["area"][0]["mapped_pixels"])
     assert len(cells) == (5 if place is None else 7)
@@ -159,9 +148,7 @@ torch.save(torch.from_numpy(predict_logits(model, cube, engine="patches", paddin
 """
 
 
-def predict_in_a_new_process(
-    run: RunFolder, cube: torch.Tensor, folder: Path, *, cut: str = ""
-) -> torch.Tensor:
+def predict_in_a_new_process(run: RunFolder, cube: torch.Tensor, folder: Path, *, cut: str = "") -> torch.Tensor:
     torch.save(cube, folder / "cube.pt")
     command = [sys.executable, "-c", IN_A_NEW_PROCESS.format(cut=cut)]
     subprocess.run([*command, run.path, folder / "cube.pt", folder / "logits.pt"], check=True)
@@ -205,9 +192,7 @@ def test_the_same_config_trains_the_same_bundle(run, tiny_config, tmp_path):
     assert again.split.read_bytes() == run.split.read_bytes()
 
 
-def test_the_default_folder_is_called_after_the_date_the_name_and_the_digest(
-    tiny_config, tmp_path, monkeypatch
-):
+def test_the_default_folder_is_called_after_the_date_the_name_and_the_digest(tiny_config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = hsi_se.train(tiny_config, session=CPU)
     assert folder.path.parent.name == "runs"
@@ -243,9 +228,7 @@ class Broken(Silent):
         raise TrainingError("too bad")
 
 
-def test_a_run_that_fails_shows_its_progress_until_then_and_gives_back_what_it_replaced(
-    run, tiny_config, tmp_path
-):
+def test_a_run_that_fails_shows_its_progress_until_then_and_gives_back_what_it_replaced(run, tiny_config, tmp_path):
     earlier = shutil.copytree(run.path, tmp_path / "runs" / "a")
     for path, options in ((earlier, {"overwrite": True}), (earlier.parent / "b", {})):
         with pytest.raises(TrainingError, match="too bad"):
@@ -355,8 +338,5 @@ def test_classes_go_back_to_the_ids_of_the_ground_truth():
 def test_a_map_figure_shows_the_class_colours(run):
     palette = hsi_se.load_bundle(run).facts.palette
     pixels = matplotlib.image.imread(run.map_figure)[..., :3]
-    shown = {
-        tuple(colour)
-        for colour in np.unique((255 * pixels).round().astype(int).reshape(-1, 3), axis=0).tolist()
-    }
+    shown = {tuple(colour) for colour in np.unique((255 * pixels).round().astype(int).reshape(-1, 3), axis=0).tolist()}
     assert {palette[label] for label in palette if label} <= shown

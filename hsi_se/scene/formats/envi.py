@@ -54,9 +54,7 @@ def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | No
     with blaming(header_path, "not a readable ENVI header", remedy=remedy):
         header = _read_header(header_path)
     if "library" in str(header.get("file type")).casefold():
-        raise SceneError(
-            f"{header_path}: is a spectral library, without pixels; give an image and its labels"
-        )
+        raise SceneError(f"{header_path}: is a spectral library, without pixels; give an image and its labels")
     if "byte order" not in header:
         if byte_order is None:
             raise SceneError(
@@ -83,13 +81,9 @@ def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | No
     num_frames = shape[2] if interleave == "bsq" else shape[0]
     stored = data_path.stat().st_size - layout.offset - num_frames * (before + after)
     cause = _explain_size(shape, dtype, stored, layout.offset, interleave) if min(shape) > 0 else ""
-    check_declared(
-        data_path, shape=shape, itemsize=dtype.itemsize, stored=stored, is_packed=False, cause=cause
-    )
+    check_declared(data_path, shape=shape, itemsize=dtype.itemsize, stored=stored, is_packed=False, cause=cause)
     with blaming(header_path, "not a readable ENVI header", remedy=remedy):
-        raster = _make_raster(
-            data_path, header, shape, dtype, header_bytes=layout.offset, frame=(before, after)
-        )
+        raster = _make_raster(data_path, header, shape, dtype, header_bytes=layout.offset, frame=(before, after))
     return FileContents(f"ENVI {interleave.upper()}", {"": raster}, describe_array("image", shape, dtype))
 
 
@@ -161,9 +155,7 @@ def _make_raster(
     georeference = _find_georeference(header)
     crs, other = georeference and georeference.crs, _name_crs(_list(header, "map info"))
     if crs and other and (known := parse_crs(crs)) and known != parse_crs(other):
-        notes += (
-            f"the header's map info is {other}, its coordinate system string another; the latter is used",
-        )
+        notes += (f"the header's map info is {other}, its coordinate system string another; the latter is used",)
     return Raster(
         path=data_path,
         shape=shape,
@@ -193,14 +185,10 @@ def _judge_byte_order(spectra: NDArray[Any]) -> tuple[str, ...]:
             roughness.append(np.median(np.abs(np.diff(values, axis=2))) / spread)
     if not (roughness[1] < _SMOOTH and roughness[0] > 2 * roughness[1]):
         return ()
-    return (
-        "the spectra would be much smoother in the other byte order; check byte order in header or config",
-    )
+    return ("the spectra would be much smoother in the other byte order; check byte order in header or config",)
 
 
-def _explain_size(
-    shape: tuple[int, int, int], dtype: np.dtype[Any], stored: int, offset: int, interleave: str
-) -> str:
+def _explain_size(shape: tuple[int, int, int], dtype: np.dtype[Any], stored: int, offset: int, interleave: str) -> str:
     """Returns what to correct in a header if its image has `stored` bytes, not as many as it declares."""
     declared = math.prod(shape) * dtype.itemsize
     surplus, fits = stored - declared, []
@@ -213,13 +201,9 @@ def _explain_size(
         fits.append(f"{what}s = {stored * shape[axis] // declared}")
     elif surplus % shape[axis] == 0:
         extra = surplus // shape[axis]
-        fits.append(
-            f"major frame offsets = {{{extra}, 0}} or {{0, {extra}}} for {extra} bytes around each {what}"
-        )
+        fits.append(f"major frame offsets = {{{extra}, 0}} or {{0, {extra}}} for {extra} bytes around each {what}")
     fits.append(f"header offset = {offset + surplus} for data at the end of the file")
-    return (
-        f"write in the header, whichever is true, {', or '.join(fits)}; or cut off the last {surplus:,} bytes"
-    )
+    return f"write in the header, whichever is true, {', or '.join(fits)}; or cut off the last {surplus:,} bytes"
 
 
 def _read_header(path: Path) -> Header:
@@ -252,9 +236,7 @@ def _find_data(header_path: Path, interleave: str) -> Path:
         if found is None and is_packed(head):
             raise SceneError(describe_unread(path, head))
     if found is None or found == header_path:
-        raise SceneError(
-            f"{header_path}: no data file {stem} (.img, .dat, .raw, …) in the same folder; put it there"
-        )
+        raise SceneError(f"{header_path}: no data file {stem} (.img, .dat, .raw, …) in the same folder; put it there")
     return found
 
 

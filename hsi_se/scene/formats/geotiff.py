@@ -26,9 +26,7 @@ def open_geotiff(path: Path) -> FileContents:
     with blaming(path, "not a readable GeoTIFF file", remedy="get the file again"), _open(path) as image:
         shape, kinds = (image.height, image.width, image.count), set(image.dtypes)
         if len(kinds) > 1 or np.dtype(image.dtypes[0]).kind not in "iuf":
-            raise SceneError(
-                f"{path}: contains {', '.join(sorted(kinds))} values; give bands of one real type"
-            )
+            raise SceneError(f"{path}: contains {', '.join(sorted(kinds))} values; give bands of one real type")
         dtype, stored = np.dtype(image.dtypes[0]), path.stat().st_size
         for block in (shape, *image.block_shapes):
             check_declared(path, shape=block, itemsize=dtype.itemsize, stored=stored, is_packed=True)

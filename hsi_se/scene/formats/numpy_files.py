@@ -13,10 +13,7 @@ from hsi_se.scene.guards import blaming, check_declared
 from hsi_se.scene.misfits import describe_unread
 from hsi_se.scene.raster import FileContents, Raster, describe_array, make_raster
 
-_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def open_numpy(path: Path) -> FileContents:
@@ -55,9 +52,7 @@ def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     return shape, dtype
 
 
-def _make_raster(
-    path: Path, key: str, shape: tuple[int, ...], dtype: np.dtype[Any], stored: int
-) -> Raster | None:
+def _make_raster(path: Path, key: str, shape: tuple[int, ...], dtype: np.dtype[Any], stored: int) -> Raster | None:
     if dtype.hasobject:
         raise SceneError(f"{path}: {key or 'the array'} contains Python objects; save plain numbers instead")
     if dtype.kind not in "iufb" or len(shape) not in (2, 3):
