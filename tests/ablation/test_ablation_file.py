@@ -190,7 +190,7 @@ def test_a_mistake_is_one_line_with_its_place(load, tmp_path, text, place, messa
 def test_a_mistake_in_the_base_is_placed_in_the_base(load, tmp_path):
     base = tmp_path / "base.yaml"
     base.write_text((ROOT / "configs" / "demo.yaml").read_text().replace("size: 11", "size: 12"))
-    with pytest.raises(ConfigError, match=re.escape(f"{base}:8:9: patch.size = 12")):
+    with pytest.raises(ConfigError, match=re.escape(f"{base}:9:9: patch.size = 12")):
         load("base: base.yaml\nseeds: 0\n" + PAIR)
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from hsi_se.prediction import mixing
 from hsi_se.prediction.mixing import convolve_gated
 
 
@@ -12,8 +13,9 @@ from hsi_se.prediction.mixing import convolve_gated
     ("span", "rows", "cols"),
     [(5, 11, 20), (5, 10, 3), (5, 9, 12), (5, 4, 6), (9, 23, 4), (3, 6, 4), (2, 9, 5), (1, 4, 4)],
 )
-def test_every_patch_is_convolved_with_its_own_gates(span, rows, cols, num_cols):
+def test_every_patch_is_convolved_with_its_own_gates(span, rows, cols, num_cols, monkeypatch):
     """Also where a tile is tall enough that locations near its ends are mixed together."""
+    monkeypatch.setattr(mixing, "_NUM_COLS", num_cols)
     torch.manual_seed(0)
     features = torch.randn(4, 2, rows + span + 1, cols + span + 1, dtype=torch.float64)
     gates = torch.rand(rows, cols, 4, dtype=torch.float64)
@@ -28,7 +30,6 @@ def test_every_patch_is_convolved_with_its_own_gates(span, rows, cols, num_cols)
             bias=bias,
             span=span,
             spare=spare,
-            num_cols=num_cols,
         )
     ]
     by_pixel = torch.cat(found, dim=1).flip(0).permute(2, 1, 4, 3, 0) + bias[:, None, None]

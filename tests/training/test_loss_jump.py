@@ -209,9 +209,9 @@ def test_a_compiled_training_says_so_too():
 
 @pytest.mark.slow
 def test_of_two_processes_one_says_so(tmp_path):
-    high = ("--set", "train={epochs: 2, batch_size: 16, learning_rate: 1.0}")
+    high = "train={epochs: 2, batch_size: 16, learning_rate: 1.0}"
     log = tmp_path / "log"
-    command = ("-m", "--", "hsi_se", "train", *options(epochs=2), *high, "--out", tmp_path / "run")
+    command = ("-m", "--", "hsi_se", "train", *options(high, epochs=2), "--out", tmp_path / "run")
     assert start(*command, log=log).wait(timeout=120) == 0, log.read_text()
     assert log.read_text().count("the loss jumped from") == 1
 
