@@ -12,7 +12,7 @@ from scipy.stats import t
 
 from hsi_se.config.experiment import Config
 from hsi_se.config.model import Network, Svm
-from hsi_se.config.split import BlocksSplit, MasksSplit
+from hsi_se.config.split import BlocksSplit, FieldsSplit, MasksSplit
 from hsi_se.evaluation.statistics import LEVEL, points
 from hsi_se.sampling.disjoint import number_blocks, number_fields
 from hsi_se.sampling.splits import Split
@@ -116,14 +116,19 @@ def reach_verdict(
     else:
         parts.append(_describe(name, against_baseline, "spectral baseline", baseline.mean()))
     parts.append(
-        f"{100 * leaking:.1f} % of the test patches contain training pixels: the accuracy measures how well "
-        "the map is filled in between known pixels, not how well unseen areas are classified."
+        f"{100 * leaking:.1f} % of the test patches contain training pixels: the accuracy {_of_leaking(config)}."
         if leaking > 0
         else "No test patch contains a training pixel."
     )
     is_worse = against_baseline is not None and against_baseline.outcome == "worse"
     step = _advise(config, is_worse=is_worse, leaks=leaking > 0, is_open=against_floor.low is None)
     return Verdict(against_floor, against_baseline, " ".join(parts), step)
+
+
+def _of_leaking(config: Config) -> str:
+    if isinstance(config.split, FieldsSplit):
+        return "is that of unseen fields beside known ones, not of unseen areas"
+    return "measures how well the map is filled in between known pixels, not how well unseen areas are classified"
 
 
 def _describe(name: str, found: BaselineComparison, other: str, accuracy: float) -> str:

@@ -228,6 +228,14 @@ def test_row_and_column_are_said_to_do_better_only_where_the_interval_says_so():
     assert "No difference from the location floor is shown" in judge(network=0.7, floor=0.7, svm=0.3).findings
 
 
+def test_what_leaking_patches_mean_depends_on_the_split():
+    fields = judge("split={kind: fields, train: 0.3}", network=0.7, floor=0.3, svm=0.3, leaking=0.25)
+    assert "25.0 % of the test patches contain training pixels" in fields.findings
+    assert "unseen fields beside known ones" in fields.findings
+    assert "in between known pixels" in judge(network=0.7, floor=0.3, svm=0.3, leaking=1.0).findings
+    assert "No test patch contains a training pixel." in judge(BLOCKS, network=0.7, floor=0.3, svm=0.3).findings
+
+
 def test_too_few_groups_are_said_to_allow_no_interval():
     verdict = judge(BLOCKS, network=0.5, floor=0.4, svm=0.9, num_groups=4)
     assert "No difference from the spectral baseline can be shown" in verdict.findings
