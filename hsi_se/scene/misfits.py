@@ -10,9 +10,10 @@ from pathlib import Path
 from hsi_se.scene.raster import FileContents
 
 TO_RESHAPE = "a cube of bands × pixels must be reshaped to rows × cols × bands"
+_UNLABELLED = "if one of these numbers is that of unlabelled pixels, set scene.unlabelled to it"
 TO_NUMBERS = (
-    "if its colours or bands are classes, save "
-    "np.unique(a.reshape(-1, a.shape[2]), axis=0, return_inverse=True)[1].reshape(a.shape[:2])"
+    "if its colours or bands are classes, save np.unique(a.reshape(-1, a.shape[2]), axis=0, "
+    f"return_inverse=True)[1].reshape(a.shape[:2]) + 1; {_UNLABELLED}"
 )
 
 
@@ -45,7 +46,8 @@ def suggest_array(contents: FileContents, *, is_map: bool) -> str:
         this = "a cube in place of a label map" if is_map else "a label map in place of a cube"
         return f"this may be {this}; {TO_NUMBERS if is_map else TO_RESHAPE}"
     if re.search(r"<U\d|\|S\d|\bchar\b", listing):
-        return "number the names, 0 for unlabelled: np.unique(a, return_inverse=True)[1].reshape(a.shape)"
+        numbers = "np.unique(a, return_inverse=True)[1].reshape(a.shape) + 1"
+        return f"number the names, in alphabetical order: {numbers}; {_UNLABELLED}"
     if re.search(r"\b(group|struct)\b", listing):
         prisma, name = re.search(r"PRS_(L\w+?)_", listing), "a struct or group"
         name = f"a PRISMA {prisma[1]} product" if prisma else name

@@ -174,13 +174,15 @@ def test_colours_and_one_band_per_class_become_numbers_as_the_message_says(case,
     accept("scene", "inspect", "cube.npz", "minus_one.npy", "--set", "scene.unlabelled=-1")
     for words in (["scene", "inspect", "cube.npz", name], ["train", "run.yaml", "--set", f"scene.labels={name}"]):
         message = refuse(*words)
-        expression = re.search(r"save (np\.unique\(.*\[:2\]\))$", message)[1]
+        expression = re.search(r"save (np\.unique\(.*\[:2\]\) \+ 1); if", message)[1]
     stored = np.load(name) if name.endswith("npy") else np.asarray(Image.open(name))
     numbers = evaluate(expression, a=stored)
     np.save("numbers.npy", numbers)
-    np.testing.assert_array_equal(numbers == 0, np.load(folder / "minus_one.npy") == -1)
-    assert numbers.max() == num_classes
-    accept("train", "run.yaml", "--set", "scene.labels=numbers.npy", *QUICK)
+    np.testing.assert_array_equal(numbers == 1, np.load(folder / "minus_one.npy") == -1)
+    assert numbers.max() == num_classes + 1
+    accept("train", "run.yaml", "--set", "scene.labels=numbers.npy", "--set", "scene.unlabelled=1", *QUICK)
+    full = evaluate(expression, a=stored[np.load(folder / "minus_one.npy") != -1][None])
+    assert set(np.unique(full)) == set(range(1, num_classes + 1))  # no class is 0, which would be unlabelled
 
 
 @needs_cases
@@ -190,11 +192,12 @@ def test_names_of_classes_become_numbers_as_the_message_says(case, refuse, accep
         ["scene", "inspect", "cube.npz", "text.npy"],
         ["train", "run.yaml", "--set", "scene.labels=text.npy"],
     ):
-        expression = re.search(r"0 for unlabelled: (np\..*)$", refuse(*words))[1]
+        expression = re.search(r"alphabetical order: (np\..* \+ 1); if", refuse(*words))[1]
     numbers = evaluate(expression, a=np.load("text.npy"))
-    np.testing.assert_array_equal(numbers == 0, np.load("minus_one.npy") == -1)
+    np.testing.assert_array_equal(numbers == 1, np.load("minus_one.npy") == -1)
     np.save("numbers.npy", numbers)
-    accept("train", "run.yaml", "--set", "scene.labels=numbers.npy", *QUICK)
+    accept("train", "run.yaml", "--set", "scene.labels=numbers.npy", "--set", "scene.unlabelled=1", *QUICK)
+    assert set(np.unique(evaluate(expression, a=np.array(["maize", "beet"])))) == {1, 2}
 
 
 @needs_cases
