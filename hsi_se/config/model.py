@@ -316,6 +316,18 @@ class Cnn3d(Network):
     """dropout before the last layer, from 0 to below 1; default 0.4"""
 
 
+class SpectrumFirst(Network):
+    """Dense layers on every pixel's spectrum, then a learned weighted mean over the patch."""
+
+    points: ClassVar = ("bands", "spectral_1", "spectral_2", "space")
+    name: Literal["spectrum_first"]
+    """spectrum_first: dense layers on each pixel, then a mean over the patch"""
+    features: PositiveInt = 128
+    """features of both dense layers, 1 or more; default 128"""
+    dropout: Share = 0.5
+    """dropout before the last layer, from 0 to below 1; default 0.5"""
+
+
 class Svm(Model):
     """Support vector machine with an RBF kernel on the centre pixel of each patch."""
 
@@ -339,7 +351,7 @@ class RandomForest(Model):
     """smallest number of training pixels in a leaf, 1 or more; default 1"""
 
 
-NetworkSettings = HybridSN | SeResNet | Res2Net | SeInception | Ssrn | Cnn3d
+NetworkSettings = HybridSN | SeResNet | Res2Net | SeInception | Ssrn | Cnn3d | SpectrumFirst
 ModelSettings = Annotated[NetworkSettings | Svm | RandomForest, Discriminator("name")]
 
 

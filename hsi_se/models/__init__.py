@@ -15,6 +15,7 @@ from hsi_se.models.network import Network
 from hsi_se.models.res2net import Res2Net
 from hsi_se.models.se_inception import SeInception
 from hsi_se.models.se_resnet import SeResNet
+from hsi_se.models.spectrum_first import SpectrumFirst
 from hsi_se.models.ssrn import Ssrn
 
 _NETWORKS: dict[type[config.Model], Callable[..., Network]] = {
@@ -24,6 +25,7 @@ _NETWORKS: dict[type[config.Model], Callable[..., Network]] = {
     config.SeInception: SeInception,
     config.Ssrn: Ssrn,
     config.Cnn3d: Cnn3d,
+    config.SpectrumFirst: SpectrumFirst,
 }
 
 

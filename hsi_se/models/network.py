@@ -45,8 +45,11 @@ def fill_slots(attention: Attention, shapes: Mapping[str, tuple[int, ...]]) -> n
     return nn.ModuleDict({point: build_attention(attention.get(point), shape=shape) for point, shape in shapes.items()})
 
 
-class _ComponentsAsChannels(nn.Module):
+class ComponentsAsChannels(nn.Module):
     """Turns patches `(n, 1, k, p, p)` into images `(n, k, p, p)`; leaves images unchanged."""
+
+    def extra_repr(self) -> str:
+        return "components as channels"
 
     def forward(self, x: Tensor) -> Tensor:
         return x.squeeze(1) if x.ndim == 5 else x
@@ -66,9 +69,9 @@ def make_stem(num_bands: int, num_out: int, *, kind: str) -> nn.Sequential:
     convolution that keeps the size, for small patches.
     """
     if kind == "small":
-        return nn.Sequential(_ComponentsAsChannels(), make_conv2d(num_bands, num_out, 3))
+        return nn.Sequential(ComponentsAsChannels(), make_conv2d(num_bands, num_out, 3))
     return nn.Sequential(
-        _ComponentsAsChannels(), make_conv2d(num_bands, num_out, 7, stride=2), nn.MaxPool2d(3, stride=2, padding=1)
+        ComponentsAsChannels(), make_conv2d(num_bands, num_out, 7, stride=2), nn.MaxPool2d(3, stride=2, padding=1)
     )
 
 

@@ -1,0 +1,54 @@
+"""Spectrum first, space afterwards: dense layers on every pixel, then a learned weighted mean over the patch.
+
+The dense layers are 1 × 1 convolutions, as in Lin, Chen, Yan: Network In Network, https://arxiv.org/abs/1312.4400.
+Neighbours enter only through a mean, which cannot learn the shapes and borders of the training fields.
+Axes: n patches, k components, p × p pixels, c features, C classes.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from hsi_se.config import model as config
+from hsi_se.models.network import ComponentsAsChannels, Network, fill_slots, make_conv2d, make_head
+
+
+class SpectrumFirst(Network):
+    """Two dense layers with batch norm and ReLU on each pixel, a weighted mean over the patch, and a dense layer.
+
+    The point `bands` comes before the first layer, so that attention can weigh the components themselves.
+
+    Shape: `(n, 1, k, p, p)` to `(n, C)`, for any k and p.
+    """
+
+    def __init__(self, settings: config.SpectrumFirst, *, num_bands: int, patch_size: int, num_classes: int) -> None:
+        super().__init__(num_bands=num_bands, patch_size=patch_size)
+        features, p = settings.features, patch_size
+        self.stages = nn.ModuleDict(
+            {
+                "bands": ComponentsAsChannels(),
+                "spectral_1": make_conv2d(num_bands, features, 1),
+                "spectral_2": make_conv2d(features, features, 1),
+                "space": WeightedMean(features, patch_size=p),
+            }
+        )
+        shapes = dict.fromkeys(self.stages, (features, p, p))
+        shapes |= {"bands": (num_bands, p, p), "space": (features, 1, 1)}
+        self.attention = fill_slots(settings.attention, shapes)
+        self.head = make_head(features, num_classes, dropout=settings.dropout)
+
+
+class WeightedMean(nn.Module):
+    """A mean over the pixels of the patch with learned weights, `(n, c, p, p)` to `(n, c, 1, 1)`.
+
+    Each feature has weights of its own: a softmax over the p² pixels, equal before training.
+    """
+
+    def __init__(self, features: int, *, patch_size: int) -> None:
+        super().__init__()
+        self.scores = nn.Parameter(torch.zeros(features, patch_size**2))
+
+    def extra_repr(self) -> str:
+        return "weighted mean over the patch"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.flatten(2) * self.scores.softmax(1)).sum(2)[..., None, None]
