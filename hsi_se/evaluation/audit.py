@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from hsi_se.config.experiment import Config, PcaReduction
+from hsi_se.config.experiment import Config
 from hsi_se.evaluation.baselines import predict_by_location
 from hsi_se.evaluation.metrics import Evaluation, evaluate_test
 from hsi_se.sampling.leakage import Leakage, audit_leakage
@@ -36,7 +37,10 @@ def audit_split(
         config: with smoothing, the window counted for a test pixel includes the reach of the filter.
         location_floor: that of this split, if it has been fitted already.
     """
-    saw_test = isinstance(config.reduction, PcaReduction) and config.reduction.fit_on == "scene"
+    is_other = np.ones(truth.shape, dtype=bool)
+    is_other[split.train[:, 0], split.train[:, 1]] = False
+    steps = ndimage.distance_transform_cdt(is_other, metric="taxicab")[split.test[:, 0], split.test[:, 1]]
+    saw_test = config.reduction.fit_on == "scene" or bool((steps <= config.reduction.reach).any())
     counts = [
         np.bincount(
             np.searchsorted(truth.class_ids, truth.labels[pixels[:, 0], pixels[:, 1]]), minlength=truth.num_classes
