@@ -15,24 +15,28 @@ from hsi_se.config.training import TrainSettings
 from hsi_se.errors import ConfigError
 
 
-class PcaReduction(Settings):
-    """Principal component analysis: keeps the components with the largest variance."""
-
-    kind: Literal["pca"]
-    """pca: principal component analysis of the bands"""
+class _Projection(Settings):
+    kind: str
     components: PositiveInt
-    """number of principal components to keep; at most the number of bands and one less than the number of
-    pixels in the fit"""
+    """number of components to keep; at most the number of bands and one less than the number of pixels in the fit"""
     whiten: bool = True
     """scale every component to unit variance (default); false divides all of them by the standard deviation
     of the first"""
     fit_on: Literal["train", "scene"]
-    """pixels the PCA is fitted on: train uses the training pixels only, scene uses every pixel, including
-    test pixels"""
-    reach: ClassVar[int] = 0  # distance in pixels from a training pixel at which a fit on them sees other pixels
+    """pixels that the fit uses: train uses the training pixels only, scene uses every pixel, including test
+    pixels; mnf with train also uses the differences of the training pixels to their four direct neighbours. If
+    these are test pixels, as in a random split, the report says that the reduction was fitted on test pixels"""
+    reach: ClassVar[int] = 0  # distance in pixels from a training pixel to those that `fit_on: train` sees too
 
 
-class MnfReduction(Settings):
+class PcaReduction(_Projection):
+    """Principal component analysis: keeps the components with the largest variance."""
+
+    kind: Literal["pca"]
+    """pca: principal component analysis of the bands"""
+
+
+class MnfReduction(_Projection):
     """Minimum noise fraction: keeps the components with the largest signal-to-noise ratio.
 
     The noise is estimated from differences of neighbouring pixels. Source: Green et al. 1988, *A transformation
@@ -41,16 +45,7 @@ class MnfReduction(Settings):
     """
 
     kind: Literal["mnf"]
-    """mnf: minimum noise fraction, components in the order of their signal-to-noise ratio"""
-    components: PositiveInt
-    """number of components to keep; at most the number of bands and one less than that of pixels in the fit"""
-    whiten: bool = True
-    """scale every component to unit variance (default); false divides all of them by the standard deviation
-    of the first, so that their noise stays equal"""
-    fit_on: Literal["train", "scene"]
-    """pixels the MNF is fitted on: scene uses every pixel, and the difference of every pixel to the next on the
-    right and below. train uses the training pixels, and the differences of each to its four direct
-    neighbours: if these are test pixels, as in a random split, the report says that the reduction saw them"""
+    """mnf: minimum noise fraction of the bands, with the noise that neighbouring pixels differ by"""
     reach: ClassVar[int] = 1
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from hsi_se.config.experiment import Config
 from hsi_se.evaluation.baselines import predict_by_location
@@ -37,10 +37,8 @@ def audit_split(
         config: with smoothing, the window counted for a test pixel includes the reach of the filter.
         location_floor: that of this split, if it has been fitted already.
     """
-    is_other = np.ones(truth.shape, dtype=bool)
-    is_other[split.train[:, 0], split.train[:, 1]] = False
-    steps = ndimage.distance_transform_cdt(is_other, metric="taxicab")[split.test[:, 0], split.test[:, 1]]
-    saw_test = config.reduction.fit_on == "scene" or bool((steps <= config.reduction.reach).any())
+    nearest = np.min(cKDTree(split.train).query(split.test)[0])
+    saw_test = config.reduction.fit_on == "scene" or bool(nearest <= config.reduction.reach)
     counts = [
         np.bincount(
             np.searchsorted(truth.class_ids, truth.labels[pixels[:, 0], pixels[:, 1]]), minlength=truth.num_classes

@@ -1,6 +1,7 @@
 """Reduces bands to components: fitted once on the training scene, applied unchanged to other scenes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,6 @@ from hsi_se.config.experiment import MnfReduction, NoReduction, ReductionSetting
 from hsi_se.errors import ConfigError, SceneError
 from hsi_se.sampling.splits import Pixels
 from hsi_se.scene.raster import chunk_rows
-
-_Fit = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +67,8 @@ def fit_reduction(
 ) -> Reduction:
     """Returns the reduction described by the config, fitted on the training pixels or the scene.
 
-    With `whiten`, every component is scaled to unit variance. Without, all components are divided by the
-    standard deviation of the first. This keeps their ratios, and values stay of order one.
-    `none` keeps the bands, optionally standardized over the training pixels.
+    Without `whiten`, all components are divided by the standard deviation of the first. This keeps their
+    ratios, and values stay of order one. `none` keeps the bands, optionally standardized over the training pixels.
 
     The cube is `(rows, cols, bands)`; pixels of the mask `nodata` are excluded from the fit.
 
@@ -87,11 +85,8 @@ def fit_reduction(
             "scene.nodata and scene.scale"
         )
     if isinstance(settings, NoReduction):
-        identity = np.eye(num_bands)
-        if not settings.standardize:
-            return Reduction(np.zeros(num_bands), identity, np.ones(num_bands))
-        return Reduction(train.mean(axis=0), identity, _positive(train.std(axis=0)))
-
+        fitted = Reduction(train.mean(axis=0), np.eye(num_bands), _positive(train.std(axis=0)))
+        return fitted if settings.standardize else Reduction(np.zeros(num_bands), fitted.components, np.ones(num_bands))
     valid = np.ones(cube.shape[:2], bool) if nodata is None else ~nodata
     num_pixels = len(train) if settings.fit_on == "train" else np.count_nonzero(valid)
     most = min(num_bands, num_pixels - 1)
@@ -102,25 +97,24 @@ def fit_reduction(
             f"{num_pixels} pixels; {wider}use at most {most}"
         )
     if isinstance(settings, MnfReduction):
-        mean, components, deviations = _fit_mnf(cube, settings, train_pixels, valid)
+        fitted = _fit_mnf(cube, settings, train_pixels, valid)
     else:
         samples = train if settings.fit_on == "train" else cube[valid].astype(np.float64)
         # The band covariance needs memory for the bands only; decomposing the pixel matrix would need far more.
         pca = PCA(settings.components, svd_solver="covariance_eigh", copy=False).fit(samples)
-        mean, components, deviations = pca.mean_, pca.components_, _positive(np.sqrt(pca.explained_variance_))
-    return Reduction(mean, components, deviations if settings.whiten else np.full_like(deviations, deviations[0]))
+        fitted = Reduction(pca.mean_, pca.components_, _positive(np.sqrt(pca.explained_variance_)))
+    return fitted if settings.whiten else replace(fitted, scale=np.full_like(fitted.scale, fitted.scale[0]))
 
 
-def _fit_mnf(cube: NDArray[np.generic], settings: MnfReduction, train: Pixels, valid: NDArray[np.bool_]) -> _Fit:
-    """Returns mean, components and their standard deviations, as of Lee et al. 1990, IEEE TGRS 28(3).
+def _fit_mnf(cube: NDArray[np.generic], settings: MnfReduction, train: Pixels, valid: NDArray[np.bool_]) -> Reduction:
+    """Returns noise-adjusted principal components (Lee et al. 1990, IEEE TGRS 28(3)) of unit variance.
 
     The noise covariance is half that of the differences of pixels to their right and lower neighbours, both valid
-    and, with `fit_on: train`, one of them a training pixel. A noise fraction below 1e-10 is taken as 1e-10, and
-    a standard deviation below that of the noise, which is 1, as 1.
+    and, with `fit_on: train`, one of them a training pixel. A noise fraction below 1e-10 is taken as 1e-10.
+    A component that varies less than its noise is scaled to unit noise variance.
     """
     places, num_bands, wider = np.arange(valid.size).reshape(valid.shape), cube.shape[2], ""
-    steps = (places[:, :-1], places[:, 1:]), (places[:-1], places[1:])
-    pairs = np.concatenate([np.stack([one.ravel(), other.ravel()], axis=1) for one, other in steps])
+    pairs = np.r_[np.c_[places[:, :-1].ravel(), places[:, 1:].ravel()], np.c_[places[:-1].ravel(), places[1:].ravel()]]
     pairs, fitted = pairs[valid.ravel()[pairs].all(axis=1)], places[valid]
     if settings.fit_on == "train":
         wider = "reduction.fit_on: scene, or " if len(pairs) > num_bands else ""
@@ -135,8 +129,7 @@ def _fit_mnf(cube: NDArray[np.generic], settings: MnfReduction, train: Pixels, v
     spread[spread <= 1e-13 * np.abs(mean)] = np.inf  # a constant band is in no component
     axes = GaussianStats(mean, total / np.outer(spread, spread)).principal_components
     kept = axes.eigenvalues > num_bands * np.finfo(np.float64).eps * axes.eigenvalues[0]
-    most = np.count_nonzero(kept)
-    if settings.components > most:
+    if settings.components > (most := np.count_nonzero(kept)):
         problem = f"only {most} of {num_bands} bands are neither constant nor a combination of others"
         raise ConfigError(f"reduction.components = {settings.components}: {problem}; use at most {most}")
     # To a basis (dimensions, bands) in which signal + noise has unit covariance: noise is then its fraction.
@@ -147,22 +140,21 @@ def _fit_mnf(cube: NDArray[np.generic], settings: MnfReduction, train: Pixels, v
     # `napc` itself is from a solver for matrices that are not symmetric, which may give complex numbers.
     axes = mnf(signal, noise).napc.stats.principal_components
     components = axes.eigenvectors[:, : settings.components].T @ noise.sqrt_inv_cov @ basis
-    largest = np.abs(components * np.sqrt(np.diag(total))).argmax(axis=1)  # loading is to be positive
-    signs = np.sign(np.take_along_axis(components, largest[:, None], axis=1))
-    return mean, components * signs, np.sqrt(axes.eigenvalues[: settings.components].clip(min=1))
+    largest = np.abs(components * np.sqrt(np.diag(total))).argmax(axis=1)  # loadings are to be positive
+    components *= np.sign(components[np.arange(len(components)), largest])[:, None]
+    return Reduction(mean, components, np.sqrt(axes.eigenvalues[: settings.components].clip(min=1)))
 
 
 def _measure(cube: NDArray[np.generic], places: NDArray[np.int64]) -> GaussianStats:
     """Returns the statistics of pixels `(n,)`, or of the noise in pairs of pixels `(n, 2)`, copied in chunks."""
-    parts = []
-    for chunk in np.array_split(places, -(-len(places) // 4096)):
-        values = cube[chunk // cube.shape[1], chunk % cube.shape[1]].astype(np.float64)
-        parts.append(calc_stats(values) if chunk.ndim == 1 else noise_from_diffs(values, direction="right"))
+    measure = calc_stats if places.ndim == 1 else partial(noise_from_diffs, direction="right")
+    chunks = (np.divmod(chunk, cube.shape[1]) for chunk in np.array_split(places, -(-len(places) // 4096)))
+    parts = [measure(cube[chunk].astype(np.float64)) for chunk in chunks]
     counts, means = np.array([part.nsamples for part in parts]), np.stack([part.mean for part in parts])
-    deviations = means - np.average(means, axis=0, weights=counts)
+    deviations = means - (mean := np.average(means, axis=0, weights=counts))
     between = (counts * deviations.T) @ deviations / places.ndim  # half the variance of differences is noise
     within = sum((part.nsamples - 1) * np.atleast_2d(part.cov) for part in parts)
-    return GaussianStats(means[0] - deviations[0], (within + between) / (len(places) - 1), len(places))
+    return GaussianStats(mean, (within + between) / (len(places) - 1), len(places))
 
 
 def _positive(scale: NDArray[np.float64]) -> NDArray[np.float64]:
