@@ -323,6 +323,8 @@ def test_every_setting_that_a_hint_names_exists() -> None:
 @pytest.mark.parametrize(
     ("override", "near"),
     [
+        ("reduction.kind=MNF", "mnf"),
+        ("reduction.kind=minimum-noise-fraction", "mnf"),
         ("model.name=HybridSN", "hybridsn"),
         ("model.name=hybrid-sn", "hybridsn"),
         ("model.attention.fold.kind=SE", "se"),
