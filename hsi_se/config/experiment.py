@@ -46,6 +46,9 @@ class MnfReduction(_Projection):
 
     kind: Literal["mnf"]
     """mnf: minimum noise fraction of the bands, with the noise that neighbouring pixels differ by"""
+    whiten: bool = False
+    """scale every component to unit variance; false (default) divides all of them by the standard deviation of
+    the first, so that noise stays equal in all"""
     reach: ClassVar[int] = 1
 
 

@@ -17,7 +17,7 @@ from tests.conftest import REAL_SCENES, needs_real_scenes
 
 
 def mnf(**changes: object) -> MnfReduction:
-    return MnfReduction.model_validate({"kind": "mnf", "components": 4, "fit_on": "scene", "whiten": False} | changes)
+    return MnfReduction.model_validate({"kind": "mnf", "components": 4, "fit_on": "scene"} | changes)
 
 
 def make_cube(rows: int = 20, cols: int = 18, bands: int = 8, *, seed: int = 0) -> np.ndarray:
@@ -129,6 +129,12 @@ def test_components_have_unit_variance_or_all_are_divided_by_the_deviation_of_th
     deviations = reduce(fit(cube, components=3), cube).reshape(-1, 3).std(axis=0, ddof=1)
     np.testing.assert_allclose(found, 1 if whiten else deviations / deviations[0], rtol=1e-5)
     assert deviations[2] > 1
+
+
+def test_by_default_the_noise_is_equal_in_all_components():
+    cube = make_cube()
+    noise = noise_of(fit(cube, components=5).apply(cube))
+    np.testing.assert_allclose(noise / noise[0, 0], np.eye(5), atol=1e-4)
 
 
 def test_a_component_that_varies_less_than_its_noise_is_not_raised_above_it():
