@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, PositiveInt, StringConstraints, model_validator
 
@@ -15,31 +15,57 @@ from hsi_se.config.training import TrainSettings
 from hsi_se.errors import ConfigError
 
 
-class PcaReduction(Settings):
-    """Principal component analysis: keeps the components with the largest variance."""
-
-    kind: Literal["pca"]
-    """pca: principal component analysis of the bands"""
+class _Projection(Settings):
+    kind: str
     components: PositiveInt
-    """number of principal components to keep; at most the number of bands and one less than the number of
-    pixels in the fit"""
+    """number of components to keep; at most the number of bands and one less than the number of pixels in the fit"""
     whiten: bool = True
     """scale every component to unit variance (default); false divides all of them by the standard deviation
     of the first"""
     fit_on: Literal["train", "scene"]
-    """pixels the PCA is fitted on: train uses the training pixels only, scene uses every pixel, including
-    test pixels"""
+    """pixels that the fit uses: train uses the training pixels only, scene uses every pixel, including test
+    pixels; mnf with train also uses the differences of the training pixels to their four direct neighbours. If
+    these are test pixels, as in a random split, the report says that the reduction was fitted on test pixels"""
+    reach: ClassVar[int] = 0  # distance in pixels from a training pixel to those that `fit_on: train` sees too
+
+
+class PcaReduction(_Projection):
+    """Principal component analysis: keeps the components with the largest variance."""
+
+    kind: Literal["pca"]
+    """pca: principal component analysis of the bands"""
+
+
+class MnfReduction(_Projection):
+    """Minimum noise fraction: keeps the components with the largest signal-to-noise ratio.
+
+    The noise is estimated from differences of neighbouring pixels. Source: Green et al. 1988, *A transformation
+    for ordering multispectral data in terms of image quality with implications for noise removal*, IEEE TGRS
+    26(1), 65-74, https://doi.org/10.1109/36.3001.
+    """
+
+    kind: Literal["mnf"]
+    """mnf: minimum noise fraction of the bands, with the noise that neighbouring pixels differ by"""
+    whiten: bool = False
+    """scale every component to unit variance; false (default) divides all of them by the standard deviation of
+    the first, so that noise stays equal in all"""
+    reach: ClassVar[int] = 1
 
 
 class NoReduction(Settings):
     """No reduction: keeps every band, optionally standardized."""
 
+    components: ClassVar[None] = None
+    fit_on: ClassVar[Literal["train"]] = "train"
+    reach: ClassVar[int] = 0
     kind: Literal["none"]
     """none: keep every band"""
     standardize: bool = True
     """scale each band to zero mean and unit variance over the training pixels (default); false leaves the
     values as they are"""
 
+
+ReductionSettings = Annotated[PcaReduction | MnfReduction | NoReduction, Discriminator("kind")]
 
 MAX_PATCH_SIZE = 199  # larger patches would need gigabytes in a dense layer
 
@@ -77,7 +103,7 @@ class Config(Settings):
     """the image and its labels: a known scene's name, your own files, or a synthetic scene"""
     split: SplitSettings
     """how labelled pixels are divided into training, validation and test sets"""
-    reduction: Annotated[PcaReduction | NoReduction, Discriminator("kind")]
+    reduction: ReductionSettings
     """how bands become the components that the classifier sees"""
     patch: PatchSettings
     """size and padding of the patch around each pixel"""
@@ -107,9 +133,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _network_fits_its_input(self) -> Self:
-        depth = 10**6  # without a PCA it is the scene's
-        if isinstance(self.reduction, PcaReduction):
-            depth = self.reduction.components
+        depth = self.reduction.components or 10**6  # without a reduction it is the scene's
         try:
             self.model.check_input(num_bands=depth, patch_size=self.patch.size, origin="reduction.components")
         except ConfigError as error:

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
-from hsi_se.config.experiment import Config, PcaReduction
+from hsi_se.config.experiment import Config
 from hsi_se.evaluation.baselines import predict_by_location
 from hsi_se.evaluation.metrics import Evaluation, evaluate_test
 from hsi_se.sampling.leakage import Leakage, audit_leakage
@@ -36,7 +37,8 @@ def audit_split(
         config: with smoothing, the window counted for a test pixel includes the reach of the filter.
         location_floor: that of this split, if it has been fitted already.
     """
-    saw_test = isinstance(config.reduction, PcaReduction) and config.reduction.fit_on == "scene"
+    nearest = np.min(cKDTree(split.train).query(split.test)[0])
+    saw_test = config.reduction.fit_on == "scene" or bool(nearest <= config.reduction.reach)
     counts = [
         np.bincount(
             np.searchsorted(truth.class_ids, truth.labels[pixels[:, 0], pixels[:, 1]]), minlength=truth.num_classes

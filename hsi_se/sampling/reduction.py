@@ -1,12 +1,14 @@
 """Reduces bands to components: fitted once on the training scene, applied unchanged to other scenes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
+from spectral import GaussianStats, LinearTransform, calc_stats, mnf, noise_from_diffs
 
-from hsi_se.config.experiment import NoReduction, PcaReduction
+from hsi_se.config.experiment import MnfReduction, NoReduction, ReductionSettings
 from hsi_se.errors import ConfigError, SceneError
 from hsi_se.sampling.splits import Pixels
 from hsi_se.scene.raster import chunk_rows
@@ -18,8 +20,9 @@ class Reduction:
 
     Attributes:
         mean: `(bands,)`, in the units of the cube.
-        components: `(K, bands)` with orthonormal rows.
-        scale: `(K,)`, positive, in the units of the cube.
+        components: `(K, bands)`. The rows C are orthonormal, C Cᵀ = I. For MNF they are not, but noise of the
+            covariance N has unit variance in each and is uncorrelated between them, C N Cᵀ = I.
+        scale: `(K,)`, positive, in the units of the cube; for MNF in standard deviations of the noise.
     """
 
     mean: NDArray[np.float64]
@@ -57,21 +60,21 @@ class Reduction:
 
 def fit_reduction(
     cube: NDArray[np.generic],
-    settings: PcaReduction | NoReduction,
+    settings: ReductionSettings,
     *,
     train_pixels: Pixels,
     nodata: NDArray[np.bool_] | None = None,
 ) -> Reduction:
     """Returns the reduction described by the config, fitted on the training pixels or the scene.
 
-    `pca` with `whiten` scales every component to unit variance. Without `whiten`, all components are
-    divided by the standard deviation of the first. This keeps their ratios, and values stay of order one.
-    `none` keeps the bands, optionally standardized over the training pixels.
+    Without `whiten`, all components are divided by the standard deviation of the first. This keeps their
+    ratios, and values stay of order one. `none` keeps the bands, optionally standardized over the training pixels.
 
     The cube is `(rows, cols, bands)`; pixels of the mask `nodata` are excluded from the fit.
 
     Raises:
-        ConfigError: there are more components than bands, or than the pixels of the fit allow.
+        ConfigError: there are more components than bands, or than the pixels of the fit allow; or `mnf` has too
+            few pairs of neighbouring pixels.
         SceneError: all training pixels have the same spectrum.
     """
     num_bands = cube.shape[2]
@@ -82,26 +85,76 @@ def fit_reduction(
             "scene.nodata and scene.scale"
         )
     if isinstance(settings, NoReduction):
-        identity = np.eye(num_bands)
-        if not settings.standardize:
-            return Reduction(np.zeros(num_bands), identity, np.ones(num_bands))
-        return Reduction(train.mean(axis=0), identity, _positive(train.std(axis=0)))
-
-    samples = train
-    if settings.fit_on != "train":
-        samples = (cube.reshape(-1, num_bands) if nodata is None else cube[~nodata]).astype(np.float64)
-    most = min(num_bands, len(samples) - 1)
+        fitted = Reduction(train.mean(axis=0), np.eye(num_bands), _positive(train.std(axis=0)))
+        return fitted if settings.standardize else Reduction(np.zeros(num_bands), fitted.components, np.ones(num_bands))
+    valid = np.ones(cube.shape[:2], bool) if nodata is None else ~nodata
+    num_pixels = len(train) if settings.fit_on == "train" else np.count_nonzero(valid)
+    most = min(num_bands, num_pixels - 1)
     if settings.components > most:
         wider = "write reduction.fit_on: scene, or " if settings.fit_on == "train" and most < num_bands else ""
         raise ConfigError(
             f"reduction.components = {settings.components}: the scene has {num_bands} bands and the fit "
-            f"{len(samples)} pixels; {wider}use at most {most}"
+            f"{num_pixels} pixels; {wider}use at most {most}"
         )
-    # The band covariance needs memory for the bands only; decomposing the pixel matrix would need far more.
-    pca = PCA(settings.components, svd_solver="covariance_eigh", copy=False).fit(samples)
-    deviations = _positive(np.sqrt(pca.explained_variance_))
-    scale = deviations if settings.whiten else np.full_like(deviations, deviations[0])
-    return Reduction(pca.mean_, pca.components_, scale)
+    if isinstance(settings, MnfReduction):
+        fitted = _fit_mnf(cube, settings, train_pixels, valid)
+    else:
+        samples = train if settings.fit_on == "train" else cube[valid].astype(np.float64)
+        # The band covariance needs memory for the bands only; decomposing the pixel matrix would need far more.
+        pca = PCA(settings.components, svd_solver="covariance_eigh", copy=False).fit(samples)
+        fitted = Reduction(pca.mean_, pca.components_, _positive(np.sqrt(pca.explained_variance_)))
+    return fitted if settings.whiten else replace(fitted, scale=np.full_like(fitted.scale, fitted.scale[0]))
+
+
+def _fit_mnf(cube: NDArray[np.generic], settings: MnfReduction, train: Pixels, valid: NDArray[np.bool_]) -> Reduction:
+    """Returns noise-adjusted principal components (Lee et al. 1990, IEEE TGRS 28(3)) of unit variance.
+
+    The noise covariance is half that of the differences of pixels to their right and lower neighbours, both valid
+    and, with `fit_on: train`, one of them a training pixel. A noise fraction below 1e-10 is taken as 1e-10.
+    A component that varies less than its noise is scaled to unit noise variance.
+    """
+    places, num_bands, wider = np.arange(valid.size).reshape(valid.shape), cube.shape[2], ""
+    pairs = np.r_[np.c_[places[:, :-1].ravel(), places[:, 1:].ravel()], np.c_[places[:-1].ravel(), places[1:].ravel()]]
+    pairs, fitted = pairs[valid.ravel()[pairs].all(axis=1)], places[valid]
+    if settings.fit_on == "train":
+        wider = "reduction.fit_on: scene, or " if len(pairs) > num_bands else ""
+        fitted = places[train[:, 0], train[:, 1]]
+        pairs = pairs[np.isin(pairs, fitted).any(axis=1)]
+    problem = f"{len(pairs)} pairs of neighbouring pixels are too few for the noise of {num_bands} bands"
+    if len(pairs) <= num_bands:
+        raise ConfigError(f"reduction.kind = mnf: {problem}; write {wider}reduction.kind: pca")
+    signal, noise = _measure(cube, fitted), _measure(cube, pairs)
+    mean, total = signal.mean, signal.cov + noise.cov
+    spread = np.sqrt(np.diag(total))
+    spread[spread <= 1e-13 * np.abs(mean)] = np.inf  # a constant band is in no component
+    axes = GaussianStats(mean, total / np.outer(spread, spread)).principal_components
+    kept = axes.eigenvalues > num_bands * np.finfo(np.float64).eps * axes.eigenvalues[0]
+    if settings.components > (most := np.count_nonzero(kept)):
+        problem = f"only {most} of {num_bands} bands are neither constant nor a combination of others"
+        raise ConfigError(f"reduction.components = {settings.components}: {problem}; use at most {most}")
+    # To a basis (dimensions, bands) in which signal + noise has unit covariance: noise is then its fraction.
+    basis = (axes.eigenvectors[:, kept] / np.sqrt(axes.eigenvalues[kept])).T / spread
+    signal, noise = (stats.transform(LinearTransform(basis)) for stats in (signal, noise))
+    axes = noise.principal_components
+    noise.cov = axes.eigenvectors * axes.eigenvalues.clip(min=1e-10) @ axes.eigenvectors.T
+    # `napc` itself is from a solver for matrices that are not symmetric, which may give complex numbers.
+    axes = mnf(signal, noise).napc.stats.principal_components
+    components = axes.eigenvectors[:, : settings.components].T @ noise.sqrt_inv_cov @ basis
+    largest = np.abs(components * np.sqrt(np.diag(total))).argmax(axis=1)  # loadings are to be positive
+    components *= np.sign(components[np.arange(len(components)), largest])[:, None]
+    return Reduction(mean, components, np.sqrt(axes.eigenvalues[: settings.components].clip(min=1)))
+
+
+def _measure(cube: NDArray[np.generic], places: NDArray[np.int64]) -> GaussianStats:
+    """Returns the statistics of pixels `(n,)`, or of the noise in pairs of pixels `(n, 2)`, copied in chunks."""
+    measure = calc_stats if places.ndim == 1 else partial(noise_from_diffs, direction="right")
+    chunks = (np.divmod(chunk, cube.shape[1]) for chunk in np.array_split(places, -(-len(places) // 4096)))
+    parts = [measure(cube[chunk].astype(np.float64)) for chunk in chunks]
+    counts, means = np.array([part.nsamples for part in parts]), np.stack([part.mean for part in parts])
+    deviations = means - (mean := np.average(means, axis=0, weights=counts))
+    between = (counts * deviations.T) @ deviations / places.ndim  # half the variance of differences is noise
+    within = sum((part.nsamples - 1) * np.atleast_2d(part.cov) for part in parts)
+    return GaussianStats(mean, (within + between) / (len(places) - 1), len(places))
 
 
 def _positive(scale: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -283,8 +283,9 @@ def to_bands(profile: Floats, components: Floats) -> Floats:
     """Returns excitations `(C, d)` at spectral depths as `(C, bands)` of the scene.
 
     With valid convolutions, depth j sees the components j to j + K - d. A component gets the mean of the
-    depths that see it. A band gets the mean of the components, weighted by its squared loadings `(K, bands)`;
-    without a reduction that is its own component. A band that no component uses gets NaN.
+    depths that see it. A band gets the mean of the components, weighted by its squared loadings `(K, bands)`: by
+    what each contributes to the squared response to a change of this band alone, with equal noise in all (see
+    `Reduction`). Without a reduction that is its own component. A band that no component uses gets NaN.
     """
     num_components, depth = len(components), profile.shape[1]
     reach = num_components - depth

@@ -8,7 +8,7 @@ from typing import Self
 import torch
 
 from hsi_se.config.base import unknown
-from hsi_se.config.experiment import Config, PcaReduction
+from hsi_se.config.experiment import Config
 from hsi_se.config.model import Network, list_blocks, list_models
 from hsi_se.errors import ConfigError
 from hsi_se.evaluation.audit import SplitAudit, audit_split
@@ -176,6 +176,5 @@ def _find_sizes(config: Config, size: InputSize, data: str | Path | None) -> tup
     else:
         scene = load_scene(config.scene, data)
         name, of_scene = scene.name, (scene.num_bands, scene.num_classes)
-    reduction = config.reduction
-    reduced = reduction.components if isinstance(reduction, PcaReduction) else of_scene[0]
+    reduced = config.reduction.components or of_scene[0]
     return name, {"num_bands": bands or reduced, "patch_size": patch_size, "num_classes": classes or of_scene[1]}

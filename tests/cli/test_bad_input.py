@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -187,10 +188,22 @@ def test_setting_that_cannot_work_is_refused_before_any_data_is_read(
     assert refuse(*arguments) == f"--set {override}: {message}"
 
 
-def test_more_components_than_bands_are_refused_with_the_most_there_can_be(refuse: Refuse) -> None:
-    assert refuse(*_train("reduction.components=17")) == (
+@pytest.mark.parametrize("kind", ["pca", "mnf"])
+def test_more_components_than_bands_are_refused_with_the_most_there_can_be(refuse: Refuse, kind: str) -> None:
+    assert refuse(*_train(f"reduction={{kind: {kind}, components: 17, fit_on: train}}")) == (
         "reduction.components = 17: the scene has 16 bands and the fit 18 pixels; use at most 16"
     )
+
+
+def test_too_few_neighbours_for_the_noise_are_refused(refuse: Refuse) -> None:
+    changes = "reduction={kind: mnf, components: 2, fit_on: train}", "model={name: svm}", "split.train={per_class: 1}"
+    wide = "scene={synthetic: 0, rows: 32, cols: 32, bands: 60}"
+    message = refuse(*_train(*changes, wide))
+    assert re.fullmatch(
+        r"reduction\.kind = mnf: 3\d pairs of neighbouring pixels are too few for the noise of 60 bands; "
+        r"write reduction\.fit_on: scene, or reduction\.kind: pca",
+        message,
+    )  # at most four of each of nine training pixels
 
 
 def test_more_components_than_training_pixels_are_refused(refuse: Refuse) -> None:

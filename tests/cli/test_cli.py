@@ -59,8 +59,10 @@ def test_a_terminal_gets_a_progress_bar(tmp_path):
     assert "run folder:" in screen
 
 
-def test_info_prints_every_stage_its_slot_and_the_totals(call):
-    paper = ("scene=indian-pines", "patch.size=25", "reduction.components=30")
+@pytest.mark.parametrize("kind", ["pca", "mnf"])
+def test_info_prints_every_stage_its_slot_and_the_totals(call, kind):
+    reduction = f"reduction={{kind: {kind}, components: 30, fit_on: train}}"
+    paper = ("scene=indian-pines", "patch.size=25", reduction)
     code, out, _ = call("info", DEMO, *(part for change in paper for part in ("--set", change)))
     assert code == 0
     for text in ("conv3d_1", "(8, 24, 23, 23)", "attention.fold", "576→36→576", "5,165,080", "248,178,920"):

@@ -323,6 +323,8 @@ def test_every_setting_that_a_hint_names_exists() -> None:
 @pytest.mark.parametrize(
     ("override", "near"),
     [
+        ("reduction.kind=MNF", "mnf"),
+        ("reduction.kind=minimum-noise-fraction", "mnf"),
         ("model.name=HybridSN", "hybridsn"),
         ("model.name=hybrid-sn", "hybridsn"),
         ("model.attention.fold.kind=SE", "se"),
@@ -483,7 +485,12 @@ def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[...
             "kind: block",
             "3:9: split.kind = 'block': did you mean 'blocks'? choose from 'random', 'blocks', 'fields', 'masks'",
         ),
-        ("kind: pca", "kind: lda", "4:13: reduction.kind = 'lda': choose from 'pca', 'none'"),
+        ("kind: pca", "kind: lda", "4:13: reduction.kind = 'lda': choose from 'pca', 'mnf', 'none'"),
+        (
+            "kind: pca",
+            "kind: mfn",
+            "4:13: reduction.kind = 'mfn': did you mean 'mnf'? choose from 'pca', 'mnf', 'none'",
+        ),
         ("padding: reflect", "padding: mirror", "5:19: patch.padding = 'mirror': choose from 'zero', 'reflect'"),
         ("name: hybridsn", "name: resnet", f"7:3: model.name = 'resnet': did you mean 'res2net'? choose from {MODELS}"),
         ("name: hybridsn", "name: hybridsn\n  order: 2d", "8:3: model.order = '2d': choose from '3d-2d', '2d-3d'"),
@@ -830,7 +837,7 @@ _experiments = st.fixed_dictionaries(
         "reduction": st.one_of(
             st.fixed_dictionaries(
                 {
-                    "kind": st.just("pca"),
+                    "kind": st.sampled_from(["pca", "mnf"]),
                     "components": st.integers(13, 300),
                     "fit_on": st.sampled_from(["train", "scene"]),
                 },

@@ -117,6 +117,8 @@ def test_confidence_is_measured_on_test_pixels_at_the_temperature_of_the_run(sma
     [
         ("{kind: pca, components: 13, fit_on: train}", False),
         ("{kind: pca, components: 13, fit_on: scene}", True),
+        ("{kind: mnf, components: 13, fit_on: train}", True),  # at random, test pixels lie beside training pixels
+        ("{kind: mnf, components: 13, fit_on: scene}", True),
         ("{kind: none}", False),
     ],
 )
@@ -124,6 +126,26 @@ def test_the_audit_says_whether_the_reduction_saw_the_test_pixels(small_scene, r
     config = load_config(ROOT / "configs" / "demo.yaml", [*TINY, f"reduction={reduction}"])
     audit = audit_split(small_scene, random_split(small_scene), config)
     assert audit.leakage.reduction_saw_test is saw_test
+
+
+@pytest.mark.parametrize(
+    ("step", "saw_test"), [((0, 1), True), ((-1, 0), True), ((1, 1), False), ((0, 2), False), ((-2, 1), False)]
+)
+@pytest.mark.parametrize(("kind", "sees_neighbours"), [("pca", False), ("mnf", True)])
+def test_of_the_pixels_around_the_training_pixels_a_noise_fraction_saw_the_four_neighbours(
+    small_scene, step, saw_test, kind, sees_neighbours
+):
+    config = load_config(
+        ROOT / "configs" / "demo.yaml", [*TINY, f"reduction={{kind: {kind}, components: 13, fit_on: train}}"]
+    )
+    is_train = small_scene.labels > 0
+    here = next(pixel for pixel in np.argwhere(is_train) if is_train[tuple(pixel + step)] and (pixel > 2).all())
+    none = np.empty((0, 2), np.int64)
+    beside = Split(train=here[None], val=none, test=(here + step)[None])
+    assert audit_split(small_scene, beside, config).leakage.reduction_saw_test is (saw_test and sees_neighbours)
+    # A validation pixel has no part in the fit.
+    validated = Split(train=here[None] + (5, 5), val=here[None], test=(here + step)[None])
+    assert not audit_split(small_scene, validated, config).leakage.reduction_saw_test
 
 
 def test_the_audit_counts_every_class_on_every_side(small_scene):

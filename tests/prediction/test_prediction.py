@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 import hsi_se
+from hsi_se.config.experiment import MnfReduction
 from hsi_se.config.prediction import PredictionSettings, Smoothing
 from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import ConfigError
@@ -17,6 +18,7 @@ from hsi_se.prediction.bundled import make_predictor
 from hsi_se.prediction.logits import average_symmetries, list_tiles
 from hsi_se.prediction.smoothing import smooth_logits
 from hsi_se.prediction.tiles import TileSource
+from hsi_se.sampling.reduction import fit_reduction
 from hsi_se.scene.loading import load_scene, open_scene_image
 from tests.conftest import ROOT, TINY
 
@@ -140,6 +142,25 @@ def test_tiles_of_any_height_give_the_smoothed_scene(run, height):
     unguided = make_predictor(bundle, engine="dense")
     unguided._facts = bundle.facts.model_copy(update={"prediction": PredictionSettings()})
     assert not np.allclose(unguided.predict(source.read(range(24))), np.concatenate(tiles), atol=0.1)
+
+
+@pytest.mark.parametrize("fit_on", ["train", "scene"])
+def test_tiles_of_noise_fractions_give_the_scene(tmp_path, fit_on):
+    reduction = f"reduction={{kind: mnf, components: 13, fit_on: {fit_on}}}"
+    run = hsi_se.train(load_config(DEMO, (*TINY, SMOOTHING, "train.epochs=1", reduction)), out=tmp_path / "run")
+    scene, bundle = load_scene(run.read_config().scene), run.read_bundle()
+    setting = MnfReduction(kind="mnf", components=13, fit_on=fit_on)
+    fitted = fit_reduction(scene.cube, setting, train_pixels=run.read_split().train)
+    for part in ("mean", "components", "scale"):
+        np.testing.assert_array_equal(getattr(bundle.reduction, part), getattr(fitted, part))
+    whole = hsi_se.map_scene(run, run.read_config().scene)
+    predictor = make_predictor(bundle, engine="dense")
+    for height in (1, 7):
+        source = TileSource(open_scene_image(scene), bundle)
+        tiles = [predictor.predict(source.read(rows)) for rows in list_tiles(24, height)]
+        np.testing.assert_array_equal(bundle.class_ids[np.concatenate(tiles).argmax(2)], whole.labels)
+    hsi_se.evaluate(run)
+    assert json.loads(run.report.read_text())["leakage"]["reduction_saw_test"] is True
 
 
 def test_what_smoothing_reaches_counts_as_the_patch_in_audit_and_buffer():

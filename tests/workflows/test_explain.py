@@ -8,6 +8,7 @@ import scipy.stats
 import torch
 
 import hsi_se
+from hsi_se.config.experiment import MnfReduction
 from hsi_se.config.yaml_file import load_config
 from hsi_se.prediction.bundled import build_bundled_model
 from hsi_se.progress import Silent
@@ -16,6 +17,7 @@ from hsi_se.runs.explanation import GateExplanation, ModeComparison, describe_ga
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import open_run
 from hsi_se.sampling.patches import PatchDataset, pad_cube
+from hsi_se.sampling.reduction import fit_reduction
 from hsi_se.scene.palette import make_palette
 from hsi_se.workflows import explain as explaining
 from tests.conftest import CPU, ROOT, TINY
@@ -307,6 +309,44 @@ def test_a_band_has_the_mean_of_its_components_by_the_squares_of_their_loadings(
     components = np.array([[0.6, 0.8, 0.0], [0.8, -0.6, 0.0]])  # of three bands; the third is in neither
     found = explaining.to_bands(np.array([[0.2, 0.7]]), components)[0]
     assert found == pytest.approx([0.36 * 0.2 + 0.64 * 0.7, 0.64 * 0.2 + 0.36 * 0.7, np.nan], nan_ok=True)
+
+
+def test_a_band_of_noise_fractions_has_the_gates_by_their_shares_in_the_response_to_it(small_scene):
+    settings = MnfReduction(kind="mnf", components=6, fit_on="scene")
+    reduction = fit_reduction(small_scene.cube, settings, train_pixels=np.argwhere(small_scene.labels > 0))
+    gates = np.random.default_rng(0).random((2, 6))
+    found = explaining.to_bands(gates, reduction.components)
+    spectra = small_scene.cube[:3, :4].astype(np.float64)
+    before = reduction.apply(spectra) * reduction.scale  # with noise of unit variance in each
+    for band in range(20):
+        changed = spectra.copy()
+        changed[..., band] += 1000
+        squares = ((reduction.apply(changed) * reduction.scale - before) ** 2).mean(axis=(0, 1))
+        assert found[:, band] == pytest.approx(gates @ squares / squares.sum(), rel=1e-3)
+    assert np.linalg.norm(reduction.components @ reduction.components.T - np.eye(6)) > 0.1  # so not as of a PCA
+    alike = explaining.to_bands(np.full((1, 6), 0.3), reduction.components)
+    np.testing.assert_allclose(alike, 0.3)
+
+
+def test_the_units_of_the_bands_do_not_change_what_a_gate_does_to_them(small_scene):
+    settings = MnfReduction(kind="mnf", components=6, fit_on="scene")
+    train, gates = np.argwhere(small_scene.labels > 0), np.random.default_rng(0).random((2, 6))
+    found = [
+        explaining.to_bands(gates, fit_reduction(small_scene.cube * units, settings, train_pixels=train).components)
+        for units in (1.0, np.geomspace(1e-3, 1e3, 20))
+    ]
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
+
+
+def test_noise_fractions_are_explained_at_the_wavelengths_of_the_scene(tmp_path):
+    reduction = "reduction={kind: mnf, components: 13, fit_on: train}"
+    run = train(tmp_path / "run", reduction, f"model.attention={BLOCKS}", "train.epochs=1")
+    gates = {gate.point: gate for gate in explaining.explain(run, session=CPU).gates}
+    spectrum, gate = gates["conv3d_1"].spectrum, np.array(gates["conv3d_1"].mean_excitation)  # of 7 depths
+    assert len(spectrum.positions) == 16
+    seen = np.array([gate[:, max(0, k - 6) : k + 1].mean(axis=1) for k in range(13)])  # kernels of 7 components
+    squares = run.read_bundle().reduction.components ** 2
+    np.testing.assert_allclose(spectrum.mean_excitation, (squares.T @ seen / squares.sum(axis=0)[:, None]).T)
 
 
 def test_behind_the_fold_channels_are_features_by_depths(tmp_path):

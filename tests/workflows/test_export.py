@@ -20,6 +20,7 @@ MODELS = {
     "plain": "model={name: hybridsn, width: 0.5}",
     "gated": "model={name: hybridsn, width: 0.5, attention: {fold: {kind: se}, conv2d: {kind: cbam}}}",
     "se_resnet": "model={name: se_resnet, depth: 18}",
+    "noise fractions": "reduction={kind: mnf, components: 13, fit_on: train}",
 }
 
 
