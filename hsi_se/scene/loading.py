@@ -121,8 +121,9 @@ class SceneSource:
     def _find(self, part: Literal["cube", "labels"]) -> Path:
         if self.known is None:
             return find_file(getattr(self.files, part), self.folders, setting=f"scene.{part}")
-        name, *also = getattr(self.known, part).names
-        return find_file(name, self.folders, setting=f"scene {self.known.name}", also=also)
+        name, *also = (name for form in getattr(self.known, part).forms for name in form.names)
+        hint = "" if self.known.registration else f"run `hsi-se scene fetch {self.known.name}`"
+        return find_file(name, self.folders, setting=f"scene {self.known.name}", also=also, hint=hint)
 
     def has_cube(self) -> bool:
         with suppress(SceneError):
@@ -140,6 +141,8 @@ class SceneSource:
             raster = replace(raster, gain=None if files.scale == 1 else np.full(bands, 1 / files.scale), offset=None)
         if files.wavelengths is not None:
             raster = replace(raster, wavelengths_nm=self._read_wavelengths(files.wavelengths, bands=bands))
+        elif self.known is not None and len(self.known.band_centres_nm) == bands:
+            raster = replace(raster, wavelengths_nm=np.array(self.known.band_centres_nm))
         return make_image(
             raster,
             drop=dict.fromkeys(files.list_dropped_bands(), "dropped by the config"),

@@ -324,7 +324,7 @@ def test_missing_file_of_a_known_scene_is_named(refuse: Refuse) -> None:
     assert message.startswith(
         "scene salinas-a: no file SalinasA_corrected.mat in the current folder or below datasets; "
     )
-    assert message.endswith("--data DIR")
+    assert message.endswith("; run `hsi-se scene fetch salinas-a`, or give its folder with --data DIR")
 
 
 @pytest.mark.parametrize("command", ["train", "info"])

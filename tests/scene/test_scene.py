@@ -1,8 +1,11 @@
 """From files to scenes: names, folders, keys, gaps; the real ones where they are at hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.io
+import spectral
 from spectral import spy_colors
 
 from hsi_se import load_scene
@@ -75,6 +78,38 @@ def test_every_name_and_alias_of_the_catalogue_means_one_scene():
     for name, scene in names:
         for spelling in (name, name.lower(), name.upper(), name.replace("-", "_"), name.replace("-", " ")):
             assert find_known_scene(spelling) is scene
+
+
+BAND_FILE = Path(spectral.__file__).parent / "tests" / "data" / "92AV3C.spc"
+
+
+@needs_real_scenes
+def test_the_wavelengths_of_indian_pines_are_those_of_its_band_file():
+    """The published cube lacks the bands 104-108, 150-163 and 220 of this file."""
+    centres = np.loadtxt(BAND_FILE, usecols=0, skiprows=2)
+    scene = load_scene("indian-pines", REAL_SCENES)
+    kept = [nm for band, nm in enumerate(centres, start=1) if not (104 <= band <= 108 or 150 <= band <= 163)][:-1]
+    np.testing.assert_allclose(scene.wavelengths_nm, kept, atol=0.0051)
+    assert scene.natural_colour == (24, 15, 6)  # 636.8, 547.6 and 458.9 nm
+
+
+@needs_real_scenes
+def test_the_values_of_indian_pines_lie_at_its_wavelengths():
+    """The values of pixel (20, 20) are those that spectral's tests give for the whole file of 220 bands."""
+    scene = load_scene("indian-pines", REAL_SCENES)
+    assert scene.wavelengths_nm is not None
+    published = {783.27: 4712, 1282.96: 2817, 1541.59: 2206, 1620.98: 2136, 2122.78: 1377, 2311.35: 1219, 2459.54: 1068}
+    for nm, value in published.items():
+        (band,) = np.flatnonzero(np.abs(scene.wavelengths_nm - nm) < 0.01)
+        assert scene.cube[20, 20, band] == value
+
+
+def test_a_cube_of_another_number_of_bands_has_no_wavelengths_of_the_catalogue(tmp_path):
+    known = find_known_scene("indian-pines")
+    assert known is not None
+    scipy.io.savemat(tmp_path / known.cube.names[0], {"x": CUBE})
+    scipy.io.savemat(tmp_path / known.labels.names[0], {"x": LABELS})
+    assert load_scene("indian-pines", tmp_path).wavelengths_nm is None
 
 
 def test_gapped_ids_keep_their_names_and_colours(data):

@@ -135,7 +135,8 @@ def test_list_and_show_tell_every_scene(inspect):
         code, shown, _ = inspect("show", known.aliases[0])
         assert code == 0
         assert known.title in shown
-        for file in (known.cube, known.labels):
+        assert known.credit in shown
+        for file in (*known.cube.forms, *known.labels.forms):
             assert all(name in shown for name in file.names)
             assert all(url in shown for url in file.sources)
             assert file.sha256 is None or file.sha256 in shown
