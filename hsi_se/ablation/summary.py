@@ -161,7 +161,9 @@ def assemble(
     against = _compare(
         {
             (*key, name): [
-                run.overall_accuracy - getattr(run, field).overall_accuracy for run in runs if name in run.outcomes
+                run.overall_accuracy - getattr(run, field).overall_accuracy
+                for run in runs  # also where the baseline happens to be this very classifier
+                if any(name in each.outcomes for each in runs)
             ]
             for key, runs in of_variant.items()
             for name, field in _BASELINES.items()

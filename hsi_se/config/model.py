@@ -316,7 +316,11 @@ class Cnn3d(Network):
     """dropout before the last layer, from 0 to below 1; default 0.4"""
 
 
-class Svm(Model):
+class PixelClassifier(Model):
+    """The settings of a classifier that scikit-learn fits on the centre pixel of each patch."""
+
+
+class Svm(PixelClassifier):
     """Support vector machine with an RBF kernel on the centre pixel of each patch."""
 
     name: Literal["svm"]
@@ -328,19 +332,41 @@ class Svm(Model):
     cross-validation on the training set"""
 
 
-class RandomForest(Model):
-    """Random forest (Breiman 2001) on the centre pixel of each patch."""
+class Forest(PixelClassifier):
+    """The settings of an ensemble of decision trees."""
 
-    name: Literal["random_forest"]
-    """random_forest: fitted with scikit-learn"""
     trees: PositiveInt = 300
     """number of trees, 1 or more; default 300"""
     min_leaf: PositiveInt = 1
     """smallest number of training pixels in a leaf, 1 or more; default 1"""
 
 
+class RandomForest(Forest):
+    """Random forest (Breiman 2001) on the centre pixel of each patch."""
+
+    name: Literal["random_forest"]
+    """random_forest: fitted with scikit-learn"""
+
+
+class ExtraTrees(Forest):
+    """Extremely randomized trees (Geurts et al. 2006) on the centre pixel of each patch."""
+
+    name: Literal["extra_trees"]
+    """extra_trees: extremely randomized trees, fitted with scikit-learn"""
+
+
+class Lda(PixelClassifier):
+    """Linear discriminant analysis with a shrunk covariance matrix on the centre pixel of each patch."""
+
+    name: Literal["lda"]
+    """lda: linear discriminant analysis; priors are the classes' shares of the training set"""
+    shrinkage: Annotated[float, Field(ge=0, le=1)] | None = None
+    """weight of the diagonal in the covariance matrix of standardized components, from 0 to 1; default: estimated
+    for each class (Ledoit and Wolf 2004)"""
+
+
 NetworkSettings = HybridSN | SeResNet | Res2Net | SeInception | Ssrn | Cnn3d
-ModelSettings = Annotated[NetworkSettings | Svm | RandomForest, Discriminator("name")]
+ModelSettings = Annotated[NetworkSettings | Svm | RandomForest | ExtraTrees | Lda, Discriminator("name")]
 
 
 def list_models() -> dict[str, type[Model]]:

@@ -1,24 +1,20 @@
-"""A support vector machine and a random forest as torch modules that map patches to logits.
+"""Classifiers of single pixels as torch modules that map patches to logits.
 
 scikit-learn fits them, and the fitted values are kept as plain tensors. Bundles therefore contain no pickle,
-and both classifiers are evaluated, mapped and saved like networks.
+and the classifiers are evaluated, mapped and saved like networks.
 Axes: n patches, k components, p × p pixels, C classes.
 """
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:  # half a second at every start
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.pipeline import Pipeline
-
 
 class CentrePixelClassifier(nn.Module, ABC):
-    """The base class of both: uses only the centre of the p × p pixels, and keeps its state in buffers."""
+    """The base class: uses only the centre of the p × p pixels, and keeps its state in buffers."""
 
     def __init__(self, tensors: dict[str, Tensor], *, patch_size: int) -> None:
         super().__init__()
@@ -34,6 +30,11 @@ class CentrePixelClassifier(nn.Module, ABC):
     def macs(self) -> int:
         """Multiply-accumulates per patch."""
         return 0
+
+    @classmethod
+    @abstractmethod
+    def of(cls, fitted: Any, *, num_classes: int, patch_size: int) -> Self:
+        """Converts what `evaluation.baselines.fit_pixel_classifier` returns for classes 0..C-1."""
 
     @abstractmethod
     def score(self, spectra: Tensor) -> Tensor:
@@ -57,9 +58,8 @@ class SupportVectorMachine(CentrePixelClassifier):
     num_classes: Tensor  # ()
 
     @classmethod
-    def from_pipeline(cls, machine: "Pipeline", *, num_classes: int, patch_size: int) -> Self:
-        """Converts a pipeline from `evaluation.baselines.fit_svm`, fitted on classes 0..C-1."""
-        scaler, svc = machine["standardscaler"], machine["svc"]
+    def of(cls, fitted: Any, *, num_classes: int, patch_size: int) -> Self:
+        scaler, svc = fitted[0], fitted[1]
         count = len(svc.classes_)
         pairs = [(one, other) for one in range(count) for other in range(one + 1, count)]
         owner = np.repeat(np.arange(count), svc.n_support_)  # the class of each support vector
@@ -98,8 +98,39 @@ class SupportVectorMachine(CentrePixelClassifier):
         return logits.index_copy(1, self.classes, votes)
 
 
+class LinearDiscriminant(CentrePixelClassifier):
+    """Linear discriminant analysis; logits are scikit-learn's `predict_log_proba`.
+
+    Classes without training pixels get a logit that is 20 below the lowest one.
+    """
+
+    weights: Tensor  # (k, classes with training pixels) float64
+    intercept: Tensor  # (classes with training pixels,) float64
+    classes: Tensor  # (classes with training pixels,)
+    num_classes: Tensor  # ()
+
+    @classmethod
+    def of(cls, fitted: Any, *, num_classes: int, patch_size: int) -> Self:
+        scaler, lda = fitted[0], fitted[1]
+        weights, intercept = lda.coef_ / scaler.scale_, lda.intercept_  # of the second class, if there are two
+        intercept = intercept - weights @ scaler.mean_
+        if len(lda.classes_) == 2:
+            weights, intercept = (np.concatenate([0 * values, values]) for values in (weights, intercept))
+        arrays = {"weights": weights.T, "intercept": intercept, "classes": lda.classes_, "num_classes": num_classes}
+        return cls({name: torch.tensor(array) for name, array in arrays.items()}, patch_size=patch_size)
+
+    @property
+    def macs(self) -> int:
+        return self.weights.numel()
+
+    def score(self, spectra: Tensor) -> Tensor:
+        values = (spectra.double() @ self.weights + self.intercept).log_softmax(1).float()
+        lowest = values.amin(1, keepdim=True) - 20
+        return lowest.repeat(1, int(self.num_classes)).index_copy(1, self.classes, values)
+
+
 class ForestOfTrees(CentrePixelClassifier):
-    """A random forest; logits are the logarithms of scikit-learn's `predict_proba`."""
+    """A random forest or extra trees; logits are the logarithms of scikit-learn's `predict_proba`."""
 
     feature: Tensor  # (trees, nodes); 0 for leaves
     threshold: Tensor  # (trees, nodes) float64
@@ -108,9 +139,8 @@ class ForestOfTrees(CentrePixelClassifier):
     depth: Tensor  # ()
 
     @classmethod
-    def from_forest(cls, forest: "RandomForestClassifier", *, num_classes: int, patch_size: int) -> Self:
-        """Converts a fitted scikit-learn forest, with classes 0..C-1."""
-        trees = [tree.tree_ for tree in forest.estimators_]
+    def of(cls, fitted: Any, *, num_classes: int, patch_size: int) -> Self:
+        trees = [tree.tree_ for tree in fitted.estimators_]
         shape = len(trees), max(tree.node_count for tree in trees)
         feature, threshold = np.zeros(shape, np.int64), np.zeros(shape, np.float64)
         branches, share = np.zeros((*shape, 2), np.int64), np.zeros((*shape, num_classes), np.float32)
@@ -122,7 +152,7 @@ class ForestOfTrees(CentrePixelClassifier):
             threshold[place, :count] = tree.threshold
             branches[place, :count, 0] = np.where(is_leaf, nodes, tree.children_left)
             branches[place, :count, 1] = np.where(is_leaf, nodes, tree.children_right)
-            share[place, :count][:, forest.classes_] = tree.value[:, 0]
+            share[place, :count][:, fitted.classes_] = tree.value[:, 0]
         arrays = {"feature": feature, "threshold": threshold, "branches": branches, "share": share}
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         tensors["depth"] = torch.tensor(max(tree.max_depth for tree in trees))

@@ -19,16 +19,16 @@ THREE = FILE.replace("epochs: 2", "epochs: 1") + "  eca:  {model.attention: {fol
 
 @pytest.fixture
 def count(monkeypatch):
-    """Counts what is tuned in this process."""
-    tuned = []
-    tune = baselines._tune
+    """Counts what is chosen in this process."""
+    chosen = []
+    hold_out = baselines.hold_out
 
     def counted(*args: object, **options: object):
-        tuned.append(options["seed"])
-        return tune(*args, **options)
+        chosen.append(options["seed"])
+        return hold_out(*args, **options)
 
-    monkeypatch.setattr(baselines, "_tune", counted)
-    return tuned
+    monkeypatch.setattr(baselines, "hold_out", counted)
+    return chosen
 
 
 def load(tmp_path, text: str = THREE):
