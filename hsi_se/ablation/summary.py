@@ -162,8 +162,7 @@ def assemble(
         {
             (*key, name): [
                 run.overall_accuracy - getattr(run, field).overall_accuracy
-                for run in runs  # also where the baseline happens to be this very classifier
-                if any(name in each.outcomes for each in runs)
+                for run in (runs if any(name in each.outcomes for each in runs) else ())
             ]
             for key, runs in of_variant.items()
             for name, field in _BASELINES.items()

@@ -333,26 +333,14 @@ class Svm(PixelClassifier):
 
 
 class Forest(PixelClassifier):
-    """The settings of an ensemble of decision trees."""
+    """Random forest (Breiman 2001) or extra trees (Geurts et al. 2006) on the centre pixel of each patch."""
 
+    name: Literal["random_forest", "extra_trees"]
+    """random_forest or extra_trees (extremely randomized trees): fitted with scikit-learn"""
     trees: PositiveInt = 300
     """number of trees, 1 or more; default 300"""
     min_leaf: PositiveInt = 1
     """smallest number of training pixels in a leaf, 1 or more; default 1"""
-
-
-class RandomForest(Forest):
-    """Random forest (Breiman 2001) on the centre pixel of each patch."""
-
-    name: Literal["random_forest"]
-    """random_forest: fitted with scikit-learn"""
-
-
-class ExtraTrees(Forest):
-    """Extremely randomized trees (Geurts et al. 2006) on the centre pixel of each patch."""
-
-    name: Literal["extra_trees"]
-    """extra_trees: extremely randomized trees, fitted with scikit-learn"""
 
 
 class Lda(PixelClassifier):
@@ -366,10 +354,10 @@ class Lda(PixelClassifier):
 
 
 NetworkSettings = HybridSN | SeResNet | Res2Net | SeInception | Ssrn | Cnn3d
-ModelSettings = Annotated[NetworkSettings | Svm | RandomForest | ExtraTrees | Lda, Discriminator("name")]
+ModelSettings = Annotated[NetworkSettings | Svm | Forest | Lda, Discriminator("name")]
 
 
 def list_models() -> dict[str, type[Model]]:
     """Returns the settings class of every classifier, by name."""
     kinds = get_args(get_args(ModelSettings)[0])
-    return {get_args(kind.model_fields["name"].annotation)[0]: kind for kind in kinds}
+    return {name: kind for kind in kinds for name in get_args(kind.model_fields["name"].annotation)}

@@ -14,14 +14,14 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from hsi_se.config.experiment import Config, NoReduction
-from hsi_se.config.model import ExtraTrees, Forest, Lda, PixelClassifier, Svm
+from hsi_se.config.model import Forest, Lda, PixelClassifier, Svm
 from hsi_se.config.split import RandomSplit, SplitSettings
 from hsi_se.sampling.folds import Folds, divide_into_folds
 from hsi_se.sampling.reduction import fit_reduction
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.scene import GroundTruth, Scene
 
-_CANDIDATES = (Svm(name="svm"), ExtraTrees(name="extra_trees"), Lda(name="lda"))
+_CANDIDATES = (Svm(name="svm"), Forest(name="extra_trees"), Lda(name="lda"))
 _NAMES = {"svm": "SVM", "extra_trees": "extra trees", "lda": "shrinkage LDA"}
 # The powers usually searched in SVM papers of this field; gamma is relative to 1 / components.
 _GRID = ((10.0, 100.0, 1000.0), (0.25, 1.0, 4.0))
@@ -181,7 +181,7 @@ def fit_pixel_classifier(
             warnings.filterwarnings("ignore", "Only one sample", UserWarning)  # of a class with a single pixel
             return make_pipeline(StandardScaler(), lda).fit(x, y)
     assert isinstance(settings, Forest)
-    kind = ExtraTreesClassifier if isinstance(settings, ExtraTrees) else RandomForestClassifier
+    kind = ExtraTreesClassifier if settings.name == "extra_trees" else RandomForestClassifier
     return kind(settings.trees, min_samples_leaf=settings.min_leaf, random_state=seed % 2**32).fit(x, y)
 
 

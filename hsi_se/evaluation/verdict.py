@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 from hsi_se.config.experiment import Config
-from hsi_se.config.model import Network, list_models
+from hsi_se.config.model import Network
 from hsi_se.config.split import BlocksSplit, FieldsSplit, MasksSplit
 from hsi_se.evaluation.baselines import Candidate
 from hsi_se.evaluation.statistics import LEVEL, points
@@ -107,14 +107,9 @@ def reach_verdict(
     config: Config,
     leaking: float,
 ) -> Verdict:
-    """Returns what a run shows.
-
-    Args:
-        chosen: the classifier that is the spectral baseline.
-        leaking: the fraction of test patches that contain training pixels.
-    """
+    """Returns what a run shows; `chosen` is the spectral baseline, `leaking` the share of patches with training pixels."""
     model, is_smoothed = config.model, config.prediction.smoothing is not None
-    is_its_kind = chosen.classifier == model.name and model == list_models()[model.name](name=model.name)
+    is_its_kind = chosen.classifier == model.name and model == type(model).model_validate({"name": model.name})
     is_baseline = is_its_kind and chosen.reduction == config.reduction.kind and not is_smoothed
     against_floor = compare_on_groups(correct, floor, groups)
     against_baseline = None if is_baseline else compare_on_groups(correct, baseline, groups)
@@ -158,10 +153,7 @@ def _describe(name: str, found: BaselineComparison, other: str, accuracy: float)
 
 
 def _advise(config: Config, *, better: Candidate | None, leaks: bool, is_open: bool) -> str:
-    """Returns a clause with a command.
-
-    `better` is the spectral baseline if the run is worse; `is_open` means that groups are too few for an interval.
-    """
+    """Returns a clause with a command; `better` is the baseline of a worse run, `is_open` if there is no interval."""
     split, prediction = config.split, config.prediction
     if better is not None and better.classifier != "constant":
         changes = f' --set "model={{name: {better.classifier}}}"'
@@ -169,8 +161,7 @@ def _advise(config: Config, *, better: Candidate | None, leaks: bool, is_open: b
             changes += ' --set "reduction={kind: none}"'
         if prediction.smoothing is not None or prediction.calibration == "validation":
             changes += ' --set "prediction={}"'
-        buffer = getattr(split, "buffer", None)
-        if prediction.smoothing is not None and buffer is not None:
+        if prediction.smoothing is not None and (buffer := getattr(split, "buffer", None)) is not None:
             changes += f" --set split.buffer={buffer}"  # whose default depends on the smoothing
         return f"train the spectral baseline, {better.name}: `hsi-se train CONFIG{changes}`"
     if leaks and isinstance(split, BlocksSplit):

@@ -61,12 +61,9 @@ class SupportVectorMachine(CentrePixelClassifier):
     def of(cls, fitted: Any, *, num_classes: int, patch_size: int) -> Self:
         scaler, svc = fitted[0], fitted[1]
         count = len(svc.classes_)
-        pairs = [(one, other) for one in range(count) for other in range(one + 1, count)]
-        owner = np.repeat(np.arange(count), svc.n_support_)  # the class of each support vector
-        weights = np.zeros((len(owner), len(pairs)))
-        for column, (one, other) in enumerate(pairs):
-            weights[owner == one, column] = svc.dual_coef_[other - 1, owner == one]
-            weights[owner == other, column] = svc.dual_coef_[one, owner == other]
+        one, other = np.triu_indices(count, 1)  # of each pair
+        owner = np.repeat(np.arange(count), svc.n_support_)[:, None]  # the class of each support vector
+        weights = (owner == one) * svc.dual_coef_[other - 1].T + (owner == other) * svc.dual_coef_[one].T
         sign = -1.0 if count == 2 else 1.0  # with two classes, scikit-learn flips the sign
         tensors = {
             "mean": torch.tensor(scaler.mean_, dtype=torch.float32),
@@ -99,34 +96,28 @@ class SupportVectorMachine(CentrePixelClassifier):
 
 
 class LinearDiscriminant(CentrePixelClassifier):
-    """Linear discriminant analysis; logits are scikit-learn's `predict_log_proba`.
+    """Linear discriminant analysis; logits are scikit-learn's `predict_log_proba`, but at least -1e4."""
 
-    Classes without training pixels get a logit that is 20 below the lowest one.
-    """
-
-    weights: Tensor  # (k, classes with training pixels) float64
-    intercept: Tensor  # (classes with training pixels,) float64
-    classes: Tensor  # (classes with training pixels,)
-    num_classes: Tensor  # ()
+    weights: Tensor  # (k, C) float64
+    intercept: Tensor  # (C,) float64; -inf for classes without training pixels
 
     @classmethod
     def of(cls, fitted: Any, *, num_classes: int, patch_size: int) -> Self:
         scaler, lda = fitted[0], fitted[1]
-        weights, intercept = lda.coef_ / scaler.scale_, lda.intercept_  # of the second class, if there are two
-        intercept = intercept - weights @ scaler.mean_
-        if len(lda.classes_) == 2:
-            weights, intercept = (np.concatenate([0 * values, values]) for values in (weights, intercept))
-        arrays = {"weights": weights.T, "intercept": intercept, "classes": lda.classes_, "num_classes": num_classes}
-        return cls({name: torch.tensor(array) for name, array in arrays.items()}, patch_size=patch_size)
+        weights, intercept = np.zeros((num_classes, len(scaler.mean_))), np.full(num_classes, -np.inf)
+        intercept[lda.classes_] = 0
+        present = lda.classes_[-len(lda.coef_) :]  # of two classes, only the second has coefficients
+        weights[present] = lda.coef_ / scaler.scale_
+        intercept[present] = lda.intercept_ - weights[present] @ scaler.mean_
+        tensors = {"weights": torch.tensor(weights.T), "intercept": torch.tensor(intercept)}
+        return cls(tensors, patch_size=patch_size)
 
     @property
     def macs(self) -> int:
         return self.weights.numel()
 
     def score(self, spectra: Tensor) -> Tensor:
-        values = (spectra.double() @ self.weights + self.intercept).log_softmax(1).float()
-        lowest = values.amin(1, keepdim=True) - 20
-        return lowest.repeat(1, int(self.num_classes)).index_copy(1, self.classes, values)
+        return (spectra.double() @ self.weights + self.intercept).log_softmax(1).clamp(min=-1e4).float()
 
 
 class ForestOfTrees(CentrePixelClassifier):

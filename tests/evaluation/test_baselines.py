@@ -14,7 +14,7 @@ from sklearn.svm import SVC
 
 from hsi_se import make_split
 from hsi_se.config.experiment import Config
-from hsi_se.config.model import ExtraTrees, Lda, Svm
+from hsi_se.config.model import Forest, Lda, Svm
 from hsi_se.config.scene import SceneFiles
 from hsi_se.config.split import MasksSplit, RandomSplit
 from hsi_se.config.yaml_file import load_config
@@ -387,7 +387,7 @@ def test_one_class_alone_with_a_pixel_for_each_fold_is_no_ground_for_tuning(coun
     assert (best.penalty, best.gamma, accuracy) == (100.0, 0.25, None)
 
 
-@pytest.mark.parametrize("settings", [ExtraTrees(name="extra_trees"), Lda(name="lda")], ids=lambda each: each.name)
+@pytest.mark.parametrize("settings", [Forest(name="extra_trees"), Lda(name="lda")], ids=lambda each: each.name)
 def test_trees_and_lda_keep_their_settings(settings):
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 90)

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import hsi_se
-from hsi_se.config.model import ExtraTrees, Lda, PixelClassifier, RandomForest, Svm, list_models
+from hsi_se.config.model import Forest, Lda, PixelClassifier, Svm, list_models
 from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import TrainingError
 from hsi_se.evaluation.baselines import fit_pixel_classifier
@@ -27,7 +27,7 @@ from tests.conftest import ROOT, TINY
 
 RNG = np.random.default_rng(0)
 EACH = [
-    Svm(name="svm"), RandomForest(name="random_forest", trees=20), ExtraTrees(name="extra_trees", trees=20),
+    Svm(name="svm"), Forest(name="random_forest", trees=20), Forest(name="extra_trees", trees=20),
     Lda(name="lda"),
 ]  # fmt: skip
 NAMES = [name for name, kind in list_models().items() if issubclass(kind, PixelClassifier)]
