@@ -107,7 +107,7 @@ def reach_verdict(
     config: Config,
     leaking: float,
 ) -> Verdict:
-    """Returns what a run shows; `chosen` is the spectral baseline, `leaking` the share of patches with training pixels."""
+    """Returns what a run shows; `leaking` is the fraction of test patches that contain training pixels."""
     model, is_smoothed = config.model, config.prediction.smoothing is not None
     is_its_kind = chosen.classifier == model.name and model == type(model).model_validate({"name": model.name})
     is_baseline = is_its_kind and chosen.reduction == config.reduction.kind and not is_smoothed
