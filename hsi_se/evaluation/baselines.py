@@ -24,7 +24,7 @@ from hsi_se.scene.scene import GroundTruth, Scene
 _CANDIDATES = (Svm(name="svm"), Forest(name="extra_trees"), Lda(name="lda"))
 _NAMES = {"svm": "SVM", "extra_trees": "extra trees", "lda": "shrinkage LDA"}
 # The powers usually searched in SVM papers of this field; gamma is relative to 1 / components.
-_GRID = ((10.0, 100.0, 1000.0), (0.25, 1.0, 4.0))
+_GRID = ((10.0, 30.0, 100.0, 1000.0), (0.25, 1.0, 4.0))
 _UNTUNED = ((100.0,), (1.0,))
 _MOST_PIXELS = 1000  # fitted, and held out, in each fold
 _FEWEST = 3  # held-out pixels of a class, as many as folds
