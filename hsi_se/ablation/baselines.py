@@ -15,7 +15,7 @@ from hsi_se.ablation.file import Ablation
 from hsi_se.ablation.record import AblationFolder
 from hsi_se.config.experiment import Config
 from hsi_se.errors import RunError
-from hsi_se.evaluation.baselines import SpectralBaseline, fit_spectral_baseline
+from hsi_se.evaluation.baselines import Candidate, SpectralBaseline, fit_spectral_baseline
 from hsi_se.runs.records import Record, RunRecord
 from hsi_se.system.files import replacing
 from hsi_se.system.session import Session
@@ -30,26 +30,25 @@ class SplitBaselines(Record):
     scene_digest: str
     split_digest: str
     labels: tuple[int, ...]  # predicted at the test pixels
-    c: float
-    gamma: float
+    chosen: Candidate
+    candidates: tuple[Candidate, ...]
+    notes: tuple[str, ...]
 
     def restore(self, record: RunRecord) -> SpectralBaseline | None:
         """Returns the baseline for a run; None if its scene or its split is another one."""
         if (record.scene_digest, record.split_digest) != (self.scene_digest, self.split_digest):
             return None
-        return SpectralBaseline(np.array(self.labels, dtype=np.int32), self.c, self.gamma)
+        return SpectralBaseline(np.array(self.labels, dtype=np.int32), self.chosen, self.candidates, self.notes)
 
 
 def fit_baselines(config: Config, *, session: Session) -> SplitBaselines:
     """Returns the baseline of a config's split, drawn and reduced exactly as in its training."""
     setting = prepare(config, data=session.data, device=torch.device("cpu"))
-    machine = fit_spectral_baseline(setting.scene, setting.split, setting.components, seed=config.seed)
+    machine = fit_spectral_baseline(setting.scene, setting.split, setting.components, config=config)
     return SplitBaselines(
         scene_digest=setting.scene_digest,
         split_digest=setting.split.digest,
-        labels=machine.labels.tolist(),
-        c=machine.c,
-        gamma=machine.gamma,
+        **vars(machine) | {"labels": machine.labels.tolist()},
     )
 
 

@@ -47,6 +47,7 @@ class AblationRun(Record):
     unsmoothed: Accuracies | None  # without `prediction.smoothing`; None if the config does not smooth
     location_floor: Accuracies
     spectral_baseline: Accuracies
+    spectral_classifier: str = ""  # the one that the spectral baseline is
     outcomes: dict[str, Outcome]  # by baseline, from the run's own verdict; not of that very baseline
     test_patches_with_train_pixels: float  # a fraction: the leakage of the split
     producers_accuracy: dict[int, float | None]  # by label

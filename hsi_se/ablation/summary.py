@@ -105,6 +105,7 @@ def _read_run(planned: PlannedRun, folder: AblationFolder) -> tuple[AblationRun,
         seed=planned.seed,
         folder=run.path.relative_to(folder.path).as_posix(),
         outcomes=outcomes,
+        spectral_classifier=report.spectral_baseline.chosen.name,
         test_patches_with_train_pixels=report.leakage.test_patches_with_train_pixels,
         producers_accuracy={row.label: row.producers_accuracy for row in report.per_class},
         training_us_per_pixel=1e6 * record.training_s / num_steps if num_steps else None,
@@ -161,7 +162,8 @@ def assemble(
     against = _compare(
         {
             (*key, name): [
-                run.overall_accuracy - getattr(run, field).overall_accuracy for run in runs if name in run.outcomes
+                run.overall_accuracy - getattr(run, field).overall_accuracy
+                for run in (runs if any(name in each.outcomes for each in runs) else ())
             ]
             for key, runs in of_variant.items()
             for name, field in _BASELINES.items()
@@ -277,6 +279,9 @@ def _describe_scene(
         if (counts := Counter(run.outcomes[name] for run in variant.runs if name in run.outcomes))
         if (outcomes := ", ".join(f"{count} × {outcome}" for outcome, count in counts.items()))
     ]
+    if chosen := Counter(run.spectral_classifier for run in runs if run.spectral_classifier):
+        listed = ", ".join(f"{name} ({count} run{'s' * (count > 1)})" for name, count in chosen.items())
+        notes.append(f"the spectral baseline is {listed}")
     return SceneReport(
         name=scene or (records[-1].scene if records else ""),
         num_splits=num_splits,

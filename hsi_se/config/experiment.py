@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Discriminator, Field, PositiveInt, StringConstraints, model_validator
 
 from hsi_se.config.base import Seed, Settings, mistake
-from hsi_se.config.model import ModelSettings, RandomForest, Svm
+from hsi_se.config.model import ModelSettings, PixelClassifier
 from hsi_se.config.prediction import PredictionSettings
 from hsi_se.config.scene import SceneSettings
 from hsi_se.config.split import BlocksSplit, FieldsSplit, SplitSettings
@@ -162,7 +162,7 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _validation_pixels_are_not_trained_on(self) -> Self:
-        if self.prediction.calibration == "validation" and isinstance(self.model, Svm | RandomForest):
+        if self.prediction.calibration == "validation" and isinstance(self.model, PixelClassifier):
             raise mistake(
                 f"model.name = {self.model.name} is trained on the validation pixels too; use cross-fit",
                 key="prediction.calibration",

@@ -328,7 +328,11 @@ class SpectrumFirst(Network):
     """dropout before the last layer, from 0 to below 1; default 0.5"""
 
 
-class Svm(Model):
+class PixelClassifier(Model):
+    """The settings of a classifier that scikit-learn fits on the centre pixel of each patch."""
+
+
+class Svm(PixelClassifier):
     """Support vector machine with an RBF kernel on the centre pixel of each patch."""
 
     name: Literal["svm"]
@@ -340,22 +344,32 @@ class Svm(Model):
     cross-validation on the training set"""
 
 
-class RandomForest(Model):
-    """Random forest (Breiman 2001) on the centre pixel of each patch."""
+class Forest(PixelClassifier):
+    """Random forest (Breiman 2001) or extra trees (Geurts et al. 2006) on the centre pixel of each patch."""
 
-    name: Literal["random_forest"]
-    """random_forest: fitted with scikit-learn"""
+    name: Literal["random_forest", "extra_trees"]
+    """random_forest or extra_trees (extremely randomized trees): fitted with scikit-learn"""
     trees: PositiveInt = 300
     """number of trees, 1 or more; default 300"""
     min_leaf: PositiveInt = 1
     """smallest number of training pixels in a leaf, 1 or more; default 1"""
 
 
+class Lda(PixelClassifier):
+    """Linear discriminant analysis with a shrunk covariance matrix on the centre pixel of each patch."""
+
+    name: Literal["lda"]
+    """lda: linear discriminant analysis; priors are the classes' shares of the training set"""
+    shrinkage: Annotated[float, Field(ge=0, le=1)] | None = None
+    """weight of the diagonal in the covariance matrix of standardized components, from 0 to 1; default: estimated
+    for each class (Ledoit and Wolf 2004)"""
+
+
 NetworkSettings = HybridSN | SeResNet | Res2Net | SeInception | Ssrn | Cnn3d | SpectrumFirst
-ModelSettings = Annotated[NetworkSettings | Svm | RandomForest, Discriminator("name")]
+ModelSettings = Annotated[NetworkSettings | Svm | Forest | Lda, Discriminator("name")]
 
 
 def list_models() -> dict[str, type[Model]]:
     """Returns the settings class of every classifier, by name."""
     kinds = get_args(get_args(ModelSettings)[0])
-    return {get_args(kind.model_fields["name"].annotation)[0]: kind for kind in kinds}
+    return {name: kind for kind in kinds for name in get_args(kind.model_fields["name"].annotation)}

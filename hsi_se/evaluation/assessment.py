@@ -21,7 +21,7 @@ from hsi_se.evaluation.confidence import (
 from hsi_se.evaluation.metrics import Evaluation, evaluate_test
 from hsi_se.evaluation.verdict import Verdict, group_test_pixels, reach_verdict
 from hsi_se.sampling.splits import Split
-from hsi_se.scene.scene import GroundTruth
+from hsi_se.scene.scene import Scene
 
 REPORTED_COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.5)
 
@@ -33,7 +33,7 @@ class Assessment:
     evaluation: Evaluation
     unsmoothed: Evaluation | None  # before `prediction.smoothing`; None without
     audit: SplitAudit
-    spectral_baseline: Evaluation  # of a support vector machine on the centre pixels
+    spectral_baseline: Evaluation  # of the best classifier of single pixels
     machine: SpectralBaseline
     scaling: TemperatureScaling
     calibration: Reliability  # before temperature scaling
@@ -49,7 +49,7 @@ class Assessment:
 
 
 def assess(
-    truth: GroundTruth,
+    truth: Scene,
     split: Split,
     *,
     logits: NDArray[np.float32],
@@ -63,13 +63,13 @@ def assess(
     """Returns the assessment of a network's logits on the test pixels.
 
     Args:
-        truth: the labels used by the split (`Split.relabel`).
+        truth: the scene with the labels used by the split (`Split.relabel`).
         logits, unsmoothed: `(rows, cols, C)` network output after and before `prediction.smoothing`.
         components: `(rows, cols, k)` the network's input, before patches are cut.
         pixel_area_m2: area of a pixel on the ground in m², if known.
         machine: the spectral baseline of this split and these components, if it has been fitted already.
     """
-    machine = machine or fit_spectral_baseline(truth, split, components, seed=config.seed)
+    machine = machine or fit_spectral_baseline(truth, split, components, config=config)
     by_location = predict_by_location(truth, split)
     at_test = split.test[:, 0], split.test[:, 1]
     predicted, before = logits.argmax(axis=2), unsmoothed[at_test].argmax(axis=1)
@@ -100,6 +100,7 @@ def assess(
             floor=by_location == true_labels,
             baseline=machine.labels == true_labels,
             groups=group_test_pixels(truth, split, config),
+            chosen=machine.chosen,
             config=config,
             leaking=audit.leakage.test_patches_with_train_pixels,
         ),

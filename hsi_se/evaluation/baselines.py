@@ -1,19 +1,38 @@
 """Fits two baselines for the network: one uses only a pixel's position, one only its spectrum."""
 
 import itertools
+import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from hsi_se.config.experiment import Config, NoReduction
+from hsi_se.config.model import Forest, Lda, PixelClassifier, Svm
+from hsi_se.config.split import RandomSplit, SplitSettings
+from hsi_se.sampling.folds import Folds, divide_into_folds
+from hsi_se.sampling.reduction import fit_reduction
 from hsi_se.sampling.splits import Split
-from hsi_se.scene.scene import GroundTruth
+from hsi_se.scene.scene import GroundTruth, Scene
+
+_CANDIDATES = (Svm(name="svm"), Forest(name="extra_trees"), Lda(name="lda"))
+_NAMES = {"svm": "SVM", "extra_trees": "extra trees", "lda": "shrinkage LDA"}
+# The powers usually searched in SVM papers of this field; gamma is relative to 1 / components.
+_GRID = ((10.0, 30.0, 100.0, 1000.0), (0.25, 1.0, 4.0))
+_UNTUNED = ((100.0,), (1.0,))
+_MOST_PIXELS = 1000  # fitted, and held out, in each fold
+_FEWEST = 3  # held-out pixels of a class, as many as folds
+_SINGLE_PIXELS = (
+    "spectral baseline: too few areas of the training set can be held out to choose the classifier, so single pixels "
+    "are held out, which favours classifiers that need training pixels nearby"
+)
+_UNCHOSEN = "spectral baseline: the training pixels are too few for cross-validation, so it is an SVM that is not tuned"
 
 
 def predict_by_location(truth: GroundTruth, split: Split) -> NDArray[np.int32]:
@@ -27,90 +46,148 @@ def predict_by_location(truth: GroundTruth, split: Split) -> NDArray[np.int32]:
     return np.asarray(neighbour.predict(split.test))
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A pixel classifier, its input, and the fraction of held-out training pixels that it classifies correctly."""
+
+    classifier: str  # as `model.name`; `constant` if the training set contains a single class
+    reduction: str  # `none` for standardised bands, otherwise the kind of the config's reduction
+    num_features: int
+    parameters: dict[str, float]  # as in the `model` section of a config
+    accuracy: float | None  # None if no pixels could be held out
+
+    @property
+    def name(self) -> str:
+        if self.classifier == "constant":
+            return "the only class of the training set"
+        unit = "standardised bands" if self.reduction == "none" else f"{self.reduction.upper()} components"
+        return f"{_NAMES[self.classifier]} on {self.num_features} {unit}"
+
+    @property
+    def description(self) -> str:
+        """Returns the name with parameters, such as `SVM on 20 MNF components (penalty = 100, gamma = 0.05)`."""
+        values = ", ".join(f"{name} = {value:.4g}" for name, value in self.parameters.items())
+        return f"{self.name} ({values})" if values else self.name
+
+
 @dataclass(frozen=True, eq=False)
 class SpectralBaseline:
-    """Labels `(n,)` that the support vector machine predicts at the test pixels, and its tuned parameters."""
+    """Labels `(n,)` that the best pixel classifier predicts at the test pixels, and what it was chosen from."""
 
     labels: NDArray[np.int32]
-    c: float
-    gamma: float
+    chosen: Candidate
+    candidates: tuple[Candidate, ...]
+    notes: tuple[str, ...] = ()
 
 
 def fit_spectral_baseline(
-    truth: GroundTruth, split: Split, components: NDArray[np.float32], *, seed: int
+    scene: Scene, split: Split, components: NDArray[np.float32], *, config: Config
 ) -> SpectralBaseline:
-    """Returns the predictions of an RBF support vector machine on the centre pixels alone.
+    """Returns the predictions of the best classifier of single pixels, which sees no neighbours.
 
-    Its input is the components of each pixel, without its neighbours. It is scaled, tuned (three-fold
-    cross-validation over C and gamma) and fitted on the training and validation pixels. If these
-    contain a single class, every test pixel is predicted as that class, and c and gamma are 0.
+    The candidates are SVM, extra trees and shrinkage LDA, each on standardised bands and on the components.
+    Cross-validation on the training and validation pixels chooses one (`hold_out`, `choose_parameters`), which is
+    then fitted on all of them. If they contain a single class, every test pixel is predicted as that class.
 
     Args:
-        truth: the labels used by the split (`Split.relabel`).
+        scene: the scene with the labels used by the split (`Split.relabel`).
         components: `(rows, cols, k)` the network's input, before patches are cut.
-        seed: as for `fit_svm`.
     """
-    known = split.training_side
-    x, y = components[known[:, 0], known[:, 1]], truth.labels[known[:, 0], known[:, 1]]
-    if len(np.unique(y)) == 1:
-        return SpectralBaseline(np.full(len(split.test), y[0]), 0.0, 0.0)
-    machine = fit_svm(x, y, seed=seed)
-    labels = machine.predict(components[split.test[:, 0], split.test[:, 1]])
-    return SpectralBaseline(labels, machine["svc"].C, machine["svc"].gamma)
+    num_known, pixels = len(split.training_side), np.concatenate([split.training_side, split.test])
+    at, kind = tuple(pixels.T), config.reduction.kind
+    labels = scene.labels[at][:num_known]
+    if len(np.unique(labels)) == 1:
+        constant = Candidate("constant", "none", scene.num_bands, {}, None)
+        return SpectralBaseline(np.full(len(split.test), labels[0]), constant, (constant,))
+    inputs: dict[str, NDArray[np.float32]] = {kind: components[at]}
+    if kind != "none":
+        bands = fit_reduction(scene.cube, NoReduction(kind="none"), train_pixels=split.train)
+        inputs = {"none": bands.apply(scene.cube[at][:, None])[:, 0], **inputs}
+    folds, notes = hold_out(scene, split, config.split, seed=config.seed)
+    tried = []
+    for settings, reduction in itertools.product(_CANDIDATES, inputs):
+        x = inputs[reduction][:num_known]
+        best, accuracy = choose_parameters(settings, x, folds, seed=config.seed)
+        parameters = best.model_dump(exclude={"name"}, exclude_defaults=True)
+        tried.append((best, Candidate(best.name, reduction, x.shape[1], parameters, accuracy)))
+    best, chosen = max(tried, key=lambda each: each[1].accuracy or 0.0)  # the first of equals
+    x, asked = np.split(inputs[chosen.reduction], [num_known])
+    predicted = fit_pixel_classifier(best, x, folds.classes, seed=config.seed).predict(asked)
+    return SpectralBaseline(scene.class_ids[predicted], chosen, tuple(candidate for _, candidate in tried), notes)
 
 
-# The powers usually searched in SVM papers of this field; gamma is relative to 1 / components.
-_GRID_C = (1.0, 10.0, 100.0, 1000.0)
-_GRID_GAMMA = (0.25, 1.0, 4.0)
-_MAX_TUNING_PIXELS = 2000  # a larger set is subsampled, stratified by class
-_FOLDS = 3
+def hold_out(truth: GroundTruth, split: Split, settings: SplitSettings, *, seed: int) -> tuple[Folds, tuple[str, ...]]:
+    """Returns folds of the training set on which pixel classifiers are compared, and notes for the user.
+
+    They hold out whole areas where the split is spatial (`divide_into_folds`), or single pixels if too few areas can
+    be held out. The result has no parts where two folds and two classes with three held-out pixels are not reached.
+    """
+    for kind, notes in ((settings, ()), (RandomSplit(kind="random", train=0.5), (_SINGLE_PIXELS,))):
+        folds = divide_into_folds(truth, split, kind, seed=seed)
+        if len(folds.parts) > 1:
+            held = np.any([held for _, held in folds.parts], axis=0)
+            if np.count_nonzero(np.bincount(folds.classes[held]) >= _FEWEST) > 1:
+                return folds, notes
+    return replace(folds, parts=()), (_UNCHOSEN,)
 
 
-def fit_svm(
-    x: NDArray[np.float32], y: NDArray[np.integer], *, seed: int, c: float | None = None, gamma: float | None = None
-) -> Pipeline:
-    """Fits an RBF support vector machine on inputs scaled to zero mean and unit variance.
+def choose_parameters(
+    settings: PixelClassifier, x: NDArray[np.float32], folds: Folds, *, seed: int
+) -> tuple[PixelClassifier, float | None]:
+    """Returns the settings that classify most held-out pixels correctly, and the fraction of these pixels.
 
-    Parameters that are not given are tuned by three-fold cross-validation on at most about 2000 pixels.
+    Only an SVM is tuned, in what its settings leave open; without folds this is C = 100 and gamma = 1 / components.
+    To bound the cost, at most about 1000 pixels are fitted in each fold and as many held out, with the same shares
+    of the classes, and forests have 100 trees.
 
     Args:
-        x: `(n, k)` spectra or components.
-        y: `(n,)` classes; at least two different ones.
-        seed: determines the folds, and the pixels used for tuning when there are more than 2000.
-        c: the penalty C; tuned if None.
-        gamma: γ of the kernel exp(-γ |x - x'|²) on scaled components; tuned if None.
+        x: `(n, k)` spectra or components of the pixels of `folds`.
+        seed: determines the trees, and the pixels that are used of a fold with more than 1000.
     """
-    if c is None or gamma is None:
-        c, gamma = _tune(x, y, seed=seed, c=c, gamma=gamma)
-    return make_pipeline(StandardScaler(), SVC(C=c, gamma=gamma)).fit(x, y)
+    options = [settings]
+    if isinstance(settings, Svm):
+        grid = itertools.product(*(_GRID if folds.parts else _UNTUNED))
+        values = [(settings.penalty or c, settings.gamma or factor / x.shape[1]) for c, factor in grid]
+        options = [settings.model_copy(update={"penalty": c, "gamma": gamma}) for c, gamma in dict.fromkeys(values)]
+    if not folds.parts:
+        return options[0], None
+    quick = [each.model_copy(update={"trees": 100}) if isinstance(each, Forest) else each for each in options]
+    rng, correct, total, y = np.random.default_rng(seed), np.zeros(len(options)), 0, folds.classes
+    for part in folds.parts:
+        fit, held = (_thin(pixels, y, rng=rng) for pixels in part)
+        total += len(held)
+        machines = (fit_pixel_classifier(option, x[fit], y[fit], seed=seed) for option in quick)
+        correct += [np.count_nonzero(machine.predict(x[held]) == y[held]) for machine in machines]
+    return options[int(correct.argmax())], float(correct.max() / total)
 
 
-def _tune(
-    x: NDArray[np.float32], y: NDArray[np.integer], *, seed: int, c: float | None, gamma: float | None
-) -> tuple[float, float]:
-    """C and gamma; 100 and 1 / components if fewer than two classes have a pixel for every fold."""
-    num_components = x.shape[1]
-    classes, counts = np.unique(y, return_counts=True)
-    if (counts >= _FOLDS).sum() < 2:
-        return c or _GRID_C[len(_GRID_C) // 2], gamma or 1 / num_components
-    tuned_on = np.random.default_rng(seed).permutation(len(x))
-    if len(x) > _MAX_TUNING_PIXELS:
-        of_class = [tuned_on[y[tuned_on] == label] for label in classes]
-        share = _MAX_TUNING_PIXELS / len(x)
-        tuned_on = np.concatenate([some[: max(_FOLDS, round(share * len(some)))] for some in of_class])
-    gammas = [gamma] if gamma else [factor / num_components for factor in _GRID_GAMMA]
-    grid = list(itertools.product([c] if c else _GRID_C, gammas))
-    x, y = x[tuned_on], y[tuned_on]
+def fit_pixel_classifier(
+    settings: PixelClassifier, x: NDArray[np.float32], y: NDArray[np.integer], *, seed: int
+) -> Any:
+    """Returns scikit-learn's classifier, fitted on spectra or components `(n, k)` and classes `(n,)`.
 
-    def score(fit: NDArray[np.intp], check: NDArray[np.intp]) -> list[float]:
-        # As by scikit-learn's GridSearchCV, but the spectra are scaled once per fold, not once per fit.
-        scaler = StandardScaler()
-        scaled, held_out = scaler.fit_transform(x[fit]), scaler.transform(x[check])
-        return [SVC(C=c, gamma=gamma).fit(scaled, y[fit]).score(held_out, y[check]) for c, gamma in grid]
+    An SVM has both parameters set. SVM and LDA scale their input to zero mean and unit variance.
+    """
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis  # both take long to import
+    from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 
-    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        # A class with fewer pixels than folds is missing from some folds, but not from the final fit.
-        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        scores = np.stack([score(fit, check) for fit, check in folds.split(x, y)], axis=1)
-    return grid[int(np.average(scores, axis=1).argmax())]
+    if isinstance(settings, Svm):
+        svc = SVC(C=settings.penalty, gamma=settings.gamma, break_ties=True)
+        return make_pipeline(StandardScaler(), svc).fit(x, y)
+    if isinstance(settings, Lda):
+        shrinkage = "auto" if settings.shrinkage is None else settings.shrinkage
+        lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Only one sample", UserWarning)  # of a class with a single pixel
+            return make_pipeline(StandardScaler(), lda).fit(x, y)
+    assert isinstance(settings, Forest)
+    kind = ExtraTreesClassifier if settings.name == "extra_trees" else RandomForestClassifier
+    return kind(settings.trees, min_samples_leaf=settings.min_leaf, random_state=seed % 2**32).fit(x, y)
+
+
+def _thin(part: NDArray[np.bool_], classes: NDArray[np.int64], *, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Returns the indices of about `_MOST_PIXELS` pixels of a part, or of all, at least one of each class."""
+    chosen = np.flatnonzero(part)
+    share = min(1.0, _MOST_PIXELS / len(chosen))
+    of_class = [rng.permutation(chosen[classes[chosen] == label]) for label in np.unique(classes[chosen])]
+    return np.concatenate([some[: math.ceil(share * len(some))] for some in of_class])

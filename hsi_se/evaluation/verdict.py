@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 from hsi_se.config.experiment import Config
-from hsi_se.config.model import Network, Svm
+from hsi_se.config.model import Network
 from hsi_se.config.split import BlocksSplit, FieldsSplit, MasksSplit
+from hsi_se.evaluation.baselines import Candidate
 from hsi_se.evaluation.statistics import LEVEL, points
 from hsi_se.sampling.disjoint import number_blocks, number_fields
 from hsi_se.sampling.splits import Split
@@ -97,11 +98,19 @@ def group_test_pixels(truth: GroundTruth, split: Split, config: Config) -> Group
 
 
 def reach_verdict(
-    correct: Correct, *, floor: Correct, baseline: Correct, groups: Groups, config: Config, leaking: float
+    correct: Correct,
+    *,
+    floor: Correct,
+    baseline: Correct,
+    chosen: Candidate,
+    groups: Groups,
+    config: Config,
+    leaking: float,
 ) -> Verdict:
     """Returns what a run shows; `leaking` is the fraction of test patches that contain training pixels."""
     model, is_smoothed = config.model, config.prediction.smoothing is not None
-    is_baseline = isinstance(model, Svm) and model.penalty is model.gamma is None and not is_smoothed
+    is_its_kind = chosen.classifier == model.name and model == type(model).model_validate({"name": model.name})
+    is_baseline = is_its_kind and chosen.reduction == config.reduction.kind and not is_smoothed
     against_floor = compare_on_groups(correct, floor, groups)
     against_baseline = None if is_baseline else compare_on_groups(correct, baseline, groups)
     name = "network" if isinstance(model, Network) else "classifier"
@@ -109,19 +118,16 @@ def reach_verdict(
     if against_floor.outcome == "worse":
         parts.append(f"Row and column alone do better, so the accuracy does not show that the {name} uses the spectra.")
     if against_baseline is None:
-        parts.append(
-            "The spectral baseline is the same support vector machine, so the two are not compared; they may "
-            "break ties between classes differently."
-        )
+        parts.append(f"The spectral baseline is the same classifier, {chosen.name}, so the two are not compared.")
     else:
-        parts.append(_describe(name, against_baseline, "spectral baseline", baseline.mean()))
+        parts.append(_describe(name, against_baseline, f"spectral baseline, {chosen.name}", baseline.mean()))
     parts.append(
         f"{100 * leaking:.1f} % of the test patches contain training pixels: the accuracy {_of_leaking(config)}."
         if leaking > 0
         else "No test patch contains a training pixel."
     )
     is_worse = against_baseline is not None and against_baseline.outcome == "worse"
-    step = _advise(config, is_worse=is_worse, leaks=leaking > 0, is_open=against_floor.low is None)
+    step = _advise(config, better=chosen if is_worse else None, leaks=leaking > 0, is_open=against_floor.low is None)
     return Verdict(against_floor, against_baseline, " ".join(parts), step)
 
 
@@ -132,26 +138,32 @@ def _of_leaking(config: Config) -> str:
 
 
 def _describe(name: str, found: BaselineComparison, other: str, accuracy: float) -> str:
-    own, gain = accuracy + found.difference, points(found.difference)
+    own, gain, comma = accuracy + found.difference, points(found.difference), "," * ("," in other)
     values = f"{100 * own:.2f} % against {100 * accuracy:.2f} %, {gain} points"
     if found.low is None:
         return (
-            f"No difference from the {other} can be shown: {values}, without an interval, because the number "
+            f"No difference from the {other}{comma} can be shown: {values}, without an interval, because the number "
             f"of {found.unit} is {found.num_units} and an interval needs {FEWEST_GROUPS}."
         )
     subject = f"The {name} is {found.outcome} than the {other}"
     if found.outcome == "no difference shown":
-        subject = f"No difference from the {other} is shown"
+        subject = f"No difference from the {other}{comma} is shown"
     limits = f"{points(found.low)} to {points(found.high)}"
     return f"{subject}: {values} (95 % interval {limits}, over {found.num_units:,} {found.unit})."
 
 
-def _advise(config: Config, *, is_worse: bool, leaks: bool, is_open: bool) -> str:
-    """Returns a clause with a command; `is_open` where groups are too few for an interval."""
-    split = config.split
-    if is_worse:
-        svm = '"model={name: svm}"' + (' --set "prediction={}"' if config.prediction.smoothing else "")
-        return f"train the support vector machine on single pixels: `hsi-se train CONFIG --set {svm}`"
+def _advise(config: Config, *, better: Candidate | None, leaks: bool, is_open: bool) -> str:
+    """Returns a clause with a command; `better` is the baseline of a worse run, `is_open` if there is no interval."""
+    split, prediction = config.split, config.prediction
+    if better is not None and better.classifier != "constant":
+        changes = f' --set "model={{name: {better.classifier}}}"'
+        if better.reduction != config.reduction.kind:
+            changes += ' --set "reduction={kind: none}"'
+        if prediction.smoothing is not None or prediction.calibration == "validation":
+            changes += ' --set "prediction={}"'
+        if prediction.smoothing is not None and (buffer := getattr(split, "buffer", None)) is not None:
+            changes += f" --set split.buffer={buffer}"  # whose default depends on the smoothing
+        return f"train the spectral baseline, {better.name}: `hsi-se train CONFIG{changes}`"
     if leaks and isinstance(split, BlocksSplit):
         wider = f"`hsi-se train CONFIG --set split.buffer={config.default_buffer}`"
         return f"widen the buffer between training and test pixels: {wider}"

@@ -1,24 +1,20 @@
-"""A support vector machine and a random forest as torch modules that map patches to logits.
+"""Classifiers of single pixels as torch modules that map patches to logits.
 
 scikit-learn fits them, and the fitted values are kept as plain tensors. Bundles therefore contain no pickle,
-and both classifiers are evaluated, mapped and saved like networks.
+and the classifiers are evaluated, mapped and saved like networks.
 Axes: n patches, k components, p × p pixels, C classes.
 """
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:  # half a second at every start
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.pipeline import Pipeline
-
 
 class CentrePixelClassifier(nn.Module, ABC):
-    """The base class of both: uses only the centre of the p × p pixels, and keeps its state in buffers."""
+    """The base class: uses only the centre of the p × p pixels, and keeps its state in buffers."""
 
     def __init__(self, tensors: dict[str, Tensor], *, patch_size: int) -> None:
         super().__init__()
@@ -34,6 +30,11 @@ class CentrePixelClassifier(nn.Module, ABC):
     def macs(self) -> int:
         """Multiply-accumulates per patch."""
         return 0
+
+    @classmethod
+    @abstractmethod
+    def of(cls, fitted: Any, *, num_classes: int, patch_size: int) -> Self:
+        """Converts what `evaluation.baselines.fit_pixel_classifier` returns for classes 0..C-1."""
 
     @abstractmethod
     def score(self, spectra: Tensor) -> Tensor:
@@ -57,16 +58,12 @@ class SupportVectorMachine(CentrePixelClassifier):
     num_classes: Tensor  # ()
 
     @classmethod
-    def from_pipeline(cls, machine: "Pipeline", *, num_classes: int, patch_size: int) -> Self:
-        """Converts a pipeline from `evaluation.baselines.fit_svm`, fitted on classes 0..C-1."""
-        scaler, svc = machine["standardscaler"], machine["svc"]
+    def of(cls, fitted: Any, *, num_classes: int, patch_size: int) -> Self:
+        scaler, svc = fitted[0], fitted[1]
         count = len(svc.classes_)
-        pairs = [(one, other) for one in range(count) for other in range(one + 1, count)]
-        owner = np.repeat(np.arange(count), svc.n_support_)  # the class of each support vector
-        weights = np.zeros((len(owner), len(pairs)))
-        for column, (one, other) in enumerate(pairs):
-            weights[owner == one, column] = svc.dual_coef_[other - 1, owner == one]
-            weights[owner == other, column] = svc.dual_coef_[one, owner == other]
+        one, other = np.triu_indices(count, 1)  # of each pair
+        owner = np.repeat(np.arange(count), svc.n_support_)[:, None]  # the class of each support vector
+        weights = (owner == one) * svc.dual_coef_[other - 1].T + (owner == other) * svc.dual_coef_[one].T
         sign = -1.0 if count == 2 else 1.0  # with two classes, scikit-learn flips the sign
         tensors = {
             "mean": torch.tensor(scaler.mean_, dtype=torch.float32),
@@ -98,8 +95,33 @@ class SupportVectorMachine(CentrePixelClassifier):
         return logits.index_copy(1, self.classes, votes)
 
 
+class LinearDiscriminant(CentrePixelClassifier):
+    """Linear discriminant analysis; logits are scikit-learn's `predict_log_proba`, but at least -1e4."""
+
+    weights: Tensor  # (k, C) float64
+    intercept: Tensor  # (C,) float64; -inf for classes without training pixels
+
+    @classmethod
+    def of(cls, fitted: Any, *, num_classes: int, patch_size: int) -> Self:
+        scaler, lda = fitted[0], fitted[1]
+        weights, intercept = np.zeros((num_classes, len(scaler.mean_))), np.full(num_classes, -np.inf)
+        intercept[lda.classes_] = 0
+        present = lda.classes_[-len(lda.coef_) :]  # of two classes, only the second has coefficients
+        weights[present] = lda.coef_ / scaler.scale_
+        intercept[present] = lda.intercept_ - weights[present] @ scaler.mean_
+        tensors = {"weights": torch.tensor(weights.T), "intercept": torch.tensor(intercept)}
+        return cls(tensors, patch_size=patch_size)
+
+    @property
+    def macs(self) -> int:
+        return self.weights.numel()
+
+    def score(self, spectra: Tensor) -> Tensor:
+        return (spectra.double() @ self.weights + self.intercept).log_softmax(1).clamp(min=-1e4).float()
+
+
 class ForestOfTrees(CentrePixelClassifier):
-    """A random forest; logits are the logarithms of scikit-learn's `predict_proba`."""
+    """A random forest or extra trees; logits are the logarithms of scikit-learn's `predict_proba`."""
 
     feature: Tensor  # (trees, nodes); 0 for leaves
     threshold: Tensor  # (trees, nodes) float64
@@ -108,9 +130,8 @@ class ForestOfTrees(CentrePixelClassifier):
     depth: Tensor  # ()
 
     @classmethod
-    def from_forest(cls, forest: "RandomForestClassifier", *, num_classes: int, patch_size: int) -> Self:
-        """Converts a fitted scikit-learn forest, with classes 0..C-1."""
-        trees = [tree.tree_ for tree in forest.estimators_]
+    def of(cls, fitted: Any, *, num_classes: int, patch_size: int) -> Self:
+        trees = [tree.tree_ for tree in fitted.estimators_]
         shape = len(trees), max(tree.node_count for tree in trees)
         feature, threshold = np.zeros(shape, np.int64), np.zeros(shape, np.float64)
         branches, share = np.zeros((*shape, 2), np.int64), np.zeros((*shape, num_classes), np.float32)
@@ -122,7 +143,7 @@ class ForestOfTrees(CentrePixelClassifier):
             threshold[place, :count] = tree.threshold
             branches[place, :count, 0] = np.where(is_leaf, nodes, tree.children_left)
             branches[place, :count, 1] = np.where(is_leaf, nodes, tree.children_right)
-            share[place, :count][:, forest.classes_] = tree.value[:, 0]
+            share[place, :count][:, fitted.classes_] = tree.value[:, 0]
         arrays = {"feature": feature, "threshold": threshold, "branches": branches, "share": share}
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         tensors["depth"] = torch.tensor(max(tree.max_depth for tree in trees))

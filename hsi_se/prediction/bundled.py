@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hsi_se.config.model import RandomForest, Svm
+from hsi_se.config.model import Forest, Lda, Svm
 from hsi_se.config.scene import SceneFiles
 from hsi_se.errors import RunError
 from hsi_se.models import build_model
-from hsi_se.models.classical import ForestOfTrees, SupportVectorMachine
+from hsi_se.models.classical import ForestOfTrees, LinearDiscriminant, SupportVectorMachine
 from hsi_se.models.device import pick_device
 from hsi_se.prediction.class_map import ClassMap, pick_classes
 from hsi_se.prediction.logits import Classifier, Engine, average_symmetries, list_tiles, predict_logits
@@ -40,7 +40,9 @@ def build_bundled_model(bundle: ModelBundle) -> Classifier:
         match facts.model:
             case Svm():
                 return SupportVectorMachine(tensors, patch_size=facts.patch_size)
-            case RandomForest():
+            case Lda():
+                return LinearDiscriminant(tensors, patch_size=facts.patch_size)
+            case Forest():
                 return ForestOfTrees(tensors, patch_size=facts.patch_size)
         model = build_model(
             facts.model,

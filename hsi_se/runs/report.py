@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, model_validator
 from hsi_se.evaluation.area import AREA_CAVEAT
 from hsi_se.evaluation.assessment import REPORTED_COVERAGES, Assessment
 from hsi_se.evaluation.audit import SplitAudit
+from hsi_se.evaluation.baselines import Candidate
 from hsi_se.evaluation.metrics import Evaluation, number_or_none
 from hsi_se.evaluation.verdict import BaselineComparison, Outcome
 from hsi_se.runs.records import Record, RunRecord
@@ -62,10 +63,10 @@ class Accuracies(_Part):
 
 
 class BaselineReport(Accuracies):
-    """The spectral baseline, with parameters chosen by cross-validation; both are 0 if it was not fitted."""
+    """The spectral baseline, and the candidates that cross-validation chose it from."""
 
-    c: NotNegative = Field(alias="C")
-    gamma: NotNegative
+    chosen: Candidate
+    candidates: tuple[Candidate, ...]
 
 
 class ClassSplit(_OfClass):
@@ -222,10 +223,12 @@ class RunReport(SplitReport, Accuracies):
         accuracies = [assessment.rejection.accuracy_at(coverage) for coverage in REPORTED_COVERAGES]
         return RunReport(
             **dict(Accuracies.of(evaluation)),
-            **dict(SplitReport.of_split(assessment.audit)) | {"notes": record.notes},
+            **dict(SplitReport.of_split(assessment.audit)) | {"notes": record.notes + machine.notes},
             unsmoothed=None if assessment.unsmoothed is None else Accuracies.of(assessment.unsmoothed),
             spectral_baseline=BaselineReport(
-                **dict(Accuracies.of(assessment.spectral_baseline)), C=machine.c, gamma=machine.gamma
+                **dict(Accuracies.of(assessment.spectral_baseline)),
+                chosen=machine.chosen,
+                candidates=machine.candidates,
             ),
             against_location_floor=verdict.against_floor,
             against_spectral_baseline=verdict.against_baseline,

@@ -1,43 +1,41 @@
-"""Fits the SVM or random forest that a config may name instead of a network; both see single pixels."""
+"""Fits the pixel classifier that a config may name instead of a network."""
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import RandomForestClassifier
 
-from hsi_se.config.model import RandomForest, Svm
+from hsi_se.config.model import Lda, PixelClassifier, Svm
 from hsi_se.errors import TrainingError
-from hsi_se.evaluation.baselines import fit_svm
-from hsi_se.models.classical import CentrePixelClassifier, ForestOfTrees, SupportVectorMachine
+from hsi_se.evaluation.baselines import choose_parameters, fit_pixel_classifier
+from hsi_se.models.classical import CentrePixelClassifier, ForestOfTrees, LinearDiscriminant, SupportVectorMachine
+from hsi_se.sampling.folds import Folds
 
 
 def fit_classical(
-    settings: Svm | RandomForest,
-    x: NDArray[np.float32],
-    y: NDArray[np.int64],
-    *,
-    num_classes: int,
-    patch_size: int,
-    seed: int,
+    settings: PixelClassifier, x: NDArray[np.float32], folds: Folds, *, num_classes: int, patch_size: int, seed: int
 ) -> CentrePixelClassifier:
     """Returns the fitted classifier as a module that maps patches `(n, 1, k, p, p)` to logits `(n, C)`.
 
     Args:
         x: `(n, k)` components of the training pixels.
-        y: `(n,)` their classes, in 0..C-1.
+        folds: the training pixels and their classes, in 0..C-1; its parts are used to tune an SVM.
         patch_size: p of the patches, which it classifies by their centre pixels.
-        seed: of the cross-validation folds (SVM) or of the forest.
+        seed: as for `fit_pixel_classifier`.
 
     Raises:
-        TrainingError: the training set contains a single class.
+        TrainingError: the training set contains a single class, or LDA cannot estimate a covariance.
     """
-    if len(np.unique(y)) == 1:
+    counts = np.bincount(folds.classes)
+    if np.count_nonzero(counts) == 1:
         raise TrainingError(
             f"model.name = {settings.name}: the training set contains a single class; train on two or more"
         )
-    if isinstance(settings, Svm):
-        machine = fit_svm(x, y, seed=seed, c=settings.penalty, gamma=settings.gamma)
-        return SupportVectorMachine.from_pipeline(machine, num_classes=num_classes, patch_size=patch_size)
-    forest = RandomForestClassifier(
-        n_estimators=settings.trees, min_samples_leaf=settings.min_leaf, random_state=seed % 2**32
-    )
-    return ForestOfTrees.from_forest(forest.fit(x, y), num_classes=num_classes, patch_size=patch_size)
+    if isinstance(settings, Lda) and counts.max() == 1:
+        raise TrainingError(
+            "model.name = lda: every class has a single training pixel, so the spectra of a class have no "
+            "covariance; raise split.train, or use model.name: svm"
+        )
+    if isinstance(settings, Svm) and None in (settings.penalty, settings.gamma):
+        settings, _ = choose_parameters(settings, x, folds, seed=seed)
+    fitted = fit_pixel_classifier(settings, x, folds.classes, seed=seed)
+    kind = {Svm: SupportVectorMachine, Lda: LinearDiscriminant}.get(type(settings), ForestOfTrees)
+    return kind.of(fitted, num_classes=num_classes, patch_size=patch_size)

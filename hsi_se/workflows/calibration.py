@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hsi_se.config.model import RandomForest, Svm
+from hsi_se.config.model import PixelClassifier
 from hsi_se.errors import DivergedError
 from hsi_se.evaluation.confidence import TemperatureScaling, find_lack, fit_scaling
 from hsi_se.prediction.bundled import predict_bundled
@@ -36,7 +36,7 @@ def calibrate(bundle: ModelBundle, setting: Prepared, *, epochs: int, observer: 
         lack = "prediction.calibration is none, the default of ablations and gap; train with auto"
         return TemperatureScaling(lack=lack)
     if kind == "auto":
-        is_enough = len(split.val) >= _MANY and not isinstance(config.model, Svm | RandomForest)
+        is_enough = len(split.val) >= _MANY and not isinstance(config.model, PixelClassifier)
         is_like = is_enough and is_like_test(split.val, split, config.split, apart=split.train)
         kind = "validation" if is_like else "cross-fit"
     folds = divide_into_folds(setting.scene, split, config.split, seed=config.seed)

@@ -67,6 +67,8 @@ def assess_run(
         pixel_area_m2=None if place is None else place.pixel_area_m2,
         machine=machine,
     )
+    for note in assessment.machine.notes:
+        session.observer.note(note)
     labels = pick_classes(logits, class_ids=bundle.class_ids, missing=~scene.valid)
     if draw:
         title = f"{record.scene}, {record.name}: OA {100 * assessment.evaluation.overall_accuracy:.2f} %"

@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 
 from hsi_se.config.experiment import Config
-from hsi_se.config.model import RandomForest, Svm
+from hsi_se.config.model import PixelClassifier
 from hsi_se.errors import ConfigError, SceneError
+from hsi_se.evaluation.baselines import hold_out
 from hsi_se.models import build_model
 from hsi_se.models.network import Network
 from hsi_se.prediction.logits import Classifier
@@ -51,12 +52,13 @@ class Prepared:
     def fit_again(self, pixels: Pixels, *, epochs: int, seed: int, observer: Observer) -> Classifier:
         """Returns another classifier with the same settings, trained on some pixels of the training set."""
         config, device, sizes = self.config, self.padded.device, {**self.sizes, "seed": seed}
-        if isinstance(config.model, Svm | RandomForest):
+        if isinstance(config.model, PixelClassifier):
             from hsi_se.training.classical import fit_classical  # imports much of scikit-learn
 
+            split = replace(self.split, train=pixels, val=pixels[:0])
+            folds, _ = hold_out(self.scene, split, config.split, seed=seed)
             x = self.components[pixels[:, 0], pixels[:, 1]]
-            y = to_targets(self.scene.labels, pixels, self.scene.class_ids)
-            return fit_classical(config.model, x, y, **sizes).to(device)
+            return fit_classical(config.model, x, folds, **sizes).to(device)
         network = build_model(config.model, num_bands=self.reduction.num_components, **sizes).to(device)
         fit(
             network,
@@ -93,7 +95,7 @@ def prepare(config: Config, *, data: Data, device: torch.device, split: Split | 
     components = reduction.apply(scene.cube, nodata=scene.nodata)
     padded = pad_cube(components, patch_size=config.patch.size, padding=config.patch.padding).to(device)
     setting = Prepared(config, scene_digest, scene, split, reduction, components, padded, None, notes)
-    if isinstance(config.model, Svm | RandomForest):
+    if isinstance(config.model, PixelClassifier):
         notes += (f"model.name = {config.model.name}: is not trained in epochs; the train section has no effect",)
         return replace(setting, notes=notes)
     if config.train.norm_statistics == "scene":

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 
 import pytest
 
@@ -14,21 +15,22 @@ from hsi_se.workflows.evaluate import assess_run
 from tests.ablation.conftest import FILE, Log
 from tests.conftest import CPU
 
+RUNS = [(variant, seed) for variant in ("none", "se", "eca") for seed in (0, 1)]
 THREE = FILE.replace("epochs: 2", "epochs: 1") + "  eca:  {model.attention: {fold: {kind: eca}}}\n"
 
 
 @pytest.fixture
 def count(monkeypatch):
-    """Counts what is tuned in this process."""
-    tuned = []
-    tune = baselines._tune
+    """Counts what is chosen in this process."""
+    chosen = []
+    hold_out = baselines.hold_out
 
     def counted(*args: object, **options: object):
-        tuned.append(options["seed"])
-        return tune(*args, **options)
+        chosen.append(options["seed"])
+        return hold_out(*args, **options)
 
-    monkeypatch.setattr(baselines, "_tune", counted)
-    return tuned
+    monkeypatch.setattr(baselines, "hold_out", counted)
+    return chosen
 
 
 def load(tmp_path, text: str = THREE):
@@ -41,6 +43,11 @@ def test_each_seed_is_tuned_once_and_every_run_has_its_own_numbers(count, tmp_pa
     folder, report = runner.run_ablation(load(tmp_path), out=tmp_path / "out", session=CPU, watcher=Log())
     assert count == [0, 1]
     assert (report.failed, report.num_missing) == ((), 0)
+    names = Counter(folder.run_of(*key).read_report().spectral_baseline.chosen.name for key in RUNS)
+    (note,) = [note for note in report.scenes[0].notes if note.startswith("the spectral baseline is ")]
+    assert note == "the spectral baseline is " + ", ".join(f"{name} ({count} runs)" for name, count in names.items())
+    assert note in folder.report_text.read_text()
+    assert note in folder.page.read_text()
     for variant in ("none", "eca"):
         run = folder.run_of(variant, 1)
         before = run.report.read_bytes()

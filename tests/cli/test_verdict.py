@@ -15,23 +15,25 @@ from hsi_se.workflows.train import train
 from tests.conftest import CPU, ROOT
 
 SETTINGS = (
-    "split={kind: blocks, train: 0.3, block_size: 8, buffer: 9}",
+    "split={kind: blocks, train: 0.3, block_size: 8}",
     "reduction={kind: pca, components: 13, fit_on: train}",
     "patch.size=9",
     "train={epochs: 1, batch_size: 64, learning_rate: 1e-6}",
-    "prediction={}",
 )
 
 
-@pytest.fixture(scope="module")
-def untrained(tmp_path_factory) -> Path:
-    """A run on blocks whose network has learned next to nothing, and its scene."""
+NAMES = {"svm": "SVM", "extra_trees": "extra trees", "lda": "shrinkage LDA"}
+
+
+@pytest.fixture(scope="module", params=["prediction={}", "prediction={smoothing: {spatial: 1, range: 0.5}}"])
+def untrained(request, tmp_path_factory) -> Path:
+    """A run on blocks whose network has learned next to nothing, and its scene; smoothed or not."""
     folder = tmp_path_factory.mktemp("verdict")
     scene = make_synthetic_scene(seed=3, rows=64, cols=48, bands=24)
     np.save(folder / "cube.npy", scene.cube)
     np.save(folder / "labels.npy", scene.labels)
     files = f"scene={{cube: {folder / 'cube.npy'}, labels: {folder / 'labels.npy'}}}"
-    config = load_config(ROOT / "configs" / "demo.yaml", [files, *SETTINGS])
+    config = load_config(ROOT / "configs" / "demo.yaml", [files, *SETTINGS, request.param])
     train(config, out=folder / "run", session=CPU)
     return folder / "run"
 
@@ -43,7 +45,7 @@ def evaluated(untrained, call) -> tuple[RunFolder, str]:
     return RunFolder(untrained), out
 
 
-def test_a_network_far_below_the_support_vector_machine_is_worse_wherever_the_verdict_is_shown(evaluated):
+def test_a_network_far_below_the_spectral_baseline_is_worse_wherever_the_verdict_is_shown(evaluated):
     folder, out = evaluated
     report = json.loads(folder.report.read_text())
     found = report["against_spectral_baseline"]
@@ -53,13 +55,31 @@ def test_a_network_far_below_the_support_vector_machine_is_worse_wherever_the_ve
     assert found["difference"] == pytest.approx(report["overall_accuracy"] - baseline)
     assert found["unit"] == "test blocks of 8 × 8 pixels"
     assert found["num_units"] >= 6
-    sentence = f"The network is worse than the spectral baseline: {100 * report['overall_accuracy']:.2f} % against"
+    name = folder.read_report().spectral_baseline.chosen.name
+    assert name == f"{NAMES[report['spectral_baseline']['chosen']['classifier']]} on 24 standardised bands"
+    values = f"{100 * report['overall_accuracy']:.2f} % against {100 * baseline:.2f} %"
+    sentence = f"The network is worse than the spectral baseline, {name}: {values}"
     for text in (out, report["verdict"], folder.report_text.read_text(), folder.page.read_text()):
         assert sentence in text
     if report["against_location_floor"]["outcome"] != "worse":
         assert "Row and column alone" not in report["verdict"]
     assert '<p class="verdict failed">' in folder.page.read_text()
-    assert "<code>hsi-se train CONFIG --set &#34;model={name: svm}&#34;</code>" in folder.page.read_text()
+    chosen = f"--set &#34;model={{name: {report['spectral_baseline']['chosen']['classifier']}}}&#34;"
+    step = f"<code>hsi-se train CONFIG {chosen} --set &#34;reduction={{kind: none}}&#34;"
+    assert step in folder.page.read_text()
+
+
+def test_both_reports_list_every_candidate_with_its_cross_validated_accuracy(evaluated):
+    folder, _ = evaluated
+    found = folder.read_report().spectral_baseline
+    assert [(each.classifier, each.reduction) for each in found.candidates] == [
+        (classifier, reduction) for classifier in NAMES for reduction in ("none", "pca")
+    ]
+    assert found.chosen == max(found.candidates, key=lambda each: each.accuracy)
+    for each in found.candidates:
+        accuracy = f"{100 * each.accuracy:.2f}"
+        assert f"| {each.description} | {accuracy} |" in folder.report_text.read_text()
+        assert f'<th scope="row">{each.description}</th><td>{accuracy}</td>' in folder.page.read_text()
 
 
 def test_the_next_step_on_the_terminal_trains_the_baseline_that_was_better(evaluated, call, tmp_path):
@@ -68,11 +88,13 @@ def test_the_next_step_on_the_terminal_trains_the_baseline_that_was_better(evalu
     (command,) = re.findall("`hsi-se (.*)`", line)
     words = shlex.split(command)
     assert words[:2] == ["train", str(folder.config)]
-    assert call(*words, "--out", tmp_path / "svm")[0] == 0
-    code, out, _ = call("eval", tmp_path / "svm")
+    assert call(*words, "--out", tmp_path / "run")[0] == 0
+    code, out, _ = call("eval", tmp_path / "run")
     assert code == 0
-    report, before = RunFolder(tmp_path / "svm").read_report(), folder.read_report()
-    baseline = before.spectral_baseline.overall_accuracy  # scikit-learn breaks ties by the class, not by distance
-    assert report.overall_accuracy == pytest.approx(baseline, abs=0.02)
+    report, before = RunFolder(tmp_path / "run").read_report(), folder.read_report()
+    baseline = before.spectral_baseline
+    assert report.split_digest == before.split_digest
+    assert report.overall_accuracy == pytest.approx(baseline.overall_accuracy, abs=0.002)
+    assert report.spectral_baseline.chosen == baseline.chosen
     assert report.against_spectral_baseline is None
-    assert "The spectral baseline is the same support vector machine, so the two are not compared" in out
+    assert f"The spectral baseline is the same classifier, {baseline.chosen.name}, so the two are not compared" in out

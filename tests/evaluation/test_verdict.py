@@ -11,6 +11,7 @@ from hsi_se import make_split
 from hsi_se.config.experiment import Config
 from hsi_se.config.split import BlocksSplit, RandomSplit
 from hsi_se.config.yaml_file import load_config
+from hsi_se.evaluation.baselines import Candidate
 from hsi_se.evaluation.verdict import BaselineComparison, Verdict, compare_on_groups, group_test_pixels, reach_verdict
 from hsi_se.sampling.disjoint import Side, number_blocks
 from hsi_se.sampling.splits import Split
@@ -188,8 +189,19 @@ def test_a_test_set_of_one_class_is_compared_too(small_scene):
 # ------------------------------------------------------------------------------------------ in words
 
 
+SVM = Candidate("svm", "pca", 13, {"penalty": 100.0, "gamma": 0.05}, 0.9)
+LDA = Candidate("lda", "none", 16, {}, 0.9)
+TREES = Candidate("extra_trees", "none", 16, {}, 0.9)
+
+
 def judge(
-    *overrides: str, network: float, floor: float, svm: float, leaking: float = 0.0, num_groups: int = 20
+    *overrides: str,
+    network: float,
+    floor: float,
+    svm: float,
+    leaking: float = 0.0,
+    num_groups: int = 20,
+    chosen: Candidate = SVM,
 ) -> Verdict:
     """The verdict on shares of correct pixels that vary a little from group to group."""
     groups = np.repeat(np.arange(num_groups), 100)
@@ -201,6 +213,7 @@ def judge(
         make(network, 0),
         floor=make(floor, 1),
         baseline=make(svm, 2),
+        chosen=chosen,
         groups=(groups, "fields"),
         config=configure(*overrides),
         leaking=leaking,
@@ -213,10 +226,10 @@ BLOCKS = "split={kind: blocks, train: 0.2, block_size: 8}"
 def test_a_network_above_the_floor_and_far_below_the_support_vector_machine_is_worse():
     verdict = judge(BLOCKS, network=0.53, floor=0.39, svm=0.96)
     assert (verdict.against_floor.outcome, verdict.against_baseline.outcome) == ("better", "worse")
-    assert "The network is worse than the spectral baseline: 5" in verdict.findings
+    assert "The network is worse than the spectral baseline, SVM on 13 PCA components: 5" in verdict.findings
     assert "over 20 fields)" in verdict.findings
     assert verdict.next_step == (
-        'train the support vector machine on single pixels: `hsi-se train CONFIG --set "model={name: svm}"`'
+        'train the spectral baseline, SVM on 13 PCA components: `hsi-se train CONFIG --set "model={name: svm}"`'
     )
 
 
@@ -238,24 +251,65 @@ def test_what_leaking_patches_mean_depends_on_the_split():
 
 def test_too_few_groups_are_said_to_allow_no_interval():
     verdict = judge(BLOCKS, network=0.5, floor=0.4, svm=0.9, num_groups=4)
-    assert "No difference from the spectral baseline can be shown" in verdict.findings
+    assert "No difference from the spectral baseline, SVM on 13 PCA components, can be shown" in verdict.findings
     assert "because the number of fields is 4 and an interval needs 6" in verdict.findings
     assert "better" not in verdict.findings
     assert "worse" not in verdict.findings
 
 
-@pytest.mark.parametrize("model", ["{name: svm}", "{name: random_forest}", "{name: svm, penalty: 1.0}"])
-def test_the_baseline_is_not_compared_with_itself(model):
-    verdict = judge(f"model={model}", network=0.9, floor=0.5, svm=0.5)
-    assert (verdict.against_baseline is None) == (model == "{name: svm}")
-    assert ("The spectral baseline is the same support vector machine" in verdict.findings) == (model == "{name: svm}")
+@pytest.mark.parametrize(
+    ("chosen", "model", "reduction", "is_same"),
+    [
+        (SVM, "{name: svm}", "pca", True),
+        (SVM, "{name: svm}", "none", False),
+        (SVM, "{name: svm, penalty: 1.0}", "pca", False),
+        (SVM, "{name: random_forest}", "pca", False),
+        (SVM, "{name: lda}", "pca", False),
+        (LDA, "{name: lda}", "none", True),
+        (LDA, "{name: lda}", "pca", False),
+        (LDA, "{name: lda, shrinkage: 0.5}", "none", False),
+        (LDA, "{name: svm}", "none", False),
+        (TREES, "{name: extra_trees}", "none", True),
+        (TREES, "{name: extra_trees, trees: 10}", "none", False),
+        (TREES, "{name: random_forest}", "none", False),
+    ],
+)
+def test_the_baseline_is_not_compared_with_itself(chosen, model, reduction, is_same):
+    changes = [f"model={model}", *(["reduction={kind: none}"] if reduction == "none" else [])]
+    verdict = judge(*changes, network=0.9, floor=0.5, svm=0.5, chosen=chosen)
+    assert (verdict.against_baseline is None) == is_same
+    assert (f"The spectral baseline is the same classifier, {chosen.name}" in verdict.findings) == is_same
     assert "network" not in verdict.findings
+    smoothed = judge(*changes, "prediction={smoothing: {spatial: 2, range: 0.3}}", network=0.9, floor=0.5, svm=0.5)
+    assert smoothed.against_baseline is not None
+
+
+def test_a_baseline_that_only_knows_one_class_is_not_advised():
+    constant = Candidate("constant", "none", 16, {}, None)
+    verdict = judge(BLOCKS, network=0.5, floor=0.4, svm=0.9, chosen=constant)
+    assert "worse than the spectral baseline, the only class of the training set: " in verdict.findings
+    assert "model=" not in verdict.next_step
 
 
 STEPS = {
     "svm": (judge(BLOCKS, network=0.5, floor=0.4, svm=0.9), "--set model={name: svm}"),
     "svm, unsmoothed": (
-        judge("prediction={smoothing: {spatial: 2, range: 0.3}}", network=0.5, floor=0.4, svm=0.9),
+        judge(BLOCKS, "prediction={smoothing: {spatial: 2, range: 0.3}}", network=0.5, floor=0.4, svm=0.9),
+        "--set model={name: svm} --set prediction={} --set split.buffer=13",
+    ),
+    "lda on bands": (judge(BLOCKS, network=0.5, floor=0.4, svm=0.9, chosen=LDA),
+                     "--set model={name: lda} --set reduction={kind: none}"),
+    "trees on bands already": (
+        judge(BLOCKS, "reduction={kind: none}", network=0.5, floor=0.4, svm=0.9, chosen=TREES),
+        "--set model={name: extra_trees}",
+    ),
+    "svm, calibrated on validation pixels": (
+        judge("prediction={calibration: validation}", network=0.5, floor=0.4, svm=0.9),
+        "--set model={name: svm} --set prediction={}",
+    ),
+    "svm, smoothed on a random split": (
+        judge("prediction={smoothing: {spatial: 2, range: 0.3}, calibration: validation}", network=0.5, floor=0.4,
+              svm=0.9),
         "--set model={name: svm} --set prediction={}",
     ),
     "gap": (judge(network=0.9, floor=0.4, svm=0.8, leaking=0.7), "gap CONFIG"),
@@ -288,6 +342,7 @@ def test_each_next_step_is_one_command_that_exists_and_fits(name):
     assert " ".join(words).endswith(expected)
     overrides = [value for option, value in itertools.pairwise(words) if option == "--set"]
     split = {"gap, counts": "split={kind: random, train: {per_class: 9}}", "buffer": f"{BLOCKS[:-1]}, buffer: 0}}"}
-    config = configure(split.get(name, BLOCKS), *overrides)
+    before = {"svm, calibrated on validation pixels": "prediction={calibration: validation}"}
+    config = configure(split.get(name, BLOCKS), *([before[name]] if name in before else []), *overrides)
     if words[1] == "gap":
         assert _to_blocks(config).buffer == config.default_buffer
