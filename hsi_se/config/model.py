@@ -340,7 +340,7 @@ class Svm(PixelClassifier):
     penalty: PositiveFloat | None = None
     """penalty C, above 0; default: tuned by cross-validation on the training set"""
     gamma: PositiveFloat | None = None
-    """γ of the kernel exp(-γ |x - x'|²) on standardized components, above 0; default: tuned by
+    """γ of the kernel exp(-γ |x - x'|²) of two pixels' components, above 0; default: tuned by
     cross-validation on the training set"""
 
 

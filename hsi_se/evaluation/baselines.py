@@ -23,7 +23,7 @@ from hsi_se.scene.scene import GroundTruth, Scene
 
 _CANDIDATES = (Svm(name="svm"), Forest(name="extra_trees"), Lda(name="lda"))
 _NAMES = {"svm": "SVM", "extra_trees": "extra trees", "lda": "shrinkage LDA"}
-# The powers usually searched in SVM papers of this field; gamma is relative to 1 / components.
+# The powers usually searched in SVM papers of this field; gamma is relative to scikit-learn's `scale`.
 _GRID = ((10.0, 30.0, 100.0, 1000.0), (0.25, 1.0, 4.0))
 _UNTUNED = ((100.0,), (1.0,))
 _MOST_PIXELS = 1000  # fitted, and held out, in each fold
@@ -136,7 +136,8 @@ def choose_parameters(
 ) -> tuple[PixelClassifier, float | None]:
     """Returns the settings that classify most held-out pixels correctly, and the fraction of these pixels.
 
-    Only an SVM is tuned, in what its settings leave open; without folds this is C = 100 and gamma = 1 / components.
+    Only an SVM is tuned, in what its settings leave open. gamma is searched around scikit-learn's `scale`, 1 over the
+    number of values in a spectrum times their variance; without folds it is that, and C is 100.
     To bound the cost, at most about 1000 pixels are fitted in each fold and as many held out, with the same shares
     of the classes, and forests have 100 trees.
 
@@ -147,7 +148,8 @@ def choose_parameters(
     options = [settings]
     if isinstance(settings, Svm):
         grid = itertools.product(*(_GRID if folds.parts else _UNTUNED))
-        values = [(settings.penalty or c, settings.gamma or factor / x.shape[1]) for c, factor in grid]
+        scale = float(1 / (x.shape[1] * (x.var() or 1)))
+        values = [(settings.penalty or c, settings.gamma or factor * scale) for c, factor in grid]
         options = [settings.model_copy(update={"penalty": c, "gamma": gamma}) for c, gamma in dict.fromkeys(values)]
     if not folds.parts:
         return options[0], None
@@ -166,14 +168,14 @@ def fit_pixel_classifier(
 ) -> Any:
     """Returns scikit-learn's classifier, fitted on spectra or components `(n, k)` and classes `(n,)`.
 
-    An SVM has both parameters set. SVM and LDA scale their input to zero mean and unit variance.
+    An SVM has both parameters set, and takes its input as it is: the scale of MNF components tells signal from noise.
+    LDA takes it with zero mean and unit variance.
     """
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis  # both take long to import
     from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 
     if isinstance(settings, Svm):
-        svc = SVC(C=settings.penalty, gamma=settings.gamma, break_ties=True)
-        return make_pipeline(StandardScaler(), svc).fit(x, y)
+        return SVC(C=settings.penalty, gamma=settings.gamma, break_ties=True).fit(x, y)
     if isinstance(settings, Lda):
         shrinkage = "auto" if settings.shrinkage is None else settings.shrinkage
         lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)

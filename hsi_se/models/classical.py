@@ -48,9 +48,7 @@ class SupportVectorMachine(CentrePixelClassifier):
     get the lowest logit.
     """
 
-    mean: Tensor  # (k,)
-    scale: Tensor  # (k,)
-    support: Tensor  # (s, k), scaled
+    support: Tensor  # (s, k)
     weights: Tensor  # (s, pairs)
     intercept: Tensor  # (pairs,)
     gamma: Tensor  # ()
@@ -59,20 +57,17 @@ class SupportVectorMachine(CentrePixelClassifier):
 
     @classmethod
     def of(cls, fitted: Any, *, num_classes: int, patch_size: int) -> Self:
-        scaler, svc = fitted[0], fitted[1]
-        count = len(svc.classes_)
+        count = len(fitted.classes_)
         one, other = np.triu_indices(count, 1)  # of each pair
-        owner = np.repeat(np.arange(count), svc.n_support_)[:, None]  # the class of each support vector
-        weights = (owner == one) * svc.dual_coef_[other - 1].T + (owner == other) * svc.dual_coef_[one].T
+        owner = np.repeat(np.arange(count), fitted.n_support_)[:, None]  # the class of each support vector
+        weights = (owner == one) * fitted.dual_coef_[other - 1].T + (owner == other) * fitted.dual_coef_[one].T
         sign = -1.0 if count == 2 else 1.0  # with two classes, scikit-learn flips the sign
         tensors = {
-            "mean": torch.tensor(scaler.mean_, dtype=torch.float32),
-            "scale": torch.tensor(scaler.scale_, dtype=torch.float32),
-            "support": torch.tensor(svc.support_vectors_, dtype=torch.float32),
+            "support": torch.tensor(fitted.support_vectors_, dtype=torch.float32),
             "weights": torch.tensor(sign * weights, dtype=torch.float32),
-            "intercept": torch.tensor(sign * svc.intercept_, dtype=torch.float32),
-            "gamma": torch.tensor(float(svc.gamma)),
-            "classes": torch.tensor(svc.classes_, dtype=torch.int64),
+            "intercept": torch.tensor(sign * fitted.intercept_, dtype=torch.float32),
+            "gamma": torch.tensor(float(fitted.gamma)),
+            "classes": torch.tensor(fitted.classes_, dtype=torch.int64),
             "num_classes": torch.tensor(num_classes),
         }
         return cls(tensors, patch_size=patch_size)
@@ -82,8 +77,7 @@ class SupportVectorMachine(CentrePixelClassifier):
         return self.support.numel() + self.weights.numel()
 
     def score(self, spectra: Tensor) -> Tensor:
-        scaled = (spectra - self.mean) / self.scale
-        kernel = torch.exp(-self.gamma * torch.cdist(scaled, self.support).square())  # (n, s)
+        kernel = torch.exp(-self.gamma * torch.cdist(spectra, self.support).square())  # (n, s)
         decisions = kernel @ self.weights + self.intercept  # (n, pairs)
         count = len(self.classes)
         one, other = torch.triu_indices(count, count, offset=1, device=spectra.device)
