@@ -10,9 +10,9 @@ from hsi_se.cli.terminal import make_console, print_table, say, say_notes
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.audit import SplitAudit
 from hsi_se.evaluation.metrics import Evaluation
-from hsi_se.report.tables import describe_leakage, kappa_text, list_methods, percent
+from hsi_se.report.tables import describe_draws, describe_leakage, kappa_text, list_methods, percent
 from hsi_se.runs.folder import RunFolder
-from hsi_se.runs.report import list_class_accuracies
+from hsi_se.runs.report import COUNTS, SplitReport, list_class_accuracies
 
 if TYPE_CHECKING:
     from hsi_se.models.cost import BlockCost
@@ -30,7 +30,48 @@ def print_assessment(assessment: Assessment, folder: RunFolder) -> None:
     say(describe_leakage(assessment.audit.leakage))
     say(assessment.about_certainty)
     say(assessment.verdict.findings, style="bold")
+    print_folds(SplitReport.of_split(assessment.audit, accuracies=[fold.overall_accuracy for fold in assessment.folds]))
     _say_next(assessment, folder)
+
+
+def print_folds(report: SplitReport) -> None:
+    """Prints the table of folds, if there are any."""
+    if not report.folds:
+        return
+    rows = [
+        (
+            str(fold.fold),
+            *(f"{getattr(fold, name):,}" for name in COUNTS),
+            *map(percent, (fold.test_patches_with_train_pixels, fold.location_floor, fold.overall_accuracy)),
+            ", ".join(f"{name} ({count})" for name, count in fold.unlearnable.items()) or "–",
+        )
+        for fold in report.folds
+    ]
+    headings = (
+        "fold",
+        "training",
+        "validation",
+        "test",
+        "buffer",
+        "leak %",
+        "floor OA %",
+        "OA %",
+        "cannot learn (test)",
+    )
+    print_table("folds", headings, rows, left=(0, 8))
+
+
+def print_draws(draws: Sequence[Assessment]) -> None:
+    """Prints the accuracies of each draw of the folds, and their mean with its interval, if there are several."""
+    if len(draws) < 2:
+        return
+    rows = [
+        (str(number), *(percent(found.overall_accuracy) for _, found in list_methods(draw)))
+        for number, draw in enumerate(draws, start=1)
+    ]
+    print_table("OA % of each draw of the folds; above is the first", ("draw", *dict(list_methods(draws[0]))), rows)
+    for place, (name, _) in enumerate(list_methods(draws[0])):
+        say(f"{name}: {describe_draws([list_methods(draw)[place][1].overall_accuracy for draw in draws])}")
 
 
 def print_cross_scene(found: "CrossScene") -> None:
@@ -48,14 +89,16 @@ def print_cross_scene(found: "CrossScene") -> None:
 def print_audit(audit: SplitAudit) -> None:
     floor = audit.location_floor
     counts = zip(floor.class_ids, floor.class_names, audit.counts, strict=True)
+    print_folds(SplitReport.of_split(audit))
+    means = ": test pixels of all folds, others are means per fold" if audit.folds else ""
     print_table(
-        f"split {audit.split.digest[:8]}",
+        f"split {audit.digest[:8]}{means}",
         ("label", "class", "training", "validation", "test", "buffer"),
         [(str(label), name, *map(str, numbers)) for label, name, numbers in counts],
         footer=("", "all", *(f"{total:,}" for total in audit.counts.sum(axis=0))),
         left=(1,),
     )
-    say_notes(audit.split.notes)
+    say_notes(audit.notes)
     say(describe_leakage(audit.leakage))
     print(f"location floor: {_describe(floor)}")
 
@@ -79,28 +122,28 @@ def _describe(evaluation: Evaluation, *, width: int = 0) -> str:
 
 
 def print_gap(found: "Gap") -> None:
-    sides = (found.random, found.blocks)
+    sides = (found.random, found.folds)
     rows: list[tuple[str, ...]] = []
-    for (name, of_random), (_, of_blocks) in zip(*map(list_methods, sides), strict=True):
-        overall = (of_random.overall_accuracy, of_blocks.overall_accuracy)
-        average = (of_random.average_accuracy, of_blocks.average_accuracy)
+    for (name, of_random), (_, of_folds) in zip(*map(list_methods, sides), strict=True):
+        overall = (of_random.overall_accuracy, of_folds.overall_accuracy)
+        average = (of_random.average_accuracy, of_folds.average_accuracy)
         rows.append((name, *map(percent, overall), *map(percent, average)))
     audits = [each.audit for each in sides]
     leaking = [percent(audit.leakage.test_patches_with_train_pixels) for audit in audits]
     rows.append(("test patches that leak", *leaking, "", ""))
-    rows.append(("training pixels", *(f"{len(audit.split.train):,}" for audit in audits), "", ""))
-    rows.append(("test pixels", *(f"{len(audit.split.test):,}" for audit in audits), "", ""))
-    headings = ("", "random OA %", "blocks OA %", "random AA %", "blocks AA %")
-    print_table("the same network with the same number of training pixels per class", headings, rows)
+    for place, name in ((0, "training pixels"), (2, "test pixels")):
+        rows.append((name, *(f"{audit.counts[:, place].sum():,}" for audit in audits), "", ""))
+    headings = ("", "random OA %", "folds OA %", "random AA %", "folds AA %")
+    print_table("the same network with as many training pixels per class as the folds have on average", headings, rows)
     say(
-        f"optimism gap: {100 * found.optimism:.2f} points of OA, without an interval: one split and one "
-        "training of each kind; repeat it with other seeds (--set seed=1)",
+        f"optimism gap: {100 * found.optimism:.2f} points of OA, without an interval: one random split and one "
+        "draw of the folds; repeat it with other seeds (--set seed=1)",
         style="bold",
     )
     say(f"random: {found.random.verdict.findings}")
-    say(f"blocks: {found.blocks.verdict.findings}")
-    _say_next(found.blocks, RunFolder(found.folder / "blocks"))
-    say_notes(found.blocks.audit.split.notes)
+    say(f"folds: {found.folds.verdict.findings}")
+    _say_next(found.folds, RunFolder(found.folder / "folds"))
+    say_notes(found.folds.audit.notes)
 
 
 def print_network(network: "NetworkDescription") -> None:

@@ -12,7 +12,7 @@ from scipy.stats import t
 
 from hsi_se.config.experiment import Config
 from hsi_se.config.model import Network, Svm
-from hsi_se.config.split import BlocksSplit, FieldsSplit, MasksSplit
+from hsi_se.config.split import BlocksSplit, FieldsSplit, FoldsSplit
 from hsi_se.evaluation.statistics import LEVEL, points
 from hsi_se.sampling.disjoint import number_blocks, number_fields
 from hsi_se.sampling.splits import Split
@@ -76,11 +76,14 @@ def compare_on_groups(correct: Correct, baseline: Correct, groups: Groups) -> Ba
 
 
 def group_test_pixels(truth: GroundTruth, split: Split, config: Config) -> Groups:
-    """Returns the blocks of a blocks split, and otherwise the connected fields of the labels `truth`.
+    """Returns the blocks of a blocks split, what was dealt to folds, or else the connected fields of `truth`.
 
     Square blocks divide the fields where fewer than `FEWEST_GROUPS` have test pixels or one has most of them.
     """
     settings = config.split
+    if isinstance(settings, FoldsSplit) and split.groups is not None:
+        is_block, side = settings.by == "blocks", settings.block_size
+        return split.groups, f"test blocks of {side} × {side} pixels" if is_block else f"test {settings.by}"
     rng = np.random.default_rng(config.seed if settings.seed is None else settings.seed)
     if isinstance(settings, BlocksSplit):
         blocks = number_blocks(split.test, block_size=settings.block_size, rng=rng)
@@ -126,7 +129,7 @@ def reach_verdict(
 
 
 def _of_leaking(config: Config) -> str:
-    if isinstance(config.split, FieldsSplit):
+    if isinstance(config.split, FieldsSplit) or (isinstance(config.split, FoldsSplit) and config.split.by == "fields"):
         return "is that of unseen fields beside known ones, not of unseen areas"
     return "measures how well the map is filled in between known pixels, not how well unseen areas are classified"
 
@@ -152,16 +155,17 @@ def _advise(config: Config, *, is_worse: bool, leaks: bool, is_open: bool) -> st
     if is_worse:
         svm = '"model={name: svm}"' + (' --set "prediction={}"' if config.prediction.smoothing else "")
         return f"train the support vector machine on single pixels: `hsi-se train CONFIG --set {svm}`"
-    if leaks and isinstance(split, BlocksSplit):
+    if leaks and isinstance(split, BlocksSplit | FoldsSplit):
         wider = f"`hsi-se train CONFIG --set split.buffer={config.default_buffer}`"
         return f"widen the buffer between training and test pixels: {wider}"
     if leaks:
-        has_share = not isinstance(split, MasksSplit) and isinstance(split.train, float)
-        blocks = "" if has_share else ' --set "split={kind: blocks, train: 0.1}"'
-        return f"measure the accuracy on unseen areas: `hsi-se gap CONFIG{blocks}`"
-    if is_open and isinstance(split, BlocksSplit) and split.block_size > 1:
-        smaller = f"`hsi-se train CONFIG --set split.block_size={split.block_size // 2}`"
+        return "measure the accuracy on unseen areas: `hsi-se gap CONFIG`"
+    has_blocks = isinstance(split, BlocksSplit | FoldsSplit) and getattr(split, "by", "blocks") == "blocks"
+    if is_open and has_blocks and (size := getattr(split, "block_size", 1)) > 1:
+        smaller = f"`hsi-se train CONFIG --set split.block_size={size // 2}`"
         return f"divide the scene into smaller blocks: {smaller}"
     if is_open:
         return f"label pixels in more fields, so that {FEWEST_GROUPS} or more have test pixels"
+    if isinstance(split, FoldsSplit) and split.fold is None:
+        return "draw the folds again, for an interval: `hsi-se train CONFIG --set split.repeats=5`"
     return "see whether this holds for other splits and seeds: `hsi-se train CONFIG --seeds 0-9`"

@@ -6,6 +6,7 @@ in the order of their labels, and the rows and columns of the confusion matrix f
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import numpy as np
@@ -77,11 +78,28 @@ class ClassSplit(_OfClass):
     num_buffer: Count
 
 
-_COUNTS = ("num_train", "num_val", "num_test", "num_buffer")  # of `SplitAudit.counts`
+COUNTS = ("num_train", "num_val", "num_test", "num_buffer")  # of `SplitAudit.counts`
+
+
+class FoldReport(_Part):
+    """One fold of a spatial cross-validation; see `SplitReport`."""
+
+    fold: int
+    num_train: Count
+    num_val: Count
+    num_test: Count
+    num_buffer: Count
+    test_patches_with_train_pixels: Share
+    location_floor: Share  # its overall accuracy
+    overall_accuracy: Share | None  # null before any training
+    unlearnable: dict[str, int]  # test pixels of each class that has no training pixels, by name
 
 
 class SplitReport(_Part):
-    """The audit of a split, known before anything is trained; buffer pixels are in no set."""
+    """The audit of a split, known before anything is trained; buffer pixels are in no set.
+
+    Of several folds, `num_test` counts the test pixels of all; the other numbers of pixels are means per fold.
+    """
 
     num_train: Count
     num_val: Count
@@ -92,17 +110,31 @@ class SplitReport(_Part):
     location_floor: Accuracies
     split_per_class: tuple[ClassSplit, ...]
     notes: tuple[str, ...]  # what was decided while splitting, one sentence each
+    folds: tuple[FoldReport, ...] = ()
 
     @classmethod
-    def of_split(cls, audit: SplitAudit) -> "SplitReport":
+    def of_split(cls, audit: SplitAudit, *, accuracies: Sequence[float] = ()) -> "SplitReport":
+        """`accuracies` are the overall accuracies of the folds, if they have been trained."""
         floor = audit.location_floor
+        folds = zip_longest(audit.folds, accuracies)
         return SplitReport(
-            **dict(zip(_COUNTS, audit.counts.sum(axis=0).tolist(), strict=True)),
-            split_digest=audit.split.digest,
+            **dict(zip(COUNTS, audit.counts.sum(axis=0).tolist(), strict=True)),
+            split_digest=audit.digest,
             leakage=audit.leakage,
             location_floor=Accuracies.of(floor),
             split_per_class=_list_rows(ClassSplit, floor.class_ids, floor.class_names, *audit.counts.T),
-            notes=audit.split.notes,
+            notes=audit.notes,
+            folds=tuple(
+                FoldReport(
+                    fold=number,
+                    **dict(zip(COUNTS, fold.counts.sum(axis=0).tolist(), strict=True)),
+                    test_patches_with_train_pixels=fold.leakage.test_patches_with_train_pixels,
+                    location_floor=fold.location_floor.overall_accuracy,
+                    overall_accuracy=accuracy,
+                    unlearnable=fold.unlearnable,
+                )
+                for number, (fold, accuracy) in enumerate(folds, start=1)
+            ),
         )
 
 
@@ -219,10 +251,11 @@ class RunReport(SplitReport, Accuracies):
         """Returns the report of a run that was assessed."""
         evaluation, machine, area = assessment.evaluation, assessment.machine, assessment.area
         verdict, in_pixels = assessment.verdict, (area.pixels.value, area.pixels.margin)
-        accuracies = [assessment.rejection.accuracy_at(coverage) for coverage in REPORTED_COVERAGES]
+        kept = [assessment.rejection.accuracy_at(coverage) for coverage in REPORTED_COVERAGES]
+        of_folds = [fold.overall_accuracy for fold in assessment.folds]
         return RunReport(
             **dict(Accuracies.of(evaluation)),
-            **dict(SplitReport.of_split(assessment.audit)) | {"notes": record.notes},
+            **dict(SplitReport.of_split(assessment.audit, accuracies=of_folds)) | {"notes": record.notes},
             unsmoothed=None if assessment.unsmoothed is None else Accuracies.of(assessment.unsmoothed),
             spectral_baseline=BaselineReport(
                 **dict(Accuracies.of(assessment.spectral_baseline)), C=machine.c, gamma=machine.gamma
@@ -240,7 +273,7 @@ class RunReport(SplitReport, Accuracies):
                 about=assessment.about_certainty,
                 **asdict(assessment.scaling),
             ),
-            rejection=_list_rows(Kept, REPORTED_COVERAGES, accuracies),
+            rejection=_list_rows(Kept, REPORTED_COVERAGES, kept),
             pixel_area_m2=area.pixel_area_m2,
             area_caveat=AREA_CAVEAT,
             area=_list_rows(ClassArea, evaluation.class_ids, evaluation.class_names, area.mapped_pixels, *in_pixels),

@@ -1,0 +1,180 @@
+"""Pools the folds of a spatial cross-validation into one report, as if one run had tested every labelled pixel.
+
+A folder of folds has the run of each fold in `fold-1`, `fold-2`, …, and beside them the files that the evaluation of an
+ordinary run leaves. One draw of the folds is one such folder.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from hsi_se.config.experiment import Config
+from hsi_se.config.split import AllSplit
+from hsi_se.errors import ConfigError, RunError
+from hsi_se.evaluation.assessment import Assessment, TestPixels, assess_pixels
+from hsi_se.evaluation.audit import SplitAudit, pool_audits
+from hsi_se.evaluation.baselines import SpectralBaseline
+from hsi_se.evaluation.confidence import TemperatureScaling
+from hsi_se.evaluation.metrics import Evaluation, evaluate_labels
+from hsi_se.report.explorer import Explorer, join_explorers
+from hsi_se.runs.folder import RunFolder
+from hsi_se.runs.records import MappingCost, RunRecord
+from hsi_se.runs.report import COUNTS, RunReport
+
+_OWN = ("name", "seed", "split", "train.checkpoint_every_s", "prediction.calibration")  # may differ from the folds'
+
+
+def find_draws(path: Path) -> list[RunFolder]:
+    """Returns the folders of folds at or below a path, one for each draw, in the order of their seeds."""
+    parents = {file.parent.parent for file in path.rglob("fold-*/record.json") if not file.parent.name.startswith(".")}
+    return sorted(map(RunFolder, parents), key=lambda draw: (draw.path.parent, draw.folds[0].read_config().seed))
+
+
+def read_pooled_config(draw: RunFolder) -> Config:
+    """Returns the config of all folds of a draw.
+
+    Raises:
+        RunError: a fold is not trained, or with other settings.
+    """
+    config = draw.folds[0].read_config().with_fold(None)
+    for number, of_fold in enumerate(config.list_folds(), start=1):
+        fold = draw.fold(number)
+        if not fold.record.is_file():
+            raise RunError(f"{fold}: this fold is not trained yet; rerun the `hsi-se train` command that wrote {draw}")
+        if fold.read_record().config_digest != of_fold.digest:
+            raise RunError(f"{fold}: was trained with other settings than {draw.folds[0]}; train into another folder")
+    return config
+
+
+def pool_folds(draw: RunFolder) -> tuple[Assessment, RunRecord, Explorer, MappingCost]:
+    """Returns what the evaluated folds of one draw show together: each labelled pixel as the fold that tested it.
+
+    Pixels without a label belong to the fold of the nearest pixel with one. The training time and the cost of mapping
+    are those of all folds; other facts of the record are means, or those of the first fold.
+
+    Raises:
+        RunError: as `read_pooled_config`, or a fold is not evaluated.
+    """
+    config = read_pooled_config(draw)
+    folds = draw.folds
+    reports, records = [fold.read_report() for fold in folds], [fold.read_record() for fold in folds]
+    columns = [field.name for field in fields(TestPixels)]
+    parts = [TestPixels(**fold.read_predictions(needed=columns)) for fold in folds]
+    of_folds = [fold.read_explorer(needed=Explorer.names()) for fold in folds]
+    explorers = [Explorer(**arrays) for arrays in of_folds]
+    owner = np.zeros(explorers[0].truth.shape, dtype=np.intp)
+    for number, part in enumerate(parts, start=1):
+        owner[tuple(part.pixels.T)] = number
+    owner = owner[tuple(ndimage.distance_transform_edt(owner == 0, return_distances=False, return_indices=True))] - 1
+    tested = TestPixels.join(parts)
+    names = reports[0].evaluation
+    audit = pool_audits([_restore_audit(*each, names) for each in zip(reports, parts, strict=True)])
+    num_classes = len(names.class_ids)
+    mapped = np.stack([explorer.prediction for explorer in explorers])
+    mapped_pixels = np.bincount(np.take_along_axis(mapped, owner[None], axis=0).ravel(), minlength=num_classes + 1)
+    first = reports[0].spectral_baseline
+    assessment = assess_pixels(
+        tested,
+        audit=audit,
+        unit=reports[0].against_location_floor.unit,
+        config=config,
+        scaling=_pool_scalings([fold.read_facts().scaling for fold in folds]),
+        machine=SpectralBaseline(tested.by_spectrum, first.c, first.gamma),  # each fold has its own parameters
+        mapped_pixels=mapped_pixels[1:],
+        pixel_area_m2=reports[0].pixel_area_m2,
+    )
+    findings = f"Pooled over {len(folds)} folds, which test every pixel once. {assessment.verdict.findings}"
+    assessment = replace(
+        assessment,
+        folds=tuple(report.evaluation for report in reports),
+        verdict=replace(assessment.verdict, findings=findings),
+    )
+    peaks = [record.peak_memory_bytes for record in records if record.peak_memory_bytes is not None]
+    record = records[0].model_copy(
+        update={
+            "config_digest": config.digest,
+            "split_digest": audit.digest,
+            "start_from_run": os.path.normpath(Path("fold-1", records[0].start_from_run)),
+            "notes": audit.notes,
+            "num_train": round(np.mean([record.num_train for record in records])),
+            "num_val": round(np.mean([record.num_val for record in records])),
+            "best_epoch": round(np.mean([record.best_epoch for record in records])),
+            "history": (),
+            "training_s": sum(record.training_s for record in records),
+            "peak_memory_bytes": max(peaks, default=None),
+        }
+    )
+    costs = [fold.read_mapping_cost() for fold in folds]
+    cost = MappingCost(
+        num_pixels=sum(cost.num_pixels for cost in costs),
+        seconds=sum(cost.seconds for cost in costs),
+        peak_bytes=max((cost.peak_bytes for cost in costs if cost.peak_bytes is not None), default=None),
+    )
+    return assessment, record, join_explorers(explorers, owner=owner, assessment=assessment), cost
+
+
+def _restore_audit(report: RunReport, tested: TestPixels, names: Evaluation) -> SplitAudit:
+    floor = evaluate_labels(tested.truth, tested.by_location, class_ids=names.class_ids, class_names=names.class_names)
+    counts = np.array([[getattr(row, name) for name in COUNTS] for row in report.split_per_class])
+    return SplitAudit(report.split_digest, report.notes, report.leakage, floor, counts)
+
+
+def _pool_scalings(folds: Sequence[TemperatureScaling]) -> TemperatureScaling:
+    """Returns the geometric mean of the temperatures; the interval of the gain covers those of all folds."""
+    lacking = [fold for fold in folds if fold.lack]
+    if lacking:
+        some = "" if len(lacking) == len(folds) else f"in {len(lacking)} of {len(folds)} folds, "
+        return replace(lacking[0], lack=f"{some}{lacking[0].lack}")
+    return replace(
+        folds[0],
+        temperature=float(np.exp(np.mean(np.log([fold.temperature for fold in folds])))),
+        num_pixels=sum(fold.num_pixels for fold in folds),
+        num_groups=sum(fold.num_groups for fold in folds),
+        gain=float(np.mean([fold.gain for fold in folds])),
+        gain_low=min(fold.gain_low or 0 for fold in folds),
+        gain_high=max(fold.gain_high or 0 for fold in folds),
+    )
+
+
+# ------------------------------------------------------------------------------------- trained on every label
+
+
+def find_folds_of(config: Config, *, starts: Sequence[str | Path] = ("",)) -> list[RunFolder]:
+    """Returns the draws of the folds that `split.folds` names, for a classifier trained on every label.
+
+    Args:
+        starts: folders in which a relative path may begin.
+
+    Raises:
+        ConfigError: there are no folds, or they have other settings.
+    """
+    assert isinstance(config.split, AllSplit)
+    name = f"split.folds = {config.split.folds}"
+    paths = [Path(start) / str(config.split.folds) for start in starts]
+    draws = [draw for path in paths for draw in find_draws(path)]
+    if not draws:
+        raise ConfigError(
+            f"{name}: no folds were trained there; give the --out folder of a config with split.kind: folds"
+        )
+    for draw in draws:
+        ours, theirs = (_flatten(each.model_dump(mode="json")) for each in (config, read_pooled_config(draw)))
+        keys = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
+        if different := [key for key in keys if not any(f"{key}.".startswith(f"{own}.") for own in _OWN)]:
+            values = ", ".join(f"{key} is {ours.get(key)} here and {theirs.get(key)} there" for key in different)
+            raise ConfigError(f"{name}: those folds have other settings ({values}); train the folds again with these")
+    return draws
+
+
+def _flatten(settings: Any, key: str = "") -> dict[str, Any]:
+    if not isinstance(settings, dict):
+        return {key: settings}
+    return {
+        name: value
+        for part, below in settings.items()
+        for name, value in _flatten(below, f"{key}.{part}".strip(".")).items()
+    }
