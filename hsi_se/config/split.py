@@ -159,7 +159,7 @@ class FoldsSplit(Settings):
     @model_validator(mode="after")
     def _settings_have_an_effect(self) -> Self:
         if self.by == "groups" and self.groups is None:
-            raise mistake("is missing; give a map of group numbers with by: groups", key="groups")
+            raise mistake("by: groups needs a map of group numbers; give groups: FILE")
         for key, owner in (("block_size", "blocks"), ("groups", "groups"), ("groups_key", "groups")):
             if self.by != owner and getattr(self, key) not in (None, BLOCK_SIZE):
                 raise mistake(f"has no effect with by: {self.by}; leave it out, or write by: {owner}", key=key)

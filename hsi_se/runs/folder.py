@@ -77,7 +77,7 @@ class RunFolder(Folder):
         """
         run = cls(path)
         if run.folds and not pooled:
-            every = f"`hsi-se train {shlex.quote(str(run.config))} --set 'split={{kind: all}}'`"
+            every = f"`hsi-se train {shlex.quote(str(run.config))} --set 'split={{kind: all, folds: {path}}}'`"
             raise RunError(
                 f"{path}: contains one classifier per fold; name a fold, such as {run.folds[0]}, or train one on "
                 f"every labelled pixel: {every}"

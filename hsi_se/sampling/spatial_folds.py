@@ -86,14 +86,15 @@ def deal(
     """Returns the fold `(n,)` of each pixel, from 0: whole groups, with every class spread over the folds.
 
     The groups are dealt in a random order, large ones earlier. Each goes to the fold that has the smallest share of
-    its classes so far. No fold is empty if there are as many groups as folds. (`StratifiedGroupKFold` of scikit-learn
-    deals groups of different sizes in the same way at every draw.)
+    its classes, and of all pixels, so far. No fold is empty if there are as many groups as folds.
+    (`StratifiedGroupKFold` of scikit-learn deals groups of different sizes in the same way at every draw.)
     """
-    number_of = np.unique(groups, return_inverse=True)[1]
-    shares = np.zeros((number_of.max() + 1, classes.max() + 1))  # (groups, C) of each class's pixels
+    number_of, every = np.unique(groups, return_inverse=True)[1], classes.max() + 1
+    shares = np.zeros((number_of.max() + 1, every + 1))  # (groups, C + 1) of each class's pixels, and of all
     np.add.at(shares, (number_of, classes), 1 / np.bincount(classes)[classes])
-    fold_of, held = np.zeros(len(shares), dtype=np.int64), np.zeros((num_folds, shares.shape[1]))
+    shares[:, every] = np.bincount(number_of) / len(classes)
+    fold_of, held = np.zeros(len(shares), dtype=np.int64), np.zeros((num_folds, every + 1))
     for group in np.argsort(-shares.sum(axis=1) * rng.uniform(0.5, 1, len(shares))):
-        fold_of[group] = np.lexsort((held.sum(axis=1), (held @ shares[group]).round(12)))[0]
+        fold_of[group] = (held @ shares[group]).argmin()
         held[fold_of[group]] += shares[group]
     return fold_of[number_of]

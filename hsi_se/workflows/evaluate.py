@@ -1,5 +1,6 @@
 """Evaluates a run, or the folds of a spatial cross-validation: accuracies, baselines and reports."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,7 +120,11 @@ def _borrow_from_folds(config: Config, folder: RunFolder, record: RunRecord, *, 
     ]
     if len(draws) > 1:
         parts += [f"{describe_draws([draw.read_report().overall_accuracy for draw in draws])}. The first draw:"]
-    verdict = replace(assessment.verdict, findings=" ".join([*parts, assessment.verdict.findings]))
+    verdict = replace(
+        assessment.verdict,
+        findings=" ".join([*parts, assessment.verdict.findings]),
+        next_step=f"map the whole scene: `hsi-se map {shlex.quote(str(folder))}`",
+    )
     return replace(assessment, verdict=verdict)
 
 

@@ -155,8 +155,8 @@ def find_folds_of(config: Config, *, starts: Sequence[str | Path] = ("",)) -> li
     """
     assert isinstance(config.split, AllSplit)
     name = f"split.folds = {config.split.folds}"
-    paths = [Path(start) / str(config.split.folds) for start in starts]
-    draws = [draw for path in paths for draw in find_draws(path)]
+    paths = (Path(start) / str(config.split.folds) for start in starts)
+    draws: list[RunFolder] = next(filter(None, map(find_draws, paths)), [])
     if not draws:
         raise ConfigError(
             f"{name}: no folds were trained there; give the --out folder of a config with split.kind: folds"
