@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -156,7 +156,11 @@ def _note_finished(run: PlannedRun, job: Job) -> bool:
     job.watcher.change(run, "finished", accuracy=job.folder.find(run).read_report().overall_accuracy)
     whole = run.whole
     if whole is not None and all(is_finished(part, job.folder) for part in whole.parts):
-        with suppress(RunError), job.folder.hold_run(job.folder.find(whole)):  # unless another process pools them
+        with ExitStack() as claim:
+            try:
+                claim.enter_context(job.folder.hold_run(job.folder.find(whole)))
+            except RunError:  # another process pools them
+                return True
             if not is_finished(whole, job.folder):
                 assess_run(job.folder.find(whole), session=job.session)
         _note_finished(whole, job)

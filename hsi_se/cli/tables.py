@@ -12,7 +12,7 @@ from hsi_se.evaluation.audit import SplitAudit
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.report.tables import describe_draws, describe_leakage, kappa_text, list_methods, percent
 from hsi_se.runs.folder import RunFolder
-from hsi_se.runs.report import COUNTS, SplitReport, list_class_accuracies
+from hsi_se.runs.report import COUNTS, FoldReport, list_class_accuracies, list_folds
 
 if TYPE_CHECKING:
     from hsi_se.models.cost import BlockCost
@@ -30,13 +30,12 @@ def print_assessment(assessment: Assessment, folder: RunFolder) -> None:
     say(describe_leakage(assessment.audit.leakage))
     say(assessment.about_certainty)
     say(assessment.verdict.findings, style="bold")
-    print_folds(SplitReport.of_split(assessment.audit, accuracies=[fold.overall_accuracy for fold in assessment.folds]))
+    _print_folds(list_folds(assessment))
     _say_next(assessment, folder)
 
 
-def print_folds(report: SplitReport) -> None:
-    """Prints the table of folds, if there are any."""
-    if not report.folds:
+def _print_folds(folds: Sequence[FoldReport]) -> None:
+    if not folds:
         return
     rows = [
         (
@@ -45,7 +44,7 @@ def print_folds(report: SplitReport) -> None:
             *map(percent, (fold.test_patches_with_train_pixels, fold.location_floor, fold.overall_accuracy)),
             ", ".join(f"{name} ({count})" for name, count in fold.unlearnable.items()) or "–",
         )
-        for fold in report.folds
+        for fold in folds
     ]
     headings = (
         "fold",
@@ -89,7 +88,7 @@ def print_cross_scene(found: "CrossScene") -> None:
 def print_audit(audit: SplitAudit) -> None:
     floor = audit.location_floor
     counts = zip(floor.class_ids, floor.class_names, audit.counts, strict=True)
-    print_folds(SplitReport.of_split(audit))
+    _print_folds(list_folds(audit))
     means = ": test pixels of all folds, others are means per fold" if audit.folds else ""
     print_table(
         f"split {audit.digest[:8]}{means}",

@@ -95,6 +95,22 @@ class FoldReport(_Part):
     unlearnable: dict[str, int]  # test pixels of each class that has no training pixels, by name
 
 
+def list_folds(found: SplitAudit | Assessment) -> tuple[FoldReport, ...]:
+    """Returns the table of the folds, if there are several; their accuracies are known after an assessment."""
+    audit, evaluations = (found, ()) if isinstance(found, SplitAudit) else (found.audit, found.folds)
+    return tuple(
+        FoldReport(
+            fold=number,
+            **dict(zip(COUNTS, fold.counts.sum(axis=0).tolist(), strict=True)),
+            test_patches_with_train_pixels=fold.leakage.test_patches_with_train_pixels,
+            location_floor=fold.location_floor.overall_accuracy,
+            overall_accuracy=None if evaluation is None else evaluation.overall_accuracy,
+            unlearnable=fold.unlearnable,
+        )
+        for number, (fold, evaluation) in enumerate(zip_longest(audit.folds, evaluations), start=1)
+    )
+
+
 class SplitReport(_Part):
     """The audit of a split, known before anything is trained; buffer pixels are in no set.
 
@@ -113,10 +129,8 @@ class SplitReport(_Part):
     folds: tuple[FoldReport, ...] = ()
 
     @classmethod
-    def of_split(cls, audit: SplitAudit, *, accuracies: Sequence[float] = ()) -> "SplitReport":
-        """`accuracies` are the overall accuracies of the folds, if they have been trained."""
+    def of_split(cls, audit: SplitAudit) -> "SplitReport":
         floor = audit.location_floor
-        folds = zip_longest(audit.folds, accuracies)
         return SplitReport(
             **dict(zip(COUNTS, audit.counts.sum(axis=0).tolist(), strict=True)),
             split_digest=audit.digest,
@@ -124,17 +138,7 @@ class SplitReport(_Part):
             location_floor=Accuracies.of(floor),
             split_per_class=_list_rows(ClassSplit, floor.class_ids, floor.class_names, *audit.counts.T),
             notes=audit.notes,
-            folds=tuple(
-                FoldReport(
-                    fold=number,
-                    **dict(zip(COUNTS, fold.counts.sum(axis=0).tolist(), strict=True)),
-                    test_patches_with_train_pixels=fold.leakage.test_patches_with_train_pixels,
-                    location_floor=fold.location_floor.overall_accuracy,
-                    overall_accuracy=accuracy,
-                    unlearnable=fold.unlearnable,
-                )
-                for number, (fold, accuracy) in enumerate(folds, start=1)
-            ),
+            folds=list_folds(audit),
         )
 
 
@@ -252,10 +256,9 @@ class RunReport(SplitReport, Accuracies):
         evaluation, machine, area = assessment.evaluation, assessment.machine, assessment.area
         verdict, in_pixels = assessment.verdict, (area.pixels.value, area.pixels.margin)
         kept = [assessment.rejection.accuracy_at(coverage) for coverage in REPORTED_COVERAGES]
-        of_folds = [fold.overall_accuracy for fold in assessment.folds]
         return RunReport(
             **dict(Accuracies.of(evaluation)),
-            **dict(SplitReport.of_split(assessment.audit, accuracies=of_folds)) | {"notes": record.notes},
+            **dict(SplitReport.of_split(assessment.audit)) | {"notes": record.notes, "folds": list_folds(assessment)},
             unsmoothed=None if assessment.unsmoothed is None else Accuracies.of(assessment.unsmoothed),
             spectral_baseline=BaselineReport(
                 **dict(Accuracies.of(assessment.spectral_baseline)), C=machine.c, gamma=machine.gamma
