@@ -62,15 +62,8 @@ def _print_folds(folds: Sequence[FoldReport]) -> None:
 
 def print_draws(draws: Sequence[Assessment]) -> None:
     """Prints the accuracies of each draw of the folds, and their mean with its interval, if there are several."""
-    if len(draws) < 2:
-        return
-    rows = [
-        (str(number), *(percent(found.overall_accuracy) for _, found in list_methods(draw)))
-        for number, draw in enumerate(draws, start=1)
-    ]
-    print_table("OA % of each draw of the folds; above is the first", ("draw", *dict(list_methods(draws[0]))), rows)
-    for place, (name, _) in enumerate(list_methods(draws[0])):
-        say(f"{name}: {describe_draws([list_methods(draw)[place][1].overall_accuracy for draw in draws])}")
+    for of_draws in zip(*map(list_methods, draws), strict=True) if len(draws) > 1 else ():
+        say(f"{of_draws[0][0]}: {describe_draws([found.overall_accuracy for _, found in of_draws])}")
 
 
 def print_cross_scene(found: "CrossScene") -> None:

@@ -103,15 +103,18 @@ def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], as
 def join_explorers(folds: Sequence[Explorer], *, owner: NDArray[np.intp], assessment: Assessment) -> Explorer:
     """Returns what the page of several folds shows: each pixel `(rows, cols)` as the fold `owner`, from 0, saw it."""
 
-    def take(name: str) -> NDArray[Any]:
-        maps = np.stack([getattr(fold, name) for fold in folds])  # (K, rows, cols, …)
-        place = owner.reshape(1, *owner.shape, *[1] * (maps.ndim - 3))
-        return np.asarray(np.take_along_axis(maps, place, axis=0)[0])
-
     sides = np.full(owner.shape, Side.UNUSED, dtype=np.uint8)
     sides[tuple(assessment.tested.pixels.T)] = Side.TEST
-    maps = {name: take(name) for name in ("prediction", "top_classes", "top_probabilities")}
+    names = ("prediction", "top_classes", "top_probabilities")
+    maps = {name: take_from_owner(folds, name, owner=owner) for name in names}
     return replace(folds[0], sides=sides, **maps, **_list_curves(assessment))
+
+
+def take_from_owner(folds: Sequence[Explorer], name: str, *, owner: NDArray[np.intp]) -> NDArray[Any]:
+    """Returns one of the folds' arrays `(rows, cols, …)`, each pixel from the fold `owner`."""
+    maps = np.stack([getattr(fold, name) for fold in folds])  # (K, rows, cols, …)
+    rows, cols = np.indices(owner.shape)
+    return np.asarray(maps[owner, rows, cols])
 
 
 def _list_curves(assessment: Assessment) -> dict[str, Any]:

@@ -69,26 +69,24 @@ class BaselineReport(Accuracies):
     gamma: NotNegative
 
 
-class ClassSplit(_OfClass):
-    """How the pixels of one class were divided."""
-
+class _Counts(_Part):
     num_train: Count
     num_val: Count
     num_test: Count
     num_buffer: Count
 
 
-COUNTS = ("num_train", "num_val", "num_test", "num_buffer")  # of `SplitAudit.counts`
+class ClassSplit(_Counts, _OfClass):
+    """How the pixels of one class were divided."""
 
 
-class FoldReport(_Part):
+COUNTS = tuple(_Counts.model_fields)  # of `SplitAudit.counts`
+
+
+class FoldReport(_Counts):
     """One fold of a spatial cross-validation; see `SplitReport`."""
 
     fold: int
-    num_train: Count
-    num_val: Count
-    num_test: Count
-    num_buffer: Count
     test_patches_with_train_pixels: Share
     location_floor: Share  # its overall accuracy
     overall_accuracy: Share | None  # null before any training
@@ -111,16 +109,13 @@ def list_folds(found: SplitAudit | Assessment) -> tuple[FoldReport, ...]:
     )
 
 
-class SplitReport(_Part):
+class SplitReport(_Counts):
     """The audit of a split, known before anything is trained; buffer pixels are in no set.
 
     Of several folds, `num_test` counts the test pixels of all; the other numbers of pixels are means per fold.
     """
 
-    num_train: Count
-    num_val: Count
     num_test: Annotated[int, Field(ge=1)]
-    num_buffer: Count
     split_digest: str  # equal for equal pixels
     leakage: Leakage
     location_floor: Accuracies

@@ -43,7 +43,7 @@ class Split:
         notes: notes for the user about this split, one sentence each.
 
     Raises:
-        SplitError: a pixel is in two sets, or the training set is empty.
+        SplitError: a pixel is in two sets.
     """
 
     train: Pixels
@@ -63,7 +63,6 @@ class Split:
                 f"split: {int((counts > 1).sum())} pixels are in more than one set, the first at "
                 f"row {row}, col {col}; give disjoint sets"
             )
-        _check_filled(self.train, "training")
 
     @cached_property
     def training_side(self) -> Pixels:
@@ -92,11 +91,6 @@ class Split:
     def relabel(self, truth: Truth) -> Truth:
         """Returns the scene with the labels of this split."""
         return truth if self.labels is None else replace(truth, labels=self.labels)
-
-
-def _check_filled(pixels: Pixels, name: str) -> None:
-    if not len(pixels):
-        raise SplitError(f"split: the {name} set is empty; change split.train or split.buffer")
 
 
 def make_split(truth: GroundTruth, settings: SplitSettings, *, seed: int = 0, data: Data = None) -> Split:
@@ -137,8 +131,9 @@ def make_split(truth: GroundTruth, settings: SplitSettings, *, seed: int = 0, da
     if not (isinstance(settings, MasksSplit) and settings.partition is not None):
         _set_validation_apart(sides, truth.labels if labels is None else labels, settings.validation, rng)
     train, val, test, buffer = (np.argwhere(sides == side) for side in _NAMES)
-    if not isinstance(settings, AllSplit):
-        _check_filled(test, "test")
+    for name, side in (("training", train), ("test", test)):
+        if not len(side) and not isinstance(settings, AllSplit):
+            raise SplitError(f"split: the {name} set is empty; change split.train or split.buffer")
     groups = None if groups is None else groups[tuple(test.T)]
     return Split(train=train, val=val, test=test, buffer=buffer, labels=labels, groups=groups, notes=notes)
 

@@ -133,7 +133,8 @@ def _write_results(
 ) -> None:
     if draw:
         facts = next(iter(folder.folds), folder).read_facts()
-        title = f"{record.scene}, {record.name}: OA {100 * assessment.evaluation.overall_accuracy:.2f} %"
+        whose = " of the folds" if assessment.folds else ""
+        title = f"{record.scene}, {record.name}: OA{whose} {100 * assessment.evaluation.overall_accuracy:.2f} %"
         labels = np.array([UNLABELLED, *facts.class_ids], dtype=np.int32)[explorer.prediction]
         names = dict(zip(facts.class_ids, facts.class_names, strict=True))
         save_map(ClassMap(labels, names, facts.palette), folder.map_figure, title=title)

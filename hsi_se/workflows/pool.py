@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from scipy import ndimage
+from scipy.stats import gmean
 
 from hsi_se.config.experiment import Config
 from hsi_se.config.split import AllSplit
@@ -19,12 +20,13 @@ from hsi_se.errors import ConfigError, RunError
 from hsi_se.evaluation.assessment import Assessment, TestPixels, assess_pixels
 from hsi_se.evaluation.audit import SplitAudit, pool_audits
 from hsi_se.evaluation.baselines import SpectralBaseline
-from hsi_se.evaluation.confidence import TemperatureScaling
-from hsi_se.evaluation.metrics import Evaluation, evaluate_labels
-from hsi_se.report.explorer import Explorer, join_explorers
+from hsi_se.evaluation.metrics import evaluate_labels
+from hsi_se.progress import EpochRecord
+from hsi_se.report.explorer import Explorer, join_explorers, take_from_owner
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import MappingCost, RunRecord
 from hsi_se.runs.report import COUNTS, RunReport
+from hsi_se.sampling.splits import number_pixels
 
 _OWN = ("name", "seed", "split", "train.checkpoint_every_s", "prediction.calibration")  # may differ from the folds'
 
@@ -65,80 +67,63 @@ def pool_folds(draw: RunFolder) -> tuple[Assessment, RunRecord, Explorer, Mappin
     reports, records = [fold.read_report() for fold in folds], [fold.read_record() for fold in folds]
     columns = [field.name for field in fields(TestPixels)]
     parts = [TestPixels(**fold.read_predictions(needed=columns)) for fold in folds]
-    of_folds = [fold.read_explorer(needed=Explorer.names()) for fold in folds]
-    explorers = [Explorer(**arrays) for arrays in of_folds]
-    owner = np.zeros(explorers[0].truth.shape, dtype=np.intp)
-    for number, part in enumerate(parts, start=1):
-        owner[tuple(part.pixels.T)] = number
+    explorers = [Explorer(**fold.read_explorer(needed=Explorer.names())) for fold in folds]
+    owner = number_pixels([fold.read_split() for fold in folds], explorers[0].truth.shape).astype(np.intp)
     owner = owner[tuple(ndimage.distance_transform_edt(owner == 0, return_distances=False, return_indices=True))] - 1
     tested = TestPixels.join(parts)
-    names = reports[0].evaluation
-    audit = pool_audits([_restore_audit(*each, names) for each in zip(reports, parts, strict=True)])
-    num_classes = len(names.class_ids)
-    mapped = np.stack([explorer.prediction for explorer in explorers])
-    mapped_pixels = np.bincount(np.take_along_axis(mapped, owner[None], axis=0).ravel(), minlength=num_classes + 1)
-    first = reports[0].spectral_baseline
+    audit = pool_audits([_restore_audit(*each) for each in zip(reports, parts, strict=True)])
+    mapped = take_from_owner(explorers, "prediction", owner=owner).ravel()
+    first, scalings = reports[0].spectral_baseline, [fold.read_facts().scaling for fold in folds]
+    scaling = max(scalings, key=lambda each: len(each.lack))  # where a fold has no temperature, neither has the whole
+    if scaling.is_scaled:
+        scaling = replace(scaling, temperature=float(gmean([each.temperature for each in scalings])))
     assessment = assess_pixels(
         tested,
         audit=audit,
         unit=reports[0].against_location_floor.unit,
         config=config,
-        scaling=_pool_scalings([fold.read_facts().scaling for fold in folds]),
+        scaling=scaling,
         machine=SpectralBaseline(tested.by_spectrum, first.c, first.gamma),  # each fold has its own parameters
-        mapped_pixels=mapped_pixels[1:],
+        mapped_pixels=np.bincount(mapped, minlength=len(audit.counts) + 1)[1:],
         pixel_area_m2=reports[0].pixel_area_m2,
     )
     findings = f"Pooled over {len(folds)} folds, which test every pixel once. {assessment.verdict.findings}"
-    assessment = replace(
-        assessment,
-        folds=tuple(report.evaluation for report in reports),
-        verdict=replace(assessment.verdict, findings=findings),
-    )
-    peaks = [record.peak_memory_bytes for record in records if record.peak_memory_bytes is not None]
+    verdict, of_folds = replace(assessment.verdict, findings=findings), tuple(report.evaluation for report in reports)
+    assessment = replace(assessment, folds=of_folds, verdict=verdict)
+    names_of_means, costs = ("num_train", "num_val", "best_epoch"), [fold.read_mapping_cost() for fold in folds]
     record = records[0].model_copy(
         update={
+            **{name: round(np.mean([getattr(record, name) for record in records])) for name in names_of_means},
             "config_digest": config.digest,
             "split_digest": audit.digest,
             "start_from_run": os.path.normpath(Path("fold-1", records[0].start_from_run)),
             "notes": audit.notes,
-            "num_train": round(np.mean([record.num_train for record in records])),
-            "num_val": round(np.mean([record.num_val for record in records])),
-            "best_epoch": round(np.mean([record.best_epoch for record in records])),
-            "history": (),
+            "history": tuple(map(_average, zip(*(record.history for record in records), strict=False))),
             "training_s": sum(record.training_s for record in records),
-            "peak_memory_bytes": max(peaks, default=None),
+            "peak_memory_bytes": max(record.peak_memory_bytes or 0 for record in records) or None,
         }
     )
-    costs = [fold.read_mapping_cost() for fold in folds]
     cost = MappingCost(
         num_pixels=sum(cost.num_pixels for cost in costs),
         seconds=sum(cost.seconds for cost in costs),
-        peak_bytes=max((cost.peak_bytes for cost in costs if cost.peak_bytes is not None), default=None),
+        peak_bytes=max(cost.peak_bytes or 0 for cost in costs) or None,
     )
     return assessment, record, join_explorers(explorers, owner=owner, assessment=assessment), cost
 
 
-def _restore_audit(report: RunReport, tested: TestPixels, names: Evaluation) -> SplitAudit:
-    floor = evaluate_labels(tested.truth, tested.by_location, class_ids=names.class_ids, class_names=names.class_names)
+def _average(epochs: Sequence[EpochRecord]) -> EpochRecord:
+    """Returns the means over the folds of what an epoch's record has for all classes together."""
+    names = ("loss", "validation_accuracy", "validation_loss", "learning_rate", "patches_per_second", "elapsed_s")
+    found = {name: [getattr(epoch, name) for epoch in epochs] for name in names}
+    means = {name: None if None in values else float(np.mean(values)) for name, values in found.items()}
+    return epochs[0].model_copy(update={**means, "validation_per_class": None})
+
+
+def _restore_audit(report: RunReport, tested: TestPixels) -> SplitAudit:
+    ids, names = report.evaluation.class_ids, report.evaluation.class_names
+    floor = evaluate_labels(tested.truth, tested.by_location, class_ids=ids, class_names=names)
     counts = np.array([[getattr(row, name) for name in COUNTS] for row in report.split_per_class])
     return SplitAudit(report.split_digest, report.notes, report.leakage, floor, counts)
-
-
-def _pool_scalings(folds: Sequence[TemperatureScaling]) -> TemperatureScaling:
-    """Returns the geometric mean of the temperatures; the interval of the gain covers those of all folds."""
-    lacking = [fold for fold in folds if fold.lack]
-    if lacking:
-        some = "" if len(lacking) == len(folds) else f"in {len(lacking)} of {len(folds)} folds, "
-        return replace(lacking[0], lack=f"{some}{lacking[0].lack}")
-    return replace(
-        folds[0],
-        temperature=float(np.exp(np.mean(np.log([fold.temperature for fold in folds])))),
-        num_pixels=sum(fold.num_pixels for fold in folds),
-        num_groups=sum(fold.num_groups for fold in folds),
-        gain=float(np.mean([fold.gain for fold in folds])),
-        gain_low=min(fold.gain_low or 0 for fold in folds),
-        gain_high=max(fold.gain_high or 0 for fold in folds),
-    )
 
 
 # ------------------------------------------------------------------------------------- trained on every label

@@ -239,7 +239,7 @@ ABLATION = f"""
 base: {DEMO}
 seeds: 0-1
 set: {{{", ".join(text.replace("=", ": ", 1) for text in (*TINY, "train.epochs=1"))},
-       split: {{kind: folds, by: blocks, folds: 2, block_size: 8, buffer: 5}}}}
+       split: {{kind: folds, by: blocks, folds: 3, block_size: 6, buffer: 2}}}}
 variants:
   one: {{model: {{name: svm, penalty: 1}}}}
   two: {{model: {{name: svm, penalty: 100, gamma: 0.1}}}}
