@@ -156,13 +156,8 @@ def _note_finished(run: PlannedRun, job: Job) -> bool:
     job.watcher.change(run, "finished", accuracy=job.folder.find(run).read_report().overall_accuracy)
     whole = run.whole
     if whole is not None and all(is_finished(part, job.folder) for part in whole.parts):
-        with ExitStack() as claim:
-            try:
-                claim.enter_context(job.folder.hold_run(job.folder.find(whole)))
-            except RunError:  # another process pools them
-                return True
-            if not is_finished(whole, job.folder):
-                assess_run(job.folder.find(whole), session=job.session)
+        if not is_finished(whole, job.folder):  # should another process pool them too, it writes the same
+            assess_run(job.folder.find(whole), session=job.session)
         _note_finished(whole, job)
     return True
 

@@ -30,10 +30,9 @@ def train(
     from hsi_se.config.yaml_file import load_config
 
     settings = load_config(config, overrides or [])
-    is_series, why = seeds is not None, "--seeds"
-    if len(settings.list_folds()) > 1:
-        is_series, why = True, "split.kind: folds"
+    is_series = seeds is not None or len(settings.list_folds()) > 1
     if is_series and overwrite:
+        why = "split.kind: folds" if seeds is None else "--seeds"
         raise ConfigError(f"--overwrite: has no effect with {why}, which keeps finished runs; leave it out")
     for option, value in (("--workers", workers), ("--scheduler", scheduler)):
         if value is not None and not is_series:
