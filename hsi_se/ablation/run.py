@@ -91,7 +91,7 @@ def run_ablation(
             report instead.
     """
     if is_distributed():
-        raise ConfigError("torchrun: runs one training in several processes; start ablations and --seeds without it")
+        raise ConfigError("torchrun: runs one training in several processes; start series of runs without it")
     folder = find_folder(ablation, out)
     data = None if session.data is None else str(Path(session.data).resolve())
     store = BaselineStore(ablation, folder)

@@ -123,7 +123,7 @@ class MasksSplit(Settings):
         return self
 
 
-BLOCK_SIZE, _FOLDS = 16, 5
+BLOCK_SIZE = 16
 
 
 class FoldsSplit(Settings):
@@ -133,11 +133,8 @@ class FoldsSplit(Settings):
     """folds: train one classifier per fold, so that every labelled pixel is tested once"""
     by: Literal["blocks", "fields", "groups"]
     """what is tested as a whole: square blocks, connected fields of a class, or groups of pixels from a file"""
-    folds: int = Field(
-        default=_FOLDS,
-        ge=2,
-        description=f"number of folds, at least 2 and at most one per block, field or group; default {_FOLDS}",
-    )
+    folds: Annotated[int, Field(ge=2)] = 5
+    """number of folds, at least 2 and at most one per block, field or group; default 5"""
     block_size: PositiveInt = BLOCK_SIZE
     """side of a block in pixels; default 16; only with by: blocks"""
     groups: FileName | None = None

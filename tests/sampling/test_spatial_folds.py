@@ -16,8 +16,10 @@ from hsi_se.sampling.leakage import audit_leakage
 from hsi_se.sampling.masks import write_partition
 from hsi_se.sampling.spatial_folds import deal
 from hsi_se.sampling.splits import Split, make_split, number_pixels
+from hsi_se.scene.loading import load_ground_truth
 from hsi_se.scene.scene import GroundTruth
 from hsi_se.scene.synthetic import make_synthetic_scene
+from tests.conftest import REAL_SCENES, needs_real_scenes
 
 
 def make_truth(labels: np.ndarray) -> GroundTruth:
@@ -121,6 +123,19 @@ def test_a_dealt_group_goes_to_the_fold_that_has_least_of_its_classes():
         assert {*fold[:10:5].tolist()} == {*fold[10::5].tolist()} == {0, 1}
     alone = deal(np.arange(3), np.zeros(3, int), num_folds=3, rng=np.random.default_rng(0))
     assert sorted(alone.tolist()) == [0, 1, 2]
+
+
+@needs_real_scenes
+def test_the_folds_of_indian_pines_are_alike_in_size_and_lose_few_classes():
+    truth = load_ground_truth("indian-pines", REAL_SCENES)
+    for seed in range(3):
+        folds = make_folds(truth, seed=seed, by="blocks", block_size=16, buffer=6)
+        sizes = [len(fold.test) for fold in folds]
+        assert sum(sizes) == 10249
+        assert max(sizes) - min(sizes) < 0.2 * np.mean(sizes)
+        assert min(len(fold.training_side) for fold in folds) > 4500
+        lost = [np.setdiff1d(list_labels(truth, fold.test), list_labels(truth, fold.train)) for fold in folds]
+        assert max(map(len, lost)) <= 2
 
 
 def write_groups(path, groups: np.ndarray) -> str:
