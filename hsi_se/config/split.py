@@ -179,6 +179,12 @@ class AllSplit(Settings):
     validation: ValidationShare = _VALIDATION
     seed: SplitSeed = None
 
+    @model_validator(mode="after")
+    def _seed_has_an_effect(self) -> Self:
+        if self.seed is not None and not self.validation:
+            raise mistake("has no effect with validation: 0, as nothing is drawn; leave it out", key="seed")
+        return self
+
 
 SplitSettings = Annotated[
     RandomSplit | BlocksSplit | FieldsSplit | FoldsSplit | MasksSplit | AllSplit, Discriminator("kind")

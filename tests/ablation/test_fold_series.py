@@ -439,6 +439,10 @@ def test_what_needs_test_pixels_refuses_all(call, tmp_path):
     code, _, err = call("split", DEMO, *given)
     assert (code, err.count("\n")) == (2, 1)
     assert "split.kind = all: trains on every labelled pixel" in err
+    idle = set_all(*SVM[:-2], "split={kind: all, validation: 0, seed: 1}")
+    code, _, err = call("train", DEMO, *idle, "--out", tmp_path / "out")
+    assert code == 2
+    assert "split.seed = 1: has no effect with validation: 0, as nothing is drawn; leave it out\n" in err
     code, _, err = call("train", DEMO, *given, "--seeds", "0-1", "--out", tmp_path / "out")
     assert (code, err) == (2, "hsi-se: split.kind = all: leaves no test pixels to compare runs on; write kind: folds\n")
 
