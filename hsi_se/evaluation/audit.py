@@ -67,10 +67,8 @@ def audit_split(
 def pool_audits(folds: Sequence[SplitAudit]) -> SplitAudit:
     """Returns the audit of the folds of one draw together; every test pixel has the same weight."""
     floors, leaks = [fold.location_floor for fold in folds], [fold.leakage for fold in folds]
-
-    def mean(values: Sequence[float]) -> float:
-        return float(np.average(values, weights=[floor.num_test for floor in floors]))
-
+    shares = [(leak.test_patches_with_train_pixels, leak.mean_train_pixels_per_test_patch) for leak in leaks]
+    leaking, per_patch = np.average(shares, axis=0, weights=[floor.num_test for floor in floors]).tolist()
     counts = np.stack([fold.counts for fold in folds])  # (K, C, 4)
     pooled = np.rint(counts.mean(axis=0)).astype(np.int64)
     pooled[:, 2] = counts[:, :, 2].sum(axis=0)
@@ -79,8 +77,8 @@ def pool_audits(folds: Sequence[SplitAudit]) -> SplitAudit:
         notes=(),
         leakage=replace(
             leaks[0],
-            test_patches_with_train_pixels=mean([leak.test_patches_with_train_pixels for leak in leaks]),
-            mean_train_pixels_per_test_patch=mean([leak.mean_train_pixels_per_test_patch for leak in leaks]),
+            test_patches_with_train_pixels=leaking,
+            mean_train_pixels_per_test_patch=per_patch,
             min_distance=min(leak.min_distance for leak in leaks),
         ),
         location_floor=replace(floors[0], confusion=np.sum([floor.confusion for floor in floors], axis=0)),

@@ -12,7 +12,7 @@ from scipy.stats import t
 
 from hsi_se.config.experiment import Config
 from hsi_se.config.model import Network, Svm
-from hsi_se.config.split import BlocksSplit, FieldsSplit, FoldsSplit
+from hsi_se.config.split import BlocksSplit, FoldsSplit
 from hsi_se.evaluation.statistics import LEVEL, points
 from hsi_se.sampling.disjoint import number_blocks, number_fields
 from hsi_se.sampling.splits import Split
@@ -129,7 +129,7 @@ def reach_verdict(
 
 
 def _of_leaking(config: Config) -> str:
-    if isinstance(config.split, FieldsSplit) or (isinstance(config.split, FoldsSplit) and config.split.by == "fields"):
+    if "fields" in (config.split.kind, getattr(config.split, "by", "")):
         return "is that of unseen fields beside known ones, not of unseen areas"
     return "measures how well the map is filled in between known pixels, not how well unseen areas are classified"
 

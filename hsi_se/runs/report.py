@@ -250,7 +250,7 @@ class RunReport(SplitReport, Accuracies):
         """Returns the report of a run that was assessed."""
         evaluation, machine, area = assessment.evaluation, assessment.machine, assessment.area
         verdict, in_pixels = assessment.verdict, (area.pixels.value, area.pixels.margin)
-        kept = [assessment.rejection.accuracy_at(coverage) for coverage in REPORTED_COVERAGES]
+        accuracies = [assessment.rejection.accuracy_at(coverage) for coverage in REPORTED_COVERAGES]
         return RunReport(
             **dict(Accuracies.of(evaluation)),
             **dict(SplitReport.of_split(assessment.audit)) | {"notes": record.notes, "folds": list_folds(assessment)},
@@ -271,7 +271,7 @@ class RunReport(SplitReport, Accuracies):
                 about=assessment.about_certainty,
                 **asdict(assessment.scaling),
             ),
-            rejection=_list_rows(Kept, REPORTED_COVERAGES, kept),
+            rejection=_list_rows(Kept, REPORTED_COVERAGES, accuracies),
             pixel_area_m2=area.pixel_area_m2,
             area_caveat=AREA_CAVEAT,
             area=_list_rows(ClassArea, evaluation.class_ids, evaluation.class_names, area.mapped_pixels, *in_pixels),

@@ -19,8 +19,8 @@ def divide_by_fold(
 ) -> tuple[SideMap, Numbers, tuple[str, ...]]:
     """Returns the partition map `(rows, cols)` of one fold, the group of each pixel, and notes.
 
-    The fold's pixels are the test set. The other labelled pixels train, unless one of the test pixels is closer than
-    `buffer` (Chebyshev distance, in pixels). With the same generator, every fold belongs to the same draw.
+    The fold's pixels are the test set. The others train, unless a test pixel is closer than `buffer` (Chebyshev
+    distance, in pixels). With the same generator, every fold belongs to the same draw.
 
     Raises:
         SplitError: there are fewer blocks, fields or groups than folds, or the fold has no training pixels.

@@ -59,9 +59,8 @@ def assess_run(
     opened = open_run(run, data=session.data)
     folder, record, bundle = opened.folder, opened.record, opened.bundle
     split, scene, components = opened.split, opened.scene, opened.components
-    of_folds = None
-    if isinstance(opened.config.split, AllSplit):
-        of_folds = _borrow_from_folds(opened.config, folder, record, session=session)
+    is_all = isinstance(opened.config.split, AllSplit)
+    of_folds = _borrow_from_folds(opened.config, folder, record, session=session) if is_all else None
     torch_device = pick_device(session.device)
     if torch_device.type == "cpu":
         keep_freed_memory()
@@ -114,18 +113,14 @@ def _borrow_from_folds(config: Config, folder: RunFolder, record: RunRecord, *, 
     for draw in draws:
         if not draw.is_evaluated:
             _assess_folds(draw, session=session)
-    assessment = pool_folds(draws[0])[0]
-    parts = [
-        f"The accuracies are those of the folds in {config.split.folds}: this classifier is trained on every label."
-    ]
+    assessment, where = pool_folds(draws[0])[0], config.split.folds
+    findings = f"The accuracies are those of the folds in {where}: this classifier is trained on every label."
     if len(draws) > 1:
-        parts += [f"{describe_draws([draw.read_report().overall_accuracy for draw in draws])}. The first draw:"]
-    verdict = replace(
-        assessment.verdict,
-        findings=" ".join([*parts, assessment.verdict.findings]),
-        next_step=f"map the whole scene: `hsi-se map {shlex.quote(str(folder))}`",
-    )
-    return replace(assessment, verdict=verdict)
+        accuracies = [draw.read_report().overall_accuracy for draw in draws]
+        findings += f" {describe_draws(accuracies)}. The first draw:"
+    findings += f" {assessment.verdict.findings}"
+    next_step = f"map the whole scene: `hsi-se map {shlex.quote(str(folder))}`"
+    return replace(assessment, verdict=replace(assessment.verdict, findings=findings, next_step=next_step))
 
 
 def _write_results(
