@@ -12,7 +12,7 @@ from hsi_se.evaluation.audit import SplitAudit
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.report.tables import describe_draws, describe_leakage, kappa_text, list_methods, percent
 from hsi_se.runs.folder import RunFolder
-from hsi_se.runs.report import COUNTS, FoldReport, list_class_accuracies, list_folds
+from hsi_se.runs.report import list_class_accuracies
 
 if TYPE_CHECKING:
     from hsi_se.models.cost import BlockCost
@@ -30,21 +30,21 @@ def print_assessment(assessment: Assessment, folder: RunFolder) -> None:
     say(describe_leakage(assessment.audit.leakage))
     say(assessment.about_certainty)
     say(assessment.verdict.findings, style="bold")
-    _print_folds(list_folds(assessment))
+    _print_folds(assessment.audit, assessment.folds)
     _say_next(assessment, folder)
 
 
-def _print_folds(folds: Sequence[FoldReport]) -> None:
-    if not folds:
-        return
+def _print_folds(audit: SplitAudit, evaluations: Sequence[Evaluation] = ()) -> None:
     rows = [
         (
-            str(fold.fold),
-            *(f"{getattr(fold, name):,}" for name in COUNTS),
-            *map(percent, (fold.test_patches_with_train_pixels, fold.location_floor, fold.overall_accuracy)),
+            str(number),
+            *(f"{count:,}" for count in fold.counts.sum(axis=0)),
+            percent(fold.leakage.test_patches_with_train_pixels),
+            percent(fold.location_floor.overall_accuracy),
+            percent(evaluations[number - 1].overall_accuracy) if evaluations else "–",
             ", ".join(f"{name} ({count})" for name, count in fold.unlearnable.items()) or "–",
         )
-        for fold in folds
+        for number, fold in enumerate(audit.folds, start=1)
     ]
     headings = (
         "fold",
@@ -57,7 +57,8 @@ def _print_folds(folds: Sequence[FoldReport]) -> None:
         "OA %",
         "cannot learn (test)",
     )
-    print_table("folds", headings, rows, left=(0, 8))
+    if rows:
+        print_table("folds", headings, rows, left=(0, 8))
 
 
 def print_draws(draws: Sequence[Assessment]) -> None:
@@ -81,7 +82,7 @@ def print_cross_scene(found: "CrossScene") -> None:
 def print_audit(audit: SplitAudit) -> None:
     floor = audit.location_floor
     counts = zip(floor.class_ids, floor.class_names, audit.counts, strict=True)
-    _print_folds(list_folds(audit))
+    _print_folds(audit)
     means = ": test pixels of all folds, others are means per fold" if audit.folds else ""
     print_table(
         f"split {audit.digest[:8]}{means}",

@@ -11,7 +11,7 @@ from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.evaluation.statistics import SHARE, points, signed, summarize
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import RunRecord
-from hsi_se.runs.report import list_class_accuracies, list_folds
+from hsi_se.runs.report import list_class_accuracies
 from hsi_se.sampling.leakage import Leakage
 
 
@@ -90,7 +90,6 @@ def render_report(assessment: Assessment, record: RunRecord, run: RunFolder) -> 
         record=record,
         run=run,
         rows=list_class_accuracies(assessment.evaluation),
-        folds=list_folds(assessment),
         methods=list_methods(assessment),
         leakage_sentence=describe_leakage(assessment.audit.leakage),
         coverages=REPORTED_COVERAGES,

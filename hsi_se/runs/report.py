@@ -6,7 +6,6 @@ in the order of their labels, and the rows and columns of the confusion matrix f
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import zip_longest
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import numpy as np
@@ -83,32 +82,6 @@ class ClassSplit(_Counts, _OfClass):
 COUNTS = tuple(_Counts.model_fields)  # of `SplitAudit.counts`
 
 
-class FoldReport(_Counts):
-    """One fold of a spatial cross-validation; see `SplitReport`."""
-
-    fold: int
-    test_patches_with_train_pixels: Share
-    location_floor: Share  # its overall accuracy
-    overall_accuracy: Share | None  # null before any training
-    unlearnable: dict[str, int]  # test pixels of each class that has no training pixels, by name
-
-
-def list_folds(found: SplitAudit | Assessment) -> tuple[FoldReport, ...]:
-    """Returns the table of the folds, if there are several; their accuracies are known after an assessment."""
-    audit, evaluations = (found, ()) if isinstance(found, SplitAudit) else (found.audit, found.folds)
-    return tuple(
-        FoldReport(
-            fold=number,
-            **dict(zip(COUNTS, fold.counts.sum(axis=0).tolist(), strict=True)),
-            test_patches_with_train_pixels=fold.leakage.test_patches_with_train_pixels,
-            location_floor=fold.location_floor.overall_accuracy,
-            overall_accuracy=None if evaluation is None else evaluation.overall_accuracy,
-            unlearnable=fold.unlearnable,
-        )
-        for number, (fold, evaluation) in enumerate(zip_longest(audit.folds, evaluations), start=1)
-    )
-
-
 class SplitReport(_Counts):
     """The audit of a split, known before anything is trained; buffer pixels are in no set.
 
@@ -121,7 +94,14 @@ class SplitReport(_Counts):
     location_floor: Accuracies
     split_per_class: tuple[ClassSplit, ...]
     notes: tuple[str, ...]  # what was decided while splitting, one sentence each
-    folds: tuple[FoldReport, ...] = ()
+    folds: tuple["SplitReport", ...] = ()
+
+    @property
+    def unlearnable(self) -> dict[str, int]:
+        """The test pixels of each class that has no training pixels, by name."""
+        return {
+            row.name: row.num_test for row in self.split_per_class if row.num_test > 0 == row.num_train + row.num_val
+        }
 
     @classmethod
     def of_split(cls, audit: SplitAudit) -> "SplitReport":
@@ -133,7 +113,7 @@ class SplitReport(_Counts):
             location_floor=Accuracies.of(floor),
             split_per_class=_list_rows(ClassSplit, floor.class_ids, floor.class_names, *audit.counts.T),
             notes=audit.notes,
-            folds=list_folds(audit),
+            folds=tuple(map(cls.of_split, audit.folds)),
         )
 
 
@@ -199,6 +179,7 @@ _OF_RECORD = {
 class RunReport(SplitReport, Accuracies):
     """All that was measured on the test pixels of a run, with what a reader needs to weigh it."""
 
+    fold_accuracies: tuple[Share, ...] = ()  # the overall accuracy of each fold
     unsmoothed: Accuracies | None  # before `prediction.smoothing`; null without
     spectral_baseline: BaselineReport
     against_location_floor: BaselineComparison
@@ -253,7 +234,8 @@ class RunReport(SplitReport, Accuracies):
         accuracies = [assessment.rejection.accuracy_at(coverage) for coverage in REPORTED_COVERAGES]
         return RunReport(
             **dict(Accuracies.of(evaluation)),
-            **dict(SplitReport.of_split(assessment.audit)) | {"notes": record.notes, "folds": list_folds(assessment)},
+            **dict(SplitReport.of_split(assessment.audit)) | {"notes": record.notes},
+            fold_accuracies=tuple(fold.overall_accuracy for fold in assessment.folds),
             unsmoothed=None if assessment.unsmoothed is None else Accuracies.of(assessment.unsmoothed),
             spectral_baseline=BaselineReport(
                 **dict(Accuracies.of(assessment.spectral_baseline)), C=machine.c, gamma=machine.gamma

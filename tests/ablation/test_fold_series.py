@@ -65,7 +65,7 @@ def test_the_pooled_report_counts_every_labelled_pixel_as_the_fold_that_tested_i
         weights = [fold.num_test for fold in folds]
         of_folds = [getattr(fold, name).overall_accuracy for fold in folds]
         assert correct.mean() == pytest.approx(np.average(of_folds, weights=weights))
-    assert [row.overall_accuracy for row in pooled.folds] == [fold.overall_accuracy for fold in folds]
+    assert list(pooled.fold_accuracies) == [fold.overall_accuracy for fold in folds]
     assert [row.num_test for row in pooled.folds] == [len(fold.read_split().test) for fold in draw.folds]
     assert pooled.num_train == pytest.approx(np.mean([fold.num_train for fold in folds]), abs=5)
     assert pooled.leakage.test_patches_with_train_pixels == pytest.approx(
@@ -117,8 +117,8 @@ def test_a_class_that_a_fold_cannot_learn_is_named_and_counted(draw):
 
 def test_the_report_and_the_page_have_a_table_of_the_folds(draw):
     rows = draw.read_report().folds
-    for row in rows:
-        assert f"| {row.fold} | {row.num_train} | {row.num_val} | {row.num_test} |" in draw.report_text.read_text()
+    for number, row in enumerate(rows, start=1):
+        assert f"| {number} | {row.num_train} | {row.num_val} | {row.num_test} |" in draw.report_text.read_text()
     page = draw.page.read_text()
     assert 'id="folds-title"' in page
     assert 'id="folds-title"' not in draw.folds[0].page.read_text()
@@ -360,12 +360,14 @@ def test_split_shows_every_fold_and_writes_a_map_that_draws_them_again(call, tmp
     code, out, _ = call("split", DEMO, *given, *outs)
     assert code == 0
     report = json.loads(written[1].read_text())
-    assert [row["fold"] for row in report["folds"]] == [1, 2, 3]
+    assert len(report["folds"]) == 3
     assert sum(row["num_test"] for row in report["folds"]) == report["num_test"] == (LABELS > 0).sum()
-    for row in report["folds"]:
-        assert re.search(rf"│ {row['fold']} +│ +{row['num_train']} │ +{row['num_val']} │ +{row['num_test']} │", out)
-        for name, count in row["unlearnable"].items():
-            assert f"{name} ({count})" in " ".join(out.split())
+    for number, row in enumerate(report["folds"], start=1):
+        assert re.search(rf"│ {number} +│ +{row['num_train']} │ +{row['num_val']} │ +{row['num_test']} │", out)
+        for each in row["split_per_class"]:
+            is_lost = each["num_test"] > 0 == each["num_train"] + each["num_val"]
+            assert is_lost == (f"{each['name']} ({each['num_test']})" in " ".join(row["notes"]))
+            assert not is_lost or f"{each['name']} ({each['num_test']})" in " ".join(out.split())
     assert "location floor: OA" in out
     leaking = report["leakage"]["test_patches_with_train_pixels"]
     assert f"{100 * leaking:.2f} % of test patches contain training pixels" in out
