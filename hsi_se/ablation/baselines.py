@@ -57,7 +57,7 @@ class BaselineStore:
 
     def __init__(self, ablation: Ablation, folder: AblationFolder) -> None:
         self._folder = folder
-        self._num_runs = Counter(name_baselines(run.config) for run in ablation.runs)
+        self._num_runs = Counter(name_baselines(run.config) for run in ablation.parts)
 
     def is_shared(self, config: Config) -> bool:
         """Whether several runs have the split and the reduction of this one."""

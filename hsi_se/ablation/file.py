@@ -5,7 +5,8 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -13,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, String
 
 from hsi_se.config.base import Seed, Settings, mistake, parse_seeds, unknown
 from hsi_se.config.experiment import Config, ConfigName
+from hsi_se.config.split import FoldsSplit
 from hsi_se.config.yaml_file import Override, Places, find_place, load_config, parse_settings, read_text
 from hsi_se.errors import ConfigError
 
@@ -102,15 +104,33 @@ class AblationSettings(Settings):
 
 @dataclass(frozen=True, eq=False)
 class PlannedRun:
-    """One run of an ablation; `scene` is empty where the file names no scenes."""
+    """One run of an ablation; `scene` is empty where the file names no scenes.
+
+    With a split into folds it stands for the runs of all folds, its parts, which are pooled.
+    """
 
     scene: str
     variant: str
     seed: int
     config: Config
+    whole: "PlannedRun | None" = None  # of one fold
+
+    @property
+    def fold(self) -> int | None:
+        return self.config.split.fold if isinstance(self.config.split, FoldsSplit) else None
+
+    @cached_property
+    def parts(self) -> tuple["PlannedRun", ...]:
+        """What is trained: the runs of all folds, or this run itself."""
+        configs = self.config.list_folds()
+        return tuple(replace(self, config=each, whole=self) for each in configs) if len(configs) > 1 else (self,)
 
     def __str__(self) -> str:
-        return ", ".join(filter(None, (self.scene, self.variant, f"seed {self.seed}")))
+        return name_run(self.scene, self.variant, self.seed, self.fold)
+
+
+def name_run(scene: str, variant: str, seed: int, fold: int | None) -> str:
+    return ", ".join(filter(None, (scene, variant, f"seed {seed}", f"fold {fold}" if fold else "")))
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +150,15 @@ class Ablation:
     runs: tuple[PlannedRun, ...]  # ordered by scene, then seed, then variant
     reach: float | None = None  # see `AblationSettings`
 
+    @cached_property
+    def parts(self) -> tuple[PlannedRun, ...]:
+        """What is trained: each run, or the runs of its folds."""
+        return tuple(part for run in self.runs for part in run.parts)
+
+    @property
+    def has_folds(self) -> bool:
+        return len(self.parts) > len(self.runs)
+
     @property
     def is_of_seeds(self) -> bool:
         """Whether there is a single variant, so that there is nothing to compare."""
@@ -139,8 +168,11 @@ class Ablation:
 def repeat_over_seeds(config: Config, seeds: Sequence[int]) -> Ablation:
     """Returns the ablation with one variant that trains a config once per seed.
 
-    Each seed draws its own split unless `split.seed` is set. The variant is named after the config.
+    Each seed draws its own split unless `split.seed` is set. The variant is named after the config. Folds, whose
+    classifiers deliver no map, are trained without calibration unless the config sets one.
     """
+    if len(config.list_folds()) > 1:
+        config = config.with_fold(None).without_calibration()
     name = config.name.lstrip(".+-") or "run"
     return Ablation(
         name=name,
@@ -173,6 +205,8 @@ def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
     for scene, of_scene in (settings.scenes or {"": {}}).items():
         below = _refuse_given([*shared, *_override(places, of_scene, "scenes", scene)])
         common = load_config(base, below)
+        if isinstance(common.split, FoldsSplit) and common.split.repeats > 1:
+            raise ConfigError(f"{path}: split.repeats: has no effect in an ablation; write one seed for each draw")
         digests.append(_list_shared(common))
         configs: dict[str, Config] = {}
         for name, of_variant in given.items():

@@ -26,7 +26,7 @@ from hsi_se.workflows.preview import describe_network
 class PlannedVariant:
     """A row of `hsi-se ablate --dry-run`: the runs of one variant and what each will cost.
 
-    `training_s` is an estimate for one run on this machine, from one timed step.
+    `training_s` is an estimate for one run, with all its folds, on this machine, from one timed step.
     """
 
     scene: str
@@ -51,7 +51,7 @@ def plan_ablation(
         groups.setdefault((run.scene, run.variant), []).append(run)
     rows = []
     for (scene, name), runs in groups.items():
-        config = runs[0].config
+        config, num_parts = runs[0].parts[0].config, len(runs[0].parts)
         truth = load_ground_truth(config.scene, data)
         num_train = len(make_split(truth, config.split, seed=config.seed, data=data).train)
         num_parameters = macs = training_s = None
@@ -60,7 +60,7 @@ def plan_ablation(
             num_parameters, macs = network.num_parameters, network.macs
             with fixed_threads(ablation.threads):
                 step_s = time_step(config, num_bands=network.input_shape[1], num_classes=truth.num_classes)
-            training_s = config.train.epochs * -(-num_train // config.train.batch_size) * step_s
+            training_s = num_parts * config.train.epochs * -(-num_train // config.train.batch_size) * step_s
         rows.append(
             PlannedVariant(
                 scene=scene,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from hsi_se.ablation.file import PlannedRun, name_run
 from hsi_se.errors import RunError
 from hsi_se.evaluation.statistics import PairedTest, Summary
 from hsi_se.evaluation.verdict import Outcome
@@ -160,9 +161,10 @@ class FailedRun(Record):
     seed: int
     error: str
     is_users: bool  # the user's mistake, not a defect of this package
+    fold: int | None = None
 
     def __str__(self) -> str:
-        return ", ".join(filter(None, (self.scene, self.variant, f"seed {self.seed}")))
+        return name_run(self.scene, self.variant, self.seed, self.fold)
 
 
 class AblationReport(Record):
@@ -227,13 +229,17 @@ class AblationFolder(Folder):
             raise RunError(f"{path}: no ablation in here; `hsi-se ablate` prints the path it writes")
         return folder
 
-    def run_of(self, variant: str, seed: int, *, scene: str = "") -> RunFolder:
+    def run_of(self, variant: str, seed: int, *, scene: str = "", fold: int | None = None) -> RunFolder:
         """Returns the folder of a run; `scene` is empty if the ablation names no scenes."""
-        return RunFolder(self.path.joinpath("runs", *filter(None, (scene, variant)), f"seed-{seed}"))
+        run = RunFolder(self.path.joinpath("runs", *filter(None, (scene, variant)), f"seed-{seed}"))
+        return run if fold is None else run.fold(fold)
+
+    def find(self, run: PlannedRun) -> RunFolder:
+        return self.run_of(run.variant, run.seed, scene=run.scene, fold=run.fold if run.whole else None)
 
     def open_run(self, folder: str) -> RunFolder:
         """Opens a run by the relative path in its record."""
-        return RunFolder.open(self.path / folder)
+        return RunFolder.open(self.path / folder, pooled=True)
 
     def hold_run(self, run: RunFolder) -> AbstractContextManager[object]:
         """Reserves a run for this process until the block ends; see `system.locks.hold`."""

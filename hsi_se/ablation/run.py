@@ -19,12 +19,13 @@ import torch
 from torch import nn
 
 from hsi_se.ablation.baselines import BaselineStore, SplitBaselines, fit_baselines, name_baselines
-from hsi_se.ablation.file import Ablation, PlannedRun
+from hsi_se.ablation.file import Ablation, PlannedRun, repeat_over_seeds
 from hsi_se.ablation.record import AblationFolder, AblationPlan, AblationReport, FailedRun
 from hsi_se.ablation.summary import is_finished, summarize_ablation
 from hsi_se.ablation.tables import write_reports
 from hsi_se.config.experiment import Config
 from hsi_se.config.model import Network
+from hsi_se.config.split import AllSplit
 from hsi_se.errors import ConfigError, HsiError, RunError
 from hsi_se.models.device import pick_device
 from hsi_se.runs.explanation import Explanation
@@ -65,9 +66,6 @@ class Job:
     watcher: Watcher
     failed: list[FailedRun] = field(default_factory=list)
 
-    def find(self, run: PlannedRun) -> RunFolder:
-        return self.folder.run_of(run.variant, run.seed, scene=run.scene)
-
 
 def run_ablation(
     ablation: Ablation,
@@ -93,7 +91,7 @@ def run_ablation(
             report instead.
     """
     if is_distributed():
-        raise ConfigError("torchrun: runs one training in several processes; start ablations and --seeds without it")
+        raise ConfigError("torchrun: runs one training in several processes; start series of runs without it")
     folder = find_folder(ablation, out)
     data = None if session.data is None else str(Path(session.data).resolve())
     store = BaselineStore(ablation, folder)
@@ -110,7 +108,7 @@ def run_ablation(
             check_scenes(ablation, session.data)
         folder.claim(AblationPlan(name=ablation.name, digest=ablation.digest))
         check_runs(ablation, folder)
-        todo = [run for run in ablation.runs if not _note_finished(run, job)]
+        todo = [run for run in ablation.parts if not _note_finished(run, job)]
         try:
             if client is None:
                 _work_here(todo, job)
@@ -124,20 +122,25 @@ def run_ablation(
 
 def find_folder(ablation: Ablation, out: str | Path | None) -> AblationFolder:
     """Returns the folder to work in: the same at every start, so that an ablation is resumed."""
-    kind = "seeds" if ablation.is_of_seeds else "ablation"
+    kind = "ablation" if not ablation.is_of_seeds else "folds" if ablation.has_folds else "seeds"
     return AblationFolder(out or RUNS / f"{kind}-{ablation.name}-{ablation.digest[:8]}")
 
 
 def check_scenes(ablation: Ablation, data: str | Path | None) -> None:
-    """Checks, before any run, that the labels of every scene can be read and split."""
-    for run in {run.scene: run for run in reversed(ablation.runs)}.values():
-        make_split(load_ground_truth(run.config.scene, data), run.config.split, seed=run.seed, data=data)
+    """Checks, before any run, that the labels of every scene can be read and split, into every fold of every draw."""
+    for scene in ablation.scenes:
+        runs = [run for run in ablation.runs if run.scene == scene and run.variant == ablation.runs[0].variant]
+        truth = load_ground_truth(runs[0].config.scene, data)
+        if isinstance(runs[0].config.split, AllSplit):
+            raise ConfigError("split.kind = all: leaves no test pixels to compare runs on; write kind: folds")
+        for part in [part for run in runs for part in run.parts] if ablation.has_folds else runs[:1]:
+            make_split(truth, part.config.split, seed=part.seed, data=data)
 
 
 def check_runs(ablation: Ablation, folder: AblationFolder) -> None:
     """Checks that runs which exist already have the settings of this ablation."""
-    for planned in ablation.runs:
-        run = folder.run_of(planned.variant, planned.seed, scene=planned.scene)
+    for planned in dict.fromkeys((*ablation.runs, *ablation.parts)):
+        run = folder.find(planned)
         if run.record.is_file() and run.read_record().config_digest != planned.config.digest:
             which = "the config" if ablation.is_of_seeds else f"variants.{planned.variant}"
             remedy = "" if ablation.is_of_seeds else "give the variant another name, or "
@@ -150,7 +153,12 @@ def check_runs(ablation: Ablation, folder: AblationFolder) -> None:
 def _note_finished(run: PlannedRun, job: Job) -> bool:
     if not is_finished(run, job.folder):
         return False
-    job.watcher.change(run, "finished", accuracy=job.find(run).read_report().overall_accuracy)
+    job.watcher.change(run, "finished", accuracy=job.folder.find(run).read_report().overall_accuracy)
+    whole = run.whole
+    if whole is not None and all(is_finished(part, job.folder) for part in whole.parts):
+        if not is_finished(whole, job.folder):  # should another process pool them too, it writes the same
+            assess_run(job.folder.find(whole), session=job.session)
+        _note_finished(whole, job)
     return True
 
 
@@ -162,7 +170,8 @@ def _noting_the_end(run: PlannedRun, job: Job) -> Iterator[None]:
     except Exception as error:
         is_users = isinstance(error, HsiError)
         text = " ".join(str(error).split()) if is_users else f"{type(error).__name__}: {error}"
-        job.failed.append(FailedRun(scene=run.scene, variant=run.variant, seed=run.seed, error=text, is_users=is_users))
+        where = {name: getattr(run, name) for name in ("scene", "variant", "seed", "fold")}
+        job.failed.append(FailedRun.model_validate({**where, "error": text, "is_users": is_users}))
         job.watcher.change(run, "failed")
     else:
         _note_finished(run, job)
@@ -187,6 +196,14 @@ def explain_ablation(folder: AblationFolder, *, session: Session = Session()) ->
     if not found:
         raise RunError(f"{folder}: no finished run of a network to explain; run `hsi-se ablate` first")
     return found
+
+
+def report_draws(folder: AblationFolder, draws: Sequence[RunFolder]) -> AblationFolder:
+    """Writes the reports over the evaluated draws of one config's folds, and returns their folder."""
+    configs = [draw.read_config() for draw in draws]
+    ablation = repeat_over_seeds(configs[0], [config.seed for config in configs])
+    write_reports(summarize_ablation(ablation, folder), folder)
+    return folder
 
 
 # ------------------------------------------------------------------------------------- one run
@@ -225,7 +242,7 @@ def _work_here(todo: Sequence[PlannedRun], job: Job) -> None:
             with claims, _noting_the_end(run, job):
                 with _ONE_AT_A_TIME, fixed_threads(job.threads):
                     found = job.store.read_or_fit(run.config, session=job.session)
-                path = job.find(run).path
+                path = job.folder.find(run).path
                 run_once(run.config, path, session=job.session, threads=job.threads, baselines=found)
 
 
@@ -241,7 +258,7 @@ def _claim_each(
         for run in todo:
             claims = all_claims.enter_context(ExitStack())
             try:
-                claims.enter_context(job.folder.hold_run(job.find(run)))
+                claims.enter_context(job.folder.hold_run(job.folder.find(run)))
             except RunError:
                 job.watcher.change(run, "elsewhere")
                 elsewhere.append(run)
@@ -272,7 +289,7 @@ def _work_on_cluster(todo: Sequence[PlannedRun], job: Job, client: Any) -> None:
             with claims, _noting_the_end(run, job):
                 if isinstance(files, BaseException):  # the run's own, or Dask's, which has given it up
                     raise files
-                job.folder.place(job.find(run), files)
+                job.folder.place(job.folder.find(run), files)
 
 
 def _fit_on_cluster(todo: Sequence[PlannedRun], job: Job, client: Any) -> None:

@@ -90,14 +90,14 @@ def summarize_ablation(
 
 def is_finished(planned: PlannedRun, folder: AblationFolder) -> bool:
     """Whether a run has been trained and evaluated with exactly these settings."""
-    run = folder.run_of(planned.variant, planned.seed, scene=planned.scene)
+    run = folder.find(planned)
     return run.record.is_file() and run.is_evaluated and run.read_record().config_digest == planned.config.digest
 
 
 def _read_run(planned: PlannedRun, folder: AblationFolder) -> tuple[AblationRun, RunRecord, ClassNames]:
-    run = folder.run_of(planned.variant, planned.seed, scene=planned.scene)
+    run = folder.find(planned)
     record, report, cost = run.read_record(), run.read_report(), run.read_mapping_cost()
-    num_steps = len(record.history) * record.num_train
+    num_steps = len(record.history) * record.num_train * max(len(run.folds), 1)
     outcomes = {
         name: found.outcome for name, field in _BASELINES.items() if (found := getattr(report, f"against_{field}"))
     }
@@ -208,7 +208,7 @@ def assemble(
         no_friedman=reason,
         caveats=tuple(_list_caveats(ablation.baseline, of_variant.values(), is_of_seeds=ablation.is_of_seeds)),
         failed=tuple(failed),
-        num_missing=len(ablation.runs) - len(runs) - len(failed),
+        num_missing=len(ablation.runs) - len(runs) - len({(each.scene, each.variant, each.seed) for each in failed}),
     )
 
 

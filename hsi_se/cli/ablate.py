@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hsi_se.cli.ablate_live import watch
-from hsi_se.cli.options import DataFolder, Device, Overrides, Scheduler, out_folder
+from hsi_se.cli.options import DataFolder, Device, Overrides, Scheduler, Workers, out_folder
+from hsi_se.cli.usage import quote
 from hsi_se.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,9 +23,7 @@ def ablate(
     ],
     overrides: Overrides = None,
     out: Annotated[Path | None, out_folder("Folder to write. By default runs/ablation-NAME-DIGEST.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(metavar="N", help="Start a Dask cluster of N processes on this machine.")
-    ] = None,
+    workers: Workers = None,
     scheduler: Scheduler = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the runs with their size and time; train nothing.")
@@ -72,6 +71,8 @@ def run_and_print(
         )
     print_answer(report)
     print(f"report: {folder.report_text}")
+    if ablation.is_of_seeds and ablation.has_folds and not report.failed:
+        print(f"next: {quote('hsi-se', 'eval', str(folder))}")
     for failure in report.failed:
         print(f"hsi-se: {failure}: failed: {failure.error}", file=sys.stderr)
     if report.failed:

@@ -41,7 +41,7 @@ class Lines:
     def __init__(self, ablation: "Ablation") -> None:
         self.ablation = ablation
         self.states: dict[PlannedRun, State] = {}
-        self.accuracies: dict[PlannedRun, float] = {}
+        self.accuracies: dict[PlannedRun, float] = {}  # without those of single folds
         self.num_ended = 0  # of those that this command has worked on
         self.start = time.monotonic()
 
@@ -53,17 +53,25 @@ class Lines:
         if before != state:
             self.states[run] = state
             self.num_ended += before == "running"
-            if accuracy is not None:
+            if accuracy is not None and run.whole is None:
                 self.accuracies[run] = accuracy
-            self.show(run)
+            self.show(run, accuracy)
 
-    def show(self, run: "PlannedRun") -> None:
+    @property
+    def progress(self) -> str:
+        """`3/10`: how many runs, or folds, are finished."""
+        parts = self.ablation.parts
+        return f"{sum(self.states.get(run) == 'finished' for run in parts)}/{len(parts)}"
+
+    def show(self, run: "PlannedRun", accuracy: float | None) -> None:
         state = self.states[run]
         if state == "running":
             return
-        text = f"{len(self.accuracies)}/{len(self.ablation.runs)}  {run}  {state}"
+        text = f"{self.progress}  {run}{', all folds' if run.parts != (run,) else ''}  {state}"
+        if accuracy is not None:
+            text += f"  OA {100 * accuracy:.2f} %"
         if run in self.accuracies:
-            text += f"  OA {100 * self.accuracies[run]:.2f} %  ({self.describe(run.scene, run.variant)})"
+            text += f"  ({self.describe(run.scene, run.variant)})"
         print(f"{text}  {self.describe_time()}".rstrip(), file=sys.stderr, flush=True)
 
     def describe(self, scene: str, variant: str) -> str:
@@ -78,7 +86,7 @@ class Lines:
 
     def describe_time(self) -> str:
         """Returns the time left at the pace since this command started, or an empty string."""
-        num_left = sum(self.states.get(run) not in ("finished", "failed") for run in self.ablation.runs)
+        num_left = sum(self.states.get(run) not in ("finished", "failed") for run in self.ablation.parts)
         if not self.num_ended or not num_left:
             return ""
         from hsi_se.progress import clock
@@ -94,7 +102,7 @@ class Board(Lines):
     def note(self, text: str) -> None:
         self.live.console.print(f"note: {text}", highlight=False, markup=False)
 
-    def show(self, run: "PlannedRun") -> None:
+    def show(self, run: "PlannedRun", accuracy: float | None) -> None:
         pass  # the table is redrawn twice a second
 
     def render(self) -> "Table":
@@ -105,7 +113,7 @@ class Board(Lines):
         signs = "  ".join(f"{sign} {state or 'waiting'}" for state, sign in _SIGNS.items())
         elapsed = clock(time.monotonic() - self.start)
         table = Table(
-            title=f"{self.ablation.name}: {len(self.accuracies)} of {len(self.ablation.runs)} runs, "
+            title=f"{self.ablation.name}: {self.progress} {'folds' if self.ablation.has_folds else 'runs'}, "
             f"{elapsed}, {self.describe_time() or 'time left unknown'}",
             caption=signs,
             title_justify="left",
@@ -116,7 +124,7 @@ class Board(Lines):
             table.add_column(heading)
         table.add_column("OA %, mean ± std", justify="right")
         groups: dict[tuple[str, str], str] = {}
-        for run in self.ablation.runs:
+        for run in self.ablation.parts:
             key = run.scene, run.variant
             groups[key] = groups.get(key, "") + _SIGNS[self.states.get(run, "")]
         for (scene, variant), states in groups.items():

@@ -18,7 +18,10 @@ def evaluate(
     scene: Scene = None,
     overrides: SceneOverrides = None,
 ) -> None:
-    """Print the accuracies of RUN next to its location floor and spectral baseline; write its reports."""
+    """Print the accuracies of RUN next to its location floor and spectral baseline; write its reports.
+
+    Folds, the folder of a config with split.kind: folds, are pooled.
+    """
     from hsi_se.ablation.record import AblationFolder
     from hsi_se.cli.terminal import start_session
     from hsi_se.runs.folder import RunFolder
@@ -34,22 +37,32 @@ def evaluate(
     if overrides:
         raise ConfigError(f"--set {overrides[0]}: has no effect without --scene; leave it out")
 
-    if AblationFolder(run).plan.is_file():
+    folders, is_series = [RunFolder(run)], AblationFolder(run).plan.is_file()
+    if is_series:
+        from hsi_se.workflows.pool import find_draws
+
+        folders = find_draws(run)
+    if not folders or len({folder.path.parent for folder in folders}) > 1:
         raise RunError(
             f"{run}: is an ablation, or a config over seeds: `hsi-se ablate` and `hsi-se train --seeds` "
             f"evaluate each run themselves; show the results with `hsi-se report {run}`"
         )
-    folder = RunFolder.open(run)
+    folder = RunFolder.open(folders[0], pooled=True) if not folders[0].folds else folders[0]
 
-    from hsi_se.cli.tables import print_assessment
+    from hsi_se.cli.tables import print_assessment, print_draws
     from hsi_se.workflows.evaluate import assess_run
 
     with start_session(data=data, device=device) as session:
-        assessment = assess_run(folder, session=session)
-    print_assessment(assessment, folder)
+        assessments = [assess_run(each, session=session) for each in folders]
+    print_assessment(assessments[0], folder)
+    print_draws(assessments)
     print(f"map:    {folder.map_figure}")
     print(f"page:   {folder.page}")
     print(f"report: {folder.report_text}")
+    if is_series:
+        from hsi_se.ablation.run import report_draws
+
+        print(f"draws:  {report_draws(AblationFolder(run), folders).report_text}")
 
 
 def split(
@@ -61,8 +74,8 @@ def split(
         typer.Option(
             "--out",
             metavar="FILE",
-            help="File to write: the picture (.png, .pdf, .svg), the audit (.json) or the partition map "
-            "(.mat, .npz). Repeatable. By default the picture goes into runs/.",
+            help="File to write: the picture (.png, .pdf, .svg), the audit (.json) or the partition map or "
+            "fold numbers (.mat, .npz). Repeatable. By default the picture goes into runs/.",
         ),
     ] = None,
 ) -> None:
@@ -72,6 +85,7 @@ def split(
     from hsi_se.report.figures import save_split
     from hsi_se.runs.report import SplitReport
     from hsi_se.sampling.masks import PARTITIONS, write_partition
+    from hsi_se.sampling.splits import number_pixels
     from hsi_se.system.files import replacing
     from hsi_se.workflows.preview import audit_config
     from hsi_se.workflows.train import RUNS
@@ -81,13 +95,13 @@ def split(
         if path.is_dir() or path.suffix.casefold() not in endings:
             raise ConfigError(f"--out {path}: name a file that ends in {', '.join(endings)}")
     settings = load_config(config, overrides or [])
-    truth, audit = audit_config(settings, data=data)
-    sides = audit.split.to_sides(truth.shape)
-    written = out or [RUNS / f"{settings.name or 'config'}-split-{audit.split.digest[:8]}.png"]
+    truth, audit, splits = audit_config(settings, data=data)
+    sides, num_folds = number_pixels(splits, truth.shape), len(audit.folds)
+    written = out or [RUNS / f"{settings.name or 'config'}-split-{audit.digest[:8]}.png"]
     for path in written:
         ending = path.suffix.casefold()
         if ending in _PICTURES:
-            save_split(sides, path, title=f"{truth.name}: {settings.split.kind} split")
+            save_split(sides, path, title=f"{truth.name}: {settings.split.kind} split", num_folds=num_folds)
             continue
         with replacing(path) as draft:
             if ending == ".json":
@@ -103,10 +117,10 @@ def gap(
     config: ConfigPath,
     overrides: Overrides = None,
     data: DataFolder = None,
-    out: Annotated[Path | None, out_folder("Folder for the two runs. By default below runs/.")] = None,
+    out: Annotated[Path | None, out_folder("Folder for the runs. By default below runs/.")] = None,
     device: Device = "auto",
 ) -> None:
-    """Train CONFIG's network on a random split and on a blocks split of the same size; print the gap."""
+    """Train CONFIG's network on spatial folds and on a random split of the same size; print the gap."""
     from hsi_se.config.yaml_file import load_config
 
     settings = load_config(config, overrides or [])

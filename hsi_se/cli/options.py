@@ -71,6 +71,7 @@ RunOut = Annotated[Path | None, out_folder("Run folder to write. By default runs
 Device = Annotated[
     str, choose("--device", "auto", "cpu", "cuda", help="Device to compute on; auto is the GPU, if any.")
 ]
+Workers = Annotated[int | None, typer.Option(metavar="N", help="Start a Dask cluster of N processes on this machine.")]
 Scheduler = Annotated[
     str | None, typer.Option("--scheduler", metavar="tcp://HOST:PORT", help="Spread the work over this Dask cluster.")
 ]

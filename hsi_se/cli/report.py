@@ -44,7 +44,7 @@ def report(
         from hsi_se.report.page import RunFiles, write_page
         from hsi_se.report.run_figures import write_figures
 
-        folder = RunFolder.open(run)
+        folder = RunFolder.open(run, pooled=True)
         write_page(folder)
         if figures is not None:
             written = write_figures(RunFiles.read(folder), file_format=figures)

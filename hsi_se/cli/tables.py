@@ -10,7 +10,7 @@ from hsi_se.cli.terminal import make_console, print_table, say, say_notes
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.audit import SplitAudit
 from hsi_se.evaluation.metrics import Evaluation
-from hsi_se.report.tables import describe_leakage, kappa_text, list_methods, percent
+from hsi_se.report.tables import describe_draws, describe_leakage, kappa_text, list_methods, percent
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.report import list_class_accuracies
 
@@ -30,7 +30,41 @@ def print_assessment(assessment: Assessment, folder: RunFolder) -> None:
     say(describe_leakage(assessment.audit.leakage))
     say(assessment.about_certainty)
     say(assessment.verdict.findings, style="bold")
+    _print_folds(assessment.audit, assessment.folds)
     _say_next(assessment, folder)
+
+
+def _print_folds(audit: SplitAudit, evaluations: Sequence[Evaluation] = ()) -> None:
+    rows = [
+        (
+            str(number),
+            *(f"{count:,}" for count in fold.counts.sum(axis=0)),
+            percent(fold.leakage.test_patches_with_train_pixels),
+            percent(fold.location_floor.overall_accuracy),
+            percent(evaluations[number - 1].overall_accuracy) if evaluations else "–",
+            ", ".join(f"{name} ({count})" for name, count in fold.unlearnable.items()) or "–",
+        )
+        for number, fold in enumerate(audit.folds, start=1)
+    ]
+    headings = (
+        "fold",
+        "training",
+        "validation",
+        "test",
+        "buffer",
+        "leak %",
+        "floor OA %",
+        "OA %",
+        "cannot learn (test)",
+    )
+    if rows:
+        print_table("folds", headings, rows, left=(0, 8))
+
+
+def print_draws(draws: Sequence[Assessment]) -> None:
+    """Prints the accuracies of each draw of the folds, and their mean with its interval, if there are several."""
+    for of_draws in zip(*map(list_methods, draws), strict=True) if len(draws) > 1 else ():
+        say(f"{of_draws[0][0]}: {describe_draws([found.overall_accuracy for _, found in of_draws])}")
 
 
 def print_cross_scene(found: "CrossScene") -> None:
@@ -48,14 +82,16 @@ def print_cross_scene(found: "CrossScene") -> None:
 def print_audit(audit: SplitAudit) -> None:
     floor = audit.location_floor
     counts = zip(floor.class_ids, floor.class_names, audit.counts, strict=True)
+    _print_folds(audit)
+    means = ": test pixels of all folds, others are means per fold" if audit.folds else ""
     print_table(
-        f"split {audit.split.digest[:8]}",
+        f"split {audit.digest[:8]}{means}",
         ("label", "class", "training", "validation", "test", "buffer"),
         [(str(label), name, *map(str, numbers)) for label, name, numbers in counts],
         footer=("", "all", *(f"{total:,}" for total in audit.counts.sum(axis=0))),
         left=(1,),
     )
-    say_notes(audit.split.notes)
+    say_notes(audit.notes)
     say(describe_leakage(audit.leakage))
     print(f"location floor: {_describe(floor)}")
 
@@ -79,28 +115,28 @@ def _describe(evaluation: Evaluation, *, width: int = 0) -> str:
 
 
 def print_gap(found: "Gap") -> None:
-    sides = (found.random, found.blocks)
+    sides = (found.random, found.folds)
     rows: list[tuple[str, ...]] = []
-    for (name, of_random), (_, of_blocks) in zip(*map(list_methods, sides), strict=True):
-        overall = (of_random.overall_accuracy, of_blocks.overall_accuracy)
-        average = (of_random.average_accuracy, of_blocks.average_accuracy)
+    for (name, of_random), (_, of_folds) in zip(*map(list_methods, sides), strict=True):
+        overall = (of_random.overall_accuracy, of_folds.overall_accuracy)
+        average = (of_random.average_accuracy, of_folds.average_accuracy)
         rows.append((name, *map(percent, overall), *map(percent, average)))
     audits = [each.audit for each in sides]
     leaking = [percent(audit.leakage.test_patches_with_train_pixels) for audit in audits]
     rows.append(("test patches that leak", *leaking, "", ""))
-    rows.append(("training pixels", *(f"{len(audit.split.train):,}" for audit in audits), "", ""))
-    rows.append(("test pixels", *(f"{len(audit.split.test):,}" for audit in audits), "", ""))
-    headings = ("", "random OA %", "blocks OA %", "random AA %", "blocks AA %")
-    print_table("the same network with the same number of training pixels per class", headings, rows)
+    for place, name in ((0, "training pixels"), (2, "test pixels")):
+        rows.append((name, *(f"{audit.counts[:, place].sum():,}" for audit in audits), "", ""))
+    headings = ("", "random OA %", "folds OA %", "random AA %", "folds AA %")
+    print_table("the same network with as many training pixels per class as the folds have on average", headings, rows)
     say(
-        f"optimism gap: {100 * found.optimism:.2f} points of OA, without an interval: one split and one "
-        "training of each kind; repeat it with other seeds (--set seed=1)",
+        f"optimism gap: {100 * found.optimism:.2f} points of OA, without an interval: one random split and one "
+        "draw of the folds; repeat it with other seeds (--set seed=1)",
         style="bold",
     )
     say(f"random: {found.random.verdict.findings}")
-    say(f"blocks: {found.blocks.verdict.findings}")
-    _say_next(found.blocks, RunFolder(found.folder / "blocks"))
-    say_notes(found.blocks.audit.split.notes)
+    say(f"folds: {found.folds.verdict.findings}")
+    _say_next(found.folds, RunFolder(found.folder / "folds"))
+    say_notes(found.folds.audit.notes)
 
 
 def print_network(network: "NetworkDescription") -> None:

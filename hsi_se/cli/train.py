@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hsi_se.cli.options import ConfigPath, DataFolder, Device, Overrides, RunOut
+from hsi_se.cli.options import ConfigPath, DataFolder, Device, Overrides, RunOut, Scheduler, Workers
 from hsi_se.cli.usage import quote
 from hsi_se.errors import ConfigError
 from hsi_se.system.processes import is_first
@@ -20,25 +20,35 @@ def train(
         str | None,
         typer.Option(metavar="0-9", help="Train one run per seed, each with its own split unless split.seed is set."),
     ] = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run folder if it exists.")] = False,
 ) -> None:
-    """Train the network described by CONFIG. Writes one run folder, or one per seed with --seeds."""
+    """Train the network described by CONFIG. Writes one run folder, or one per seed with --seeds, or per fold."""
     from hsi_se.config.base import parse_seeds
     from hsi_se.config.yaml_file import load_config
 
     settings = load_config(config, overrides or [])
-    if seeds is not None and overwrite:
-        raise ConfigError("--overwrite: has no effect with --seeds, which keeps finished runs; leave it out")
+    is_series = seeds is not None or len(settings.list_folds()) > 1
+    if is_series and overwrite:
+        why = "split.kind: folds" if seeds is None else "--seeds"
+        raise ConfigError(f"--overwrite: has no effect with {why}, which keeps finished runs; leave it out")
+    for option, value in (("--workers", workers), ("--scheduler", scheduler)):
+        if value is not None and not is_series:
+            raise ConfigError(f"{option}: has no effect on a single run, without --seeds and folds; leave it out")
 
-    if seeds is not None:
+    if is_series:
+        draws = range(settings.seed, settings.seed + getattr(settings.split, "repeats", 1))
+        chosen = draws if seeds is None else parse_seeds(seeds)
         for override in overrides or []:
-            if override.partition("=")[0].strip() == "seed":
+            if seeds is not None and override.partition("=")[0].strip() == "seed":
                 raise ConfigError(f"--set {override}: has no effect with --seeds; leave one of them out")
         from hsi_se.ablation.file import repeat_over_seeds
         from hsi_se.cli.ablate import run_and_print
 
-        run_and_print(repeat_over_seeds(settings, parse_seeds(seeds)), out=out, data=data, device=device)
+        ablation = repeat_over_seeds(settings, chosen)
+        run_and_print(ablation, out=out, data=data, device=device, workers=workers, scheduler=scheduler)
         return
 
     from hsi_se.cli.terminal import start_session

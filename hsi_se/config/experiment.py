@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Discriminator, Field, PositiveInt, StringConstraints, model_validator
 
@@ -10,7 +10,7 @@ from hsi_se.config.base import Seed, Settings, mistake
 from hsi_se.config.model import ModelSettings, PixelClassifier
 from hsi_se.config.prediction import PredictionSettings
 from hsi_se.config.scene import SceneSettings
-from hsi_se.config.split import BlocksSplit, FieldsSplit, SplitSettings
+from hsi_se.config.split import AllSplit, BlocksSplit, FieldsSplit, FoldsSplit, SplitSettings
 from hsi_se.config.training import TrainSettings
 from hsi_se.errors import ConfigError
 
@@ -121,12 +121,18 @@ class Config(Settings):
 
     @property
     def default_buffer(self) -> int:
-        """Smallest distance in pixels at which no test prediction depends on a pixel of a training patch."""
+        """Smallest distance in pixels at which no test prediction depends on a training pixel.
+
+        In a split by blocks or fields it does not depend on any pixel of a training patch either. For folds, which
+        lose training pixels on all sides of each test block, that would leave too few.
+        """
+        if isinstance(self.split, FoldsSplit):
+            return self.window_size // 2 + 1
         return self.patch.size + self.train.shift + self.prediction.reach
 
     @model_validator(mode="after")
     def _buffer_is_the_patch_size_unless_given(self) -> Self:
-        if isinstance(self.split, BlocksSplit | FieldsSplit) and self.split.buffer is None:
+        if isinstance(self.split, BlocksSplit | FieldsSplit | FoldsSplit) and self.split.buffer is None:
             split = self.split.model_copy(update={"buffer": self.default_buffer})
             object.__setattr__(self, "split", split)
         return self
@@ -169,6 +175,17 @@ class Config(Settings):
             )
         return self
 
+    def list_folds(self) -> tuple["Config", ...]:
+        """Returns the config of every fold to be trained; a config without folds, or of one fold, is its own."""
+        if not isinstance(self.split, FoldsSplit) or self.split.fold is not None:
+            return (self,)
+        return tuple(self.with_fold(fold) for fold in range(1, self.split.folds + 1))
+
+    def with_fold(self, fold: int | None) -> "Config":
+        """Returns this config for a single fold of its split, or for all folds, drawn once."""
+        split = self.split.model_copy(update={"fold": fold, "repeats": 1})
+        return self.model_copy(update={"split": split})
+
     def without_calibration(self) -> "Config":
         """Returns this config with `prediction.calibration: none`, unless it sets a calibration itself."""
         if "calibration" in self.prediction.model_fields_set:
@@ -179,5 +196,8 @@ class Config(Settings):
     @property
     def digest(self) -> str:
         """SHA-256 of every setting that affects the result: all but `name` and `train.checkpoint_every_s`."""
-        settings = self.model_dump(mode="json", exclude={"name": True, "train": {"checkpoint_every_s"}})
+        unused: dict[str, Any] = {"name": True, "train": {"checkpoint_every_s"}}
+        if isinstance(self.split, AllSplit):
+            unused["split"] = {"folds"}
+        settings = self.model_dump(mode="json", exclude=unused)
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

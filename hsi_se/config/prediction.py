@@ -38,7 +38,7 @@ class PredictionSettings(Settings):
     """pixels that fit the temperature of the probabilities at the end of training: validation, or cross-fit
     (trains three more times, each on about two thirds of the training set, and predicts the rest); auto
     (default) uses 100 or more validation pixels if they are as far from training pixels as test pixels are,
-    otherwise cross-fit; none leaves the probabilities uncalibrated, as ablations and gap do by default"""
+    otherwise cross-fit; none leaves the probabilities uncalibrated, as ablations, folds and gap do by default"""
 
     @property
     def reach(self) -> int:

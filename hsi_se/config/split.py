@@ -123,4 +123,69 @@ class MasksSplit(Settings):
         return self
 
 
-SplitSettings = Annotated[RandomSplit | BlocksSplit | FieldsSplit | MasksSplit, Discriminator("kind")]
+BLOCK_SIZE = 16
+
+
+class FoldsSplit(Settings):
+    """Spatial cross-validation: every labelled pixel is tested once, away from the pixels that are trained on."""
+
+    kind: Literal["folds"]
+    """folds: train one classifier per fold, so that every labelled pixel is tested once"""
+    by: Literal["blocks", "fields", "groups"]
+    """what is tested as a whole: square blocks, connected fields of a class, or groups of pixels from a file"""
+    folds: Annotated[int, Field(ge=2)] = 5
+    """number of folds, at least 2 and at most one per block, field or group; default 5"""
+    block_size: PositiveInt = BLOCK_SIZE
+    """side of a block in pixels; default 16; only with by: blocks"""
+    groups: FileName | None = None
+    """map of group numbers, rows × cols, 0 for pixels that are not used; required with by: groups; if it has as
+    many numbers as there are folds, each number is a fold"""
+    groups_key: str | None = None
+    """variable in the groups file; default: the file's only map"""
+    buffer: Buffer = None
+    """smallest Chebyshev distance in pixels between the training and test pixels of a fold, 0 or more; default:
+    half the patch + reach of smoothing + 1, so that no test prediction depends on a training pixel"""
+    repeats: PositiveInt = 1
+    """number of times the folds are drawn and trained, with the seeds from the experiment's on; default 1; two or
+    more give an interval over the draws"""
+    fold: PositiveInt | None = None
+    """train and test a single fold, from 1 to the number of folds; default: all of them"""
+    validation: ValidationShare = _VALIDATION
+    seed: SplitSeed = None
+
+    @model_validator(mode="after")
+    def _settings_have_an_effect(self) -> Self:
+        if self.by == "groups" and self.groups is None:
+            raise mistake("by: groups needs a map of group numbers; give groups: FILE")
+        for key, owner in (("block_size", "blocks"), ("groups", "groups"), ("groups_key", "groups")):
+            if self.by != owner and getattr(self, key) not in (None, BLOCK_SIZE):
+                raise mistake(f"has no effect with by: {self.by}; leave it out, or write by: {owner}", key=key)
+        if self.fold is not None and self.fold > self.folds:
+            raise mistake(f"there are {self.folds} folds; use 1 to {self.folds}", key="fold")
+        for key, reason in (("fold", "which is trained once"), ("seed", "which fixes the draw of the folds")):
+            if self.repeats > 1 and getattr(self, key) is not None:
+                raise mistake(f"has no effect with {key}, {reason}; leave one of them out", key="repeats")
+        return self
+
+
+class AllSplit(Settings):
+    """Trains on every labelled pixel, for a map to deliver; folds elsewhere tell how accurate it is."""
+
+    kind: Literal["all"]
+    """all: train on every labelled pixel; there are no test pixels"""
+    folds: str | None = None
+    """folder that a config with split.kind: folds and the same other settings was trained into; `eval` reports
+    its accuracies"""
+    validation: ValidationShare = _VALIDATION
+    seed: SplitSeed = None
+
+    @model_validator(mode="after")
+    def _seed_has_an_effect(self) -> Self:
+        if self.seed is not None and not self.validation:
+            raise mistake("has no effect with validation: 0, as nothing is drawn; leave it out", key="seed")
+        return self
+
+
+SplitSettings = Annotated[
+    RandomSplit | BlocksSplit | FieldsSplit | FoldsSplit | MasksSplit | AllSplit, Discriminator("kind")
+]

@@ -6,6 +6,7 @@ another file that overrides the config. A mistake is reported as `where: path: w
 
 import copy
 import io
+import itertools
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -360,8 +361,9 @@ def _follow(settings: object, loc: Sequence[int | str]) -> tuple[Keys, object]:
     """Returns the part of pydantic's `loc` that the user wrote, which has no union tags, and its value."""
     keys: Keys = ()
     value: Any = settings
-    for part in loc:
+    for before, part in itertools.pairwise((None, *loc)):
         is_index = isinstance(value, list) and isinstance(part, int) and part < len(value)
-        if is_index or (isinstance(value, dict) and part in value):
+        is_tag = isinstance(value, dict) and part == value.get("kind") != before  # `folds` is a kind and a key of it
+        if is_index or (isinstance(value, dict) and part in value and not is_tag):
             keys, value = (*keys, str(part)), value[part]
     return keys, value

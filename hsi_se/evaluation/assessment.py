@@ -1,6 +1,7 @@
-"""Assesses one run: accuracy, baselines, leakage, calibration, rejection and class areas."""
+"""Assesses one run, or the folds of one draw: accuracy, baselines, leakage, calibration, rejection and class areas."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +19,34 @@ from hsi_se.evaluation.confidence import (
     measure_rejection,
     to_probabilities,
 )
-from hsi_se.evaluation.metrics import Evaluation, evaluate_test
+from hsi_se.evaluation.metrics import Evaluation, evaluate_labels, evaluate_test
 from hsi_se.evaluation.verdict import Verdict, group_test_pixels, reach_verdict
-from hsi_se.sampling.splits import Split
+from hsi_se.sampling.splits import Pixels, Split
 from hsi_se.scene.scene import Scene
 
 REPORTED_COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.5)
+
+
+@dataclass(frozen=True, eq=False)
+class TestPixels:
+    """What was predicted at each test pixel, in the order of the split: all that its assessment is computed from."""
+
+    __test__ = False  # not a test of pytest's
+
+    pixels: Pixels  # (n, 2) of (row, col)
+    truth: NDArray[np.int32]  # (n,) labels, as the next four
+    predicted: NDArray[np.int32]
+    unsmoothed: NDArray[np.int32]  # before `prediction.smoothing`
+    by_location: NDArray[np.int32]  # of the location floor
+    by_spectrum: NDArray[np.int32]  # of the spectral baseline
+    logits: NDArray[np.float32]  # (n, C)
+    temperature: NDArray[np.float64]  # (n,) of the run that tested the pixel
+    groups: NDArray[np.int64]  # (n,) see `verdict.group_test_pixels`
+
+    @classmethod
+    def join(cls, parts: Sequence["TestPixels"]) -> "TestPixels":
+        """Returns the test pixels of several runs together."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +64,8 @@ class Assessment:
     rejection: Rejection
     area: AreaEstimate
     verdict: Verdict
+    tested: TestPixels
+    folds: tuple[Evaluation, ...] = ()  # of each fold, if several were pooled
 
     @property
     def about_certainty(self) -> str:
@@ -70,38 +95,76 @@ def assess(
         machine: the spectral baseline of this split and these components, if it has been fitted already.
     """
     machine = machine or fit_spectral_baseline(truth, split, components, config=config)
-    by_location = predict_by_location(truth, split)
     at_test = split.test[:, 0], split.test[:, 1]
-    predicted, before = logits.argmax(axis=2), unsmoothed[at_test].argmax(axis=1)
-    evaluation = evaluate_test(truth, split, truth.class_ids[predicted[at_test]])
-    audit = audit_split(truth, split, config, location_floor=evaluate_test(truth, split, by_location))
-    true_labels = truth.labels[at_test]
-    true_classes = np.searchsorted(truth.class_ids, true_labels)
-    is_correct = predicted[at_test] == true_classes
-    scaled = to_probabilities(logits[at_test], temperature=scaling.temperature)
-    smooths = config.prediction.smoothing is not None
+    places = logits.argmax(axis=2)
+    groups, unit = group_test_pixels(truth, split, config)
+    tested = TestPixels(
+        pixels=split.test,
+        truth=truth.labels[at_test],
+        predicted=truth.class_ids[places[at_test]],
+        unsmoothed=truth.class_ids[unsmoothed[at_test].argmax(axis=1)],
+        by_location=predict_by_location(truth, split),
+        by_spectrum=machine.labels,
+        logits=logits[at_test],
+        temperature=np.full(len(split.test), scaling.temperature),
+        groups=groups,
+    )
+    return assess_pixels(
+        tested,
+        audit=audit_split(truth, split, config, location_floor=evaluate_test(truth, split, tested.by_location)),
+        unit=unit,
+        config=config,
+        scaling=scaling,
+        machine=machine,
+        mapped_pixels=np.bincount(places[truth.valid], minlength=truth.num_classes),
+        pixel_area_m2=pixel_area_m2,
+    )
+
+
+def assess_pixels(
+    tested: TestPixels,
+    *,
+    audit: SplitAudit,
+    unit: str,
+    config: Config,
+    scaling: TemperatureScaling,
+    machine: SpectralBaseline,
+    mapped_pixels: NDArray[np.integer],
+    pixel_area_m2: float | None,
+) -> Assessment:
+    """Returns the assessment of test pixels, be they of one run or of all folds.
+
+    Args:
+        unit: what `tested.groups` are, such as `fields`.
+        mapped_pixels: `(C,)` pixels that the map assigns to each class.
+    """
+    ids, names = audit.location_floor.class_ids, audit.location_floor.class_names
+
+    def evaluate(predicted: NDArray[np.int32]) -> Evaluation:
+        return evaluate_labels(tested.truth, predicted, class_ids=ids, class_names=names)
+
+    true_classes = np.searchsorted(ids, tested.truth)
+    evaluation, is_correct = evaluate(tested.predicted), tested.predicted == tested.truth
+    scaled = to_probabilities(tested.logits / tested.temperature[:, None])
     return Assessment(
         evaluation=evaluation,
-        unsmoothed=evaluate_test(truth, split, truth.class_ids[before]) if smooths else None,
+        unsmoothed=None if config.prediction.smoothing is None else evaluate(tested.unsmoothed),
         audit=audit,
-        spectral_baseline=evaluate_test(truth, split, machine.labels),
+        spectral_baseline=evaluate(tested.by_spectrum),
         machine=machine,
         scaling=scaling,
-        calibration=measure_calibration(to_probabilities(logits[at_test]), true_classes),
+        calibration=measure_calibration(to_probabilities(tested.logits), true_classes),
         calibration_scaled=measure_calibration(scaled, true_classes),
         rejection=measure_rejection(scaled.max(axis=1), is_correct),
-        area=estimate_area(
-            evaluation.confusion,
-            mapped_pixels=np.bincount(predicted[truth.valid], minlength=truth.num_classes),
-            pixel_area_m2=pixel_area_m2,
-        ),
+        area=estimate_area(evaluation.confusion, mapped_pixels=mapped_pixels, pixel_area_m2=pixel_area_m2),
         verdict=reach_verdict(
             is_correct,
-            floor=by_location == true_labels,
-            baseline=machine.labels == true_labels,
-            groups=group_test_pixels(truth, split, config),
+            floor=tested.by_location == tested.truth,
+            baseline=tested.by_spectrum == tested.truth,
+            groups=(tested.groups, unit),
             chosen=machine.chosen,
             config=config,
             leaking=audit.leakage.test_patches_with_train_pixels,
         ),
+        tested=tested,
     )

@@ -1,6 +1,8 @@
 """Audits a split before training: pixel counts, leakage and location floor."""
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +18,25 @@ from hsi_se.scene.scene import GroundTruth
 
 @dataclass(frozen=True, eq=False)
 class SplitAudit:
-    """The audit of one split at one patch size.
+    """The audit of one split at one patch size, or of the folds that test every pixel once.
 
-    `counts`, of shape `(C, 4)`, are the training, validation, test and buffer pixels of each class.
+    `counts`, of shape `(C, 4)`, are the training, validation, test and buffer pixels of each class. Of several folds,
+    the test pixels are those of all folds, and the others are means per fold, rounded.
     """
 
-    split: Split
+    digest: str  # of the split
+    notes: tuple[str, ...]
     leakage: Leakage
     location_floor: Evaluation
     counts: NDArray[np.int64]
+    folds: tuple["SplitAudit", ...] = ()
+
+    @property
+    def unlearnable(self) -> dict[str, int]:
+        """The test pixels of each class that has no training pixels in their split, by name."""
+        names, lost = self.location_floor.class_names, [fold.counts for fold in self.folds or (self,)]
+        pixels = sum(np.where(counts[:, :2].sum(axis=1) == 0, counts[:, 2], 0) for counts in lost)
+        return {name: count for name, count in zip(names, np.asarray(pixels).tolist(), strict=True) if count}
 
 
 def audit_split(
@@ -46,8 +58,37 @@ def audit_split(
         for pixels in (split.train, split.val, split.test, split.buffer)
     ]
     return SplitAudit(
-        split=split,
+        digest=split.digest,
+        notes=split.notes,
         leakage=audit_leakage(split, shape=truth.shape, patch_size=config.window_size, reduction_saw_test=saw_test),
         location_floor=location_floor or evaluate_test(truth, split, predict_by_location(truth, split)),
         counts=np.stack(counts, axis=1),
     )
+
+
+def pool_audits(folds: Sequence[SplitAudit]) -> SplitAudit:
+    """Returns the audit of the folds of one draw together; every test pixel has the same weight."""
+    floors, leaks = [fold.location_floor for fold in folds], [fold.leakage for fold in folds]
+    shares = [(leak.test_patches_with_train_pixels, leak.mean_train_pixels_per_test_patch) for leak in leaks]
+    leaking, per_patch = np.average(shares, axis=0, weights=[floor.num_test for floor in floors]).tolist()
+    counts = np.stack([fold.counts for fold in folds])  # (K, C, 4)
+    pooled = np.rint(counts.mean(axis=0)).astype(np.int64)
+    pooled[:, 2] = counts[:, :, 2].sum(axis=0)
+    found = SplitAudit(
+        digest=hashlib.sha256("".join(fold.digest for fold in folds).encode()).hexdigest(),
+        notes=(),
+        leakage=replace(
+            leaks[0],
+            test_patches_with_train_pixels=leaking,
+            mean_train_pixels_per_test_patch=per_patch,
+            min_distance=min(leak.min_distance for leak in leaks),
+        ),
+        location_floor=replace(floors[0], confusion=np.sum([floor.confusion for floor in floors], axis=0)),
+        counts=pooled,
+        folds=tuple(folds),
+    )
+    notes = dict.fromkeys(note for fold in folds for note in fold.notes)
+    if lost := found.unlearnable:
+        which = ", ".join(f"{name} ({count})" for name, count in lost.items())
+        notes[f"in all, {sum(lost.values()):,} test pixels are of classes that their fold cannot learn: {which}"] = None
+    return replace(found, notes=tuple(notes))

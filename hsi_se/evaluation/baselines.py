@@ -3,6 +3,8 @@
 import itertools
 import math
 import warnings
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,13 +57,15 @@ class Candidate:
     num_features: int
     parameters: dict[str, float]  # as in the `model` section of a config
     accuracy: float | None  # None if no pixels could be held out
+    chosen_by: str = ""  # of several folds, those that chose it, unless all did: `4 of 5 folds`
 
     @property
     def name(self) -> str:
         if self.classifier == "constant":
             return "the only class of the training set"
         unit = "standardised bands" if self.reduction == "none" else f"{self.reduction.upper()} components"
-        return f"{_NAMES[self.classifier]} on {self.num_features} {unit}"
+        name = f"{_NAMES[self.classifier]} on {self.num_features} {unit}"
+        return f"{name} in {self.chosen_by}" if self.chosen_by else name
 
     @property
     def description(self) -> str:
@@ -114,6 +118,21 @@ def fit_spectral_baseline(
     x, asked = np.split(inputs[chosen.reduction], [num_known])
     predicted = fit_pixel_classifier(best, x, folds.classes, seed=config.seed).predict(asked)
     return SpectralBaseline(scene.class_ids[predicted], chosen, tuple(candidate for _, candidate in tried), notes)
+
+
+def pool_baselines(folds: Sequence[SpectralBaseline]) -> SpectralBaseline:
+    """Returns the baselines of several folds as one: what most folds chose, with the mean accuracies of candidates."""
+    kinds = Counter((each.chosen.classifier, each.chosen.reduction) for each in folds)
+    kind, count = kinds.most_common(1)[0]
+    found: dict[tuple[str, str], list[Candidate]] = {}
+    for each in itertools.chain.from_iterable(fold.candidates for fold in folds):
+        found.setdefault((each.classifier, each.reduction), []).append(each)
+    pooled = {}
+    for key, same in found.items():
+        known = [each.accuracy for each in same if each.accuracy is not None]
+        pooled[key] = replace(same[0], parameters={}, accuracy=float(np.mean(known)) if known else None)
+    chosen = replace(pooled[kind], chosen_by="" if count == len(folds) else f"{count} of {len(folds)} folds")
+    return SpectralBaseline(np.concatenate([each.labels for each in folds]), chosen, tuple(pooled.values()))
 
 
 def hold_out(truth: GroundTruth, split: Split, settings: SplitSettings, *, seed: int) -> tuple[Folds, tuple[str, ...]]:

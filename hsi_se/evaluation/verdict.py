@@ -12,7 +12,7 @@ from scipy.stats import t
 
 from hsi_se.config.experiment import Config
 from hsi_se.config.model import Network
-from hsi_se.config.split import BlocksSplit, FieldsSplit, MasksSplit
+from hsi_se.config.split import BlocksSplit, FoldsSplit
 from hsi_se.evaluation.baselines import Candidate
 from hsi_se.evaluation.statistics import LEVEL, points
 from hsi_se.sampling.disjoint import number_blocks, number_fields
@@ -77,11 +77,14 @@ def compare_on_groups(correct: Correct, baseline: Correct, groups: Groups) -> Ba
 
 
 def group_test_pixels(truth: GroundTruth, split: Split, config: Config) -> Groups:
-    """Returns the blocks of a blocks split, and otherwise the connected fields of the labels `truth`.
+    """Returns the blocks of a blocks split, what was dealt to folds, or else the connected fields of `truth`.
 
     Square blocks divide the fields where fewer than `FEWEST_GROUPS` have test pixels or one has most of them.
     """
     settings = config.split
+    if isinstance(settings, FoldsSplit) and split.groups is not None:
+        is_block, side = settings.by == "blocks", settings.block_size
+        return split.groups, f"test blocks of {side} × {side} pixels" if is_block else f"test {settings.by}"
     rng = np.random.default_rng(config.seed if settings.seed is None else settings.seed)
     if isinstance(settings, BlocksSplit):
         blocks = number_blocks(split.test, block_size=settings.block_size, rng=rng)
@@ -110,7 +113,8 @@ def reach_verdict(
     """Returns what a run shows; `leaking` is the fraction of test patches that contain training pixels."""
     model, is_smoothed = config.model, config.prediction.smoothing is not None
     is_its_kind = chosen.classifier == model.name and model == type(model).model_validate({"name": model.name})
-    is_baseline = is_its_kind and chosen.reduction == config.reduction.kind and not is_smoothed
+    is_its_input = chosen.reduction == config.reduction.kind and not chosen.chosen_by
+    is_baseline = is_its_kind and is_its_input and not is_smoothed
     against_floor = compare_on_groups(correct, floor, groups)
     against_baseline = None if is_baseline else compare_on_groups(correct, baseline, groups)
     name = "network" if isinstance(model, Network) else "classifier"
@@ -132,7 +136,7 @@ def reach_verdict(
 
 
 def _of_leaking(config: Config) -> str:
-    if isinstance(config.split, FieldsSplit):
+    if "fields" in (config.split.kind, getattr(config.split, "by", "")):
         return "is that of unseen fields beside known ones, not of unseen areas"
     return "measures how well the map is filled in between known pixels, not how well unseen areas are classified"
 
@@ -164,16 +168,17 @@ def _advise(config: Config, *, better: Candidate | None, leaks: bool, is_open: b
         if prediction.smoothing is not None and (buffer := getattr(split, "buffer", None)) is not None:
             changes += f" --set split.buffer={buffer}"  # whose default depends on the smoothing
         return f"train the spectral baseline, {better.name}: `hsi-se train CONFIG{changes}`"
-    if leaks and isinstance(split, BlocksSplit):
+    if leaks and isinstance(split, BlocksSplit | FoldsSplit):
         wider = f"`hsi-se train CONFIG --set split.buffer={config.default_buffer}`"
         return f"widen the buffer between training and test pixels: {wider}"
     if leaks:
-        has_share = not isinstance(split, MasksSplit) and isinstance(split.train, float)
-        blocks = "" if has_share else ' --set "split={kind: blocks, train: 0.1}"'
-        return f"measure the accuracy on unseen areas: `hsi-se gap CONFIG{blocks}`"
-    if is_open and isinstance(split, BlocksSplit) and split.block_size > 1:
-        smaller = f"`hsi-se train CONFIG --set split.block_size={split.block_size // 2}`"
+        return "measure the accuracy on unseen areas: `hsi-se gap CONFIG`"
+    has_blocks = isinstance(split, BlocksSplit | FoldsSplit) and getattr(split, "by", "blocks") == "blocks"
+    if is_open and has_blocks and (size := getattr(split, "block_size", 1)) > 1:
+        smaller = f"`hsi-se train CONFIG --set split.block_size={size // 2}`"
         return f"divide the scene into smaller blocks: {smaller}"
     if is_open:
         return f"label pixels in more fields, so that {FEWEST_GROUPS} or more have test pixels"
+    if isinstance(split, FoldsSplit) and split.fold is None:
+        return "draw the folds again, for an interval: `hsi-se train CONFIG --set split.repeats=5`"
     return "see whether this holds for other splits and seeds: `hsi-se train CONFIG --seeds 0-9`"

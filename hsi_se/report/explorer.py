@@ -4,7 +4,8 @@ Axes: rows, cols, bands; C classes. A class is its place among the labels counte
 """
 
 import itertools
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.confidence import Reliability, to_probabilities
+from hsi_se.sampling.disjoint import Side
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.inspection import stretch
 from hsi_se.scene.raster import Floats
@@ -94,11 +96,34 @@ def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], as
         spectra_step=step,
         spectra_every=np.array([every], dtype=np.int32),
         class_means=np.stack(means),
-        floor_producers=assessment.audit.location_floor.producers_accuracy,
-        calibration=_to_curve(assessment.calibration),
-        calibration_scaled=_to_curve(assessment.calibration_scaled),
-        rejection=np.stack([assessment.rejection.coverage, assessment.rejection.accuracy]),
+        **_list_curves(assessment),
     )
+
+
+def join_explorers(folds: Sequence[Explorer], *, owner: NDArray[np.intp], assessment: Assessment) -> Explorer:
+    """Returns what the page of several folds shows: each pixel `(rows, cols)` as the fold `owner`, from 0, saw it."""
+
+    sides = np.full(owner.shape, Side.UNUSED, dtype=np.uint8)
+    sides[tuple(assessment.tested.pixels.T)] = Side.TEST
+    names = ("prediction", "top_classes", "top_probabilities")
+    maps = {name: take_from_owner(folds, name, owner=owner) for name in names}
+    return replace(folds[0], sides=sides, **maps, **_list_curves(assessment))
+
+
+def take_from_owner(folds: Sequence[Explorer], name: str, *, owner: NDArray[np.intp]) -> NDArray[Any]:
+    """Returns one of the folds' arrays `(rows, cols, …)`, each pixel from the fold `owner`."""
+    maps = np.stack([getattr(fold, name) for fold in folds])  # (K, rows, cols, …)
+    rows, cols = np.indices(owner.shape)
+    return np.asarray(maps[owner, rows, cols])
+
+
+def _list_curves(assessment: Assessment) -> dict[str, Any]:
+    return {
+        "floor_producers": assessment.audit.location_floor.producers_accuracy,
+        "calibration": _to_curve(assessment.calibration),
+        "calibration_scaled": _to_curve(assessment.calibration_scaled),
+        "rejection": np.stack([assessment.rejection.coverage, assessment.rejection.accuracy]),
+    }
 
 
 def _to_curve(reliability: Reliability) -> Floats:

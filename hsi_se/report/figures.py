@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from hsi_se.report.charts import split_at_gaps
 from hsi_se.report.fonts import write_names
-from hsi_se.report.palette import SIDE_COLOURS, describe_sides
-from hsi_se.sampling.disjoint import Side, SideMap
+from hsi_se.report.palette import describe_sides
+from hsi_se.sampling.disjoint import SideMap
 from hsi_se.scene.raster import Colour, Floats
 from hsi_se.system.files import replacing
 
@@ -22,15 +22,13 @@ _LEGEND_INCHES = 2.6
 _SHORTER_SIDE_INCHES = 4.5
 
 
-def save_split(sides: SideMap, path: Path, *, title: str) -> None:
-    """Writes the partition map `(rows, cols)` as a PNG: training, validation, test and unused pixels."""
+def save_split(sides: SideMap | NDArray[np.int32], path: Path, *, title: str, num_folds: int = 0) -> None:
+    """Writes the partition map `(rows, cols)` as a PNG, or a map of so many folds, from 1."""
     figure, axes = _make_map_figure(*sides.shape, title=title)
-    colours = ListedColormap([colour for _, colour in SIDE_COLOURS.values()])
-    axes.imshow(sides, cmap=colours, vmin=-0.5, vmax=len(Side) - 0.5, interpolation="nearest")
-    handles = [
-        Patch(facecolor=colour, edgecolor="0.4", linewidth=0.5, label=name)
-        for name, colour in describe_sides(sides).values()
-    ]
+    entries, last = describe_sides(sides, num_folds=num_folds), int(sides.max())
+    shades = ListedColormap([entries.get(value, ("", "white"))[1] for value in range(last + 1)])
+    axes.imshow(sides, cmap=shades, vmin=-0.5, vmax=last + 0.5, interpolation="nearest")
+    handles = [Patch(facecolor=colour, edgecolor="0.4", linewidth=0.5, label=name) for name, colour in entries.values()]
     axes.legend(  # beside the map, from its upper edge down, so that a long title fits above
         handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0, fontsize=7.5, frameon=False
     )

@@ -53,11 +53,11 @@ class RunFiles:
 
     @classmethod
     def read(cls, folder: RunFolder) -> "RunFiles":
-        report = folder.read_report()
+        report, model = folder.read_report(), next(iter(folder.folds), folder)
         arrays = folder.read_explorer(needed=Explorer.names())
         explorer = Explorer(**{name: arrays[name] for name in Explorer.names()})
         explanation = folder.read_explanation() if folder.explanation.is_file() else None
-        return cls(folder, folder.read_record(), folder.read_facts(), report, explorer, explanation)
+        return cls(folder, folder.read_record(), model.read_facts(), report, explorer, explanation)
 
     @property
     def evaluation(self) -> Evaluation:

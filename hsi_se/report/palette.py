@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hsi_se.sampling.disjoint import Side, SideMap
 from hsi_se.scene.raster import Colour as Colour
@@ -19,7 +20,7 @@ _DISTINCT = (
     "665599", "ddddaa", "7722cc", "9977dd",
 )  # fmt: skip
 
-SIDE_COLOURS = {
+SIDE_COLOURS: dict[int, tuple[str, str]] = {
     Side.UNUSED: ("unlabelled", "#202020"),
     Side.TRAIN: ("training", "#f2b134"),
     Side.VALIDATION: ("validation", "#e4572e"),
@@ -28,11 +29,18 @@ SIDE_COLOURS = {
 }
 
 
-def describe_sides(sides: SideMap) -> dict[int, tuple[str, str]]:
-    """Returns the name with the number of pixels, and the colour, of each side of a split that has pixels."""
+def describe_sides(sides: SideMap | NDArray[np.int32], *, num_folds: int = 0) -> dict[int, tuple[str, str]]:
+    """Returns the name with the number of pixels, and the colour, of each side of a split that has pixels.
+
+    With `num_folds`, the map is one of fold numbers from 1.
+    """
+    entries: dict[int, tuple[str, str]] = dict(SIDE_COLOURS)
+    if num_folds:
+        of_folds = make_distinct_palette(range(1, num_folds + 1)).items()
+        entries = {0: entries[0], **{fold: (f"fold {fold}", to_hex(colour)) for fold, colour in of_folds}}
     return {
         side: (f"{name}: {count:,}", colour)
-        for side, (name, colour) in SIDE_COLOURS.items()
+        for side, (name, colour) in entries.items()
         if (count := np.count_nonzero(sides == side))
     }
 

@@ -1,13 +1,14 @@
 """Tables of accuracies: their rows, the numbers in them as text, and `report.md`."""
 
 import math
+from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from hsi_se.evaluation.area import AREA_CAVEAT
 from hsi_se.evaluation.assessment import REPORTED_COVERAGES, Assessment
 from hsi_se.evaluation.metrics import Evaluation
-from hsi_se.evaluation.statistics import points, signed
+from hsi_se.evaluation.statistics import SHARE, points, signed, summarize
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import RunRecord
 from hsi_se.runs.report import list_class_accuracies
@@ -57,6 +58,14 @@ def describe_leakage(leakage: Leakage) -> str:
         f"training and test pixels are {distance} pixel{'s' if distance != 1 else ''} apart. The reduction "
         f"was {'fitted on test pixels too' if leakage.reduction_saw_test else 'not fitted on test pixels'}."
     )
+
+
+def describe_draws(accuracies: Sequence[float]) -> str:
+    """Returns the overall accuracies of several draws of the folds, with their mean and its 95 % interval."""
+    found = summarize(accuracies, within=SHARE)
+    mean, std, low, high = (f"{100 * value:.2f}" for value in (found.mean, found.std, found.low, found.high))
+    each = ", ".join(f"{100 * accuracy:.2f}" for accuracy in accuracies)
+    return f"OA over {found.n} draws of the folds: {mean} ± {std} %, 95 % interval {low} to {high} % ({each})"
 
 
 def render_template(template: str, **values: object) -> str:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:  # loads scikit-learn, which a training does not need
     from hsi_se.runs.report import RunReport
 
 _SIDES = ("train", "val", "test", "buffer")
-# Where runs are in the folder of a gap, of an ablation, and of an ablation over scenes.
-_LEVELS_OF_RUNS = ("*", "runs/*/*", "runs/*/*/*")
+# Where runs are in the folder of a gap, of an ablation, of one over scenes, and of the folds in these.
+_LEVELS_OF_RUNS = ("*", "*/*", "runs/*/*", "runs/*/*/*", "runs/*/*/*/*")
 # What commands write to a run folder in addition to the files named in `RunFolder`.
 _ALSO_WRITTEN = re.compile(
     r"checkpoints/[^/]+\.safetensors"
@@ -70,9 +70,18 @@ class RunFolder(Folder):
         self.figures = self.path / "figures"  # a folder, of `hsi-se report --figures`
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Returns the folder of a finished run; RunError if there is none, or it is not finished."""
+    def open(cls, path: str | os.PathLike[str], *, pooled: bool = False) -> Self:
+        """Returns the folder of a finished run; RunError if there is none, or it is not finished.
+
+        `pooled` accepts the folder of several folds, too, which has no classifier of its own.
+        """
         run = cls(path)
+        if run.folds and not pooled:
+            every = f"`hsi-se train {shlex.quote(str(run.config))} --set 'split={{kind: all, folds: {path}}}'`"
+            raise RunError(
+                f"{path}: contains one classifier per fold; name a fold, such as {run.folds[0]}, or train one on "
+                f"every labelled pixel: {every}"
+            )
         if run.is_unfinished:
             raise RunError(f"{path}: this run is not finished; {run.how_to_resume}")
         if not run.record.is_file():
@@ -90,7 +99,8 @@ class RunFolder(Folder):
         if not self.path.is_dir():
             return f"{self}: no such run folder; `hsi-se train` prints the path it writes"
         files = (file for level in _LEVELS_OF_RUNS for file in self.path.glob(f"{level}/{missing.name}"))
-        runs = sorted(file.parent for file in files if not file.parent.name.startswith("."))
+        parents = (file.parent for file in files)
+        runs = sorted(path for path in parents if not path.name.startswith(".") and not RunFolder(path).folds)
         if runs:
             return f"{self}: contains runs but is not a run itself; name one of them, such as {runs[0]}"
         return f"{self}: not a run folder ({missing.name} is missing); name one that train wrote"
@@ -103,6 +113,16 @@ class RunFolder(Folder):
             if name not in own and not path.is_dir() and not _ALSO_WRITTEN.fullmatch(name):
                 return path
         return None
+
+    def fold(self, number: int) -> "RunFolder":
+        """Returns the folder of a fold's run in the folder that pools the folds."""
+        return RunFolder(self.path / f"fold-{number}")
+
+    @property
+    def folds(self) -> list["RunFolder"]:
+        """The runs of folds in this folder, begun or finished; none if it is that of an ordinary run."""
+        numbers = (path.name.removeprefix("fold-") for path in self.path.glob("fold-*"))
+        return [self.fold(number) for number in sorted(int(number) for number in numbers if number.isdigit())]
 
     @property
     def is_unfinished(self) -> bool:
@@ -134,7 +154,7 @@ class RunFolder(Folder):
     def read_split(self) -> Split:
         arrays = _read_arrays(self.split, needed=_SIDES)
         train, val, test, buffer = (arrays[side] for side in _SIDES)
-        return Split(train, val, test, buffer, labels=arrays.get("labels"))
+        return Split(train, val, test, buffer, labels=arrays.get("labels"), groups=arrays.get("groups"))
 
     def read_bundle(self) -> ModelBundle:
         parts = [f"reduction.{name}" for name in _REDUCTION]
@@ -150,7 +170,7 @@ class RunFolder(Folder):
     def write_start(self, start: RunStart, *, config: Config, split: Split) -> None:
         """Writes the config, the split and the first line of the progress."""
         write_durably(self.config, dump_config(config).encode())
-        arrays = {name: getattr(split, name) for name in (*_SIDES, "labels")}
+        arrays = {name: getattr(split, name) for name in (*_SIDES, "labels", "groups")}
         _write_arrays(self.split, {name: array for name, array in arrays.items() if array is not None})
         write_durably(self.progress, start.model_dump_json().encode() + b"\n")
 
@@ -199,15 +219,18 @@ class RunFolder(Folder):
         self.write(self.report_text, text)
         self.write(self.report, report.model_dump_json(indent=2, by_alias=True) + "\n")
 
-    def write_predictions(self, truth: NDArray[np.int32], predicted: NDArray[np.int32], *, cost: MappingCost) -> None:
-        """Writes true and predicted labels `(n,)` of the test pixels in the split's order, and the cost."""
+    def write_predictions(self, tested: Arrays, *, cost: MappingCost) -> None:
+        """Writes the columns of `TestPixels`, and the cost of the map."""
         with replacing(self.predictions) as draft:
-            _write_arrays(draft, {"truth": truth, "predicted": predicted})
+            _write_arrays(draft, tested)
         self.write(self.mapping_cost, cost)
+
+    def read_predictions(self, *, needed: Sequence[str]) -> Arrays:
+        return _read_arrays(self.predictions, needed=needed, remedy=self._to_evaluate)
 
     def read_correct(self) -> NDArray[np.bool_]:
         """Returns which test pixels were classified correctly, in the order of the split."""
-        arrays = _read_arrays(self.predictions, needed=("truth", "predicted"))
+        arrays = self.read_predictions(needed=("truth", "predicted"))
         return np.asarray(arrays["truth"] == arrays["predicted"])
 
     def read_mapping_cost(self) -> MappingCost:

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, model_validator
 from hsi_se.evaluation.area import AREA_CAVEAT
 from hsi_se.evaluation.assessment import REPORTED_COVERAGES, Assessment
 from hsi_se.evaluation.audit import SplitAudit
-from hsi_se.evaluation.baselines import Candidate
+from hsi_se.evaluation.baselines import Candidate, SpectralBaseline
 from hsi_se.evaluation.metrics import Evaluation, number_or_none
 from hsi_se.evaluation.verdict import BaselineComparison, Outcome
 from hsi_se.runs.records import Record, RunRecord
@@ -68,42 +68,57 @@ class BaselineReport(Accuracies):
     chosen: Candidate
     candidates: tuple[Candidate, ...]
 
+    def restore(self, labels: NDArray[np.int32]) -> SpectralBaseline:
+        """Returns the baseline that predicted these labels at the test pixels; its notes are the report's."""
+        return SpectralBaseline(labels, self.chosen, self.candidates)
 
-class ClassSplit(_OfClass):
-    """How the pixels of one class were divided."""
 
+class _Counts(_Part):
     num_train: Count
     num_val: Count
     num_test: Count
     num_buffer: Count
 
 
-_COUNTS = ("num_train", "num_val", "num_test", "num_buffer")  # of `SplitAudit.counts`
+class ClassSplit(_Counts, _OfClass):
+    """How the pixels of one class were divided."""
 
 
-class SplitReport(_Part):
-    """The audit of a split, known before anything is trained; buffer pixels are in no set."""
+COUNTS = tuple(_Counts.model_fields)  # of `SplitAudit.counts`
 
-    num_train: Count
-    num_val: Count
+
+class SplitReport(_Counts):
+    """The audit of a split, known before anything is trained; buffer pixels are in no set.
+
+    Of several folds, `num_test` counts the test pixels of all; the other numbers of pixels are means per fold.
+    """
+
     num_test: Annotated[int, Field(ge=1)]
-    num_buffer: Count
     split_digest: str  # equal for equal pixels
     leakage: Leakage
     location_floor: Accuracies
     split_per_class: tuple[ClassSplit, ...]
     notes: tuple[str, ...]  # what was decided while splitting, one sentence each
+    folds: tuple["SplitReport", ...] = ()
+
+    @property
+    def unlearnable(self) -> dict[str, int]:
+        """The test pixels of each class that has no training pixels, by name."""
+        return {
+            row.name: row.num_test for row in self.split_per_class if row.num_test > 0 == row.num_train + row.num_val
+        }
 
     @classmethod
     def of_split(cls, audit: SplitAudit) -> "SplitReport":
         floor = audit.location_floor
         return SplitReport(
-            **dict(zip(_COUNTS, audit.counts.sum(axis=0).tolist(), strict=True)),
-            split_digest=audit.split.digest,
+            **dict(zip(COUNTS, audit.counts.sum(axis=0).tolist(), strict=True)),
+            split_digest=audit.digest,
             leakage=audit.leakage,
             location_floor=Accuracies.of(floor),
             split_per_class=_list_rows(ClassSplit, floor.class_ids, floor.class_names, *audit.counts.T),
-            notes=audit.split.notes,
+            notes=audit.notes,
+            folds=tuple(map(cls.of_split, audit.folds)),
         )
 
 
@@ -169,6 +184,7 @@ _OF_RECORD = {
 class RunReport(SplitReport, Accuracies):
     """All that was measured on the test pixels of a run, with what a reader needs to weigh it."""
 
+    fold_accuracies: tuple[Share, ...] = ()  # the overall accuracy of each fold
     unsmoothed: Accuracies | None  # before `prediction.smoothing`; null without
     spectral_baseline: BaselineReport
     against_location_floor: BaselineComparison
@@ -224,6 +240,7 @@ class RunReport(SplitReport, Accuracies):
         return RunReport(
             **dict(Accuracies.of(evaluation)),
             **dict(SplitReport.of_split(assessment.audit)) | {"notes": record.notes + machine.notes},
+            fold_accuracies=tuple(fold.overall_accuracy for fold in assessment.folds),
             unsmoothed=None if assessment.unsmoothed is None else Accuracies.of(assessment.unsmoothed),
             spectral_baseline=BaselineReport(
                 **dict(Accuracies.of(assessment.spectral_baseline)),

@@ -1,6 +1,8 @@
-"""Divides the training set into folds that relate to each other as the test set does to the training set."""
+"""Divides the training set into folds that relate to each other as the test set does to the training set.
 
-import warnings
+They calibrate the probabilities of one run. The folds of a spatial cross-validation are in `spatial_folds`.
+"""
+
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +12,7 @@ from scipy.spatial import KDTree
 
 from hsi_se.config.split import MasksSplit, RandomSplit, SplitSettings
 from hsi_se.sampling.disjoint import number_fields
+from hsi_se.sampling.spatial_folds import deal
 from hsi_se.sampling.splits import Pixels, Split
 from hsi_se.scene.scene import GroundTruth
 
@@ -64,12 +67,13 @@ def divide_into_folds(truth: GroundTruth, split: Split, settings: SplitSettings,
         known = np.zeros_like(truth.labels)
         known[pixels[:, 0], pixels[:, 1]] = truth.labels[pixels[:, 0], pixels[:, 1]]
         groups = number_fields(replace(truth, labels=known))[pixels[:, 0], pixels[:, 1]]
-        gap = buffer = int(_measure_distances(split.test, pixels).min())
+        gap = buffer = int(_measure_distances(split.test, pixels).min()) if len(split.test) else 0
         areas = groups
         while gap > 1:
             areas = _label_areas(pixels, truth.shape, reach=gap // 2)
             gap = 0 if len(np.unique(areas)) >= _NUM_FOLDS else gap // 2
-        fold = _deal(areas, classes, seed=seed)
+        num_folds = min(_NUM_FOLDS, len(np.unique(areas)))
+        fold = deal(areas, classes, num_folds=num_folds, rng=np.random.default_rng(seed))
     parts = []
     for number in np.unique(fold):
         held = fold == number
@@ -94,18 +98,3 @@ def _label_areas(pixels: Pixels, shape: tuple[int, int], *, reach: int) -> NDArr
     covered = ndimage.maximum_filter(covered, size=2 * reach + 1, mode="constant")
     areas, _ = ndimage.label(covered, structure=np.ones((3, 3)))
     return np.asarray(areas[pixels[:, 0], pixels[:, 1]], dtype=np.int64)
-
-
-def _deal(areas: NDArray[np.int64], classes: NDArray[np.int64], *, seed: int) -> NDArray[np.int64]:
-    """Returns `(n,)` the fold of each pixel: whole areas, with the classes spread over the folds."""
-    from sklearn.model_selection import StratifiedGroupKFold  # half a second at every start
-
-    num_folds = min(_NUM_FOLDS, len(np.unique(areas)), np.bincount(classes).max())
-    fold = np.zeros(len(areas), dtype=np.int64)
-    if num_folds > 1:
-        dealer = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed % 2**32)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of classes in fewer areas than folds
-            for number, (_, held) in enumerate(dealer.split(areas, classes, areas)):
-                fold[held] = number
-    return fold

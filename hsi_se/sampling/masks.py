@@ -29,12 +29,12 @@ def read_masks(
         SceneError: a file is missing or contains no label map.
     """
     if settings.partition is not None:
-        sides = _read(truth, settings.partition, settings.partition_key, "partition", folders)
+        sides = read_mask(truth, settings.partition, settings.partition_key, "partition", folders)
         _check_partition(truth, sides, settings.partition)
         return sides.astype(np.uint8), truth.labels, ()
 
-    train = _read(truth, str(settings.train), settings.train_key, "train", folders)
-    test = _read(truth, str(settings.test), settings.test_key, "test", folders)
+    train = read_mask(truth, str(settings.train), settings.train_key, "train", folders)
+    test = read_mask(truth, str(settings.test), settings.test_key, "test", folders)
     both = (train != UNLABELLED) & (test != UNLABELLED)
     if both.any():
         raise SplitError(
@@ -62,7 +62,8 @@ def read_masks(
     return sides.astype(np.uint8), labels, notes
 
 
-def _read(truth: GroundTruth, file: str, key: str | None, setting: str, folders: Folders) -> NDArray[np.int32]:
+def read_mask(truth: GroundTruth, file: str, key: str | None, setting: str, folders: Folders) -> NDArray[np.int32]:
+    """Returns a map `(rows, cols)` of numbers from 0 that `split.SETTING` names; 0 where the scene has no data."""
     path = find_file(file, folders, setting=f"split.{setting}")
     label_map = read_label_map(path, key=key, setting=f"split.{setting}_key", shape=truth.shape)
     mask = label_map.labels
@@ -94,8 +95,8 @@ def _count_and_first(mask: NDArray[np.bool_]) -> str:
     return f"{int(mask.sum())} pixels, the first at row {row}, col {col},"
 
 
-def write_partition(sides: SideMap, path: Path) -> None:
-    """Writes a partition map `(rows, cols)` to a .mat or .npz file that `split.partition` can read."""
+def write_partition(sides: SideMap | NDArray[np.int32], path: Path) -> None:
+    """Writes a map `(rows, cols)` to a .mat or .npz file, for `split.partition` or, of fold numbers, `split.groups`."""
     if path.suffix.casefold() == ".mat":
         scipy.io.savemat(path, {"partition": sides}, do_compression=True)
     else:

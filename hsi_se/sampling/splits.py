@@ -1,6 +1,7 @@
 """Splits labelled pixels into training, validation and test sets; `Pixels` are `(n, 2)` of (row, col)."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
@@ -8,10 +9,20 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hsi_se.config.split import BlocksSplit, FieldsSplit, MasksSplit, PerClass, RandomSplit, SplitSettings
+from hsi_se.config.split import (
+    AllSplit,
+    BlocksSplit,
+    FieldsSplit,
+    FoldsSplit,
+    MasksSplit,
+    PerClass,
+    RandomSplit,
+    SplitSettings,
+)
 from hsi_se.errors import SplitError
 from hsi_se.sampling.disjoint import Side, SideMap, divide_by_blocks, divide_by_fields
 from hsi_se.sampling.masks import read_masks
+from hsi_se.sampling.spatial_folds import divide_by_fold
 from hsi_se.scene.folders import Data, Folders
 from hsi_se.scene.scene import GroundTruth
 
@@ -28,10 +39,11 @@ class Split:
         train, val, test: `(n, 2)` int64 of (row, col), in ascending order.
         buffer: `(n, 2)` labelled pixels left out because they are too close to the training set.
         labels: `(rows, cols)` label map to use if mask files changed the scene's labels; otherwise None.
+        groups: `(n,)` of a fold, the block, field or group of each test pixel; otherwise None.
         notes: notes for the user about this split, one sentence each.
 
     Raises:
-        SplitError: a pixel is in two sets, or the training or test set is empty.
+        SplitError: a pixel is in two sets.
     """
 
     train: Pixels
@@ -39,6 +51,7 @@ class Split:
     test: Pixels
     buffer: Pixels = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))
     labels: NDArray[np.int32] | None = None
+    groups: NDArray[np.int64] | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -50,9 +63,6 @@ class Split:
                 f"split: {int((counts > 1).sum())} pixels are in more than one set, the first at "
                 f"row {row}, col {col}; give disjoint sets"
             )
-        for name, side in (("training", self.train), ("test", self.test)):
-            if not len(side):
-                raise SplitError(f"split: the {name} set is empty; change split.train or split.buffer")
 
     @cached_property
     def training_side(self) -> Pixels:
@@ -87,9 +97,10 @@ def make_split(truth: GroundTruth, settings: SplitSettings, *, seed: int = 0, da
     """Returns the split described by a config's `split` section.
 
     `random` takes `round(fraction × size)` pixels of each class, at least one, or a given number.
-    `blocks` and `fields` separate training and test pixels in space (see `sampling.disjoint`). `masks`
-    reads both sets from files. A fraction `validation` of each class's training pixels is set aside for
-    choosing the epoch, except with a partition map, which defines its own validation pixels.
+    `blocks` and `fields` separate training and test pixels in space (see `sampling.disjoint`), and so does each
+    of the `folds` (see `sampling.spatial_folds`), of which the settings name one. `masks` reads both sets from
+    files, and `all` leaves no test pixel. A fraction `validation` of each class's training pixels is set aside
+    for choosing the epoch, except with a partition map, which defines its own validation pixels.
 
     Args:
         truth: a scene, or only its labels.
@@ -102,7 +113,7 @@ def make_split(truth: GroundTruth, settings: SplitSettings, *, seed: int = 0, da
         SceneError: a mask file cannot be read.
     """
     rng = np.random.default_rng(seed if settings.seed is None else settings.seed)
-    labels = None
+    labels = groups = None
     match settings:
         case RandomSplit():
             sides, notes = _divide_at_random(truth, settings, rng=rng)
@@ -110,13 +121,31 @@ def make_split(truth: GroundTruth, settings: SplitSettings, *, seed: int = 0, da
             sides, notes = divide_by_blocks(truth, settings, rng=rng)
         case FieldsSplit():
             sides, notes = divide_by_fields(truth, settings, rng=rng)
+        case FoldsSplit():
+            sides, groups, notes = divide_by_fold(truth, settings, rng=rng, folders=Folders.of(data))
+        case AllSplit():
+            sides, notes = np.where(truth.labels > 0, Side.TRAIN, Side.UNUSED).astype(np.uint8), ()
         case MasksSplit():
             sides, changed, notes = read_masks(truth, settings, folders=Folders.of(data))
             labels = changed if (changed != truth.labels).any() else None
     if not (isinstance(settings, MasksSplit) and settings.partition is not None):
         _set_validation_apart(sides, truth.labels if labels is None else labels, settings.validation, rng)
     train, val, test, buffer = (np.argwhere(sides == side) for side in _NAMES)
-    return Split(train=train, val=val, test=test, buffer=buffer, labels=labels, notes=notes)
+    for name, side in (("training", train), ("test", test)):
+        if not len(side) and not isinstance(settings, AllSplit):
+            raise SplitError(f"split: the {name} set is empty; change split.train or split.buffer")
+    groups = None if groups is None else groups[tuple(test.T)]
+    return Split(train=train, val=val, test=test, buffer=buffer, labels=labels, groups=groups, notes=notes)
+
+
+def number_pixels(splits: Sequence[Split], shape: tuple[int, int]) -> NDArray[np.uint8] | NDArray[np.int32]:
+    """Returns the partition map `(rows, cols)` of a split; of several folds, the fold from 1 that tests each pixel."""
+    if len(splits) == 1:
+        return splits[0].to_sides(shape)
+    numbers = np.zeros(shape, dtype=np.int32)
+    for fold, split in enumerate(splits, start=1):
+        numbers[split.test[:, 0], split.test[:, 1]] = fold
+    return numbers
 
 
 def count_training_side(truth: GroundTruth, split: Split) -> dict[int, int]:

@@ -33,7 +33,7 @@ def calibrate(bundle: ModelBundle, setting: Prepared, *, epochs: int, observer: 
     config, split = setting.config, setting.split
     kind = config.prediction.calibration
     if kind == "none":
-        lack = "prediction.calibration is none, the default of ablations and gap; train with auto"
+        lack = "prediction.calibration is none, the default of ablations, folds and gap; train with auto"
         return TemperatureScaling(lack=lack)
     if kind == "auto":
         is_enough = len(split.val) >= _MANY and not isinstance(config.model, PixelClassifier)

@@ -1,30 +1,40 @@
-"""Evaluates a run: accuracies, baselines and reports."""
+"""Evaluates a run, or the folds of a spatial cross-validation: accuracies, baselines and reports."""
 
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from hsi_se.config.experiment import Config
+from hsi_se.config.split import AllSplit
+from hsi_se.config.yaml_file import dump_config
+from hsi_se.errors import RunError
 from hsi_se.evaluation.assessment import Assessment, assess
 from hsi_se.evaluation.baselines import SpectralBaseline
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.models.device import pick_device
 from hsi_se.prediction.bundled import predict_bundled
-from hsi_se.prediction.class_map import ClassMap, pick_classes
-from hsi_se.report.explorer import make_explorer
+from hsi_se.prediction.class_map import ClassMap
+from hsi_se.report.explorer import Explorer, make_explorer
 from hsi_se.report.map_picture import save_map
 from hsi_se.report.page import write_page
-from hsi_se.report.tables import render_report
+from hsi_se.report.tables import describe_draws, render_report
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import open_run
-from hsi_se.runs.records import MappingCost
+from hsi_se.runs.records import MappingCost, RunRecord
 from hsi_se.runs.report import RunReport
+from hsi_se.scene.scene import UNLABELLED
 from hsi_se.system.memory import Meter, keep_freed_memory
 from hsi_se.system.session import Session
+from hsi_se.workflows.pool import find_folds_of, pool_folds, read_pooled_config
 
 
 def evaluate(run: str | Path | RunFolder, *, session: Session = Session()) -> Evaluation:
     """Returns the accuracies of a run on its test pixels, and writes its reports and its map.
 
     Args:
-        run: a folder that `train` wrote.
+        run: a folder that `train` wrote; or one with the runs of all folds of a draw, which are pooled.
         session: the folder of scenes, the device and the observer.
 
     Raises:
@@ -44,9 +54,13 @@ def assess_run(
 
     `machine` is the spectral baseline of the run's split and reduction, if it has been fitted already.
     """
+    if (folder := RunFolder(run)).folds:
+        return _assess_folds(folder, session=session)
     opened = open_run(run, data=session.data)
     folder, record, bundle = opened.folder, opened.record, opened.bundle
     split, scene, components = opened.split, opened.scene, opened.components
+    is_all = isinstance(opened.config.split, AllSplit)
+    of_folds = _borrow_from_folds(opened.config, folder, record, session=session) if is_all else None
     torch_device = pick_device(session.device)
     if torch_device.type == "cpu":
         keep_freed_memory()
@@ -56,7 +70,7 @@ def assess_run(
     )
     cost = meter.stop()
     place = scene.georeference
-    assessment = assess(
+    assessment = of_folds or assess(
         scene,
         split,
         logits=logits,
@@ -69,16 +83,59 @@ def assess_run(
     )
     for note in assessment.machine.notes:
         session.observer.note(note)
-    labels = pick_classes(logits, class_ids=bundle.class_ids, missing=~scene.valid)
-    if draw:
-        title = f"{record.scene}, {record.name}: OA {100 * assessment.evaluation.overall_accuracy:.2f} %"
-        class_map = ClassMap(labels, bundle.class_names, bundle.facts.palette)
-        save_map(class_map, folder.map_figure, title=title)
-    mapping = MappingCost(num_pixels=labels.size, seconds=cost.seconds, peak_bytes=cost.peak_bytes)
-    row, col = split.test.T
-    folder.write_predictions(scene.labels[row, col], labels[row, col], cost=mapping)
-    text = render_report(assessment, record, folder)
-    folder.write_report(RunReport.of_run(assessment, record), text=text)
-    folder.write_explorer(vars(make_explorer(scene, split, logits=logits, assessment=assessment)))
-    write_page(folder)
+    explorer = make_explorer(scene, split, logits=logits, assessment=assessment)
+    mapping = MappingCost(num_pixels=scene.valid.size, seconds=cost.seconds, peak_bytes=cost.peak_bytes)
+    _write_results(folder, assessment, record, explorer, cost=mapping, draw=draw)
     return assessment
+
+
+def _assess_folds(draw: RunFolder, *, session: Session) -> Assessment:
+    """Evaluates the folds that are not evaluated yet, pools them and writes what they show together."""
+    config = read_pooled_config(draw)
+    for number, fold in enumerate(draw.folds, start=1):
+        if not fold.is_evaluated:
+            session.observer.note(f"evaluating fold {number} of {len(draw.folds)}")
+            assess_run(fold, session=session, draw=False)
+    assessment, record, explorer, cost = pool_folds(draw)
+    draw.write(draw.config, dump_config(config))
+    draw.write(draw.record, record)
+    _write_results(draw, assessment, record, explorer, cost=cost, draw=True)
+    return assessment
+
+
+def _borrow_from_folds(config: Config, folder: RunFolder, record: RunRecord, *, session: Session) -> Assessment:
+    """Returns the assessment of the folds that `split.folds` names, for a run that has no test pixels."""
+    if not isinstance(config.split, AllSplit) or config.split.folds is None:
+        raise RunError(
+            f"{folder}: is trained on every labelled pixel, so none is left for testing; train the same config with "
+            f'--set "split={{kind: folds, by: blocks}}" --out DIR, add `folds: DIR` to split in {folder.config}, and '
+            "evaluate again"
+        )
+    draws = find_folds_of(config, starts=("", record.start, folder.path / record.start_from_run))
+    for draw in draws:
+        if not draw.is_evaluated:
+            _assess_folds(draw, session=session)
+    assessment, where = pool_folds(draws[0])[0], config.split.folds
+    findings = f"The accuracies are those of the folds in {where}: this classifier is trained on every label."
+    if len(draws) > 1:
+        accuracies = [draw.read_report().overall_accuracy for draw in draws]
+        findings += f" {describe_draws(accuracies)}. The first draw:"
+    findings += f" {assessment.verdict.findings}"
+    next_step = f"map the whole scene: `hsi-se map {shlex.quote(str(folder))}`"
+    return replace(assessment, verdict=replace(assessment.verdict, findings=findings, next_step=next_step))
+
+
+def _write_results(
+    folder: RunFolder, assessment: Assessment, record: RunRecord, explorer: Explorer, *, cost: MappingCost, draw: bool
+) -> None:
+    if draw:
+        facts = next(iter(folder.folds), folder).read_facts()
+        whose = " of the folds" if assessment.folds else ""
+        title = f"{record.scene}, {record.name}: OA{whose} {100 * assessment.evaluation.overall_accuracy:.2f} %"
+        labels = np.array([UNLABELLED, *facts.class_ids], dtype=np.int32)[explorer.prediction]
+        names = dict(zip(facts.class_ids, facts.class_names, strict=True))
+        save_map(ClassMap(labels, names, facts.palette), folder.map_figure, title=title)
+    folder.write_predictions(vars(assessment.tested), cost=cost)
+    folder.write_report(RunReport.of_run(assessment, record), text=render_report(assessment, record, folder))
+    folder.write_explorer(vars(explorer))
+    write_page(folder)

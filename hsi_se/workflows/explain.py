@@ -113,6 +113,8 @@ def explain(run: str | Path | RunFolder, *, session: Session = Session()) -> Exp
     }
     gates = {point: block for point, block in blocks.items() if isinstance(block, ChannelGate | Cbam)}
     scene = opened.scene
+    if not len(opened.split.test):
+        raise RunError(f"{opened.folder}: is trained on every label and has no test pixels; explain a fold's run")
     classes = to_targets(scene.labels, opened.split.test, scene.class_ids)
     means, predicted = measure_gates(model, gates, opened, classes, session.observer)
     found = tuple(_describe(point, gate, means[point], model, opened.bundle) for point, gate in gates.items())

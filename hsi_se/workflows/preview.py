@@ -10,27 +10,34 @@ import torch
 from hsi_se.config.base import unknown
 from hsi_se.config.experiment import Config
 from hsi_se.config.model import Network, list_blocks, list_models
-from hsi_se.errors import ConfigError
-from hsi_se.evaluation.audit import SplitAudit, audit_split
+from hsi_se.config.split import AllSplit
+from hsi_se.errors import ConfigError, SplitError
+from hsi_se.evaluation.audit import SplitAudit, audit_split, pool_audits
 from hsi_se.models import build_model
 from hsi_se.models.cost import BlockCost, StageCost, compare_blocks, count_stage_costs
-from hsi_se.sampling.splits import make_split
+from hsi_se.sampling.splits import Split, make_split
 from hsi_se.scene.catalogue import find_known_scene
 from hsi_se.scene.loading import load_ground_truth, load_scene
 from hsi_se.scene.scene import GroundTruth
 from hsi_se.system.session import Session
 
 
-def audit_config(config: Config, *, data: str | Path | None = None) -> tuple[GroundTruth, SplitAudit]:
-    """Returns the labels and the audit of a config's split; the cube is not needed.
+def audit_config(
+    config: Config, *, data: str | Path | None = None
+) -> tuple[GroundTruth, SplitAudit, tuple[Split, ...]]:
+    """Returns the labels, the audit of a config's split, and the split, or those of all folds; needs no cube.
 
     Raises:
-        HsiError: the labels cannot be read, or not split as the config asks.
+        HsiError: the labels cannot be read, or not split as the config asks; or there are no test pixels.
     """
+    if isinstance(config.split, AllSplit):
+        raise SplitError("split.kind = all: trains on every labelled pixel; look at the split of its folds instead")
     truth = load_ground_truth(config.scene, data)
-    split = make_split(truth, config.split, seed=config.seed, data=data)
-    truth = split.relabel(truth)
-    return truth, audit_split(truth, split, config)
+    parts = config.list_folds()
+    splits = tuple(make_split(truth, part.split, seed=config.seed, data=data) for part in parts)
+    truth = splits[0].relabel(truth)
+    audits = [audit_split(truth, split, part) for split, part in zip(splits, parts, strict=True)]
+    return truth, pool_audits(audits) if len(parts) > 1 else audits[0], splits
 
 
 _LARGEST = 65_536

@@ -15,6 +15,7 @@ import torch
 
 from hsi_se.config.experiment import Config
 from hsi_se.config.model import Network as NetworkSettings
+from hsi_se.config.split import AllSplit
 from hsi_se.errors import RunError, TrainingError
 from hsi_se.evaluation.confidence import TemperatureScaling
 from hsi_se.models.cost import count_macs, count_parameters
@@ -37,6 +38,7 @@ from hsi_se.training.fit import FitResult, fit
 from hsi_se.training.step import choose_precision, warn_of_emulation
 from hsi_se.version import __version__
 from hsi_se.workflows.calibration import calibrate
+from hsi_se.workflows.pool import find_folds_of
 from hsi_se.workflows.preparation import Prepared, prepare
 
 RUNS = Path("runs")
@@ -66,6 +68,8 @@ def train(
         with stop.at_once("interrupted before training began; rerun the same command"):
             if world.is_first:
                 check_free(path, overwrite=overwrite)
+            if isinstance(config.split, AllSplit) and config.split.folds is not None:
+                find_folds_of(config)
             setting = prepare(config, data=session.data, device=torch_device)
             start = _describe_start(setting, path, data=session.data)
         with ExitStack() as stack:

@@ -205,14 +205,16 @@ def test_seeds_are_trained_and_evaluated_and_end_with_the_interval(call, tmp_pat
 
 @pytest.mark.slow
 def test_gap_prints_both_splits_side_by_side(call, tmp_path):
-    split = ("--set", "split={kind: blocks, train: 0.2, block_size: 5, buffer: 4}")
+    split = ("--set", "split={kind: folds, by: blocks, folds: 2, block_size: 5, buffer: 2}")
     code, out, _ = call("gap", DEMO, *TINY_OPTIONS, *split, "--set", "train.epochs=1", "--out", tmp_path / "gap")
     assert code == 0
-    assert re.search(r"optimism gap: -?[\d.]+ points of OA, without an interval: one split and one training", out)
-    assert re.search(rf"\nnext: .*`hsi-se train {tmp_path / 'gap' / 'blocks' / 'config.yaml'} ", out)
+    assert re.search(r"optimism gap: -?[\d.]+ points of OA, without an interval: one random split and one", out)
+    assert re.search(rf"\nnext: .*`hsi-se train {tmp_path / 'gap' / 'folds' / 'config.yaml'} ", out)
     assert "`hsi-se gap " not in out  # which has just been done
     for row in ("network", "location floor", "spectral baseline", "test patches that leak", "training pixels"):
         assert row in out
+    said = "the same network with as many training pixels per class as the folds have on average"
+    assert said in " ".join(out.split())
 
 
 def test_overwrite_with_seeds_is_refused(call, tmp_path):

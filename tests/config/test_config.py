@@ -483,7 +483,8 @@ def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[...
         (
             "kind: random",
             "kind: block",
-            "3:9: split.kind = 'block': did you mean 'blocks'? choose from 'random', 'blocks', 'fields', 'masks'",
+            "3:9: split.kind = 'block': did you mean 'blocks'? choose from 'random', 'blocks', 'fields', 'folds', "
+            "'masks', 'all'",
         ),
         ("kind: pca", "kind: lda", "4:13: reduction.kind = 'lda': choose from 'pca', 'mnf', 'none'"),
         (

@@ -16,7 +16,7 @@ from hsi_se.evaluation.verdict import BaselineComparison, Verdict, compare_on_gr
 from hsi_se.sampling.disjoint import Side, number_blocks
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.scene import GroundTruth
-from hsi_se.workflows.gap import _to_blocks
+from hsi_se.workflows.gap import _to_folds
 from tests.conftest import ROOT, TINY
 
 DEMO = ROOT / "configs" / "demo.yaml"
@@ -221,6 +221,7 @@ def judge(
 
 
 BLOCKS = "split={kind: blocks, train: 0.2, block_size: 8}"
+FOLDS = "split={kind: folds, by: blocks, block_size: 8}"
 
 
 def test_a_network_above_the_floor_and_far_below_the_support_vector_machine_is_worse():
@@ -245,6 +246,8 @@ def test_what_leaking_patches_mean_depends_on_the_split():
     fields = judge("split={kind: fields, train: 0.3}", network=0.7, floor=0.3, svm=0.3, leaking=0.25)
     assert "25.0 % of the test patches contain training pixels" in fields.findings
     assert "unseen fields beside known ones" in fields.findings
+    folds = judge("split={kind: folds, by: fields, buffer: 0}", network=0.7, floor=0.3, svm=0.3, leaking=0.25)
+    assert "unseen fields beside known ones" in folds.findings
     assert "in between known pixels" in judge(network=0.7, floor=0.3, svm=0.3, leaking=1.0).findings
     assert "No test patch contains a training pixel." in judge(BLOCKS, network=0.7, floor=0.3, svm=0.3).findings
 
@@ -315,11 +318,11 @@ STEPS = {
     "gap": (judge(network=0.9, floor=0.4, svm=0.8, leaking=0.7), "gap CONFIG"),
     "gap, counts": (
         judge("split={kind: random, train: {per_class: 9}}", network=0.9, floor=0.4, svm=0.8, leaking=0.7),
-        "gap CONFIG --set split={kind: blocks, train: 0.1}",
+        "gap CONFIG",
     ),
     "gap, masks": (
         judge("split={kind: masks, train: a, test: b}", network=0.9, floor=0.4, svm=0.8, leaking=0.7),
-        "gap CONFIG --set split={kind: blocks, train: 0.1}",
+        "gap CONFIG",
     ),
     "gap, fields": (
         judge("split={kind: fields, train: 0.2}", network=0.9, floor=0.4, svm=0.8, leaking=0.7),
@@ -331,6 +334,13 @@ STEPS = {
     ),
     "blocks": (judge(BLOCKS, network=0.9, floor=0.4, svm=0.8, num_groups=5), "--set split.block_size=4"),
     "seeds": (judge(BLOCKS, network=0.9, floor=0.4, svm=0.8), "train CONFIG --seeds 0-9"),
+    "folds": (judge(FOLDS, network=0.9, floor=0.4, svm=0.8), "train CONFIG --set split.repeats=5"),
+    "folds, one": (judge(f"{FOLDS[:-1]}, fold: 2}}", network=0.9, floor=0.4, svm=0.8), "train CONFIG --seeds 0-9"),
+    "folds, buffer": (
+        judge(f"{FOLDS[:-1]}, buffer: 0}}", network=0.9, floor=0.4, svm=0.8, leaking=0.7),
+        "--set split.buffer=5",
+    ),
+    "folds, blocks": (judge(FOLDS, network=0.9, floor=0.4, svm=0.8, num_groups=5), "--set split.block_size=4"),
 }  # fmt: skip
 
 
@@ -343,6 +353,8 @@ def test_each_next_step_is_one_command_that_exists_and_fits(name):
     overrides = [value for option, value in itertools.pairwise(words) if option == "--set"]
     split = {"gap, counts": "split={kind: random, train: {per_class: 9}}", "buffer": f"{BLOCKS[:-1]}, buffer: 0}}"}
     before = {"svm, calibrated on validation pixels": "prediction={calibration: validation}"}
-    config = configure(split.get(name, BLOCKS), *([before[name]] if name in before else []), *overrides)
+    chosen = split.get(name, FOLDS if name.startswith("folds") else BLOCKS)
+    config = configure(chosen, *([before[name]] if name in before else []), *overrides)
     if words[1] == "gap":
-        assert _to_blocks(config).buffer == config.default_buffer
+        folds = _to_folds(config)
+        assert (folds.kind, folds.buffer) == ("folds", config.window_size // 2 + 1)

@@ -139,7 +139,7 @@ def test_what_a_nodata_pixel_holds_changes_neither_the_weights_nor_a_number_of_t
         assert valid[test[:, 0], test[:, 1]].all()
         assert evaluation.num_test == len(test)
         assert sum(row["mapped_pixels"] for row in reports[-1]["area"]) == valid.sum()
-        assert audit_config(config)[1].split.digest == run.read_split().digest
+        assert audit_config(config)[1].digest == run.read_split().digest
     assert bundles[0] == bundles[1]
     for report in reports:
         del report["config_digest"], report["training_s"]

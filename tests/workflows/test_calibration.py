@@ -142,7 +142,7 @@ def test_the_weights_are_those_of_a_run_without_calibration_to_the_bit(run, tmp_
     assert plain.read_record().history[-1].loss == run.read_record().history[-1].loss
     scaling = plain.read_facts().scaling
     assert (scaling.temperature, scaling.is_scaled) == (1, False)
-    assert scaling.lack == "prediction.calibration is none, the default of ablations and gap; train with auto"
+    assert scaling.lack == "prediction.calibration is none, the default of ablations, folds and gap; train with auto"
 
 
 @pytest.mark.parametrize(("num_done", "left"), [(1, (1, 1, 2, 2, 3, 3)), (4, (1, 1, 2, 2, 3, 3))])

@@ -1,0 +1,100 @@
+"""Deals whole blocks, fields or groups of labelled pixels to the folds of a spatial cross-validation."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from hsi_se.config.split import FoldsSplit
+from hsi_se.errors import SplitError
+from hsi_se.sampling.disjoint import Side, SideMap, _given, number_blocks, number_fields
+from hsi_se.sampling.masks import read_mask
+from hsi_se.scene.folders import Folders
+from hsi_se.scene.scene import UNLABELLED, GroundTruth
+
+Numbers = NDArray[np.int64]
+
+
+def divide_by_fold(
+    truth: GroundTruth, settings: FoldsSplit, *, rng: np.random.Generator, folders: Folders
+) -> tuple[SideMap, Numbers, tuple[str, ...]]:
+    """Returns the partition map `(rows, cols)` of one fold, the group of each pixel, and notes.
+
+    The fold's pixels are the test set. The others train, unless a test pixel is closer than `buffer` (Chebyshev
+    distance, in pixels). With the same generator, every fold belongs to the same draw.
+
+    Raises:
+        SplitError: there are fewer blocks, fields or groups than folds, or the fold has no training pixels.
+    """
+    buffer, numbers, fold_of = _given(settings.buffer), *deal_folds(truth, settings, rng=rng, folders=folders)
+    if settings.fold is None:
+        raise SplitError(f"split.fold: is missing; choose one of the folds, from 1 to {settings.folds}")
+    is_test, is_used = fold_of == settings.fold, fold_of > 0
+    is_near = ndimage.distance_transform_cdt(~is_test, metric="chessboard") < buffer
+    cases = {Side.UNUSED: ~is_used, Side.TEST: is_test, Side.BUFFER: is_near}
+    sides = np.select(list(cases.values()), list(cases), Side.TRAIN).astype(np.uint8)
+    fold = f"fold {settings.fold} of {settings.folds}"
+    if not (sides == Side.TRAIN).any():
+        larger = ", or raise split.block_size" if settings.by == "blocks" else ""
+        raise SplitError(
+            f"split.buffer = {buffer}: leaves no training pixels in {fold}, as every other labelled pixel is closer "
+            f"to a test pixel; lower split.buffer{larger}"
+        )
+    lost = np.setdiff1d(truth.labels[is_test], truth.labels[sides == Side.TRAIN])
+    counts = [f"{truth.class_names[label]} ({int((truth.labels[is_test] == label).sum())})" for label in lost.tolist()]
+    notes: tuple[str, ...] = (
+        (f"{fold}: no training pixels for the test pixels of {', '.join(counts)}",) if counts else ()
+    )
+    if num_unused := int((~is_used & (truth.labels != UNLABELLED)).sum()):
+        notes += (f"{num_unused:,} labelled pixels are in no group of {settings.groups} and are not used",)
+    return sides, numbers, notes
+
+
+def deal_folds(
+    truth: GroundTruth, settings: FoldsSplit, *, rng: np.random.Generator, folders: Folders
+) -> tuple[Numbers, Numbers]:
+    """Returns the block, field or group of each pixel, and its fold from 1, both `(rows, cols)`.
+
+    The fold is 0 where a pixel has no label, or is in no group.
+    """
+    numbers, fold_of = np.zeros(truth.shape, dtype=np.int64), np.zeros(truth.shape, dtype=np.int64)
+    is_used = truth.labels != UNLABELLED
+    match settings.by:
+        case "blocks":
+            numbers[is_used] = number_blocks(np.argwhere(is_used), block_size=settings.block_size, rng=rng)
+        case "fields":
+            numbers = number_fields(truth)
+        case "groups":
+            numbers = read_mask(truth, str(settings.groups), settings.groups_key, "groups", folders).astype(np.int64)
+            is_used &= numbers > 0
+    groups = np.unique(numbers[is_used])
+    if len(groups) < settings.folds:
+        raise SplitError(
+            f"split.folds = {settings.folds}: only {len(groups)} {settings.by} contain labelled pixels; use at most "
+            f"{len(groups)} folds" + (", or lower split.block_size" if settings.by == "blocks" else "")
+        )
+    if settings.by == "groups" and len(groups) == settings.folds:
+        fold_of[is_used] = np.searchsorted(groups, numbers[is_used]) + 1
+    else:
+        classes = np.searchsorted(truth.class_ids, truth.labels[is_used])
+        fold_of[is_used] = deal(numbers[is_used], classes, num_folds=settings.folds, rng=rng) + 1
+    return numbers, fold_of
+
+
+def deal(
+    groups: NDArray[np.integer], classes: NDArray[np.integer], *, num_folds: int, rng: np.random.Generator
+) -> Numbers:
+    """Returns the fold `(n,)` of each pixel, from 0: whole groups, with every class spread over the folds.
+
+    The groups are dealt in a random order, large ones earlier. Each goes to the fold that has the smallest share of
+    its classes, and of all pixels, so far. No fold is empty if there are as many groups as folds.
+    (`StratifiedGroupKFold` of scikit-learn deals groups of different sizes in the same way at every draw.)
+    """
+    number_of, every = np.unique(groups, return_inverse=True)[1], classes.max() + 1
+    shares = np.zeros((number_of.max() + 1, every + 1))  # (groups, C + 1) of each class's pixels, and of all
+    np.add.at(shares, (number_of, classes), 1 / np.bincount(classes)[classes])
+    shares[:, every] = np.bincount(number_of) / len(classes)
+    fold_of, held = np.zeros(len(shares), dtype=np.int64), np.zeros((num_folds, every + 1))
+    for group in np.argsort(-shares.sum(axis=1) * rng.uniform(0.5, 1, len(shares))):
+        fold_of[group] = (held @ shares[group]).argmin()
+        held[fold_of[group]] += shares[group]
+    return fold_of[number_of]
