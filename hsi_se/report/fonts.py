@@ -9,15 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import ImageFont
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COVERED = 0x250  # DejaVu Sans has every letter below
 _PREFERRED = ("cjk", "sourcehan", "wqy", "yahei", "simhei", "pingfang", "hiragino", "meiryo", "malgun")
-
-PillowFont = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def find_fonts(texts: Iterable[str]) -> tuple[Path, ...]:
@@ -41,16 +37,6 @@ def spell(text: str, fonts: tuple[Path, ...]) -> str:
         letter if drawn else anyascii(letter).strip(":").replace("_", " ")
         for letter, drawn in zip(text, is_known, strict=True)
     )
-
-
-def load_font(text: str, size: int) -> tuple[PillowFont, str]:
-    """Returns a font for Pillow, which takes one font per text, and the text as that font can write it."""
-    fonts = find_fonts([text])
-    if not fonts:
-        return ImageFont.load_default(size), text
-    spelled = [(path, spell(text, (path,))) for path in reversed(fonts)]
-    path, shown = next(((path, shown) for path, shown in spelled if shown == text), spelled[-1])
-    return ImageFont.truetype(str(path), size), shown
 
 
 def write_names(figure: "Figure") -> None:

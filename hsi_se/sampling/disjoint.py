@@ -185,8 +185,8 @@ def _find_reached(
 def _choose_blocks(blocks: _Blocks, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Returns the training blocks `(B,)` of the lowest cost found by iterated local search.
 
-    From each of some random sets, most of them small, descents alternate with kicks. A kick gives a class a training pixel and a test
-    pixel, whatever it costs the others, and is taken back if the descent after it ends higher.
+    From each of some random sets, most of them small, descents alternate with kicks. A kick gives a class a
+    training pixel and a test pixel, whatever it costs the others. It is undone if the descent after it ends higher.
     """
     found = []
     for _ in range(_STARTS):
