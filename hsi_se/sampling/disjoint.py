@@ -6,7 +6,6 @@ Both functions return a partition map `(rows, cols)` and notes that name the cla
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +28,7 @@ class Side(IntEnum):
 
 SideMap = NDArray[np.uint8]
 
-_STARTS, _KICKS = 20, 10  # of the search for training blocks
+_STARTS, _KICKS = 40, 10  # of the search for training blocks
 _MAX_OCTAVES = 3.0  # cap on a class's deviation from its share, in factors of 2
 _ABSENT = 10.0  # cost of an absent class; exceeds all other terms, which sum to at most 3.2
 
@@ -60,7 +59,7 @@ def divide_by_blocks(
         )
     sides = np.full(truth.shape, Side.UNUSED, dtype=np.uint8)
     rows, cols = blocks.pixels.T
-    sides[rows, cols] = np.select([is_train, is_test], [Side.TRAIN, Side.TEST], Side.BUFFER)
+    sides[rows, cols] = np.select([is_train, is_test], [Side.TRAIN, Side.TEST], Side.BUFFER)[blocks.part_of]
     return sides, _name_absent(truth, sides)
 
 
@@ -110,16 +109,19 @@ def number_blocks(pixels: NDArray[np.int64], *, block_size: int, rng: np.random.
 
 @dataclass(frozen=True, eq=False)
 class _Blocks:
-    """The labelled pixels grouped by block.
+    """The labelled pixels grouped by block, and in parts: pixels of one block and class that share their fate.
 
-    A block reaches its own pixels and those within its buffer: if it trains, none of them can be tested.
+    A block reaches its own pixels and those within its buffer: if it trains, none of them can be tested. The same
+    blocks reach all pixels of a part.
     """
 
     pixels: NDArray[np.int64]  # (n, 2) of (row, col)
-    classes: NDArray[np.int64]  # (n,) class of each pixel, 0..C-1
-    block_of: NDArray[np.int64]  # (n,) block of each pixel, 0..B-1
-    reaching: NDArray[np.int64]  # (k,) the block of each pair of a block and a pixel that it reaches
-    reached: NDArray[np.int64]  # (k,) the pixel of each pair, as its index in `pixels`
+    part_of: NDArray[np.int64]  # (n,) part of each pixel, 0..m-1
+    num_pixels: NDArray[np.int64]  # (m,) of each part
+    classes: NDArray[np.int64]  # (m,) class of each part, 0..C-1
+    block_of: NDArray[np.int64]  # (m,) block of each part, 0..B-1
+    reaching: NDArray[np.int64]  # (k,) the block of each pair of a block and a part that it reaches
+    reached: NDArray[np.int64]  # (k,) the part of each pair
 
     @classmethod
     def lay_out(cls, truth: GroundTruth, *, block_size: int, buffer: int, rng: np.random.Generator) -> "_Blocks":
@@ -130,8 +132,16 @@ class _Blocks:
         while True:
             squares = np.column_stack([side, shifted // side[:, None]])
             block_of = np.unique(squares, axis=0, return_inverse=True)[1].reshape(-1)
-            blocks = cls(pixels, classes, block_of, *_find_reached(truth.shape, pixels, block_of, buffer))
-            is_divisible = (blocks.inside > 0) & (blocks.count(blocks.reaching, blocks.reached) < blocks.sizes)
+            reaching, reached = _find_reached(truth.shape, pixels, block_of, buffer)
+            which = np.bincount(reached, rng.random(len(pixels))[reaching])  # a sum of random numbers tells sets apart
+            _, first, part_of, num_pixels = np.unique(
+                np.column_stack([block_of, classes, which]), axis=0,
+                return_index=True, return_inverse=True, return_counts=True,
+            )  # fmt: skip
+            kept, part_of = np.isin(reached, first), part_of.reshape(-1)
+            pairs = reaching[kept], part_of[reached[kept]]
+            blocks = cls(pixels, part_of, num_pixels, classes[first], block_of[first], *pairs)
+            is_divisible = (blocks.inside > 0) & (blocks.count(*pairs) < blocks.sizes)
             # Classes that only a few blocks cover may need smaller blocks: quarter those.
             coarse = [
                 label
@@ -144,24 +154,24 @@ class _Blocks:
             side[is_too_large] //= 2
 
     @cached_property
-    def sizes(self) -> NDArray[np.int64]:
+    def sizes(self) -> NDArray[np.float64]:
         """Returns the number of pixels of each class, `(C,)`."""
-        return np.bincount(self.classes)
+        return np.asarray(np.bincount(self.classes, self.num_pixels), dtype=np.float64)
 
     @cached_property
-    def inside(self) -> NDArray[np.int64]:
+    def inside(self) -> NDArray[np.float64]:
         """Returns the number of pixels of each class in each block, `(B, C)`."""
-        return self.count(self.block_of, np.arange(len(self.pixels)))
+        return self.count(self.block_of, np.arange(len(self.classes)))
 
-    def count(self, blocks: NDArray[np.int64], pixels: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Returns `(B, C)`, how many of some pairs of a block and a pixel are of each block and class."""
+    def count(self, blocks: NDArray[np.int64], parts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Returns `(B, C)`, how many pixels some pairs of a block and a part have of each block and class."""
         shape = int(self.block_of.max()) + 1, len(self.sizes)
-        cells = blocks * shape[1] + self.classes[pixels]
-        return np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
+        cells = np.bincount(blocks * shape[1] + self.classes[parts], self.num_pixels[parts], shape[0] * shape[1])
+        return np.asarray(cells, dtype=np.float64).reshape(shape)
 
     def count_reaching(self, is_train: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Returns `(n,)`, how many of the training blocks reach each pixel; it is tested if none does."""
-        return np.bincount(self.reached[is_train[self.reaching]], minlength=len(self.pixels))
+        """Returns `(m,)`, how many of the training blocks reach each part; it is tested if none does."""
+        return np.bincount(self.reached[is_train[self.reaching]], minlength=len(self.classes))
 
 
 def _find_reached(
@@ -209,11 +219,12 @@ def _descend(blocks: _Blocks, share: float, is_train: NDArray[np.bool_]) -> tupl
     best, is_train = np.inf, is_train.copy()
     while True:
         num_reaching = blocks.count_reaching(is_train)
-        # The pixels that are tested, or not, because of a single block.
+        # The parts that are tested, or not, because of a single block.
         is_decided = num_reaching[blocks.reached] == is_train[blocks.reaching]
         decided = blocks.count(blocks.reaching[is_decided], blocks.reached[is_decided])
         step = np.where(is_train, -1, 1)[:, None]
-        num_test = np.bincount(blocks.classes[num_reaching == 0], minlength=len(blocks.sizes))
+        is_test = num_reaching == 0
+        num_test = np.bincount(blocks.classes[is_test], blocks.num_pixels[is_test], minlength=len(blocks.sizes))
         costs = _rate(is_train @ blocks.inside + step * blocks.inside, num_test - step * decided, blocks.sizes, share)
         if costs.min() >= best:
             return best, is_train
@@ -222,7 +233,7 @@ def _descend(blocks: _Blocks, share: float, is_train: NDArray[np.bool_]) -> tupl
 
 
 def _rate(
-    num_train: NDArray[Any], num_test: NDArray[Any], sizes: NDArray[np.int64], share: float
+    num_train: NDArray[np.float64], num_test: NDArray[np.float64], sizes: NDArray[np.float64], share: float
 ) -> NDArray[np.float64]:
     """Returns a cost per row of `(B, C)` pixels: absent classes, deviation from the fractions, pixels in the buffer."""
     is_untrained = num_train == 0
