@@ -30,7 +30,7 @@ SideMap = NDArray[np.uint8]
 
 _STARTS, _KICKS = 40, 10  # of the search for training blocks
 _MAX_OCTAVES = 3.0  # cap on a class's deviation from its share, in factors of 2
-_ABSENT = 10.0  # cost of an absent class; exceeds all other terms, which sum to at most 3.2
+_ABSENT = 10.0  # cost of an absent class; exceeds all other terms, which sum to at most 3.1
 
 
 def divide_by_blocks(
@@ -245,7 +245,7 @@ def _rate(
     by_class = np.minimum(octaves, _MAX_OCTAVES).mean(axis=1) / _MAX_OCTAVES
     in_all = np.abs(num_train.sum(axis=1) / sizes.sum() - share)
     lost = 1 - (num_train + num_test).sum(axis=1) / sizes.sum()
-    return np.asarray(_ABSENT * absent + by_class + 2 * in_all + 0.2 * lost)
+    return np.asarray(_ABSENT * absent + by_class + 2 * in_all + 0.1 * lost)
 
 
 def _choose_fields(sizes: NDArray[np.int64], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
