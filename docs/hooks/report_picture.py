@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 
 ROOT = Path(__file__).parents[2]
 PICTURE = ROOT / "docs" / "images" / "report.png"
-TEMPLATES = ("base.html", "report.html", "chart.html", "page.css", "page.js", "explorer.js")
+TEMPLATES = ("base.html", "report.html", "page.css", "page.js", "explorer.js")
 WIDTH, HEIGHT = 1280, 940
 
 

@@ -3,17 +3,13 @@
 They are one column wide, so that they can be read in a paper, on the page and on a telephone.
 """
 
-import io
 import math
 import textwrap
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,15 +17,14 @@ from matplotlib.ticker import MaxNLocator
 
 from hsi_se.ablation.record import AblationFolder, AblationReport, FriedmanRecord, SceneReport, VariantReport
 from hsi_se.evaluation.statistics import Summary
-from hsi_se.report.fonts import write_names
+from hsi_se.report.figures import Drawing
 from hsi_se.system.files import replacing
 
-_DPI = 300
 _WIDTH = 5.0  # inches
 _STYLE: dict[Any, Any] = {
     "font.size": 9.0, "axes.titlesize": 9.0, "axes.linewidth": 0.6, "axes.axisbelow": True,
     "grid.color": "0.9", "grid.linewidth": 0.6, "legend.frameon": False, "legend.fontsize": 8.5,
-    "pdf.fonttype": 42, "svg.fonttype": "none",
+    "pdf.fonttype": 42, "svg.fonttype": "none", "savefig.dpi": 300, "savefig.bbox": "tight", "savefig.pad_inches": 0.08,
 }  # fmt: skip
 _DOT, _MEAN, _UP, _DOWN = "#3f88c5", "#222222", "#0a5699", "#c2410c"  # told apart by every reader
 _NAMES = ("seeds", "cost", "pairs", "convergence", "critical_difference")
@@ -39,16 +34,7 @@ _MARKERS = "osD^vP*X<>hp"
 _DASHES = ("-", "--", "-.")
 
 
-@dataclass(frozen=True)
-class AblationFigure:
-    """A figure that has not been drawn yet."""
-
-    name: str
-    caption: str
-    draw: Callable[[], Figure]
-
-
-def list_figures(report: AblationReport) -> list[AblationFigure]:
+def list_figures(report: AblationReport) -> list[Drawing]:
     """Returns the figures that the finished runs allow."""
     scenes = [scene for scene in report.scenes if scene.begun]
     pairs = [scene for scene in scenes if any(variant.comparison for variant in scene.variants)]
@@ -56,20 +42,20 @@ def list_figures(report: AblationReport) -> list[AblationFigure]:
     figures = []
     if scenes:
         caption = "OA of every seed, with the mean and, from two seeds on, its 95 % interval"
-        figures.append(AblationFigure("seeds", caption, partial(_draw_seeds, scenes, report.baseline)))
+        figures.append(Drawing("seeds", caption, partial(_draw_seeds, scenes, report.baseline), _STYLE))
     if costs:
         caption = "Mean OA with, from two seeds on, its 95 % interval against multiply-accumulates per patch"
-        figures.append(AblationFigure("cost", caption, partial(_draw_cost, costs)))
+        figures.append(Drawing("cost", caption, partial(_draw_cost, costs), _STYLE))
     if pairs:
         caption = f"OA of {report.baseline} and of each variant; a line joins the runs of one seed"
-        figures.append(AblationFigure("pairs", caption, partial(_draw_pairs, pairs, report.baseline)))
+        figures.append(Drawing("pairs", caption, partial(_draw_pairs, pairs, report.baseline), _STYLE))
     curves = [scene for scene in scenes if any(variant.convergence for variant in scene.variants)]
     if curves:
         caption = "Mean validation accuracy and loss after each epoch, with the 95 % interval over the seeds"
-        figures.append(AblationFigure("convergence", caption, partial(_draw_convergence, curves)))
+        figures.append(Drawing("convergence", caption, partial(_draw_convergence, curves), _STYLE))
     if report.friedman is not None:
         caption = "Average ranks over the scenes, 1 is best; bars join variants without a difference shown"
-        figures.append(AblationFigure("critical_difference", caption, partial(_draw_ranks, report.friedman)))
+        figures.append(Drawing("critical_difference", caption, partial(_draw_ranks, report.friedman), _STYLE))
     return figures
 
 
@@ -91,29 +77,8 @@ def write_ablation_figures(report: AblationReport, folder: AblationFolder, *, fi
         paths[name].unlink(missing_ok=True)
     for name, figure in figures.items():
         with replacing(paths[name]) as draft:
-            _save(figure, draft, file_format=file_format)
+            figure.save(draft, file_format=file_format)
     return [paths[name] for name in figures]
-
-
-def render_svg(figure: AblationFigure) -> str:
-    """Returns a figure as an `<svg>` element for an HTML page."""
-    stream = io.StringIO()
-    _save(figure, stream, file_format="svg")
-    text = stream.getvalue()
-    text = text[text.index("<svg") :].replace("*{stroke-linejoin", ".drawn *{stroke-linejoin", 1)
-    return text.replace("<svg", f'<svg role="img" aria-label="{escape(figure.caption)}"', 1)
-
-
-def _save(figure: AblationFigure, target: Path | io.StringIO, *, file_format: str) -> None:
-    """Saves a figure without a date, so that the same report gives the same bytes."""
-    unsaid = {"svg": ("Creator", "Date", "Format", "Type"), "pdf": ("CreationDate",), "png": ()}[file_format]
-    # The salt keeps the identifiers of several SVG figures on one page apart.
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": figure.name}):
-        drawn = figure.draw()
-        write_names(drawn)
-        drawn.savefig(
-            target, format=file_format, dpi=_DPI, bbox_inches="tight", pad_inches=0.08, metadata=dict.fromkeys(unsaid)
-        )
 
 
 def _stack(heights: Sequence[float]) -> tuple[Figure, list[Axes]]:

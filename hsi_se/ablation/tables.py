@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from hsi_se.ablation.figures import list_figures, refresh_figures, render_svg
+from hsi_se.ablation.figures import list_figures, refresh_figures
 from hsi_se.ablation.record import AblationFolder, AblationReport, AblationRun, SceneReport, VariantReport
 from hsi_se.evaluation.statistics import Summary, points, signed
 from hsi_se.report.tables import percent, render_template
@@ -236,7 +236,7 @@ def render_page(report: AblationReport, folder: AblationFolder) -> str:
         "ablation.html",
         report=report,
         num_runs=sum(len(variant.runs) for scene in report.scenes for variant in scene.variants),
-        figures=[(figure, render_svg(figure)) for figure in list_figures(report)],
+        figures=list_figures(report),
         list_tables=list_tables,
         page_of=lambda run: _page_of(folder, run),
         spread=spread,
@@ -258,52 +258,15 @@ def _show_settings(settings: Mapping[str, object]) -> str:
 
 # ------------------------------------------------------------------------------------- LaTeX
 
-_LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "±": r"$\pm$",
-        "−": "$-$",
-        "–": "--",
-        "κ": r"$\kappa$",
-        "×": r"$\times$",
-        "Δ": r"$\Delta$",
-        "µ": r"$\mu$",
-        **{letter: f"\\{letter}" for letter in "&%$#_{}"},
-    }
-)
-
-
-def escape_latex(text: str) -> str:
-    """Returns a text with LaTeX's special characters escaped."""
-    return text.translate(_LATEX)
-
 
 def render_latex(report: AblationReport) -> str:
     """Returns `ablation.tex`, the tables of every scene, which need the package `booktabs`."""
-    texts = ["% needs \\usepackage{booktabs}"]
+    tables = []
     for scene in report.scenes:
         for table in (_list_variants(report, scene), *list_tables(scene, with_interval=report.is_of_seeds)):
             title = f"{report.name} on {scene.name}: {table.title[0].lower()}{table.title[1:]}."
-            texts.append(_render_table(table._replace(title=title)))
-    return "\n".join(texts)
-
-
-def _render_table(table: Table) -> str:
-    """Returns a table in LaTeX. Headings with `$` are LaTeX already."""
-    num_numbers = len(table.headings) - table.num_texts
-    lines = [
-        r"\begin{table}",
-        r"  \centering",
-        rf"  \caption{{{escape_latex(table.title)}}}",
-        r"  \begin{tabular}{" + "l" * table.num_texts + "r" * num_numbers + "}",
-        r"    \toprule",
-        "    " + " & ".join(text if "$" in text else escape_latex(text) for text in table.headings) + r" \\",
-        r"    \midrule",
-        *("    " + " & ".join(map(escape_latex, row)) + r" \\" for row in table.rows),
-    ]
-    return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}", ""])
+            tables.append(table._replace(title=title))
+    return render_template("ablation.tex", tables=tables)
 
 
 def _list_variants(report: AblationReport, scene: SceneReport) -> Table:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
-from scipy.stats import t as student_t
 
 from hsi_se.evaluation.metrics import Fractions
+from hsi_se.evaluation.statistics import estimate_group_mean
 
 _MIN_PIXELS, _MIN_GROUPS, _NUM_FOLDS = 30, 6, 10  # see `fit_scaling`
 _MIN_TEMPERATURE = 0.05
@@ -65,11 +65,10 @@ def fit_scaling(
     """Returns the temperature fitted on some pixels, or T = 1 unless it is shown to help on others.
 
     The gain of each pixel is log softmax(logits / T) - log softmax(logits) at its true class. Its T is fitted
-    on the other folds. The interval of the mean gain treats groups as the independent units (the linearised
-    variance of a ratio, Cochran 1977, Sampling Techniques, sec. 6.3), and has Student's t with one degree of
-    freedom fewer than the effective number of groups (Kish 1965). The temperature is used if the interval
-    lies above 0, and so does that of the log-likelihood over that of equal probabilities: where predictions
-    are no better than chance, the best temperature is the largest, whatever the classifier does elsewhere.
+    on the other folds. The interval of the mean gain treats groups as the independent units (see
+    `estimate_group_mean`). The temperature is used if the interval lies above 0, and so does that of the
+    log-likelihood over that of equal probabilities: where predictions are no better than chance, the best
+    temperature is the largest, whatever the classifier does elsewhere.
 
     At least 30 pixels are needed, below which a mean is not close to normal, one of them misclassified, and
     six groups: with five, gains in all of them have a probability of 1 in 16 by chance.
@@ -93,24 +92,15 @@ def fit_scaling(
         inside = folds == fold
         temperature = fit_temperature(scores[~inside], truth[~inside])
         gains[inside] += _log_likelihood(scores[inside] / temperature, truth[inside])
-    gain, margin = _estimate_mean(gains, group)
+    gain, margin = estimate_group_mean(gains, group)
     found = replace(found, gain=gain, gain_low=gain - margin, gain_high=gain + margin)
-    skill, margin_of_skill = _estimate_mean(gains + plain + np.log(scores.shape[1]), group)
+    skill, margin_of_skill = estimate_group_mean(gains + plain + np.log(scores.shape[1]), group)
     if gain > margin and skill > margin_of_skill:
         return replace(found, temperature=fit_temperature(scores, truth))
     what = f"do not show that a temperature helps ({found.describe_gain()})"
     if gain > margin:
         what = "are not shown to be predicted better than by chance, so they cannot fit a temperature"
     return replace(found, lack=f"the {found.describe_pixels()} {what}; label more training pixels")
-
-
-def _estimate_mean(values: Fractions, group: NDArray[np.integer]) -> tuple[float, float]:
-    """Returns a mean over pixels and half the width of its 95 % interval; see `fit_scaling`."""
-    sizes = np.bincount(group)
-    deviations = np.bincount(group, weights=values - values.mean())
-    error = np.sqrt(len(sizes) / (len(sizes) - 1) * np.square(deviations).sum()) / len(values)
-    num_effective = len(values) ** 2 / np.square(sizes).sum()
-    return float(values.mean()), float(student_t.ppf(0.975, max(num_effective - 1, 1)) * error)
 
 
 def find_lack(found: TemperatureScaling, *, num_wrong: int) -> str:

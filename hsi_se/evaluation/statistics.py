@@ -62,6 +62,22 @@ def summarize(values: Numbers, *, within: Range = UNBOUNDED) -> Summary:
     return Summary(n, mean, std, max(mean - margin, least), min(mean + margin, most))
 
 
+def estimate_group_mean(values: NDArray[np.floating], groups: NDArray[np.integer]) -> tuple[float, float]:
+    """Returns the mean of values `(n,)` and half its 95 % interval; values of a group may depend on each other.
+
+    The variance is the cluster-robust CR2 estimate, with Satterthwaite's degrees of freedom, for a regression
+    on a constant (Bell & McCaffrey 2002, *Bias reduction in standard errors for linear regression with
+    multi-stage samples*; Imbens & Kolesár 2016, REStat 98). They allow for few groups, at least two, of
+    unequal size. With equal sizes this is Student's interval of the groups' means.
+    """
+    group_of = np.unique(groups, return_inverse=True)[1]
+    mean, share = float(np.mean(values)), np.bincount(group_of) / len(values)  # (G,)
+    residuals = np.bincount(group_of, values - mean) / len(values)
+    weight = share**2 / (1 - share)
+    degrees = 1 / ((share**2).sum() + weight.sum() ** 2 - (weight**2).sum())
+    return mean, float(t.ppf(1 - LEVEL / 2, degrees) * np.sqrt((residuals**2 / (1 - share)).sum()))
+
+
 @functools.cache
 def _student(degrees: int) -> float:
     return float(t.ppf((1 + _CONFIDENCE) / 2, degrees))

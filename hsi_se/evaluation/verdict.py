@@ -8,13 +8,12 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t
 
 from hsi_se.config.experiment import Config
 from hsi_se.config.model import Network
 from hsi_se.config.split import BlocksSplit, FoldsSplit
 from hsi_se.evaluation.baselines import Candidate
-from hsi_se.evaluation.statistics import LEVEL, points
+from hsi_se.evaluation.statistics import estimate_group_mean, points
 from hsi_se.sampling.disjoint import number_blocks, number_fields
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.scene import GroundTruth
@@ -54,26 +53,15 @@ class Verdict:
 
 
 def compare_on_groups(correct: Correct, baseline: Correct, groups: Groups) -> BaselineComparison:
-    """Returns the difference of two accuracies on the same pixels, with an interval over groups.
-
-    The variance is the cluster-robust CR2 estimate, with Satterthwaite's degrees of freedom, for a regression
-    on a constant (Bell & McCaffrey 2002, *Bias reduction in standard errors for linear regression with
-    multi-stage samples*; Imbens & Kolesár 2016, REStat 98). They allow for few groups of unequal size. With
-    equal sizes this is Student's interval of the groups' means.
-    """
-    differences = correct.astype(np.float64) - baseline
-    mean, (numbers, unit) = float(differences.mean()), groups
-    group_of = np.unique(numbers, return_inverse=True)[1]
-    share = np.bincount(group_of) / len(numbers)  # (G,)
-    if len(share) < FEWEST_GROUPS:
-        return BaselineComparison(mean, None, None, unit, len(share), "no difference shown")
-    residuals = np.bincount(group_of, differences - mean) / len(numbers)
-    weight = share**2 / (1 - share)
-    degrees = 1 / ((share**2).sum() + weight.sum() ** 2 - (weight**2).sum())
-    margin = float(t.ppf(1 - LEVEL / 2, degrees) * np.sqrt((residuals**2 / (1 - share)).sum()))
+    """Returns the difference of two accuracies on the same pixels, with an interval over groups."""
+    numbers, unit = groups
+    differences, num_groups = correct.astype(np.float64) - baseline, len(np.unique(numbers))
+    if num_groups < FEWEST_GROUPS:
+        return BaselineComparison(float(differences.mean()), None, None, unit, num_groups, "no difference shown")
+    mean, margin = estimate_group_mean(differences, numbers)
     low, high = max(mean - margin, -1.0), min(mean + margin, 1.0)
     outcome: Outcome = "better" if low > 0 else "worse" if high < 0 else "no difference shown"
-    return BaselineComparison(mean, low, high, unit, len(share), outcome)
+    return BaselineComparison(mean, low, high, unit, num_groups, outcome)
 
 
 def group_test_pixels(truth: GroundTruth, split: Split, config: Config) -> Groups:

@@ -17,7 +17,7 @@ from hsi_se.maps.layers import NODATA_NAME, Classes, Layer, has_rasterio, is_nor
 from hsi_se.prediction.class_map import ClassMap, pick_classes
 from hsi_se.prediction.logits import list_tiles
 from hsi_se.prediction.target import Target
-from hsi_se.report.map_picture import save_map
+from hsi_se.report.figures import save_map
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.scene.scene import UNLABELLED
 

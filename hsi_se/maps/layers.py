@@ -9,7 +9,6 @@ import math
 import os
 import re
 import warnings
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hsi_se.report.tables import render_template
 from hsi_se.scene.georeference import Georeference, parse_crs
 from hsi_se.scene.palette import Colour
 from hsi_se.scene.scene import UNLABELLED
@@ -188,25 +188,11 @@ def write_geotiff(layer: Layer, georeference: Georeference | None, *, about: Cla
 
 def _write_names(classes: Classes, path: Path) -> None:
     """Writes GDAL's sidecar file: category names, and an attribute table for the legend in QGIS."""
-    root = ET.Element("PAMDataset")
-    band = ET.SubElement(root, "PAMRasterBand", band="1")
-    entries = classes.list_all()
-    names = ET.SubElement(band, "CategoryNames")
-    for name, _ in entries:
-        ET.SubElement(names, "Category").text = name
-    table = ET.SubElement(band, "GDALRasterAttributeTable", tableType="thematic")
-    for index, (title, kind, usage) in enumerate(_RAT_COLUMNS):
-        column = ET.SubElement(table, "FieldDefn", index=str(index))
-        for tag, value in (("Name", title), ("Type", kind), ("Usage", usage)):
-            ET.SubElement(column, tag).text = str(value)
-    for index, label in enumerate((UNLABELLED, *classes.names)):
-        row = ET.SubElement(table, "Row", index=str(index))
-        name, colour = entries[label]
-        for value in (label, name, *colour):
-            ET.SubElement(row, "F").text = str(value)
-    ET.indent(root)
     # Without the XML declaration, with which GDAL ignores a file.
-    path.write_bytes(ET.tostring(root, encoding="utf-8"))
+    entries = classes.list_all()
+    rows = [(label, entries[label][0], *entries[label][1]) for label in (UNLABELLED, *classes.names)]
+    text = render_template("map.aux.xml", names=[name for name, _ in entries], columns=_RAT_COLUMNS, rows=rows)
+    path.write_text(text, encoding="utf-8")
 
 
 def _to_envi(name: str) -> str:

@@ -1,8 +1,13 @@
 """Pictures of a scene, its classes and its split, and helpers that all figures share."""
 
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
@@ -10,16 +15,58 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from hsi_se.report.charts import split_at_gaps
+from hsi_se.prediction.class_map import ClassMap
 from hsi_se.report.fonts import write_names
-from hsi_se.report.palette import describe_sides
+from hsi_se.report.palette import describe_sides, to_hex
 from hsi_se.sampling.disjoint import SideMap
 from hsi_se.scene.raster import Colour, Floats
+from hsi_se.scene.scene import UNLABELLED
+from hsi_se.scene.wavelengths import split_at_gaps
 from hsi_se.system.files import replacing
 
 _DPI = 150
 _LEGEND_INCHES = 2.6
 _SHORTER_SIDE_INCHES = 4.5
+_MOST_LINES = 28  # of a legend, before it gets another column
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that has not been drawn yet."""
+
+    name: str
+    caption: str
+    draw: Callable[[], Figure]
+    style: Mapping[Any, Any]  # matplotlib's settings
+    in_words: str = ""  # for those who do not see it; the caption by default
+
+    def save(self, target: Path | io.StringIO, *, file_format: str) -> None:
+        """Draws and saves the figure, without a date, so that the same input gives the same bytes."""
+        unsaid = {"svg": ("Creator", "Date", "Format", "Type"), "pdf": ("CreationDate",), "png": ()}[file_format]
+        # The salt keeps the identifiers of several SVG figures on one page apart.
+        with matplotlib.rc_context({**self.style, "svg.hashsalt": self.name}):
+            figure = self.draw()
+            write_names(figure)
+            figure.savefig(target, format=file_format, metadata=dict.fromkeys(unsaid))
+
+    def render_svg(self) -> str:
+        """Returns the figure as an `<svg>` element for an HTML page."""
+        stream = io.StringIO()
+        self.save(stream, file_format="svg")
+        text = stream.getvalue()
+        text = text[text.index("<svg") :].replace("*{stroke-linejoin", ".drawn *{stroke-linejoin", 1)
+        return text.replace("<svg", f'<svg role="img" aria-label="{escape(self.in_words or self.caption)}"', 1)
+
+
+def save_map(class_map: ClassMap, path: Path, *, title: str) -> None:
+    """Writes the map as a PNG in the class colours, oriented as in the file, with a legend beside it."""
+    figure, axes = _make_map_figure(*class_map.labels.shape, title=title)
+    axes.imshow(class_map.to_rgb(), interpolation="nearest")
+    names = {label: f"{label}  {name}" for label, name in class_map.class_names.items()}
+    if (class_map.labels == UNLABELLED).any():
+        names = {UNLABELLED: "unlabelled", **names}
+    _add_legend(axes, [(name, to_hex(class_map.palette[label])) for label, name in names.items()])
+    save_figure(figure, path)
 
 
 def save_split(sides: SideMap | NDArray[np.int32], path: Path, *, title: str, num_folds: int = 0) -> None:
@@ -28,11 +75,17 @@ def save_split(sides: SideMap | NDArray[np.int32], path: Path, *, title: str, nu
     entries, last = describe_sides(sides, num_folds=num_folds), int(sides.max())
     shades = ListedColormap([entries.get(value, ("", "white"))[1] for value in range(last + 1)])
     axes.imshow(sides, cmap=shades, vmin=-0.5, vmax=last + 0.5, interpolation="nearest")
-    handles = [Patch(facecolor=colour, edgecolor="0.4", linewidth=0.5, label=name) for name, colour in entries.values()]
-    axes.legend(  # beside the map, from its upper edge down, so that a long title fits above
-        handles=handles, loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0, fontsize=7.5, frameon=False
-    )
+    _add_legend(axes, entries.values())
     save_figure(figure, path)
+
+
+def _add_legend(axes: Axes, entries: Collection[tuple[str, str]]) -> None:
+    """Adds names and their colours beside a map, from its upper edge down, so that a long title fits above."""
+    axes.legend(
+        handles=[Patch(facecolor=colour, edgecolor="0.4", linewidth=0.5, label=name) for name, colour in entries],
+        ncols=-(-len(entries) // _MOST_LINES), loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0,
+        fontsize=7.5, frameon=False,
+    )  # fmt: skip
 
 
 def save_quick_look(picture: NDArray[np.uint8], path: Path, *, title: str) -> None:

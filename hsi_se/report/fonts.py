@@ -5,19 +5,17 @@ A letter that no font has is spelled in Latin letters, and an emoji by its name.
 
 import functools
 from collections.abc import Iterable
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from PIL import ImageFont
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from anyascii import anyascii
+from matplotlib import font_manager, get_data_path
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontEntry, fontManager
+from matplotlib.ft2font import FaceFlags, FT2Font
+from matplotlib.text import Text
 
 _COVERED = 0x250  # DejaVu Sans has every letter below
 _PREFERRED = ("cjk", "sourcehan", "wqy", "yahei", "simhei", "pingfang", "hiragino", "meiryo", "malgun")
-
-PillowFont = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def find_fonts(texts: Iterable[str]) -> tuple[Path, ...]:
@@ -33,8 +31,6 @@ def spell(text: str, fonts: tuple[Path, ...]) -> str:
     """Returns a text with the letters that no font has written in Latin letters: 玉米 as YuMi."""
     if all(ord(letter) < _COVERED for letter in text):
         return text
-    from anyascii import anyascii
-
     known = frozenset[int]().union(*map(_list_letters, fonts))
     is_known = [letter.isspace() or ord(letter) < _COVERED or ord(letter) in known for letter in text]
     return "".join(
@@ -43,24 +39,11 @@ def spell(text: str, fonts: tuple[Path, ...]) -> str:
     )
 
 
-def load_font(text: str, size: int) -> tuple[PillowFont, str]:
-    """Returns a font for Pillow, which takes one font per text, and the text as that font can write it."""
-    fonts = find_fonts([text])
-    if not fonts:
-        return ImageFont.load_default(size), text
-    spelled = [(path, spell(text, (path,))) for path in reversed(fonts)]
-    path, shown = next(((path, shown) for path, shown in spelled if shown == text), spelled[-1])
-    return ImageFont.truetype(str(path), size), shown
-
-
-def write_names(figure: "Figure") -> None:
+def write_names(figure: Figure) -> None:
     """Prints all texts of a figure as they are: dollar signs too, and letters of any script.
 
     Matplotlib sets mathematics only in the ticks of logarithmic axes.
     """
-    from matplotlib.font_manager import FontEntry, fontManager
-    from matplotlib.text import Text
-
     axes = [axis for each in figure.axes for axis in (each.xaxis, each.yaxis)]
     powers = {tick for axis in axes if axis.get_scale() == "log" for tick in axis.get_ticklabels(which="both")}
     texts = [text for text in figure.findobj(Text) if isinstance(text, Text) and text not in powers]
@@ -83,10 +66,8 @@ def write_names(figure: "Figure") -> None:
 
 @functools.cache
 def _find_fonts(letters: frozenset[int]) -> tuple[Path, ...]:
-    found = [path] if (path := _find_dejavu()) is not None else []
-    if not letters:
-        return tuple(found)
-    missing = letters.difference(*map(_list_letters, found))
+    found = [Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")]
+    missing = letters.difference(_list_letters(found[0])) if letters else letters
     for path in _list_installed() if missing else ():
         if missing & _list_letters(path):
             found.append(path)
@@ -96,33 +77,19 @@ def _find_fonts(letters: frozenset[int]) -> tuple[Path, ...]:
     return tuple(found)
 
 
-def _find_dejavu() -> Path | None:
-    """The file in matplotlib, which is found without loading it."""
-    matplotlib = find_spec("matplotlib")
-    if matplotlib is None or matplotlib.origin is None:
-        return None
-    path = Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
-    return path if path.is_file() else None
-
-
 def _list_installed() -> list[Path]:
-    from matplotlib.font_manager import findSystemFonts
-
     def rank(path: Path) -> tuple[bool, str]:
         name = path.name.casefold().replace("-", "")
         return not any(preferred in name for preferred in _PREFERRED), name
 
-    return sorted(map(Path, findSystemFonts()), key=rank)
+    return sorted(map(Path, font_manager.findSystemFonts()), key=rank)
 
 
 @functools.cache
 def _list_letters(path: Path) -> frozenset[int]:
     """The characters that a font file has outlines for; none if it cannot be read."""
-    from fontTools.ttLib import TTFont, TTLibError
-
     try:
-        with path.open("rb") as stream, TTFont(stream, fontNumber=0, lazy=True) as font:
-            has_outlines = "glyf" in font or "CFF " in font or "CFF2" in font
-            return frozenset(font.getBestCmap() or ()) if has_outlines else frozenset()
-    except (OSError, TTLibError):
+        font = FT2Font(str(path))
+    except (OSError, RuntimeError):
         return frozenset()
+    return frozenset(font.get_charmap() if font.face_flags & FaceFlags.SCALABLE else ())

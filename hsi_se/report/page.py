@@ -5,93 +5,25 @@ import io
 import json
 import shlex
 import zlib
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from hsi_se.config.yaml_file import dump_config
-from hsi_se.evaluation.confidence import Rejection
-from hsi_se.evaluation.metrics import Evaluation
-from hsi_se.report.charts import Axis, Line, draw_lines, find_lower_end, split_at_gaps
-from hsi_se.report.explorer import Explorer
-from hsi_se.report.palette import SIDE_COLOURS, make_distinct_palette, to_hex
+from hsi_se.report.palette import SIDE_COLOURS
+from hsi_se.report.run_figures import list_charts
+from hsi_se.report.run_files import RunFiles
 from hsi_se.report.tables import describe_leakage, render_template
-from hsi_se.runs.bundle import Arrays, BundleFacts
-from hsi_se.runs.explanation import Explanation, GateExplanation
+from hsi_se.runs.bundle import Arrays
+from hsi_se.runs.explanation import GateExplanation
 from hsi_se.runs.folder import RunFolder
-from hsi_se.runs.records import RunRecord
-from hsi_se.runs.report import RunReport
 from hsi_se.sampling.disjoint import Side
 from hsi_se.scene.raster import Floats
+from hsi_se.scene.wavelengths import split_at_gaps
 from hsi_se.system.files import replacing
-
-
-@dataclass(frozen=True)
-class PageClass:
-    """One class on the page: its name, its two colours, and how many pixels are predicted as it."""
-
-    label: int
-    name: str
-    colour: str
-    distinct: str
-    num_mapped: int
-
-
-@dataclass(frozen=True, eq=False)
-class RunFiles:
-    """Everything that the page and the figures of a run are made from."""
-
-    folder: RunFolder
-    record: RunRecord
-    facts: BundleFacts
-    report: RunReport
-    explorer: Explorer
-    explanation: Explanation | None = None
-
-    @classmethod
-    def read(cls, folder: RunFolder) -> "RunFiles":
-        report, model = folder.read_report(), next(iter(folder.folds), folder)
-        arrays = folder.read_explorer(needed=Explorer.names())
-        explorer = Explorer(**{name: arrays[name] for name in Explorer.names()})
-        explanation = folder.read_explanation() if folder.explanation.is_file() else None
-        return cls(folder, folder.read_record(), model.read_facts(), report, explorer, explanation)
-
-    @property
-    def evaluation(self) -> Evaluation:
-        return self.report.evaluation
-
-    @property
-    def positions(self) -> Floats:
-        """`(bands,)` wavelengths in nm, or band numbers where the wavelengths are unknown."""
-        known = self.facts.wavelengths_nm
-        return np.arange(1.0, self.explorer.spectra.shape[2] + 1) if known is None else np.array(known)
-
-    @property
-    def rejection(self) -> Rejection:
-        return Rejection(*self.explorer.rejection).steady
-
-    def list_reliability(self) -> list[tuple[str, Floats, Floats]]:
-        """Returns the curves of the reliability diagram: name, confidence and accuracy of non-empty bins."""
-        found = self.report.calibration
-        curves = {"as trained, not calibrated": self.explorer.calibration}
-        if found.is_scaled:
-            name = f"after temperature scaling (T = {found.temperature:.2f})"
-            curves = {"as trained": self.explorer.calibration, name: self.explorer.calibration_scaled}
-        return [
-            (name, confidence[count > 0], accuracy[count > 0]) for name, (confidence, accuracy, count) in curves.items()
-        ]
-
-    def list_classes(self) -> list[PageClass]:
-        ids, names, palette = self.facts.class_ids, self.facts.class_names, self.facts.palette
-        distinct = make_distinct_palette(ids)
-        mapped = np.bincount(self.explorer.prediction.ravel(), minlength=len(ids) + 1)[1:].tolist()
-        return [
-            PageClass(label, name, to_hex(palette[label]), to_hex(distinct[label]), count)
-            for label, name, count in zip(ids, names, mapped, strict=True)
-        ]
 
 
 def write_page(folder: RunFolder) -> None:
@@ -151,9 +83,8 @@ def render_page(run: RunFiles) -> str:
         rows=zip(report.per_class, report.split_per_class, explorer.floor_producers.tolist(), strict=True),
         shares=evaluation.shares,
         leakage_sentence=describe_leakage(report.leakage),
-        training=_chart_training(record),
+        charts={chart.name: chart for chart in list_charts(run)},
         draw_gate=_draw_gate,
-        confidence=_chart_confidence(run),
         config=dump_config(run.folder.read_config()),
         command=reproduce(run),
         facts=json.dumps(facts, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
@@ -189,45 +120,8 @@ def _describe_arrays(arrays: Arrays) -> list[dict[str, Any]]:
     return [{"name": name, "shape": array.shape, "width": array.dtype.itemsize} for name, array in arrays.items()]
 
 
-def _chart_training(record: RunRecord) -> list[str]:
-    if not record.history:
-        return []
-    rows = [
-        (epoch.epoch, epoch.loss, epoch.validation_loss or np.nan, epoch.validation_accuracy)
-        for epoch in record.history
-    ]
-    values = np.array(rows, dtype=np.float64)
-    epochs, loss, _, _ = values.T
-    when, _, validation_loss, accuracy = values[~np.isnan(values[:, 3])].T
-    x = Axis("epoch", epochs[0], epochs[-1], is_whole=True)
-    losses = [Line("training loss", epochs, loss)]
-    losses += [Line("validation loss", when, validation_loss)] if len(when) else []
-    highest = max(float(np.nanmax(line.y)) for line in losses)
-    charts = [draw_lines("Loss", losses, x=x, y=Axis("cross-entropy", 0, 1.05 * highest))]
-    if len(when):
-        y = Axis("OA", max(0.0, accuracy.min() - 0.05), 1, is_percent=True)
-        charts.append(draw_lines("Validation accuracy", [Line("validation OA", when, accuracy)], x=x, y=y))
-    return charts
-
-
-def _chart_confidence(run: RunFiles) -> list[str]:
-    ends = np.array([0.0, 1.0])
-    perfect = Line("perfectly calibrated", ends, ends, is_reference=True)
-    curves = [perfect, *(Line(*curve) for curve in run.list_reliability())]
-    x, y = Axis("confidence", 0, 1, is_percent=True), Axis("accuracy", 0, 1, is_percent=True)
-    reliability = draw_lines("Reliability", curves, x=x, y=y)
-    shown = run.rejection
-    of_all = Line("all test pixels", ends, np.full(2, shown.accuracy[-1]), is_reference=True)
-    curves = [of_all, Line("pixels kept", shown.coverage, shown.accuracy)]
-    x = replace(x, title="test pixels kept, most certain first")
-    y = replace(y, low=find_lower_end(shown.accuracy))
-    return [reliability, draw_lines("Accuracy after rejecting the least certain pixels", curves, x=x, y=y)]
-
-
 def _draw_gate(gate: GateExplanation) -> str:
     """Returns the mean excitations as a PNG in an address: one row per class, one column per channel."""
-    from matplotlib.image import imsave  # most pages have no gates, and matplotlib is slow to load
-
     values = np.array(gate.mean_excitation)  # (C, channels)
     low, high = float(values.min()), float(values.max())
     file = io.BytesIO()

@@ -4,10 +4,10 @@ Each fits one column of a journal and is readable at that width; only the gates 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,11 +16,9 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from hsi_se.evaluation.confidence import Rejection
-from hsi_se.report.charts import find_lower_end
-from hsi_se.report.figures import style_class_line
-from hsi_se.report.fonts import write_names
-from hsi_se.report.page import RunFiles
+from hsi_se.report.figures import Drawing, style_class_line
 from hsi_se.report.palette import describe_sides, to_hex
+from hsi_se.report.run_files import RunFiles
 from hsi_se.report.tables import percent
 from hsi_se.runs.explanation import Explanation
 from hsi_se.scene.scene import UNLABELLED
@@ -28,13 +26,12 @@ from hsi_se.system.files import replacing
 
 COLUMN_INCHES = 3.5  # as in the journals of the field
 SMALLEST_PT = 7.0
-_DPI = 600
 _GATES_DPI = 150
 _STYLE: dict[Any, Any] = {
     "font.size": 8.0, "axes.labelsize": 8.0, "axes.linewidth": 0.6, "xtick.labelsize": SMALLEST_PT,
     "ytick.labelsize": SMALLEST_PT, "legend.fontsize": SMALLEST_PT, "legend.frameon": False,
     "lines.linewidth": 1.2, "grid.linewidth": 0.4, "grid.color": "0.88", "axes.axisbelow": True,
-    "pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "hsi-se",
+    "pdf.fonttype": 42, "svg.fonttype": "none", "savefig.dpi": 600,
 }  # fmt: skip
 _LETTERS_PER_LINE = 56  # in the legend of a map
 _MOST_TICKS = 16  # of labels along an axis, so that they do not touch
@@ -43,30 +40,46 @@ _FIRST, _SECOND = "#0a5699", "#b34700"  # distinct with any colour vision, and b
 
 def write_figures(run: RunFiles, *, file_format: str) -> list[Path]:
     """Writes every figure of a run into its folder `figures` and returns their paths."""
-    figures: dict[str, Callable[[RunFiles], Figure]] = {
-        "map": lambda each: _draw_map(each, each.explorer.prediction),
-        "truth": lambda each: _draw_map(each, each.explorer.truth),
-        "map_labelled": lambda each: _draw_map(each, np.where(each.explorer.truth > 0, each.explorer.prediction, 0)),
-        "split": lambda each: _draw_picture(each.explorer.sides, describe_sides(each.explorer.sides)),
-        "confusion": _draw_confusion,
-        "reliability": _draw_reliability,
-        "rejection": _draw_rejection,
-    }
-    if run.record.history:
-        figures["training"] = _draw_training
+    explorer = run.explorer
+    labelled = np.where(explorer.truth > 0, explorer.prediction, 0)
+    drawings = [
+        Drawing("map", "Map", lambda: _draw_map(run, explorer.prediction), _STYLE),
+        Drawing("truth", "Labels", lambda: _draw_map(run, explorer.truth), _STYLE),
+        Drawing("map_labelled", "Map of the labelled pixels", lambda: _draw_map(run, labelled), _STYLE),
+        Drawing("split", "Split", lambda: _draw_picture(explorer.sides, describe_sides(explorer.sides)), _STYLE),
+        Drawing("confusion", "Confusion matrix", lambda: _draw_confusion(run), _STYLE),
+        *list_charts(run),
+    ]
     if (explanation := run.explanation) is not None and explanation.gates:
-        figures["gates"] = lambda _: draw_explanation(explanation)
-    written = []
-    for name, draw in figures.items():
-        path = run.folder.figures / f"{name}.{file_format}"
-        with matplotlib.rc_context(_STYLE):
-            figure = draw(run)
-            write_names(figure)
-            with replacing(path) as draft:  # without a date, so that the same run gives the same bytes
-                metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[file_format]
-                figure.savefig(draft, dpi=_DPI, metadata=metadata)
-        written.append(path)
-    return written
+        drawings.append(Drawing("gates", "Gates", lambda: draw_explanation(explanation), _STYLE))
+    paths = [run.folder.figures / f"{drawing.name}.{file_format}" for drawing in drawings]
+    for drawing, path in zip(drawings, paths, strict=True):
+        with replacing(path) as draft:
+            drawing.save(draft, file_format=file_format)
+    return paths
+
+
+def list_charts(run: RunFiles) -> list[Drawing]:
+    """Returns the figures that the page of a run shows too."""
+
+    def chart(
+        name: str, title: str, draw: Callable[[RunFiles], Figure], curves: Mapping[str, Sequence[float]]
+    ) -> Drawing:
+        ends = [f"{curve} from {y[0]:.3g} to {y[-1]:.3g}" for curve, y in curves.items() if len(y)]
+        return Drawing(name, title, partial(draw, run), _STYLE, f"{title}: {'; '.join(ends)}.")
+
+    reliability = {name: accuracy.tolist() for name, _, accuracy in run.list_reliability()}
+    kept = {"pixels kept": run.rejection.accuracy.tolist()}
+    history = run.record.history
+    training = {
+        "training loss": [epoch.loss for epoch in history],
+        "validation OA": [epoch.validation_accuracy for epoch in history if epoch.validation_accuracy is not None],
+    }
+    return [
+        chart("reliability", "Reliability", _draw_reliability, reliability),
+        chart("rejection", "Accuracy after rejecting the least certain pixels", _draw_rejection, kept),
+        *([chart("training", "Loss and accuracy", _draw_training, training)] if history else []),
+    ]
 
 
 def _make(height: float) -> tuple[Figure, Axes]:
@@ -134,7 +147,6 @@ def _draw_training(run: RunFiles) -> Figure:
     figure, axes = _make(2.3)
     dot = "o" if len(epochs) == 1 else None
     axes.plot(epochs, [epoch.loss for epoch in history], color=_FIRST, marker=dot, label="training loss")
-    axes.set_ylim(bottom=0)
     axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss")
@@ -142,10 +154,14 @@ def _draw_training(run: RunFiles) -> Figure:
     known = [epoch for epoch in history if epoch.validation_accuracy is not None]
     if known:
         right = axes.twinx()
-        when, accuracy = zip(*((epoch.epoch, epoch.validation_accuracy) for epoch in known), strict=True)
+        when, losses, accuracy = zip(
+            *((epoch.epoch, epoch.validation_loss, epoch.validation_accuracy) for epoch in known), strict=True
+        )
+        axes.plot(when, losses, color=_FIRST, linestyle=":", marker=dot, label="validation loss")
         right.plot(when, accuracy, color=_SECOND, linestyle="--", marker=dot, label="validation OA")
         right.set_ylabel("validation OA")
         right.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    axes.set_ylim(bottom=0)
     figure.legend(loc="outside upper center", ncols=2)
     return figure
 
@@ -172,7 +188,8 @@ def _draw_rejection(run: RunFiles) -> Figure:
     axes.plot(shown.coverage, shown.accuracy, color=_FIRST, marker=dot, markersize=2.5, label=area)
     of_all = f"all test pixels: {percent(shown.accuracy[-1])} %"
     axes.axhline(shown.accuracy[-1], color="0.4", linewidth=0.8, linestyle=":", label=of_all)
-    lower = find_lower_end(shown.accuracy)
+    lowest = min(0.99, float(shown.accuracy.min()))
+    lower = lowest - 0.06 * (1 - lowest)
     axes.set_ylim(lower, 1 + 0.03 * (1 - lower))
     _finish(axes, "test pixels kept, most certain first", "accuracy")
     return figure

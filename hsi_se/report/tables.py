@@ -68,15 +68,38 @@ def describe_draws(accuracies: Sequence[float]) -> str:
     return f"OA over {found.n} draws of the folds: {mean} ± {std} %, 95 % interval {low} to {high} % ({each})"
 
 
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "−": "$-$",
+        "–": "--",
+        "κ": r"$\kappa$",
+        "×": r"$\times$",
+        "Δ": r"$\Delta$",
+        "µ": r"$\mu$",
+        **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    }
+)
+
+
+def escape_latex(text: str) -> str:
+    """Returns a text with LaTeX's special characters escaped."""
+    return text.translate(_LATEX)
+
+
 def render_template(template: str, **values: object) -> str:
-    """Returns a template filled with values; text is escaped in HTML and SVG."""
+    """Returns a template filled with values; text is escaped in HTML and XML."""
     environment = Environment(
         loader=PackageLoader("hsi_se.report"),
         undefined=StrictUndefined,
         keep_trailing_newline=True,
-        autoescape=select_autoescape(["html", "svg"]),
+        autoescape=select_autoescape(["html", "xml"]),
     )
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|")  # of a Markdown table
+    environment.filters["latex"] = escape_latex
     for write in (percent, kappa_text, pixels, hectares, points, signed):
         environment.globals[write.__name__] = write
     return environment.get_template(template).render(values)

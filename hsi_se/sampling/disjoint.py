@@ -28,13 +28,9 @@ class Side(IntEnum):
 
 SideMap = NDArray[np.uint8]
 
-_RESTARTS = 3
-_MOVES_PER_BLOCK = 60
-_MIN_MOVES, _MAX_MOVES = 1500, 30000
-_RESCUES = 0.3  # fraction of moves that target an absent class, if there is one
-_FIRST_TEMPERATURE, _LAST_TEMPERATURE = 0.1, 0.0005
+_STARTS, _KICKS = 40, 10  # of the search for training blocks
 _MAX_OCTAVES = 3.0  # cap on a class's deviation from its share, in factors of 2
-_ABSENT = 10.0  # cost of an absent class; exceeds all other terms, which sum to at most 3.5
+_ABSENT = 10.0  # cost of an absent class; exceeds all other terms, which sum to at most 3.1
 
 
 def divide_by_blocks(
@@ -42,7 +38,7 @@ def divide_by_blocks(
 ) -> tuple[SideMap, tuple[str, ...]]:
     """Splits the labelled pixels by square blocks; returns the partition map and notes.
 
-    Simulated annealing searches for training blocks that leave every class with training and test pixels,
+    Iterated local search looks for training blocks that leave every class with training and test pixels,
     come close to the fraction `train` of each class and in total, and lose few pixels to the buffer. Test
     pixels closer than `buffer` (Chebyshev distance, in pixels) to a training pixel become buffer pixels.
     Blocks are quartered while they are too coarse for a class: it cannot have both training and test
@@ -53,10 +49,9 @@ def divide_by_blocks(
     """
     buffer = _given(settings.buffer)
     blocks = _Blocks.lay_out(truth, block_size=settings.block_size, buffer=buffer, rng=rng)
-    searches = [_anneal(blocks, settings.train, rng) for _ in range(_RESTARTS)]
-    _, is_train_block = min(searches, key=lambda found: found[0])
-    found = _Search(blocks, settings.train, is_train_block)
-    if not ((blocks.count(found.is_train) > 0) & (blocks.count(found.is_test) > 0)).any():
+    is_train_block = _choose_blocks(blocks, settings.train, rng)
+    is_train, is_test = is_train_block[blocks.block_of], blocks.count_reaching(is_train_block) == 0
+    if not np.intersect1d(blocks.classes[is_train], blocks.classes[is_test]).size:
         raise SplitError(
             f"split.buffer = {buffer}: no assignment of blocks of {settings.block_size} pixels gives "
             f"any class both training and test pixels in a scene of {truth.shape[0]} × {truth.shape[1]}; "
@@ -64,7 +59,7 @@ def divide_by_blocks(
         )
     sides = np.full(truth.shape, Side.UNUSED, dtype=np.uint8)
     rows, cols = blocks.pixels.T
-    sides[rows, cols] = np.select([found.is_train, found.is_test], [Side.TRAIN, Side.TEST], Side.BUFFER)
+    sides[rows, cols] = np.select([is_train, is_test], [Side.TRAIN, Side.TEST], Side.BUFFER)[blocks.part_of]
     return sides, _name_absent(truth, sides)
 
 
@@ -114,33 +109,43 @@ def number_blocks(pixels: NDArray[np.int64], *, block_size: int, rng: np.random.
 
 @dataclass(frozen=True, eq=False)
 class _Blocks:
-    """The labelled pixels grouped by block, and the pixels that each block's buffer would cover."""
+    """The labelled pixels grouped by block, and in parts: pixels of one block and class that share their fate.
+
+    A block reaches its own pixels and those within its buffer: if it trains, none of them can be tested. The same
+    blocks reach all pixels of a part.
+    """
 
     pixels: NDArray[np.int64]  # (n, 2) of (row, col)
-    classes: NDArray[np.int64]  # (n,) class of each pixel, 0..C-1
-    sizes: NDArray[np.int64]  # (C,) number of pixels of each class
-    block_of: NDArray[np.int64]  # (n,) block of each pixel, 0..B-1
-    members: list[NDArray[np.int64]]  # for each block, indices of its pixels in `pixels`
-    near: list[NDArray[np.int64]]  # for each block, indices of the pixels outside but within its buffer
+    part_of: NDArray[np.int64]  # (n,) part of each pixel, 0..m-1
+    num_pixels: NDArray[np.int64]  # (m,) of each part
+    classes: NDArray[np.int64]  # (m,) class of each part, 0..C-1
+    block_of: NDArray[np.int64]  # (m,) block of each part, 0..B-1
+    reaching: NDArray[np.int64]  # (k,) the block of each pair of a block and a part that it reaches
+    reached: NDArray[np.int64]  # (k,) the part of each pair
 
     @classmethod
     def lay_out(cls, truth: GroundTruth, *, block_size: int, buffer: int, rng: np.random.Generator) -> "_Blocks":
         pixels = np.argwhere(truth.labels != UNLABELLED)
         classes = np.searchsorted(truth.class_ids, truth.labels[pixels[:, 0], pixels[:, 1]])
-        position = np.full(truth.shape, -1)
-        position[pixels[:, 0], pixels[:, 1]] = np.arange(len(pixels))
         shifted = pixels + rng.integers(block_size, size=2)
         side = np.full(len(pixels), block_size)  # (n,) side in pixels of each pixel's block
         while True:
             squares = np.column_stack([side, shifted // side[:, None]])
-            _, block_of = np.unique(squares, axis=0, return_inverse=True)
-            members = np.split(np.argsort(block_of, kind="stable"), np.cumsum(np.bincount(block_of))[:-1])
-            near = [_find_near(pixels[inside], position, buffer) for inside in members]
-            blocks = cls(pixels, classes, np.bincount(classes), block_of, members, near)
+            block_of = np.unique(squares, axis=0, return_inverse=True)[1].reshape(-1)
+            reaching, reached = _find_reached(truth.shape, pixels, block_of, buffer)
+            which = np.bincount(reached, rng.random(len(pixels))[reaching])  # a sum of random numbers tells sets apart
+            _, first, part_of, num_pixels = np.unique(
+                np.column_stack([block_of, classes, which]), axis=0,
+                return_index=True, return_inverse=True, return_counts=True,
+            )  # fmt: skip
+            kept, part_of = np.isin(reached, first), part_of.reshape(-1)
+            pairs = reaching[kept], part_of[reached[kept]]
+            blocks = cls(pixels, part_of, num_pixels, classes[first], block_of[first], *pairs)
+            is_divisible = (blocks.inside > 0) & (blocks.count(*pairs) < blocks.sizes)
             # Classes that only a few blocks cover may need smaller blocks: quarter those.
             coarse = [
                 label
-                for label in np.flatnonzero(~blocks.has_hope)
+                for label in np.flatnonzero(~is_divisible.any(axis=0))
                 if np.ptp(pixels[classes == label], axis=0).max() >= max(buffer, 1)
             ]
             is_too_large = np.isin(block_of, block_of[np.isin(classes, coarse)]) & (side > 1)
@@ -149,127 +154,98 @@ class _Blocks:
             side[is_too_large] //= 2
 
     @cached_property
-    def has_hope(self) -> NDArray[np.bool_]:
-        """Returns `(C,)`, true for classes that keep test pixels when one of their blocks trains."""
-        inside = np.array([self.count(pixels) for pixels in self.members])  # (B, C)
-        near = np.array([self.count(pixels) for pixels in self.near])
-        return np.asarray(((inside > 0) & (inside + near < self.sizes)).any(axis=0))
+    def sizes(self) -> NDArray[np.float64]:
+        """Returns the number of pixels of each class, `(C,)`."""
+        return np.asarray(np.bincount(self.classes, self.num_pixels), dtype=np.float64)
 
-    def count(self, pixels: NDArray[np.int64] | NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Returns `(C,)`, the number of selected pixels by class; `pixels` are indices or a mask."""
-        return np.bincount(self.classes[pixels], minlength=len(self.sizes))
+    @cached_property
+    def inside(self) -> NDArray[np.float64]:
+        """Returns the number of pixels of each class in each block, `(B, C)`."""
+        return self.count(self.block_of, np.arange(len(self.classes)))
 
+    def count(self, blocks: NDArray[np.int64], parts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Returns `(B, C)`, how many pixels some pairs of a block and a part have of each block and class."""
+        shape = int(self.block_of.max()) + 1, len(self.sizes)
+        cells = np.bincount(blocks * shape[1] + self.classes[parts], self.num_pixels[parts], shape[0] * shape[1])
+        return np.asarray(cells, dtype=np.float64).reshape(shape)
 
-def _find_near(inside: NDArray[np.int64], position: NDArray[np.int64], buffer: int) -> NDArray[np.int64]:
-    """Returns `(k,)` indices of labelled pixels outside `inside` but closer than `buffer` to it."""
-    if buffer == 0:
-        return np.empty(0, dtype=np.int64)
-    low = np.maximum(inside.min(axis=0) - buffer + 1, 0)
-    high = inside.max(axis=0) + buffer
-    window = position[low[0] : high[0], low[1] : high[1]]
-    is_inside = np.zeros(window.shape, dtype=bool)
-    is_inside[inside[:, 0] - low[0], inside[:, 1] - low[1]] = True
-    reach = ndimage.maximum_filter(is_inside, size=2 * buffer - 1, mode="constant")
-    return window[reach & ~is_inside & (window >= 0)]
+    def count_reaching(self, is_train: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Returns `(m,)`, how many of the training blocks reach each part; it is tested if none does."""
+        return np.bincount(self.reached[is_train[self.reaching]], minlength=len(self.classes))
 
 
-class _Search:
-    """A set of training blocks, with pixel counts that are updated as blocks change sets."""
-
-    def __init__(self, blocks: _Blocks, share: float, is_train_block: NDArray[np.bool_]) -> None:
-        self.blocks, self.share = blocks, share
-        self.is_train_block = np.zeros(len(blocks.members), dtype=bool)  # (B,)
-        self.is_train = np.zeros(len(blocks.pixels), dtype=bool)  # (n,)
-        self.cover = np.zeros(len(blocks.pixels), dtype=np.int32)  # (n,) training blocks that buffer a pixel
-        self._num_train, self._num_test = np.zeros_like(blocks.sizes), blocks.sizes.copy()
-        for block in np.flatnonzero(is_train_block):
-            self.flip(int(block))
-
-    @property
-    def is_test(self) -> NDArray[np.bool_]:
-        return np.asarray(~self.is_train & (self.cover == 0))
-
-    def flip(self, block: int) -> None:
-        """Moves a block from training to test, or back."""
-        inside, near = self.blocks.members[block], self.blocks.near[block]
-        step = -1 if self.is_train_block[block] else 1
-        free_inside = self.blocks.count(inside[self.cover[inside] == 0])
-        if step < 0:
-            self.cover[near] -= 1
-        free_near = self.blocks.count(near[(self.cover[near] == 0) & ~self.is_train[near]])
-        if step > 0:
-            self.cover[near] += 1
-        self._num_train += step * self.blocks.count(inside)
-        self._num_test -= step * (free_inside + free_near)
-        self.is_train[inside] = step > 0
-        self.is_train_block[block] = step > 0
-
-    def find_one_sided(self) -> NDArray[np.int64]:
-        """Returns the classes that lack training or test pixels but could have both."""
-        is_one_sided = (self._num_train == 0) | (self._num_test == 0)
-        return np.flatnonzero(is_one_sided & self.blocks.has_hope)
-
-    def rescue(self, label: int, rng: np.random.Generator) -> list[int]:
-        """Gives a class a training block and a test pixel; returns the blocks that were flipped."""
-        blocks = self.blocks
-        train = int(rng.choice(blocks.block_of[blocks.classes == label]))
-        is_testable = blocks.classes == label  # if that block trains
-        is_testable[blocks.members[train]] = is_testable[blocks.near[train]] = False
-        if not is_testable.any():
-            return []
-        test = rng.choice(np.flatnonzero(is_testable))
-        changed = [
-            int(block)
-            for block in np.flatnonzero(self.is_train_block)
-            if block == blocks.block_of[test] or test in blocks.near[block]
-        ]
-        if not self.is_train_block[train]:
-            changed.append(train)
-        for block in changed:
-            self.flip(block)
-        return changed
-
-    @property
-    def cost(self) -> float:
-        """Cost to minimise: absent classes, deviation from the fractions, and pixels lost to the buffer."""
-        num_train, num_test, sizes = self._num_train, self._num_test, self.blocks.sizes
-        total = int(sizes.sum())
-        is_untrained = num_train == 0
-        one_sided = np.count_nonzero(is_untrained | (num_test == 0))
-        # A class without training pixels is worse than one without test pixels: it is always misclassified.
-        absent = one_sided + np.count_nonzero(is_untrained) / (len(sizes) + 1)
-        # Logarithmic: a tenth of the share is as bad as ten times the share.
-        with np.errstate(divide="ignore"):
-            octaves = np.abs(np.log2(num_train / sizes / self.share))
-        by_class = np.minimum(octaves, _MAX_OCTAVES).sum() / len(sizes) / _MAX_OCTAVES
-        in_all = abs(num_train.sum() / total - self.share)
-        lost = 1 - (num_train.sum() + num_test.sum()) / total
-        return float(_ABSENT * absent + by_class + 2 * in_all + 0.5 * lost)
+def _find_reached(
+    shape: tuple[int, int], pixels: NDArray[np.int64], block_of: NDArray[np.int64], buffer: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the pairs of a block and a pixel in it or closer to its pixels than `buffer`."""
+    place, margin = np.full(shape, -1), max(buffer - 1, 0)
+    place[pixels[:, 0], pixels[:, 1]] = np.arange(len(pixels))
+    reached = []
+    for block in range(block_of.max() + 1):
+        inside = pixels[block_of == block]
+        low, high = np.maximum(inside.min(axis=0) - margin, 0), inside.max(axis=0) + margin + 1
+        window = place[low[0] : high[0], low[1] : high[1]]
+        is_reached = np.zeros(window.shape, dtype=bool)
+        is_reached[inside[:, 0] - low[0], inside[:, 1] - low[1]] = True
+        is_reached = ndimage.maximum_filter(is_reached, size=2 * margin + 1, mode="constant")
+        reached.append(window[is_reached & (window >= 0)])
+    return np.repeat(np.arange(len(reached)), [len(each) for each in reached]), np.concatenate(reached)
 
 
-def _anneal(blocks: _Blocks, share: float, rng: np.random.Generator) -> tuple[float, NDArray[np.bool_]]:
-    """Returns the lowest cost found by simulated annealing, and its training blocks `(B,)`."""
-    num_blocks = len(blocks.members)
-    search = _Search(blocks, share, rng.random(num_blocks) < share)
-    num_moves = int(np.clip(_MOVES_PER_BLOCK * num_blocks, _MIN_MOVES, _MAX_MOVES))
-    current = best = search.cost
-    best_blocks = search.is_train_block.copy()
-    for temperature in np.geomspace(_FIRST_TEMPERATURE, _LAST_TEMPERATURE, num_moves):
-        one_sided = search.find_one_sided()
-        if len(one_sided) and rng.random() < _RESCUES:
-            moved = search.rescue(int(rng.choice(one_sided)), rng)
-        else:
-            moved = [int(rng.integers(num_blocks))]
-            search.flip(moved[0])
-        changed = search.cost
-        if changed <= current or rng.random() < np.exp((current - changed) / temperature):
-            current = changed
-            if current < best:
-                best, best_blocks = current, search.is_train_block.copy()
-        else:
-            for block in moved:
-                search.flip(block)
-    return best, best_blocks
+def _choose_blocks(blocks: _Blocks, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Returns the training blocks `(B,)` of the lowest cost found by iterated local search.
+
+    From each of some random sets, most of them small, descents alternate with kicks. A kick gives a class a
+    training pixel and a test pixel, whatever it costs the others. It is undone if the descent after it ends higher.
+    """
+    found = []
+    for _ in range(_STARTS):
+        best, is_train = _descend(blocks, share, rng.random(len(blocks.inside)) < share * rng.random() ** 2)
+        for _ in range(_KICKS):
+            of_class = np.flatnonzero(blocks.classes == rng.integers(len(blocks.sizes)))
+            train, test = rng.choice(of_class, size=2)
+            kicked = is_train.copy()
+            kicked[blocks.reaching[blocks.reached == test]] = False
+            kicked[blocks.block_of[train]] = True
+            cost, kicked = _descend(blocks, share, kicked)
+            if cost <= best:
+                best, is_train = cost, kicked
+        found.append((best, is_train))
+    return min(found, key=lambda each: each[0])[1]
+
+
+def _descend(blocks: _Blocks, share: float, is_train: NDArray[np.bool_]) -> tuple[float, NDArray[np.bool_]]:
+    """Moves the block that lowers the cost most between training and test until none does; returns the cost too."""
+    best, is_train = np.inf, is_train.copy()
+    while True:
+        num_reaching = blocks.count_reaching(is_train)
+        # The parts that are tested, or not, because of a single block.
+        is_decided = num_reaching[blocks.reached] == is_train[blocks.reaching]
+        decided = blocks.count(blocks.reaching[is_decided], blocks.reached[is_decided])
+        step = np.where(is_train, -1, 1)[:, None]
+        is_test = num_reaching == 0
+        num_test = np.bincount(blocks.classes[is_test], blocks.num_pixels[is_test], minlength=len(blocks.sizes))
+        costs = _rate(is_train @ blocks.inside + step * blocks.inside, num_test - step * decided, blocks.sizes, share)
+        if costs.min() >= best:
+            return best, is_train
+        best = float(costs.min())
+        is_train[costs.argmin()] ^= True
+
+
+def _rate(
+    num_train: NDArray[np.float64], num_test: NDArray[np.float64], sizes: NDArray[np.float64], share: float
+) -> NDArray[np.float64]:
+    """Returns a cost per row of `(B, C)` pixels: absent classes, deviation from the fractions, pixels in the buffer."""
+    is_untrained = num_train == 0
+    # A class without training pixels is worse than one without test pixels: it is always misclassified.
+    absent = (is_untrained | (num_test == 0)).sum(axis=1) + is_untrained.sum(axis=1) / (len(sizes) + 1)
+    # Logarithmic: a tenth of the share is as bad as ten times the share.
+    with np.errstate(divide="ignore"):
+        octaves = np.abs(np.log2(num_train / sizes / share))
+    by_class = np.minimum(octaves, _MAX_OCTAVES).mean(axis=1) / _MAX_OCTAVES
+    in_all = np.abs(num_train.sum(axis=1) / sizes.sum() - share)
+    lost = 1 - (num_train + num_test).sum(axis=1) / sizes.sum()
+    return np.asarray(_ABSENT * absent + by_class + 2 * in_all + 0.1 * lost)
 
 
 def _choose_fields(sizes: NDArray[np.int64], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:

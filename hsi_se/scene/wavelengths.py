@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
 from hsi_se.scene.raster import Floats
 
 _LISTED = 5
+_GAP = 3.0  # times the median step: where the wavelengths step further, bands were left out
 _SHORTEST_NM, _LONGEST_NM = 100.0, 100_000.0  # from the ultraviolet to the thermal infrared
 
 
@@ -103,3 +105,11 @@ def pick_natural_colour(wavelengths_nm: Floats | None) -> tuple[int, int, int] |
 def pick_false_colour(num_bands: int) -> tuple[int, int, int]:
     """Returns three 0-based bands for a picture when the wavelengths are unknown."""
     return int(0.4 * num_bands), int(0.2 * num_bands), int(0.1 * num_bands)
+
+
+def split_at_gaps(positions: Floats) -> list[NDArray[np.intp]]:
+    """Returns the bands in ascending order of wavelength `(bands,)`, split where bands were left out."""
+    order = np.argsort(positions, kind="stable")
+    steps = np.diff(positions[order])
+    gaps = np.flatnonzero(steps > _GAP * np.median(steps)) + 1 if len(steps) else np.array([], dtype=np.intp)
+    return np.split(order, gaps)

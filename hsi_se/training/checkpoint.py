@@ -191,11 +191,11 @@ def read_checkpoint(path: Path) -> Tree:
         data = path.read_bytes()
         if match is None or not hashlib.sha256(data).hexdigest().startswith(match[2]):
             raise RunError(f"{path}: is damaged, truncated or not a checkpoint (its SHA-256 does not match its name)")
-        with safe_open(path, framework="pt") as file:
-            tree = json.loads(file.metadata()["tree"])
         # Clones are laid out in memory like new tensors, so the same arithmetic on them gives the same bits.
         tensors = {name: value.clone() for name, value in load(data).items()}
-        restored = _put_tensors(tree, tensors)
+        with safe_open(path, framework="pt") as file:
+            text = file.metadata()["tree"]
+        restored = json.loads(text, object_hook=lambda node: tensors[node["tensor"]] if [*node] == ["tensor"] else node)
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from None
     except (SafetensorError, LookupError, TypeError, ValueError, RecursionError) as error:
@@ -215,32 +215,13 @@ def _describe_environment() -> dict[str, Any]:
 
 
 def _to_bytes(tree: Tree) -> bytes:
+    """Returns a checkpoint: the tensors of a tree, and the tree as JSON with `{"tensor": name}` in their place."""
     tensors: dict[str, Tensor] = {}
-    text = json.dumps(_take_tensors(tree, (), tensors))
+
+    def take(tensor: Tensor) -> dict[str, str]:
+        name = str(len(tensors))
+        tensors[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return {"tensor": name}
+
+    text = json.dumps(tree, default=take)
     return save(tensors, metadata={"tree": text})
-
-
-def _take_tensors(value: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
-    """Moves the tensors of a tree into `tensors` and returns the tree with `{"tensor": name}` instead."""
-    match value:
-        case Tensor():
-            name = "/".join(path)
-            tensors[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
-            return {"tensor": name}
-        case dict():
-            return {str(key): _take_tensors(item, (*path, str(key)), tensors) for key, item in value.items()}
-        case list() | tuple():
-            return [_take_tensors(item, (*path, str(n)), tensors) for n, item in enumerate(value)]
-    return value
-
-
-def _put_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Returns a tree with every `{"tensor": name}` replaced by its tensor: reverses `_take_tensors`."""
-    match value:
-        case {"tensor": str(name), **rest} if not rest:
-            return tensors[name]
-        case dict():
-            return {key: _put_tensors(item, tensors) for key, item in value.items()}
-        case list():
-            return [_put_tensors(item, tensors) for item in value]
-    return value

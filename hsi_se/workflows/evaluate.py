@@ -17,7 +17,7 @@ from hsi_se.models.device import pick_device
 from hsi_se.prediction.bundled import predict_bundled
 from hsi_se.prediction.class_map import ClassMap
 from hsi_se.report.explorer import Explorer, make_explorer
-from hsi_se.report.map_picture import save_map
+from hsi_se.report.figures import save_map
 from hsi_se.report.page import write_page
 from hsi_se.report.tables import describe_draws, render_report
 from hsi_se.runs.folder import RunFolder

@@ -14,10 +14,11 @@ from hsi_se.ablation.figures import list_figures, refresh_figures, write_ablatio
 from hsi_se.ablation.file import Ablation
 from hsi_se.ablation.record import AblationFolder, AblationReport, AblationRun, FailedRun, McNemarRecord
 from hsi_se.ablation.summary import _list_caveats, assemble, compare_runs
-from hsi_se.ablation.tables import escape_latex, list_tables, render_csv, render_latex, render_markdown, render_page
+from hsi_se.ablation.tables import list_tables, render_csv, render_latex, render_markdown, render_page
 from hsi_se.errors import RunError
 from hsi_se.evaluation.statistics import points
 from hsi_se.progress import EpochRecord
+from hsi_se.report.tables import escape_latex
 from hsi_se.runs.records import RunRecord, Versions
 from hsi_se.runs.report import Accuracies
 

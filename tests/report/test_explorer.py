@@ -18,7 +18,6 @@ from hsi_se.evaluation.confidence import to_probabilities
 from hsi_se.prediction.bundled import build_bundled_model
 from hsi_se.prediction.logits import predict_logits
 from hsi_se.report import page
-from hsi_se.report.charts import list_ticks
 from hsi_se.report.explorer import FULL, Explorer, _quantise
 from hsi_se.runs.explanation import ClassPixels, Explanation, GateExplanation, ModeComparison
 from hsi_se.runs.folder import RunFolder
@@ -191,17 +190,6 @@ def test_two_classes_have_a_page_too(tmp_path):
     assert not maps["prediction"][0, :3].any()
     assert maps["prediction"][1:].all()
     assert assessment.evaluation.num_test == run.read_report().num_test
-
-
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.2, 8), (0.93, 1), (1, 1.0001), (400, 2500), (5, 5)])
-def test_ticks_are_few_round_and_inside(low, high):
-    ticks = list_ticks(low, high)
-    assert 1 <= len(ticks) <= 6
-    assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in ticks)
-    steps = np.diff(ticks)
-    if len(steps):
-        np.testing.assert_allclose(steps, steps[0])
-        assert round(steps[0] / 10 ** np.floor(np.log10(steps[0])), 6) in (1, 2, 5, 10)
 
 
 def test_every_field_of_the_explorer_survives_the_folder(files):

@@ -8,7 +8,7 @@ import pytest
 
 import hsi_se
 from hsi_se.config.yaml_file import load_config
-from hsi_se.report.page import RunFiles
+from hsi_se.report.run_files import RunFiles
 from hsi_se.runs.folder import RunFolder
 from hsi_se.sampling.disjoint import Side
 from hsi_se.scene.synthetic import make_synthetic_scene
