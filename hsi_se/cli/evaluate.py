@@ -132,4 +132,3 @@ def gap(
     with start_session(data=data, device=device) as session:
         found = measure_gap(settings, out=out, session=session)
     print_gap(found)
-    print(f"runs:   {found.folder}")

@@ -137,6 +137,11 @@ def print_gap(found: "Gap") -> None:
     say(f"folds: {found.folds.verdict.findings}")
     _say_next(found.folds, RunFolder(found.folder / "folds"))
     say_notes(found.folds.audit.notes)
+    for name, side in zip(("at random", "on new ground"), sides, strict=True):
+        evaluation = side.evaluation
+        accuracies = f"OA {percent(evaluation.overall_accuracy)} %   AA {percent(evaluation.average_accuracy)} %"
+        say(f"{name + ':':<15}{accuracies}", style="bold")
+    print(f"report:        {RunFolder(found.folder / 'folds').page}")
 
 
 def print_network(network: "NetworkDescription") -> None:
