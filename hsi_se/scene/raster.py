@@ -14,6 +14,8 @@ from hsi_se.scene.guards import blaming
 ROWS_PER_CHUNK = 32
 
 Floats = NDArray[np.float64]
+Shape = tuple[int, int, int]  # rows, cols, bands
+RowReader = Callable[[int, int], NDArray[Any]]  # returns rows `first..last-1`, `(rows, cols, bands)`, as stored
 Colour = tuple[int, int, int]  # 8-bit red, green, blue
 
 
@@ -24,7 +26,7 @@ class Raster:
     Attributes:
         path, key: the file, and the name of the array in it, if it has one.
         shape: `(rows, cols, bands)`; a label map has one band.
-        rows_of: function of `(first, last)` that reads rows `first..last-1`, `(rows, cols, bands)`, as stored.
+        rows_of: reads rows of the file.
         wavelengths_nm: `(bands,)` band centres in nanometres.
         nodata: the stored value that marks missing data; may be NaN.
         gain, offset: `(bands,)`; value = stored · gain + offset; None if stored values are used unchanged.
@@ -36,9 +38,9 @@ class Raster:
 
     path: Path
     key: str = ""
-    shape: tuple[int, int, int]
+    shape: Shape
     dtype: np.dtype[Any]
-    rows_of: Callable[[int, int], NDArray[Any]]
+    rows_of: RowReader
     wavelengths_nm: Floats | None = None
     nodata: float | None = None
     gain: Floats | None = None
@@ -87,18 +89,6 @@ def is_nodata(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
 def chunk_rows(rows: int) -> Iterator[slice]:
     """Yields slices of `ROWS_PER_CHUNK` rows, the parts of a file that are in memory at one time."""
     return (slice(first, min(first + ROWS_PER_CHUNK, rows)) for first in range(0, rows, ROWS_PER_CHUNK))
-
-
-def make_raster(
-    path: Path, *, key: str, shape: Sequence[int], dtype: np.dtype[Any], read: Callable[[int, int], NDArray[Any]]
-) -> Raster:
-    """Returns the raster of a 2-D or 3-D array, whose rows `first..last-1` are read by `read`."""
-    rows, cols, bands = (*shape, 1)[:3]
-
-    def read_rows(first: int, last: int) -> NDArray[Any]:
-        return read(first, last).reshape(last - first, cols, bands)
-
-    return Raster(path=path, key=key, shape=(rows, cols, bands), dtype=dtype, rows_of=read_rows)
 
 
 def describe_array(key: str, shape: Sequence[int], dtype: object) -> str:

@@ -59,6 +59,8 @@ def to_nanometres(values: Sequence[Any], *, unit: str | None, bands: int) -> tup
 
     Without a unit, values that are all below 100 are micrometres, others nanometres.
     """
+    if not values:
+        return None, ()
     try:
         wavelengths = np.array([float(value) for value in values])
     except (TypeError, ValueError):

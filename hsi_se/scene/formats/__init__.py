@@ -1,8 +1,10 @@
-"""Opens image files; each format has a module and is recognised by content, not by file name."""
+"""Opens image files; each format is recognised by content, not by file name."""
 
 from pathlib import Path
 
 from hsi_se.errors import SceneError
+from hsi_se.scene.formats.arrays import open_hdf5, open_matlab, open_numpy
+from hsi_se.scene.formats.geotiff import open_geotiff
 from hsi_se.scene.misfits import describe_unread, is_packed
 from hsi_se.scene.raster import FileContents
 
@@ -24,23 +26,15 @@ def open_file(path: Path, *, byte_order: str | None = None) -> FileContents:
     """
     with path.open("rb") as stream:
         head = stream.read(_HDF5_OFFSETS[-1] + len(_HDF5_SIGNATURE))
-    if any(head[offset : offset + 8] == _HDF5_SIGNATURE for offset in _HDF5_OFFSETS):
-        from hsi_se.scene.formats.hdf5 import open_hdf5
-
+    if any(head.startswith(_HDF5_SIGNATURE, offset) for offset in _HDF5_OFFSETS):
         return open_hdf5(path)
     if head[126:128] in (b"IM", b"MI"):
-        from hsi_se.scene.formats.matlab import open_matlab
-
         return open_matlab(path)
     if head.startswith(_TIFF_SIGNATURES):
-        from hsi_se.scene.formats.geotiff import open_geotiff
-
         return open_geotiff(path)
     if head.startswith((b"\x93NUMPY", b"PK\x03\x04")):
-        from hsi_se.scene.formats.numpy_files import open_numpy
-
         return open_numpy(path)
-    from hsi_se.scene.formats.envi import find_header, open_envi
+    from hsi_se.scene.formats.envi import find_header, open_envi  # which load Spectral Python
 
     header = path if head.lstrip(b"\xef\xbb\xbf").startswith(b"ENVI") else find_header(path)
     if header is not None and not is_packed(head):
