@@ -19,6 +19,7 @@ from hsi_se.prediction.logits import list_tiles
 from hsi_se.prediction.target import Target
 from hsi_se.report.map_picture import save_map
 from hsi_se.runs.bundle import ModelBundle
+from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.scene import UNLABELLED
 
 _LONGEST_FIGURE = 2000  # side of the picture in pixels
@@ -89,7 +90,7 @@ class MapDraft:
     def finish(self, target: Target, *, title: str, engine: str) -> list[str]:
         """Writes all but the layers themselves; returns a sentence on each thing not written."""
         assert not self.todo, "tiles are missing"
-        georeference = target.image.raster.georeference
+        georeference = target.image.raster.georeference or Georeference(None, None)
         facts = self.bundle.facts
         classes = Classes(self.bundle.class_names, facts.palette)
         for layer in self.layers:
@@ -98,7 +99,7 @@ class MapDraft:
             if has_rasterio():
                 write_geotiff(layer, georeference, about=about)
         notes = []
-        if georeference is None or georeference.transform is None:
+        if georeference.transform is None:
             notes.append(f"{target.image.raster.path.name} has no georeference, so the map has none")
         elif not is_north_up(georeference):
             notes.append("the scene is rotated, which an ENVI header cannot express; the GeoTIFF is georeferenced")

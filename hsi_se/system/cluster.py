@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -130,14 +130,18 @@ def start_cluster(workers: int | None, scheduler: str | None) -> Iterator[Any]:
         raise ConfigError("--workers: has no effect beside --scheduler; leave one of them out")
     if workers is not None and not 1 <= workers <= _MOST_WORKERS:
         raise ConfigError(f"--workers {workers}: use 1 to {_MOST_WORKERS}")
-    if workers is None:
-        with nullcontext() if scheduler is None else connect(scheduler) as client:
-            yield client
+    if workers is None and scheduler is None:
+        yield None
         return
     try:
         from distributed import Client, LocalCluster
     except ImportError:
-        raise ClusterError(f"--workers needs dask and distributed; {how_to_install('cluster')}") from None
+        setting = "--workers" if scheduler is None else "--scheduler"
+        raise ClusterError(f"{setting} needs dask and distributed; {how_to_install('cluster')}") from None
+    if scheduler is not None:
+        with connect(scheduler) as client:
+            yield client
+        return
     with (
         LocalCluster(
             n_workers=workers,
@@ -158,10 +162,8 @@ def connect(scheduler: str) -> Any:
     Raises:
         ClusterError: no scheduler answers within 15 s, or it has no worker within another 10.
     """
-    try:
-        from distributed import Client
-    except ImportError:
-        raise ClusterError(f"--scheduler needs dask and distributed; {how_to_install('cluster')}") from None
+    from distributed import Client
+
     try:
         client = Client(scheduler, timeout=_CONNECT_S)
     except (OSError, ValueError, RuntimeError):
