@@ -15,7 +15,7 @@ from hsi_se.prediction.bundled import make_predictor
 from hsi_se.prediction.logits import Engine
 from hsi_se.prediction.tiles import Prediction, Tile, TilePredictor, TileSource
 from hsi_se.runs.bundle import ModelBundle
-from hsi_se.scene.image import Image, Mask
+from hsi_se.scene.raster import Image, Mask
 from hsi_se.system.cluster import Call, run_tasks, share
 from hsi_se.system.session import Session
 

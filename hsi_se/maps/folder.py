@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hsi_se.errors import RunError
-from hsi_se.system.files import sync_folder
-from hsi_se.system.folder import Folder
+from hsi_se.system.files import Folder, sync_folder
 from hsi_se.system.locks import hold
 
 _PUBLISHED = "published "  # in a journal, before the names of files

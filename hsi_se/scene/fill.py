@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.image import Image, Mask
 from hsi_se.scene.labels import Labels
-from hsi_se.scene.raster import Floats, chunk_rows
+from hsi_se.scene.raster import Floats, Image, Mask, chunk_rows
 
 _FEWEST_BANDS = 4  # with fewer, grey and saturated pixels are common
 _SIZEABLE = 10  # pixels

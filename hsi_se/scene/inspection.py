@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.scene.fill import FillFinder
-from hsi_se.scene.image import Image
 from hsi_se.scene.labels import Labels
-from hsi_se.scene.raster import Floats, chunk_rows
+from hsi_se.scene.raster import Floats, Image, chunk_rows
 
 _NODATA_GREY = 128
 

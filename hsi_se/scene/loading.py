@@ -17,9 +17,8 @@ from hsi_se.scene.catalogue import KnownScene, digest_labels, find_known_scene, 
 from hsi_se.scene.fill import FillFinder
 from hsi_se.scene.folders import Data, Folders, find_file
 from hsi_se.scene.formats import open_file
-from hsi_se.scene.image import Image, make_image
 from hsi_se.scene.labels import LabelMap, Labels, pick_raster, read_label_map
-from hsi_se.scene.raster import Floats, Raster, chunk_rows
+from hsi_se.scene.raster import Floats, Image, Raster, chunk_rows, make_image
 from hsi_se.scene.scene import UNLABELLED, GroundTruth, Scene, check_same_size
 from hsi_se.scene.synthetic import make_synthetic_scene
 from hsi_se.scene.wavelengths import pick_natural_colour, to_nanometres

@@ -1,7 +1,7 @@
 """Defines a scene: a label map (rows, cols), a cube (rows, cols, bands) and their metadata."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
 from hsi_se.scene.georeference import Georeference
-from hsi_se.scene.misfits import explain_sizes
+from hsi_se.scene.guards import explain_sizes
 from hsi_se.scene.raster import Colour, chunk_rows
 
 UNLABELLED = 0
@@ -128,3 +128,24 @@ def check_same_size(name: str, cube: tuple[int, ...], labels: tuple[int, ...]) -
             f"scene {name}: the cube has {cube[0]} × {cube[1]} pixels and the labels have "
             f"{labels[0]} × {labels[1]} (rows × cols); {explain_sizes(cube, labels)}"
         )
+
+
+def make_palette(class_ids: Iterable[int], *, given: Mapping[int, Colour] | None = None) -> dict[int, Colour]:
+    """Returns an 8-bit RGB colour for unlabelled pixels and for each label.
+
+    Labels have the colours of Spectral Python (`spectral.spy_colors`); labels beyond its list get
+    evenly spaced hues. Colours in `given` take precedence.
+    """
+    from spectral import spy_colors
+
+    ids = sorted(int(label) for label in class_ids)
+    beyond = [label for label in ids if label >= len(spy_colors)]
+    palette = {}
+    if beyond:
+        import matplotlib  # which is slow to load, and few scenes have so many classes
+
+        hues = matplotlib.colormaps["hsv"].resampled(len(beyond) + 1)
+        palette = {label: hues(index, bytes=True)[:3] for index, label in enumerate(beyond)}
+    palette |= {label: spy_colors[label] for label in (UNLABELLED, *ids) if label < len(spy_colors)}
+    palette |= {label: colour for label, colour in (given or {}).items() if label in palette}
+    return {label: (int(red), int(green), int(blue)) for label, (red, green, blue) in sorted(palette.items())}

@@ -5,7 +5,7 @@ from pathlib import Path
 from hsi_se.errors import SceneError
 from hsi_se.scene.formats.arrays import open_hdf5, open_matlab, open_numpy
 from hsi_se.scene.formats.geotiff import open_geotiff
-from hsi_se.scene.misfits import describe_unread, is_packed
+from hsi_se.scene.guards import describe_unread, is_packed
 from hsi_se.scene.raster import FileContents
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"

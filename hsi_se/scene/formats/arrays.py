@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.guards import blaming, check_declared, import_extra
-from hsi_se.scene.misfits import describe_unread
+from hsi_se.scene.guards import blaming, check_declared, describe_unread, import_extra
 from hsi_se.scene.raster import FileContents, Raster, RowReader, describe_array
 
 _NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
 from hsi_se.scene.georeference import Georeference, parse_crs
-from hsi_se.scene.guards import blaming, check_declared
-from hsi_se.scene.misfits import describe_unread, is_packed
+from hsi_se.scene.guards import blaming, check_declared, describe_unread, is_packed
 from hsi_se.scene.raster import Colour, FileContents, Floats, Raster, RowReader, Shape, describe_array
 from hsi_se.scene.wavelengths import find_wavelengths_in, to_nanometres
 
