@@ -1,18 +1,17 @@
 """Guards against files that cannot be read or do not fit each other, and says what to do instead."""
 
-import functools
 import importlib
 import itertools
 import math
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from hsi_se.errors import HsiError, SceneError, how_to_install
+from hsi_se.system.files import read_facts
 
+_UNREAD = "hsi_se.scene", "unread.toml"
 _MOST_PER_BYTE = 1100  # deflate compresses at most 1032 bytes into one
 _ALWAYS_ALLOWED = 2**24  # bytes: sparse and constant images may be smaller still
 
@@ -62,19 +61,14 @@ def check_declared(
         )
 
 
-@functools.cache
-def _read_unread() -> dict[str, dict[str, str]]:
-    return tomllib.loads(resources.files("hsi_se.scene").joinpath("unread.toml").read_text("utf-8"))
-
-
 def is_packed(head: bytes) -> bool:
     """Returns whether a file that begins with these bytes is compressed or an archive."""
-    return any(head.startswith(start.encode("latin-1")) for start in _read_unread()["packed"])
+    return any(head.startswith(start.encode("latin-1")) for start in read_facts(*_UNREAD)["packed"])
 
 
 def describe_unread(path: Path, head: bytes) -> str:
     """Returns what a file is that cannot be read, by its first bytes or its ending, and what to do."""
-    tables, names = _read_unread(), {"file": path, "stem": path.with_suffix("")}
+    tables, names = read_facts(*_UNREAD), {"file": path, "stem": path.with_suffix("")}
     starts, endings = tables["packed"] | tables["starts"], tables["endings"]
     found = next((text for start, text in starts.items() if head.startswith(start.encode("latin-1"))), None)
     if head[257:262] == b"ustar":

@@ -1,11 +1,14 @@
 """Files that are complete at every moment, whatever happens, and the folders and records made of them."""
 
 import errno
+import functools
 import os
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -62,6 +65,12 @@ def _holds(stream: IO[bytes], expected: bytes) -> bool:
     view = memoryview(expected)
     starts = range(0, len(expected) + 1, _CHUNK)  # the last part is empty if the chunks fit exactly
     return all(stream.read(_CHUNK) == view[start : start + _CHUNK] for start in starts)
+
+
+@functools.cache
+def read_facts(package: str, name: str) -> dict[str, Any]:
+    """Returns the facts in a TOML file of the package."""
+    return tomllib.loads(resources.files(package).joinpath(name).read_text("utf-8"))
 
 
 def sync_folder(path: Path) -> None:
