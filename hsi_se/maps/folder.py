@@ -41,10 +41,9 @@ class MapFolder(Folder):
 
     def list_files(self) -> list[Path]:
         """Returns every file that a map may have, in the order of writing: a header comes after its data."""
-        layers = (self.probabilities, self.entropy)
-        floats = [layer.with_suffix(ending) for layer in layers for ending in (".img", ".hdr", ".tif")]
-        labels = [self.image, self.header, self.geotiff, self.geotiff_facts, self.figure]
-        return [*floats, *labels, self.facts]
+        layers = (self.probabilities, self.entropy, self.image)
+        endings = (".img", ".hdr", ".tif", ".tif.aux.xml")
+        return [*(layer.with_suffix(end) for layer in layers for end in endings), self.figure, self.facts]
 
     def log(self, line: str) -> None:
         """Appends a line to the journal and syncs it to the disk."""

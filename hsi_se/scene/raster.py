@@ -128,10 +128,8 @@ class Image:
 
     def list_dropped(self) -> dict[str, str]:
         """Returns the dropped bands as text, by the reason; see `describe_bands`."""
-        by_reason: dict[str, set[int]] = {}
-        for band, reason in self.dropped.items():
-            by_reason.setdefault(reason, set()).add(band)
-        nm = self.raster.wavelengths_nm
+        reasons, nm = self.dropped.values(), self.raster.wavelengths_nm
+        by_reason = {reason: [band for band, why in self.dropped.items() if why == reason] for reason in reasons}
         return {reason: describe_bands(bands, wavelengths_nm=nm) for reason, bands in by_reason.items()}
 
     def read_rows(self, first: int, last: int) -> tuple[NDArray[Any], Mask | None]:

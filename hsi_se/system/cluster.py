@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from hsi_se.errors import ClusterError, ConfigError, how_to_install
@@ -74,25 +73,19 @@ def run_tasks(
                 time.sleep(_LOOK_S)
                 continue
             future, result = next(finished)
-            if not isinstance(result, _Value | tuple):  # whatever has become of the future's worker since
+            if not isinstance(result, list | tuple):  # whatever has become of the future's worker since
                 raise lost
             future.release()
             # Of an exception there is a tuple: its type, itself, its traceback.
-            done = under_way.pop(future), result.value if isinstance(result, _Value) else result[1]
+            done = under_way.pop(future), result[0] if isinstance(result, list) else result[1]
     finally:
         if client.status == "running":
             client.cancel(list(under_way))
 
 
-@dataclass(frozen=True)
-class _Value:
-    """The result of a task; whatever else Dask returns is a failure."""
-
-    value: Any
-
-
-def _call(function: Callable[..., Any], *arguments: Any) -> _Value:
-    return _Value(function(*arguments))
+def _call(function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Returns a list of the result, which tells it from whatever else Dask returns: that is a failure."""
+    return [function(*arguments)]
 
 
 def share(client: Any, value: Any) -> Any:

@@ -10,6 +10,8 @@ from hsi_se.scene.raster import FileContents
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _HDF5_OFFSETS = (0, 512, 1024, 2048)  # MATLAB writes a user block first
+_MARK = b"\xef\xbb\xbf"  # which some editors write before UTF-8
+_MAX_HEADER = 2**24  # bytes of an ENVI header
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -34,9 +36,23 @@ def open_file(path: Path, *, byte_order: str | None = None) -> FileContents:
         return open_geotiff(path)
     if head.startswith((b"\x93NUMPY", b"PK\x03\x04")):
         return open_numpy(path)
-    from hsi_se.scene.formats.envi import find_header, open_envi  # which load Spectral Python
-
-    header = path if head.lstrip(b"\xef\xbb\xbf").startswith(b"ENVI") else find_header(path)
+    header = path if head.lstrip(_MARK).startswith(b"ENVI") else _find_header(path)
     if header is not None and not is_packed(head):
+        from hsi_se.scene.formats.envi import open_envi  # which loads Spectral Python
+
         return open_envi(header, path if header != path else None, byte_order=byte_order)
     raise SceneError(describe_unread(path, head))
+
+
+def _find_header(path: Path) -> Path | None:
+    """Returns the ENVI header beside a data file, `NAME.dat.hdr` or `NAME.hdr`, or None."""
+    wanted = {f"{name}.hdr".casefold() for name in (path.name, path.stem)}
+    others = (other for other in sorted(path.parent.iterdir()) if other != path)
+    return next((other for other in others if other.name.casefold() in wanted), None)
+
+
+def lacks_byte_order(path: Path) -> bool:
+    """Returns whether a file is an ENVI image whose header does not state the byte order."""
+    with (_find_header(path) or path).open("rb") as stream:
+        text = stream.read(_MAX_HEADER).lower()
+    return text.lstrip(_MARK).startswith(b"envi") and b"byte order" not in text

@@ -17,7 +17,7 @@ from hsi_se.errors import SceneError
 from hsi_se.scene.georeference import Georeference, parse_crs
 from hsi_se.scene.guards import blaming, check_declared, describe_unread, is_packed
 from hsi_se.scene.raster import Colour, FileContents, Floats, Raster, RowReader, Shape, describe_array
-from hsi_se.scene.wavelengths import find_wavelengths_in, to_nanometres
+from hsi_se.scene.wavelengths import to_nanometres
 
 _BYTE_ORDERS = {"little": "0", "big": "1"}
 _STORED_AXES = {"bsq": (2, 0, 1), "bil": (0, 2, 1), "bip": (0, 1, 2)}  # of rows, cols, bands, by interleave
@@ -27,20 +27,6 @@ _FEWEST_BANDS = 16
 _MAX_HEADER = 2**24  # bytes
 
 Header = dict[str, Any]
-
-
-def find_header(path: Path) -> Path | None:
-    """Returns the ENVI header beside a data file, `NAME.dat.hdr` or `NAME.hdr`, or None."""
-    wanted = {f"{name}.hdr".casefold() for name in (path.name, path.stem)}
-    others = (other for other in sorted(path.parent.iterdir()) if other != path)
-    return next((other for other in others if other.name.casefold() in wanted), None)
-
-
-def lacks_byte_order(path: Path) -> bool:
-    """Returns whether a file is an ENVI image whose header does not state the byte order."""
-    with (find_header(path) or path).open("rb") as stream:
-        text = stream.read(_MAX_HEADER).lower()
-    return text.lstrip(b"\xef\xbb\xbf").startswith(b"envi") and b"byte order" not in text
 
 
 def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | None) -> FileContents:
@@ -110,9 +96,7 @@ def _make_reader(
 def _make_raster(path: Path, header: Header, shape: Shape, dtype: np.dtype[Any], read: RowReader) -> Raster:
     rows, _, bands = shape
     values, unit = _list(header, "wavelength"), header.get("wavelength units")
-    if not values:
-        values, unit = find_wavelengths_in(_list(header, "band names"))
-    wavelengths_nm, notes = to_nanometres(values, unit=unit, bands=bands)
+    wavelengths_nm, notes = to_nanometres(values, unit=unit, bands=bands, names=_list(header, "band names"))
     scale = float(header.get("reflectance scale factor", 1))
     gain = np.full(bands, 1 / scale) if scale not in (0, 1) and math.isfinite(scale) else None
     offset: Floats | None = None

@@ -15,7 +15,7 @@ from hsi_se.errors import SceneError
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.guards import blaming, check_declared, import_extra
 from hsi_se.scene.raster import FileContents, Floats, Raster, describe_array
-from hsi_se.scene.wavelengths import find_wavelengths_in, to_nanometres
+from hsi_se.scene.wavelengths import to_nanometres
 
 _CACHE_MB = 64
 
@@ -88,9 +88,8 @@ def _find_wavelengths(image: Any, tags: list[dict[str, str]]) -> tuple[Floats | 
     if None in values:
         values = [image.tags(band, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM") for band in image.indexes]
         unit = "um"
-    if None in values:
-        values, unit = find_wavelengths_in(image.descriptions)
-    return to_nanometres(values, unit=unit, bands=image.count)
+    values = [] if None in values else values
+    return to_nanometres(values, unit=unit, bands=image.count, names=image.descriptions)
 
 
 def _find_palette(image: Any) -> dict[int, tuple[int, int, int]]:
