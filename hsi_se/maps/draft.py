@@ -61,18 +61,16 @@ class MapDraft:
                 Layer(folder.probabilities, (*shape, len(names)), "float32", _NO_SHARE, names),
                 Layer(folder.entropy, (*shape, 1), "float32", _NO_SHARE, ("entropy in nats",)),
             ]
-        earlier, lines = folder.read_journal()
-        if earlier.get("digest") == digest and all(layer.is_there() for layer in layers):
-            tiles, done = list_tiles(shape[0], earlier["tile_rows"]), set(lines)
-            todo = [tile for tile in tiles if str(tile) not in done]
-            return cls(folder, bundle, layers, todo, about_probabilities)
-        folder.journal.unlink(missing_ok=True)
-        for path in folder.list_files():
-            path.unlink(missing_ok=True)
-        for layer in layers:
-            layer.create()
-        folder.log(json.dumps({"digest": digest, "tile_rows": tile_rows}))
-        return cls(folder, bundle, layers, list_tiles(shape[0], tile_rows), about_probabilities)
+        head, done = folder.read_journal()
+        if head.get("digest") != digest or not all(layer.is_there() for layer in layers):
+            head, done = {"digest": digest, "tile_rows": tile_rows}, []
+            for path in (folder.journal, *folder.list_files()):
+                path.unlink(missing_ok=True)
+            for layer in layers:
+                layer.create()
+            folder.log(json.dumps(head))
+        todo = [tile for tile in list_tiles(shape[0], head["tile_rows"]) if str(tile) not in done]
+        return cls(folder, bundle, layers, todo, about_probabilities)
 
     def write(self, tile: range, logits: NDArray[np.float32], missing: NDArray[np.bool_]) -> None:
         """Writes a tile from its logits `(rows, cols, C)`. It is on the disk afterwards."""

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import warnings
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsi_se.report.tables import render_template
 from hsi_se.scene.georeference import Georeference, parse_crs
 from hsi_se.scene.raster import Colour
 from hsi_se.scene.scene import UNLABELLED
 
 NODATA_NAME = "nodata"
-_ENVI_TYPES = {"uint8": 1, "float32": 4, "uint16": 12}
 _ROWS_PER_BLOCK = 128
+_RAT_COLUMNS = (("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8))
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def write_envi_header(layer: Layer, georeference: Georeference, *, about: Classe
         "bands": bands,
         "header offset": 0,
         "file type": "ENVI Standard" if isinstance(about, str) else "ENVI Classification",
-        "data type": _ENVI_TYPES[layer.dtype],
+        "data type": spectral.io.envi.dtype_to_envi[np.dtype(layer.dtype).char],
         "interleave": "bil",
         "byte order": 0,
         "data ignore value": f"{layer.nodata:g}",
@@ -180,8 +180,30 @@ def write_geotiff(layer: Layer, georeference: Georeference, *, about: Classes | 
     if not is_whole:
         raise OSError(errno.EIO, "GDAL could not write it", str(path))
     if isinstance(about, Classes):
-        text = render_template("map.tif.aux.xml", entries=about.list_all(), labels=[UNLABELLED, *about.names])
-        path.with_name(f"{path.name}.aux.xml").write_text(text, encoding="utf-8")
+        _write_names(about, path.with_name(f"{path.name}.aux.xml"))
+
+
+def _write_names(classes: Classes, path: Path) -> None:
+    """Writes GDAL's sidecar file: category names, and an attribute table for the legend in QGIS."""
+    root = ET.Element("PAMDataset")
+    band = ET.SubElement(root, "PAMRasterBand", band="1")
+    entries = classes.list_all()
+    names = ET.SubElement(band, "CategoryNames")
+    for name, _ in entries:
+        ET.SubElement(names, "Category").text = name
+    table = ET.SubElement(band, "GDALRasterAttributeTable", tableType="thematic")
+    for index, (title, kind, usage) in enumerate(_RAT_COLUMNS):
+        column = ET.SubElement(table, "FieldDefn", index=str(index))
+        for tag, value in (("Name", title), ("Type", kind), ("Usage", usage)):
+            ET.SubElement(column, tag).text = str(value)
+    for index, label in enumerate((UNLABELLED, *classes.names)):
+        row = ET.SubElement(table, "Row", index=str(index))
+        name, colour = entries[label]
+        for value in (label, name, *colour):
+            ET.SubElement(row, "F").text = str(value)
+    ET.indent(root)
+    # Without the XML declaration, with which GDAL ignores a file.
+    path.write_bytes(ET.tostring(root, encoding="utf-8"))
 
 
 def _to_envi(name: str) -> str:

@@ -117,10 +117,7 @@ def predict_on_cluster(
 ) -> Iterator[Prediction]:
     """Yields the rows, the logits and the nodata of each tile, in the order in which they are done.
 
-    Args:
-        image: from `open_target`.
-        client: from `start_cluster`.
-        session: the device of each worker, and the observer here.
+    The device of `session` is that of each worker of `client`, from `start_cluster`; its observer is told here.
 
     Raises:
         ClusterError: the scheduler gives a tile up or is lost, or the cluster stays without workers.

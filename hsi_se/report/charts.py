@@ -46,33 +46,43 @@ class Axis:
     def place(self, value: float, start: float, end: float) -> float:
         """Where a value lies between two ends in the picture, or little beyond them."""
         share = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
-        return round(start + min(max(share, -0.02), 1.02) * (end - start), 1)
+        return start + min(max(share, -0.02), 1.02) * (end - start)
 
 
 def draw_lines(title: str, lines: Sequence[Line], *, x: Axis, y: Axis) -> str:
     """Returns a figure of some lines; a summary of their ends stands in for those who do not see it."""
+
+    def across(value: float) -> float:
+        return round(x.place(value, _LEFT, _RIGHT), 1)
+
+    def down(value: float) -> float:
+        return round(y.place(value, _BOTTOM, _TOP), 1)
+
     curves, ends, place = [], [], 0
     for line in lines:
         style = "reference" if line.is_reference else f"series series-{(place := place + 1)}"
         # Counted from the end, which is what a curve comes to.
         thin = slice((len(line.x) - 1) % (step := max(1, -(-len(line.x) // _MOST_POINTS))), None, step)
-        values = np.column_stack((line.x[thin], line.y[thin]))
-        known = values[~np.isnan(values).any(axis=1)].tolist()
-        points = [(x.place(u, _LEFT, _RIGHT), y.place(v, _BOTTOM, _TOP)) for u, v in known]
+        known = ~np.isnan(line.x[thin]) & ~np.isnan(line.y[thin])
+        points = [
+            (across(u), down(v))
+            for u, v in zip(line.x[thin][known].tolist(), line.y[thin][known].tolist(), strict=True)
+        ]
         path = "M" + "L".join(f"{u} {v}" for u, v in points) if points else ""
-        dots = points if len(points) <= _MOST_DOTS and not line.is_reference else []
+        has_dots = len(points) <= _MOST_DOTS and not line.is_reference
+        dots = points if has_dots else []
         curves.append({"style": style, "name": line.name, "path": path, "dots": dots})
-        heights = line.y[~np.isnan(line.y)].tolist()
-        if heights and not line.is_reference:
-            ends.append(f"{line.name} from {y.text(heights[0])} to {y.text(heights[-1])}")
+        values = line.y[~np.isnan(line.y)].tolist()
+        if values and not line.is_reference:
+            ends.append(f"{line.name} from {y.text(values[0])} to {y.text(values[-1])}")
     return render_template(
         "chart.html",
         title=title,
         summary=f"{title}: {'; '.join(ends)}.",
         x=x,
         y=y,
-        x_ticks=[(x.place(tick, _LEFT, _RIGHT), x.text(tick)) for tick in x.list_ticks()],
-        y_ticks=[(y.place(tick, _BOTTOM, _TOP), y.text(tick)) for tick in y.list_ticks()],
+        x_ticks=[(across(tick), x.text(tick)) for tick in x.list_ticks()],
+        y_ticks=[(down(tick), y.text(tick)) for tick in y.list_ticks()],
         curves=curves,
     )
 

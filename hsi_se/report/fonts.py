@@ -5,7 +5,7 @@ A letter that no font has is spelled in Latin letters, and an emoji by its name.
 
 import functools
 from collections.abc import Iterable
-from importlib.metadata import distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,10 +35,11 @@ def spell(text: str, fonts: tuple[Path, ...]) -> str:
         return text
     from anyascii import anyascii
 
-    known = frozenset(range(_COVERED)).union(*map(_list_letters, fonts))
+    known = frozenset[int]().union(*map(_list_letters, fonts))
+    is_known = [letter.isspace() or ord(letter) < _COVERED or ord(letter) in known for letter in text]
     return "".join(
-        letter if letter.isspace() or ord(letter) in known else anyascii(letter).strip(":").replace("_", " ")
-        for letter in text
+        letter if drawn else anyascii(letter).strip(":").replace("_", " ")
+        for letter, drawn in zip(text, is_known, strict=True)
     )
 
 
@@ -82,25 +83,36 @@ def write_names(figure: "Figure") -> None:
 
 @functools.cache
 def _find_fonts(letters: frozenset[int]) -> tuple[Path, ...]:
-    # The file in matplotlib is found without loading it.
-    dejavu = Path(str(distribution("matplotlib").locate_file("matplotlib/mpl-data/fonts/ttf/DejaVuSans.ttf")))
-    found = [dejavu] if dejavu.is_file() else []
-    missing = letters.difference(*map(_list_letters, found)) if letters else letters
-    if not missing:
+    found = [path] if (path := _find_dejavu()) is not None else []
+    if not letters:
         return tuple(found)
-    from matplotlib.font_manager import findSystemFonts
-
-    def rank(path: Path) -> tuple[bool, str]:
-        name = path.name.casefold().replace("-", "")
-        return not any(preferred in name for preferred in _PREFERRED), name
-
-    for path in sorted(map(Path, findSystemFonts()), key=rank):
+    missing = letters.difference(*map(_list_letters, found))
+    for path in _list_installed() if missing else ():
         if missing & _list_letters(path):
             found.append(path)
             missing -= _list_letters(path)
         if not missing:
             break
     return tuple(found)
+
+
+def _find_dejavu() -> Path | None:
+    """The file in matplotlib, which is found without loading it."""
+    matplotlib = find_spec("matplotlib")
+    if matplotlib is None or matplotlib.origin is None:
+        return None
+    path = Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return path if path.is_file() else None
+
+
+def _list_installed() -> list[Path]:
+    from matplotlib.font_manager import findSystemFonts
+
+    def rank(path: Path) -> tuple[bool, str]:
+        name = path.name.casefold().replace("-", "")
+        return not any(preferred in name for preferred in _PREFERRED), name
+
+    return sorted(map(Path, findSystemFonts()), key=rank)
 
 
 @functools.cache

@@ -93,14 +93,12 @@ class Scene(GroundTruth):
             raise SceneError(f"scene {self.name}: the cube has shape {self.cube.shape}; give (rows, cols, bands)")
         check_same_size(self.name, self.cube.shape, self.labels.shape)
         if np.issubdtype(self.cube.dtype, np.inexact):
-            wrong = [
-                np.argwhere(~np.isfinite(self.cube[part])) + np.array((part.start, 0, 0))
-                for part in chunk_rows(len(self.cube))
-            ]
-            if num_wrong := sum(map(len, wrong)):
-                row, col, band = np.concatenate(wrong)[0]
+            parts = chunk_rows(len(self.cube))
+            found = [np.argwhere(~np.isfinite(self.cube[part])) + np.array((part.start, 0, 0)) for part in parts]
+            if len(wrong := np.concatenate(found)):
+                row, col, band = wrong[0]
                 raise SceneError(
-                    f"scene {self.name}: {num_wrong} values of the cube are NaN or "
+                    f"scene {self.name}: {len(wrong)} values of the cube are NaN or "
                     f"infinite, the first at row {row}, col {col}, band {band}; "
                     "if they mark missing data, set scene.nodata (e.g. nan); otherwise replace them"
                 )
