@@ -16,7 +16,7 @@ from hsi_se.scene.raster import Colour, FileContents, Raster, is_nodata
 from hsi_se.scene.scene import UNLABELLED
 
 _COLUMNS = ("row", "col", "label")
-_SNIFFED = 4096  # bytes
+_SNIFFED = 4096  # letters
 _HIGHEST = np.iinfo(np.int32).max - 1
 
 TO_RESHAPE = "a cube of bands × pixels must be reshaped to rows × cols × bands"
@@ -160,15 +160,11 @@ def suggest_array(contents: FileContents, *, is_map: bool) -> str:
 
 def is_table(path: Path) -> bool:
     """Returns whether the first line of a text file has three fields, or names a row and a col."""
-    with path.open("rb") as stream:
-        head = stream.read(_SNIFFED)
-    try:
-        first_line = head.partition(b"\n")[0].decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return False
+    with path.open(encoding="utf-8-sig", errors="replace") as stream:
+        first_line = stream.readline(_SNIFFED)
     fields = _split(first_line.casefold())
     is_of_labels = len(fields) == len(_COLUMNS) or {"row", "col"} <= {*fields}
-    return "\0" not in first_line and first_line[:1] not in ("{", "<") and is_of_labels
+    return not {"\0", "\ufffd"} & {*first_line} and first_line[:1] not in ("{", "<") and is_of_labels
 
 
 def _split(line: str) -> list[str]:

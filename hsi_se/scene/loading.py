@@ -14,9 +14,9 @@ from hsi_se.config.nearest import find_nearest
 from hsi_se.config.scene import SceneFiles, SyntheticScene
 from hsi_se.errors import SceneError
 from hsi_se.scene.catalogue import KnownScene, digest_labels, find_known_scene, list_known_scenes
-from hsi_se.scene.fill import FillFinder
 from hsi_se.scene.folders import Data, Folders, find_file
 from hsi_se.scene.formats import lacks_byte_order, open_file
+from hsi_se.scene.inspection import FillFinder
 from hsi_se.scene.labels import LabelMap, Labels, pick_raster, read_label_map
 from hsi_se.scene.raster import Floats, Image, Raster, chunk_rows, make_image
 from hsi_se.scene.scene import UNLABELLED, GroundTruth, Scene, check_same_size

@@ -15,12 +15,7 @@ from hsi_se.scene.raster import FileContents, Raster, RowReader, describe_array
 
 _NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 # MATLAB's names of numeric types; structs and cells are never parsed, as they may be nested endlessly.
-_MATLAB_DTYPES: dict[str, np.dtype[Any]] = {
-    "single": np.dtype(np.float32),
-    "double": np.dtype(np.float64),
-    "logical": np.dtype(np.uint8),
-    **{f"{u}int{n}": np.dtype(f"{u}int{n}") for u in ("", "u") for n in (8, 16, 32, 64)},
-}
+_MATLAB_KINDS = ("single", "double", "logical", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)))
 
 
 def open_matlab(path: Path) -> FileContents:
@@ -38,10 +33,11 @@ def open_matlab(path: Path) -> FileContents:
 
     rasters = {}
     for key, shape, kind in contents:
-        if kind in _MATLAB_DTYPES and len(shape) in (2, 3) and shape != (1, 1):  # a number is no map
+        if kind in _MATLAB_KINDS and len(shape) in (2, 3) and shape != (1, 1):  # a number is no map
             # MATLAB stores integers in as few bytes as they need, whatever the type.
             check_declared(path, shape=shape, itemsize=1, stored=path.stat().st_size, is_packed=True)
-            rasters[key] = _make_raster(path, key, shape, _MATLAB_DTYPES[kind], _read_once(load, key))
+            dtype = np.dtype("uint8" if kind == "logical" else kind)
+            rasters[key] = _make_raster(path, key, shape, dtype, _read_once(load, key))
     return FileContents("MATLAB v5", rasters, ", ".join(describe_array(*entry) for entry in contents))
 
 
