@@ -17,7 +17,7 @@ from hsi_se.evaluation.verdict import Outcome
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import Record
 from hsi_se.runs.report import Accuracies
-from hsi_se.system.folder import Folder, read_record
+from hsi_se.system.files import Folder, read_record
 from hsi_se.system.locks import hold
 
 

@@ -19,6 +19,7 @@ from hsi_se.prediction.logits import list_tiles
 from hsi_se.prediction.target import Target
 from hsi_se.report.figures import save_map
 from hsi_se.runs.bundle import ModelBundle
+from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.scene import UNLABELLED
 
 _LONGEST_FIGURE = 2000  # side of the picture in pixels
@@ -60,18 +61,16 @@ class MapDraft:
                 Layer(folder.probabilities, (*shape, len(names)), "float32", _NO_SHARE, names),
                 Layer(folder.entropy, (*shape, 1), "float32", _NO_SHARE, ("entropy in nats",)),
             ]
-        earlier, lines = folder.read_journal()
-        if earlier.get("digest") == digest and all(layer.is_there() for layer in layers):
-            tiles, done = list_tiles(shape[0], earlier["tile_rows"]), set(lines)
-            todo = [tile for tile in tiles if str(tile) not in done]
-            return cls(folder, bundle, layers, todo, about_probabilities)
-        folder.journal.unlink(missing_ok=True)
-        for path in folder.list_files():
-            path.unlink(missing_ok=True)
-        for layer in layers:
-            layer.create()
-        folder.log(json.dumps({"digest": digest, "tile_rows": tile_rows}))
-        return cls(folder, bundle, layers, list_tiles(shape[0], tile_rows), about_probabilities)
+        head, done = folder.read_journal()
+        if head.get("digest") != digest or not all(layer.is_there() for layer in layers):
+            head, done = {"digest": digest, "tile_rows": tile_rows}, []
+            for path in (folder.journal, *folder.list_files()):
+                path.unlink(missing_ok=True)
+            for layer in layers:
+                layer.create()
+            folder.log(json.dumps(head))
+        todo = [tile for tile in list_tiles(shape[0], head["tile_rows"]) if str(tile) not in done]
+        return cls(folder, bundle, layers, todo, about_probabilities)
 
     def write(self, tile: range, logits: NDArray[np.float32], missing: NDArray[np.bool_]) -> None:
         """Writes a tile from its logits `(rows, cols, C)`. It is on the disk afterwards."""
@@ -89,7 +88,7 @@ class MapDraft:
     def finish(self, target: Target, *, title: str, engine: str) -> list[str]:
         """Writes all but the layers themselves; returns a sentence on each thing not written."""
         assert not self.todo, "tiles are missing"
-        georeference = target.image.raster.georeference
+        georeference = target.image.raster.georeference or Georeference(None, None)
         facts = self.bundle.facts
         classes = Classes(self.bundle.class_names, facts.palette)
         for layer in self.layers:
@@ -98,7 +97,7 @@ class MapDraft:
             if has_rasterio():
                 write_geotiff(layer, georeference, about=about)
         notes = []
-        if georeference is None or georeference.transform is None:
+        if georeference.transform is None:
             notes.append(f"{target.image.raster.path.name} has no georeference, so the map has none")
         elif not is_north_up(georeference):
             notes.append("the scene is rotated, which an ENVI header cannot express; the GeoTIFF is georeferenced")

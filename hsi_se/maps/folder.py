@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hsi_se.errors import RunError
-from hsi_se.system.files import sync_folder
-from hsi_se.system.folder import Folder
+from hsi_se.system.files import Folder, sync_folder
 from hsi_se.system.locks import hold
 
 _PUBLISHED = "published "  # in a journal, before the names of files
@@ -42,10 +41,9 @@ class MapFolder(Folder):
 
     def list_files(self) -> list[Path]:
         """Returns every file that a map may have, in the order of writing: a header comes after its data."""
-        layers = (self.probabilities, self.entropy)
-        floats = [layer.with_suffix(ending) for layer in layers for ending in (".img", ".hdr", ".tif")]
-        labels = [self.image, self.header, self.geotiff, self.geotiff_facts, self.figure]
-        return [*floats, *labels, self.facts]
+        layers = (self.probabilities, self.entropy, self.image)
+        endings = (".img", ".hdr", ".tif", ".tif.aux.xml")
+        return [*(layer.with_suffix(end) for layer in layers for end in endings), self.figure, self.facts]
 
     def log(self, line: str) -> None:
         """Appends a line to the journal and syncs it to the disk."""

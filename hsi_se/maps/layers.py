@@ -9,7 +9,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 
 from hsi_se.report.tables import render_template
 from hsi_se.scene.georeference import Georeference, parse_crs
-from hsi_se.scene.palette import Colour
+from hsi_se.scene.raster import Colour
 from hsi_se.scene.scene import UNLABELLED
 
 NODATA_NAME = "nodata"
-_ENVI_TYPES = {"uint8": 1, "float32": 4, "uint16": 12}
 _ROWS_PER_BLOCK = 128
 _RAT_COLUMNS = (("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8))
 
@@ -86,7 +85,7 @@ class Classes:
         ]
 
 
-def write_envi_header(layer: Layer, georeference: Georeference | None, *, about: Classes | str) -> None:
+def write_envi_header(layer: Layer, georeference: Georeference, *, about: Classes | str) -> None:
     """Writes the `.hdr` beside a layer's raw data, with its classes or a sentence about its values.
 
     The georeference is written if ENVI's map info can express it: north up, without shear.
@@ -94,15 +93,15 @@ def write_envi_header(layer: Layer, georeference: Georeference | None, *, about:
     import spectral.io.envi
 
     rows, cols, bands = layer.shape
+    sentence = f"; {_to_envi(about)}" if isinstance(about, str) else ""
     header: dict[str, Any] = {
-        "description": f"written by hsi-se: {layer.path.stem}"
-        + (f"; {_to_envi(about)}" if isinstance(about, str) else ""),
+        "description": f"written by hsi-se: {layer.path.stem}{sentence}",
         "samples": cols,
         "lines": rows,
         "bands": bands,
         "header offset": 0,
         "file type": "ENVI Standard" if isinstance(about, str) else "ENVI Classification",
-        "data type": _ENVI_TYPES[layer.dtype],
+        "data type": spectral.io.envi.dtype_to_envi[np.dtype(layer.dtype).char],
         "interleave": "bil",
         "byte order": 0,
         "data ignore value": f"{layer.nodata:g}",
@@ -129,7 +128,7 @@ def has_rasterio() -> bool:
     return importlib.util.find_spec("rasterio") is not None
 
 
-def write_geotiff(layer: Layer, georeference: Georeference | None, *, about: Classes | str) -> None:
+def write_geotiff(layer: Layer, georeference: Georeference, *, about: Classes | str) -> None:
     """Writes a layer as GeoTIFF beside its raw data, block by block; a plain TIFF without a georeference.
 
     A classification gets a colour table, and a file `.aux.xml` with the class names, which the format
@@ -144,7 +143,7 @@ def write_geotiff(layer: Layer, georeference: Georeference | None, *, about: Cla
 
     rows, cols, bands = layer.shape
     path = layer.path.with_suffix(".tif")
-    profile: dict[str, Any] = {
+    profile = {
         "driver": "GTiff",
         "height": rows,
         "width": cols,
@@ -155,11 +154,9 @@ def write_geotiff(layer: Layer, georeference: Georeference | None, *, about: Cla
         "interleave": "band",
         "bigtiff": "if_safer",
         "blockysize": _ROWS_PER_BLOCK,  # so that each strip is written once
+        "transform": None if georeference.transform is None else Affine(*georeference.transform),
+        "crs": georeference.crs,
     }
-    if georeference is not None and georeference.transform is not None:
-        profile["transform"] = Affine(*georeference.transform)
-    if georeference is not None and georeference.crs is not None:
-        profile["crs"] = georeference.crs
     path.unlink(missing_ok=True)  # GDAL would read what a killed process has left
     with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=8, GDAL_PAM_ENABLED=False):
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
@@ -200,24 +197,20 @@ def _to_envi(name: str) -> str:
     return re.sub(r"\s+", " ", name.translate(str.maketrans("{},", "();"))).strip()
 
 
-def _describe_place(georeference: Georeference | None) -> dict[str, str]:
-    if georeference is None or georeference.transform is None or not is_north_up(georeference):
+def _describe_place(georeference: Georeference) -> dict[str, str]:
+    if georeference.transform is None or not is_north_up(georeference):
         return {}
     a, _, x, _, e, y = georeference.transform
     numbers = ["1", "1", f"{x:.12g}", f"{y:.12g}", f"{a:.12g}", f"{-e:.12g}"]
     epsg, wkt = _identify(georeference.crs or "")
-    zone: Sequence[str] = ()
-    name, unit = "Arbitrary", ""
+    info = ["Arbitrary", *numbers]
     if epsg == 4326:
-        name, zone, unit = "Geographic Lat/Lon", ("WGS-84",), "Degrees"
+        info = ["Geographic Lat/Lon", *numbers, "WGS-84", "units=Degrees"]
     elif epsg is not None and epsg // 100 in (326, 327):
-        name, unit = "UTM", "Meters"
-        zone = (str(epsg % 100), "North" if epsg // 100 == 326 else "South", "WGS-84")
-    info = [name, *numbers, *zone, *([f"units={unit}"] if unit else [])]
-    place = {"map info": "{" + ", ".join(info) + "}"}
-    if wkt:
-        place["coordinate system string"] = "{" + wkt + "}"
-    return place
+        half = "North" if epsg // 100 == 326 else "South"
+        info = ["UTM", *numbers, str(epsg % 100), half, "WGS-84", "units=Meters"]
+    place = {"map info": ", ".join(info), "coordinate system string": wkt}
+    return {key: f"{{{text}}}" for key, text in place.items() if text}
 
 
 def _identify(crs: str) -> tuple[int | None, str]:

@@ -1,25 +1,33 @@
-"""Writes the map of a scene in every format, from a trained bundle and in bounded memory."""
+"""Writes the map of a scene in every format, from a trained bundle and in bounded memory, here or on a Dask cluster.
 
+On a cluster, reduced and padded rows go out and logits come back: the workers need this package, not the scene's files.
+"""
+
+import functools
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
 
 from hsi_se.config.model import Svm
 from hsi_se.config.scene import OF_LABELS
-from hsi_se.errors import ConfigError, SceneError
-from hsi_se.maps.cluster import predict_on_cluster
+from hsi_se.errors import ClusterError, ConfigError, SceneError
 from hsi_se.maps.draft import MapDraft
 from hsi_se.maps.folder import MapFolder
 from hsi_se.prediction.bundled import make_predictor, predict_tiles
 from hsi_se.prediction.logits import Engine
 from hsi_se.prediction.target import Target, find_scene, open_target
+from hsi_se.prediction.tiles import Prediction, Tile, TilePredictor, TileSource
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import find_data
-from hsi_se.system.cluster import start_cluster
+from hsi_se.scene.raster import Image, Mask
+from hsi_se.system.cluster import Call, run_tasks, share, start_cluster
 from hsi_se.system.session import Session
 
 
@@ -104,6 +112,43 @@ def write_map(
         return result.publish(unfinished)
 
 
+def predict_on_cluster(
+    bundle: ModelBundle, image: Image, tiles: Sequence[range], *, engine: Engine, client: Any, session: Session
+) -> Iterator[Prediction]:
+    """Yields the rows, the logits and the nodata of each tile, in the order in which they are done.
+
+    The device of `session` is that of each worker of `client`, from `start_cluster`; its observer is told here.
+
+    Raises:
+        ClusterError: the scheduler gives a tile up or is lost, or the cluster stays without workers.
+    """
+    source, shared = TileSource(image, bundle), share(client, bundle)
+
+    def read_tiles() -> Iterator[Call[tuple[range, Mask]]]:
+        for tile in tiles:
+            read = source.read(tile)
+            yield (tile, read.missing[read.inner]), _predict, (shared, engine, session.device, read)
+
+    for (tile, missing), logits in run_tasks(client, read_tiles(), per_slot=2):
+        if isinstance(logits, BaseException):
+            raise ClusterError(
+                f"--scheduler {client.scheduler.address}: gave up rows {tile.start}-{tile.stop - 1} "
+                f"({logits!r}); look into the workers' logs"
+            )
+        session.observer.advance(missing.size * bundle.facts.prediction.num_passes)
+        yield tile, logits, missing
+
+
+@functools.lru_cache(maxsize=1)
+def _prepare(bundle: ModelBundle, engine: Engine, device: str) -> TilePredictor:
+    """Made once per worker. Its network stays in evaluation mode, as tiles may run side by side."""
+    return make_predictor(bundle, engine=engine, device=device)
+
+
+def _predict(bundle: ModelBundle, engine: Engine, device: str, tile: Tile) -> NDArray[np.float32]:
+    return _prepare(bundle, engine, device).predict(tile)
+
+
 def _check_storable(bundle: ModelBundle, *, probabilities: bool) -> None:
     """Raises HsiError if the files of a map cannot store what a bundle predicts."""
     if probabilities and isinstance(bundle.facts.model, Svm):
@@ -123,11 +168,7 @@ def _describe_probabilities(bundle: ModelBundle, *, is_own: bool) -> str:
 
 def _digest(bundle: ModelBundle, target: Target, *settings: object) -> str:
     """Returns the SHA-256 of everything that determines a map."""
-    digest = hashlib.sha256(bundle.facts.model_dump_json().encode())
-    arrays = bundle.weights | vars(bundle.reduction)
-    for name, array in sorted(arrays.items()):
-        digest.update(f"{name}{array.shape}{array.dtype.str}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    place = target.image.raster.georeference
-    digest.update(f"{target.digest}{place}{settings}".encode())
+    digest = hashlib.sha256(safetensors.numpy.save({**bundle.weights, **vars(bundle.reduction)}))
+    facts, place = bundle.facts.model_dump_json(), target.image.raster.georeference
+    digest.update(f"{facts}{target.digest}{place}{settings}".encode())
     return digest.hexdigest()

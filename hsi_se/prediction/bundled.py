@@ -21,8 +21,8 @@ from hsi_se.prediction.tiles import Prediction, TilePredictor, TileSource, smoot
 from hsi_se.progress import Observer
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
-from hsi_se.scene.image import Image
 from hsi_se.scene.loading import SceneSettings
+from hsi_se.scene.raster import Image
 from hsi_se.scene.scene import Scene
 from hsi_se.system.session import Session
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hsi_se.scene.image import Mask
-from hsi_se.scene.palette import Colour
+from hsi_se.scene.raster import Colour, Mask
 from hsi_se.scene.scene import UNLABELLED
 
 

@@ -18,11 +18,10 @@ from hsi_se.prediction.tiles import read_finite_rows
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.scene.catalogue import find_known_scene
-from hsi_se.scene.fill import FillFinder
 from hsi_se.scene.folders import Data, Folders, find_file
-from hsi_se.scene.image import Image, describe_bands
+from hsi_se.scene.inspection import FillFinder
 from hsi_se.scene.loading import SceneSettings, SceneSource, get_known, open_scene_image
-from hsi_se.scene.raster import chunk_rows
+from hsi_se.scene.raster import Image, chunk_rows, describe_bands
 from hsi_se.scene.scene import Scene
 from hsi_se.scene.wavelengths import compare_wavelengths
 

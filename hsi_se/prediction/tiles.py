@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hsi_se.prediction.logits import Classifier, Engine, RowPredictor, average_symmetries
 from hsi_se.prediction.smoothing import smooth_logits
 from hsi_se.runs.bundle import BundleFacts, ModelBundle
-from hsi_se.scene.image import Image, Mask
+from hsi_se.scene.raster import Image, Mask
 
 Prediction = tuple[range, NDArray[np.float32], Mask]  # rows, their logits, true where there is no data
 

@@ -25,8 +25,7 @@ from hsi_se.runs.explanation import Explanation
 from hsi_se.runs.records import MappingCost, RunRecord, RunStart
 from hsi_se.sampling.reduction import Reduction
 from hsi_se.sampling.splits import Split
-from hsi_se.system.files import replacing, write_durably
-from hsi_se.system.folder import Folder, parse_record, read_record
+from hsi_se.system.files import Folder, parse_record, read_record, replacing, write_durably
 
 if TYPE_CHECKING:  # loads scikit-learn, which a training does not need
     from hsi_se.runs.report import RunReport

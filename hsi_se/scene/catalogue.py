@@ -2,15 +2,17 @@
 
 import functools
 import hashlib
-import tomllib
 from dataclasses import dataclass
-from importlib import resources
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
+from pydantic import BeforeValidator, TypeAdapter
 
 from hsi_se.config.nearest import squash
+from hsi_se.system.files import read_facts
+
+_NUMBERED = BeforeValidator(lambda names: dict(enumerate(names, start=1)) if isinstance(names, list) else names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ class KnownScene:
     cube: KnownFile
     labels: KnownFile
     shape: tuple[int, int, int]
-    class_names: dict[int, str]
+    class_names: Annotated[dict[int, str], _NUMBERED]
     sensor: str
     gsd_m: float
     wavelengths_nm: tuple[int, int]
@@ -72,21 +74,14 @@ class KnownScene:
 @functools.cache
 def list_known_scenes() -> tuple[KnownScene, ...]:
     """Returns all known scenes, in the order of `catalogue.toml`."""
-    with resources.files("hsi_se.scene").joinpath("catalogue.toml").open("rb") as stream:
-        scenes = tomllib.load(stream)
-    for name, facts in scenes.items():
-        classes = facts.pop("classes")
-        facts["name"] = name
-        facts["class_names"] = dict(enumerate(classes, start=1)) if isinstance(classes, list) else classes
-    return TypeAdapter(tuple[KnownScene, ...]).validate_python(list(scenes.values()))
+    scenes = [{"name": name, **facts} for name, facts in read_facts("hsi_se.scene", "catalogue.toml").items()]
+    return TypeAdapter(tuple[KnownScene, ...]).validate_python(scenes)
 
 
 def find_known_scene(name: str) -> KnownScene | None:
     """Returns the scene with this name or alias; case, spaces, dashes and underscores are ignored."""
-    for scene in list_known_scenes():
-        if squash(name) in map(squash, (scene.name, *scene.aliases)):
-            return scene
-    return None
+    scenes = list_known_scenes()
+    return next((each for each in scenes if squash(name) in map(squash, (each.name, *each.aliases))), None)
 
 
 def digest_labels(labels: NDArray[np.int32]) -> str:
@@ -105,7 +100,5 @@ def recognise_labels(labels: NDArray[np.int32]) -> KnownScene | None:
 def suggest_known_scene(labels: NDArray[np.int32]) -> KnownScene | None:
     """Returns a known scene that has this size and these ids, which does not prove that it is the scene."""
     ids = set(np.unique(labels).tolist()) - {0}
-    for scene in list_known_scenes():
-        if scene.shape[:2] == labels.shape and ids <= set(scene.class_names):
-            return scene
-    return None
+    fits = (each for each in list_known_scenes() if each.shape[:2] == labels.shape and ids <= set(each.class_names))
+    return next(fits, None)

@@ -48,11 +48,12 @@ class Georeference:
         if self.transform is None or other is None or other.transform is None:
             return
         a, b, c, d, e, f = self.transform
+        other_a, other_b, other_c, other_d, other_e, other_f = other.transform
         if a * e == b * d:
             return  # pixels without an area
         rows, cols = shape
         corners = np.array([(0, 0), (cols, 0), (0, rows), (cols, rows)], dtype=float)  # (col, row)
-        x, y = _apply(other.transform, corners)
+        x, y = np.array([[other_a, other_b], [other_d, other_e]]) @ corners.T + [[other_c], [other_f]]
         crs, other_crs = parse_crs(self.crs or ""), parse_crs(other.crs or "")
         is_same_crs = not (crs and other_crs) or crs == other_crs
         if not is_same_crs:
@@ -64,35 +65,25 @@ class Georeference:
         if np.abs(places - corners).max() <= _NEGLIGIBLE:
             return
         col, row = places[0].round(6) + 0.0  # not -0
-        east, north = np.subtract(_apply(other.transform, corners), _apply(self.transform, corners))[:, 0]
         unit = crs.linear_units.replace("metre", "m") if crs and crs.is_projected else "units"
         what = f"it is offset by {row:+.4g} rows and {col:+.4g} columns"
         if is_same_crs:
-            what += f" ({east:+.6g} {unit} in x, {north:+.6g} {unit} in y)"
-            if e * other.transform[4] < 0:
+            what += f" ({other_c - c:+.6g} {unit} in x, {other_f - f:+.6g} {unit} in y)"
+            if e * other_e < 0:
                 what += ", with rows in the opposite direction"
             elif np.abs(places - places[0] - corners).max() > _NEGLIGIBLE:
-                what += f", with pixels of {other.transform[0]:g} × {other.transform[4]:g}, not {a:g} × {e:g}"
+                what += f", with pixels of {other_a:g} × {other_e:g}, not {a:g} × {e:g}"
         else:
             what += f" and is in {other_crs.to_string()[:40]}, not {crs.to_string()[:40]}"
         command = shlex.join(["rio", "warp", str(path), "aligned.tif", "--like", like])
         raise SceneError(f"{path}: not on the scene's grid: {what}; resample it, e.g. {command}")
 
 
-def _apply(transform: tuple[float, ...], points: Any) -> Any:
-    """Returns x and y, `(2, n)`, of points `(n, 2)`, each a column and a row."""
-    a, b, c, d, e, f = transform
-    return np.array([[a, b], [d, e]]) @ points.T + [[c], [f]]
-
-
 def parse_crs(crs: str) -> Any:
     """Returns rasterio's coordinate system; None if it does not know the name or is not installed."""
     try:
-        import rasterio.crs
-        import rasterio.errors
-    except ImportError:
-        return None
-    try:
-        return rasterio.crs.CRS.from_user_input(crs)
-    except rasterio.errors.CRSError:
+        from rasterio.crs import CRS
+
+        return CRS.from_user_input(crs)
+    except (ImportError, ValueError):  # rasterio's CRSError is a ValueError
         return None

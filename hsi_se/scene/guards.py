@@ -1,6 +1,7 @@
-"""Guards against bad files: missing optional libraries, parser errors and impossible array sizes."""
+"""Guards against files that cannot be read or do not fit each other, and says what to do instead."""
 
 import importlib
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hsi_se.errors import HsiError, SceneError, how_to_install
+from hsi_se.system.files import read_facts
 
+_UNREAD = "hsi_se.scene", "unread.toml"
 _MOST_PER_BYTE = 1100  # deflate compresses at most 1032 bytes into one
 _ALWAYS_ALLOWED = 2**24  # bytes: sparse and constant images may be smaller still
 
@@ -56,3 +59,32 @@ def check_declared(
             f"{path}: contains {stored:,} bytes of data, but an array of {size} has {declared:,} bytes; "
             f"{cause or f'if the last {stored - declared:,} are padding, cut them off'}"
         )
+
+
+def is_packed(head: bytes) -> bool:
+    """Returns whether a file that begins with these bytes is compressed or an archive."""
+    return any(head.startswith(start.encode("latin-1")) for start in read_facts(*_UNREAD)["packed"])
+
+
+def describe_unread(path: Path, head: bytes) -> str:
+    """Returns what a file is that cannot be read, by its first bytes or its ending, and what to do."""
+    tables, names = read_facts(*_UNREAD), {"file": path, "stem": path.with_suffix("")}
+    starts, endings = tables["packed"] | tables["starts"], tables["endings"]
+    found = next((text for start, text in starts.items() if head.startswith(start.encode("latin-1"))), None)
+    if head[257:262] == b"ustar":
+        found = endings[".tar"]
+    found = found or endings.get(path.suffix.casefold(), endings[""])
+    remedies = {name: text.format(**names) for name, text in tables["remedies"].items()}
+    return f"{path}: {found.format(**names, **remedies)}"
+
+
+def explain_sizes(cube: tuple[int, ...], labels: tuple[int, ...]) -> str:
+    """Returns what to do about a cube `(rows, cols, bands)` and labels `(rows, cols)` of different sizes."""
+    if sorted(labels) == [1, cube[0] * cube[1]]:
+        size = f"{cube[0]}, {cube[1]}"
+        return f"reshape the labels: labels.reshape({size}), from MATLAB labels.reshape({size}, order='F')"
+    orders = [axes for axes in itertools.permutations(range(3)) if (cube[axes[0]], cube[axes[1]]) == labels]
+    ways = [*(f"np.transpose(cube, {axes})" for axes in orders), *["labels.T"][: (1, 0, 2) in orders]]
+    if ways:
+        return f"another order of the axes fits; save {' or '.join(ways)}, whichever is rows × cols × bands"
+    return "give two files of the same scene"

@@ -1,5 +1,6 @@
 """Reads label maps (rows, cols) from raster files, ENVI classifications or row,col,label tables."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +12,19 @@ from numpy.typing import NDArray
 from hsi_se.errors import SceneError
 from hsi_se.scene.formats import open_file
 from hsi_se.scene.georeference import Georeference
-from hsi_se.scene.misfits import suggest_array
 from hsi_se.scene.raster import Colour, FileContents, Raster, is_nodata
 from hsi_se.scene.scene import UNLABELLED
 
 _COLUMNS = ("row", "col", "label")
-_SNIFFED = 4096  # bytes
+_SNIFFED = 4096  # letters
 _HIGHEST = np.iinfo(np.int32).max - 1
+
+TO_RESHAPE = "a cube of bands × pixels must be reshaped to rows × cols × bands"
+_UNLABELLED = "if one of these numbers is that of unlabelled pixels, set scene.unlabelled to it"
+TO_NUMBERS = (
+    "if its colours or bands are classes, save np.unique(a.reshape(-1, a.shape[2]), axis=0, "
+    f"return_inverse=True)[1].reshape(a.shape[:2]) + 1; {_UNLABELLED}"
+)
 
 Labels = NDArray[np.int32]
 
@@ -134,17 +141,30 @@ def pick_raster(
     return chosen[0]
 
 
+def suggest_array(contents: FileContents, *, is_map: bool) -> str:
+    """Returns what to do with a file that has no cube, or no label map if `is_map`."""
+    listing = contents.listing
+    if contents.rasters:
+        this = "a cube in place of a label map" if is_map else "a label map in place of a cube"
+        return f"this may be {this}; {TO_NUMBERS if is_map else TO_RESHAPE}"
+    if re.search(r"<U\d|\|S\d|\bchar\b", listing):
+        numbers = "np.unique(a, return_inverse=True)[1].reshape(a.shape) + 1"
+        return f"number the names, in alphabetical order: {numbers}; {_UNLABELLED}"
+    if re.search(r"\b(group|struct)\b", listing):
+        prisma, name = re.search(r"PRS_(L\w+?)_", listing), "a struct or group"
+        name = f"a PRISMA {prisma[1]} product" if prisma else name
+        name = "a Planet Tanager product" if "SWATHS/HYP/" in listing else name
+        return f"{name} is not read yet; save its cube, rows × cols × bands, as an array of its own (np.save)"
+    return "give another file"
+
+
 def is_table(path: Path) -> bool:
     """Returns whether the first line of a text file has three fields, or names a row and a col."""
-    with path.open("rb") as stream:
-        head = stream.read(_SNIFFED)
-    try:
-        first_line = head.partition(b"\n")[0].decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return False
+    with path.open(encoding="utf-8-sig", errors="replace") as stream:
+        first_line = stream.readline(_SNIFFED)
     fields = _split(first_line.casefold())
     is_of_labels = len(fields) == len(_COLUMNS) or {"row", "col"} <= {*fields}
-    return "\0" not in first_line and first_line[:1] not in ("{", "<") and is_of_labels
+    return not {"\0", "\ufffd"} & {*first_line} and first_line[:1] not in ("{", "<") and is_of_labels
 
 
 def _split(line: str) -> list[str]:

@@ -14,12 +14,11 @@ from hsi_se.config.nearest import find_nearest
 from hsi_se.config.scene import SceneFiles, SyntheticScene
 from hsi_se.errors import SceneError
 from hsi_se.scene.catalogue import KnownScene, digest_labels, find_known_scene, list_known_scenes
-from hsi_se.scene.fill import FillFinder
 from hsi_se.scene.folders import Data, Folders, find_file
-from hsi_se.scene.formats import open_file
-from hsi_se.scene.image import Image, make_image
+from hsi_se.scene.formats import lacks_byte_order, open_file
+from hsi_se.scene.inspection import FillFinder
 from hsi_se.scene.labels import LabelMap, Labels, pick_raster, read_label_map
-from hsi_se.scene.raster import Floats, Raster, chunk_rows
+from hsi_se.scene.raster import Floats, Image, Raster, chunk_rows, make_image
 from hsi_se.scene.scene import UNLABELLED, GroundTruth, Scene, check_same_size
 from hsi_se.scene.synthetic import make_synthetic_scene
 from hsi_se.scene.wavelengths import pick_natural_colour, to_nanometres
@@ -57,16 +56,10 @@ def load_scene(scene: SceneSettings, data: Data = None, *, keep: Collection[int]
         fill.add(cube[part], first_row=part.start, missing=None if nodata is None else nodata[part])
     notes += fill.check(image, labels=truth.labels)
     return Scene(
-        name=truth.name,
-        labels=truth.labels,
-        class_names=truth.class_names,
-        palette=truth.palette,
-        nodata=truth.nodata,
-        notes=notes,
+        **vars(replace(truth, notes=notes)),
         cube=cube,
         wavelengths_nm=image.wavelengths_nm,
         natural_colour=source.find_natural_colour(image),
-        georeference=truth.georeference,
         dropped_bands={band + 1: reason for band, reason in image.dropped.items()},
     )
 
@@ -199,8 +192,6 @@ class SceneSource:
 
     def refuse_idle_byte_order(self, *parts: Literal["cube", "labels"]) -> None:
         """Refuses a byte order that no file needs, as it says its own."""
-        from hsi_se.scene.formats.envi import lacks_byte_order
-
         if self.files.byte_order is not None and not any(lacks_byte_order(self._find(part)) for part in parts):
             raise SceneError(
                 f"scene.byte_order = {self.files.byte_order!r}: has no effect, as the files state their own; "

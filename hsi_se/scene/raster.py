@@ -1,6 +1,6 @@
-"""Represents an image in a file of any format, read by rows. Axes: rows, cols, bands."""
+"""Represents an image in a file of any format, and what a scene uses of it. Axes: rows, cols, bands."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hsi_se.errors import SceneError
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.guards import blaming
 
 ROWS_PER_CHUNK = 32
 
 Floats = NDArray[np.float64]
+Shape = tuple[int, int, int]  # rows, cols, bands
+RowReader = Callable[[int, int], NDArray[Any]]  # returns rows `first..last-1`, `(rows, cols, bands)`, as stored
+Mask = NDArray[np.bool_]
 Colour = tuple[int, int, int]  # 8-bit red, green, blue
 
 
@@ -24,7 +28,7 @@ class Raster:
     Attributes:
         path, key: the file, and the name of the array in it, if it has one.
         shape: `(rows, cols, bands)`; a label map has one band.
-        rows_of: function of `(first, last)` that reads rows `first..last-1`, `(rows, cols, bands)`, as stored.
+        rows_of: reads rows of the file.
         wavelengths_nm: `(bands,)` band centres in nanometres.
         nodata: the stored value that marks missing data; may be NaN.
         gain, offset: `(bands,)`; value = stored · gain + offset; None if stored values are used unchanged.
@@ -36,9 +40,9 @@ class Raster:
 
     path: Path
     key: str = ""
-    shape: tuple[int, int, int]
+    shape: Shape
     dtype: np.dtype[Any]
-    rows_of: Callable[[int, int], NDArray[Any]]
+    rows_of: RowReader
     wavelengths_nm: Floats | None = None
     nodata: float | None = None
     gain: Floats | None = None
@@ -89,18 +93,154 @@ def chunk_rows(rows: int) -> Iterator[slice]:
     return (slice(first, min(first + ROWS_PER_CHUNK, rows)) for first in range(0, rows, ROWS_PER_CHUNK))
 
 
-def make_raster(
-    path: Path, *, key: str, shape: Sequence[int], dtype: np.dtype[Any], read: Callable[[int, int], NDArray[Any]]
-) -> Raster:
-    """Returns the raster of a 2-D or 3-D array, whose rows `first..last-1` are read by `read`."""
-    rows, cols, bands = (*shape, 1)[:3]
-
-    def read_rows(first: int, last: int) -> NDArray[Any]:
-        return read(first, last).reshape(last - first, cols, bands)
-
-    return Raster(path=path, key=key, shape=(rows, cols, bands), dtype=dtype, rows_of=read_rows)
-
-
 def describe_array(key: str, shape: Sequence[int], dtype: object) -> str:
     """Returns the entry of an array in a listing: `labels 145×145 uint8`."""
     return f"{key} {'×'.join(map(str, shape))} {dtype}".strip()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Image:
+    """The bands of a raster that a scene uses; read as a whole, or by rows in bounded memory.
+
+    Attributes:
+        raster: the raster in the file.
+        bands: `(bands,)` indices of the kept bands, 0-based in the file.
+        dropped: the other bands, 0-based in the file, each with the reason.
+        wavelengths_nm, nodata, gain, offset: as in `Raster`, of the kept bands.
+        has_nodata: whether any value of the file, also in a dropped band, is the nodata value.
+        is_suspect: whether its values may contain fill that no setting declares.
+    """
+
+    raster: Raster
+    bands: NDArray[np.intp]
+    dropped: Mapping[int, str]
+    wavelengths_nm: Floats | None
+    nodata: float | None
+    gain: Floats | None
+    offset: Floats | None
+    has_nodata: bool
+    is_suspect: bool
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        rows, cols, _ = self.raster.shape
+        return rows, cols, len(self.bands)
+
+    def list_dropped(self) -> dict[str, str]:
+        """Returns the dropped bands as text, by the reason; see `describe_bands`."""
+        reasons, nm = self.dropped.values(), self.raster.wavelengths_nm
+        by_reason = {reason: [band for band, why in self.dropped.items() if why == reason] for reason in reasons}
+        return {reason: describe_bands(bands, wavelengths_nm=nm) for reason, bands in by_reason.items()}
+
+    def read_rows(self, first: int, last: int) -> tuple[NDArray[Any], Mask | None]:
+        """Returns rows `first..last-1`, `(rows, cols, bands)`, and their nodata mask `(rows, cols)`.
+
+        A pixel with nodata in any band counts as nodata and is set to zero in all bands. The mask is None
+        if no value marks nodata. Scaled values are float32.
+        """
+        cube = self.raster.read_rows(first, last)
+        if self.dropped:
+            cube = cube[..., self.bands]
+        empty = None if self.nodata is None else np.asarray(is_nodata(cube, self.nodata).any(axis=2))
+        if self.gain is not None:
+            cube = np.multiply(cube, self.gain.astype(np.float32), dtype=np.float32, casting="unsafe")
+            if self.offset is not None:
+                cube += self.offset.astype(np.float32)
+        if empty is not None and empty.any():
+            cube = np.where(empty[..., None], cube.dtype.type(0), cube)
+        return cube, empty
+
+    def read(self) -> tuple[NDArray[Any], Mask | None]:
+        """Returns the whole image as `read_rows` does; memory-mapped if stored values are used unchanged."""
+        if not self.dropped and self.nodata is None and self.gain is None:
+            return self.read_rows(0, self.shape[0])
+        # The dtype read may be smaller than the declared one.
+        cube = np.empty(self.shape, self.read_rows(0, 1)[0].dtype)
+        empty = np.zeros(self.shape[:2], dtype=bool)
+        for part in chunk_rows(self.shape[0]):
+            cube[part], mask = self.read_rows(part.start, part.stop)
+            if mask is not None:
+                empty[part] = mask
+        return cube, None if self.nodata is None else empty
+
+    def read_nodata(self) -> Mask | None:
+        """Returns the nodata mask `(rows, cols)`, or None if no value marks nodata."""
+        if self.nodata is None:
+            return None
+        masks = [self.read_rows(part.start, part.stop)[1] for part in chunk_rows(self.shape[0])]
+        return np.concatenate([mask for mask in masks if mask is not None])
+
+
+def make_image(
+    raster: Raster, *, drop: Mapping[int, str], keep: Collection[int] | None = None, is_suspect: bool = True
+) -> Image:
+    """Returns the image of a raster, without bad bands and bands that are nodata in every pixel.
+
+    Args:
+        drop: further bands to drop, 0-based, each with the reason.
+        keep: exactly the bands to keep, 0-based, regardless of the file's bad bands.
+        is_suspect: see `Image`.
+
+    Raises:
+        SceneError: a band to drop does not exist, a band to keep is empty, or no band is left.
+    """
+    num_bands = raster.shape[2]
+    if beyond := [band for band in drop if band >= num_bands]:
+        raise SceneError(
+            f"{raster.path}: scene.drop_bands = {beyond[0] + 1}: the file has bands 1 to {num_bands}; choose from these"
+        )
+    empty_bands, has_nodata = _find_nodata(raster)
+    if keep is not None:
+        dropped = {band: "not in the model" for band in range(num_bands) if band not in keep}
+        if empty := empty_bands & set(keep):
+            raise SceneError(
+                f"{raster.path}: bands {describe_bands(empty)} are nodata in every pixel, but the "
+                "network needs them; use a scene with data in these bands"
+            )
+    else:
+        dropped = {**dict.fromkeys(sorted(empty_bands), "nodata in every pixel"), **raster.bad_bands, **drop}
+    bands = np.array([band for band in range(num_bands) if band not in dropped], dtype=np.intp)
+    if not len(bands):
+        raise SceneError(f"{raster.path}: all {num_bands} bands are bad or dropped; keep at least one")
+    wavelengths_nm, gain, offset = (
+        None if values is None else values[bands] for values in (raster.wavelengths_nm, raster.gain, raster.offset)
+    )
+    return Image(
+        raster=raster,
+        bands=bands,
+        dropped=dict(sorted(dropped.items())),
+        wavelengths_nm=wavelengths_nm,
+        nodata=raster.nodata,
+        gain=gain,
+        offset=offset,
+        has_nodata=has_nodata,
+        is_suspect=is_suspect,
+    )
+
+
+def describe_bands(bands: Collection[int], *, wavelengths_nm: Floats | None = None) -> str:
+    """Returns 0-based bands as text that counts from 1: `104-108, 150 (1362-1410 nm, 1830 nm)`."""
+
+    def describe(low: int, high: int) -> str:
+        return f"{low}" if low == high else f"{low}-{high}"
+
+    starts = [band for band in sorted(bands) if band - 1 not in bands]
+    ends = [band for band in sorted(bands) if band + 1 not in bands]
+    runs = list(zip(starts, ends, strict=True))
+    text = ", ".join(describe(first + 1, last + 1) for first, last in runs)
+    if wavelengths_nm is None or not runs:
+        return text
+    nm = [round(float(wavelength)) for wavelength in wavelengths_nm]
+    return f"{text} ({', '.join(f'{describe(nm[first], nm[last])} nm' for first, last in runs)})"
+
+
+def _find_nodata(raster: Raster) -> tuple[set[int], bool]:
+    """Returns the bands that are nodata in every pixel, and whether any value is nodata."""
+    if raster.nodata is None:
+        return set(), False
+    is_empty, has_nodata = np.ones(raster.shape[2], dtype=bool), False
+    for part in chunk_rows(raster.shape[0]):
+        missing = is_nodata(raster.read_rows(part.start, part.stop), raster.nodata)
+        is_empty &= missing.all(axis=(0, 1))
+        has_nodata |= bool(missing.any())
+    return set(np.flatnonzero(is_empty).tolist()), has_nodata

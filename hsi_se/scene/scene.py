@@ -1,7 +1,7 @@
 """Defines a scene: a label map (rows, cols), a cube (rows, cols, bands) and their metadata."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
 from hsi_se.scene.georeference import Georeference
-from hsi_se.scene.misfits import explain_sizes
+from hsi_se.scene.guards import explain_sizes
 from hsi_se.scene.raster import Colour, chunk_rows
 
 UNLABELLED = 0
@@ -93,14 +93,12 @@ class Scene(GroundTruth):
             raise SceneError(f"scene {self.name}: the cube has shape {self.cube.shape}; give (rows, cols, bands)")
         check_same_size(self.name, self.cube.shape, self.labels.shape)
         if np.issubdtype(self.cube.dtype, np.inexact):
-            wrong = [
-                np.argwhere(~np.isfinite(self.cube[part])) + np.array((part.start, 0, 0))
-                for part in chunk_rows(len(self.cube))
-            ]
-            if num_wrong := sum(map(len, wrong)):
-                row, col, band = np.concatenate(wrong)[0]
+            parts = chunk_rows(len(self.cube))
+            found = [np.argwhere(~np.isfinite(self.cube[part])) + np.array((part.start, 0, 0)) for part in parts]
+            if len(wrong := np.concatenate(found)):
+                row, col, band = wrong[0]
                 raise SceneError(
-                    f"scene {self.name}: {num_wrong} values of the cube are NaN or "
+                    f"scene {self.name}: {len(wrong)} values of the cube are NaN or "
                     f"infinite, the first at row {row}, col {col}, band {band}; "
                     "if they mark missing data, set scene.nodata (e.g. nan); otherwise replace them"
                 )
@@ -128,3 +126,24 @@ def check_same_size(name: str, cube: tuple[int, ...], labels: tuple[int, ...]) -
             f"scene {name}: the cube has {cube[0]} × {cube[1]} pixels and the labels have "
             f"{labels[0]} × {labels[1]} (rows × cols); {explain_sizes(cube, labels)}"
         )
+
+
+def make_palette(class_ids: Iterable[int], *, given: Mapping[int, Colour] | None = None) -> dict[int, Colour]:
+    """Returns an 8-bit RGB colour for unlabelled pixels and for each label.
+
+    Labels have the colours of Spectral Python (`spectral.spy_colors`); labels beyond its list get
+    evenly spaced hues. Colours in `given` take precedence.
+    """
+    from spectral import spy_colors
+
+    ids = sorted(int(label) for label in class_ids)
+    beyond = [label for label in ids if label >= len(spy_colors)]
+    palette = {}
+    if beyond:
+        import matplotlib  # which is slow to load, and few scenes have so many classes
+
+        hues = matplotlib.colormaps["hsv"].resampled(len(beyond) + 1)
+        palette = {label: hues(index, bytes=True)[:3] for index, label in enumerate(beyond)}
+    palette |= {label: spy_colors[label] for label in (UNLABELLED, *ids) if label < len(spy_colors)}
+    palette |= {label: colour for label, colour in (given or {}).items() if label in palette}
+    return {label: (int(red), int(green), int(blue)) for label, (red, green, blue) in sorted(palette.items())}

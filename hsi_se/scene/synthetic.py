@@ -4,10 +4,8 @@ Axes: rows, cols, bands; f is the field, m the material in a mixture.
 """
 
 import functools
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import resources
+from collections.abc import Sequence
+from types import SimpleNamespace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,42 +15,13 @@ from scipy.ndimage import gaussian_filter
 from hsi_se.scene.raster import Floats
 from hsi_se.scene.scene import UNLABELLED, Scene
 from hsi_se.scene.wavelengths import NATURAL_COLOUR_NM
-
-Feature = tuple[float, float, float]  # centre (nm), standard deviation (nm), depth as a fraction
-
-FIELD_SIZE = 230  # pixels: two or three fields per class in the default scene, 15 pixels across
-MIN_FIELDS_PER_CLASS = 2  # so that a class varies in soil and light between fields
-UNLABELLED_FIELDS = 0.1  # fraction of fields without labels
-TILT = 0.3  # radians: largest rotation of the layout against the image's axes
-SKEW = 0.06  # radians, standard deviation of one border's rotation against the layout
-TRACK_WIDTH = 1.6  # pixels
-MAIN_TRACKS = 0.15  # fraction of cuts, the longest ones, that are always tracks
-TRACK_CHANCE = 0.5  # probability that a later cut is a track
-RARE_SIZE = (18, 23)  # pixels, upper end excluded: as few as the oats of Indian Pines
-POINT_SPREAD = 0.6  # pixels, standard deviation: full width at half maximum of 1.4 pixels
-FIELD_CONCENTRATION = 400.0  # Dirichlet: a field's cover deviates by about 0.03 from its class's
-PIXEL_CONCENTRATION = 35.0  # Dirichlet: a pixel's cover by about 0.08 from its field's
-FIELD_LIGHT, PIXEL_LIGHT = 0.04, 0.05  # relative: roughness of a field; slope and shade of a pixel
-NOISE = 0.004  # reflectance, standard deviation in a clear band
-# Fraction of the signal lost to water vapour and at both ends of the detectors; the noise grows with it.
-LOST_SIGNAL = ((1400, 40, 0.75), (1900, 50, 0.80), (400, 60, 0.60), (2500, 120, 0.65))
-COUNTS_PER_REFLECTANCE = 10_000  # scale used by published scenes
-
-
-@dataclass(frozen=True)
-class _Farmland:
-    """The facts in `farmland.toml`, where their meaning and units are stated."""
-
-    knots_nm: Sequence[float]
-    continua: Mapping[str, Sequence[float]]
-    absorption: Mapping[str, Sequence[Feature]]
-    cover: Mapping[str, Mapping[str, float]]
+from hsi_se.system.files import read_facts
 
 
 @functools.cache
-def _read_farmland() -> _Farmland:
-    text = resources.files("hsi_se.scene").joinpath("farmland.toml").read_text("utf-8")
-    return _Farmland(**tomllib.loads(text))
+def read_farmland() -> SimpleNamespace:
+    """Returns the numbers in `farmland.toml`, where their meaning and units are stated."""
+    return SimpleNamespace(**read_facts("hsi_se.scene", "farmland.toml"))
 
 
 def make_synthetic_scene(*, seed: int = 0, rows: int = 72, cols: int = 72, bands: int = 64) -> Scene:
@@ -72,27 +41,27 @@ def make_synthetic_scene(*, seed: int = 0, rows: int = 72, cols: int = 72, bands
         rows, cols: at least 24; in a smaller scene, two fields per class would have no interior.
         bands: at least 16, which are 140 nm apart; coarser bands would miss the red edge, red and blue.
     """
-    rng = np.random.default_rng(seed)
+    rng, facts = np.random.default_rng(seed), read_farmland()
     wavelengths_nm = np.linspace(400.0, 2500.0, bands)
     field_map, class_of_field = _lay_out_fields(rng, rows=rows, cols=cols)
-    light_of_field = np.exp(rng.normal(0.0, FIELD_LIGHT, len(class_of_field)))
+    light_of_field = np.exp(rng.normal(0.0, facts.field_light, len(class_of_field)))
 
-    cover = _scatter(rng, _cover_fields(rng, class_of_field), FIELD_CONCENTRATION)  # (f, m)
-    cover = _scatter(rng, cover[field_map], PIXEL_CONCENTRATION)  # (rows, cols, m)
+    cover = _scatter(rng, _cover_fields(rng, class_of_field), facts.field_concentration)  # (f, m)
+    cover = _scatter(rng, cover[field_map], facts.pixel_concentration)  # (rows, cols, m)
     lit = cover * light_of_field[field_map][..., None]
-    seen = gaussian_filter(lit, (POINT_SPREAD, POINT_SPREAD, 0.0))  # (rows, cols, m)
-    light = np.exp(rng.normal(0.0, PIXEL_LIGHT, (rows, cols, 1)))
+    seen = gaussian_filter(lit, (facts.point_spread, facts.point_spread, 0.0))  # (rows, cols, m)
+    light = np.exp(rng.normal(0.0, facts.pixel_light, (rows, cols, 1)))
     reflectance = light * (seen @ _material_spectra(wavelengths_nm))  # (rows, cols, bands)
-    noise = NOISE / _transmit(wavelengths_nm, LOST_SIGNAL)
+    noise = facts.noise / _transmit(wavelengths_nm, facts.lost_signal)
     reflectance += noise * rng.standard_normal(reflectance.shape)
-    counts = np.clip(np.rint(reflectance * COUNTS_PER_REFLECTANCE), 0, np.iinfo(np.uint16).max)
+    counts = np.clip(np.rint(reflectance * facts.counts_per_reflectance), 0, np.iinfo(np.uint16).max)
 
     red, green, blue = (int(np.abs(wavelengths_nm - nm).argmin()) for nm in NATURAL_COLOUR_NM)
     return Scene(
         name=f"synthetic farmland, seed {seed}",
         cube=counts.astype(np.uint16),
         labels=class_of_field[field_map],
-        class_names=dict(list(enumerate(_read_farmland().cover))[1:]),
+        class_names=dict(list(enumerate(facts.cover))[1:]),
         wavelengths_nm=wavelengths_nm,
         natural_colour=(red, green, blue),
     )
@@ -103,10 +72,11 @@ def _lay_out_fields(rng: np.random.Generator, *, rows: int, cols: int) -> tuple[
 
     Field 0 contains all tracks and is unlabelled; the last field is the patch of the rare class.
     """
-    rare = len(_read_farmland().cover) - 1
-    wanted = round(rows * cols / FIELD_SIZE * (1 - UNLABELLED_FIELDS))
-    num_labelled = max(MIN_FIELDS_PER_CLASS * (rare - 1), wanted)
-    num_unlabelled = max(1, round(num_labelled * UNLABELLED_FIELDS))
+    facts = read_farmland()
+    rare = len(facts.cover) - 1
+    wanted = round(rows * cols / facts.field_size * (1 - facts.unlabelled_fields))
+    num_labelled = max(facts.min_fields_per_class * (rare - 1), wanted)
+    num_unlabelled = max(1, round(num_labelled * facts.unlabelled_fields))
     pieces = _cut(rng, np.argwhere(np.ones((rows, cols))), num_labelled + num_unlabelled)
     classes = np.resize(np.arange(1, rare, dtype=np.int32), num_labelled + num_unlabelled)
     classes[num_labelled:] = UNLABELLED
@@ -119,7 +89,7 @@ def _lay_out_fields(rng: np.random.Generator, *, rows: int, cols: int) -> tuple[
     host = pieces[int(np.argmax(sizes))]
     off_centre = np.abs(host - host.mean(axis=0)).max(axis=1)
     # In a small scene the patch covers at most a third of its field, so the field's class remains.
-    rare_size = min(int(rng.integers(*RARE_SIZE)), len(host) // 3)
+    rare_size = min(int(rng.integers(*facts.rare_size)), len(host) // 3)
     patch = host[np.argsort(off_centre, kind="stable")[:rare_size]]
     field_map[patch[:, 0], patch[:, 1]] = len(pieces) + 1
     return field_map, np.concatenate(([UNLABELLED], classes, [rare])).astype(np.int32)
@@ -127,24 +97,25 @@ def _lay_out_fields(rng: np.random.Generator, *, rows: int, cols: int) -> tuple[
 
 def _cut(rng: np.random.Generator, ground: NDArray[np.intp], num_fields: int) -> list[NDArray[np.intp]]:
     """Returns the (row, col) pixels of each field; the largest field is cut until there are enough."""
-    tilt = rng.uniform(-TILT, TILT)
+    facts = read_farmland()
+    tilt = rng.uniform(-facts.tilt, facts.tilt)
     fields = [ground]
     while len(fields) < num_fields:
         field = fields.pop(int(np.argmax([len(field) for field in fields])))
-        angle = tilt + rng.normal(0.0, SKEW)
+        angle = tilt + rng.normal(0.0, facts.skew)
         turn = np.array(((np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))))
         turned = field @ turn
         length = turned[:, int(np.ptp(turned, axis=0).argmax())]
         beyond = length - np.quantile(length, rng.uniform(0.35, 0.65))  # about half each
-        is_track = len(fields) < MAIN_TRACKS * num_fields or rng.random() < TRACK_CHANCE
-        gap = TRACK_WIDTH / 2 if is_track else 0.0
+        is_track = len(fields) < facts.main_tracks * num_fields or rng.random() < facts.track_chance
+        gap = facts.track_width / 2 if is_track else 0.0
         fields += [field[beyond < -gap], field[beyond >= gap]]
     return fields
 
 
 def _cover_fields(rng: np.random.Generator, class_of_field: NDArray[np.int32]) -> Floats:
     """Returns the cover of each field, `(f, m)`: that of its class, or random if it is unlabelled."""
-    materials, recipes = _read_farmland().continua, _read_farmland().cover.values()
+    materials, recipes = read_farmland().continua, read_farmland().cover.values()
     cover = np.array([[recipe.get(m, 0.0) for m in materials] for recipe in recipes])[class_of_field]
     unlabelled = np.flatnonzero(class_of_field == UNLABELLED)[1:]  # the first are the tracks
     cover[unlabelled] = rng.dirichlet(np.ones(len(materials)), len(unlabelled))
@@ -159,15 +130,15 @@ def _scatter(rng: np.random.Generator, mean: Floats, concentration: float) -> Fl
 
 def _material_spectra(wavelengths_nm: Floats) -> Floats:
     """Returns the reflectance of each pure material, `(m, bands)`."""
-    facts = _read_farmland()
+    facts = read_farmland()
     continua = PchipInterpolator(facts.knots_nm, list(facts.continua.values()), axis=1)(wavelengths_nm)
     features = [facts.absorption.get(m, facts.absorption["leaf"]) for m in facts.continua]
     absorbed = [_transmit(wavelengths_nm, each) for each in features]
     return np.asarray(continua * np.array(absorbed), dtype=np.float64)
 
 
-def _transmit(wavelengths_nm: Floats, features: Sequence[Feature]) -> Floats:
-    """Returns the fraction transmitted by Gaussian absorption features, `(bands,)`."""
+def _transmit(wavelengths_nm: Floats, features: Sequence[Sequence[float]]) -> Floats:
+    """Returns the fraction transmitted, `(bands,)`; a feature is a centre and deviation in nm and a depth."""
     centre, deviation, depth = np.array(features).T[..., None]  # each (features, 1)
     gaussians = np.exp(-0.5 * ((wavelengths_nm - centre) / deviation) ** 2)
     return np.asarray(np.prod(1 - depth * gaussians, axis=0), dtype=np.float64)

@@ -56,11 +56,19 @@ _NANOMETRES = {  # by the beginning of the unit's name, longer ones first
 _LONGEST_MICROMETRES = 100.0  # larger values without a unit are nanometres
 
 
-def to_nanometres(values: Sequence[Any], *, unit: str | None, bands: int) -> tuple[Floats | None, tuple[str, ...]]:
+def to_nanometres(
+    values: Sequence[Any], *, unit: str | None, bands: int, names: Sequence[str | None] = ()
+) -> tuple[Floats | None, tuple[str, ...]]:
     """Returns band centres in nanometres, `(bands,)`, or None and a note why they cannot be used.
 
-    Without a unit, values that are all below 100 are micrometres, others nanometres.
+    Without a unit, values that are all below 100 are micrometres, others nanometres. Without values, they are taken
+    from band names such as `band 1 (418.24 Nanometers)`, if each contains a number with a unit of length.
     """
+    found = [match for name in names if (match := _IN_WORDS.search(name or ""))]
+    if not values and found and len(found) == len(names):
+        values, unit = [match[1] for match in found], found[0][2]
+    if not values:
+        return None, ()
     try:
         wavelengths = np.array([float(value) for value in values])
     except (TypeError, ValueError):
@@ -80,17 +88,6 @@ def to_nanometres(values: Sequence[Any], *, unit: str | None, bands: int) -> tup
         listed = f"{wavelengths.min():g} to {wavelengths.max():g}"
         return None, (f"the file's wavelengths, {listed}, cannot be in {unit}; set scene.wavelengths",)
     return None, (f"unknown wavelength unit {name!r} in the file; wavelengths ignored",)
-
-
-def find_wavelengths_in(names: Sequence[str | None]) -> tuple[list[str], str | None]:
-    """Returns the wavelengths in band names such as `band 1 (418.24 Nanometers)`, and their unit.
-
-    The list is empty unless every name contains a number with a unit of length.
-    """
-    found = [match for name in names if (match := _IN_WORDS.search(name or ""))]
-    if not found or len(found) < len(names):
-        return [], None
-    return [match[1] for match in found], found[0][2]
 
 
 def pick_natural_colour(wavelengths_nm: Floats | None) -> tuple[int, int, int] | None:

@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from hsi_se.errors import ClusterError, ConfigError, how_to_install
@@ -74,25 +73,19 @@ def run_tasks(
                 time.sleep(_LOOK_S)
                 continue
             future, result = next(finished)
-            if not isinstance(result, _Value | tuple):  # whatever has become of the future's worker since
+            if not isinstance(result, list | tuple):  # whatever has become of the future's worker since
                 raise lost
             future.release()
             # Of an exception there is a tuple: its type, itself, its traceback.
-            done = under_way.pop(future), result.value if isinstance(result, _Value) else result[1]
+            done = under_way.pop(future), result[0] if isinstance(result, list) else result[1]
     finally:
         if client.status == "running":
             client.cancel(list(under_way))
 
 
-@dataclass(frozen=True)
-class _Value:
-    """The result of a task; whatever else Dask returns is a failure."""
-
-    value: Any
-
-
-def _call(function: Callable[..., Any], *arguments: Any) -> _Value:
-    return _Value(function(*arguments))
+def _call(function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Returns a list of the result, which tells it from whatever else Dask returns: that is a failure."""
+    return [function(*arguments)]
 
 
 def share(client: Any, value: Any) -> Any:
@@ -130,14 +123,18 @@ def start_cluster(workers: int | None, scheduler: str | None) -> Iterator[Any]:
         raise ConfigError("--workers: has no effect beside --scheduler; leave one of them out")
     if workers is not None and not 1 <= workers <= _MOST_WORKERS:
         raise ConfigError(f"--workers {workers}: use 1 to {_MOST_WORKERS}")
-    if workers is None:
-        with nullcontext() if scheduler is None else connect(scheduler) as client:
-            yield client
+    if workers is None and scheduler is None:
+        yield None
         return
     try:
         from distributed import Client, LocalCluster
     except ImportError:
-        raise ClusterError(f"--workers needs dask and distributed; {how_to_install('cluster')}") from None
+        setting = "--workers" if scheduler is None else "--scheduler"
+        raise ClusterError(f"{setting} needs dask and distributed; {how_to_install('cluster')}") from None
+    if scheduler is not None:
+        with connect(scheduler) as client:
+            yield client
+        return
     with (
         LocalCluster(
             n_workers=workers,
@@ -158,10 +155,8 @@ def connect(scheduler: str) -> Any:
     Raises:
         ClusterError: no scheduler answers within 15 s, or it has no worker within another 10.
     """
-    try:
-        from distributed import Client
-    except ImportError:
-        raise ClusterError(f"--scheduler needs dask and distributed; {how_to_install('cluster')}") from None
+    from distributed import Client
+
     try:
         client = Client(scheduler, timeout=_CONNECT_S)
     except (OSError, ValueError, RuntimeError):

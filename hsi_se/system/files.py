@@ -1,15 +1,24 @@
-"""Files that are complete at every moment, whatever happens to the process or the machine."""
+"""Files that are complete at every moment, whatever happens, and the folders and records made of them."""
 
 import errno
+import functools
 import os
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from hsi_se.errors import RunError
 
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CANNOT_SYNC = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)
 _CHUNK = 1 << 20
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 @contextmanager
@@ -58,6 +67,12 @@ def _holds(stream: IO[bytes], expected: bytes) -> bool:
     return all(stream.read(_CHUNK) == view[start : start + _CHUNK] for start in starts)
 
 
+@functools.cache
+def read_facts(package: str, name: str) -> dict[str, Any]:
+    """Returns the facts in a TOML file of the package."""
+    return tomllib.loads(resources.files(package).joinpath(name).read_text("utf-8"))
+
+
 def sync_folder(path: Path) -> None:
     """Puts the names of a folder's files on the disk, where the system can: Windows opens no folder."""
     try:
@@ -69,3 +84,43 @@ def sync_folder(path: Path) -> None:
     except OSError as error:
         if error.errno not in _CANNOT_SYNC:
             raise
+
+
+class Folder(os.PathLike[str]):
+    """A folder and the names of the files in it, which are the attributes of each subclass."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    __str__ = __fspath__
+
+    def write(self, path: Path, content: str | BaseModel) -> None:
+        """Replaces a text file; of a record it is the JSON."""
+        text = content if isinstance(content, str) else content.model_dump_json(indent=2) + "\n"
+        with replacing(path) as draft:
+            draft.write_text(text, encoding="utf-8")
+
+
+def read_record(kind: type[Model], path: Path, *, remedy: str) -> Model:
+    """Returns a record from its JSON file.
+
+    Raises:
+        RunError: the file is missing, or does not have the format of this version.
+    """
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise RunError(f"{path}: missing from the run folder; {remedy}") from None
+    return parse_record(kind, text, path=path, remedy=remedy)
+
+
+def parse_record(kind: type[Model], text: bytes, *, path: Path, remedy: str) -> Model:
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        problem = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+        raise RunError(f"{path}: not what this version writes ({problem}); {remedy}") from None

@@ -16,14 +16,11 @@ from hsi_se.sampling.splits import make_split
 from hsi_se.scene.catalogue import KnownScene, recognise_labels, suggest_known_scene
 from hsi_se.scene.folders import Folders
 from hsi_se.scene.formats import open_file
-from hsi_se.scene.image import Image
 from hsi_se.scene.inspection import CubeFacts, inspect_cube
-from hsi_se.scene.labels import is_table
+from hsi_se.scene.labels import TO_NUMBERS, TO_RESHAPE, is_table, suggest_array
 from hsi_se.scene.loading import SceneSource
-from hsi_se.scene.misfits import TO_NUMBERS, TO_RESHAPE, suggest_array
-from hsi_se.scene.palette import make_palette
-from hsi_se.scene.raster import FileContents
-from hsi_se.scene.scene import GroundTruth
+from hsi_se.scene.raster import FileContents, Image
+from hsi_se.scene.scene import GroundTruth, make_palette
 from hsi_se.scene.wavelengths import pick_false_colour
 
 _SMALLEST_3D_DEPTH = 13

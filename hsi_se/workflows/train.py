@@ -27,7 +27,7 @@ from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.lifecycle import Logged, begin_run, check_free, open_unfinished, until_finished
 from hsi_se.runs.opened import check_edition, find_data
 from hsi_se.runs.records import RunFacts, RunRecord, RunStart, Versions
-from hsi_se.scene.palette import make_palette
+from hsi_se.scene.scene import make_palette
 from hsi_se.system.locks import hold
 from hsi_se.system.memory import Meter
 from hsi_se.system.processes import Stop, listening

@@ -17,7 +17,7 @@ from distributed import LocalCluster, Worker
 
 import hsi_se
 from hsi_se.errors import ClusterError
-from hsi_se.maps import cluster
+from hsi_se.maps import write as cartography
 from hsi_se.maps.write import write_map
 from hsi_se.prediction.logits import list_tiles
 from hsi_se.prediction.target import open_target
@@ -44,15 +44,14 @@ def pass_gate(gate, num_free):
 MAP = """
 import sys
 from pathlib import Path
-from hsi_se.maps import cluster
 from hsi_se.maps import write as cartography
 from hsi_se.system.session import Session
 {GATE}
-predict, gate = cluster._predict, Path(sys.argv[4])
+predict, gate = cartography._predict, Path(sys.argv[4])
 def gated(*arguments):
     pass_gate(gate, num_free=4)
     return predict(*arguments)
-cluster._predict = gated
+cartography._predict = gated
 cpu = Session(device="cpu")
 cartography.write_map(sys.argv[1], scheduler=sys.argv[2], out=sys.argv[3], session=cpu, tile_rows=2)
 """.replace("{GATE}", GATE)
@@ -271,7 +270,9 @@ def test_workers_that_come_later_are_given_tiles_too(run, farm, monkeypatch):
     image = open_target(bundle, run.read_config().scene).image
     farm.add_worker()
     with pool.connect(farm.address) as client:
-        done = cluster.predict_on_cluster(bundle, image, list_tiles(24, 2), engine="dense", client=client, session=CPU)
+        done = cartography.predict_on_cluster(
+            bundle, image, list_tiles(24, 2), engine="dense", client=client, session=CPU
+        )
         next(done)
         assert len(reads) == 1 + 2
         farm.add_worker()
@@ -295,8 +296,8 @@ def test_a_worker_may_take_longer_for_a_tile_than_a_cluster_may_have_none(run, e
         time.sleep(0.2)
         return predict(*arguments)
 
-    predict = cluster._predict
-    monkeypatch.setattr(cluster, "_predict", slowly)
+    predict = cartography._predict
+    monkeypatch.setattr(cartography, "_predict", slowly)
     monkeypatch.setattr(pool, "_LOST_S", 0.1)
     monkeypatch.setattr(pool, "_LOOK_S", 0.03)
     farm.add_worker()

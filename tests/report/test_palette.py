@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hsi_se.report.palette import make_distinct_palette
-from hsi_se.scene.palette import make_palette
+from hsi_se.scene.scene import make_palette
 
 # Machado et al. 2009, A Physiologically-based Model for Simulation of Color Vision Deficiency,
 # https://doi.org/10.1109/TVCG.2009.113, severity 1, on linear sRGB.

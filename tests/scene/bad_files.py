@@ -347,9 +347,7 @@ def work(originals: Path, folder: Path) -> None:
     (folder / "good.yaml").write_text(CONFIG)
     import hsi_se.cli.main
     import hsi_se.scene.formats.envi
-    import hsi_se.scene.formats.geotiff
-    import hsi_se.scene.formats.hdf5
-    import hsi_se.scene.formats.matlab  # noqa: F401
+    import hsi_se.scene.formats.geotiff  # noqa: F401
     from hsi_se.errors import HsiError
 
     for kind in KINDS:  # what is imported late is imported before memory is limited

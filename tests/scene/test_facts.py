@@ -24,12 +24,11 @@ from hsi_se.errors import SceneError
 from hsi_se.prediction.target import open_target
 from hsi_se.sampling.splits import make_split
 from hsi_se.scene.catalogue import digest_labels, find_known_scene, list_known_scenes, recognise_labels
-from hsi_se.scene.fill import FillFinder
 from hsi_se.scene.formats import open_file
 from hsi_se.scene.georeference import Georeference
-from hsi_se.scene.image import make_image
+from hsi_se.scene.inspection import FillFinder
 from hsi_se.scene.loading import load_ground_truth, load_scene
-from hsi_se.scene.raster import chunk_rows
+from hsi_se.scene.raster import chunk_rows, make_image
 from hsi_se.scene.synthetic import make_synthetic_scene
 from hsi_se.scene.wavelengths import to_nanometres
 from hsi_se.workflows.inspect_scene import suggest_config, survey_files

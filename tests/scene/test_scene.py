@@ -13,8 +13,7 @@ from hsi_se.config.scene import SceneFiles, SyntheticScene
 from hsi_se.errors import SceneError
 from hsi_se.scene.catalogue import find_known_scene, list_known_scenes
 from hsi_se.scene.folders import DEFAULT_DATA_DIR
-from hsi_se.scene.palette import make_palette
-from hsi_se.scene.scene import Scene
+from hsi_se.scene.scene import Scene, make_palette
 from tests.conftest import REAL_SCENES, needs_real_scenes
 
 CUBE = np.random.default_rng(0).integers(0, 9000, (5, 6, 4)).astype(np.uint16)

@@ -18,7 +18,7 @@ from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import open_run
 from hsi_se.sampling.patches import PatchDataset, pad_cube
 from hsi_se.sampling.reduction import fit_reduction
-from hsi_se.scene.palette import make_palette
+from hsi_se.scene.scene import make_palette
 from hsi_se.workflows import explain as explaining
 from tests.conftest import CPU, ROOT, TINY
 

@@ -1,13 +1,17 @@
-"""Opens image files; each format has a module and is recognised by content, not by file name."""
+"""Opens image files; each format is recognised by content, not by file name."""
 
 from pathlib import Path
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.misfits import describe_unread, is_packed
+from hsi_se.scene.formats.arrays import open_hdf5, open_matlab, open_numpy
+from hsi_se.scene.formats.geotiff import open_geotiff
+from hsi_se.scene.guards import describe_unread, is_packed
 from hsi_se.scene.raster import FileContents
 
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _HDF5_OFFSETS = (0, 512, 1024, 2048)  # MATLAB writes a user block first
+_MARK = b"\xef\xbb\xbf"  # which some editors write before UTF-8
+_MAX_HEADER = 2**24  # bytes of an ENVI header
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -24,25 +28,31 @@ def open_file(path: Path, *, byte_order: str | None = None) -> FileContents:
     """
     with path.open("rb") as stream:
         head = stream.read(_HDF5_OFFSETS[-1] + len(_HDF5_SIGNATURE))
-    if any(head[offset : offset + 8] == _HDF5_SIGNATURE for offset in _HDF5_OFFSETS):
-        from hsi_se.scene.formats.hdf5 import open_hdf5
-
+    if any(head.startswith(_HDF5_SIGNATURE, offset) for offset in _HDF5_OFFSETS):
         return open_hdf5(path)
     if head[126:128] in (b"IM", b"MI"):
-        from hsi_se.scene.formats.matlab import open_matlab
-
         return open_matlab(path)
     if head.startswith(_TIFF_SIGNATURES):
-        from hsi_se.scene.formats.geotiff import open_geotiff
-
         return open_geotiff(path)
     if head.startswith((b"\x93NUMPY", b"PK\x03\x04")):
-        from hsi_se.scene.formats.numpy_files import open_numpy
-
         return open_numpy(path)
-    from hsi_se.scene.formats.envi import find_header, open_envi
-
-    header = path if head.lstrip(b"\xef\xbb\xbf").startswith(b"ENVI") else find_header(path)
+    header = path if head.lstrip(_MARK).startswith(b"ENVI") else _find_header(path)
     if header is not None and not is_packed(head):
+        from hsi_se.scene.formats.envi import open_envi  # which loads Spectral Python
+
         return open_envi(header, path if header != path else None, byte_order=byte_order)
     raise SceneError(describe_unread(path, head))
+
+
+def _find_header(path: Path) -> Path | None:
+    """Returns the ENVI header beside a data file, `NAME.dat.hdr` or `NAME.hdr`, or None."""
+    wanted = {f"{name}.hdr".casefold() for name in (path.name, path.stem)}
+    others = (other for other in sorted(path.parent.iterdir()) if other != path)
+    return next((other for other in others if other.name.casefold() in wanted), None)
+
+
+def lacks_byte_order(path: Path) -> bool:
+    """Returns whether a file is an ENVI image whose header does not state the byte order."""
+    with (_find_header(path) or path).open("rb") as stream:
+        text = stream.read(_MAX_HEADER).lower()
+    return text.lstrip(_MARK).startswith(b"envi") and b"byte order" not in text

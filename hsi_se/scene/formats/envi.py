@@ -1,5 +1,6 @@
 """Opens ENVI images with Spectral Python: a text header and memory-mapped raw data beside it."""
 
+import functools
 import math
 import re
 import tempfile
@@ -14,19 +15,13 @@ from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
 from hsi_se.scene.georeference import Georeference, parse_crs
-from hsi_se.scene.guards import blaming, check_declared
-from hsi_se.scene.misfits import describe_unread, is_packed
-from hsi_se.scene.raster import Colour, FileContents, Floats, Raster, describe_array
-from hsi_se.scene.wavelengths import find_wavelengths_in, to_nanometres
+from hsi_se.scene.guards import blaming, check_declared, describe_unread, is_packed
+from hsi_se.scene.raster import Colour, FileContents, Floats, Raster, RowReader, Shape, describe_array
+from hsi_se.scene.wavelengths import to_nanometres
 
 _BYTE_ORDERS = {"little": "0", "big": "1"}
-_INTERLEAVES = ("bsq", "bil", "bip")
-_DATA_TYPES = {  # by their bytes
-    1: "1",
-    2: "2 or 12 (integers)",
-    4: "4 (float32), 3 or 13 (integers)",
-    8: "5 (float64), 14 or 15 (integers)",
-}
+_STORED_AXES = {"bsq": (2, 0, 1), "bil": (0, 2, 1), "bip": (0, 1, 2)}  # of rows, cols, bands, by interleave
+_TYPES = {1: "1", 2: "2 or 12 (integers)", 4: "4 (float32), 3 or 13 (integers)", 8: "5 (float64), 14 or 15 (integers)"}
 _SMOOTH = 0.4  # median step between bands, in median deviations of a spectrum; 0.03 to 0.25 in real images
 _FEWEST_BANDS = 16
 _MAX_HEADER = 2**24  # bytes
@@ -34,35 +29,20 @@ _MAX_HEADER = 2**24  # bytes
 Header = dict[str, Any]
 
 
-def find_header(path: Path) -> Path | None:
-    """Returns the ENVI header beside a data file, `NAME.dat.hdr` or `NAME.hdr`, or None."""
-    wanted = {f"{name}.hdr".casefold() for name in (path.name, path.stem)}
-    others = (other for other in sorted(path.parent.iterdir()) if other != path)
-    return next((other for other in others if other.name.casefold() in wanted), None)
-
-
-def lacks_byte_order(path: Path) -> bool:
-    """Returns whether a file is an ENVI image whose header does not state the byte order."""
-    with (find_header(path) or path).open("rb") as stream:
-        text = stream.read(_MAX_HEADER).lower()
-    return text.lstrip(b"\xef\xbb\xbf").startswith(b"envi") and b"byte order" not in text
-
-
 def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | None) -> FileContents:
     """Returns the image described by a header, memory-mapped; the data may have to be searched for."""
-    remedy = "correct the header"
-    with blaming(header_path, "not a readable ENVI header", remedy=remedy):
+    blaming_header = functools.partial(blaming, header_path, "not a readable ENVI header", remedy="correct the header")
+    with blaming_header():
         header = _read_header(header_path)
-    if "library" in str(header.get("file type")).casefold():
-        raise SceneError(f"{header_path}: is a spectral library, without pixels; give an image and its labels")
-    if "byte order" not in header:
-        if byte_order is None:
-            raise SceneError(
-                f"{header_path}: the header does not state the byte order; set scene.byte_order: little "
-                "(usual on PCs) or big; for a mask, add byte order = 0 (little) or 1 (big) to the header"
-            )
-        header["byte order"] = _BYTE_ORDERS[byte_order]
-    with blaming(header_path, "not a readable ENVI header", remedy=remedy):
+        if "library" in str(header.get("file type")).casefold():
+            raise SceneError(f"{header_path}: is a spectral library, without pixels; give an image and its labels")
+        if "byte order" not in header:
+            if byte_order is None:
+                raise SceneError(
+                    f"{header_path}: the header does not state the byte order; set scene.byte_order: little "
+                    "(usual on PCs) or big; for a mask, add byte order = 0 (little) or 1 (big) to the header"
+                )
+            header["byte order"] = _BYTE_ORDERS[byte_order]
         before, after = map(int, _list(header, "major frame offsets") or (0, 0))
         if min(before, after) < 0:
             raise ValueError("major frame offsets are negative")
@@ -70,9 +50,9 @@ def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | No
         spectral.io.envi.check_compatibility(header)
         layout = spectral.io.envi.gen_params(header)
         shape, dtype = (layout.nrows, layout.ncols, layout.nbands), np.dtype(layout.dtype)
-        interleave = header["interleave"] = str(header["interleave"]).lower()
-    if interleave not in _INTERLEAVES:
-        raise SceneError(f"{header_path}: interleave = {interleave}: choose from {', '.join(_INTERLEAVES)}")
+        interleave = str(header["interleave"]).lower()
+    if interleave not in _STORED_AXES:
+        raise SceneError(f"{header_path}: interleave = {interleave}: choose from {', '.join(_STORED_AXES)}")
     if dtype.kind == "c":
         raise SceneError(f"{header_path}: the data are complex; give real values")
     if layout.offset < 0:
@@ -82,54 +62,41 @@ def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | No
     stored = data_path.stat().st_size - layout.offset - num_frames * (before + after)
     cause = _explain_size(shape, dtype, stored, layout.offset, interleave) if min(shape) > 0 else ""
     check_declared(data_path, shape=shape, itemsize=dtype.itemsize, stored=stored, is_packed=False, cause=cause)
-    with blaming(header_path, "not a readable ENVI header", remedy=remedy):
-        raster = _make_raster(data_path, header, shape, dtype, header_bytes=layout.offset, frame=(before, after))
+    read = _make_reader(data_path, shape, dtype, interleave, start=layout.offset, frame=(before, after))
+    with blaming_header():
+        raster = _make_raster(data_path, header, shape, dtype, read)
     return FileContents(f"ENVI {interleave.upper()}", {"": raster}, describe_array("image", shape, dtype))
 
 
-def _make_raster(
-    data_path: Path,
-    header: Header,
-    shape: tuple[int, int, int],
-    dtype: np.dtype[Any],
-    *,
-    header_bytes: int,
-    frame: tuple[int, int],
-) -> Raster:
-    rows, cols, bands = shape
-    is_bsq = header["interleave"] == "bsq"
-    stored_shape, axes = {
-        "bsq": ((bands, rows, cols), (1, 2, 0)),
-        "bil": ((rows, bands, cols), (0, 2, 1)),
-        "bip": ((rows, cols, bands), (0, 1, 2)),
-    }[header["interleave"]]
-    size, before = math.prod(stored_shape[1:]) * dtype.itemsize, frame[0]  # bytes of values in a frame
+def _make_reader(
+    path: Path, shape: Shape, dtype: np.dtype[Any], interleave: str, *, start: int, frame: tuple[int, int]
+) -> RowReader:
+    """Returns a function that reads rows. A frame is a band (BSQ) or a row, with bytes before and after its values."""
+    stored_axes = _STORED_AXES[interleave]
+    stored_shape, axes = [shape[axis] for axis in stored_axes], np.argsort(stored_axes)
+    size = math.prod(stored_shape[1:]) * dtype.itemsize
     step = size + sum(frame)
 
     def read(first: int, last: int) -> NDArray[Any]:
-        if (first, last) == (0, rows):
-            whole = (stored_shape[0], step)
-            mapped = np.memmap(data_path, dtype=np.uint8, mode="r", offset=header_bytes, shape=whole)
-            return mapped[:, before : before + size].view(dtype).reshape(stored_shape).transpose(axes)
+        if (first, last) == (0, shape[0]):
+            mapped = np.memmap(path, np.uint8, "r", offset=start, shape=(stored_shape[0], step))
+            return mapped[:, frame[0] : frame[0] + size].view(dtype).reshape(stored_shape).transpose(axes)
         # Not memory-mapped, because the kernel may load far more than these rows.
-        count, skipped = math.prod(stored_shape[1:]), 0
-        if is_bsq:
-            count, skipped = (last - first) * cols, first * cols * dtype.itemsize
-        starts = [
-            header_bytes + number * step + before + skipped
-            for number in (range(bands) if is_bsq else range(first, last))
-        ]
-        frames = [np.fromfile(data_path, dtype, count, offset=start) for start in starts]
-        part = [last - first if axis == axes[0] else length for axis, length in enumerate(stored_shape)]
-        return np.concatenate(frames).reshape(part).transpose(axes)
+        part = [last - first if axis == 0 else shape[axis] for axis in stored_axes]
+        frames, skipped = range(first, last), 0
+        if interleave == "bsq":
+            frames, skipped = range(shape[2]), first * shape[1] * dtype.itemsize
+        starts = [start + number * step + frame[0] + skipped for number in frames]
+        values = [np.fromfile(path, dtype, math.prod(part[1:]), offset=offset) for offset in starts]
+        return np.concatenate(values).reshape(part).transpose(axes)
 
-    notes: tuple[str, ...] = ()
-    wavelengths_nm: Floats | None = None
+    return read
+
+
+def _make_raster(path: Path, header: Header, shape: Shape, dtype: np.dtype[Any], read: RowReader) -> Raster:
+    rows, _, bands = shape
     values, unit = _list(header, "wavelength"), header.get("wavelength units")
-    if not values:
-        values, unit = find_wavelengths_in(_list(header, "band names"))
-    if values:
-        wavelengths_nm, notes = to_nanometres(values, unit=unit, bands=bands)
+    wavelengths_nm, notes = to_nanometres(values, unit=unit, bands=bands, names=_list(header, "band names"))
     scale = float(header.get("reflectance scale factor", 1))
     gain = np.full(bands, 1 / scale) if scale not in (0, 1) and math.isfinite(scale) else None
     offset: Floats | None = None
@@ -157,7 +124,7 @@ def _make_raster(
     if crs and other and (known := parse_crs(crs)) and known != parse_crs(other):
         notes += (f"the header's map info is {other}, its coordinate system string another; the latter is used",)
     return Raster(
-        path=data_path,
+        path=path,
         shape=shape,
         dtype=dtype,
         rows_of=read,
@@ -188,11 +155,11 @@ def _judge_byte_order(spectra: NDArray[Any]) -> tuple[str, ...]:
     return ("the spectra would be much smoother in the other byte order; check byte order in header or config",)
 
 
-def _explain_size(shape: tuple[int, int, int], dtype: np.dtype[Any], stored: int, offset: int, interleave: str) -> str:
+def _explain_size(shape: Shape, dtype: np.dtype[Any], stored: int, offset: int, interleave: str) -> str:
     """Returns what to correct in a header if its image has `stored` bytes, not as many as it declares."""
     declared = math.prod(shape) * dtype.itemsize
     surplus, fits = stored - declared, []
-    if stored in (types := {math.prod(shape) * size: text for size, text in _DATA_TYPES.items()}):
+    if stored in (types := {math.prod(shape) * size: text for size, text in _TYPES.items()}):
         fits.append(f"data type = {types[stored]}")
     if surplus < 0:
         return f"write in the header {fits[0]}" if fits else ""
@@ -225,7 +192,7 @@ def _read_header(path: Path) -> Header:
 
 def _find_data(header_path: Path, interleave: str) -> Path:
     """Returns the data file beside a header, with any of the usual endings."""
-    endings = (*spectral.io.envi.KNOWN_EXTS, interleave, *_INTERLEAVES, "pix", "bin", "cube")
+    endings = (*spectral.io.envi.KNOWN_EXTS, interleave, *_STORED_AXES, "pix", "bin", "cube")
     stem = re.sub(r"\.hdr$", "", header_path.name, flags=re.IGNORECASE)
     wanted = [name.casefold() for name in (stem, *(f"{stem}.{ending}" for ending in endings))]
     files = {path.name.casefold(): path for path in sorted(header_path.parent.iterdir()) if path.is_file()}

@@ -15,7 +15,7 @@ from hsi_se.errors import SceneError
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.guards import blaming, check_declared, import_extra
 from hsi_se.scene.raster import FileContents, Floats, Raster, describe_array
-from hsi_se.scene.wavelengths import find_wavelengths_in, to_nanometres
+from hsi_se.scene.wavelengths import to_nanometres
 
 _CACHE_MB = 64
 
@@ -33,6 +33,9 @@ def open_geotiff(path: Path) -> FileContents:
         tags = [image.tags(band) for band in image.indexes]
         wavelengths_nm, notes = _find_wavelengths(image, tags)
         gain, offset = np.array(image.scales), np.array(image.offsets)
+        bad = [band for band, tag in enumerate(tags) if tag.get("bbl", "1").strip() in ("0", "0.0")]
+        transform = None if image.transform.is_identity else tuple(image.transform)[:6]
+        crs = image.crs.to_wkt() if image.crs else None
         is_scaled = bool(((gain != 1) | (offset != 0)).any() and (np.isfinite(gain) & (gain != 0)).all())
         raster = Raster(
             path=path,
@@ -43,12 +46,8 @@ def open_geotiff(path: Path) -> FileContents:
             nodata=image.nodata,
             gain=gain if is_scaled else None,
             offset=offset if is_scaled else None,
-            bad_bands={
-                band: "marked bad in the file"
-                for band, tag in enumerate(tags)
-                if tag.get("bbl", "1").strip() in ("0", "0.0")
-            },
-            georeference=_find_georeference(image),
+            bad_bands=dict.fromkeys(bad, "marked bad in the file"),
+            georeference=Georeference(crs, transform) if crs or transform else None,
             palette=_find_palette(image),
             notes=notes,
         )
@@ -89,15 +88,8 @@ def _find_wavelengths(image: Any, tags: list[dict[str, str]]) -> tuple[Floats | 
     if None in values:
         values = [image.tags(band, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM") for band in image.indexes]
         unit = "um"
-    if None in values:
-        values, unit = find_wavelengths_in(image.descriptions)
-    return to_nanometres(values, unit=unit, bands=image.count) if values else (None, ())
-
-
-def _find_georeference(image: Any) -> Georeference | None:
-    transform = None if image.transform.is_identity else tuple(image.transform)[:6]
-    crs = image.crs.to_wkt() if image.crs else None
-    return Georeference(crs, transform) if crs or transform else None
+    values = [] if None in values else values
+    return to_nanometres(values, unit=unit, bands=image.count, names=image.descriptions)
 
 
 def _find_palette(image: Any) -> dict[int, tuple[int, int, int]]:
