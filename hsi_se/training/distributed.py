@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hsi_se.errors import ClusterError, TrainingError
 from hsi_se.system.processes import is_distributed
-from hsi_se.training.weighted_norm import move_statistics
+from hsi_se.training.overlap import move_statistics
 
 _TIMEOUT = datetime.timedelta(seconds=45)  # after this time, a process stops waiting for one that has died
 _LOST = ("gloo", "Gloo", "NCCL", "peer", "Timed out", "Broken pipe")  # words of torch's errors about one

@@ -31,8 +31,7 @@ from hsi_se.attention.channel_gate import ChannelGate
 from hsi_se.models.cnn3d import Cnn3d
 from hsi_se.models.hybridsn import HybridSN
 from hsi_se.models.network import Network
-from hsi_se.training.weighted_norm import normalize
-from hsi_se.training.windows import Corners, average_windows, count_coverage, gather_windows
+from hsi_se.training.overlap import Corners, average_windows, count_coverage, gather_windows, normalize
 
 CUT = "cutting patches"
 Watch = Callable[[str, Tensor], None]  # receives the name of a stage, slot or head, and its output

@@ -17,8 +17,8 @@ from hsi_se.models.cost import StageCost, count_stage_costs
 from hsi_se.models.network import Network
 from hsi_se.sampling.patches import PatchDataset
 from hsi_se.training.augment import draw_area, draw_patches
+from hsi_se.training.overlap import gather_windows
 from hsi_se.training.shared_step import Watch, can_share, finish_forward, list_shared_points, share_forward
-from hsi_se.training.windows import gather_windows
 
 # Time of one MAC in the shared pass relative to one patch by patch, including gathers and scatter-adds.
 # Measured by benchmarks/training_throughput.py: 1.04 without attention, 0.99 with gates; 1.1 leaves a margin.
