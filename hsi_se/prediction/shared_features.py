@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hsi_se.attention.channel_gate import ChannelGate
 from hsi_se.models.hybridsn import HybridSN
@@ -49,15 +50,10 @@ def fold_stages(model: HybridSN) -> dict[str, SharedStage]:
         conv = modules.get("conv")
         if not isinstance(conv, nn.Conv2d | nn.Conv3d):  # `fold`
             continue
+        if isinstance(norm := modules["norm"], nn.BatchNorm2d | nn.BatchNorm3d):
+            conv = fuse_conv_bn_eval(conv, norm)
         weight, bias = conv.weight, conv.bias
         assert bias is not None
-        norm = modules["norm"]
-        if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d):
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-            weight = weight * scale.view(-1, *[1] * (weight.ndim - 1))
-            bias = (bias - norm.running_mean) * scale + norm.bias
         if isinstance(conv, nn.Conv2d):
             weight = weight.view(-1, num_features, num_depths, 3, 3)
             inputs = num_features * num_depths
