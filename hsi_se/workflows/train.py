@@ -215,7 +215,7 @@ def _train_into(
                 seed=config.seed,
                 observer=observer,
                 keeper=Checkpoints(
-                    folder.checkpoints,
+                    folder=folder.checkpoints,
                     run=start.config_digest,
                     every_s=config.train.checkpoint_every_s,
                     stop=stop,
