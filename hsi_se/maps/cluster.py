@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.errors import ClusterError
-from hsi_se.prediction.bundled import make_predictor
+from hsi_se.prediction.bundled import Prediction, Tile, TilePredictor, TileSource
 from hsi_se.prediction.logits import Engine
-from hsi_se.prediction.tiles import Prediction, Tile, TilePredictor, TileSource
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.scene.image import Image, Mask
 from hsi_se.system.cluster import Call, run_tasks, share
@@ -56,7 +55,7 @@ def predict_on_cluster(
 @functools.lru_cache(maxsize=1)
 def _prepare(bundle: ModelBundle, engine: Engine, device: str) -> TilePredictor:
     """Made once per worker. Its network stays in evaluation mode, as tiles may run side by side."""
-    return make_predictor(bundle, engine=engine, device=device)
+    return TilePredictor(bundle, engine=engine, device=device)
 
 
 def _predict(bundle: ModelBundle, engine: Engine, device: str, tile: Tile) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from hsi_se.errors import ConfigError, SceneError
 from hsi_se.maps.cluster import predict_on_cluster
 from hsi_se.maps.draft import MapDraft
 from hsi_se.maps.folder import MapFolder
-from hsi_se.prediction.bundled import make_predictor, predict_tiles
+from hsi_se.prediction.bundled import TilePredictor, predict_tiles
 from hsi_se.prediction.logits import Engine
 from hsi_se.prediction.target import Target, find_scene, open_target
 from hsi_se.runs.bundle import ModelBundle
@@ -63,7 +63,7 @@ def write_map(
     if out is None and scene is not None:
         result.refuse_other(target.image.raster.path)
     # With a cluster, the local predictor only tells how many rows a tile has.
-    predictor = make_predictor(bundle, engine=engine, device=session.device if scheduler is None else "cpu")
+    predictor = TilePredictor(bundle, engine=engine, device=session.device if scheduler is None else "cpu")
     rows, cols, _ = target.image.shape
     about = _describe_probabilities(bundle, is_own=is_own) if probabilities else ""
     digest = _digest(bundle, target, engine, about, tile_rows)
