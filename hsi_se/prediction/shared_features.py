@@ -100,16 +100,11 @@ def gate_windows(
 def slide(channels: Tensor, *, window: int, statistic: Literal["mean", "max"]) -> Tensor:
     """Returns the mean or maximum `(C, rows, cols)` of channels `(C, h, w)` over every window.
 
-    The mean is a product with two band matrices. This is cheap, and unlike a difference of cumulative
-    sums it does not lose digits by cancellation.
+    The mean is a product with two band matrices, whose row i averages i to i + window - 1. This is cheap, and
+    unlike a difference of cumulative sums it does not lose digits by cancellation.
     """
     if statistic == "max":
         return F.max_pool2d(F.max_pool2d(channels, (1, window), stride=1), (window, 1), stride=1)
-    over_rows, over_cols = (_make_band(channels, length, window) for length in channels.shape[1:])
+    ones = [channels.new_ones(length - window + 1, length) for length in channels.shape[1:]]
+    over_rows, over_cols = (each.triu().tril(window - 1) / window for each in ones)
     return over_rows @ (channels @ over_cols.T)
-
-
-def _make_band(like: Tensor, length: int, window: int) -> Tensor:
-    """Returns the matrix `(length - window + 1, length)` whose row i averages i to i + window - 1."""
-    ones = like.new_ones(length - window + 1, length)
-    return ones.triu().tril(window - 1) / window
