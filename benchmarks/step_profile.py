@@ -29,8 +29,7 @@ from hsi_se.config.model import Network as NetworkSettings
 from hsi_se.config.training import TrainSettings
 from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import ConfigError
-from hsi_se.models.device import pick_device
-from hsi_se.models.inference import full_float32
+from hsi_se.models.inference import full_float32, pick_device
 from hsi_se.models.network import Network
 from hsi_se.sampling.patches import PatchDataset
 from hsi_se.system.memory import keep_freed_memory

@@ -17,7 +17,7 @@ from hsi_se.config.scene import SceneFiles
 from hsi_se.errors import RunError
 from hsi_se.models import build_model
 from hsi_se.models.classical import find_class
-from hsi_se.models.device import pick_device
+from hsi_se.models.inference import pick_device
 from hsi_se.prediction.class_map import ClassMap, pick_classes
 from hsi_se.prediction.logits import Classifier, Engine, RowPredictor, average_symmetries, list_tiles, predict_logits
 from hsi_se.prediction.smoothing import smooth_logits

@@ -18,7 +18,7 @@ from hsi_se.config.model import Network as NetworkSettings
 from hsi_se.errors import RunError, TrainingError
 from hsi_se.evaluation.confidence import TemperatureScaling
 from hsi_se.models.cost import count_macs, count_parameters
-from hsi_se.models.device import pick_device
+from hsi_se.models.inference import pick_device
 from hsi_se.prediction.logits import Classifier
 from hsi_se.progress import Observer
 from hsi_se.runs.bundle import BundleFacts, ModelBundle
