@@ -10,13 +10,17 @@ import argparse
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hsi_se.cli.terminal import make_console
@@ -25,16 +29,17 @@ from hsi_se.config.model import Network as NetworkSettings
 from hsi_se.config.training import TrainSettings
 from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import ConfigError
-from hsi_se.models.device import pick_device
-from hsi_se.models.inference import full_float32
+from hsi_se.models.inference import full_float32, pick_device
 from hsi_se.models.network import Network
 from hsi_se.sampling.patches import PatchDataset
 from hsi_se.system.memory import keep_freed_memory
+from hsi_se.training import shared_step
+from hsi_se.training import step as step_module
 from hsi_se.training.state import make_optimizer
 from hsi_se.training.step import BatchCost, Stepper
 from hsi_se.workflows.preparation import prepare
 
-LOSS, OPTIMIZER = "loss", "optimizer"
+DRAWN, CUT, LOSS, OPTIMIZER = "sampling and augmentation", "cutting patches", "loss", "optimizer"
 _PRODUCT_SIZE = 2048
 
 
@@ -100,8 +105,8 @@ def profile_steps(
     optimizer = make_optimizer(model, settings)
     clock = _Clock(train.device)
     model.train()
-    step.watch = clock.mark
-    with full_float32():
+    step.count_macs(1)  # runs the network, which must not be timed
+    with full_float32(), _watch(model, clock):
         for _ in range(num_steps + 1):
             index = torch.randperm(len(train), generator=generator)[: settings.batch_size]
             clock.start()
@@ -137,6 +142,48 @@ def profile_steps(
     )
 
 
+@contextmanager
+def _watch(model: Network, clock: "_Clock") -> Iterator[None]:
+    """Marks the end of every part of a forward pass, patch by patch or with shared features."""
+    names: dict[nn.Module, str] = {model.head: "head"}
+    names |= {stage: point for point, stage in model.stages.items()}
+    for point, block in model.attention.items():
+        if not isinstance(block, nn.Identity):
+            names[block] = f"attention.{point}"
+
+    def mark(module: nn.Module, _: object, x: Tensor) -> None:
+        clock.mark(names.get(module, CUT), x)
+
+    run_stage, cut_patches = shared_step._run_stage, shared_step._cut_patches
+
+    def run_and_mark(stage: nn.Module, *inputs: Any, **options: Any) -> Tensor:
+        x = run_stage(stage, *inputs, **options)
+        if not isinstance(stage, nn.Flatten):  # which is called as a module
+            mark(stage, inputs, x)
+        return x
+
+    def cut_and_mark(block: nn.Module, *inputs: Any, **options: Any) -> Tensor:
+        x = cut_patches(block, *inputs, **options)
+        if clock.last_name != names.get(block, CUT):  # nor was the block called as a module
+            mark(block, inputs, x)
+        return x
+
+    def draw_and_mark(name: str, draw: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+        drawn = draw(*inputs, **options)
+        clock.mark(name, drawn[0] if isinstance(drawn, tuple) else drawn)
+        return drawn
+
+    with ExitStack() as changes:
+        for module in names:
+            changes.enter_context(module.register_forward_hook(mark))
+        changes.enter_context(patch.object(shared_step, "_run_stage", run_and_mark))
+        changes.enter_context(patch.object(shared_step, "_cut_patches", cut_and_mark))
+        for part, name in (("draw_patches", DRAWN), ("draw_area", DRAWN), ("gather_windows", CUT)):
+            drawing = partial(draw_and_mark, name, getattr(step_module, part))
+            changes.enter_context(patch.object(step_module, part, drawing))
+        yield
+
+
 def measure_product_rate(
     device: torch.device,
     precision: str = "float32",
@@ -162,6 +209,7 @@ class _Clock:
         self.forward: dict[str, list[float]] = defaultdict(list)
         self.backward: dict[str, list[float]] = defaultdict(list)
         self.steps: list[float] = []
+        self.last_name = ""  # of the forward part that ended last
         self._order: list[str] = []
         self._start = self._last = 0.0
 
@@ -173,7 +221,7 @@ class _Clock:
         """Adds the time since the last call to the forward time of `name`."""
         now = self._now()
         self.forward[name].append(now - self._last)
-        self._last = now
+        self._last, self.last_name = now, name
         if name == OPTIMIZER:
             self.steps.append(now - self._start)
 

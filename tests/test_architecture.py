@@ -175,5 +175,5 @@ def test_the_package_its_help_and_the_torch_free_rooms_stay_free_of_torch():
 
 
 def test_the_torch_check_can_fail():
-    before, after = list_loaded("import hsi_se.models.device", "import hsi_se.errors")
+    before, after = list_loaded("import hsi_se.models.inference", "import hsi_se.errors")
     assert "torch" in before & after

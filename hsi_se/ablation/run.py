@@ -27,7 +27,7 @@ from hsi_se.config.experiment import Config
 from hsi_se.config.model import Network
 from hsi_se.config.split import AllSplit
 from hsi_se.errors import ConfigError, HsiError, RunError
-from hsi_se.models.device import pick_device
+from hsi_se.models.inference import pick_device
 from hsi_se.runs.explanation import Explanation
 from hsi_se.runs.folder import RunFolder
 from hsi_se.sampling.splits import make_split

@@ -16,8 +16,6 @@ class EfficientChannel(ChannelGate):
     Departure from the paper: `axis="band"` gates the spectral depth, where neighbouring bands are related.
     `channels` is the length of the gated axis, C; by default the kernel's size is computed from it, with
     γ = 2 and b = 1.
-
-    Shape: any `(n, c, …)`; the output has the same shape.
     """
 
     def __init__(self, channels: int, *, kernel_size: int | None = None, axis: Axis = "feature") -> None:

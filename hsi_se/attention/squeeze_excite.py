@@ -17,8 +17,6 @@ class SqueezeExcite(ChannelGate):
     Departures from the paper: `squeeze="max"`, `axis="band"` (gates over the spectral depth instead
     of features) and `bias=False` are options; the hidden width is `max(1, round(C / reduction))`, where
     C is the length of the gated axis, `channels`.
-
-    Shape: any `(n, c, …)`; the output has the same shape.
     """
 
     def __init__(

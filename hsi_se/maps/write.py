@@ -19,10 +19,9 @@ from hsi_se.config.scene import OF_LABELS
 from hsi_se.errors import ClusterError, ConfigError, SceneError
 from hsi_se.maps.draft import MapDraft
 from hsi_se.maps.folder import MapFolder
-from hsi_se.prediction.bundled import make_predictor, predict_tiles
+from hsi_se.prediction.bundled import Prediction, Tile, TilePredictor, TileSource, predict_tiles
 from hsi_se.prediction.logits import Engine
 from hsi_se.prediction.target import Target, find_scene, open_target
-from hsi_se.prediction.tiles import Prediction, Tile, TilePredictor, TileSource
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import find_data
@@ -71,7 +70,7 @@ def write_map(
     if out is None and scene is not None:
         result.refuse_other(target.image.raster.path)
     # With a cluster, the local predictor only tells how many rows a tile has.
-    predictor = make_predictor(bundle, engine=engine, device=session.device if scheduler is None else "cpu")
+    predictor = TilePredictor(bundle, engine=engine, device=session.device if scheduler is None else "cpu")
     rows, cols, _ = target.image.shape
     about = _describe_probabilities(bundle, is_own=is_own) if probabilities else ""
     digest = _digest(bundle, target, engine, about, tile_rows)
@@ -142,7 +141,7 @@ def predict_on_cluster(
 @functools.lru_cache(maxsize=1)
 def _prepare(bundle: ModelBundle, engine: Engine, device: str) -> TilePredictor:
     """Made once per worker. Its network stays in evaluation mode, as tiles may run side by side."""
-    return make_predictor(bundle, engine=engine, device=device)
+    return TilePredictor(bundle, engine=engine, device=device)
 
 
 def _predict(bundle: ModelBundle, engine: Engine, device: str, tile: Tile) -> NDArray[np.float32]:

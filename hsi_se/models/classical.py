@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hsi_se.config.model import Lda, PixelClassifier, Svm
+
 
 class CentrePixelClassifier(nn.Module, ABC):
     """The base class: uses only the centre of the p × p pixels, and keeps its state in buffers."""
@@ -152,3 +154,12 @@ class ForestOfTrees(CentrePixelClassifier):
             node = self.branches[tree, node, is_right]
         shares = self.share[tree, node].mean(1)  # (n, C)
         return shares.clamp(min=1e-6).log()
+
+
+def find_class(settings: PixelClassifier) -> type[CentrePixelClassifier]:
+    """Returns the class of the classifier that a config names."""
+    kinds: dict[type[PixelClassifier], type[CentrePixelClassifier]] = {
+        Svm: SupportVectorMachine,
+        Lda: LinearDiscriminant,
+    }
+    return kinds.get(type(settings), ForestOfTrees)

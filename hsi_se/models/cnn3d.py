@@ -3,8 +3,8 @@
 from torch import nn
 
 from hsi_se.config import model as config
-from hsi_se.models.hybridsn import make_conv3d, stage_shapes
-from hsi_se.models.network import Network, fill_slots, make_head
+from hsi_se.models.hybridsn import make_conv
+from hsi_se.models.network import Network, make_head
 
 
 class Cnn3d(Network):
@@ -14,14 +14,10 @@ class Cnn3d(Network):
     """
 
     def __init__(self, settings: config.Cnn3d, *, num_bands: int, patch_size: int, num_classes: int) -> None:
-        super().__init__(num_bands=num_bands, patch_size=patch_size)
-        shapes = stage_shapes("3d-2d", num_bands=num_bands, patch_size=patch_size)
-        self.stages = nn.ModuleDict(
-            {
-                "conv3d_1": make_conv3d(1, 8, depth=7),
-                "conv3d_2": make_conv3d(8, 16, depth=5),
-                "conv3d_3": make_conv3d(16, 32, depth=3),
-            }
-        )
-        self.attention = fill_slots(settings.attention, {point: shapes[point] for point in self.stages})
+        stages: dict[str, nn.Module] = {
+            "conv3d_1": make_conv(1, 8, depth=7),
+            "conv3d_2": make_conv(8, 16, depth=5),
+            "conv3d_3": make_conv(16, 32, depth=3),
+        }
+        super().__init__(stages, settings.attention, num_bands=num_bands, patch_size=patch_size)
         self.head = make_head(32, num_classes, dropout=settings.dropout, is_3d=True)

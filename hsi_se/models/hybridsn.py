@@ -7,13 +7,12 @@ Axes: n patches, c features, d spectral depth, h rows, w cols.
 
 import itertools
 import math
-from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
 
 from hsi_se.config import model as config
-from hsi_se.models.network import Network, fill_slots
+from hsi_se.models.network import Network
 
 
 class HybridSN(Network):
@@ -30,21 +29,18 @@ class HybridSN(Network):
     """
 
     def __init__(self, settings: config.HybridSN, *, num_bands: int, patch_size: int, num_classes: int) -> None:
-        super().__init__(num_bands=num_bands, patch_size=patch_size)
-        self.order = settings.order
-        self.shapes = stage_shapes(settings.order, num_bands=num_bands, patch_size=patch_size, width=settings.width)
-        num_features = {point: shape[0] for point, shape in self.shapes.items()}
-        first, second, third = (num_features[f"conv3d_{number}"] for number in (1, 2, 3))
+        first, second, third, flat = (_scale(count, settings.width) for count in (8, 16, 32, 64))
         norm, is_3d_first = settings.norm, settings.order == "3d-2d"
-        stages = {
-            "conv3d_1": make_conv3d(1, first, depth=7, norm=norm, is_unfolding=not is_3d_first),
-            "conv3d_2": make_conv3d(first, second, depth=5, norm=norm),
-            "conv3d_3": make_conv3d(second, third, depth=3, norm=norm),
-            "fold": Fold(1, 2),
-            "conv2d": _conv2d(num_features["fold"], num_features["conv2d"], norm=norm),
+        num_folded = third * (num_bands - 12) if is_3d_first else num_bands
+        stages_3d: dict[str, nn.Module] = {
+            "conv3d_1": make_conv(1, first, depth=7, norm=norm, is_unfolding=not is_3d_first),
+            "conv3d_2": make_conv(first, second, depth=5, norm=norm),
+            "conv3d_3": make_conv(second, third, depth=3, norm=norm),
         }
-        self.stages = nn.ModuleDict({point: stages[point] for point in self.shapes})
-        self.attention = fill_slots(settings.attention, self.shapes)
+        stages_2d = {"fold": Fold(1, 2), "conv2d": make_conv(num_folded, flat, norm=norm)}
+        stages = stages_3d | stages_2d if is_3d_first else stages_2d | stages_3d
+        super().__init__(stages, settings.attention, num_bands=num_bands, patch_size=patch_size)
+        self.order = settings.order
         *last, rows, cols = list(self.shapes.values())[-1]  # (c, h, w) or (c, d, h, w)
         self.pool: nn.Module = nn.Identity()  # the dense layers see every pixel, as in the paper
         if settings.pool == "mean":
@@ -60,27 +56,6 @@ class HybridSN(Network):
     def classify(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.pool(x).flatten(1))  # (n, C)
         return logits
-
-
-def stage_shapes(order: str, *, num_bands: int, patch_size: int, width: float = 1.0) -> dict[str, tuple[int, ...]]:
-    """Returns each stage's output shape without the batch, in running order."""
-    k, p = num_bands, patch_size
-    first, second, third, flat = (_scale(count, width) for count in (8, 16, 32, 64))
-    if order == "3d-2d":
-        return {
-            "conv3d_1": (first, k - 6, p - 2, p - 2),
-            "conv3d_2": (second, k - 10, p - 4, p - 4),
-            "conv3d_3": (third, k - 12, p - 6, p - 6),
-            "fold": (third * (k - 12), p - 6, p - 6),
-            "conv2d": (flat, p - 8, p - 8),
-        }
-    return {
-        "fold": (k, p, p),
-        "conv2d": (flat, p - 2, p - 2),
-        "conv3d_1": (first, flat - 6, p - 4, p - 4),
-        "conv3d_2": (second, flat - 10, p - 6, p - 6),
-        "conv3d_3": (third, flat - 12, p - 8, p - 8),
-    }
 
 
 def _scale(count: int, width: float) -> int:
@@ -99,24 +74,15 @@ class Fold(nn.Flatten):
         return x.permute(0, 3, 4, 1, 2).flatten(3).permute(0, 3, 1, 2)
 
 
-def make_conv3d(
-    num_in: int, num_out: int, *, depth: int, norm: str = "batch", is_unfolding: bool = False
+def make_conv(
+    num_in: int, num_out: int, *, depth: int | None = None, norm: str = "batch", is_unfolding: bool = False
 ) -> nn.Sequential:
-    """Returns an unpadded `depth` × 3 × 3 convolution stage; unfolding turns 2-D features into depth."""
+    """Returns an unpadded 3 × 3 or `depth` × 3 × 3 convolution stage; unfolding turns 2-D features into depth."""
     stage = nn.Sequential()
     if is_unfolding:
         stage.append(nn.Unflatten(1, (1, -1)))  # (n, c, h, w) to (n, 1, d=c, h, w)
-    stage.add_module("conv", nn.Conv3d(num_in, num_out, (depth, 3, 3)))
-    stage.add_module("norm", nn.BatchNorm3d(num_out) if norm == "batch" else nn.Identity())
+    stage.add_module("conv", nn.Conv3d(num_in, num_out, (depth, 3, 3)) if depth else nn.Conv2d(num_in, num_out, 3))
+    make_norm = nn.BatchNorm3d if depth else nn.BatchNorm2d
+    stage.add_module("norm", make_norm(num_out) if norm == "batch" else nn.Identity())
     stage.add_module("relu", nn.ReLU())
     return stage
-
-
-def _conv2d(num_in: int, num_out: int, *, norm: str) -> nn.Sequential:
-    return nn.Sequential(
-        OrderedDict(
-            conv=nn.Conv2d(num_in, num_out, 3),
-            norm=nn.BatchNorm2d(num_out) if norm == "batch" else nn.Identity(),
-            relu=nn.ReLU(),
-        )
-    )

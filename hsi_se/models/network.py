@@ -4,30 +4,38 @@ Axes: n patches, k components, p × p pixels, C classes.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from hsi_se.attention.placement import build_attention
 from hsi_se.config.model import Attention
+from hsi_se.models.inference import evaluation_mode
 
 
 class Network(nn.Module):
     """A network of named stages, with an attention slot after each, and a head that returns logits.
 
-    Subclasses are built from their settings in `config.model`, which describe every option.
+    Subclasses are built from their settings in `config.model`, which describe every option, and add the head.
 
     Shape: `(n, 1, k, p, p)` to `(n, C)`.
     """
 
-    stages: nn.ModuleDict
-    attention: nn.ModuleDict  # the block after each stage; an empty slot is `nn.Identity()`
     head: nn.Sequential
 
-    def __init__(self, *, num_bands: int, patch_size: int) -> None:
+    def __init__(self, stages: dict[str, nn.Module], attention: Attention, *, num_bands: int, patch_size: int) -> None:
         super().__init__()
         self.num_bands = num_bands  # components of the input, k
         self.patch_size = patch_size
+        self.stages = nn.ModuleDict(stages)
+        self.shapes: dict[str, tuple[int, ...]] = {}  # of the stages' outputs, without the batch
+        x = next(self.parameters()).new_empty(0, 1, num_bands, patch_size, patch_size)  # shapes need no patches
+        with evaluation_mode(self):
+            for point, stage in stages.items():
+                x = stage(x)
+                self.shapes[point] = tuple(x.shape[1:])
+        self.attention = nn.ModuleDict(  # the block after each stage; an empty slot is `nn.Identity()`
+            {point: build_attention(attention.get(point), shape=shape) for point, shape in self.shapes.items()}
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         for point, stage in self.stages.items():
@@ -38,11 +46,6 @@ class Network(nn.Module):
         """Returns the logits `(n, C)` for the features of the last point."""
         logits: Tensor = self.head(x)
         return logits
-
-
-def fill_slots(attention: Attention, shapes: Mapping[str, tuple[int, ...]]) -> nn.ModuleDict:
-    """Returns the attention slot after each stage; `shapes` are the stages' outputs without the batch."""
-    return nn.ModuleDict({point: build_attention(attention.get(point), shape=shape) for point, shape in shapes.items()})
 
 
 class ComponentsAsChannels(nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hsi_se.config import model as config
 from hsi_se.models.network import make_conv2d
-from hsi_se.models.residual import EXPANSION, WIDTHS, ResidualBlock, ResidualNetwork
+from hsi_se.models.se_resnet import EXPANSION, ResidualNetwork
 
 
 class Hierarchy(nn.Module):
@@ -46,15 +46,7 @@ class Res2Net(ResidualNetwork):
     """Res2Net of depth 50, 101 or 152, with attention on the branch, before the addition."""
 
     @staticmethod
-    def make_block(settings: config.Res2Net, point: str, *, num_in: int, stride: int) -> ResidualBlock:
-        width, scale = WIDTHS[point], settings.scale
-        group_width = width * settings.base_width // WIDTHS["layer1"]
-        branch = Hierarchy(num_in, width, group_width=group_width, scale=scale, stride=stride)
-        return ResidualBlock(
-            branch,
-            num_in=num_in,
-            num_out=EXPANSION * width,
-            stride=stride,
-            attention=settings.attention.get(point),
-            title=f"Res2Net block {scale} × {group_width}",
-        )
+    def make_branch(settings: config.Res2Net, num_in: int, width: int, *, stride: int) -> tuple[nn.Module, str]:
+        group_width = width * settings.base_width // 64
+        branch = Hierarchy(num_in, width, group_width=group_width, scale=settings.scale, stride=stride)
+        return branch, f"Res2Net block {settings.scale} × {group_width}"

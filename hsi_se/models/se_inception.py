@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hsi_se.config import model as config
-from hsi_se.models.network import Network, fill_slots, make_conv2d, make_head, make_stem
+from hsi_se.models.network import Network, make_conv2d, make_head, make_stem
 
 # Features per branch: 1×1; 1×1 then 3×3; 1×1 then 5×5; 1×1 after the pool.
 _WIDTHS = {
@@ -62,7 +62,6 @@ class SeInception(Network):
     """
 
     def __init__(self, settings: config.SeInception, *, num_bands: int, patch_size: int, num_classes: int) -> None:
-        super().__init__(num_bands=num_bands, patch_size=patch_size)
         channels = 192
         if settings.stem == "small":
             stem = make_stem(num_bands, channels, kind="small")
@@ -70,13 +69,11 @@ class SeInception(Network):
             stem = make_stem(num_bands, 64, kind="imagenet")
             pool = nn.MaxPool2d(3, stride=2, padding=1)
             stem.extend([make_conv2d(64, 64, 1), make_conv2d(64, channels, 3), pool])
-        self.stages = nn.ModuleDict({"stem": stem})
-        shapes: dict[str, tuple[int, ...]] = {"stem": (channels, 1, 1)}
+        stages: dict[str, nn.Module] = {"stem": stem}
         for point, widths in _WIDTHS.items():
             module = Inception(channels, widths)
             pool = nn.MaxPool2d(3, stride=2, padding=1)
-            self.stages[point] = nn.Sequential(pool, module) if point in _POOLED_BEFORE else module
+            stages[point] = nn.Sequential(pool, module) if point in _POOLED_BEFORE else module
             channels = module.num_out
-            shapes[point] = (channels, 1, 1)
-        self.attention = fill_slots(settings.attention, shapes)
+        super().__init__(stages, settings.attention, num_bands=num_bands, patch_size=patch_size)
         self.head = make_head(channels, num_classes, dropout=settings.dropout)

@@ -1,13 +1,119 @@
-"""Residual networks with attention in every block.
+"""Residual networks with attention in every block: a stem, four stages of blocks, mean pooling, one dense layer.
 
+He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385.
 Hu, Shen, Albanie, Sun, Wu: Squeeze-and-Excitation Networks, https://arxiv.org/abs/1709.01507.
+Axes: n images, c channels, h rows, w cols.
 """
 
-from torch import nn
+from abc import ABC, abstractmethod
+from typing import Any, Literal
 
+from torch import Tensor, nn
+
+from hsi_se.attention.placement import build_attention
 from hsi_se.config import model as config
-from hsi_se.models.network import make_conv2d
-from hsi_se.models.residual import EXPANSION, WIDTHS, ResidualBlock, ResidualNetwork
+from hsi_se.models.network import Network, make_conv2d, make_head, make_stem
+
+DEPTHS = {  # blocks in each of the four stages
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+EXPANSION = 4  # ratio of a bottleneck's output channels to its width
+
+
+class ResidualBlock(nn.Module):
+    """Adds a branch to a shortcut and applies attention at one of four positions.
+
+    `gate` is the position (Hu et al. 2018, figure 5): `standard` after the branch, before the addition;
+    `pre` before the branch; `post` after the addition's ReLU; `identity` on the shortcut.
+
+    Shape: `(n, num_in, h, w)` to `(n, num_out, h / stride, w / stride)`.
+    """
+
+    def __init__(
+        self,
+        branch: nn.Module,
+        *,
+        num_in: int,
+        num_out: int,
+        stride: int,
+        attention: config.AttentionSettings | None,
+        gate: Literal["standard", "pre", "post", "identity"],
+        title: str = "",
+    ) -> None:
+        super().__init__()
+        self.branch = branch
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or num_in != num_out:
+            self.shortcut = make_conv2d(num_in, num_out, 1, stride=stride, relu=False)
+        self.gate = gate
+        self.attention = build_attention(attention, shape=(num_in if gate == "pre" else num_out, 1, 1))
+        self.title = title if attention is None else f"{title} with {attention.kind} {gate}"
+
+    def extra_repr(self) -> str:
+        return self.title
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut: Tensor = self.shortcut(x)  # (n, num_out, h/stride, w/stride)
+        match self.gate:
+            case "standard":
+                total = shortcut + self.attention(self.branch(x))
+            case "pre":
+                total = shortcut + self.branch(self.attention(x))
+            case "post":
+                return self.attention((shortcut + self.branch(x)).relu())  # type: ignore[no-any-return]
+            case "identity":
+                total = self.attention(shortcut) + self.branch(x)
+        return total.relu()  # type: ignore[no-any-return]
+
+
+class ResidualNetwork(Network, ABC):
+    """A network of stages `stem`, `layer1` … `layer4` and a head; subclasses define the blocks.
+
+    Attention is inside the blocks, and the slots after the stages are empty.
+
+    Shape: `(n, 1, k, p, p)` or images `(n, k, h, w)` to `(n, C)`.
+    """
+
+    def __init__(
+        self, settings: config.SeResNet | config.Res2Net, *, num_bands: int, patch_size: int, num_classes: int
+    ) -> None:
+        num_in = 64
+        stages: dict[str, nn.Module] = {"stem": make_stem(num_bands, num_in, kind=settings.stem)}
+        for layer, depth in enumerate(DEPTHS[settings.depth]):
+            point, width = f"layer{layer + 1}", 64 * 2**layer
+            num_out = width if settings.depth < 50 else EXPANSION * width
+            blocks = []
+            for number in range(depth):
+                stride = 2 if number == 0 and layer else 1
+                branch, title = self.make_branch(settings, num_in, width, stride=stride)
+                block = ResidualBlock(
+                    branch,
+                    num_in=num_in,
+                    num_out=num_out,
+                    stride=stride,
+                    attention=settings.attention.get(point),
+                    gate=settings.gate if isinstance(settings, config.SeResNet) else "standard",
+                    title=title,
+                )
+                blocks.append(block)
+                num_in = num_out
+            stages[point] = _RepeatedBlocks(*blocks)
+        super().__init__(stages, {}, num_bands=num_bands, patch_size=patch_size)
+        self.head = make_head(num_in, num_classes, dropout=settings.dropout)
+
+    @staticmethod
+    @abstractmethod
+    def make_branch(settings: Any, num_in: int, width: int, *, stride: int) -> tuple[nn.Module, str]:
+        """Returns the branch of one block and a description; `width` is that of its 3 × 3 convolutions."""
+
+
+class _RepeatedBlocks(nn.Sequential):
+    def extra_repr(self) -> str:
+        return f"{len(self)} × {self[0].extra_repr()}"
 
 
 class SeResNet(ResidualNetwork):
@@ -17,26 +123,10 @@ class SeResNet(ResidualNetwork):
     """
 
     @staticmethod
-    def make_block(settings: config.SeResNet, point: str, *, num_in: int, stride: int) -> ResidualBlock:
-        width = WIDTHS[point]
+    def make_branch(settings: config.SeResNet, num_in: int, width: int, *, stride: int) -> tuple[nn.Module, str]:
         if settings.depth < 50:
-            title, num_out = "basic block", width
-            branch = nn.Sequential(
-                make_conv2d(num_in, width, 3, stride=stride), make_conv2d(width, width, 3, relu=False)
-            )
-        else:
-            title, num_out = "bottleneck", EXPANSION * width
-            branch = nn.Sequential(
-                make_conv2d(num_in, width, 1, stride=stride),
-                make_conv2d(width, width, 3),
-                make_conv2d(width, num_out, 1, relu=False),
-            )
-        return ResidualBlock(
-            branch,
-            num_in=num_in,
-            num_out=num_out,
-            stride=stride,
-            attention=settings.attention.get(point),
-            gate=settings.gate,
-            title=f"{title} {width}",
-        )
+            convs = make_conv2d(num_in, width, 3, stride=stride), make_conv2d(width, width, 3, relu=False)
+            return nn.Sequential(*convs), f"basic block {width}"
+        reduce = make_conv2d(num_in, width, 1, stride=stride)
+        expand = make_conv2d(width, EXPANSION * width, 1, relu=False)
+        return nn.Sequential(reduce, make_conv2d(width, width, 3), expand), f"bottleneck {width}"

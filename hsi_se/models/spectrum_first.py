@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hsi_se.config import model as config
-from hsi_se.models.network import ComponentsAsChannels, Network, fill_slots, make_conv2d, make_head
+from hsi_se.models.network import ComponentsAsChannels, Network, make_conv2d, make_head
 
 
 class SpectrumFirst(Network):
@@ -21,19 +21,14 @@ class SpectrumFirst(Network):
     """
 
     def __init__(self, settings: config.SpectrumFirst, *, num_bands: int, patch_size: int, num_classes: int) -> None:
-        super().__init__(num_bands=num_bands, patch_size=patch_size)
-        features, p = settings.features, patch_size
-        self.stages = nn.ModuleDict(
-            {
-                "bands": ComponentsAsChannels(),
-                "spectral_1": make_conv2d(num_bands, features, 1),
-                "spectral_2": make_conv2d(features, features, 1),
-                "space": WeightedMean(features, patch_size=p),
-            }
-        )
-        shapes = dict.fromkeys(self.stages, (features, p, p))
-        shapes |= {"bands": (num_bands, p, p), "space": (features, 1, 1)}
-        self.attention = fill_slots(settings.attention, shapes)
+        features = settings.features
+        stages = {
+            "bands": ComponentsAsChannels(),
+            "spectral_1": make_conv2d(num_bands, features, 1),
+            "spectral_2": make_conv2d(features, features, 1),
+            "space": WeightedMean(features, patch_size=patch_size),
+        }
+        super().__init__(stages, settings.attention, num_bands=num_bands, patch_size=patch_size)
         self.head = make_head(features, num_classes, dropout=settings.dropout)
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from hsi_se.config import model as config
-from hsi_se.models.network import Network, fill_slots, make_head
+from hsi_se.models.network import Network, make_head
 
 _NUM_COLLAPSED = 128  # features after the spectral depth is reduced to 1
 
@@ -26,31 +26,26 @@ class Ssrn(Network):
     """
 
     def __init__(self, settings: config.Ssrn, *, num_bands: int, patch_size: int, num_classes: int) -> None:
-        super().__init__(num_bands=num_bands, patch_size=patch_size)
         features, depth = settings.features, (num_bands - 7) // 2 + 1
-        self.stages = nn.ModuleDict(
-            {
-                "spectral_stem": nn.Sequential(
-                    nn.Conv3d(1, features, (7, 1, 1), stride=(2, 1, 1)), nn.BatchNorm3d(features), nn.ReLU()
-                ),
-                "spectral_1": _Residual(features, is_spectral=True),
-                "spectral_2": _Residual(features, is_spectral=True),
-                "spatial_stem": nn.Sequential(
-                    nn.Conv3d(features, _NUM_COLLAPSED, (depth, 1, 1)),  # (n, 128, 1, p, p)
-                    nn.BatchNorm3d(_NUM_COLLAPSED),
-                    nn.ReLU(),
-                    nn.Flatten(1, 2),  # (n, 128, p, p)
-                    nn.Conv2d(_NUM_COLLAPSED, features, 3),
-                    nn.BatchNorm2d(features),
-                    nn.ReLU(),
-                ),
-                "spatial_1": _Residual(features, is_spectral=False),
-                "spatial_2": _Residual(features, is_spectral=False),
-            }
-        )
-        deep, flat = (features, depth, patch_size, patch_size), (features, patch_size - 2, patch_size - 2)
-        shapes = {point: deep if point in settings.points_3d else flat for point in self.stages}
-        self.attention = fill_slots(settings.attention, shapes)
+        stages = {
+            "spectral_stem": nn.Sequential(
+                nn.Conv3d(1, features, (7, 1, 1), stride=(2, 1, 1)), nn.BatchNorm3d(features), nn.ReLU()
+            ),
+            "spectral_1": _Residual(features, is_spectral=True),
+            "spectral_2": _Residual(features, is_spectral=True),
+            "spatial_stem": nn.Sequential(
+                nn.Conv3d(features, _NUM_COLLAPSED, (depth, 1, 1)),  # (n, 128, 1, p, p)
+                nn.BatchNorm3d(_NUM_COLLAPSED),
+                nn.ReLU(),
+                nn.Flatten(1, 2),  # (n, 128, p, p)
+                nn.Conv2d(_NUM_COLLAPSED, features, 3),
+                nn.BatchNorm2d(features),
+                nn.ReLU(),
+            ),
+            "spatial_1": _Residual(features, is_spectral=False),
+            "spatial_2": _Residual(features, is_spectral=False),
+        }
+        super().__init__(stages, settings.attention, num_bands=num_bands, patch_size=patch_size)
         self.head = make_head(features, num_classes, dropout=settings.dropout)
 
 

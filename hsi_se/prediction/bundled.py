@@ -1,30 +1,38 @@
-"""Applies the trained model of a run (its bundle) to whole scenes."""
+"""Applies the trained model of a run (its bundle) to whole scenes, large ones in tiles of some rows each.
+
+Axes: rows, cols of pixels; k components; p the patch's size.
+"""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hsi_se.config.model import Forest, Lda, Svm
+from hsi_se.config.model import PixelClassifier
 from hsi_se.config.scene import SceneFiles
 from hsi_se.errors import RunError
 from hsi_se.models import build_model
-from hsi_se.models.classical import ForestOfTrees, LinearDiscriminant, SupportVectorMachine
-from hsi_se.models.device import pick_device
+from hsi_se.models.classical import find_class
+from hsi_se.models.inference import pick_device
 from hsi_se.prediction.class_map import ClassMap, pick_classes
-from hsi_se.prediction.logits import Classifier, Engine, average_symmetries, list_tiles, predict_logits
-from hsi_se.prediction.target import Target, is_known_name, open_target
-from hsi_se.prediction.tiles import Prediction, TilePredictor, TileSource, smooth_bundled
+from hsi_se.prediction.logits import Classifier, Engine, RowPredictor, average_symmetries, list_tiles, predict_logits
+from hsi_se.prediction.smoothing import smooth_logits
+from hsi_se.prediction.target import Target, is_known_name, open_target, read_finite_rows
 from hsi_se.progress import Observer
-from hsi_se.runs.bundle import ModelBundle
+from hsi_se.runs.bundle import BundleFacts, ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.scene.loading import SceneSettings
-from hsi_se.scene.raster import Image
+from hsi_se.scene.raster import Image, Mask
 from hsi_se.scene.scene import Scene
 from hsi_se.system.session import Session
+
+Prediction = tuple[range, NDArray[np.float32], Mask]  # rows, their logits, true where there is no data
+
+_PATCHWISE_ROWS = 16  # few rows are enough: reading some twice takes little time compared to the patches
 
 
 def load_bundle(run: str | Path | RunFolder) -> ModelBundle:
@@ -37,13 +45,8 @@ def build_bundled_model(bundle: ModelBundle) -> Classifier:
     facts = bundle.facts
     tensors = {name: torch.from_numpy(array) for name, array in bundle.weights.items()}
     try:
-        match facts.model:
-            case Svm():
-                return SupportVectorMachine(tensors, patch_size=facts.patch_size)
-            case Lda():
-                return LinearDiscriminant(tensors, patch_size=facts.patch_size)
-            case Forest():
-                return ForestOfTrees(tensors, patch_size=facts.patch_size)
+        if isinstance(facts.model, PixelClassifier):
+            return find_class(facts.model)(tensors, patch_size=facts.patch_size)
         model = build_model(
             facts.model,
             num_bands=bundle.reduction.num_components,
@@ -78,10 +81,77 @@ def predict_bundled(
     return smooth_bundled(facts, plain, components=components, missing=missing), plain
 
 
-def make_predictor(bundle: ModelBundle, *, engine: Engine, device: str = "auto") -> TilePredictor:
-    """Returns a predictor for tiles with a bundle's classifier, which stays in evaluation mode."""
-    model = build_bundled_model(bundle).eval().to(pick_device(device))
-    return TilePredictor(model, bundle.facts, engine=engine)
+def smooth_bundled(
+    facts: BundleFacts, logits: NDArray[np.float32], *, components: NDArray[np.float32], missing: Mask
+) -> NDArray[np.float32]:
+    """Returns logits smoothed as in a bundle's settings, or as they are; see `smooth_logits`."""
+    settings, scale = facts.prediction.smoothing, np.array(facts.guide_scale)
+    if settings is None:
+        return logits
+    return smooth_logits(logits, components=components, missing=missing, settings=settings, scale=scale)
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """Some rows of a scene with all data that their prediction depends on.
+
+    `padded` contains the components of the rows, of the rows around them that smoothing uses, and of the
+    margin that the patches of both cover.
+    """
+
+    padded: NDArray[np.float32]  # (rows + p - 1, cols + p - 1, k)
+    missing: Mask  # (rows, cols), true where there is no data
+    inner: slice  # of the requested rows, without those added for smoothing
+
+
+@dataclass(frozen=True, eq=False)
+class TileSource:
+    """Reads the components of an image some rows at a time, padded like a whole scene by `pad_cube`.
+
+    The image has the bands that the bundle's reduction was fitted on.
+    """
+
+    image: Image
+    bundle: ModelBundle
+
+    def read(self, asked: range) -> Tile:
+        """Returns the tile of the rows `asked`; pixels with a value that is not finite count as nodata."""
+        facts, rows = self.bundle.facts, self.image.shape[0]
+        margin, reach = facts.patch_size // 2, facts.prediction.reach
+        tile = range(max(0, asked.start - reach), min(rows, asked.stop + reach))
+        mode = {"zero": "constant", "reflect": "reflect"}[facts.padding]
+        outside = {"constant_values": -1} if mode == "constant" else {}
+        places = np.pad(np.arange(rows), margin, mode=mode, **outside)  # type: ignore[call-overload]
+        places = places[tile.start : tile.stop + 2 * margin]
+        first, last = places[places >= 0].min(), places.max() + 1
+        cube, missing, _ = read_finite_rows(self.image, first, last)
+        components = self.bundle.reduction.apply(cube, nodata=missing)[np.maximum(places - first, 0)]
+        components[places < 0] = 0
+        widths = ((0, 0), (margin, margin), (0, 0))
+        padded = np.pad(components, widths, mode=mode)  # type: ignore[call-overload]
+        inner = slice(asked.start - tile.start, asked.stop - tile.start)
+        return Tile(padded, missing[tile.start - first : tile.stop - first], inner)
+
+
+class TilePredictor:
+    """Predicts tiles with a bundle's classifier, which stays in evaluation mode."""
+
+    def __init__(self, bundle: ModelBundle, *, engine: Engine, device: str = "auto") -> None:
+        model = build_bundled_model(bundle).eval().to(pick_device(device))
+        self._rows, self._facts = RowPredictor(model, engine=engine), bundle.facts
+
+    def choose_tile_rows(self, cols: int) -> int:
+        """Returns the recommended number of rows in a tile of a scene with `cols` cols."""
+        return self._rows.choose_tile_rows(cols) or _PATCHWISE_ROWS
+
+    def predict(self, tile: Tile, *, on_batch: Callable[[int], None] | None = None) -> NDArray[np.float32]:
+        """Returns the logits `(rows, cols, C)` of the rows that were asked of a `TileSource`."""
+        predict = functools.partial(self._rows.predict, on_batch=on_batch)
+        logits = average_symmetries(predict, tile.padded, num_passes=self._facts.prediction.num_passes)
+        margin = self._facts.patch_size // 2
+        inside = slice(margin, -margin or None)
+        components = tile.padded[inside, inside]
+        return smooth_bundled(self._facts, logits, components=components, missing=tile.missing)[tile.inner]
 
 
 def map_scene(
@@ -127,7 +197,7 @@ def map_target(
     session: Session = Session(),
 ) -> ClassMap:
     """Returns the class map of a checked image; arguments as for `map_scene`."""
-    predictor = make_predictor(bundle, engine=engine, device=session.device)
+    predictor = TilePredictor(bundle, engine=engine, device=session.device)
     rows, cols, _ = target.image.shape
     labels = np.zeros((rows, cols), np.int32)
     session.observer.start("mapping", total=labels.size * bundle.facts.prediction.num_passes, unit="pixels")

@@ -5,7 +5,7 @@ attention block therefore gives the same features for all patches that overlap. 
 the scene. The rest of the network depends on the attention, and one of four methods computes it:
 
 - No attention: the first dense layer is a convolution over the scene, computed by FFT if its kernel is large
-  enough (`_share_head`).
+  enough (`DenseHead.of_scene`).
 - At most a channel gate after the last stage: the gates of all patches are computed at once, and the head
   runs on the gated patches (`_gate_head`).
 - Channel gates at `conv3d_3` or `fold`, order `3d-2d`: the gated 2-D convolution is computed as in
@@ -59,7 +59,7 @@ class DenseEngine:
             self._head = DenseHead(model, is_shared=not blocks)
         early = {point: block for point, block in blocks.items() if point != self._last}
         if not blocks and self._head.can_share:
-            self._shared, self._finish = self._last, self._share_head
+            self._shared, self._finish = self._last, self._head.of_scene
         elif not early and isinstance(model.attention[self._last], ChannelGate | nn.Identity):
             self._shared, self._finish = self._last, self._gate_head
         elif (
@@ -75,7 +75,6 @@ class DenseEngine:
         num_early = points.index(self._shared) + 1
         self._early = [self._stages[point] for point in points[:num_early] if point in self._stages]
         self._late = points[num_early:]
-        self._estimate()
 
     def predict_rows(self, padded: Tensor) -> Tensor:
         """Returns the logits of some rows of a scene.
@@ -133,28 +132,24 @@ class DenseEngine:
         is_cpu = self._stages["conv2d"].weight.device.type == "cpu"
         return max(1, min(torch.get_num_threads(), _MAX_WORKERS, cols // _NARROWEST)) if is_cpu else 1
 
-    def _estimate(self) -> None:
-        """Counts the floats that a tile needs per padded location, per row and per pixel."""
-        d, c = self.model.num_bands, 1
-        self._location_floats = self._row_floats = self._pixel_floats = 0
-        for stage in self._early:
-            out, taps = stage.weight.shape[:2]
-            num_slabs = (d * c - taps) // stage.num_features + 1
-            self._location_floats = max(self._location_floats, d * c + 2 * num_slabs * (taps + out))
-            d, c = num_slabs, out
-        self._shared_floats = 2 * d * c
-        if self._finish == self._mix:
-            out, taps = self._stages["conv2d"].weight.shape[:2]
-            self._row_floats = (self._head.span + 7) * self._head.span**2 * out + taps * out
-            self._pixel_floats = 3 * taps
-
     def _count_bytes(self, rows: int, cols: int) -> int:
         """Returns the approximate peak memory of a tile in bytes."""
         margin = self.model.patch_size - 1
         locations = (rows + margin) * (cols + margin)
-        finishing = locations * self._shared_floats + rows * cols * self._pixel_floats
-        kept = rows * self._row_floats  # buffers that are reused from tile to tile
-        return _FLOAT_BYTES * (kept + max(locations * self._location_floats, finishing))
+        d, c = self.model.num_bands, 1
+        most = kept = 0
+        for stage in self._early:
+            out, taps = stage.weight.shape[:2]
+            num_slabs = (d * c - taps) // stage.num_features + 1
+            most = max(most, locations * (d * c + 2 * num_slabs * (taps + out)))
+            d, c = num_slabs, out
+        finishing = locations * 2 * d * c
+        if self._finish == self._mix:
+            out, taps = self._stages["conv2d"].weight.shape[:2]
+            finishing += rows * cols * 3 * taps
+            # Buffers that are reused from tile to tile.
+            kept = rows * ((self._head.span + 7) * self._head.span**2 * out + taps * out)
+        return _FLOAT_BYTES * (kept + max(most, finishing))
 
     def _predict_tile(self, padded: Tensor) -> Tensor:
         """Returns the logits `(rows, cols, classes)` of a padded tile `(h, w, k)`."""
@@ -162,10 +157,6 @@ class DenseEngine:
         for stage in self._early:
             x = stage(x)
         return self._finish(x)
-
-    def _share_head(self, features: Tensor) -> Tensor:
-        """Returns the logits from the last features `(d, c, h, w)`, with the head as a convolution."""
-        return self._head.of_scene(features.flatten(0, 1))
 
     def _gate_head(self, features: Tensor) -> Tensor:
         """Returns the logits from the last features `(d, c, h, w)`, scaled by each patch's gate, if any."""

@@ -78,24 +78,21 @@ class DenseHead:
                     shape = (len(part), -1, gates.shape[1])
                     torch.mul(part.view(shape), gate, out=target.view(shape))
                     part = target
-                sums[number] = self._add_product(sums[number], part, weight)
+                if self._is_packed:
+                    sums[number] = torch.ops.mkldnn._linear_pointwise.binary(part, sums[number], weight, None, "add")
+                else:
+                    sums[number].addmm_(part, weight)
         logits: Tensor = self._rest(torch.cat(sums))
         return logits
 
-    def _add_product(self, total: Tensor, some: Tensor, weight: Tensor) -> Tensor:
-        """Returns `total + some @ weight`, possibly in `total`'s memory."""
-        if not self._is_packed:
-            return total.addmm_(some, weight)
-        added: Tensor = torch.ops.mkldnn._linear_pointwise.binary(some, total, weight, None, "add")
-        return added
-
     def of_scene(self, features: Tensor) -> Tensor:
-        """Returns the logits `(rows, cols, classes)` of all patches of features `(d·c, h, w)`.
+        """Returns the logits `(rows, cols, classes)` of all patches of features `(d, c, h, w)`.
 
         The first layer is a convolution with span × span kernels, computed by FFT with overlap-save:
         tiles of `fft_size` overlap by span - 1, and of each result the valid part is kept.
         """
         size, step = self._fft_size, self._fft_size - self.span + 1
+        features = features.flatten(0, 1)
         rows, cols = (length - self.span + 1 for length in features.shape[1:])
         missing = [-length % step for length in (cols, rows)]
         tiles = F.pad(features, (0, missing[0], 0, missing[1]))

@@ -70,7 +70,8 @@ def convolve_gated(
         products = taps @ weight  # (g, y, o)
         left, right = max(0, col - span + 1), min(cols, col + 1)
         covering = gates[:, left:right].contiguous()
-        runs = _split_at_wrap(left, right, num_slots)
+        wrap = right // num_slots * num_slots  # where the ring buffer begins again
+        runs = [(left, wrap), (wrap, right)] if left < wrap < right else [(left, right)]
         for row, top, step, mixed in _mix_column(covering, products, scratch, span=span):
             num_locations, num_rows = mixed.shape[:2]
             for begin, end in runs:
@@ -154,9 +155,3 @@ def _take(spare: list[Tensor], size: int, *, like: Tensor) -> Tensor:
     with suppress(OSError):  # a kernel without huge pages
         memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=like.dtype)
-
-
-def _split_at_wrap(left: int, right: int, num_slots: int) -> list[tuple[int, int]]:
-    """Splits `[left, right)` into one or two ranges that do not cross a multiple of `num_slots`."""
-    wrap = right // num_slots * num_slots
-    return [(left, wrap), (wrap, right)] if left < wrap < right else [(left, right)]

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hsi_se.attention.channel_gate import ChannelGate
 from hsi_se.models.hybridsn import HybridSN
@@ -49,15 +50,10 @@ def fold_stages(model: HybridSN) -> dict[str, SharedStage]:
         conv = modules.get("conv")
         if not isinstance(conv, nn.Conv2d | nn.Conv3d):  # `fold`
             continue
+        if isinstance(norm := modules["norm"], nn.BatchNorm2d | nn.BatchNorm3d):
+            conv = fuse_conv_bn_eval(conv, norm)
         weight, bias = conv.weight, conv.bias
         assert bias is not None
-        norm = modules["norm"]
-        if isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d):
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-            weight = weight * scale.view(-1, *[1] * (weight.ndim - 1))
-            bias = (bias - norm.running_mean) * scale + norm.bias
         if isinstance(conv, nn.Conv2d):
             weight = weight.view(-1, num_features, num_depths, 3, 3)
             inputs = num_features * num_depths
@@ -104,16 +100,11 @@ def gate_windows(
 def slide(channels: Tensor, *, window: int, statistic: Literal["mean", "max"]) -> Tensor:
     """Returns the mean or maximum `(C, rows, cols)` of channels `(C, h, w)` over every window.
 
-    The mean is a product with two band matrices. This is cheap, and unlike a difference of cumulative
-    sums it does not lose digits by cancellation.
+    The mean is a product with two band matrices, whose row i averages i to i + window - 1. This is cheap, and
+    unlike a difference of cumulative sums it does not lose digits by cancellation.
     """
     if statistic == "max":
         return F.max_pool2d(F.max_pool2d(channels, (1, window), stride=1), (window, 1), stride=1)
-    over_rows, over_cols = (_make_band(channels, length, window) for length in channels.shape[1:])
+    ones = [channels.new_ones(length - window + 1, length) for length in channels.shape[1:]]
+    over_rows, over_cols = (each.triu().tril(window - 1) / window for each in ones)
     return over_rows @ (channels @ over_cols.T)
-
-
-def _make_band(like: Tensor, length: int, window: int) -> Tensor:
-    """Returns the matrix `(length - window + 1, length)` whose row i averages i to i + window - 1."""
-    ones = like.new_ones(length - window + 1, length)
-    return ones.triu().tril(window - 1) / window

@@ -13,15 +13,13 @@ Axes: rows, cols of pixels; k components, g of them as guides; C classes.
 
 import itertools
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
 from hsi_se.config.prediction import Smoothing
-
-Window = tuple[slice, slice]
 
 
 def smooth_logits(
@@ -54,28 +52,19 @@ def smooth_logits(
     weightless = torch.from_numpy(missing)
     shares = torch.from_numpy(logits).softmax(2).masked_fill_(weightless[..., None], 0)
     smallest = torch.finfo(torch.float32).tiny
+    radius, (rows, cols) = settings.radius, missing.shape
+    around = (radius,) * 4  # of rows and cols
+    padded_guide, is_weightless = F.pad(guide, (0, 0, *around)), F.pad(weightless, around, value=True)
     for _ in range(settings.passes):
         total, weights = torch.zeros_like(shares), torch.zeros(missing.shape)
-        for here, there, off_square in _list_steps(settings.radius, missing.shape):
-            distance = (guide[here] - guide[there]).square_().sum(2)
-            distance += off_square / (2 * settings.spatial**2)
-            weight = distance.neg_().exp_().masked_fill_(weightless[there], 0)
-            total[here] += weight[..., None] * shares[there]
-            weights[here] += weight
+        padded_shares = F.pad(shares, (0, 0, *around))
+        for row, col in itertools.product(range(2 * radius + 1), repeat=2):
+            there = slice(row, row + rows), slice(col, col + cols)  # the neighbour of each pixel at one offset
+            distance = (guide - padded_guide[there]).square_().sum(2)
+            distance += ((row - radius) ** 2 + (col - radius) ** 2) / (2 * settings.spatial**2)
+            weight = distance.neg_().exp_().masked_fill_(is_weightless[there], 0)
+            total += weight[..., None] * padded_shares[there]
+            weights += weight
         shares = total.div_(weights.clamp_(min=smallest)[..., None])
     smoothed = shares.clamp_(min=smallest).log_()
     return np.where(missing[..., None], logits, smoothed.numpy())
-
-
-def _list_steps(radius: int, shape: tuple[int, ...]) -> Iterator[tuple[Window, Window, int]]:
-    """Yields the pixels whose neighbour at an offset lies in the scene, these neighbours, and distance²."""
-    for row, col in itertools.product(range(-radius, radius + 1), repeat=2):
-        here_rows, there_rows = _overlap(row, shape[0])
-        here_cols, there_cols = _overlap(col, shape[1])
-        yield (here_rows, here_cols), (there_rows, there_cols), row**2 + col**2
-
-
-def _overlap(step: int, length: int) -> tuple[slice, slice]:
-    """Returns the positions whose neighbour at offset `step` lies in `range(length)`, and the neighbours."""
-    here = slice(max(0, -step), max(0, length - max(0, step)))
-    return here, slice(max(0, step), max(0, length + min(0, step)))

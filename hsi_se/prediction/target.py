@@ -10,18 +10,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hsi_se.config.scene import SceneFiles
 from hsi_se.config.yaml_file import Override, load_config
 from hsi_se.errors import ConfigError, SceneError
-from hsi_se.prediction.tiles import read_finite_rows
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.scene.catalogue import find_known_scene
 from hsi_se.scene.folders import Data, Folders, find_file
 from hsi_se.scene.inspection import FillFinder
 from hsi_se.scene.loading import SceneSettings, SceneSource, get_known, open_scene_image
-from hsi_se.scene.raster import Image, chunk_rows, describe_bands
+from hsi_se.scene.raster import Image, Mask, chunk_rows, describe_bands
 from hsi_se.scene.scene import Scene
 from hsi_se.scene.wavelengths import compare_wavelengths
 
@@ -202,3 +202,17 @@ def _scan(image: Image, fill: FillFinder) -> tuple[str, float, float, int, int]:
             values = cube[~missing] if missing.any() else cube
             low, high = min(low, float(values.min())), max(high, float(values.max()))
     return digest.hexdigest(), low, high, num_missing, num_odd
+
+
+def read_finite_rows(image: Image, first: int, last: int) -> tuple[NDArray[np.generic], Mask, int]:
+    """Returns rows like `Image.read_rows`, with pixels that are not finite as nodata, and their number."""
+    cube, empty = image.read_rows(first, last)
+    missing = np.zeros(cube.shape[:2], dtype=bool) if empty is None else empty
+    num_odd = 0
+    if cube.dtype.kind == "f":
+        is_finite = np.isfinite(cube).all(axis=2)
+        if not is_finite.all():
+            num_odd = int((~missing & ~is_finite).sum())
+            missing = missing | ~is_finite
+            cube = np.where(missing[..., None], cube.dtype.type(0), cube)
+    return cube, missing, num_odd

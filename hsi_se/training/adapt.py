@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hsi_se.models.inference import evaluation_mode
 from hsi_se.sampling.patches import PatchDataset
 
 
@@ -24,19 +25,15 @@ def adapt_norms(
         batch_size: patches per batch; the statistics are averaged over the batches.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    modes = {module: module.training for module in model.modules()}
     momenta = {norm: norm.momentum for norm in norms}
     generator = torch.Generator().manual_seed(seed)
     sample = torch.randperm(len(patches), generator=generator)[:max_patches].to(patches.device)
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # cumulative average: every batch gets the same weight
-        norm.train()
-    with torch.no_grad():
+    with evaluation_mode(model):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # cumulative average: every batch gets the same weight
+            norm.train()
         for index in sample.tensor_split(max(1, len(sample) // batch_size)):
             model(patches.gather(index))
     for norm in norms:
         norm.momentum = momenta[norm]
-    for module, is_training in modes.items():
-        module.training = is_training

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hsi_se.config.training import TrainSettings
 from hsi_se.sampling.patches import NUM_SYMMETRIES, PatchDataset
-from hsi_se.training.windows import Corners
+from hsi_se.training.overlap import Corners
 
 _FLIPPED_AXES = ((), (0,), (1,), (0, 1))  # for symmetries 0-3; symmetries 4-7 transpose first
 

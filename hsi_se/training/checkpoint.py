@@ -11,6 +11,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,41 +48,24 @@ class Keeper:
     def after_epoch(self, state: TrainingState) -> None: ...
 
 
+@dataclass(kw_only=True, eq=False)
 class Checkpoints(Keeper):
     """Writes checkpoints to a folder, at the end of epochs and at intervals within them.
 
     Saving takes at most 1 % of the training time: after a save of one second, the next one follows at
     least 100 seconds later. A signal to stop always saves at once.
-
-    Args:
-        folder: created with the first checkpoint.
-        run: digest of the config; a checkpoint of another run is refused.
-        every_s: seconds between checkpoints within an epoch; 0 saves after every step, regardless of cost.
-        stop: records a signal that asks training to stop after the current step.
-        note: receives a message about a damaged checkpoint, or a change that may affect rounding.
-        rewind: receives the finished epochs when training starts or resumes.
-        world: the processes of the training run; the first one writes for all.
-        last_epoch: epoch after which to save in any case, because other work follows.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        run: str,
-        every_s: float,
-        stop: Stop,
-        note: Callable[[str], None],
-        rewind: Callable[[Sequence[EpochRecord]], None],
-        world: World | None = None,
-        last_epoch: int | None = None,
-    ) -> None:
-        self._last_epoch = last_epoch
-        self._world = world or World()
-        self._folder, self._run, self._every_s = folder, run, every_s
-        self._stop, self._note, self._rewind = stop, note, rewind
-        self._cost_s = _FIRST_COST_S
-        self._last = time.perf_counter()
+    folder: Path  # created with the first checkpoint
+    run: str  # digest of the config; a checkpoint of another run is refused
+    every_s: float  # seconds between checkpoints within an epoch; 0 saves after every step, regardless of cost
+    stop: Stop  # records a signal that asks training to stop after the current step
+    note: Callable[[str], None]  # receives messages on a damaged checkpoint, or a change that may affect rounding
+    rewind: Callable[[Sequence[EpochRecord]], None]  # receives the finished epochs when training starts or resumes
+    world: World = field(default_factory=World)  # the processes of the run; the first one writes for all
+    last_epoch: int | None = None  # after which to save in any case, because other work follows
+    _cost_s: float = field(default=_FIRST_COST_S, init=False)
+    _last: float = field(default_factory=time.perf_counter, init=False)
 
     def restore(self, state: TrainingState) -> None:
         """Loads the newest intact checkpoint into `state`; without any checkpoint `state` is unchanged.
@@ -89,7 +73,7 @@ class Checkpoints(Keeper):
         Raises:
             RunError: the folder contains checkpoints, but none of them can be used.
         """
-        paths = list_checkpoints(self._folder)
+        paths = list_checkpoints(self.folder)
         damaged = []
         for path in paths:
             try:
@@ -97,31 +81,31 @@ class Checkpoints(Keeper):
             except RunError as error:
                 if path == paths[-1]:
                     raise RunError(f"{error}; no usable checkpoint is left; train again with --overwrite") from None
-                self._note(f"{error}; using the previous checkpoint")
+                self.note(f"{error}; using the previous checkpoint")
                 damaged.append(path)
                 continue
             self._load(state, saved, path)
             break
-        if not self._world.agree(str(state.steps)):
+        if not self.world.agree(str(state.steps)):
             raise RunError(
-                f"{self._folder}: the processes found different checkpoints; "
+                f"{self.folder}: the processes found different checkpoints; "
                 "use a run folder on storage that all of them share"
             )
-        if self._world.is_first:
+        if self.world.is_first:
             for path in damaged:  # otherwise they would count towards the two that are kept
                 path.unlink(missing_ok=True)
-        self._rewind(state.history)
+        self.rewind(state.history)
 
     def _load(self, state: TrainingState, saved: Tree, path: Path) -> None:
         """Checks a checkpoint's format and run, notes changes that affect rounding, and loads it."""
         if saved.get("format") != _FORMAT:
             raise RunError(f"{path}: was written by hsi-se {saved.get('hsi_se')}; resume with that version")
-        if saved.get("run") != self._run:
+        if saved.get("run") != self.run:
             raise RunError(f"{path}: is a checkpoint of another run; remove it, or train again")
         for name, now in _describe_environment().items():
             before = saved.get(name)
             if before != now:
-                self._note(
+                self.note(
                     f"saved with {name} = {before}, resumed with {name} = {now}: weights may differ in the last bits"
                 )
         try:
@@ -136,15 +120,15 @@ class Checkpoints(Keeper):
             Interrupted: a signal has arrived; the state has been saved.
             OSError: the checkpoint could not be written; the previous one is intact.
         """
-        if self._world.any(self._stop.signal_number is not None):
+        if self.world.any(self.stop.signal_number is not None):
             self.save(state)
-            number = self._stop.signal_number or signal.SIGTERM
+            number = self.stop.signal_number or signal.SIGTERM
             raise Interrupted(f"interrupted in epoch {state.epoch}", signal_number=number)
-        self._save_if_due(state, after_s=self._every_s)
+        self._save_if_due(state, after_s=self.every_s)
 
     def after_epoch(self, state: TrainingState) -> None:
         """Saves unless that would exceed the time budget for saving; after `last_epoch` in any case."""
-        if self._last_epoch is not None and state.epoch > self._last_epoch:
+        if self.last_epoch is not None and state.epoch > self.last_epoch:
             self.save(state)
         else:
             self._save_if_due(state)
@@ -152,23 +136,23 @@ class Checkpoints(Keeper):
     def _save_if_due(self, state: TrainingState, *, after_s: float = 0.0) -> None:
         """Saves unless that would exceed the time budget for saving."""
         after_s = max(after_s, self._cost_s / _MAX_TIME_FRACTION)
-        if not self._every_s or time.perf_counter() - self._last >= after_s:
+        if not self.every_s or time.perf_counter() - self._last >= after_s:
             self.save(state)
 
     def save(self, state: TrainingState) -> None:
         """Writes a checkpoint durably, then deletes all but the last two."""
-        if not self._world.is_first:
+        if not self.world.is_first:
             return
         start = time.perf_counter()
-        if not self._folder.exists():
-            self._folder.mkdir()
-            sync_folder(self._folder.parent)
+        if not self.folder.exists():
+            self.folder.mkdir()
+            sync_folder(self.folder.parent)
         training = state.save()
-        content = {"format": _FORMAT, "hsi_se": __version__, "run": self._run, **_describe_environment()}
+        content = {"format": _FORMAT, "hsi_se": __version__, "run": self.run, **_describe_environment()}
         data = _to_bytes({**content, "training": training})
         digest = hashlib.sha256(data).hexdigest()
-        write_durably(self._folder / f"step-{state.steps:08}-{digest[:16]}.safetensors", data)
-        for path in list_checkpoints(self._folder)[_NUM_KEPT:]:
+        write_durably(self.folder / f"step-{state.steps:08}-{digest[:16]}.safetensors", data)
+        for path in list_checkpoints(self.folder)[_NUM_KEPT:]:
             path.unlink()
         self._last = time.perf_counter()
         self._cost_s = self._last - start
@@ -191,11 +175,11 @@ def read_checkpoint(path: Path) -> Tree:
         data = path.read_bytes()
         if match is None or not hashlib.sha256(data).hexdigest().startswith(match[2]):
             raise RunError(f"{path}: is damaged, truncated or not a checkpoint (its SHA-256 does not match its name)")
+        with safe_open(path, framework="pt") as file:
+            tree = file.metadata()["tree"]
         # Clones are laid out in memory like new tensors, so the same arithmetic on them gives the same bits.
         tensors = {name: value.clone() for name, value in load(data).items()}
-        with safe_open(path, framework="pt") as file:
-            text = file.metadata()["tree"]
-        restored = json.loads(text, object_hook=lambda node: tensors[node["tensor"]] if [*node] == ["tensor"] else node)
+        restored = json.loads(tree, object_hook=lambda node: tensors[node["tensor"]] if [*node] == ["tensor"] else node)
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from None
     except (SafetensorError, LookupError, TypeError, ValueError, RecursionError) as error:
@@ -215,7 +199,7 @@ def _describe_environment() -> dict[str, Any]:
 
 
 def _to_bytes(tree: Tree) -> bytes:
-    """Returns a checkpoint: the tensors of a tree, and the tree as JSON with `{"tensor": name}` in their place."""
+    """Returns a safetensors file of a tree's tensors, with the tree as JSON, `{"tensor": name}` for each of them."""
     tensors: dict[str, Tensor] = {}
 
     def take(tensor: Tensor) -> dict[str, str]:

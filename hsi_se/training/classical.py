@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from hsi_se.config.model import Lda, PixelClassifier, Svm
 from hsi_se.errors import TrainingError
 from hsi_se.evaluation.baselines import choose_parameters, fit_pixel_classifier
-from hsi_se.models.classical import CentrePixelClassifier, ForestOfTrees, LinearDiscriminant, SupportVectorMachine
+from hsi_se.models.classical import CentrePixelClassifier, find_class
 from hsi_se.sampling.folds import Folds
 
 
@@ -37,5 +37,4 @@ def fit_classical(
     if isinstance(settings, Svm) and None in (settings.penalty, settings.gamma):
         settings, _ = choose_parameters(settings, x, folds, seed=seed)
     fitted = fit_pixel_classifier(settings, x, folds.classes, seed=seed)
-    kind = {Svm: SupportVectorMachine, Lda: LinearDiscriminant}.get(type(settings), ForestOfTrees)
-    return kind.of(fitted, num_classes=num_classes, patch_size=patch_size)
+    return find_class(settings).of(fitted, num_classes=num_classes, patch_size=patch_size)

@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hsi_se.errors import ClusterError, TrainingError
 from hsi_se.system.processes import is_distributed
-from hsi_se.training.weighted_norm import move_statistics
+from hsi_se.training.overlap import move_statistics
 
 _TIMEOUT = datetime.timedelta(seconds=45)  # after this time, a process stops waiting for one that has died
 _LOST = ("gloo", "Gloo", "NCCL", "peer", "Timed out", "Broken pipe")  # words of torch's errors about one
@@ -59,8 +59,8 @@ class World:
     def wrap(self, model: nn.Module) -> nn.Module:
         """Returns a network that shares `model`'s weights and takes the training step of the whole batch.
 
-        Gradients are summed over the processes. The loss must therefore be this process's part of the
-        whole batch's mean loss, not the mean over its share.
+        Gradients are averaged over the processes. The loss must therefore be this process's part of the
+        whole batch's mean loss, times the number of processes.
         """
         if self.is_alone:
             return model
@@ -72,9 +72,7 @@ class World:
             elif type(module) is nn.Dropout:
                 module.__class__ = _SharedDropout
                 vars(module)["world"] = self
-        parallel = DistributedDataParallel(twin, broadcast_buffers=False)
-        parallel.register_comm_hook(None, _sum_gradients)
-        return parallel
+        return DistributedDataParallel(twin, broadcast_buffers=False)
 
     def sum(self, value: Tensor) -> Tensor:
         """Sums a value over the processes, in place."""
@@ -148,15 +146,6 @@ class _Sum(torch.autograd.Function):
 
 def _sum(value: Tensor) -> Tensor:
     return cast(Tensor, _Sum.apply(value))  # type: ignore[no-untyped-call]
-
-
-def _sum_gradients(
-    _: None,
-    bucket: dist.GradBucket,  # type: ignore[name-defined]
-) -> torch.futures.Future[Tensor]:
-    """Sums the gradients over the processes; DDP's default hook would average them."""
-    work = dist.all_reduce(bucket.buffer(), async_op=True)
-    return cast(torch.futures.Future[Tensor], work.get_future().then(lambda done: done.value()[0]))
 
 
 class _SharedDropout(nn.Dropout):

@@ -98,10 +98,10 @@ def fit(
                 loss = F.cross_entropy(
                     logits.float(), targets[share], weight=weight, label_smoothing=settings.label_smoothing
                 )
-                # This process's part of the whole batch's mean: the gradients are summed over processes.
+                # This process's part of the whole batch's mean; the gradients are averaged over processes.
                 loss = loss * (_total_weight(targets[share], weight) / _total_weight(targets, weight))
                 state.optimizer.zero_grad()
-                torch.autograd.backward(loss)
+                torch.autograd.backward(loss * world.size)
                 state.optimizer.step()
                 state.end_step(world.sum(loss.detach()), num_patches=len(index))
                 observer.advance(len(index))

@@ -19,7 +19,6 @@ Axes: h, w rows and cols of the area, or of its features; n patches; s rows and 
 k components; c features, d spectral depth, C = c·d channels.
 """
 
-from collections.abc import Callable, Iterable
 from typing import cast
 
 import torch
@@ -31,11 +30,7 @@ from hsi_se.attention.channel_gate import ChannelGate
 from hsi_se.models.cnn3d import Cnn3d
 from hsi_se.models.hybridsn import HybridSN
 from hsi_se.models.network import Network
-from hsi_se.training.weighted_norm import normalize
-from hsi_se.training.windows import Corners, average_windows, count_coverage, gather_windows
-
-CUT = "cutting patches"
-Watch = Callable[[str, Tensor], None]  # receives the name of a stage, slot or head, and its output
+from hsi_se.training.overlap import Corners, average_windows, count_coverage, gather_windows, normalize
 
 
 def can_share(model: nn.Module) -> bool:
@@ -50,39 +45,23 @@ def list_shared_points(model: Network) -> list[str]:
     return points[: blocks.index(True) + 1] if True in blocks else points
 
 
-def share_forward(model: Network, area: Tensor, corners: Corners, *, watch: Watch | None = None) -> Tensor:
+def share_forward(model: Network, area: Tensor, corners: Corners) -> Tensor:
     """Returns the logits `(n, classes)` of the patches of an area, equal to those of `model` on each patch.
 
     Args:
         model: a network in training mode for which `can_share` is true.
         area: `(h, w, k)` components. Locations that no patch covers must be finite too.
         corners: upper-left (row, col) in the area of each of the n patches.
-        watch: called after every stage, every attention block, and the cutting of patches.
     """
-    watch = watch or (lambda *_: None)
     x = area.permute(2, 0, 1)[None, None]  # (1, 1, k, h, w)
     shared = list_shared_points(model)
     for point in shared:
         x = _run_stage(model.stages[point], x, corners, extra_rows=area.shape[0] - model.patch_size)
-        watch(point, x)
-    block = model.attention[shared[-1]]
     size = x.shape[-1] - (area.shape[1] - model.patch_size)
-    x = _cut_patches(block, x, corners, size=size)
-    watch(CUT if isinstance(block, nn.Identity) else f"attention.{shared[-1]}", x)
-    return finish_forward(model, x, list(model.stages)[len(shared) :], watch=watch)
-
-
-def finish_forward(model: Network, x: Tensor, points: Iterable[str], *, watch: Watch) -> Tensor:
-    """Returns the logits `(n, classes)` of patches from their features `x` `(n, …, s, s)` before `points`."""
-    for point in points:
-        x = model.stages[point](x)
-        watch(point, x)
-        if not isinstance(model.attention[point], nn.Identity):
-            x = model.attention[point](x)
-            watch(f"attention.{point}", x)
-    x = model.classify(x)
-    watch("head", x)
-    return x
+    x = _cut_patches(model.attention[shared[-1]], x, corners, size=size)
+    for point in list(model.stages)[len(shared) :]:
+        x = model.attention[point](model.stages[point](x))
+    return model.classify(x)
 
 
 def _run_stage(stage: nn.Module, x: Tensor, corners: Corners, *, extra_rows: int) -> Tensor:

@@ -17,13 +17,12 @@ from hsi_se.models.cost import StageCost, count_stage_costs
 from hsi_se.models.network import Network
 from hsi_se.sampling.patches import PatchDataset
 from hsi_se.training.augment import draw_area, draw_patches
-from hsi_se.training.shared_step import Watch, can_share, finish_forward, list_shared_points, share_forward
-from hsi_se.training.windows import gather_windows
+from hsi_se.training.overlap import gather_windows
+from hsi_se.training.shared_step import can_share, list_shared_points, share_forward
 
 # Time of one MAC in the shared pass relative to one patch by patch, including gathers and scatter-adds.
 # Measured by benchmarks/training_throughput.py: 1.04 without attention, 0.99 with gates; 1.1 leaves a margin.
 SHARED_COST = 1.1
-DRAWN = "sampling and augmentation"
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -56,7 +55,6 @@ class Stepper:
     Attributes:
         obstacle: why patches cannot share features; empty if they can.
         cost: cost of the last batch whose patches could share features, or None.
-        watch: callback that receives the name and output of each part of the forward pass, or None.
     """
 
     def __init__(self, model: nn.Module, *, train: PatchDataset, settings: TrainSettings) -> None:
@@ -65,7 +63,6 @@ class Stepper:
         self.precision = choose_precision(settings.precision, train.device)
         self.obstacle = _explain_obstacle(model, settings, device=train.device)
         self.cost: BatchCost | None = None
-        self.watch: Watch | None = None
 
     def __call__(self, index: Tensor, *, generator: torch.Generator, share: slice = slice(None)) -> Tensor:
         """Returns the logits `(n, C)` of the training pixels at `index`.
@@ -77,30 +74,20 @@ class Stepper:
                 the augmentation of the whole batch and computes its own slice.
         """
         settings, size = self._settings, self._train.patch_size
+        autocast = torch.autocast(self._train.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
         if settings.vary_by == "patch" and self.obstacle:
             patches = draw_patches(self._train, index, settings=settings, generator=generator)
-            return self._forward(patches[share])
-        area, corners = draw_area(self._train, index, settings=settings, generator=generator)
-        if not self.obstacle:
-            self.cost = self.estimate(len(index), area.shape[:2])
-            if self.cost.is_shared:
-                if self.watch is not None:
-                    self.watch(DRAWN, area)
-                with self._autocast():
-                    return share_forward(cast(Network, self._model), area, corners, watch=self.watch)
-        patches = gather_windows(area, corners, size=size)[share]  # (n, p, p, k)
-        return self._forward(patches.permute(0, 3, 1, 2).unsqueeze(1))  # (n, 1, k, p, p)
-
-    def _forward(self, patches: Tensor) -> Tensor:
-        with self._autocast():
-            if self.watch is None:
-                return self._network(patches)
-            self.watch(DRAWN, patches)
-            model = cast(Network, self._model)
-            return finish_forward(model, patches, model.stages, watch=self.watch)
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self._train.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        else:
+            area, corners = draw_area(self._train, index, settings=settings, generator=generator)
+            if not self.obstacle:
+                self.cost = self.estimate(len(index), area.shape[:2])
+                if self.cost.is_shared:
+                    with autocast:
+                        return share_forward(cast(Network, self._model), area, corners)
+            patches = gather_windows(area, corners, size=size)  # (n, p, p, k)
+            patches = patches.permute(0, 3, 1, 2).unsqueeze(1)  # (n, 1, k, p, p)
+        with autocast:
+            return self._network(patches[share])
 
     @cached_property
     def _stage_costs(self) -> list[StageCost]:

@@ -13,7 +13,7 @@ from hsi_se.errors import RunError
 from hsi_se.evaluation.assessment import Assessment, assess
 from hsi_se.evaluation.baselines import SpectralBaseline
 from hsi_se.evaluation.metrics import Evaluation
-from hsi_se.models.device import pick_device
+from hsi_se.models.inference import pick_device
 from hsi_se.prediction.bundled import predict_bundled
 from hsi_se.prediction.class_map import ClassMap
 from hsi_se.report.explorer import Explorer, make_explorer

@@ -20,8 +20,7 @@ from hsi_se.config.model import HybridSN, Network
 from hsi_se.errors import RunError
 from hsi_se.evaluation.metrics import number_or_none
 from hsi_se.models.cnn3d import Cnn3d
-from hsi_se.models.device import pick_device
-from hsi_se.models.inference import full_float32, predict_patches
+from hsi_se.models.inference import full_float32, pick_device, predict_patches
 from hsi_se.prediction.bundled import build_bundled_model
 from hsi_se.progress import Observer
 from hsi_se.report.figures import save_figure

@@ -19,7 +19,7 @@ from hsi_se.config.split import AllSplit
 from hsi_se.errors import RunError, TrainingError
 from hsi_se.evaluation.confidence import TemperatureScaling
 from hsi_se.models.cost import count_macs, count_parameters
-from hsi_se.models.device import pick_device
+from hsi_se.models.inference import pick_device
 from hsi_se.prediction.logits import Classifier
 from hsi_se.progress import Observer
 from hsi_se.runs.bundle import BundleFacts, ModelBundle
@@ -219,7 +219,7 @@ def _train_into(
                 seed=config.seed,
                 observer=observer,
                 keeper=Checkpoints(
-                    folder.checkpoints,
+                    folder=folder.checkpoints,
                     run=start.config_digest,
                     every_s=config.train.checkpoint_every_s,
                     stop=stop,

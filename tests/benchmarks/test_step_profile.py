@@ -7,13 +7,12 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.step_profile import main, profile_steps, profile_training
+from benchmarks.step_profile import DRAWN, main, profile_steps, profile_training
 from hsi_se.config.model import HybridSN
 from hsi_se.config.training import TrainSettings
 from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import ConfigError
 from hsi_se.models import build_model
-from hsi_se.training.step import DRAWN
 from tests.conftest import ROOT, TINY
 from tests.training.test_training import NUM_CLASSES, make_patches
 

@@ -19,9 +19,9 @@ import hsi_se
 from hsi_se.errors import ClusterError
 from hsi_se.maps import write as cartography
 from hsi_se.maps.write import write_map
+from hsi_se.prediction.bundled import TileSource
 from hsi_se.prediction.logits import list_tiles
 from hsi_se.prediction.target import open_target
-from hsi_se.prediction.tiles import TileSource
 from hsi_se.progress import Silent
 from hsi_se.runs.folder import RunFolder
 from hsi_se.system import cluster as pool

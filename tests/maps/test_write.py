@@ -29,10 +29,9 @@ from hsi_se.maps import layers as writers
 from hsi_se.maps.folder import MapFolder
 from hsi_se.maps.layers import Layer
 from hsi_se.maps.write import write_map
-from hsi_se.prediction.bundled import build_bundled_model, make_predictor, predict_tiles
+from hsi_se.prediction.bundled import TilePredictor, TileSource, build_bundled_model, predict_tiles
 from hsi_se.prediction.logits import list_tiles, predict_logits
 from hsi_se.prediction.target import open_target
-from hsi_se.prediction.tiles import TileSource
 from hsi_se.progress import Silent
 from hsi_se.runs.folder import RunFolder
 from hsi_se.sampling.patches import pad_cube
@@ -162,7 +161,7 @@ def test_tiles_cover_every_row_once():
 def test_the_map_is_the_same_for_every_height_of_a_tile(run, expected, engine, height):
     bundle = hsi_se.load_bundle(run)
     target = open_target(bundle, run.read_config().scene)
-    predictor = make_predictor(bundle, engine=engine)
+    predictor = TilePredictor(bundle, engine=engine)
     tiles = list_tiles(SIZE[0], height)
     found = list(predict_tiles(bundle, target.image, predictor, tiles, observer=Silent()))
     logits = np.concatenate([logits for _, logits, _ in found])

@@ -8,7 +8,6 @@ from hsi_se import build_model
 from hsi_se.config.model import HybridSN
 from hsi_se.errors import ConfigError
 from hsi_se.models.cost import count_parameters, count_stage_costs
-from hsi_se.models.hybridsn import stage_shapes
 
 PAPER = {"num_bands": 30, "patch_size": 25, "num_classes": 16}
 SMALL = {"num_bands": 15, "patch_size": 11, "num_classes": 5}
@@ -41,18 +40,20 @@ def test_2d_first_network_has_480896_features_before_its_first_dense_layer():
     assert model.head[0].in_features == 480_896
 
 
-@pytest.mark.parametrize("order", ["3d-2d", "2d-3d"])
-def test_stage_shapes_are_those_that_the_stages_make(order):
-    model = build_model(settings(order=order), **SMALL).eval()
-    x = torch.randn(2, 1, 15, 11, 11)
-    for point, shape in stage_shapes(order, num_bands=15, patch_size=11).items():
-        x = model.stages[point](x)
-        assert tuple(x.shape) == (2, *shape)
+def test_the_2d_first_network_takes_its_features_as_depth():
+    model = build_model(settings(order="2d-3d"), **SMALL).eval()
+    assert model.shapes == {
+        "fold": (15, 11, 11),
+        "conv2d": (64, 9, 9),
+        "conv3d_1": (8, 58, 7, 7),
+        "conv3d_2": (16, 54, 5, 5),
+        "conv3d_3": (32, 52, 3, 3),
+    }
     assert model(torch.randn(2, 1, 15, 11, 11)).shape == (2, 5)
 
 
 def test_shapes_of_the_paper():
-    assert stage_shapes("3d-2d", num_bands=30, patch_size=25) == {
+    assert build_model(settings(), **PAPER).shapes == {
         "conv3d_1": (8, 24, 23, 23),
         "conv3d_2": (16, 20, 21, 21),
         "conv3d_3": (32, 18, 19, 19),

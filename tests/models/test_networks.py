@@ -14,7 +14,7 @@ from hsi_se.config.model import ModelSettings, Network, list_blocks, list_models
 from hsi_se.errors import ConfigError
 from hsi_se.models.cost import count_macs, count_parameters, count_stage_costs
 from hsi_se.models.res2net import Hierarchy
-from hsi_se.models.residual import ResidualBlock
+from hsi_se.models.se_resnet import ResidualBlock
 
 NETWORKS = [name for name, kind in list_models().items() if issubclass(kind, Network)]
 SE = {"kind": "se"}

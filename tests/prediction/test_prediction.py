@@ -14,10 +14,9 @@ from hsi_se.config.prediction import PredictionSettings, Smoothing
 from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import ConfigError
 from hsi_se.evaluation.audit import audit_split
-from hsi_se.prediction.bundled import make_predictor
+from hsi_se.prediction.bundled import TilePredictor, TileSource
 from hsi_se.prediction.logits import average_symmetries, list_tiles
 from hsi_se.prediction.smoothing import smooth_logits
-from hsi_se.prediction.tiles import TileSource
 from hsi_se.sampling.reduction import fit_reduction
 from hsi_se.scene.loading import load_scene, open_scene_image
 from tests.conftest import ROOT, TINY
@@ -134,12 +133,12 @@ def test_tiles_of_any_height_give_the_smoothed_scene(run, height):
     config, bundle = run.read_config(), run.read_bundle()
     scene = load_scene(config.scene)
     source = TileSource(open_scene_image(scene), bundle)
-    predictor = make_predictor(bundle, engine="dense")
+    predictor = TilePredictor(bundle, engine="dense")
     tiles = [predictor.predict(source.read(rows)) for rows in list_tiles(24, height)]
     hsi_se.evaluate(run)
     whole = hsi_se.map_scene(run, config.scene)
     np.testing.assert_array_equal(bundle.class_ids[np.concatenate(tiles).argmax(2)], whole.labels)
-    unguided = make_predictor(bundle, engine="dense")
+    unguided = TilePredictor(bundle, engine="dense")
     unguided._facts = bundle.facts.model_copy(update={"prediction": PredictionSettings()})
     assert not np.allclose(unguided.predict(source.read(range(24))), np.concatenate(tiles), atol=0.1)
 
@@ -154,7 +153,7 @@ def test_tiles_of_noise_fractions_give_the_scene(tmp_path, fit_on):
     for part in ("mean", "components", "scale"):
         np.testing.assert_array_equal(getattr(bundle.reduction, part), getattr(fitted, part))
     whole = hsi_se.map_scene(run, run.read_config().scene)
-    predictor = make_predictor(bundle, engine="dense")
+    predictor = TilePredictor(bundle, engine="dense")
     for height in (1, 7):
         source = TileSource(open_scene_image(scene), bundle)
         tiles = [predictor.predict(source.read(rows)) for rows in list_tiles(24, height)]

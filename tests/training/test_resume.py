@@ -222,7 +222,7 @@ def make_keeper(folder: Path, *, every_s: float = 0, notes: list[str] | None = N
         assert notes is not None, text
         notes.append(text)
 
-    return Checkpoints(folder, run="this", every_s=every_s, stop=Stop(), note=note, rewind=lambda _: None)
+    return Checkpoints(folder=folder, run="this", every_s=every_s, stop=Stop(), note=note, rewind=lambda _: None)
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)

@@ -17,10 +17,9 @@ from hsi_se.models import build_model
 from hsi_se.sampling.patches import NUM_SYMMETRIES, PatchDataset, pad_cube
 from hsi_se.training import step as step_module
 from hsi_se.training.augment import draw_area
+from hsi_se.training.overlap import average_windows, count_coverage, gather_windows, normalize
 from hsi_se.training.shared_step import share_forward
 from hsi_se.training.step import Stepper
-from hsi_se.training.weighted_norm import normalize
-from hsi_se.training.windows import average_windows, count_coverage, gather_windows, index_windows
 
 NUM_CLASSES, NUM_BANDS = 4, 14
 CUBE = np.random.default_rng(0).normal(1.0, 2.0, size=(13, 17, NUM_BANDS))
@@ -189,10 +188,14 @@ def test_gathers_and_window_means_have_the_gradients_that_differences_give():
     assert torch.autograd.gradcheck(lambda f: average_windows(f, CORNERS, size=2), (features,))
 
 
-def test_windows_by_index_are_those_that_are_copied():
-    features = torch.randn(5, 6, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.equal(index_windows(features, CORNERS, size=2), gather_windows(features, CORNERS, size=2))
-    assert torch.autograd.gradcheck(lambda f: index_windows(f, CORNERS, size=2), (features,))
+def test_gathered_windows_are_slices_of_the_features():
+    features = torch.randn(5, 6, 3, dtype=torch.float64)
+    expected = torch.stack([features[row : row + 2, col : col + 2] for row, col in CORNERS])
+    assert torch.equal(gather_windows(features, CORNERS, size=2), expected)
+    gates = torch.rand(4, 3, dtype=torch.float64)
+    gated = gather_windows(features, CORNERS, size=2, gates=gates)
+    assert torch.equal(gated, expected * gates[:, None, None])
+    torch.testing.assert_close(average_windows(features, CORNERS, size=2), expected.mean((1, 2)))
 
 
 def test_a_gpu_goes_patch_by_patch():

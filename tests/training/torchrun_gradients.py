@@ -23,7 +23,7 @@ def take_steps(world: World, *, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         logits = network(patches.gather(index)[share].to(dtype))
         loss = F.cross_entropy(logits, patches.targets[index][share], reduction="sum") / len(index)
         model.zero_grad()
-        loss.backward()
+        (loss * world.size).backward()
         found |= {f"{number} {name}": p.grad.clone() for name, p in model.named_parameters()}
     return found | dict(model.named_buffers())
 

@@ -26,7 +26,7 @@ from tests.conftest import CPU, ROOT, TINY
 ROWS, COLS, BANDS = 24, 26, 16
 MEASURE = """
 import sys, torch
-from hsi_se.prediction.tiles import TilePredictor
+from hsi_se.prediction.bundled import TilePredictor
 from hsi_se.system.session import Session
 from hsi_se.workflows.cross_scene import evaluate_on
 torch.set_num_threads(1)
