@@ -52,10 +52,9 @@ from hsi_se.models.network import Network
 from hsi_se.progress import EpochRecord, Silent
 from hsi_se.sampling.patches import PatchDataset, pad_cube
 from hsi_se.sampling.splits import Pixels
-from hsi_se.training.augment import draw_area
 from hsi_se.training.fit import fit
 from hsi_se.training.shared_step import share_forward
-from hsi_se.training.step import Stepper
+from hsi_se.training.step import Stepper, draw_area
 
 NUM_CLASSES = 16
 PLAIN, PATCHES, SHARED = METHODS = ("plain", "patches", "shared")

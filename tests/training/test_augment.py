@@ -7,7 +7,7 @@ import torch
 from hsi_se.config.training import TrainSettings
 from hsi_se.config.yaml_file import load_config
 from hsi_se.sampling.patches import PatchDataset, pad_cube
-from hsi_se.training.augment import draw_patches
+from hsi_se.training.step import draw_patches
 from tests.conftest import ROOT, TINY
 
 DEMO = ROOT / "configs" / "demo.yaml"

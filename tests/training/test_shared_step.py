@@ -16,10 +16,9 @@ from hsi_se.config.training import TrainSettings
 from hsi_se.models import build_model
 from hsi_se.sampling.patches import NUM_SYMMETRIES, PatchDataset, pad_cube
 from hsi_se.training import step as step_module
-from hsi_se.training.augment import draw_area
 from hsi_se.training.overlap import average_windows, count_coverage, gather_windows, normalize
 from hsi_se.training.shared_step import share_forward
-from hsi_se.training.step import Stepper
+from hsi_se.training.step import Stepper, draw_area
 
 NUM_CLASSES, NUM_BANDS = 4, 14
 CUBE = np.random.default_rng(0).normal(1.0, 2.0, size=(13, 17, NUM_BANDS))
