@@ -95,7 +95,7 @@ def main() -> None:
     print("|:---|---:|---:|---:|---:|---:|---:|---:|")
     for variant in arguments.variants:
         name, _, paths = variant.partition("=")
-        folders = [RunFolder.open(path) for path in paths.split(",")]
+        folders = [RunFolder.open(path, pooled=True) for path in paths.split(",")]
         settings = list_settings(folders[0].read_config())
         base = base or settings
         keys = sorted(settings.keys() | base.keys())
