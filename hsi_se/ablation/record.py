@@ -216,6 +216,7 @@ class AblationFolder(Folder):
         self.baselines = self.path / "baselines"  # a folder
         self.figures = self.path / "figures"  # a folder
         self.page = self.path / "report.html"
+        self.rendered = (self.report_text, self.latex, self.page)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
