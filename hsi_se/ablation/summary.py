@@ -47,16 +47,19 @@ from hsi_se.report.tables import percent, render_template
 from hsi_se.runs.records import RunRecord
 
 _ACCURACIES: Mapping[str, Range] = {"overall_accuracy": SHARE, "average_accuracy": SHARE, "kappa": SIGNED}
-_PARTS = ("", "unsmoothed.", "location_floor.", "spectral_baseline.")
+_BASELINES = {"location floor": "location_floor", "spectral baseline": "spectral_baseline"}
+# The prefixes of their numbers in `SUMMARIZED`.
+METHODS = {"": "network", "unsmoothed.": "network, not smoothed"} | {
+    f"{key}.": name for name, key in _BASELINES.items()
+}
 _COSTS = ("training_us_per_pixel", "training_peak_bytes", "mapping_us_per_pixel", "mapping_peak_bytes")
 # The numbers of `AblationRun` that are summarized over seeds, and the range of each.
 SUMMARIZED: Mapping[str, Range] = {
-    **{f"{part}{name}": limits for part in _PARTS for name, limits in _ACCURACIES.items()},
+    **{f"{part}{name}": limits for part in METHODS for name, limits in _ACCURACIES.items()},
     "test_patches_with_train_pixels": SHARE,
     **dict.fromkeys(_COSTS, AMOUNT),
 }
 
-_BASELINES = {"location floor": "location_floor", "spectral baseline": "spectral_baseline"}
 _OF_RECORD = ("config_digest", "split_digest", "precision", "training_s")
 _OF_REPORT = ("num_test", *_ACCURACIES, "unsmoothed", *_BASELINES.values())
 
@@ -315,15 +318,12 @@ def _rank(scenes: Sequence[SceneReport]) -> tuple[FriedmanRecord | None, str]:
             return None, "on at least one scene, no seed has a finished run of every variant"
         means.append([np.mean([of[seed] for seed in of if seed in shared]) for of in found])
     test = rank_over_scenes(np.array(means))
-    return FriedmanRecord(
-        average_ranks=dict(zip(names, test.average_ranks.tolist(), strict=True)),
-        chi_square=test.chi_square,
-        p=test.p,
-        iman_davenport=test.iman_davenport if np.isfinite(test.iman_davenport) else None,
-        iman_davenport_p=test.iman_davenport_p,
-        critical_difference=test.critical_difference,
-        groups=tuple(tuple(names[place] for place in group) for group in test.find_groups()),
-    ), ""
+    changes = {
+        "average_ranks": dict(zip(names, test.average_ranks.tolist(), strict=True)),
+        "iman_davenport": test.iman_davenport if np.isfinite(test.iman_davenport) else None,
+        "groups": tuple(tuple(names[place] for place in group) for group in test.find_groups()),
+    }
+    return FriedmanRecord(**vars(test) | changes), ""
 
 
 def _list_caveats(
@@ -395,9 +395,5 @@ def _average_curves(runs: Sequence[History]) -> Convergence | None:
 
 
 def _count_epochs(run: History, target: float) -> int | None:
-    reached = (
-        each.epoch
-        for each in run
-        if each.validation_accuracy is not None and each.validation_accuracy >= target - 1e-12
-    )
-    return next(reached, None)
+    known = ((each.epoch, each.validation_accuracy) for each in run if each.validation_accuracy is not None)
+    return next((epoch for epoch, accuracy in known if accuracy >= target - 1e-12), None)

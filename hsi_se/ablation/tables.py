@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from hsi_se.ablation.figures import list_figures, refresh_figures
 from hsi_se.ablation.record import AblationFolder, AblationReport, AblationRun, SceneReport, VariantReport
+from hsi_se.ablation.summary import METHODS
 from hsi_se.evaluation.statistics import Summary
 from hsi_se.report.tables import percent, render_template
 from hsi_se.runs.folder import RunFolder
@@ -76,18 +77,10 @@ def list_tables(scene: SceneReport, *, with_interval: bool = True) -> list[Table
     return [table for table in tables if table.rows]
 
 
-_METHODS = (
-    ("", "network"),
-    ("unsmoothed.", "network, not smoothed"),
-    ("location_floor.", "location floor"),
-    ("spectral_baseline.", "spectral baseline"),
-)
-
-
 def _list_methods(scene: SceneReport) -> list[tuple[str, ...]]:
     """The network and what it must beat. One row stands for all variants where they agree."""
     rows = []
-    for part, method in _METHODS:
+    for part, method in METHODS.items():
         cells: dict[tuple[str, ...], list[str]] = {}
         for variant in scene.begun:
             if f"{part}overall_accuracy" in variant.summaries:
