@@ -27,7 +27,13 @@ _STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42, "svg.fonttype": "none", "savefig.dpi": 300, "savefig.bbox": "tight", "savefig.pad_inches": 0.08,
 }  # fmt: skip
 _DOT, _MEAN, _UP, _DOWN = "#3f88c5", "#222222", "#0a5699", "#c2410c"  # told apart by every reader
-_NAMES = ("seeds", "cost", "pairs", "convergence", "critical_difference")
+_CAPTIONS = {
+    "seeds": "OA of every seed, with the mean and, from two seeds on, its 95 % interval",
+    "cost": "Mean OA with, from two seeds on, its 95 % interval against multiply-accumulates per patch",
+    "pairs": "OA of {baseline} and of each variant; a line joins the runs of one seed",
+    "convergence": "Mean validation accuracy and loss after each epoch, with the 95 % interval over the seeds",
+    "critical_difference": "Average ranks over the scenes, 1 is best; bars join variants without a difference shown",
+}
 _NAME_WIDTH = 24  # letters per line of a variant's name
 _PAIRS_PER_ROW = 3
 _MARKERS = "osD^vP*X<>hp"
@@ -39,30 +45,22 @@ def list_figures(report: AblationReport) -> list[Drawing]:
     scenes = [scene for scene in report.scenes if scene.begun]
     pairs = [scene for scene in scenes if any(variant.comparison for variant in scene.variants)]
     costs = [scene for scene in scenes if len(_list_costs(scene)) > 1]
-    figures = []
-    if scenes:
-        caption = "OA of every seed, with the mean and, from two seeds on, its 95 % interval"
-        figures.append(Drawing("seeds", caption, partial(_draw_seeds, scenes, report.baseline), _STYLE))
-    if costs:
-        caption = "Mean OA with, from two seeds on, its 95 % interval against multiply-accumulates per patch"
-        figures.append(Drawing("cost", caption, partial(_draw_cost, costs), _STYLE))
-    if pairs:
-        caption = f"OA of {report.baseline} and of each variant; a line joins the runs of one seed"
-        figures.append(Drawing("pairs", caption, partial(_draw_pairs, pairs, report.baseline), _STYLE))
     curves = [scene for scene in scenes if any(variant.convergence for variant in scene.variants)]
-    if curves:
-        caption = "Mean validation accuracy and loss after each epoch, with the 95 % interval over the seeds"
-        figures.append(Drawing("convergence", caption, partial(_draw_convergence, curves), _STYLE))
-    if report.friedman is not None:
-        caption = "Average ranks over the scenes, 1 is best; bars join variants without a difference shown"
-        figures.append(Drawing("critical_difference", caption, partial(_draw_ranks, report.friedman), _STYLE))
-    return figures
+    drawn = {
+        "seeds": partial(_draw_seeds, scenes, report.baseline) if scenes else None,
+        "cost": partial(_draw_cost, costs) if costs else None,
+        "pairs": partial(_draw_pairs, pairs, report.baseline) if pairs else None,
+        "convergence": partial(_draw_convergence, curves) if curves else None,
+        "critical_difference": partial(_draw_ranks, report.friedman) if report.friedman else None,
+    }
+    captions = {name: caption.format(baseline=report.baseline) for name, caption in _CAPTIONS.items()}
+    return [Drawing(name, captions[name], draw, _STYLE) for name, draw in drawn.items() if draw]
 
 
 def refresh_figures(report: AblationReport, folder: AblationFolder) -> None:
     """Draws the figures again that an earlier report has left, since they are out of date."""
     for file_format in ("png", "pdf", "svg"):
-        if any((folder.figures / f"{name}.{file_format}").is_file() for name in _NAMES):
+        if any((folder.figures / f"{name}.{file_format}").is_file() for name in _CAPTIONS):
             write_ablation_figures(report, folder, file_format=file_format)
 
 
@@ -72,7 +70,7 @@ def write_ablation_figures(report: AblationReport, folder: AblationFolder, *, fi
     Figures of that format which the report no longer allows are removed.
     """
     figures = {figure.name: figure for figure in list_figures(report)}
-    paths = {name: folder.figures / f"{name}.{file_format}" for name in _NAMES}
+    paths = {name: folder.figures / f"{name}.{file_format}" for name in _CAPTIONS}
     for name in paths.keys() - figures.keys():
         paths[name].unlink(missing_ok=True)
     for name, figure in figures.items():

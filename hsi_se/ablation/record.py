@@ -216,6 +216,7 @@ class AblationFolder(Folder):
         self.baselines = self.path / "baselines"  # a folder
         self.figures = self.path / "figures"  # a folder
         self.page = self.path / "report.html"
+        self.rendered = (self.report_text, self.latex, self.page)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
@@ -241,13 +242,9 @@ class AblationFolder(Folder):
         """Opens a run by the relative path in its record."""
         return RunFolder.open(self.path / folder, pooled=True)
 
-    def hold_run(self, run: RunFolder) -> AbstractContextManager[object]:
-        """Reserves a run for this process until the block ends; see `system.locks.hold`."""
-        return hold(self.path / ".claims" / run.path.relative_to(self.path), "at this run")
-
-    def hold_baselines(self, key: str) -> AbstractContextManager[object]:
-        """Reserves the baselines of a split for this process until the block ends."""
-        return hold(self.path / ".claims" / self.baselines.name / key, "at these baselines")
+    def hold(self, path: Path, doing: str) -> AbstractContextManager[object]:
+        """Reserves a run or a file for this process until the block ends; see `system.locks.hold`."""
+        return hold(self.path / ".claims" / path.relative_to(self.path), doing)
 
     def place(self, run: RunFolder, files: Mapping[str, bytes]) -> None:
         """Writes the files of a finished run at once; they replace an unfinished one."""

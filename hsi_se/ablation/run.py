@@ -5,20 +5,24 @@ reserves each run, so that several processes can work in one folder.
 """
 
 import functools
+import hashlib
+import json
 import os
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import nn
 
-from hsi_se.ablation.baselines import BaselineStore, SplitBaselines, fit_baselines, name_baselines
 from hsi_se.ablation.file import Ablation, PlannedRun, repeat_over_seeds
 from hsi_se.ablation.record import AblationFolder, AblationPlan, AblationReport, FailedRun
 from hsi_se.ablation.summary import is_finished, summarize_ablation
@@ -27,9 +31,11 @@ from hsi_se.config.experiment import Config
 from hsi_se.config.model import Network
 from hsi_se.config.split import AllSplit
 from hsi_se.errors import ConfigError, HsiError, RunError
+from hsi_se.evaluation.baselines import Candidate, SpectralBaseline, fit_spectral_baseline
 from hsi_se.models.inference import pick_device
 from hsi_se.runs.explanation import Explanation
 from hsi_se.runs.folder import RunFolder
+from hsi_se.runs.records import Record, RunRecord
 from hsi_se.sampling.splits import make_split
 from hsi_se.scene.loading import load_ground_truth
 from hsi_se.system.cluster import Call, run_tasks, start_cluster
@@ -38,11 +44,82 @@ from hsi_se.system.processes import is_distributed
 from hsi_se.system.session import Session
 from hsi_se.workflows.evaluate import assess_run
 from hsi_se.workflows.explain import explain
+from hsi_se.workflows.preparation import prepare
 from hsi_se.workflows.train import RUNS, train_unless_finished
 
 State = Literal["running", "finished", "failed", "elsewhere"]
-_WAIT_S = 0.2
+_WAIT_S = 0.2  # between two looks at what another process is at
 _ONE_AT_A_TIME = threading.Lock()  # a worker may have more threads, and torch's generator is the process's
+
+
+class SplitBaselines(Record):
+    """The spectral baseline of one split and reduction, as a file of the ablation's folder has it."""
+
+    scene_digest: str
+    split_digest: str
+    labels: tuple[int, ...]  # predicted at the test pixels
+    chosen: Candidate
+    candidates: tuple[Candidate, ...]
+    notes: tuple[str, ...]
+
+    def restore(self, record: RunRecord) -> SpectralBaseline | None:
+        """Returns the baseline for a run; None if its scene or its split is another one."""
+        if (record.scene_digest, record.split_digest) != (self.scene_digest, self.split_digest):
+            return None
+        return SpectralBaseline(np.array(self.labels, dtype=np.int32), self.chosen, self.candidates, self.notes)
+
+
+def fit_baselines(config: Config, *, session: Session, threads: int) -> SplitBaselines:
+    """Returns the baseline of a config's split, drawn and reduced exactly as in its training."""
+    with _ONE_AT_A_TIME, fixed_threads(threads):
+        setting = prepare(config, data=session.data, device=torch.device("cpu"))
+        machine = fit_spectral_baseline(setting.scene, setting.split, setting.components, config=config)
+    return SplitBaselines(
+        scene_digest=setting.scene_digest,
+        split_digest=setting.split.digest,
+        **vars(machine) | {"labels": machine.labels.tolist()},
+    )
+
+
+class BaselineStore:
+    """The baselines in the folder of an ablation, for the splits that several of its runs share."""
+
+    def __init__(self, ablation: Ablation, folder: AblationFolder) -> None:
+        self._folder = folder
+        self._num_runs = Counter(self.path_of(run.config) for run in ablation.parts)
+
+    def path_of(self, config: Config) -> Path:
+        """Returns a file that is the same for all configs with the same baselines."""
+        settings = config.model_dump(mode="json", include={"scene", "split", "reduction", "seed"})
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        return self._folder.baselines / f"{digest[:16]}.json"
+
+    def is_missing(self, config: Config) -> bool:
+        """Whether several runs have the split and the reduction of this one, and there are no baselines yet."""
+        return self._num_runs[self.path_of(config)] > 1 and self.read(config) is None
+
+    def read(self, config: Config) -> SplitBaselines | None:
+        """Returns the baselines for a run, or None if there are none."""
+        try:
+            return SplitBaselines.model_validate_json(self.path_of(config).read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+
+    def write(self, config: Config, baselines: SplitBaselines) -> None:
+        self._folder.write(self.path_of(config), baselines)
+
+    def read_or_fit(self, config: Config, *, session: Session, threads: int) -> SplitBaselines | None:
+        """Returns the baselines for a run that shares them; several processes fit them once between them."""
+        while self.is_missing(config):
+            with ExitStack() as claim:
+                try:
+                    claim.enter_context(self._folder.hold(self.path_of(config), "at these baselines"))
+                except RunError:  # another process is fitting them
+                    time.sleep(_WAIT_S)
+                    continue
+                if self.is_missing(config):
+                    self.write(config, fit_baselines(config, session=session, threads=threads))
+        return self.read(config)
 
 
 class Watcher(Protocol):
@@ -240,8 +317,7 @@ def _work_here(todo: Sequence[PlannedRun], job: Job) -> None:
                 continue
             run, claims = claimed
             with claims, _noting_the_end(run, job):
-                with _ONE_AT_A_TIME, fixed_threads(job.threads):
-                    found = job.store.read_or_fit(run.config, session=job.session)
+                found = job.store.read_or_fit(run.config, session=job.session, threads=job.threads)
                 path = job.folder.find(run).path
                 run_once(run.config, path, session=job.session, threads=job.threads, baselines=found)
 
@@ -258,7 +334,7 @@ def _claim_each(
         for run in todo:
             claims = all_claims.enter_context(ExitStack())
             try:
-                claims.enter_context(job.folder.hold_run(job.folder.find(run)))
+                claims.enter_context(job.folder.hold(job.folder.find(run).path, "at this run"))
             except RunError:
                 job.watcher.change(run, "elsewhere")
                 elsewhere.append(run)
@@ -294,21 +370,13 @@ def _work_on_cluster(todo: Sequence[PlannedRun], job: Job, client: Any) -> None:
 
 def _fit_on_cluster(todo: Sequence[PlannedRun], job: Job, client: Any) -> None:
     """Fits the baselines that runs share before the runs; where that fails, each run computes its own."""
-    missing = {
-        name_baselines(run.config): run.config
-        for run in todo
-        if job.store.is_shared(run.config) and job.store.read(run.config) is None
-    }
-    calls = ((config, fit_on_worker, (config, job.session, job.threads)) for config in missing.values())
+    missing = {job.store.path_of(run.config): run.config for run in todo if job.store.is_missing(run.config)}
+    fit = functools.partial(fit_baselines, session=job.session, threads=job.threads)
+    calls = ((config, fit, (config,)) for config in missing.values())
     with closing(run_tasks(client, calls, per_slot=1)) as tasks:
         for config, found in tasks:
             if isinstance(found, SplitBaselines):
                 job.store.write(config, found)
-
-
-def fit_on_worker(config: Config, session: Session, threads: int) -> SplitBaselines:
-    with _ONE_AT_A_TIME, fixed_threads(threads):
-        return fit_baselines(config, session=session)
 
 
 def run_on_worker(

@@ -1,21 +1,21 @@
-"""Summarizes finished runs: the numbers of each variant, and tests of its difference from the baseline."""
+"""Summarizes finished runs: the numbers and curves of each variant, and tests of its difference from the baseline."""
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import attrgetter
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hsi_se.ablation.convergence import add_convergence
 from hsi_se.ablation.file import Ablation, PlannedRun
 from hsi_se.ablation.record import (
     AblationFolder,
     AblationReport,
     AblationRun,
     Comparison,
+    Convergence,
     FailedRun,
     FriedmanRecord,
     McNemarRecord,
@@ -42,22 +42,24 @@ from hsi_se.evaluation.statistics import (
     summarize,
     why_no_ranks,
 )
-from hsi_se.report.tables import percent
+from hsi_se.progress import EpochRecord
+from hsi_se.report.tables import percent, render_template
 from hsi_se.runs.records import RunRecord
 
 _ACCURACIES: Mapping[str, Range] = {"overall_accuracy": SHARE, "average_accuracy": SHARE, "kappa": SIGNED}
-_PARTS = ("", "unsmoothed.", "location_floor.", "spectral_baseline.")
+_BASELINES = {"location floor": "location_floor", "spectral baseline": "spectral_baseline"}
+# The prefixes of their numbers in `SUMMARIZED`.
+METHODS = {"": "network", "unsmoothed.": "network, not smoothed"} | {
+    f"{key}.": name for name, key in _BASELINES.items()
+}
 _COSTS = ("training_us_per_pixel", "training_peak_bytes", "mapping_us_per_pixel", "mapping_peak_bytes")
 # The numbers of `AblationRun` that are summarized over seeds, and the range of each.
 SUMMARIZED: Mapping[str, Range] = {
-    **{f"{part}{name}": limits for part in _PARTS for name, limits in _ACCURACIES.items()},
+    **{f"{part}{name}": limits for part in METHODS for name, limits in _ACCURACIES.items()},
     "test_patches_with_train_pixels": SHARE,
     **dict.fromkeys(_COSTS, AMOUNT),
 }
 
-_INTERVALS = "Intervals are Student's 95 % intervals of the mean, one at a time, cut off where no mean can lie."
-
-_BASELINES = {"location floor": "location_floor", "spectral baseline": "spectral_baseline"}
 _OF_RECORD = ("config_digest", "split_digest", "precision", "training_s")
 _OF_REPORT = ("num_test", *_ACCURACIES, "unsmoothed", *_BASELINES.values())
 
@@ -66,6 +68,7 @@ Key = tuple[str, str, int]  # scene, variant, seed
 Correct = NDArray[np.bool_]
 PairTest = Callable[[AblationRun, AblationRun], McNemarRecord | None]
 ClassNames = Mapping[int, str]  # by label
+History = Sequence[EpochRecord]
 
 
 def summarize_ablation(
@@ -195,7 +198,7 @@ def assemble(
         )
         described = _describe_scene(scene, variants, next(filter(None, of_runs.values()), []), names)
         histories = {variant: [record.history for record in mine] for variant, mine in of_runs.items()}
-        scenes.append(add_convergence(described, histories, target=ablation.reach))
+        scenes.append(_add_convergence(described, histories, target=ablation.reach))
     friedman, reason = (None, "") if ablation.is_of_seeds else _rank(scenes)
     return AblationReport(
         name=ablation.name,
@@ -206,7 +209,7 @@ def assemble(
         scenes=tuple(scenes),
         friedman=friedman,
         no_friedman=reason,
-        caveats=tuple(_list_caveats(ablation.baseline, of_variant.values(), is_of_seeds=ablation.is_of_seeds)),
+        caveats=_list_caveats(ablation.baseline, of_variant.values(), is_of_seeds=ablation.is_of_seeds),
         failed=tuple(failed),
         num_missing=len(ablation.runs) - len(runs) - len({(each.scene, each.variant, each.seed) for each in failed}),
     )
@@ -315,55 +318,82 @@ def _rank(scenes: Sequence[SceneReport]) -> tuple[FriedmanRecord | None, str]:
             return None, "on at least one scene, no seed has a finished run of every variant"
         means.append([np.mean([of[seed] for seed in of if seed in shared]) for of in found])
     test = rank_over_scenes(np.array(means))
-    return FriedmanRecord(
-        average_ranks=dict(zip(names, test.average_ranks.tolist(), strict=True)),
-        chi_square=test.chi_square,
-        p=test.p,
-        iman_davenport=test.iman_davenport if np.isfinite(test.iman_davenport) else None,
-        iman_davenport_p=test.iman_davenport_p,
-        critical_difference=test.critical_difference,
-        groups=tuple(tuple(names[place] for place in group) for group in test.find_groups()),
-    ), ""
+    changes = {
+        "average_ranks": dict(zip(names, test.average_ranks.tolist(), strict=True)),
+        "iman_davenport": test.iman_davenport if np.isfinite(test.iman_davenport) else None,
+        "groups": tuple(tuple(names[place] for place in group) for group in test.find_groups()),
+    }
+    return FriedmanRecord(**vars(test) | changes), ""
 
 
-def _list_caveats(baseline: str, groups: Iterable[Sequence[AblationRun]], *, is_of_seeds: bool = False) -> list[str]:
-    groups = list(groups)
-    counts = [sum(run.difference is not None for run in runs) for runs in groups]
-    pairs = list(filter(None, counts))
-    caveats = []
-    if is_of_seeds:
-        caveats.append(_INTERVALS)
-    elif not pairs:
-        caveats.append(f"No seed has both a run of {baseline} and one of another variant: there is nothing to compare.")
-    elif min(pairs) < fewest_pairs(len(pairs)):
-        fewest, one, all_ = min(pairs), fewest_pairs(), fewest_pairs(len(pairs))
-        if fewest < one:
-            caveats.append(
-                f"With fewer than {one} seeds the two-sided Wilcoxon test cannot give p < 5 %: the smallest "
-                f"p of {fewest} pairs is 2/2^{fewest} = {least_p(fewest):.4g}, however large the differences."
-            )
-        if len(pairs) > 1:
-            caveats.append(
-                f"After Holm's adjustment for {len(pairs)} comparisons none can reach 5 % with fewer than "
-                f"{all_} seeds; there are {fewest}."
-            )
-    if pairs:
-        caveats += [
-            f"{_INTERVALS} p comes from the exact two-sided Wilcoxon signed-rank test over the seeds, "
-            f"adjusted by Holm for {len(pairs)} comparison{'s' if len(pairs) > 1 else ''}.",
-            "McNemar's test compares two trained networks on the same test pixels. It assumes independent "
-            "pixels, which neighbouring pixels are not, and says nothing about other seeds.",
-        ]
-    if any(groups):
-        num_against = sum(len({name for run in runs for name in run.outcomes}) for runs in groups)
-        caveats.append(
-            "The comparisons with the location floor and the spectral baseline use the exact two-sided "
-            f"Wilcoxon signed-rank test over the seeds, adjusted by Holm for {num_against} comparisons."
+def _list_caveats(
+    baseline: str, groups: Collection[Sequence[AblationRun]], *, is_of_seeds: bool = False
+) -> tuple[str, ...]:
+    counts = (sum(run.difference is not None for run in runs) for runs in groups)
+    text = render_template(
+        "caveats.txt",
+        baseline=baseline,
+        is_of_seeds=is_of_seeds,
+        counts=list(filter(None, counts)),  # of pairs, by variant and scene
+        num_against=sum(len({name for run in runs for name in run.outcomes}) for runs in groups),
+        num_precisions=len({run.precision for runs in groups for run in runs}),
+        fewest_pairs=fewest_pairs,
+        least_p=least_p,
+    )
+    return tuple(text.splitlines())
+
+
+# ------------------------------------------------------------------------------------- convergence
+
+
+def _add_convergence(
+    scene: SceneReport, histories: Mapping[str, Sequence[History]], *, target: float | None
+) -> SceneReport:
+    """Returns a scene's report with the curves of its variants, and the epochs until they reach an accuracy.
+
+    Args:
+        scene: the report.
+        histories: those of the finished runs, by variant.
+        target: the validation accuracy to reach; by default the lowest of the variants' best mean accuracies,
+            so that every variant reaches it on average, and none with a single variant.
+    """
+    found = {name: average for name, runs in histories.items() if (average := _average_curves(runs))}
+    notes = list(scene.notes)
+    without = [variant.name for variant in scene.begun if variant.name not in found]
+    if without:
+        notes.append(
+            f"{', '.join(without)}: no curve of the validation accuracy, for want of validation pixels "
+            "(split.validation) or of epochs."
         )
-    if len({run.precision for runs in groups for run in runs}) > 1:
-        caveats.append(
-            "Some runs were trained with bfloat16 products and others with float32, because "
-            "train.precision: auto chose by device: part of their differences in accuracy and time is due to "
-            "the precision."
+    if target is None and found and len(scene.variants) > 1:
+        target = min(each.best for each in found.values())
+        notes.append(
+            f"The validation accuracy to reach, {100 * target:.2f} %, is the lowest of the variants' best "
+            "means; reach: in the ablation file sets another. A run that does not reach it counts as later."
         )
-    return caveats
+    if target is not None:
+        for name, each in found.items():
+            epochs = tuple(_count_epochs(run, target) for run in histories[name])
+            found[name] = each.model_copy(update={"epochs": epochs})
+    variants = (variant.model_copy(update={"convergence": found.get(variant.name)}) for variant in scene.variants)
+    changes = {"notes": tuple(notes), "target": target if found else None, "variants": tuple(variants)}
+    return scene.model_copy(update=changes)
+
+
+def _average_curves(runs: Sequence[History]) -> Convergence | None:
+    kept = [run for run in runs if run and all(each.validation_accuracy is not None for each in run)]
+    epochs = list(zip(*kept, strict=False))
+    if not epochs:
+        return None
+    accuracies = ([each.validation_accuracy for each in records] for records in epochs)
+    losses = ([each.validation_loss for each in records] for records in epochs)
+    return Convergence(
+        validation_accuracy=tuple(summarize(values, within=SHARE) for values in accuracies),
+        validation_loss=tuple(summarize(values, within=AMOUNT) for values in losses),
+        epochs=(),
+    )
+
+
+def _count_epochs(run: History, target: float) -> int | None:
+    known = ((each.epoch, each.validation_accuracy) for each in run if each.validation_accuracy is not None)
+    return next((epoch for epoch, accuracy in known if accuracy >= target - 1e-12), None)

@@ -4,15 +4,17 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from hsi_se.ablation.figures import list_figures, refresh_figures
 from hsi_se.ablation.record import AblationFolder, AblationReport, AblationRun, SceneReport, VariantReport
-from hsi_se.evaluation.statistics import Summary, points, signed
+from hsi_se.ablation.summary import METHODS
+from hsi_se.evaluation.statistics import Summary
 from hsi_se.report.tables import percent, render_template
 from hsi_se.runs.folder import RunFolder
+from hsi_se.runs.records import flatten
 from hsi_se.runs.report import Accuracies
 
 _COLUMNS: Mapping[str, Callable[[VariantReport], str]] = {
@@ -75,18 +77,10 @@ def list_tables(scene: SceneReport, *, with_interval: bool = True) -> list[Table
     return [table for table in tables if table.rows]
 
 
-_METHODS = (
-    ("", "network"),
-    ("unsmoothed.", "network, not smoothed"),
-    ("location_floor.", "location floor"),
-    ("spectral_baseline.", "spectral baseline"),
-)
-
-
 def _list_methods(scene: SceneReport) -> list[tuple[str, ...]]:
     """The network and what it must beat. One row stands for all variants where they agree."""
     rows = []
-    for part, method in _METHODS:
+    for part, method in METHODS.items():
         cells: dict[tuple[str, ...], list[str]] = {}
         for variant in scene.begun:
             if f"{part}overall_accuracy" in variant.summaries:
@@ -143,102 +137,21 @@ def _number(value: float | None, *, factor: float = 1.0) -> str:
     return "–" if value is None or math.isnan(value) else f"{factor * value:,.0f}"
 
 
-def render_markdown(report: AblationReport, folder: AblationFolder) -> str:
-    """Returns `ablation.md`, which links the figures that are in the folder."""
+def render(template: str, report: AblationReport, folder: AblationFolder) -> str:
+    """Returns a report by the name of its template: `ablation.md`, `ablation.tex` or `ablation.html`.
+
+    The Markdown links the figures that are in the folder. The LaTeX needs the package `booktabs`. The page needs no
+    other file, and links the pages of the runs that have one.
+    """
     return render_template(
-        "ablation.md",
+        template,
         report=report,
-        figures=[path for suffix in ("png", "svg") for path in sorted(folder.figures.glob(f"*.{suffix}"))],
+        folder=folder,
         headings=HEADINGS,
         list_rows=list_rows,
-        list_comparisons=list_comparisons,
         list_tables=list_tables,
-    )
-
-
-def list_comparisons(scene: SceneReport) -> list[tuple[str, ...]]:
-    """Returns one row per variant that has been compared."""
-    return [
-        (
-            variant.name,
-            str(found.difference.n),
-            points(found.difference.mean),
-            _limits(found.difference, " to ") or "–",
-            f"{found.rank_sum:g}",
-            f"{found.p:.3g}",
-            f"{found.p_holm:.3g}",
-            signed(found.effect_size),
-            signed(found.rank_biserial),
-        )
-        for variant in scene.variants
-        if (found := variant.comparison)
-    ]
-
-
-def _limits(difference: Summary, between: str) -> str:
-    """The ends of an interval in points; empty where there is none."""
-    if difference.n < 2:
-        return ""
-    return f"{points(difference.low)}{between}{points(difference.high)}"
-
-
-def render_csv(report: AblationReport) -> str:
-    """Returns `ablation.csv`: one row per run, accuracies as fractions.
-
-    Nested fields have dotted names, such as `location_floor.kappa`, and the producer's accuracies end
-    with the class label.
-    """
-    rows: list[dict[str, Any]] = []
-    for scene in report.scenes:
-        for variant in scene.variants:
-            found = variant.convergence
-            epochs = found.epochs if found and found.epochs else [None] * len(variant.runs)
-            for run, count in zip(variant.runs, epochs, strict=True):
-                row = {"scene": scene.name, "variant": variant.name} | dict(_flatten(run.model_dump()))
-                rows.append(row if scene.target is None else row | {"epochs_to_target": count})
-    stream = io.StringIO()
-    columns = dict.fromkeys(name for row in rows for name in row)
-    writer = csv.DictWriter(stream, list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
-
-
-def _flatten(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields a run's fields under dotted names, without the parts that it does not have."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
-        elif value is not None or name not in ("unsmoothed", "difference", "mcnemar"):
-            yield f"{prefix}{name}", value
-
-
-# ------------------------------------------------------------------------------------- the page
-
-
-def write_reports(report: AblationReport, folder: AblationFolder) -> None:
-    """Writes the report of an ablation in all its forms, and draws the figures again that are there."""
-    refresh_figures(report, folder)
-    folder.write_report(
-        report,
-        [
-            (folder.report_text, render_markdown(report, folder)),
-            (folder.table, render_csv(report)),
-            (folder.latex, render_latex(report)),
-            (folder.page, render_page(report, folder)),
-        ],
-    )
-
-
-def render_page(report: AblationReport, folder: AblationFolder) -> str:
-    """Returns `report.html`, which needs no other file; it links the pages of the runs that have one."""
-    return render_template(
-        "ablation.html",
-        report=report,
-        num_runs=sum(len(variant.runs) for scene in report.scenes for variant in scene.variants),
-        figures=list_figures(report),
-        list_tables=list_tables,
-        page_of=lambda run: _page_of(folder, run),
+        list_figures=list_figures,
+        page_of=_page_of,
         spread=spread,
         show_settings=_show_settings,
     )
@@ -256,48 +169,31 @@ def _show_settings(settings: Mapping[str, object]) -> str:
     return "; ".join(parts) or "the base, unchanged"
 
 
-# ------------------------------------------------------------------------------------- LaTeX
+def render_csv(report: AblationReport) -> str:
+    """Returns `ablation.csv`: one row per run, accuracies as fractions.
 
-
-def render_latex(report: AblationReport) -> str:
-    """Returns `ablation.tex`, the tables of every scene, which need the package `booktabs`."""
-    tables = []
+    Nested fields have dotted names, such as `location_floor.kappa`, and the producer's accuracies end
+    with the class label.
+    """
+    rows: list[dict[str, Any]] = []
     for scene in report.scenes:
-        for table in (_list_variants(report, scene), *list_tables(scene, with_interval=report.is_of_seeds)):
-            title = f"{report.name} on {scene.name}: {table.title[0].lower()}{table.title[1:]}."
-            tables.append(table._replace(title=title))
-    return render_template("ablation.tex", tables=tables)
+        for variant in scene.variants:
+            found = variant.convergence
+            epochs = found.epochs if found and found.epochs else [None] * len(variant.runs)
+            for run, count in zip(variant.runs, epochs, strict=True):
+                without = {name for name in ("unsmoothed", "difference", "mcnemar") if getattr(run, name) is None}
+                row = {"scene": scene.name, "variant": variant.name} | flatten(run.model_dump(exclude=without))
+                rows.append(row if scene.target is None else row | {"epochs_to_target": count})
+    stream = io.StringIO()
+    columns = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(stream, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
 
 
-def _list_variants(report: AblationReport, scene: SceneReport) -> Table:
-    headings: tuple[str, ...] = ("variant", "$n$", "OA %", "AA %", "κ × 100", "ΔOA (95 %)", "$p$")
-    headings += ("parameters", "M MACs")
-    rows: list[tuple[str, ...]] = []
-    for variant, row in zip(scene.variants, list_rows(scene), strict=True):
-        found = variant.comparison
-        name, n, oa, aa, kappa, _, parameters, macs, *_ = row
-        difference, p = "–", "–"
-        if found is not None:
-            limits = _limits(found.difference, ", ")
-            difference = points(found.difference.mean) + (limits and f" ({limits})")
-            p = "<0.001" if found.p_holm < 5e-4 else f"{found.p_holm:.3f}"
-        rows.append((name, n, oa, aa, kappa, difference, p, parameters, macs))
-    if report.is_of_seeds:
-        headings, rows = headings[:5] + headings[7:], [(*row[:5], *row[7:]) for row in rows]
-    title = f"Mean ± sample standard deviation over seeds{_describe_columns(report, scene)}"
-    return Table(title, headings, rows)
-
-
-def _describe_columns(report: AblationReport, scene: SceneReport) -> str:
-    num_tests = sum(variant.comparison is not None for each in report.scenes for variant in each.variants)
-    floors = "".join(
-        f"; OA of the {method} {spread(scene.begun[0].summaries[f'{part}overall_accuracy'])} %"
-        for part, method in _METHODS[2:]
-        if scene.begun
-    )
-    compared = (
-        f"; difference of OA from {report.baseline} in points with its 95 % interval; p of the exact "
-        "Wilcoxon signed-rank test, adjusted by Holm for "
-        f"{num_tests} comparison{'s' if num_tests != 1 else ''}"
-    )
-    return f"{'' if report.is_of_seeds else compared}{floors}"
+def write_reports(report: AblationReport, folder: AblationFolder) -> None:
+    """Writes the report of an ablation in all its forms, and draws the figures again that are there."""
+    refresh_figures(report, folder)
+    texts = [(path, render(f"ablation{path.suffix}", report, folder)) for path in folder.rendered]
+    folder.write_report(report, [*texts, (folder.table, render_csv(report))])

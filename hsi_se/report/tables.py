@@ -7,12 +7,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from hsi_se.evaluation.area import AREA_CAVEAT
 from hsi_se.evaluation.assessment import REPORTED_COVERAGES, Assessment
+from hsi_se.evaluation.audit import Leakage
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.evaluation.statistics import SHARE, points, signed, summarize
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import RunRecord
 from hsi_se.runs.report import list_class_accuracies
-from hsi_se.sampling.leakage import Leakage
 
 
 def list_methods(assessment: Assessment) -> list[tuple[str, Evaluation]]:

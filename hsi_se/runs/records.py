@@ -1,7 +1,8 @@
 """The facts of a run: those known before its first step, and those of a finished run."""
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -75,3 +76,11 @@ class MappingCost(Record):
     num_pixels: int
     seconds: float
     peak_bytes: int | None
+
+
+def flatten(values: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested values by their dotted names, such as `split.kind`."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found

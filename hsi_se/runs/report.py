@@ -10,16 +10,15 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from hsi_se.evaluation.area import AREA_CAVEAT
 from hsi_se.evaluation.assessment import REPORTED_COVERAGES, Assessment
-from hsi_se.evaluation.audit import SplitAudit
+from hsi_se.evaluation.audit import Leakage, SplitAudit
 from hsi_se.evaluation.baselines import Candidate, SpectralBaseline
 from hsi_se.evaluation.metrics import Evaluation, number_or_none
 from hsi_se.evaluation.verdict import BaselineComparison, Outcome
 from hsi_se.runs.records import Record, RunRecord
-from hsi_se.sampling.leakage import Leakage
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -28,7 +27,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 
 class _Part(Record):
-    model_config = ConfigDict(allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False, from_attributes=True)
 
 
 class _OfClass(_Part):
@@ -51,15 +50,7 @@ class Accuracies(_Part):
 
     overall_accuracy: Share
     average_accuracy: Share
-    kappa: float | None = Field(ge=-1, le=1)
-
-    @classmethod
-    def of(cls, evaluation: Evaluation) -> "Accuracies":
-        return Accuracies(
-            overall_accuracy=evaluation.overall_accuracy,
-            average_accuracy=evaluation.average_accuracy,
-            kappa=number_or_none(evaluation.kappa),
-        )
+    kappa: Annotated[float | None, Field(ge=-1, le=1), BeforeValidator(lambda value: None if value != value else value)]
 
 
 class BaselineReport(Accuracies):
@@ -115,7 +106,7 @@ class SplitReport(_Counts):
             **dict(zip(COUNTS, audit.counts.sum(axis=0).tolist(), strict=True)),
             split_digest=audit.digest,
             leakage=audit.leakage,
-            location_floor=Accuracies.of(floor),
+            location_floor=Accuracies.model_validate(floor),
             split_per_class=_list_rows(ClassSplit, floor.class_ids, floor.class_names, *audit.counts.T),
             notes=audit.notes,
             folds=tuple(map(cls.of_split, audit.folds)),
@@ -238,12 +229,12 @@ class RunReport(SplitReport, Accuracies):
         verdict, in_pixels = assessment.verdict, (area.pixels.value, area.pixels.margin)
         accuracies = [assessment.rejection.accuracy_at(coverage) for coverage in REPORTED_COVERAGES]
         return RunReport(
-            **dict(Accuracies.of(evaluation)),
+            **dict(Accuracies.model_validate(evaluation)),
             **dict(SplitReport.of_split(assessment.audit)) | {"notes": record.notes + machine.notes},
             fold_accuracies=tuple(fold.overall_accuracy for fold in assessment.folds),
-            unsmoothed=None if assessment.unsmoothed is None else Accuracies.of(assessment.unsmoothed),
+            unsmoothed=None if assessment.unsmoothed is None else Accuracies.model_validate(assessment.unsmoothed),
             spectral_baseline=BaselineReport(
-                **dict(Accuracies.of(assessment.spectral_baseline)),
+                **dict(Accuracies.model_validate(assessment.spectral_baseline)),
                 chosen=machine.chosen,
                 candidates=machine.candidates,
             ),

@@ -8,7 +8,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -24,7 +23,7 @@ from hsi_se.evaluation.metrics import evaluate_labels
 from hsi_se.progress import EpochRecord
 from hsi_se.report.explorer import Explorer, join_explorers, take_from_owner
 from hsi_se.runs.folder import RunFolder
-from hsi_se.runs.records import MappingCost, RunRecord
+from hsi_se.runs.records import MappingCost, RunRecord, flatten
 from hsi_se.runs.report import COUNTS, RunReport
 from hsi_se.sampling.splits import number_pixels
 
@@ -150,19 +149,9 @@ def find_folds_of(config: Config, *, starts: Sequence[str | Path] = ("",)) -> li
             f"{name}: no folds were trained there; give the --out folder of a config with split.kind: folds"
         )
     for draw in draws:
-        ours, theirs = (_flatten(each.model_dump(mode="json")) for each in (config, read_pooled_config(draw)))
+        ours, theirs = (flatten(each.model_dump(mode="json")) for each in (config, read_pooled_config(draw)))
         keys = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
         if different := [key for key in keys if not any(f"{key}.".startswith(f"{own}.") for own in _OWN)]:
             values = ", ".join(f"{key} is {ours.get(key)} here and {theirs.get(key)} there" for key in different)
             raise ConfigError(f"{name}: those folds have other settings ({values}); train the folds again with these")
     return draws
-
-
-def _flatten(settings: Any, key: str = "") -> dict[str, Any]:
-    if not isinstance(settings, dict):
-        return {key: settings}
-    return {
-        name: value
-        for part, below in settings.items()
-        for name, value in _flatten(below, f"{key}.{part}".strip(".")).items()
-    }

@@ -14,7 +14,7 @@ from hsi_se.ablation.figures import list_figures, refresh_figures, write_ablatio
 from hsi_se.ablation.file import Ablation
 from hsi_se.ablation.record import AblationFolder, AblationReport, AblationRun, FailedRun, McNemarRecord
 from hsi_se.ablation.summary import _list_caveats, assemble, compare_runs
-from hsi_se.ablation.tables import list_tables, render_csv, render_latex, render_markdown, render_page
+from hsi_se.ablation.tables import list_tables, render, render_csv
 from hsi_se.errors import RunError
 from hsi_se.evaluation.statistics import points
 from hsi_se.progress import EpochRecord
@@ -346,11 +346,11 @@ def test_the_ranks_over_scenes_need_scenes_and_are_of_the_means():
     assert found.average_ranks == {"none": 3.0, "a": 1.0, "b": 2.0}
     assert found.chi_square == pytest.approx(12)
     assert found.groups == (("a", "b"), ("b", "none"))  # 1 apart, and the critical difference is 1.35
-    text = render_markdown(answer(tables), AblationFolder("."))
+    text = render("ablation.md", answer(tables), AblationFolder("."))
     assert "shows no difference between any of the variants" not in text
     noise = {scene: {name: rng.permutation(each["a"]) for name in each} for scene, each in tables.items()}
     assert answer(noise).friedman.p > 0.05  # equal means
-    text = render_markdown(answer(noise), AblationFolder("."))
+    text = render("ablation.md", answer(noise), AblationFolder("."))
     assert "Friedman's test shows no difference between any of the variants." in text
     alone = answer(tables["0"])
     assert alone.friedman is None
@@ -380,7 +380,7 @@ def test_the_csv_has_a_row_for_every_run_that_reads_back(report):
 
 
 def test_the_markdown_has_every_sentence_and_whole_tables(report, tmp_path):
-    text = render_markdown(report, AblationFolder(tmp_path))
+    text = render("ablation.md", report, AblationFolder(tmp_path))
     for variant in report.scenes[0].variants[1:]:
         assert f"- {variant.name}: {variant.comparison.sentence}" in text
     for caveat in (*report.caveats, *report.scenes[0].notes):
@@ -396,7 +396,7 @@ def test_latex_escapes_what_is_special_there(report):
     assert escape_latex(r"50 % of a_b & {c} #1 ~^\ $") == (
         r"50 \% of a\_b \& \{c\} \#1 \textasciitilde{}\textasciicircum{}\textbackslash{} \$"
     )
-    text = render_latex(report)
+    text = render("ablation.tex", report, AblationFolder("nowhere"))
     body = text.replace(r"\%", "").replace(r"\_", "").replace(r"\&", "")
     table = body[body.index(r"\midrule") : body.index(r"\bottomrule")]
     rows = [line for line in table.splitlines()[1:] if line.strip()]
@@ -455,11 +455,11 @@ def test_the_same_report_gives_the_same_figures_to_the_byte(report, tmp_path, fi
 def test_the_markdown_links_the_figures_that_are_in_the_folder(table, names, tmp_path):
     report, folder = answer(table), AblationFolder(tmp_path)
     assert [figure.name for figure in list_figures(report)] == names
-    assert not re.search(r"!\[", render_markdown(report, folder))
+    assert not re.search(r"!\[", render("ablation.md", report, folder))
     folder.figures.mkdir()
     for name in names:
         (folder.figures / f"{name}.svg").touch()
-    links = re.findall(r"!\[.+\]\((.+)\)", render_markdown(report, folder))
+    links = re.findall(r"!\[.+\]\((.+)\)", render("ablation.md", report, folder))
     assert sorted(links) == sorted(f"figures/{name}.svg" for name in names)
 
 
@@ -472,8 +472,8 @@ def test_intervals_end_where_their_numbers_do_in_record_tables_and_figures(tmp_p
     found = compare(report, "se")
     assert (found.difference.low, found.difference.high) == (-1, 1)
     assert "95 % interval −100.00 to +100.00" in found.sentence
-    assert "| −100.00 to +100.00 |" in render_markdown(report, folder)
-    assert "(−100.00, +100.00)".replace("−", "$-$") in render_latex(report)
+    assert "| −100.00 to +100.00 |" in render("ablation.md", report, folder)
+    assert "(−100.00, +100.00)".replace("−", "$-$") in render("ablation.tex", report, AblationFolder("nowhere"))
     num_bars = 0
     for figure in list_figures(report):
         across = 0 if figure.name == "seeds" else 1
@@ -566,16 +566,16 @@ def test_the_curve_is_the_mean_of_each_epoch_with_students_interval():
 def test_the_report_has_the_epochs_in_all_its_forms(tmp_path):
     report = answer(TESTED, curves=CURVES, reach=0.91)
     title = "Epochs until a validation accuracy of 91.00 %"
-    text = render_markdown(report, AblationFolder(tmp_path))
+    text = render("ablation.md", report, AblationFolder(tmp_path))
     assert f"{title}:\n\n| variant | best validation OA % |" in text
     assert "| se | 89.00 | 2 of 3 | 3 |" in text
     assert "| none | 85.00 | 0 of 3 | > 3 |" in text
     rows = list(csv.DictReader(io.StringIO(render_csv(report))))
     assert [row["epochs_to_target"] for row in rows] == ["", "", "", "3", "", "3"]
-    latex = render_latex(report)
+    latex = render("ablation.tex", report, AblationFolder("nowhere"))
     assert r"epochs until a validation accuracy of 91.00 \%." in latex
     assert r"se & 89.00 & 2 of 3 & 3 \\" in latex
-    page = render_page(report, AblationFolder(tmp_path))
+    page = render("ablation.html", report, AblationFolder(tmp_path))
     assert f"<h3>{title}</h3>" in page
     assert 'aria-label="Mean validation accuracy and loss after each epoch' in page
 
@@ -602,7 +602,7 @@ def test_runs_without_validation_pixels_have_no_curve_and_the_report_says_so():
     report = answer(TESTED, reach=0.5)
     assert report.scenes[0].target is None
     assert "convergence" not in [figure.name for figure in list_figures(report)]
-    assert "Epochs until" not in render_markdown(report, AblationFolder("nowhere"))
+    assert "Epochs until" not in render("ablation.md", report, AblationFolder("nowhere"))
 
 
 def test_a_run_that_is_missing_counts_in_no_mean():

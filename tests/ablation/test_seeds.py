@@ -156,7 +156,7 @@ def test_a_seed_that_another_process_is_at_comes_last(over_seeds, tmp_path):
         (out / "runs" / "demo" / f"seed-{seed}" / "report.json").unlink()
     folder = AblationFolder(out)
     with ExitStack() as claim:
-        claim.enter_context(folder.hold_run(folder.run_of("demo", 1)))
+        claim.enter_context(folder.hold(folder.run_of("demo", 1).path, "at this run"))
 
         class Releasing(Log):
             def change(self, run: PlannedRun, state: str, *, accuracy: float | None = None) -> None:

@@ -59,7 +59,7 @@ def test_the_values_are_json_without_nan_and_count_every_pixel(small_scene, valu
     for method in ("location_floor", "spectral_baseline"):
         assert {"overall_accuracy", "average_accuracy", "kappa"} <= set(values[method])
     baseline = values["spectral_baseline"]
-    assert {"classifier", "reduction", "num_features", "parameters", "accuracy"} == set(baseline["chosen"])
+    assert {"classifier", "reduction", "num_features", "parameters", "accuracy", "chosen_by"} == set(baseline["chosen"])
     assert baseline["chosen"] in baseline["candidates"]
     assert (values["seed"], values["notes"], values["training_s"]) == (3, ["a note"], 1.5)
 

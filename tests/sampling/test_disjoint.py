@@ -15,7 +15,7 @@ from hsi_se.cli import main as cli
 from hsi_se.config.split import BlocksSplit, FieldsSplit
 from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import ConfigError, SplitError
-from hsi_se.sampling.leakage import audit_leakage
+from hsi_se.evaluation.audit import audit_leakage
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.loading import load_ground_truth
 from hsi_se.scene.scene import GroundTruth

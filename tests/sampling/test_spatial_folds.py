@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 
 from hsi_se.config.split import FoldsSplit
 from hsi_se.errors import SceneError, SplitError
-from hsi_se.sampling.leakage import audit_leakage
+from hsi_se.evaluation.audit import audit_leakage
 from hsi_se.sampling.masks import write_partition
 from hsi_se.sampling.spatial_folds import deal
 from hsi_se.sampling.splits import Split, make_split, number_pixels

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hsi_se import make_split
 from hsi_se.config.split import BlocksSplit, MasksSplit, RandomSplit
-from hsi_se.sampling.leakage import Leakage, audit_leakage
+from hsi_se.evaluation.audit import Leakage, audit_leakage
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.loading import load_ground_truth
 from tests.conftest import REAL_SCENES, needs_real_scenes
