@@ -14,7 +14,8 @@ from hsi_se.errors import ConfigError
 class Settings(BaseModel):
     """A section of the config: immutable, and unknown keys are errors.
 
-    The text below a setting is its description in the JSON schema and on the settings page.
+    The text below a setting is its description in the JSON schema and on the settings page; the setting that tells
+    a section's kind is described by the section's own text.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
@@ -22,7 +23,11 @@ class Settings(BaseModel):
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler(core)
-        for setting in handler.resolve_ref_schema(schema).get("properties", {}).values():
+        section = handler.resolve_ref_schema(schema)
+        about = section.get("description", "").partition("\n\n")[0]
+        for setting in section.get("properties", {}).values():
+            if "const" in setting:  # what makes the section of its kind
+                setting.setdefault("description", f"{setting['const']}: {about}")
             if "description" in setting:
                 setting["description"] = " ".join(setting["description"].split())
         return schema

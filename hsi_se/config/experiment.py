@@ -33,7 +33,6 @@ class PcaReduction(_Projection):
     """Principal component analysis: keeps the components with the largest variance."""
 
     kind: Literal["pca"]
-    """pca: principal component analysis of the bands"""
 
 
 class MnfReduction(_Projection):
@@ -45,7 +44,6 @@ class MnfReduction(_Projection):
     """
 
     kind: Literal["mnf"]
-    """mnf: minimum noise fraction of the bands, with the noise that neighbouring pixels differ by"""
     whiten: bool = False
     """scale every component to unit variance; false (default) divides all of them by the standard deviation of
     the first, so that noise stays equal in all"""
@@ -59,7 +57,6 @@ class NoReduction(Settings):
     fit_on: ClassVar[Literal["train"]] = "train"
     reach: ClassVar[int] = 0
     kind: Literal["none"]
-    """none: keep every band"""
     standardize: bool = True
     """scale each band to zero mean and unit variance over the training pixels (default); false leaves the
     values as they are"""

@@ -44,7 +44,6 @@ class RandomSplit(Settings):
     """Stratified random split, class by class. Test patches will contain training pixels."""
 
     kind: Literal["random"]
-    """random: draw pixels at random within each class"""
     train: Annotated[
         Annotated[Fraction, Tag("a value")] | Annotated[PerClass, Tag("a section")], Discriminator(_tag_by_shape)
     ]
@@ -58,7 +57,6 @@ class BlocksSplit(Settings):
     """Spatially disjoint split by square blocks with a buffer; blocks too coarse for a class are cut."""
 
     kind: Literal["blocks"]
-    """blocks: assign whole square blocks to training or test"""
     train: Fraction
     """fraction of each class's pixels to train on, validation pixels included; between 0 and 1, met as
     closely as whole blocks or fields allow"""
@@ -75,7 +73,6 @@ class FieldsSplit(Settings):
     """Split by whole connected fields of a class; a class with a single field is cut, with a buffer."""
 
     kind: Literal["fields"]
-    """fields: assign whole connected fields to training or test"""
     train: Fraction
     """fraction of each class's pixels to train on, validation pixels included; between 0 and 1, met as
     closely as whole blocks or fields allow"""
@@ -90,7 +87,6 @@ class MasksSplit(Settings):
     """Training and test pixels from files: two label maps, or one partition map."""
 
     kind: Literal["masks"]
-    """masks: read training and test pixels from files"""
     train: FileName | None = None
     """label map of the training pixels (0 elsewhere); required unless partition is given"""
     train_key: str | None = None
@@ -130,7 +126,6 @@ class FoldsSplit(Settings):
     """Spatial cross-validation: every labelled pixel is tested once, away from the pixels that are trained on."""
 
     kind: Literal["folds"]
-    """folds: train one classifier per fold, so that every labelled pixel is tested once"""
     by: Literal["blocks", "fields", "groups"]
     """what is tested as a whole: square blocks, connected fields of a class, or groups of pixels from a file"""
     folds: Annotated[int, Field(ge=2)] = 5
@@ -169,10 +164,9 @@ class FoldsSplit(Settings):
 
 
 class AllSplit(Settings):
-    """Trains on every labelled pixel, for a map to deliver; folds elsewhere tell how accurate it is."""
+    """Trains on every labelled pixel, for a map to deliver; without test pixels, folds elsewhere tell its accuracy."""
 
     kind: Literal["all"]
-    """all: train on every labelled pixel; there are no test pixels"""
     folds: str | None = None
     """folder that a config with split.kind: folds and the same other settings was trained into; `eval` reports
     its accuracies"""
