@@ -1,7 +1,7 @@
 """The base class of all settings, helpers for error messages, and the parser for lists of seeds."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
@@ -40,6 +40,14 @@ class Settings(BaseModel):
                 if key not in cls.model_fields:
                     raise mistake(unknown(str(key), "setting", tuple(cls.model_fields)), key=str(key))
         return data
+
+    @model_validator(mode="after")
+    def _settings_fit_together(self) -> Self:
+        self.check_together()
+        return self
+
+    def check_together(self) -> None:
+        """Refuses settings that are valid each, but not together; raises a `mistake`."""
 
 
 def mistake(message: str, *, key: str | None = None) -> PydanticCustomError:

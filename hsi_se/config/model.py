@@ -1,8 +1,8 @@
 """The config's `model` section: the networks, their attention points, and the attention blocks."""
 
-from typing import Annotated, ClassVar, Literal, Self, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import AfterValidator, Discriminator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Discriminator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from hsi_se.config.base import Settings, Share, mistake, unknown
 from hsi_se.errors import ConfigError
@@ -176,15 +176,13 @@ class Network(Model):
     attention: Attention = Field(default={})
     """attention block at each point; default: none"""
 
-    @model_validator(mode="after")
-    def _attention_fits_its_point(self) -> Self:
+    def check_together(self) -> None:
         for point, block in self.attention.items():
             if point not in self.points:
                 raise mistake(unknown(point, "point", self.points), key=f"attention.{point}")
             misfit = block.explain_misfit(is_3d=point in self.points_3d)
             if misfit is not None:
                 raise mistake(misfit[1], key=f"attention.{point}.{misfit[0]}")
-        return self
 
 
 class HybridSN(Network):
