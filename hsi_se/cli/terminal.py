@@ -12,7 +12,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -150,12 +150,17 @@ def print_table(
     *,
     footer: Sequence[str] = (),
     left: Container[int] = (0,),
+    whole: Container[int] = (),
     width: int = 110,
 ) -> None:
-    """Prints a table of right-aligned columns, but for those at the positions `left`; see `make_console`."""
+    """Prints a table of right-aligned columns, but for those at the positions `left`; see `make_console`.
+
+    Text in columns at the positions `whole` is not broken.
+    """
     table = Table(title=title, title_justify="left", show_footer=bool(footer))
     for position, (heading, foot) in enumerate(itertools.zip_longest(headings, footer, fillvalue="")):
-        table.add_column(heading, foot, justify="left" if position in left else "right", overflow="fold")
+        justify: JustifyMethod = "left" if position in left else "right"
+        table.add_column(heading, foot, justify=justify, overflow="fold", no_wrap=position in whole)
     for row in rows:
         table.add_row(*row)
     make_console(width=width).print(table)
