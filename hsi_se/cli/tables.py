@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from hsi_se.workflows.gap import Gap
     from hsi_se.workflows.preview import NetworkDescription
 
+_COUNTED = ("training", "validation", "test", "buffer")  # the columns of `SplitAudit.counts`
+
 
 def print_assessment(assessment: Assessment, folder: RunFolder) -> None:
     evaluation = assessment.evaluation
@@ -49,18 +51,8 @@ def _print_folds(audit: SplitAudit, evaluations: Sequence[Evaluation] = ()) -> N
         )
         for number, fold in enumerate(audit.folds, start=1)
     ]
-    headings = (
-        "fold",
-        "training",
-        "validation",
-        "test",
-        "buffer",
-        "leak %",
-        "floor OA %",
-        "OA %",
-        "cannot learn (test)",
-    )
     if rows:
+        headings = ("fold", *_COUNTED, "leak %", "floor OA %", "OA %", "cannot learn (test)")
         print_table("folds", headings, rows, left=(0, 8))
 
 
@@ -89,7 +81,7 @@ def print_audit(audit: SplitAudit) -> None:
     means = ": test pixels of all folds, others are means per fold" if audit.folds else ""
     print_table(
         f"split {audit.digest[:8]}{means}",
-        ("label", "class", "training", "validation", "test", "buffer"),
+        ("label", "class", *_COUNTED),
         [(str(label), name, *map(str, numbers)) for label, name, numbers in counts],
         footer=("", "all", *(f"{total:,}" for total in audit.counts.sum(axis=0))),
         left=(1,),
