@@ -9,7 +9,6 @@ from hsi_se.cli.options import DataFolder, SceneOverrides, out_folder
 from hsi_se.cli.usage import Command, Group, quote
 
 if TYPE_CHECKING:
-    from hsi_se.scene.catalogue import KnownScene
     from hsi_se.workflows.inspect_scene import Survey
 
 app = typer.Typer(
@@ -74,7 +73,8 @@ def list_scenes() -> None:
         table.add_column(heading, justify="right" if heading in ("classes", "m") else "left", no_wrap=heading == "name")
     for known in list_known_scenes():
         name, span = known.name + " *" * bool(known.registration), "-".join(map(str, known.wavelengths_nm))
-        table.add_row(name, known.title, _size(known), str(len(known.class_names)), f"{known.gsd_m:g}", span)
+        size = " × ".join(map(str, known.shape))
+        table.add_row(name, known.title, size, str(len(known.class_names)), f"{known.gsd_m:g}", span)
     make_console(width=80).print(table)
     say("* to be requested from its owners; get all others with `hsi-se scene fetch NAME`; sources: `scene show NAME`")
 
@@ -108,10 +108,6 @@ def fetch(name: SceneName, out: Annotated[Path, out_folder("Folder for the files
     print(f"data:  {known.credit}")
     options = ["--set", f"scene={known.name}", *([] if out == _DATASETS else ["--data", out])]
     print(f"next:  {quote('hsi-se', 'train', 'configs/demo.yaml', *options)}")
-
-
-def _size(known: "KnownScene") -> str:
-    return " × ".join(map(str, known.shape))
 
 
 def _print_survey(survey: "Survey") -> None:
