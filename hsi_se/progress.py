@@ -22,8 +22,8 @@ class EpochRecord(BaseModel):
     validation_loss: float | None
     learning_rate: float
     patches_per_second: float
+    elapsed_s: float
     validation_per_class: tuple[float | None, ...] | None = None
-    elapsed_s: float | None = None
 
 
 class Observer(Protocol):

@@ -7,27 +7,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.live import Live
-    from rich.table import Table
+from rich.console import Console
+from rich.live import Live
+from rich.table import Column, Table
 
-    from hsi_se.ablation.file import Ablation, PlannedRun
-    from hsi_se.ablation.run import State, Watcher
+from hsi_se.ablation.file import Ablation, PlannedRun
+from hsi_se.progress import clock
+
+if TYPE_CHECKING:
+    from hsi_se.ablation.run import State, Watcher  # which would import torch
 
 _SIGNS = {"": "·", "running": "▶", "finished": "■", "failed": "✗", "elsewhere": "□"}
 
 
 @contextmanager
-def watch(ablation: "Ablation") -> Iterator["Watcher"]:
+def watch(ablation: Ablation) -> Iterator["Watcher"]:
     """Yields a watcher that shows the state of every run: a live table on a terminal, lines elsewhere."""
-    from rich.console import Console
-
     console = Console(stderr=True, markup=False, emoji=False)
     if not console.is_terminal:
         yield Lines(ablation)
         return
-    from rich.live import Live
-
     board = Board(ablation)
     with Live(get_renderable=board.render, console=console, refresh_per_second=2) as live:
         board.live = live
@@ -38,7 +37,7 @@ def watch(ablation: "Ablation") -> Iterator["Watcher"]:
 class Lines:
     """One line for every run that has finished or failed."""
 
-    def __init__(self, ablation: "Ablation") -> None:
+    def __init__(self, ablation: Ablation) -> None:
         self.ablation = ablation
         self.states: dict[PlannedRun, State] = {}
         self.accuracies: dict[PlannedRun, float] = {}  # without those of single folds
@@ -48,7 +47,7 @@ class Lines:
     def note(self, text: str) -> None:
         print(f"note: {text}", file=sys.stderr, flush=True)
 
-    def change(self, run: "PlannedRun", state: "State", *, accuracy: float | None = None) -> None:
+    def change(self, run: PlannedRun, state: "State", *, accuracy: float | None = None) -> None:
         before = self.states.get(run)
         if before != state:
             self.states[run] = state
@@ -63,7 +62,7 @@ class Lines:
         parts = self.ablation.parts
         return f"{sum(self.states.get(run) == 'finished' for run in parts)}/{len(parts)}"
 
-    def show(self, run: "PlannedRun", accuracy: float | None) -> None:
+    def show(self, run: PlannedRun, accuracy: float | None) -> None:
         state = self.states[run]
         if state == "running":
             return
@@ -89,8 +88,6 @@ class Lines:
         num_left = sum(self.states.get(run) not in ("finished", "failed") for run in self.ablation.parts)
         if not self.num_ended or not num_left:
             return ""
-        from hsi_se.progress import clock
-
         return f"{clock(num_left * (time.monotonic() - self.start) / self.num_ended)} left"
 
 
@@ -102,31 +99,26 @@ class Board(Lines):
     def note(self, text: str) -> None:
         self.live.console.print(f"note: {text}", highlight=False, markup=False)
 
-    def show(self, run: "PlannedRun", accuracy: float | None) -> None:
+    def show(self, run: PlannedRun, accuracy: float | None) -> None:
         pass  # the table is redrawn twice a second
 
-    def render(self) -> "Table":
-        from rich.table import Table
-
-        from hsi_se.progress import clock
-
+    def render(self) -> Table:
         signs = "  ".join(f"{sign} {state or 'waiting'}" for state, sign in _SIGNS.items())
         elapsed = clock(time.monotonic() - self.start)
+        progress = f"{self.progress.replace('/', ' of ')} {'folds' if self.ablation.has_folds else 'runs'}"
+        headings = ("scene", "variant", "seeds", Column("OA %, mean ± std", justify="right"))
+        first = 1 if self.ablation.scenes == ("",) else 0  # one scene has no name, and no column
         table = Table(
-            title=f"{self.ablation.name}: {self.progress} {'folds' if self.ablation.has_folds else 'runs'}, "
-            f"{elapsed}, {self.describe_time() or 'time left unknown'}",
+            *headings[first:],
+            title=f"{self.ablation.name}: {progress}, {elapsed}, {self.describe_time() or 'time left unknown'}",
             caption=signs,
             title_justify="left",
             caption_justify="left",
         )
-        has_scenes = self.ablation.scenes != ("",)
-        for heading in (*(("scene",) if has_scenes else ()), "variant", "seeds"):
-            table.add_column(heading)
-        table.add_column("OA %, mean ± std", justify="right")
         groups: dict[tuple[str, str], str] = {}
         for run in self.ablation.parts:
             key = run.scene, run.variant
             groups[key] = groups.get(key, "") + _SIGNS[self.states.get(run, "")]
         for (scene, variant), states in groups.items():
-            table.add_row(*((scene,) if has_scenes else ()), variant, states, self.describe(scene, variant))
+            table.add_row(*(scene, variant, states, self.describe(scene, variant))[first:])
         return table

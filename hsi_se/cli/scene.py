@@ -9,7 +9,6 @@ from hsi_se.cli.options import DataFolder, SceneOverrides, out_folder
 from hsi_se.cli.usage import Command, Group, quote
 
 if TYPE_CHECKING:
-    from hsi_se.scene.catalogue import KnownScene
     from hsi_se.workflows.inspect_scene import Survey
 
 app = typer.Typer(
@@ -74,7 +73,8 @@ def list_scenes() -> None:
         table.add_column(heading, justify="right" if heading in ("classes", "m") else "left", no_wrap=heading == "name")
     for known in list_known_scenes():
         name, span = known.name + " *" * bool(known.registration), "-".join(map(str, known.wavelengths_nm))
-        table.add_row(name, known.title, _size(known), str(len(known.class_names)), f"{known.gsd_m:g}", span)
+        size = " × ".join(map(str, known.shape))
+        table.add_row(name, known.title, size, str(len(known.class_names)), f"{known.gsd_m:g}", span)
     make_console(width=80).print(table)
     say("* to be requested from its owners; get all others with `hsi-se scene fetch NAME`; sources: `scene show NAME`")
 
@@ -82,28 +82,11 @@ def list_scenes() -> None:
 @app.command(cls=Command, epilog="Example: hsi-se scene show indian-pines")
 def show(name: SceneName) -> None:
     """Print all known facts about the scene NAME: size, sensor, files, sources and classes."""
+    from hsi_se.cli.terminal import print_template
     from hsi_se.scene.fetch import list_sources
     from hsi_se.scene.loading import get_known
 
-    known = get_known(name)
-    print(f"{known.title}: {known.name}, also {', '.join(known.aliases)}")
-    print(f"size:           {_size(known)}")
-    print(f"sensor:         {known.sensor}, {known.gsd_m:g} m, {'-'.join(map(str, known.wavelengths_nm))} nm")
-    print(f"data:           {known.credit}")
-    if known.natural_colour is not None:
-        print(f"natural colour: bands {', '.join(str(band + 1) for band in known.natural_colour)}")
-    for file in (known.cube, known.labels):
-        for form in file.forms:
-            size = "" if form.num_bytes is None else f", {form.num_bytes:,} bytes"
-            print(f"{' or '.join(form.names)} ({', '.join(filter(None, form.keys)) or 'image'}){size}")
-            if form.sha256 is not None:
-                print(f"  sha256 {form.sha256}")
-        for url, _ in list_sources(file) if known.registration is None else ():
-            print(f"  {url}")
-    if known.registration is not None:
-        print(f"request the files at {known.registration} and put them into {_DATASETS}/")
-    for label, class_name in known.class_names.items():
-        print(f"{label:4}  {class_name}")
+    print_template("scene.txt", known=get_known(name), list_sources=list_sources, folder=_DATASETS)
 
 
 @app.command(cls=Command, epilog="Example: hsi-se scene fetch indian-pines")
@@ -127,12 +110,8 @@ def fetch(name: SceneName, out: Annotated[Path, out_folder("Folder for the files
     print(f"next:  {quote('hsi-se', 'train', 'configs/demo.yaml', *options)}")
 
 
-def _size(known: "KnownScene") -> str:
-    return " × ".join(map(str, known.shape))
-
-
 def _print_survey(survey: "Survey") -> None:
-    from hsi_se.cli.terminal import print_table, say, say_notes
+    from hsi_se.cli.terminal import print_table, print_template, say, say_notes
     from hsi_se.workflows.inspect_scene import suggest_names
 
     for path, held in survey.files:
@@ -140,25 +119,8 @@ def _print_survey(survey: "Survey") -> None:
         print(f"{path}: {what}{f'; {held.listing}' if held and ', ' in held.listing else ''}")
     image, cube, truth = survey.image, survey.cube, survey.truth
     if image is not None and cube is not None:
-        rows, cols, bands = image.shape
-        raster, nm = image.raster, image.wavelengths_nm
-        print(f"cube:         {rows} × {cols} pixels, {bands} bands, {cube.dtype}")
-        print(f"values:       {cube.lowest:g} to {cube.highest:g}" + ("" if image.gain is None else ", scaled"))
-        print(f"NaN, inf:     {cube.num_not_finite or 'none'}")
-        print("wavelengths:  " + ("unknown" if nm is None else f"{nm[0]:.1f} to {nm[-1]:.1f} nm"))
-        for reason, gone in image.list_dropped().items():
-            print(f"left out:     bands {gone}: {reason}")
-        value = "not declared" if image.nodata is None else f"{image.nodata:g}, in {cube.num_nodata:,} pixels"
-        print(f"nodata:       {value}")
-        place = raster.georeference
-        if place is None:
-            print("CRS:          none")
-        else:
-            crs = place.crs or "unnamed"
-            print(f"CRS:          {crs if len(crs) <= 80 else crs[:79] + '…'}")
-            if place.transform is not None:
-                print(f"transform:    {', '.join(f'{number:g}' for number in place.transform)}")
-        say_notes((*raster.notes, *cube.notes))
+        print_template("cube.txt", image=image, cube=cube)
+        say_notes((*image.raster.notes, *cube.notes))
     if truth is not None:
         named = [*((str(label), name, label) for label, name in truth.class_names.items()), ("", "unlabelled", 0)]
         counts = [(text, name, f"{(truth.labels == label).sum():,}") for text, name, label in named]

@@ -1,24 +1,29 @@
 """The tables and sentences that commands print; each command imports them when it has results."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
-from hsi_se.cli.terminal import make_console, print_table, say, say_notes
+from hsi_se.ablation.record import AblationReport
+from hsi_se.ablation.tables import HEADINGS, Table, list_rows, list_tables
+from hsi_se.cli.terminal import print_table, say, say_notes
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.audit import SplitAudit
 from hsi_se.evaluation.metrics import Evaluation
+from hsi_se.progress import clock
 from hsi_se.report.tables import describe_draws, describe_leakage, kappa_text, list_methods, percent
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.report import list_class_accuracies
 
 if TYPE_CHECKING:
+    from hsi_se.ablation.plan import PlannedVariant
     from hsi_se.models.cost import BlockCost
     from hsi_se.workflows.cross_scene import CrossScene
     from hsi_se.workflows.gap import Gap
     from hsi_se.workflows.preview import NetworkDescription
+
+_COUNTED = ("training", "validation", "test", "buffer")  # the columns of `SplitAudit.counts`
 
 
 def print_assessment(assessment: Assessment, folder: RunFolder) -> None:
@@ -46,18 +51,8 @@ def _print_folds(audit: SplitAudit, evaluations: Sequence[Evaluation] = ()) -> N
         )
         for number, fold in enumerate(audit.folds, start=1)
     ]
-    headings = (
-        "fold",
-        "training",
-        "validation",
-        "test",
-        "buffer",
-        "leak %",
-        "floor OA %",
-        "OA %",
-        "cannot learn (test)",
-    )
     if rows:
+        headings = ("fold", *_COUNTED, "leak %", "floor OA %", "OA %", "cannot learn (test)")
         print_table("folds", headings, rows, left=(0, 8))
 
 
@@ -86,7 +81,7 @@ def print_audit(audit: SplitAudit) -> None:
     means = ": test pixels of all folds, others are means per fold" if audit.folds else ""
     print_table(
         f"split {audit.digest[:8]}{means}",
-        ("label", "class", "training", "validation", "test", "buffer"),
+        ("label", "class", *_COUNTED),
         [(str(label), name, *map(str, numbers)) for label, name, numbers in counts],
         footer=("", "all", *(f"{total:,}" for total in audit.counts.sum(axis=0))),
         left=(1,),
@@ -145,15 +140,16 @@ def print_gap(found: "Gap") -> None:
 
 
 def print_network(network: "NetworkDescription") -> None:
-    table = Table(title=network.title, title_justify="left", show_footer=True)
-    table.add_column("stage", f"total for {network.input_shape}", no_wrap=True)
-    table.add_column("output", no_wrap=True)
-    table.add_column("parameters", f"{network.num_parameters:,}", justify="right", no_wrap=True)
-    table.add_column("MACs", f"{network.macs:,}", justify="right", no_wrap=True)
-    table.add_column("layers", f"FLOPs = 2 × MACs = {2 * network.macs:,}")
-    for row in network.rows:
-        table.add_row(row.name, str(row.shape), f"{row.num_parameters:,}", f"{row.macs:,}", row.contents)
-    make_console(width=140).print(table)
+    total = (f"{network.num_parameters:,}", f"{network.macs:,}", f"FLOPs = 2 × MACs = {2 * network.macs:,}")
+    print_table(
+        network.title,
+        ("stage", "output", "parameters", "MACs", "layers"),
+        [(row.name, str(row.shape), f"{row.num_parameters:,}", f"{row.macs:,}", row.contents) for row in network.rows],
+        footer=(f"total for {network.input_shape}", "", *total),
+        left=(0, 1, 4),
+        whole=range(4),
+        width=140,
+    )
     say(network.surplus)
 
 
@@ -175,3 +171,53 @@ def print_block_costs(rows: "list[BlockCost]") -> None:
         ],
         left=(0, 1),
     )
+
+
+def print_plan(plan: "list[PlannedVariant]") -> None:
+    first = 0 if any(row.scene for row in plan) else 1  # one scene has no name, and no column
+    total_s, rows = 0.0, []
+    for row in plan:
+        left_s = None if row.training_s is None else row.training_s * (len(row.seeds) - row.num_finished)
+        total_s += left_s or 0
+        changes = ", ".join(f"{key}={json.dumps(value)}" for key, value in row.settings.items()).replace('"', "")
+        sizes = ("–" if count is None else f"{count:,}" for count in (row.num_parameters, row.macs))
+        times = ("–" if seconds is None else clock(seconds) for seconds in (row.training_s, left_s))
+        seeds = _describe_seeds(row.seeds)
+        rows.append((row.scene, row.name, changes, seeds, str(row.num_finished), *sizes, *times)[first:])
+    headings = ("scene", "variant", "changes", "seeds", "finished", "parameters", "MACs per patch", "time per run")
+    num_runs, num_finished = sum(len(row.seeds) for row in plan), sum(row.num_finished for row in plan)
+    print_table(
+        "",
+        (*headings, "remaining")[first:],
+        rows,
+        footer=("", f"{num_runs} runs", "", "", str(num_finished), "", "", "", clock(total_s))[first:],
+        left=range(4 - first),
+        whole={position - first for position in (1, 5, 6, 7, 8)},
+        width=150,
+    )
+    say("Times are for training only, one run after another, estimated from one training step per variant.")
+
+
+def _describe_seeds(seeds: tuple[int, ...]) -> str:
+    if len(seeds) > 2 and seeds == tuple(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]}-{seeds[-1]}"
+    return ",".join(map(str, seeds))
+
+
+def print_answer(report: AblationReport) -> None:
+    of_seeds = f", n = {len(report.seeds)} seeds" if report.is_of_seeds else ""
+    for scene in report.scenes:
+        title = f"{report.name} on {scene.name}{of_seeds}: mean ± standard deviation"
+        variants = Table(title, HEADINGS, list_rows(scene))
+        for table in (variants, *list_tables(scene, with_interval=report.is_of_seeds)):
+            left = range(table.num_texts)
+            print_table(table.title, table.headings, table.rows, left=left, width=150)
+        for variant in scene.variants:
+            if variant.comparison is not None:
+                say(f"{variant.name} against {report.baseline}: {variant.comparison.sentence}", style="bold")
+        say_notes(scene.notes)
+    say_notes(report.caveats)
+    if report.no_friedman:
+        say(f"note: no critical-difference diagram: {report.no_friedman}.")
+    if report.num_missing:
+        say(f"note: {report.missing}")

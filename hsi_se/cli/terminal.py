@@ -12,7 +12,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -138,6 +138,16 @@ def print_prose(console: Console, text: str, *, style: str = "") -> None:
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
+def print_template(name: str, **values: object) -> None:
+    """Prints a template of this room, filled with values; a name that it lacks is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("hsi_se.cli"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    print(environment.get_template(name).render(values), end="")
+
+
 def say_notes(notes: Iterable[str]) -> None:
     for note in notes:
         say(f"note: {note}")
@@ -150,12 +160,17 @@ def print_table(
     *,
     footer: Sequence[str] = (),
     left: Container[int] = (0,),
+    whole: Container[int] = (),
     width: int = 110,
 ) -> None:
-    """Prints a table of right-aligned columns, but for those at the positions `left`; see `make_console`."""
+    """Prints a table of right-aligned columns, but for those at the positions `left`; see `make_console`.
+
+    Text in columns at the positions `whole` is not broken.
+    """
     table = Table(title=title, title_justify="left", show_footer=bool(footer))
     for position, (heading, foot) in enumerate(itertools.zip_longest(headings, footer, fillvalue="")):
-        table.add_column(heading, foot, justify="left" if position in left else "right", overflow="fold")
+        justify: JustifyMethod = "left" if position in left else "right"
+        table.add_column(heading, foot, justify=justify, overflow="fold", no_wrap=position in whole)
     for row in rows:
         table.add_row(*row)
     make_console(width=width).print(table)

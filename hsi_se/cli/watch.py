@@ -35,10 +35,8 @@ class Progress:
     quiet_s: float  # since its last line was written
 
     @property
-    def left_s(self) -> float | None:
-        """Time for the remaining epochs at the mean pace; None before the first epoch has ended."""
-        if not self.epochs or self.epochs[-1].elapsed_s is None:
-            return None
+    def left_s(self) -> float:
+        """Time for the remaining epochs at the mean pace, once the first epoch has ended."""
         pace = self.epochs[-1].elapsed_s / self.epochs[-1].epoch
         return max(0.0, pace * (self.start.epochs - self.epochs[-1].epoch) - min(self.quiet_s, pace))
 
@@ -46,17 +44,15 @@ class Progress:
         """Returns the state of the run in one line."""
         if not self.epochs:
             return "finished" if self.is_finished else "started"
-        text = describe_epoch(self.epochs[-1], of=f" of {self.start.epochs}")
-        if self.is_finished:
-            return f"{text}  finished"
-        return text if self.left_s is None else f"{text}  {clock(self.left_s)} left"
+        end = "finished" if self.is_finished else f"{clock(self.left_s)} left"
+        return f"{describe_epoch(self.epochs[-1], of=f' of {self.start.epochs}')}  {end}"
 
 
 def list_progress(path: Path) -> list[Progress]:
     """Returns the runs in a folder, or the run that it is; the most recently written one comes last."""
     runs = []
     for folder in map(RunFolder, _find_folders(path, holding=RunFolder(path).progress.name)):
-        if any(part.startswith(".") for part in _below(folder, path)):
+        if any(part.startswith(".") for part in folder.path.relative_to(path).parts):
             continue
         try:
             written = folder.progress.stat().st_mtime
@@ -148,7 +144,7 @@ def _describe_changes(path: Path, states: Iterator[list[Progress]]) -> Iterator[
 def draw(runs: Sequence[Progress], *, path: Path) -> RenderableType:
     """Returns a table with one line for each of the last runs, below what they are."""
     if not runs:
-        return Text("")
+        return ""
     last = runs[-1]
     title = f"{last.start.name} on {last.start.scene}, trained with seed {last.start.seed}"
     if len(runs) > 1:
@@ -162,9 +158,5 @@ def draw(runs: Sequence[Progress], *, path: Path) -> RenderableType:
     return Group(*parts)
 
 
-def _below(folder: RunFolder, path: Path) -> tuple[str, ...]:
-    return folder.path.relative_to(path).parts
-
-
 def _name(run: Progress, path: Path) -> str:
-    return "/".join(_below(run.folder, path)) or run.start.name
+    return "/".join(run.folder.path.relative_to(path).parts) or run.start.name

@@ -1,7 +1,7 @@
 """The base class of all settings, helpers for error messages, and the parser for lists of seeds."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
@@ -14,7 +14,8 @@ from hsi_se.errors import ConfigError
 class Settings(BaseModel):
     """A section of the config: immutable, and unknown keys are errors.
 
-    The text below a setting is its description in the JSON schema and on the settings page.
+    The text below a setting is its description in the JSON schema and on the settings page; the setting that tells
+    a section's kind is described by the section's own text.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
@@ -22,7 +23,11 @@ class Settings(BaseModel):
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler(core)
-        for setting in handler.resolve_ref_schema(schema).get("properties", {}).values():
+        section = handler.resolve_ref_schema(schema)
+        about = section.get("description", "").partition("\n\n")[0]
+        for setting in section.get("properties", {}).values():
+            if "const" in setting:  # what makes the section of its kind
+                setting.setdefault("description", f"{setting['const']}: {about}")
             if "description" in setting:
                 setting["description"] = " ".join(setting["description"].split())
         return schema
@@ -35,6 +40,14 @@ class Settings(BaseModel):
                 if key not in cls.model_fields:
                     raise mistake(unknown(str(key), "setting", tuple(cls.model_fields)), key=str(key))
         return data
+
+    @model_validator(mode="after")
+    def _settings_fit_together(self) -> Self:
+        self.check_together()
+        return self
+
+    def check_together(self) -> None:
+        """Refuses settings that are valid each, but not together; raises a `mistake`."""
 
 
 def mistake(message: str, *, key: str | None = None) -> PydanticCustomError:

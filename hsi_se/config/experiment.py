@@ -33,7 +33,6 @@ class PcaReduction(_Projection):
     """Principal component analysis: keeps the components with the largest variance."""
 
     kind: Literal["pca"]
-    """pca: principal component analysis of the bands"""
 
 
 class MnfReduction(_Projection):
@@ -45,7 +44,6 @@ class MnfReduction(_Projection):
     """
 
     kind: Literal["mnf"]
-    """mnf: minimum noise fraction of the bands, with the noise that neighbouring pixels differ by"""
     whiten: bool = False
     """scale every component to unit variance; false (default) divides all of them by the standard deviation of
     the first, so that noise stays equal in all"""
@@ -59,7 +57,6 @@ class NoReduction(Settings):
     fit_on: ClassVar[Literal["train"]] = "train"
     reach: ClassVar[int] = 0
     kind: Literal["none"]
-    """none: keep every band"""
     standardize: bool = True
     """scale each band to zero mean and unit variance over the training pixels (default); false leaves the
     values as they are"""
@@ -79,14 +76,12 @@ class PatchSettings(Settings):
     padding: Literal["zero", "reflect"] = "reflect"
     """how patches continue beyond the scene's edge: reflect mirrors the scene (default), zero fills with zeros"""
 
-    @model_validator(mode="after")
-    def _size_is_odd(self) -> Self:
+    def check_together(self) -> None:
         if self.size % 2 == 0:
             raise mistake(
                 f"a patch needs a centre pixel, so its size must be odd; write {self.size - 1} or {self.size + 1}",
                 key="size",
             )
-        return self
 
 
 ConfigName = Annotated[str, StringConstraints(pattern=r"^[\w.+-]*$")]
@@ -137,43 +132,28 @@ class Config(Settings):
             object.__setattr__(self, "split", split)
         return self
 
-    @model_validator(mode="after")
-    def _network_fits_its_input(self) -> Self:
+    def check_together(self) -> None:
         depth = self.reduction.components or 10**6  # without a reduction it is the scene's
         try:
             self.model.check_input(num_bands=depth, patch_size=self.patch.size, origin="reduction.components")
         except ConfigError as error:
             path, _, problem = str(error).partition(": ")
             raise mistake(problem, key=path.partition(" = ")[0]) from None
-        return self
-
-    @model_validator(mode="after")
-    def _shifted_patch_holds_its_pixel(self) -> Self:
-        most = self.patch.size // 2
-        if self.train.shift > most:
+        if self.train.shift > (most := self.patch.size // 2):
             raise mistake(
                 f"shifts patches of {self.patch.size} pixels past their centre pixel; use at most {most}",
                 key="train.shift",
             )
-        return self
-
-    @model_validator(mode="after")
-    def _norm_statistics_have_a_norm(self) -> Self:
         if self.train.norm_statistics == "scene" and getattr(self.model, "norm", "batch") == "none":
             raise mistake(
                 "model.norm: none leaves the network without batch norm; leave norm_statistics out",
                 key="train.norm_statistics",
             )
-        return self
-
-    @model_validator(mode="after")
-    def _validation_pixels_are_not_trained_on(self) -> Self:
         if self.prediction.calibration == "validation" and isinstance(self.model, PixelClassifier):
             raise mistake(
                 f"model.name = {self.model.name} is trained on the validation pixels too; use cross-fit",
                 key="prediction.calibration",
             )
-        return self
 
     def list_folds(self) -> tuple["Config", ...]:
         """Returns the config of every fold to be trained; a config without folds, or of one fold, is its own."""

@@ -1,8 +1,8 @@
 """The config's `model` section: the networks, their attention points, and the attention blocks."""
 
-from typing import Annotated, ClassVar, Literal, Self, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import AfterValidator, Discriminator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Discriminator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from hsi_se.config.base import Settings, Share, mistake, unknown
 from hsi_se.errors import ConfigError
@@ -49,7 +49,6 @@ class SqueezeExcite(ChannelGateBlock):
     """Squeeze-and-excitation (Hu et al. 2018): one gate per channel from the channel means."""
 
     kind: Literal["se"]
-    """se: squeeze-and-excitation"""
     reduction: PositiveInt = 16
     """ratio of channels to hidden width, 1 or more; default 16; the hidden width is at least 1"""
     bias: bool = True
@@ -64,7 +63,6 @@ class EfficientChannel(ChannelGateBlock):
     """Efficient channel attention (Wang et al. 2020): a 1-D convolution across the channel means."""
 
     kind: Literal["eca"]
-    """eca: efficient channel attention"""
     kernel_size: KernelSize | None = None
     """number of channels in the 1-D convolution's kernel, odd; default: computed from the number of channels,
     as in the paper"""
@@ -74,7 +72,6 @@ class Cbam(Block):
     """Convolutional block attention module (Woo et al. 2018): channel gates, then a spatial gate."""
 
     kind: Literal["cbam"]
-    """cbam: convolutional block attention module"""
     reduction: PositiveInt = 16
     """ratio of channels to hidden width, 1 or more; default 16; the hidden width is at least 1"""
     bias: bool = False
@@ -90,10 +87,9 @@ class Cbam(Block):
 
 
 class NonLocal(Block):
-    """Non-local block (Wang et al. 2018), embedded Gaussian; initialised as the identity."""
+    """Non-local block (Wang et al. 2018): embedded Gaussian self-attention, initialised as the identity."""
 
     kind: Literal["nonlocal"]
-    """nonlocal: self-attention between all positions"""
     reduction: PositiveInt = 2
     """ratio of channels to embedding width, 1 or more; default 2"""
     sub_sample: bool = False
@@ -105,7 +101,6 @@ class StripPooling(Block):
 
     needs_2d: ClassVar[bool] = True
     kind: Literal["strip_pooling"]
-    """strip_pooling: gates from whole rows and columns"""
     kernel_size: KernelSize = 3
     """length of the 1-D convolutions in pixels, odd; default 3"""
 
@@ -115,7 +110,6 @@ class Coordinate(Block):
 
     needs_2d: ClassVar[bool] = True
     kind: Literal["coordinate"]
-    """coordinate: coordinate attention"""
     reduction: PositiveInt = 16
     """ratio of channels to embedding width, 1 or more; default 16; the width is at least 8"""
 
@@ -125,7 +119,6 @@ class GatherExcite(Block):
 
     needs_2d: ClassVar[bool] = True
     kind: Literal["gather_excite"]
-    """gather_excite: gates from local means, no parameters"""
     extent: Literal[0, 2, 4, 8] = 0
     """stride of the local means in pixels; default 0: the mean of the whole map"""
 
@@ -134,7 +127,6 @@ class SimAm(Block):
     """SimAM (Yang et al. 2021): a gate per value from its distance to the channel mean; no parameters."""
 
     kind: Literal["simam"]
-    """simam: gates from each value's contrast, no parameters"""
     regularization: PositiveFloat = 1e-4
     """λ of the paper's eq. 5, added to the variance, above 0; default 1e-4"""
 
@@ -184,15 +176,13 @@ class Network(Model):
     attention: Attention = Field(default={})
     """attention block at each point; default: none"""
 
-    @model_validator(mode="after")
-    def _attention_fits_its_point(self) -> Self:
+    def check_together(self) -> None:
         for point, block in self.attention.items():
             if point not in self.points:
                 raise mistake(unknown(point, "point", self.points), key=f"attention.{point}")
             misfit = block.explain_misfit(is_3d=point in self.points_3d)
             if misfit is not None:
                 raise mistake(misfit[1], key=f"attention.{point}.{misfit[0]}")
-        return self
 
 
 class HybridSN(Network):
@@ -202,7 +192,6 @@ class HybridSN(Network):
     points_3d: ClassVar = ("conv3d_1", "conv3d_2", "conv3d_3")
     least_patch: ClassVar = (9, "four 3 × 3 convolutions without padding need")
     name: Literal["hybridsn"]
-    """hybridsn: 3-D and 2-D convolutions"""
     order: Literal["3d-2d", "2d-3d"] = "3d-2d"
     """whether the 3-D convolutions come first, as in the paper (default), or the 2-D one"""
     width: PositiveFloat = 1.0
@@ -252,7 +241,6 @@ class SeResNet(Stemmed):
 
     points: ClassVar = _LAYERS
     name: Literal["se_resnet"]
-    """se_resnet: residual network with gated blocks"""
     depth: Literal[18, 34, 50, 101, 152] = 18
     """number of layers; default 18; from 50 on, blocks are bottlenecks"""
     gate: Literal["standard", "pre", "post", "identity"] = "standard"
@@ -267,7 +255,6 @@ class Res2Net(Stemmed):
 
     points: ClassVar = _LAYERS
     name: Literal["res2net"]
-    """res2net: residual network with multi-scale blocks"""
     depth: Literal[50, 101, 152] = 50
     """number of layers; default 50"""
     scale: int = Field(default=4, ge=2)
@@ -283,20 +270,18 @@ class SeInception(Stemmed):
 
     points: ClassVar = tuple(f"inception_{name}" for name in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"))
     name: Literal["se_inception"]
-    """se_inception: Inception modules with attention"""
     attention: Attention = _se_at(*points)
     """attention block after each module; default: se after all nine"""
 
 
 class Ssrn(Network):
-    """Spectral-spatial residual network (Zhong et al. 2018)."""
+    """Spectral-spatial residual network (Zhong et al. 2018): blocks along the spectrum, then over space."""
 
     points: ClassVar = ("spectral_stem", "spectral_1", "spectral_2", "spatial_stem", "spatial_1", "spatial_2")
     points_3d: ClassVar = ("spectral_stem", "spectral_1", "spectral_2")
     least_patch: ClassVar = (3, "a 3 × 3 convolution needs")
     least_depth: ClassVar = (7, "the first spectral kernel is 7 deep; keep 7 components or more")
     name: Literal["ssrn"]
-    """ssrn: residual blocks along the spectrum, then over space"""
     features: PositiveInt = 24
     """features of every residual block, 1 or more; default 24"""
     dropout: Share = 0.5
@@ -311,7 +296,6 @@ class Cnn3d(Network):
     least_patch: ClassVar = (7, "three 3 × 3 convolutions without padding need")
     least_depth: ClassVar = (13, "spectral kernels 7, 5 and 3 deep need at least 13; keep more bands")
     name: Literal["cnn3d"]
-    """cnn3d: three 3-D convolutions and one dense layer"""
     dropout: Share = 0.4
     """dropout before the last layer, from 0 to below 1; default 0.4"""
 
@@ -321,7 +305,6 @@ class SpectrumFirst(Network):
 
     points: ClassVar = ("bands", "spectral_1", "spectral_2", "space")
     name: Literal["spectrum_first"]
-    """spectrum_first: dense layers on each pixel, then a mean over the patch"""
     features: PositiveInt = 128
     """features of both dense layers, 1 or more; default 128"""
     dropout: Share = 0.5
@@ -336,7 +319,6 @@ class Svm(PixelClassifier):
     """Support vector machine with an RBF kernel on the centre pixel of each patch."""
 
     name: Literal["svm"]
-    """svm: support vector machine, fitted with scikit-learn"""
     penalty: PositiveFloat | None = None
     """penalty C, above 0; default: tuned by cross-validation on the training set"""
     gamma: PositiveFloat | None = None
@@ -356,13 +338,12 @@ class Forest(PixelClassifier):
 
 
 class Lda(PixelClassifier):
-    """Linear discriminant analysis with a shrunk covariance matrix on the centre pixel of each patch."""
+    """Linear discriminant analysis of each patch's centre pixel; priors are the classes' shares of the training set."""
 
     name: Literal["lda"]
-    """lda: linear discriminant analysis; priors are the classes' shares of the training set"""
     shrinkage: Annotated[float, Field(ge=0, le=1)] | None = None
-    """weight of the diagonal in the covariance matrix of standardized components, from 0 to 1; default: estimated
-    for each class (Ledoit and Wolf 2004)"""
+    """weight of the diagonal in the shrunk covariance matrix of standardized components, from 0 to 1; default:
+    estimated for each class (Ledoit and Wolf 2004)"""
 
 
 NetworkSettings = HybridSN | SeResNet | Res2Net | SeInception | Ssrn | Cnn3d | SpectrumFirst

@@ -10,7 +10,7 @@ from importlib import resources
 
 @functools.cache
 def read_other_words() -> dict[str, dict[str, str]]:
-    """Returns the words of other tools, each with ours: of values, settings and options."""
+    """Returns the words of other tools, each with ours: of values, settings, options and errors."""
     return tomllib.loads(resources.files("hsi_se.config").joinpath("other_words.toml").read_text("utf-8"))
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
@@ -75,15 +75,13 @@ class SceneFiles(Settings):
     name: str | None = None
     """name of the scene in reports and maps; default: the cube file's name without its suffix"""
 
-    @model_validator(mode="after")
-    def _classes_are_told_apart(self) -> Self:
+    def check_together(self) -> None:
         names = self.class_names if isinstance(self.class_names, tuple) else ()
         for name in names:
             if not name or names.count(name) > 1:
                 raise mistake(
                     f"class name {name!r} is empty or used twice; give every class its own name", key="class_names"
                 )
-        return self
 
     def list_dropped_bands(self) -> list[int]:
         """Returns the indices of the bands in `drop_bands`, counted from 0."""

@@ -1,8 +1,8 @@
 """The `split` section of the config: how labelled pixels are divided into training, validation and test."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, NonNegativeInt, PositiveInt, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, NonNegativeInt, PositiveInt, Tag
 
 from hsi_se.config.base import Seed, Settings, Share, _tag_by_shape, mistake
 from hsi_se.config.scene import FileName
@@ -26,39 +26,42 @@ class PerClass(Settings):
 
 
 Fraction = Annotated[float, AfterValidator(_check_fraction)]
-ValidationShare = Annotated[
-    Share,
-    Field(
-        description="fraction of each class's training pixels set aside for choosing the epoch, from 0 to "
-        "below 1; default 0.05; 0 trains on all of them"
-    ),
-]
-SplitSeed = Annotated[
-    Seed | None, Field(description="seed of the split, from 0 to 2⁶³ - 1; default: the experiment's seed")
-]
 _VALIDATION = 0.05
 Buffer = Annotated[int | None, Field(ge=0)]
 
 
-class RandomSplit(Settings):
+class _Split(Settings):
+    kind: str
+    validation: Share = _VALIDATION
+    """fraction of each class's training pixels set aside for choosing the epoch, from 0 to below 1; default 0.05;
+    0 trains on all of them"""
+    seed: Seed | None = None
+    """seed of the split, from 0 to 2⁶³ - 1; default: the experiment's seed"""
+
+
+class _GivenSplit(_Split):
+    """A split whose seed draws nothing but the validation pixels."""
+
+    def check_together(self) -> None:
+        if self.seed is not None and not self.validation:
+            raise mistake("has no effect with validation: 0, as nothing is drawn; leave it out", key="seed")
+
+
+class RandomSplit(_Split):
     """Stratified random split, class by class. Test patches will contain training pixels."""
 
     kind: Literal["random"]
-    """random: draw pixels at random within each class"""
     train: Annotated[
         Annotated[Fraction, Tag("a value")] | Annotated[PerClass, Tag("a section")], Discriminator(_tag_by_shape)
     ]
     """training pixels of each class, validation pixels included: a fraction between 0 and 1, or {per_class:
     50} for a number; a fraction takes at least one pixel per class"""
-    validation: ValidationShare = _VALIDATION
-    seed: SplitSeed = None
 
 
-class BlocksSplit(Settings):
+class BlocksSplit(_Split):
     """Spatially disjoint split by square blocks with a buffer; blocks too coarse for a class are cut."""
 
     kind: Literal["blocks"]
-    """blocks: assign whole square blocks to training or test"""
     train: Fraction
     """fraction of each class's pixels to train on, validation pixels included; between 0 and 1, met as
     closely as whole blocks or fields allow"""
@@ -67,30 +70,24 @@ class BlocksSplit(Settings):
     buffer: Buffer = None
     """smallest Chebyshev distance in pixels between training and test pixels, 0 or more; default: patch size
     + train.shift + reach of smoothing, so that no test prediction depends on a pixel of a training patch"""
-    validation: ValidationShare = _VALIDATION
-    seed: SplitSeed = None
 
 
-class FieldsSplit(Settings):
+class FieldsSplit(_Split):
     """Split by whole connected fields of a class; a class with a single field is cut, with a buffer."""
 
     kind: Literal["fields"]
-    """fields: assign whole connected fields to training or test"""
     train: Fraction
     """fraction of each class's pixels to train on, validation pixels included; between 0 and 1, met as
     closely as whole blocks or fields allow"""
     buffer: Buffer = None
     """smallest Chebyshev distance in pixels between the training and test pixels of a field that is cut, 0 or
     more; default: patch size + train.shift + reach of smoothing; other fields may touch"""
-    validation: ValidationShare = _VALIDATION
-    seed: SplitSeed = None
 
 
-class MasksSplit(Settings):
+class MasksSplit(_GivenSplit):
     """Training and test pixels from files: two label maps, or one partition map."""
 
     kind: Literal["masks"]
-    """masks: read training and test pixels from files"""
     train: FileName | None = None
     """label map of the training pixels (0 elsewhere); required unless partition is given"""
     train_key: str | None = None
@@ -100,16 +97,11 @@ class MasksSplit(Settings):
     test_key: str | None = None
     """variable in the test file; default: the file's only label map"""
     partition: FileName | None = None
-    """map of 0 unused, 1 training, 2 validation, 3 test, 4 buffer, in place of train and test"""
+    """map of 0 unused, 1 training, 2 validation, 3 test, 4 buffer, in place of train, test and validation"""
     partition_key: str | None = None
     """variable in the partition file; default: the file's only map"""
-    validation: Share = _VALIDATION
-    """fraction of each class's training pixels set aside for choosing the epoch, from 0 to below 1; default
-    0.05; not with partition, which defines its own"""
-    seed: SplitSeed = None
 
-    @model_validator(mode="after")
-    def _files_are_complete(self) -> Self:
+    def check_together(self) -> None:
         if (self.partition is None) == (self.train is None) or (self.train is None) != (self.test is None):
             raise mistake("give train: FILE and test: FILE, or only partition: FILE")
         if self.partition is None and self.partition_key is not None:
@@ -118,19 +110,16 @@ class MasksSplit(Settings):
             free = (0, _VALIDATION) if key == "validation" else (None,)
             if self.partition is not None and getattr(self, key) not in free:
                 raise mistake("has no effect with partition: FILE; leave it out", key=key)
-        if self.seed is not None and not self.validation:
-            raise mistake("has no effect with validation: 0, as nothing is drawn; leave it out", key="seed")
-        return self
+        super().check_together()
 
 
 BLOCK_SIZE = 16
 
 
-class FoldsSplit(Settings):
+class FoldsSplit(_Split):
     """Spatial cross-validation: every labelled pixel is tested once, away from the pixels that are trained on."""
 
     kind: Literal["folds"]
-    """folds: train one classifier per fold, so that every labelled pixel is tested once"""
     by: Literal["blocks", "fields", "groups"]
     """what is tested as a whole: square blocks, connected fields of a class, or groups of pixels from a file"""
     folds: Annotated[int, Field(ge=2)] = 5
@@ -150,11 +139,8 @@ class FoldsSplit(Settings):
     more give an interval over the draws"""
     fold: PositiveInt | None = None
     """train and test a single fold, from 1 to the number of folds; default: all of them"""
-    validation: ValidationShare = _VALIDATION
-    seed: SplitSeed = None
 
-    @model_validator(mode="after")
-    def _settings_have_an_effect(self) -> Self:
+    def check_together(self) -> None:
         if self.by == "groups" and self.groups is None:
             raise mistake("by: groups needs a map of group numbers; give groups: FILE")
         for key, owner in (("block_size", "blocks"), ("groups", "groups"), ("groups_key", "groups")):
@@ -165,25 +151,15 @@ class FoldsSplit(Settings):
         for key, reason in (("fold", "which is trained once"), ("seed", "which fixes the draw of the folds")):
             if self.repeats > 1 and getattr(self, key) is not None:
                 raise mistake(f"has no effect with {key}, {reason}; leave one of them out", key="repeats")
-        return self
 
 
-class AllSplit(Settings):
-    """Trains on every labelled pixel, for a map to deliver; folds elsewhere tell how accurate it is."""
+class AllSplit(_GivenSplit):
+    """Trains on every labelled pixel, for a map to deliver; without test pixels, folds elsewhere tell its accuracy."""
 
     kind: Literal["all"]
-    """all: train on every labelled pixel; there are no test pixels"""
     folds: str | None = None
     """folder that a config with split.kind: folds and the same other settings was trained into; `eval` reports
     its accuracies"""
-    validation: ValidationShare = _VALIDATION
-    seed: SplitSeed = None
-
-    @model_validator(mode="after")
-    def _seed_has_an_effect(self) -> Self:
-        if self.seed is not None and not self.validation:
-            raise mistake("has no effect with validation: 0, as nothing is drawn; leave it out", key="seed")
-        return self
 
 
 SplitSettings = Annotated[

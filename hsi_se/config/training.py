@@ -1,8 +1,8 @@
 """The `train` section of the config."""
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from hsi_se.config.base import Settings, Share, mistake
 
@@ -59,8 +59,6 @@ class TrainSettings(Settings):
         """Returns the names of the active settings that vary a patch's values or orientation."""
         return [key for key in ("flips", "spectral_jitter", "noise", "band_dropout") if getattr(self, key)]
 
-    @model_validator(mode="after")
-    def _there_is_something_to_vary(self) -> Self:
+    def check_together(self) -> None:
         if self.vary_by == "batch" and not self.list_variations():
             raise mistake("has no effect without flips, spectral_jitter, noise or band_dropout", key="vary_by")
-        return self

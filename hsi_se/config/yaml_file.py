@@ -25,7 +25,7 @@ from ruamel.yaml.representer import SafeRepresenter
 
 from hsi_se.config.base import Settings
 from hsi_se.config.experiment import Config
-from hsi_se.config.nearest import did_you_mean, find_setting
+from hsi_se.config.nearest import did_you_mean, find_setting, read_other_words
 from hsi_se.errors import ConfigError
 
 Kind = TypeVar("Kind", bound=Settings)
@@ -36,17 +36,6 @@ _MAX_VALUES = 100_000  # in a config, with every alias expanded
 _MAX_DEPTH = 50
 _LONGEST_SHOWN = 200  # characters, or bits
 _BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
-_WANTED = {  # by the first word of pydantic's name of an error
-    "int": "write a whole number",
-    "float": "write a number",
-    "finite": "write a finite number",
-    "bool": "write true or false",
-    "string": "write text, in quotes if it looks like a number",
-    "tuple": "write a list, […]",
-    "list": "write a list, […]",
-    "too": "write more or fewer values",
-    "string_too_long": "write a shorter name",
-}
 _DATA = (".csv", ".geojson", ".hdr", ".xml")  # endings of text that is data
 _KINDS = ("kind", "name")  # settings that decide which others a section may have
 
@@ -353,7 +342,8 @@ def _describe(error: ErrorDetails, value: object) -> str:
             name, bound = next(iter(context.items()))
             return f"must be {_BOUNDS[name]} {f'{bound:g}' if isinstance(bound, float) else bound}"
         case kind:
-            wanted = _WANTED.get(kind) or _WANTED.get(kind.partition("_")[0], "write a value of another kind")
+            words = read_other_words()["errors"]
+            wanted = words.get(kind) or words.get(kind.partition("_")[0], "write a value of another kind")
             return f"{wanted} before the colon" if error["loc"][-1] == "[key]" else wanted
 
 

@@ -104,7 +104,7 @@ def answer(
     histories = {
         (scene, variant, seed): [
             EpochRecord(
-                epoch=epoch, loss=1.0, learning_rate=1.0, patches_per_second=1.0,
+                epoch=epoch, loss=1.0, learning_rate=1.0, patches_per_second=1.0, elapsed_s=1.0,
                 validation_accuracy=accuracy, validation_loss=None if accuracy is None else 1 - accuracy,
             )
             for epoch, accuracy in enumerate((curves or {}).get(variant, [()] * len(seeds))[seed], start=1)

@@ -949,6 +949,14 @@ def test_every_section_and_setting_in_the_json_schema_has_a_description() -> Non
     assert _list_undescribed(Config.model_json_schema()) == []
 
 
+def test_what_tells_the_kind_of_a_section_is_described_by_the_sections_own_first_paragraph() -> None:
+    schema = Config.model_json_schema()["$defs"]
+    assert schema["Cbam"]["properties"]["kind"]["description"] == f"cbam: {schema['Cbam']['description']}"
+    mnf = schema["MnfReduction"]
+    assert mnf["properties"]["kind"]["description"] == f"mnf: {mnf['description'].splitlines()[0]}"
+    assert schema["Forest"]["properties"]["name"]["description"].startswith("random_forest or extra_trees ")
+
+
 def test_the_search_for_missing_descriptions_finds_them_at_every_level() -> None:
     schema = Config.model_json_schema()
     del schema["properties"]["seed"]["description"]
