@@ -4,11 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hsi_se.config.experiment import Config, PatchSettings, PcaReduction
-from hsi_se.config.model import HybridSN, SqueezeExcite
 from hsi_se.config.scene import OF_CUBE, OF_LABELS, SceneFiles
-from hsi_se.config.split import RandomSplit
-from hsi_se.config.training import TrainSettings
 from hsi_se.config.yaml_file import dump_config, parse_config
 from hsi_se.errors import ConfigError, SceneError
 from hsi_se.report.figures import save_quick_look, save_spectra
@@ -27,13 +23,14 @@ from hsi_se.scene.scene import GroundTruth
 from hsi_se.scene.wavelengths import pick_false_colour
 
 _SMALLEST_3D_DEPTH = 13
+_UNNAMED = Path("inspect")
 _DRAFT = """\
 scene: {cube: "", labels: ""}
 split: {kind: random, train: 0.1}
-reduction: {kind: none}
+reduction: {kind: pca, components: 30, fit_on: train}
 patch: {size: 13}
-model: {name: hybridsn}
-train: {epochs: 1}
+model: {name: hybridsn, attention: {fold: {kind: se}, conv2d: {kind: se}}}
+train: {epochs: 60, batch_size: 32, learning_rate: 3e-3, label_smoothing: 0.1, class_weights: sqrt}
 """
 _HEADING = """\
 # Written by `hsi-se scene inspect`. The split is drawn at random, so test patches contain training pixels;
@@ -74,7 +71,7 @@ def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: 
             raise ConfigError(f"--set {override}: inspect takes only settings of the scene; write scene.key=value")
         if override.partition("=")[0].strip() in ("scene.cube", "scene.labels", "scene.synthetic"):
             raise ConfigError(f"--set {override}: inspect takes files as its arguments; leave it out")
-    draft = parse_config(_DRAFT, overrides, path=Path("inspect"))
+    draft = parse_config(_DRAFT, overrides, path=_UNNAMED)
     assert isinstance(draft.scene, SceneFiles)
     byte_order = draft.scene.byte_order
     if len({*paths}) < len(paths):
@@ -156,22 +153,11 @@ def suggest_config(survey: Survey) -> str:
     if survey.image is None or survey.truth is None:
         what = "cube" if survey.image is None else "label map"
         raise SceneError(f"--write-config: training also needs a {what}; name both files")
-    split = RandomSplit(kind="random", train=0.1)
-    num_train = len(make_split(survey.truth, split).train)
+    num_train = len(make_split(survey.truth, parse_config(_DRAFT, path=_UNNAMED).split).train)
     components = max(1, min(30, survey.image.shape[2], num_train - 1))
-    gate = SqueezeExcite(kind="se")
-    config = Config(
-        scene=survey.scene,
-        split=split,
-        reduction=PcaReduction(kind="pca", components=components, fit_on="train"),
-        patch=PatchSettings(size=13),
-        model=HybridSN(
-            name="hybridsn",
-            order="3d-2d" if components >= _SMALLEST_3D_DEPTH else "2d-3d",
-            attention={"fold": gate, "conv2d": gate},
-        ),
-        train=TrainSettings(epochs=60, batch_size=32, learning_rate=3e-3, label_smoothing=0.1, class_weights="sqrt"),
-    )
+    order = "3d-2d" if components >= _SMALLEST_3D_DEPTH else "2d-3d"
+    config = parse_config(_DRAFT, [f"reduction.components={components}", f"model.order={order}"], path=_UNNAMED)
+    config = config.model_copy(update={"scene": survey.scene})
     text = _HEADING + dump_config(config, is_named=False)
     if survey.likely is not None:
         hint = f"class_names: {survey.likely.name}  # {suggest_names(survey.likely)}, remove the first #"
