@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from hsi_se.evaluation.confidence import Rejection
-from hsi_se.report.figures import Drawing, style_class_line
+from hsi_se.report.figures import Drawing, Entries, show_values, style_class_line
 from hsi_se.report.palette import describe_sides, to_hex
 from hsi_se.report.run_files import RunFiles
 from hsi_se.report.tables import percent
@@ -94,28 +93,18 @@ def _draw_map(run: RunFiles, places: NDArray[np.uint16]) -> Figure:
     return _draw_picture(places, {place: (names[place], colours[place]) for place in np.unique(places).tolist()})
 
 
-def _draw_picture(places: NDArray[np.integer], entries: Mapping[int, tuple[str, str]]) -> Figure:
+def _draw_picture(places: NDArray[np.integer], entries: Entries) -> Figure:
     """Draws a map `(rows, cols)` above the name and the colour of each value in it."""
     rows, cols = places.shape
-    longest = max(len(_shorten(name)) for name, _ in entries.values())
-    num_cols = min(max(2, _LETTERS_PER_LINE // (longest + 4)), len(entries))
-    num_lines = -(-len(entries) // num_cols)
-    figure, axes = _make(min(COLUMN_INCHES * rows / cols, 5.0) + 0.15 * num_lines + 0.1)
-    lookup = np.zeros((max(entries) + 1, 3), dtype=np.uint8)
-    for place, (_, colour) in entries.items():
-        lookup[place] = tuple(bytes.fromhex(colour.removeprefix("#")))
-    axes.imshow(lookup[places], interpolation="nearest")
+    entries = {
+        place: (name if len(name) <= 22 else f"{name[:21]}…", colour) for place, (name, colour) in entries.items()
+    }
+    num_cols = min(max(2, _LETTERS_PER_LINE // (max(len(name) for name, _ in entries.values()) + 4)), len(entries))
+    figure, axes = _make(min(COLUMN_INCHES * rows / cols, 5.0) + 0.15 * -(-len(entries) // num_cols) + 0.1)
+    handles = show_values(axes, places, entries)
     axes.set_axis_off()
-    handles = [
-        Patch(facecolor=colour, edgecolor="0.4", linewidth=0.4, label=_shorten(name))
-        for name, colour in entries.values()
-    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=num_cols, handlelength=1.0, columnspacing=1.0)
     return figure
-
-
-def _shorten(name: str) -> str:
-    return name if len(name) <= 22 else f"{name[:21]}…"
 
 
 def _draw_confusion(run: RunFiles) -> Figure:
