@@ -135,7 +135,7 @@ def explain(run: RunOrAblation, data: DataFolder = None, device: Device = "auto"
 def _explain_ablation(folder: "AblationFolder", *, data: Path | None, device: str) -> None:
     from hsi_se.ablation.run import explain_ablation
     from hsi_se.cli.terminal import print_table, say, start_session
-    from hsi_se.runs.explanation import describe_gates, describe_modes
+    from hsi_se.report.tables import describe_gates, describe_modes
 
     with start_session(data=data, device=device) as session:
         found = explain_ablation(folder, session=session)
