@@ -52,7 +52,8 @@ def assess_run(
 ) -> Assessment:
     """As `evaluate`, and also returns the location floor, the leakage, the calibration and more.
 
-    `machine` is the spectral baseline of the run's split and reduction, if it has been fitted already.
+    `machine` is the spectral baseline of the run's split and reduction, if it has been fitted already. Without `draw`,
+    neither the map nor the page is drawn, as for the many runs of an ablation; `hsi-se report` draws the page.
     """
     if (folder := RunFolder(run)).folds:
         return _assess_folds(folder, session=session)
@@ -138,4 +139,5 @@ def _write_results(
     folder.write_predictions(vars(assessment.tested), cost=cost)
     folder.write_report(RunReport.of_run(assessment, record), text=render_report(assessment, record, folder))
     folder.write_explorer(vars(explorer))
-    write_page(folder)
+    if draw:
+        write_page(folder)
