@@ -41,9 +41,9 @@ def report(
             written = write_ablation_figures(results, folder, file_format=figures)
         write_reports(results, folder)
     else:
+        from hsi_se.report.explorer import RunFiles
         from hsi_se.report.page import write_page
         from hsi_se.report.run_figures import write_figures
-        from hsi_se.report.run_files import RunFiles
 
         folder = RunFolder.open(run, pooled=True)
         write_page(folder)

@@ -23,8 +23,17 @@ def find_fonts(texts: Iterable[str]) -> tuple[Path, ...]:
 
     Fonts without outlines, as some with coloured emoji, are passed over.
     """
-    letters = {ord(letter) for text in texts for letter in text if not letter.isspace()}
-    return _find_fonts(frozenset(code for code in letters if code >= _COVERED))
+    found = [Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")]
+    missing = {ord(letter) for text in texts for letter in text if not letter.isspace() and ord(letter) >= _COVERED}
+    if missing:
+        missing -= _list_letters(found[0])
+    for path in _list_installed() if missing else ():
+        if missing & _list_letters(path):
+            found.append(path)
+            missing -= _list_letters(path)
+        if not missing:
+            break
+    return tuple(found)
 
 
 def spell(text: str, fonts: tuple[Path, ...]) -> str:
@@ -65,18 +74,6 @@ def write_names(figure: Figure) -> None:
 
 
 @functools.cache
-def _find_fonts(letters: frozenset[int]) -> tuple[Path, ...]:
-    found = [Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")]
-    missing = letters.difference(_list_letters(found[0])) if letters else letters
-    for path in _list_installed() if missing else ():
-        if missing & _list_letters(path):
-            found.append(path)
-            missing -= _list_letters(path)
-        if not missing:
-            break
-    return tuple(found)
-
-
 def _list_installed() -> list[Path]:
     def rank(path: Path) -> tuple[bool, str]:
         name = path.name.casefold().replace("-", "")

@@ -13,9 +13,9 @@ from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from hsi_se.config.yaml_file import dump_config
+from hsi_se.report.explorer import RunFiles
 from hsi_se.report.palette import SIDE_COLOURS
 from hsi_se.report.run_figures import list_charts
-from hsi_se.report.run_files import RunFiles
 from hsi_se.report.tables import describe_leakage, render_template
 from hsi_se.runs.bundle import Arrays
 from hsi_se.runs.explanation import GateExplanation
@@ -38,7 +38,7 @@ def write_page(folder: RunFolder) -> None:
 
 
 def render_page(run: RunFiles) -> str:
-    report, record, explorer, evaluation = run.report, run.record, run.explorer, run.evaluation
+    report, record, explorer, evaluation = run.report, run.record, run.explorer, run.report.evaluation
     names = ("truth", "prediction", "top_classes", "top_probabilities", "sides", "picture")
     maps = {name: getattr(explorer, name) for name in names}
     spectra = {"spectra": explorer.spectra}

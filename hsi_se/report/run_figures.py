@@ -15,9 +15,9 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from hsi_se.evaluation.confidence import Rejection
+from hsi_se.report.explorer import RunFiles
 from hsi_se.report.figures import Drawing, Entries, show_values, style_class_line
 from hsi_se.report.palette import describe_sides, to_hex
-from hsi_se.report.run_files import RunFiles
 from hsi_se.report.tables import percent
 from hsi_se.runs.explanation import Explanation
 from hsi_se.scene.scene import UNLABELLED
@@ -109,7 +109,7 @@ def _draw_picture(places: NDArray[np.integer], entries: Entries) -> Figure:
 
 def _draw_confusion(run: RunFiles) -> Figure:
     """Draws fractions of the true class as shades, with counts if they fit at 7 pt."""
-    evaluation = run.evaluation
+    evaluation = run.report.evaluation
     size, shares = len(evaluation.class_ids), evaluation.shares
     figure, axes = _make(COLUMN_INCHES)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
