@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hsi_se.prediction.class_map import ClassMap
 from hsi_se.report.fonts import write_names
-from hsi_se.report.palette import describe_sides, to_hex
+from hsi_se.report.palette import describe_sides, to_hex, to_rgb
 from hsi_se.sampling.disjoint import SideMap
 from hsi_se.scene.raster import Colour, Floats
 from hsi_se.scene.scene import UNLABELLED
@@ -87,7 +87,7 @@ def show_values(axes: Axes, values: NDArray[np.integer], entries: Entries) -> li
     """Draws a map `(rows, cols)` of values that are all in `entries`, and returns the handles of its legend."""
     lookup = np.zeros((max(entries) + 1, 3), dtype=np.uint8)
     for value, (_, colour) in entries.items():
-        lookup[value] = tuple(bytes.fromhex(colour.removeprefix("#")))
+        lookup[value] = to_rgb(colour)
     axes.imshow(lookup[values], interpolation="nearest")
     return [Patch(facecolor=colour, edgecolor="0.4", linewidth=0.5, label=name) for name, colour in entries.values()]
 

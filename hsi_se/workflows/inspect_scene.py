@@ -94,7 +94,9 @@ def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: 
     cube_path, labels_path = (cubes or maps)[0], (maps or cubes)[0]
     scene = draft.scene.model_copy(update={"cube": str(cube_path), "labels": str(labels_path)})
     source = SceneSource(scene, None, Folders.of(data))
-    _refuse_unread(scene, *(() if cubes else OF_CUBE), *(() if maps else OF_LABELS))
+    for key in (*(() if cubes else OF_CUBE), *(() if maps else OF_LABELS)):
+        if getattr(scene, key) != SceneFiles.model_fields[key].default:
+            raise ConfigError(f"scene.{key}: has no effect on the files named; leave it out, or name its file")
     image = source.open_image() if cubes else None
     label_map = source.read_labels(image) if maps else None
     if label_map is None or image is None:
@@ -114,12 +116,6 @@ def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: 
         bands = _pick_bands(source, image)
         cube = inspect_cube(image, natural_colour=bands[0], labels=None if truth is None else truth.labels)
     return Survey(files, scene, image, cube, truth, bands, likely)
-
-
-def _refuse_unread(scene: SceneFiles, *keys: str) -> None:
-    for key in keys:
-        if getattr(scene, key) != SceneFiles.model_fields[key].default:
-            raise ConfigError(f"scene.{key}: has no effect on the files named; leave it out, or name its file")
 
 
 def save_survey_figures(survey: Survey, folder: Path) -> list[Path]:
