@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.evaluation.assessment import Assessment
-from hsi_se.evaluation.confidence import Rejection, Reliability, to_probabilities
+from hsi_se.evaluation.confidence import Reliability, to_probabilities
 from hsi_se.report.palette import make_distinct_palette, to_hex
 from hsi_se.runs.bundle import BundleFacts
 from hsi_se.runs.explanation import Explanation
@@ -61,10 +61,6 @@ class Explorer:
     @classmethod
     def names(cls) -> tuple[str, ...]:
         return tuple(field.name for field in fields(cls))
-
-    @property
-    def every(self) -> int:
-        return int(self.spectra_every[0])
 
 
 def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], assessment: Assessment) -> Explorer:
@@ -193,10 +189,6 @@ class RunFiles:
         """`(bands,)` wavelengths in nm, or band numbers where the wavelengths are unknown."""
         known = self.facts.wavelengths_nm
         return np.arange(1.0, self.explorer.spectra.shape[2] + 1) if known is None else np.array(known)
-
-    @property
-    def rejection(self) -> Rejection:
-        return Rejection(*self.explorer.rejection).steady
 
     def list_reliability(self) -> list[tuple[str, Floats, Floats]]:
         """Returns the curves of the reliability diagram: name, confidence and accuracy of non-empty bins."""

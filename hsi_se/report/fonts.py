@@ -41,11 +41,8 @@ def spell(text: str, fonts: tuple[Path, ...]) -> str:
     if all(ord(letter) < _COVERED for letter in text):
         return text
     known = frozenset[int]().union(*map(_list_letters, fonts))
-    is_known = [letter.isspace() or ord(letter) < _COVERED or ord(letter) in known for letter in text]
-    return "".join(
-        letter if drawn else anyascii(letter).strip(":").replace("_", " ")
-        for letter, drawn in zip(text, is_known, strict=True)
-    )
+    known |= {ord(letter) for letter in text if letter.isspace() or ord(letter) < _COVERED}
+    return "".join(letter if ord(letter) in known else anyascii(letter).strip(":").replace("_", " ") for letter in text)
 
 
 def write_names(figure: Figure) -> None:

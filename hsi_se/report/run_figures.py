@@ -68,7 +68,7 @@ def list_charts(run: RunFiles) -> list[Drawing]:
         return Drawing(name, title, partial(draw, run), _STYLE, f"{title}: {'; '.join(ends)}.")
 
     reliability = {name: accuracy.tolist() for name, _, accuracy in run.list_reliability()}
-    kept = {"pixels kept": run.rejection.accuracy.tolist()}
+    kept = {"pixels kept": Rejection(*run.explorer.rejection).steady.accuracy.tolist()}
     history = run.record.history
     training = {
         "training loss": [epoch.loss for epoch in history],
@@ -118,8 +118,7 @@ def _draw_confusion(run: RunFiles) -> Figure:
     labels = [str(evaluation.class_ids[place]) for place in shown]
     axes.set_xticks(shown, labels)
     axes.set_yticks(shown, labels)
-    axes.set_xlabel("predicted label")
-    axes.set_ylabel("true label")
+    axes.set(xlabel="predicted label", ylabel="true label")
     if size <= 10:
         for row, col in np.argwhere(evaluation.confusion > 0):
             colour = "white" if shares[row, col] > 0.5 else "black"
@@ -170,10 +169,11 @@ def _draw_reliability(run: RunFiles) -> Figure:
 
 
 def _draw_rejection(run: RunFiles) -> Figure:
-    shown = run.rejection
+    found = Rejection(*run.explorer.rejection)
+    shown = found.steady
     figure, axes = _make(2.3)
     dot = "o" if len(shown.coverage) < 30 else None
-    area = f"area under the risk-coverage curve {Rejection(*run.explorer.rejection).aurc:.4f}"
+    area = f"area under the risk-coverage curve {found.aurc:.4f}"
     axes.plot(shown.coverage, shown.accuracy, color=_FIRST, marker=dot, markersize=2.5, label=area)
     of_all = f"all test pixels: {percent(shown.accuracy[-1])} %"
     axes.axhline(shown.accuracy[-1], color="0.4", linewidth=0.8, linestyle=":", label=of_all)
@@ -185,8 +185,7 @@ def _draw_rejection(run: RunFiles) -> Figure:
 
 
 def _finish(axes: Axes, x: str, y: str) -> None:
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+    axes.set(xlabel=x, ylabel=y)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.grid()
@@ -240,8 +239,7 @@ def _draw_depths(axes: Axes, explanation: Explanation) -> None:
     places = range(len(heights))
     axes.bar_label(axes.bar(places, heights, width=0.35, color="#3f88c5"), fmt="%.3f", fontsize=8)
     axes.set_xticks(places, [gate.point for gate in explanation.gates], fontsize=8)
-    axes.set_xlim(-0.7, len(heights) - 0.3)
-    axes.set_ylim(0, 1.2 * max(*heights, 1e-6))
+    axes.set(xlim=(-0.7, len(heights) - 0.3), ylim=(0, 1.2 * max(*heights, 1e-6)))
     axes.set_ylabel("standard deviation\nbetween classes", fontsize=8)
     num_pixels = sum(each.num_pixels for each in explanation.classes)
     axes.set_title(

@@ -206,8 +206,7 @@ def draw_stratified(classes: NDArray[np.int64], *, most: int) -> NDArray[np.int6
     """Returns ascending positions in `classes`: all, or at most `most` with the same share of each class."""
     if len(classes) <= most:
         return np.arange(len(classes))
-    steps = np.arange(most) * len(classes) // most
-    return np.sort(np.argsort(classes, kind="stable")[steps])
+    return np.sort(np.argsort(classes, kind="stable")[np.arange(most) * len(classes) // most])
 
 
 def _predict_in_training_mode(

@@ -77,7 +77,7 @@ def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: 
     if len({*paths}) < len(paths):
         raise ConfigError(f"{' '.join(map(str, paths))}: names a file twice; leave one out")
     files = tuple((path, None if is_table(path) else open_file(path, byte_order=byte_order)) for path in paths)
-    cubes = [path for path, held in files if held and not all(_list_maps(held))]
+    cubes = [path for path, held in files if held and not all(each.is_map for each in held.rasters.values())]
     only_maps = [path for path, held in files if path not in cubes]
     for path, held in files:
         if held is not None and not held.rasters:
@@ -90,7 +90,7 @@ def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: 
                 f"{' and '.join(map(str, found))} are {both}{what}; inspect them one at a time, as several "
                 f"are not read together yet; {hint}"
             )
-    maps = only_maps or [path for path, held in files if held and any(_list_maps(held))]
+    maps = only_maps or [path for path, held in files if held and any(each.is_map for each in held.rasters.values())]
     cube_path, labels_path = (cubes or maps)[0], (maps or cubes)[0]
     scene = draft.scene.model_copy(update={"cube": str(cube_path), "labels": str(labels_path)})
     source = SceneSource(scene, None, Folders.of(data))
@@ -164,10 +164,6 @@ def suggest_config(survey: Survey) -> str:
 def suggest_names(likely: KnownScene) -> str:
     """Returns why the labels may be those of a known scene, for the config and the user."""
     return f"the size is that of {likely.title}; if these are its labels"
-
-
-def _list_maps(contents: FileContents) -> list[bool]:
-    return [raster.is_map for raster in contents.rasters.values()]
 
 
 def _pick_bands(source: SceneSource, image: Image) -> tuple[tuple[int, int, int], str]:

@@ -618,7 +618,7 @@ def test_the_page_of_indian_pines_is_small_opens_soon_and_pans_smoothly(browser,
     hsi_se.evaluate(run)
     size = run.page.stat().st_size
     assert size <= 12_000_000
-    assert RunFiles.read(run).explorer.every == 1
+    assert RunFiles.read(run).explorer.spectra_every.tolist() == [1]
 
     context = browser.new_context(viewport={"width": 1600, "height": 1000})
     page = context.new_page()
@@ -656,7 +656,7 @@ def test_a_page_of_610_by_340_pixels_stays_small_and_says_that_it_lacks_spectra(
     hsi_se.evaluate(run)
     assert run.page.stat().st_size <= 25_000_000
     explorer = RunFiles.read(run).explorer
-    assert explorer.every == 2
+    assert explorer.spectra_every.tolist() == [2]
     assert explorer.spectra.shape == (305, 170, 103)
 
     context = browser.new_context(viewport={"width": 1600, "height": 1000})
