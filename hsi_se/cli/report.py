@@ -41,9 +41,9 @@ def report(
             written = write_ablation_figures(results, folder, file_format=figures)
         write_reports(results, folder)
     else:
+        from hsi_se.report.explorer import RunFiles
         from hsi_se.report.page import write_page
         from hsi_se.report.run_figures import write_figures
-        from hsi_se.report.run_files import RunFiles
 
         folder = RunFolder.open(run, pooled=True)
         write_page(folder)
@@ -135,7 +135,7 @@ def explain(run: RunOrAblation, data: DataFolder = None, device: Device = "auto"
 def _explain_ablation(folder: "AblationFolder", *, data: Path | None, device: str) -> None:
     from hsi_se.ablation.run import explain_ablation
     from hsi_se.cli.terminal import print_table, say, start_session
-    from hsi_se.runs.explanation import describe_gates, describe_modes
+    from hsi_se.report.tables import describe_gates, describe_modes
 
     with start_session(data=data, device=device) as session:
         found = explain_ablation(folder, session=session)

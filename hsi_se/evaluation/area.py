@@ -50,16 +50,15 @@ class AreaEstimate:
     @property
     def pixels(self) -> Estimate[Fractions]:
         """Returns the estimated true area of each class in pixels, `(C,)` (eq. 11)."""
-        return self._scale(float(self.mapped_pixels.sum()))
+        return self._scale(1.0)
 
     @property
     def hectares(self) -> Estimate[Fractions] | None:
         """Returns the estimated true area in hectares, `(C,)`; None if the area of a pixel is unknown."""
-        if self.pixel_area_m2 is None:
-            return None
-        return self._scale(float(self.mapped_pixels.sum()) * self.pixel_area_m2 / _M2_PER_HECTARE)
+        return None if self.pixel_area_m2 is None else self._scale(self.pixel_area_m2 / _M2_PER_HECTARE)
 
-    def _scale(self, factor: float) -> Estimate[Fractions]:
+    def _scale(self, pixel_area: float) -> Estimate[Fractions]:
+        factor = self.mapped_pixels.sum() * pixel_area
         return Estimate(self.proportion.value * factor, self.proportion.standard_error * factor)
 
 

@@ -15,8 +15,7 @@ from hsi_se.evaluation.metrics import Fractions
 from hsi_se.evaluation.statistics import estimate_group_mean
 
 _MIN_PIXELS, _MIN_GROUPS, _NUM_FOLDS = 30, 6, 10  # see `fit_scaling`
-_MIN_TEMPERATURE = 0.05
-_MAX_TEMPERATURE = 20.0
+_TEMPERATURES = (0.05, 20.0)  # the lowest and the highest
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def fit_temperature(logits: NDArray[np.floating], truth: NDArray[np.integer]) ->
     # The loss is convex in 1 / T, so it has a single minimum along log T.
     found = minimize_scalar(
         lambda log_temperature: -_log_likelihood(scores / np.exp(log_temperature), truth).mean(),
-        bounds=(np.log(_MIN_TEMPERATURE), np.log(_MAX_TEMPERATURE)),
+        bounds=(np.log(_TEMPERATURES[0]), np.log(_TEMPERATURES[1])),
         method="bounded",
     )
     return float(np.exp(found.x))
@@ -222,8 +221,7 @@ class Rejection:
             ValueError: the coverage lies outside (0, 1].
         """
         if not 0 < coverage <= 1:
-            wrong = "not a fraction in (0, 1]; use 0.9 for 90 % of the pixels"
-            raise ValueError(f"coverage = {coverage}: {wrong}")
+            raise ValueError(f"coverage = {coverage}: not a fraction in (0, 1]; use 0.9 for 90 % of the pixels")
         return float(self.accuracy[np.searchsorted(self.coverage, coverage)])
 
 

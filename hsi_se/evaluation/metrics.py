@@ -104,6 +104,4 @@ def number_or_none(value: float) -> float | None:
 
 
 def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Fractions:
-    shares = np.full(len(part), np.nan)
-    np.divide(part, whole, out=shares, where=whole > 0)
-    return shares
+    return np.asarray(np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0))

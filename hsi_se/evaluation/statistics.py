@@ -58,8 +58,7 @@ def summarize(values: Numbers, *, within: Range = UNBOUNDED) -> Summary:
     std = float(numbers.std(ddof=1))
     # t.interval would give NaN where all values are equal; the interval is then just the mean.
     margin = _student(n - 1) * std / n**0.5
-    least, most = within
-    return Summary(n, mean, std, max(mean - margin, least), min(mean + margin, most))
+    return Summary(n, mean, std, max(mean - margin, within[0]), min(mean + margin, within[1]))
 
 
 def estimate_group_mean(values: NDArray[np.floating], groups: NDArray[np.integer]) -> tuple[float, float]:

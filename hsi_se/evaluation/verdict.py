@@ -113,20 +113,14 @@ def reach_verdict(
         parts.append(f"The spectral baseline is the same classifier, {chosen.name}, so the two are not compared.")
     else:
         parts.append(_describe(name, against_baseline, f"spectral baseline, {chosen.name}", baseline.mean()))
-    parts.append(
-        f"{100 * leaking:.1f} % of the test patches contain training pixels: the accuracy {_of_leaking(config)}."
-        if leaking > 0
-        else "No test patch contains a training pixel."
-    )
+    what = "measures how well the map is filled in between known pixels, not how well unseen areas are classified"
+    if "fields" in (config.split.kind, getattr(config.split, "by", "")):
+        what = "is that of unseen fields beside known ones, not of unseen areas"
+    leaks = f"{100 * leaking:.1f} % of the test patches contain training pixels: the accuracy {what}."
+    parts.append(leaks if leaking > 0 else "No test patch contains a training pixel.")
     is_worse = against_baseline is not None and against_baseline.outcome == "worse"
     step = _advise(config, better=chosen if is_worse else None, leaks=leaking > 0, is_open=against_floor.low is None)
     return Verdict(against_floor, against_baseline, " ".join(parts), step)
-
-
-def _of_leaking(config: Config) -> str:
-    if "fields" in (config.split.kind, getattr(config.split, "by", "")):
-        return "is that of unseen fields beside known ones, not of unseen areas"
-    return "measures how well the map is filled in between known pixels, not how well unseen areas are classified"
 
 
 def _describe(name: str, found: BaselineComparison, other: str, accuracy: float) -> str:

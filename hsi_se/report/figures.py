@@ -1,7 +1,7 @@
 """Pictures of a scene, its classes and its split, and helpers that all figures share."""
 
 import io
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -10,14 +10,13 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from hsi_se.prediction.class_map import ClassMap
 from hsi_se.report.fonts import write_names
-from hsi_se.report.palette import describe_sides, to_hex
+from hsi_se.report.palette import describe_sides, to_hex, to_rgb
 from hsi_se.sampling.disjoint import SideMap
 from hsi_se.scene.raster import Colour, Floats
 from hsi_se.scene.scene import UNLABELLED
@@ -28,6 +27,8 @@ _DPI = 150
 _LEGEND_INCHES = 2.6
 _SHORTER_SIDE_INCHES = 4.5
 _MOST_LINES = 28  # of a legend, before it gets another column
+
+Entries = Mapping[int, tuple[str, str]]  # the name and the colour, `#rrggbb`, of each value of a map
 
 
 @dataclass(frozen=True)
@@ -60,32 +61,35 @@ class Drawing:
 
 def save_map(class_map: ClassMap, path: Path, *, title: str) -> None:
     """Writes the map as a PNG in the class colours, oriented as in the file, with a legend beside it."""
-    figure, axes = _make_map_figure(*class_map.labels.shape, title=title)
-    axes.imshow(class_map.to_rgb(), interpolation="nearest")
     names = {label: f"{label}  {name}" for label, name in class_map.class_names.items()}
     if (class_map.labels == UNLABELLED).any():
         names = {UNLABELLED: "unlabelled", **names}
-    _add_legend(axes, [(name, to_hex(class_map.palette[label])) for label, name in names.items()])
-    save_figure(figure, path)
+    entries = {label: (name, to_hex(class_map.palette[label])) for label, name in names.items()}
+    _save_values(class_map.labels, entries, path, title=title)
 
 
 def save_split(sides: SideMap | NDArray[np.int32], path: Path, *, title: str, num_folds: int = 0) -> None:
     """Writes the partition map `(rows, cols)` as a PNG, or a map of so many folds, from 1."""
-    figure, axes = _make_map_figure(*sides.shape, title=title)
-    entries, last = describe_sides(sides, num_folds=num_folds), int(sides.max())
-    shades = ListedColormap([entries.get(value, ("", "white"))[1] for value in range(last + 1)])
-    axes.imshow(sides, cmap=shades, vmin=-0.5, vmax=last + 0.5, interpolation="nearest")
-    _add_legend(axes, entries.values())
+    _save_values(sides, describe_sides(sides, num_folds=num_folds), path, title=title)
+
+
+def _save_values(values: NDArray[np.integer], entries: Entries, path: Path, *, title: str) -> None:
+    """Writes a map with its legend beside it, from the upper edge down, so that a long title fits above."""
+    figure, axes = _make_map_figure(*values.shape, title=title)
+    axes.legend(
+        handles=show_values(axes, values, entries), ncols=-(-len(entries) // _MOST_LINES), loc="upper left",
+        bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0, fontsize=7.5, frameon=False,
+    )  # fmt: skip
     save_figure(figure, path)
 
 
-def _add_legend(axes: Axes, entries: Collection[tuple[str, str]]) -> None:
-    """Adds names and their colours beside a map, from its upper edge down, so that a long title fits above."""
-    axes.legend(
-        handles=[Patch(facecolor=colour, edgecolor="0.4", linewidth=0.5, label=name) for name, colour in entries],
-        ncols=-(-len(entries) // _MOST_LINES), loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0,
-        fontsize=7.5, frameon=False,
-    )  # fmt: skip
+def show_values(axes: Axes, values: NDArray[np.integer], entries: Entries) -> list[Patch]:
+    """Draws a map `(rows, cols)` of values that are all in `entries`, and returns the handles of its legend."""
+    lookup = np.zeros((max(entries) + 1, 3), dtype=np.uint8)
+    for value, (_, colour) in entries.items():
+        lookup[value] = to_rgb(colour)
+    axes.imshow(lookup[values], interpolation="nearest")
+    return [Patch(facecolor=colour, edgecolor="0.4", linewidth=0.5, label=name) for name, colour in entries.values()]
 
 
 def save_quick_look(picture: NDArray[np.uint8], path: Path, *, title: str) -> None:

@@ -23,8 +23,17 @@ def find_fonts(texts: Iterable[str]) -> tuple[Path, ...]:
 
     Fonts without outlines, as some with coloured emoji, are passed over.
     """
-    letters = {ord(letter) for text in texts for letter in text if not letter.isspace()}
-    return _find_fonts(frozenset(code for code in letters if code >= _COVERED))
+    found = [Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")]
+    missing = {ord(letter) for text in texts for letter in text if not letter.isspace() and ord(letter) >= _COVERED}
+    if missing:
+        missing -= _list_letters(found[0])
+    for path in _list_installed() if missing else ():
+        if missing & _list_letters(path):
+            found.append(path)
+            missing -= _list_letters(path)
+        if not missing:
+            break
+    return tuple(found)
 
 
 def spell(text: str, fonts: tuple[Path, ...]) -> str:
@@ -32,11 +41,8 @@ def spell(text: str, fonts: tuple[Path, ...]) -> str:
     if all(ord(letter) < _COVERED for letter in text):
         return text
     known = frozenset[int]().union(*map(_list_letters, fonts))
-    is_known = [letter.isspace() or ord(letter) < _COVERED or ord(letter) in known for letter in text]
-    return "".join(
-        letter if drawn else anyascii(letter).strip(":").replace("_", " ")
-        for letter, drawn in zip(text, is_known, strict=True)
-    )
+    known |= {ord(letter) for letter in text if letter.isspace() or ord(letter) < _COVERED}
+    return "".join(letter if ord(letter) in known else anyascii(letter).strip(":").replace("_", " ") for letter in text)
 
 
 def write_names(figure: Figure) -> None:
@@ -65,18 +71,6 @@ def write_names(figure: Figure) -> None:
 
 
 @functools.cache
-def _find_fonts(letters: frozenset[int]) -> tuple[Path, ...]:
-    found = [Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")]
-    missing = letters.difference(_list_letters(found[0])) if letters else letters
-    for path in _list_installed() if missing else ():
-        if missing & _list_letters(path):
-            found.append(path)
-            missing -= _list_letters(path)
-        if not missing:
-            break
-    return tuple(found)
-
-
 def _list_installed() -> list[Path]:
     def rank(path: Path) -> tuple[bool, str]:
         name = path.name.casefold().replace("-", "")

@@ -13,9 +13,9 @@ from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from hsi_se.config.yaml_file import dump_config
+from hsi_se.report.explorer import RunFiles
 from hsi_se.report.palette import SIDE_COLOURS
 from hsi_se.report.run_figures import list_charts
-from hsi_se.report.run_files import RunFiles
 from hsi_se.report.tables import describe_leakage, render_template
 from hsi_se.runs.bundle import Arrays
 from hsi_se.runs.explanation import GateExplanation
@@ -38,11 +38,11 @@ def write_page(folder: RunFolder) -> None:
 
 
 def render_page(run: RunFiles) -> str:
-    report, record, explorer, evaluation = run.report, run.record, run.explorer, run.evaluation
+    report, record, explorer, evaluation = run.report, run.record, run.explorer, run.report.evaluation
     names = ("truth", "prediction", "top_classes", "top_probabilities", "sides", "picture")
     maps = {name: getattr(explorer, name) for name in names}
     spectra = {"spectra": explorer.spectra}
-    classes = run.list_classes()
+    classes, nm, every = run.list_classes(), run.facts.wavelengths_nm, int(explorer.spectra_every[0])
     sides = [
         {"name": name, "colour": colour, "count": int((explorer.sides == side).sum())}
         for side, (name, colour) in SIDE_COLOURS.items()
@@ -60,17 +60,17 @@ def render_page(run: RunFiles) -> str:
         "test": int(Side.TEST),
         "maps": _describe_arrays(maps),
         "spectra": _describe_arrays(spectra),
-        "every": explorer.every,
+        "every": every,
         "low": _to_json(explorer.spectra_low),
         "step": _to_json(explorer.spectra_step),
         "means": _to_json(explorer.class_means),
         "positions": run.positions.tolist(),
         "runs": [part.tolist() for part in split_at_gaps(run.positions)],
-        "unit": "band" if run.facts.wavelengths_nm is None else "nm",
+        "unit": "band" if nm is None else "nm",
     }
     return render_template(
         "report.html",
-        every=explorer.every,
+        every=every,
         explanation=run.explanation,
         record=record,
         report=report,
@@ -78,7 +78,7 @@ def render_page(run: RunFiles) -> str:
         classes=classes,
         sides=[side for side in sides if side["count"]],
         layers=layers,
-        bands=", ".join(_name_band(run, band) for band in explorer.picture_bands.tolist()),
+        bands=", ".join(f"{band + 1}" if nm is None else f"{nm[band]:.0f} nm" for band in explorer.picture_bands),
         aspect=f"{explorer.truth.shape[1]} / {explorer.truth.shape[0]}",
         rows=zip(report.per_class, report.split_per_class, explorer.floor_producers.tolist(), strict=True),
         shares=evaluation.shares,
@@ -127,10 +127,6 @@ def _draw_gate(gate: GateExplanation) -> str:
     file = io.BytesIO()
     imsave(file, values, vmin=low, vmax=max(high, low + 1e-6), cmap="viridis", format="png")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
-
-
-def _name_band(run: RunFiles, band: int) -> str:
-    return f"{band + 1}" if run.facts.wavelengths_nm is None else f"{run.facts.wavelengths_nm[band]:.0f} nm"
 
 
 def _to_json(values: Floats) -> list[Any]:

@@ -1,24 +1,15 @@
 """Colours of the split, and class colours that colour-blind readers can distinguish."""
 
+import itertools
+import tomllib
 from collections.abc import Iterable
+from importlib import resources
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.sampling.disjoint import Side, SideMap
 from hsi_se.scene.raster import Colour as Colour
-
-# Each as far as can be from those before it, with normal colour vision and with each kind of dichromacy;
-# `tests/report/test_palette.py` computes them.
-_DISTINCT = (
-    "eeffaa", "3322ee", "dd4400", "88aaee", "771155", "eeaa00", "996699", "55eeff", "aa0000", "6677ee",
-    "552299", "aa9988", "ddccaa", "884466", "aaff00", "ee7744", "7755bb", "bb6666", "8888cc", "ccaabb",
-    "77ccff", "2200cc", "664488", "335522", "aadd66", "99bb77", "ffddcc", "662277", "bb7799", "bb4444",
-    "aa88ff", "7744ff", "55aa55", "8866cc", "ccffff", "885588", "ccee77", "993344", "55aacc", "ffaadd",
-    "5544aa", "995566", "882266", "558877", "77cc44", "77ee00", "cc88bb", "2266dd", "bbcc88", "dd6600",
-    "00cc99", "ddaa99", "cc3300", "cc5544", "229999", "ee88dd", "dd9900", "990022", "6666aa", "7777bb",
-    "665599", "ddddaa", "7722cc", "9977dd",
-)  # fmt: skip
 
 SIDE_COLOURS: dict[int, tuple[str, str]] = {
     Side.UNUSED: ("unlabelled", "#202020"),
@@ -52,10 +43,13 @@ def to_hex(colour: Colour) -> str:
 def make_distinct_palette(class_ids: Iterable[int]) -> dict[int, Colour]:
     """Returns an 8-bit RGB colour for each label, also distinct for colour-blind readers.
 
-    Labels take the colours of the table in ascending order; beyond its end the colours repeat.
+    Labels take the colours of `palette.toml` in ascending order; beyond its end the colours repeat.
     """
-    palette = {}
-    for place, label in enumerate(sorted(int(label) for label in class_ids)):
-        red, green, blue = bytes.fromhex(_DISTINCT[place % len(_DISTINCT)])
-        palette[label] = (red, green, blue)
-    return palette
+    colours = tomllib.loads(resources.files("hsi_se.report").joinpath("palette.toml").read_text("utf-8"))["distinct"]
+    labels = sorted(int(label) for label in class_ids)
+    return {label: to_rgb(colour) for label, colour in zip(labels, itertools.cycle(colours), strict=False)}
+
+
+def to_rgb(colour: str) -> Colour:
+    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+    return red, green, blue

@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from hsi_se.evaluation.confidence import Rejection
-from hsi_se.report.figures import Drawing, style_class_line
+from hsi_se.report.explorer import RunFiles
+from hsi_se.report.figures import Drawing, Entries, show_values, style_class_line
 from hsi_se.report.palette import describe_sides, to_hex
-from hsi_se.report.run_files import RunFiles
 from hsi_se.report.tables import percent
 from hsi_se.runs.explanation import Explanation
 from hsi_se.scene.scene import UNLABELLED
@@ -69,7 +68,7 @@ def list_charts(run: RunFiles) -> list[Drawing]:
         return Drawing(name, title, partial(draw, run), _STYLE, f"{title}: {'; '.join(ends)}.")
 
     reliability = {name: accuracy.tolist() for name, _, accuracy in run.list_reliability()}
-    kept = {"pixels kept": run.rejection.accuracy.tolist()}
+    kept = {"pixels kept": Rejection(*run.explorer.rejection).steady.accuracy.tolist()}
     history = run.record.history
     training = {
         "training loss": [epoch.loss for epoch in history],
@@ -94,33 +93,23 @@ def _draw_map(run: RunFiles, places: NDArray[np.uint16]) -> Figure:
     return _draw_picture(places, {place: (names[place], colours[place]) for place in np.unique(places).tolist()})
 
 
-def _draw_picture(places: NDArray[np.integer], entries: Mapping[int, tuple[str, str]]) -> Figure:
+def _draw_picture(places: NDArray[np.integer], entries: Entries) -> Figure:
     """Draws a map `(rows, cols)` above the name and the colour of each value in it."""
     rows, cols = places.shape
-    longest = max(len(_shorten(name)) for name, _ in entries.values())
-    num_cols = min(max(2, _LETTERS_PER_LINE // (longest + 4)), len(entries))
-    num_lines = -(-len(entries) // num_cols)
-    figure, axes = _make(min(COLUMN_INCHES * rows / cols, 5.0) + 0.15 * num_lines + 0.1)
-    lookup = np.zeros((max(entries) + 1, 3), dtype=np.uint8)
-    for place, (_, colour) in entries.items():
-        lookup[place] = tuple(bytes.fromhex(colour.removeprefix("#")))
-    axes.imshow(lookup[places], interpolation="nearest")
+    entries = {
+        place: (name if len(name) <= 22 else f"{name[:21]}…", colour) for place, (name, colour) in entries.items()
+    }
+    num_cols = min(max(2, _LETTERS_PER_LINE // (max(len(name) for name, _ in entries.values()) + 4)), len(entries))
+    figure, axes = _make(min(COLUMN_INCHES * rows / cols, 5.0) + 0.15 * -(-len(entries) // num_cols) + 0.1)
+    handles = show_values(axes, places, entries)
     axes.set_axis_off()
-    handles = [
-        Patch(facecolor=colour, edgecolor="0.4", linewidth=0.4, label=_shorten(name))
-        for name, colour in entries.values()
-    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=num_cols, handlelength=1.0, columnspacing=1.0)
     return figure
 
 
-def _shorten(name: str) -> str:
-    return name if len(name) <= 22 else f"{name[:21]}…"
-
-
 def _draw_confusion(run: RunFiles) -> Figure:
     """Draws fractions of the true class as shades, with counts if they fit at 7 pt."""
-    evaluation = run.evaluation
+    evaluation = run.report.evaluation
     size, shares = len(evaluation.class_ids), evaluation.shares
     figure, axes = _make(COLUMN_INCHES)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -129,8 +118,7 @@ def _draw_confusion(run: RunFiles) -> Figure:
     labels = [str(evaluation.class_ids[place]) for place in shown]
     axes.set_xticks(shown, labels)
     axes.set_yticks(shown, labels)
-    axes.set_xlabel("predicted label")
-    axes.set_ylabel("true label")
+    axes.set(xlabel="predicted label", ylabel="true label")
     if size <= 10:
         for row, col in np.argwhere(evaluation.confusion > 0):
             colour = "white" if shares[row, col] > 0.5 else "black"
@@ -181,10 +169,11 @@ def _draw_reliability(run: RunFiles) -> Figure:
 
 
 def _draw_rejection(run: RunFiles) -> Figure:
-    shown = run.rejection
+    found = Rejection(*run.explorer.rejection)
+    shown = found.steady
     figure, axes = _make(2.3)
     dot = "o" if len(shown.coverage) < 30 else None
-    area = f"area under the risk-coverage curve {Rejection(*run.explorer.rejection).aurc:.4f}"
+    area = f"area under the risk-coverage curve {found.aurc:.4f}"
     axes.plot(shown.coverage, shown.accuracy, color=_FIRST, marker=dot, markersize=2.5, label=area)
     of_all = f"all test pixels: {percent(shown.accuracy[-1])} %"
     axes.axhline(shown.accuracy[-1], color="0.4", linewidth=0.8, linestyle=":", label=of_all)
@@ -196,8 +185,7 @@ def _draw_rejection(run: RunFiles) -> Figure:
 
 
 def _finish(axes: Axes, x: str, y: str) -> None:
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+    axes.set(xlabel=x, ylabel=y)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.grid()
@@ -251,8 +239,7 @@ def _draw_depths(axes: Axes, explanation: Explanation) -> None:
     places = range(len(heights))
     axes.bar_label(axes.bar(places, heights, width=0.35, color="#3f88c5"), fmt="%.3f", fontsize=8)
     axes.set_xticks(places, [gate.point for gate in explanation.gates], fontsize=8)
-    axes.set_xlim(-0.7, len(heights) - 0.3)
-    axes.set_ylim(0, 1.2 * max(*heights, 1e-6))
+    axes.set(xlim=(-0.7, len(heights) - 0.3), ylim=(0, 1.2 * max(*heights, 1e-6)))
     axes.set_ylabel("standard deviation\nbetween classes", fontsize=8)
     num_pixels = sum(each.num_pixels for each in explanation.classes)
     axes.set_title(

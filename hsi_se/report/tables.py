@@ -1,18 +1,23 @@
-"""Tables of accuracies: their rows, the numbers in them as text, and `report.md`."""
+"""Tables of accuracies: their rows, the numbers in them as text, `report.md`, and results in whole sentences."""
 
 import math
 from collections.abc import Sequence
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from hsi_se.evaluation.area import AREA_CAVEAT
 from hsi_se.evaluation.assessment import REPORTED_COVERAGES, Assessment
 from hsi_se.evaluation.audit import Leakage
 from hsi_se.evaluation.metrics import Evaluation
-from hsi_se.evaluation.statistics import SHARE, points, signed, summarize
+from hsi_se.evaluation.statistics import SHARE, SIGNED, points, signed, summarize
+from hsi_se.runs.explanation import GateExplanation, ModeComparison
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import RunRecord
 from hsi_se.runs.report import list_class_accuracies
+
+_MEDIUM = 0.06  # a smaller ω² is a small effect (Cohen 1988, section 8.2)
+_LITTLE = 0.01  # of the range of a gate, which is from 0 to 1
 
 
 def list_methods(assessment: Assessment) -> list[tuple[str, Evaluation]]:
@@ -118,3 +123,44 @@ def render_report(assessment: Assessment, record: RunRecord, run: RunFolder) -> 
         coverages=REPORTED_COVERAGES,
         area_caveat=AREA_CAVEAT,
     )
+
+
+def describe_gates(runs: Sequence[Sequence[GateExplanation]]) -> str:
+    """Returns whether early gates treat the classes alike and late ones differ, in one run or over seeds.
+
+    The claim is of Hu et al. 2020, section 7.2. Every run has the same gates, in the order of the network.
+    """
+    first, last = ([run[place] for run in runs if run] for place in (0, -1))
+    # A gate that never changes has no variance to explain, and treats all classes alike.
+    early, late = (np.array([gate.between_class_share or 0.0 for gate in found]) for found in (first, last))
+    deviations = [summarize([gate.between_class_std for gate in found]).mean for found in (first, last)]
+    shares = summarize(early, within=SHARE)
+    return _write_sentences(
+        "gates.txt",
+        gates=runs[0],
+        early=shares,
+        late=summarize(late, within=SHARE),
+        difference=summarize(late - early, within=SIGNED),
+        deviations=deviations,
+        is_alike=shares.mean < _MEDIUM or deviations[0] < _LITTLE,
+        num_constant=sum(gate.between_class_share is None for gate in first + last),
+    )
+
+
+def describe_modes(runs: Sequence[ModeComparison]) -> str:
+    """Returns what predicting in training mode would have cost, in one run or over seeds."""
+    evaluation = np.array([run.evaluation for run in runs])
+    passes = np.array([run.training or (math.nan, math.nan) for run in runs])  # (runs, 2)
+    return _write_sentences(
+        "modes.txt",
+        first=runs[0],
+        evaluation=summarize(evaluation, within=SHARE),
+        passes=[summarize(each, within=SHARE) for each in passes.T],
+        difference=summarize(evaluation - passes.mean(axis=1), within=SIGNED),
+        changed=sum(run.num_changed for run in runs) / sum(run.num_pixels for run in runs),
+    )
+
+
+def _write_sentences(template: str, **values: object) -> str:
+    """Returns a filled template as one paragraph, whose lines may break anywhere."""
+    return " ".join(render_template(template, **values).split())

@@ -25,8 +25,7 @@ def calibrate(bundle: ModelBundle, setting: Prepared, *, epochs: int, observer: 
     are kept. The reduction is the run's: it has seen the spectra of those pixels but not their labels.
 
     Args:
-        bundle: the trained model.
-        setting: the input of its training.
+        bundle, setting: the trained model and the input of its training.
         epochs: the epoch that the run's network was kept at. The other networks are trained for as many.
         observer: also receives a note if the probabilities are not calibrated.
     """

@@ -39,7 +39,6 @@ def evaluate_on(
     The scene is reduced with the statistics of the training scene.
 
     Args:
-        run: a folder that `train` wrote.
         scene, overrides: as for `find_scene`; the scene has the bands that the network was trained on,
             before or after its bad ones were dropped.
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from hsi_se.config.experiment import Config
 from hsi_se.config.split import AllSplit
 from hsi_se.config.yaml_file import dump_config
 from hsi_se.errors import RunError
@@ -21,7 +20,7 @@ from hsi_se.report.figures import save_map
 from hsi_se.report.page import write_page
 from hsi_se.report.tables import describe_draws, render_report
 from hsi_se.runs.folder import RunFolder
-from hsi_se.runs.opened import open_run
+from hsi_se.runs.opened import OpenedRun, open_run
 from hsi_se.runs.records import MappingCost, RunRecord
 from hsi_se.runs.report import RunReport
 from hsi_se.scene.scene import UNLABELLED
@@ -35,7 +34,6 @@ def evaluate(run: str | Path | RunFolder, *, session: Session = Session()) -> Ev
 
     Args:
         run: a folder that `train` wrote; or one with the runs of all folds of a draw, which are pooled.
-        session: the folder of scenes, the device and the observer.
 
     Raises:
         HsiError: the folder does not contain a run, or the scene is not the one it was trained on.
@@ -52,15 +50,16 @@ def assess_run(
 ) -> Assessment:
     """As `evaluate`, and also returns the location floor, the leakage, the calibration and more.
 
-    `machine` is the spectral baseline of the run's split and reduction, if it has been fitted already.
+    `machine` is the spectral baseline of the run's split and reduction, if it has been fitted already. Without `draw`,
+    neither the map nor the page is drawn, as for the many runs of an ablation; `hsi-se report` draws the page.
     """
     if (folder := RunFolder(run)).folds:
         return _assess_folds(folder, session=session)
     opened = open_run(run, data=session.data)
     folder, record, bundle = opened.folder, opened.record, opened.bundle
     split, scene, components = opened.split, opened.scene, opened.components
-    is_all = isinstance(opened.config.split, AllSplit)
-    of_folds = _borrow_from_folds(opened.config, folder, record, session=session) if is_all else None
+    settings = opened.config.split
+    of_folds = _borrow_from_folds(opened, settings, session=session) if isinstance(settings, AllSplit) else None
     torch_device = pick_device(session.device)
     if torch_device.type == "cpu":
         keep_freed_memory()
@@ -103,19 +102,20 @@ def _assess_folds(draw: RunFolder, *, session: Session) -> Assessment:
     return assessment
 
 
-def _borrow_from_folds(config: Config, folder: RunFolder, record: RunRecord, *, session: Session) -> Assessment:
+def _borrow_from_folds(opened: OpenedRun, settings: AllSplit, *, session: Session) -> Assessment:
     """Returns the assessment of the folds that `split.folds` names, for a run that has no test pixels."""
-    if not isinstance(config.split, AllSplit) or config.split.folds is None:
+    folder, start = opened.folder, opened.record.start
+    if settings.folds is None:
         raise RunError(
             f"{folder}: is trained on every labelled pixel, so none is left for testing; train the same config with "
             f'--set "split={{kind: folds, by: blocks}}" --out DIR, add `folds: DIR` to split in {folder.config}, and '
             "evaluate again"
         )
-    draws = find_folds_of(config, starts=("", record.start, folder.path / record.start_from_run))
+    draws = find_folds_of(opened.config, starts=("", start, folder.path / opened.record.start_from_run))
     for draw in draws:
         if not draw.is_evaluated:
             _assess_folds(draw, session=session)
-    assessment, where = pool_folds(draws[0])[0], config.split.folds
+    assessment, where = pool_folds(draws[0])[0], settings.folds
     findings = f"The accuracies are those of the folds in {where}: this classifier is trained on every label."
     if len(draws) > 1:
         accuracies = [draw.read_report().overall_accuracy for draw in draws]
@@ -138,4 +138,5 @@ def _write_results(
     folder.write_predictions(vars(assessment.tested), cost=cost)
     folder.write_report(RunReport.of_run(assessment, record), text=render_report(assessment, record, folder))
     folder.write_explorer(vars(explorer))
-    write_page(folder)
+    if draw:
+        write_page(folder)

@@ -25,16 +25,9 @@ from hsi_se.prediction.bundled import build_bundled_model
 from hsi_se.progress import Observer
 from hsi_se.report.figures import save_figure
 from hsi_se.report.run_figures import draw_explanation
+from hsi_se.report.tables import describe_gates, describe_modes
 from hsi_se.runs.bundle import ModelBundle
-from hsi_se.runs.explanation import (
-    ClassPixels,
-    Explanation,
-    GateExplanation,
-    ModeComparison,
-    Spectrum,
-    describe_gates,
-    describe_modes,
-)
+from hsi_se.runs.explanation import ClassPixels, Explanation, GateExplanation, ModeComparison, Spectrum
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import OpenedRun, open_run
 from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
@@ -212,8 +205,7 @@ def draw_stratified(classes: NDArray[np.int64], *, most: int) -> NDArray[np.int6
     """Returns ascending positions in `classes`: all, or at most `most` with the same share of each class."""
     if len(classes) <= most:
         return np.arange(len(classes))
-    steps = np.arange(most) * len(classes) // most
-    return np.sort(np.argsort(classes, kind="stable")[steps])
+    return np.sort(np.argsort(classes, kind="stable")[np.arange(most) * len(classes) // most])
 
 
 def _predict_in_training_mode(

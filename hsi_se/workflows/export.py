@@ -53,7 +53,6 @@ def export(run: str | Path | RunFolder, *, file_format: str, out: str | Path | N
     """Exports a run's network to one file and returns the file's path.
 
     Args:
-        run: a folder that `train` wrote.
         file_format: `onnx`, or `torch` for a `torch.export` program.
         out: the file; by default `model` in the run folder.
 

@@ -4,11 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hsi_se.config.experiment import Config, PatchSettings, PcaReduction
-from hsi_se.config.model import HybridSN, SqueezeExcite
 from hsi_se.config.scene import OF_CUBE, OF_LABELS, SceneFiles
-from hsi_se.config.split import RandomSplit
-from hsi_se.config.training import TrainSettings
 from hsi_se.config.yaml_file import dump_config, parse_config
 from hsi_se.errors import ConfigError, SceneError
 from hsi_se.report.figures import save_quick_look, save_spectra
@@ -24,13 +20,14 @@ from hsi_se.scene.scene import GroundTruth, make_palette
 from hsi_se.scene.wavelengths import pick_false_colour
 
 _SMALLEST_3D_DEPTH = 13
+_UNNAMED = Path("inspect")
 _DRAFT = """\
 scene: {cube: "", labels: ""}
 split: {kind: random, train: 0.1}
-reduction: {kind: none}
+reduction: {kind: pca, components: 30, fit_on: train}
 patch: {size: 13}
-model: {name: hybridsn}
-train: {epochs: 1}
+model: {name: hybridsn, attention: {fold: {kind: se}, conv2d: {kind: se}}}
+train: {epochs: 60, batch_size: 32, learning_rate: 3e-3, label_smoothing: 0.1, class_weights: sqrt}
 """
 _HEADING = """\
 # Written by `hsi-se scene inspect`. The split is drawn at random, so test patches contain training pixels;
@@ -71,13 +68,13 @@ def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: 
             raise ConfigError(f"--set {override}: inspect takes only settings of the scene; write scene.key=value")
         if override.partition("=")[0].strip() in ("scene.cube", "scene.labels", "scene.synthetic"):
             raise ConfigError(f"--set {override}: inspect takes files as its arguments; leave it out")
-    draft = parse_config(_DRAFT, overrides, path=Path("inspect"))
+    draft = parse_config(_DRAFT, overrides, path=_UNNAMED)
     assert isinstance(draft.scene, SceneFiles)
     byte_order = draft.scene.byte_order
     if len({*paths}) < len(paths):
         raise ConfigError(f"{' '.join(map(str, paths))}: names a file twice; leave one out")
     files = tuple((path, None if is_table(path) else open_file(path, byte_order=byte_order)) for path in paths)
-    cubes = [path for path, held in files if held and not all(_list_maps(held))]
+    cubes = [path for path, held in files if held and not all(each.is_map for each in held.rasters.values())]
     only_maps = [path for path, held in files if path not in cubes]
     for path, held in files:
         if held is not None and not held.rasters:
@@ -90,11 +87,13 @@ def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: 
                 f"{' and '.join(map(str, found))} are {both}{what}; inspect them one at a time, as several "
                 f"are not read together yet; {hint}"
             )
-    maps = only_maps or [path for path, held in files if held and any(_list_maps(held))]
+    maps = only_maps or [path for path, held in files if held and any(each.is_map for each in held.rasters.values())]
     cube_path, labels_path = (cubes or maps)[0], (maps or cubes)[0]
     scene = draft.scene.model_copy(update={"cube": str(cube_path), "labels": str(labels_path)})
     source = SceneSource(scene, None, Folders.of(data))
-    _refuse_unread(scene, *(() if cubes else OF_CUBE), *(() if maps else OF_LABELS))
+    for key in (*(() if cubes else OF_CUBE), *(() if maps else OF_LABELS)):
+        if getattr(scene, key) != SceneFiles.model_fields[key].default:
+            raise ConfigError(f"scene.{key}: has no effect on the files named; leave it out, or name its file")
     image = source.open_image() if cubes else None
     label_map = source.read_labels(image) if maps else None
     if label_map is None or image is None:
@@ -114,12 +113,6 @@ def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: 
         bands = _pick_bands(source, image)
         cube = inspect_cube(image, natural_colour=bands[0], labels=None if truth is None else truth.labels)
     return Survey(files, scene, image, cube, truth, bands, likely)
-
-
-def _refuse_unread(scene: SceneFiles, *keys: str) -> None:
-    for key in keys:
-        if getattr(scene, key) != SceneFiles.model_fields[key].default:
-            raise ConfigError(f"scene.{key}: has no effect on the files named; leave it out, or name its file")
 
 
 def save_survey_figures(survey: Survey, folder: Path) -> list[Path]:
@@ -153,22 +146,11 @@ def suggest_config(survey: Survey) -> str:
     if survey.image is None or survey.truth is None:
         what = "cube" if survey.image is None else "label map"
         raise SceneError(f"--write-config: training also needs a {what}; name both files")
-    split = RandomSplit(kind="random", train=0.1)
-    num_train = len(make_split(survey.truth, split).train)
+    num_train = len(make_split(survey.truth, parse_config(_DRAFT, path=_UNNAMED).split).train)
     components = max(1, min(30, survey.image.shape[2], num_train - 1))
-    gate = SqueezeExcite(kind="se")
-    config = Config(
-        scene=survey.scene,
-        split=split,
-        reduction=PcaReduction(kind="pca", components=components, fit_on="train"),
-        patch=PatchSettings(size=13),
-        model=HybridSN(
-            name="hybridsn",
-            order="3d-2d" if components >= _SMALLEST_3D_DEPTH else "2d-3d",
-            attention={"fold": gate, "conv2d": gate},
-        ),
-        train=TrainSettings(epochs=60, batch_size=32, learning_rate=3e-3, label_smoothing=0.1, class_weights="sqrt"),
-    )
+    order = "3d-2d" if components >= _SMALLEST_3D_DEPTH else "2d-3d"
+    config = parse_config(_DRAFT, [f"reduction.components={components}", f"model.order={order}"], path=_UNNAMED)
+    config = config.model_copy(update={"scene": survey.scene})
     text = _HEADING + dump_config(config, is_named=False)
     if survey.likely is not None:
         hint = f"class_names: {survey.likely.name}  # {suggest_names(survey.likely)}, remove the first #"
@@ -179,10 +161,6 @@ def suggest_config(survey: Survey) -> str:
 def suggest_names(likely: KnownScene) -> str:
     """Returns why the labels may be those of a known scene, for the config and the user."""
     return f"the size is that of {likely.title}; if these are its labels"
-
-
-def _list_maps(contents: FileContents) -> list[bool]:
-    return [raster.is_map for raster in contents.rasters.values()]
 
 
 def _pick_bands(source: SceneSource, image: Image) -> tuple[tuple[int, int, int], str]:

@@ -53,10 +53,8 @@ def train(
     folder then appears with what is known, gains a line an epoch, and is finished with its record.
 
     Args:
-        config: from `load_config`.
         out: the folder to write; by default `runs/DATE-NAME-DIGEST`.
-        overwrite: whether a run that is already there is replaced.
-        session: the folder of scenes, the device and the observer.
+        overwrite: replaces a run that is already there.
 
     Raises:
         HsiError: a mistake in the config, the scene or the run folder; nothing is left of it.
@@ -151,9 +149,7 @@ def _describe_start(setting: Prepared, run: Path, *, data: str | Path | None) ->
     config, scene, split = setting.config, setting.scene, setting.split
     device = setting.padded.device
     threads = torch.get_num_threads()
-    processor = f"cpu, {threads} thread{'' if threads == 1 else 's'}"
-    if device.type == "cuda":
-        processor = torch.cuda.get_device_name(device)
+    cpu = f"cpu, {threads} thread{'' if threads == 1 else 's'}"
     class_ids = scene.class_ids.tolist()
     return RunStart(
         name=config.name or "run",
@@ -165,7 +161,7 @@ def _describe_start(setting: Prepared, run: Path, *, data: str | Path | None) ->
         data=None if data is None else str(data),
         start=str(Path.cwd()),
         start_from_run=os.path.relpath(Path.cwd(), run.resolve()),
-        device=processor,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
         precision=choose_precision(config.train.precision, device),
         notes=setting.notes,
         num_train=len(split.train),

@@ -7,7 +7,7 @@ import pytest
 
 from hsi_se.ablation.record import AblationFolder
 from hsi_se.evaluation.statistics import summarize
-from hsi_se.runs.explanation import describe_gates, describe_modes
+from hsi_se.report.tables import describe_gates, describe_modes
 
 
 @pytest.fixture(scope="module")

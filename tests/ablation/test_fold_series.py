@@ -115,14 +115,18 @@ def test_a_class_that_a_fold_cannot_learn_is_named_and_counted(draw):
     assert sentence in draw.report_text.read_text()
 
 
-def test_the_report_and_the_page_have_a_table_of_the_folds(draw):
+def test_the_report_and_the_page_have_a_table_of_the_folds(draw, call):
     rows = draw.read_report().folds
     for number, row in enumerate(rows, start=1):
         assert f"| {number} | {row.num_train} | {row.num_val} | {row.num_test} |" in draw.report_text.read_text()
     page = draw.page.read_text()
     assert 'id="folds-title"' in page
-    assert 'id="folds-title"' not in draw.folds[0].page.read_text()
-    assert "## Folds" not in draw.folds[0].report_text.read_text()
+    fold = draw.folds[0]
+    assert not fold.page.exists(), "nobody asked for it yet"
+    assert call("report", fold)[:2] == (0, f"report: {fold.page}\n")
+    assert 'id="folds-title"' not in fold.page.read_text()
+    fold.page.unlink()
+    assert "## Folds" not in fold.report_text.read_text()
 
 
 def test_the_draws_have_a_mean_and_an_interval(series, call):

@@ -76,7 +76,7 @@ def test_a_page_holds_the_scene_as_it_was_classified(run, tiny_config):
 
 
 def test_the_maps_count_what_the_confusion_matrix_counts(files):
-    explorer, confusion = files.explorer, files.evaluation.confusion
+    explorer, confusion = files.explorer, files.report.evaluation.confusion
     is_test = explorer.sides == 3
     counts = np.zeros_like(confusion)
     np.add.at(counts, (explorer.truth[is_test] - 1, explorer.prediction[is_test] - 1), 1)

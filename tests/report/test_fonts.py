@@ -44,10 +44,10 @@ def install(monkeypatch):
 
     def only(*paths: Path) -> None:
         monkeypatch.setattr(matplotlib.font_manager, "findSystemFonts", lambda: list(map(str, paths)))
-        fonts._find_fonts.cache_clear()
+        fonts._list_installed.cache_clear()
 
     yield only
-    fonts._find_fonts.cache_clear()
+    fonts._list_installed.cache_clear()
 
 
 def test_latin_greek_cyrillic_and_arabic_need_no_other_font(install):

@@ -8,7 +8,7 @@ import pytest
 
 import hsi_se
 from hsi_se.config.yaml_file import load_config
-from hsi_se.report.run_files import RunFiles
+from hsi_se.report.explorer import RunFiles
 from hsi_se.runs.folder import RunFolder
 from hsi_se.sampling.disjoint import Side
 from hsi_se.scene.synthetic import make_synthetic_scene
@@ -280,7 +280,7 @@ def test_blending_mixes_a_layer_with_the_one_below(reader, files):
 
 
 def test_every_cell_of_the_matrix_lights_as_many_pixels_as_it_counts(reader, files):
-    explorer, confusion = files.explorer, files.evaluation.confusion
+    explorer, confusion = files.explorer, files.report.evaluation.confusion
     cells = np.argwhere(confusion > 0)
     assert len(cells) > len(confusion)
     reader.page.mouse.move(0, 0)
@@ -430,7 +430,7 @@ def test_two_fingers_zoom_and_one_pans_and_taps(browser, run):
 
 def test_a_table_is_sorted_by_the_column_that_is_clicked(reader, files):
     table = reader.page.locator(".sortable")
-    supports = files.evaluation.support.tolist()
+    supports = files.report.evaluation.support.tolist()
 
     def column(number: int) -> list[str]:
         return table.locator(f"tbody tr > :nth-child({number})").all_inner_texts()
@@ -441,7 +441,7 @@ def test_a_table_is_sorted_by_the_column_that_is_clicked(reader, files):
     assert [int(text.replace(",", "")) for text in column(4)] == sorted(supports, reverse=True)
     assert table.locator('th[aria-sort="descending"]').inner_text().startswith("test")
     table.locator("th button", has_text="class").click()
-    assert column(2) == sorted(files.evaluation.class_names)
+    assert column(2) == sorted(files.report.evaluation.class_names)
 
 
 CONTRASTS = """() => {
@@ -618,7 +618,7 @@ def test_the_page_of_indian_pines_is_small_opens_soon_and_pans_smoothly(browser,
     hsi_se.evaluate(run)
     size = run.page.stat().st_size
     assert size <= 12_000_000
-    assert RunFiles.read(run).explorer.every == 1
+    assert RunFiles.read(run).explorer.spectra_every.tolist() == [1]
 
     context = browser.new_context(viewport={"width": 1600, "height": 1000})
     page = context.new_page()
@@ -656,7 +656,7 @@ def test_a_page_of_610_by_340_pixels_stays_small_and_says_that_it_lacks_spectra(
     hsi_se.evaluate(run)
     assert run.page.stat().st_size <= 25_000_000
     explorer = RunFiles.read(run).explorer
-    assert explorer.every == 2
+    assert explorer.spectra_every.tolist() == [2]
     assert explorer.spectra.shape == (305, 170, 103)
 
     context = browser.new_context(viewport={"width": 1600, "height": 1000})

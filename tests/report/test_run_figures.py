@@ -18,8 +18,8 @@ from hsi_se.evaluation.confidence import (
     to_probabilities,
 )
 from hsi_se.report import run_figures
+from hsi_se.report.explorer import RunFiles
 from hsi_se.report.palette import SIDE_COLOURS
-from hsi_se.report.run_files import RunFiles
 from hsi_se.runs.explanation import ClassPixels, Explanation, GateExplanation, ModeComparison
 from hsi_se.runs.folder import RunFolder
 from tests.conftest import CPU, give_temperature
