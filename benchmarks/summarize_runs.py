@@ -40,7 +40,7 @@ def list_settings(config: Config, *, only_changed: bool = False) -> dict[str, An
 
     With `only_changed`, they are those that differ from their default.
     """
-    unused = {"name": True, "seed": True, "train": {"checkpoint_every_s"}}
+    unused = {"name": True, "seed": True, "train": {"checkpoint_every_s"}, "split": {"fold", "repeats"}}
     return flatten(config.model_dump(mode="json", exclude=unused, exclude_defaults=only_changed))
 
 

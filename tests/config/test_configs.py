@@ -174,7 +174,7 @@ def test_a_promise_that_no_result_holds_is_noticed(right, wrong):
 
 # ----------------------------------------------------------------------------------- ablations
 
-OF_ABLATION = {"placement": "placement.json", "conv2d": "placement_conv2d.json"}
+OF_ABLATION = {"placement": "placement.json", "conv2d": "placement_conv2d.json", "new_ground": "new_ground.json"}
 
 
 def read_ablation(name: str) -> dict[str, Any]:
