@@ -92,7 +92,9 @@ def test_lda_gives_scikit_learns_log_probabilities(num_classes, num_bands, count
     np.testing.assert_allclose(logits.clip(min=-25), log_shares.clip(min=-25), rtol=1e-3, atol=1e-3)
     decisions = expected.decision_function(x.astype(np.float64))
     found = logits[:, 1] - logits[:, 0] if num_classes == 2 else logits - logits[:, :1] + decisions[:, :1]
-    np.testing.assert_allclose(found, decisions, rtol=1e-3, atol=2e-3)
+    lowest = logits.min(axis=1) if num_classes == 2 else np.minimum(logits, logits[:, :1])
+    is_exact = lowest > -9e3  # logits end at -1e4
+    np.testing.assert_allclose(found[is_exact], decisions[is_exact], rtol=1e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize("settings", EACH, ids=lambda each: each.name)

