@@ -21,7 +21,6 @@ from unittest.mock import patch
 import torch
 from rich.table import Table
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hsi_se.cli.terminal import make_console
 from hsi_se.config.experiment import Config
@@ -29,7 +28,7 @@ from hsi_se.config.model import Network as NetworkSettings
 from hsi_se.config.training import TrainSettings
 from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import ConfigError
-from hsi_se.models.inference import full_float32, pick_device
+from hsi_se.models.inference import pick_device, set_tf32
 from hsi_se.models.network import Network
 from hsi_se.sampling.patches import PatchDataset
 from hsi_se.system.memory import keep_freed_memory
@@ -106,12 +105,11 @@ def profile_steps(
     clock = _Clock(train.device)
     model.train()
     step.count_macs(1)  # runs the network, which must not be timed
-    with full_float32(), _watch(model, clock):
+    with set_tf32(False), _watch(model, clock):
         for _ in range(num_steps + 1):
             index = torch.randperm(len(train), generator=generator)[: settings.batch_size]
             clock.start()
-            logits = step(index, generator=generator)
-            loss = F.cross_entropy(logits.float(), train.targets[index.to(train.device)])
+            loss = step.compute_loss(index, generator=generator)
             clock.mark(LOSS, loss)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
@@ -178,7 +176,7 @@ def _watch(model: Network, clock: "_Clock") -> Iterator[None]:
             changes.enter_context(module.register_forward_hook(mark))
         changes.enter_context(patch.object(shared_step, "_run_stage", run_and_mark))
         changes.enter_context(patch.object(shared_step, "_cut_patches", cut_and_mark))
-        for part, name in (("draw_patches", DRAWN), ("draw_area", DRAWN), ("gather_windows", CUT)):
+        for part, name in (("cut_patches", DRAWN), ("draw_area", DRAWN), ("gather_windows", CUT)):
             drawing = partial(draw_and_mark, name, getattr(step_module, part))
             changes.enter_context(patch.object(step_module, part, drawing))
         yield
@@ -265,10 +263,6 @@ def profile_training(config: Config, *, data: str | Path | None = None, device: 
     """
     if not isinstance(config.model, NetworkSettings):
         raise ConfigError(f"model.name = {config.model.name}: this model is not trained in steps; profile a network")
-    if config.train.compile:
-        raise ConfigError(
-            "train.compile = true: the stages of a compiled step cannot be timed; add --set train.compile=false"
-        )
     given = prepare(config, data=data, device=pick_device(device))
     assert given.network is not None
     train = given.make_patches(given.split.train)

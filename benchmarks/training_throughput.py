@@ -154,7 +154,7 @@ def time_round(method: str, network: str, options: Options, *, threads: int, clo
     sizes = dict(options)
     epochs = 1 + math.ceil(sizes["steps"] / math.ceil(sizes["pixels"] / sizes["batch"]))
     vary_by = "batch" if method == SHARED else "patch"
-    settings = TrainSettings(epochs=epochs, batch_size=sizes["batch"], vary_by=vary_by)
+    settings = TrainSettings(epochs=epochs, batch_size=sizes["batch"], vary_by=vary_by, precision="float32")
     ours, plain = make_data(options)
     model = make_network(network, options)
     gc.collect()

@@ -27,6 +27,9 @@ class Smoothing(Settings):
         return math.ceil(2 * self.spatial)
 
 
+Precision = Literal["float32", "tf32"]
+
+
 class PredictionSettings(Settings):
     """Post-processing of a trained classifier's logits, in `eval` and in `map`."""
 
@@ -39,6 +42,9 @@ class PredictionSettings(Settings):
     (trains three more times, each on about two thirds of the training set, and predicts the rest); auto
     (default) uses 100 or more validation pixels if they are as far from training pixels as test pixels are,
     otherwise cross-fit; none leaves the probabilities uncalibrated, as ablations, folds and gap do by default"""
+
+    precision: Precision = "float32"
+    """number format of the factors in products: float32 (default), or tf32 where a GPU has it, with 10 of 23 bits"""
 
     @property
     def reach(self) -> int:

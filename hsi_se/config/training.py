@@ -37,12 +37,9 @@ class TrainSettings(Settings):
     vary_by: Literal["patch", "batch"] = "patch"
     """draw flips, jitter, noise and band dropout for each patch (default), or once per batch for the whole
     scene, so that overlapping patches share computation"""
-    precision: Literal["float32", "bfloat16", "auto"] = "float32"
-    """number format of matrix products in the training step: float32 (default), bfloat16, or auto for
-    bfloat16 where the device supports it natively; weights and evaluation stay float32"""
-    compile: bool = False
-    """compile the training step with torch.compile; takes a minute or two, pays off on GPUs (CUDA graphs) and
-    not on CPUs; default false"""
+    precision: Literal["float32", "tf32", "bfloat16", "auto"] = "auto"
+    """number format of the factors in the training step's products: auto (default) is bfloat16 where the device
+    computes with it, otherwise float32; tf32 is for GPUs; weights and evaluation stay float32"""
     weight_averaging: Share = 0.0
     """decay per step of the moving average of the weights, from 0 to below 1; the average is validated and
     kept; default 0: no averaging"""

@@ -14,6 +14,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from sklearn.utils.parallel import Parallel, delayed
+from threadpoolctl import threadpool_info
 
 from hsi_se.config.experiment import Config, NoReduction
 from hsi_se.config.model import Forest, Lda, PixelClassifier, Svm
@@ -173,13 +175,19 @@ def choose_parameters(
     if not folds.parts:
         return options[0], None
     quick = [each.model_copy(update={"trees": 100}) if isinstance(each, Forest) else each for each in options]
-    rng, correct, total, y = np.random.default_rng(seed), np.zeros(len(options)), 0, folds.classes
-    for part in folds.parts:
-        fit, held = (_thin(pixels, y, rng=rng) for pixels in part)
-        total += len(held)
-        machines = (fit_pixel_classifier(option, x[fit], y[fit], seed=seed) for option in quick)
-        correct += [np.count_nonzero(machine.predict(x[held]) == y[held]) for machine in machines]
-    return options[int(correct.argmax())], float(correct.max() / total)
+    rng, y = np.random.default_rng(seed), folds.classes
+    parts = [[_thin(pixels, y, rng=rng) for pixels in part] for part in folds.parts]
+
+    def count_correct(option: PixelClassifier, fit: NDArray[np.int64], held: NDArray[np.int64]) -> int:
+        machine = fit_pixel_classifier(option, x[fit], y[fit], seed=seed)
+        return int(np.count_nonzero(machine.predict(x[held]) == y[held]))
+
+    trials = (delayed(count_correct)(option, *part) for part in parts for option in quick)
+    num_threads = 1
+    if isinstance(settings, Svm):  # it releases the interpreter; LDA changes filters of warnings, which threads share
+        num_threads = max((pool["num_threads"] for pool in threadpool_info()), default=1)
+    correct = np.reshape(Parallel(num_threads, prefer="threads")(trials), (len(parts), -1)).sum(0)
+    return options[int(correct.argmax())], float(correct.max() / sum(len(held) for _, held in parts))
 
 
 def fit_pixel_classifier(

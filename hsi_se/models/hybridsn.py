@@ -8,10 +8,10 @@ Axes: n patches, c features, d spectral depth, h rows, w cols.
 import itertools
 import math
 
-import torch
 from torch import Tensor, nn
 
 from hsi_se.config import model as config
+from hsi_se.models.convolution import BatchNorm3d, Conv3d
 from hsi_se.models.network import Network
 
 
@@ -63,13 +63,13 @@ def _scale(count: int, width: float) -> int:
 
 
 class Fold(nn.Flatten):
-    """Folds depth into features, `(n, c, d, h, w)` to `(n, c·d, h, w)`; preserves channels-last layout."""
+    """Folds depth into features, `(n, c, d, h, w)` to `(n, c·d, h, w)`; channels stay innermost if they are."""
 
     def extra_repr(self) -> str:
         return "depth into features"
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1] == 1 or not x.is_contiguous(memory_format=torch.channels_last_3d):
+        if x.shape[1] == 1 or x.is_contiguous():
             return super().forward(x)
         return x.permute(0, 3, 4, 1, 2).flatten(3).permute(0, 3, 1, 2)
 
@@ -81,8 +81,8 @@ def make_conv(
     stage = nn.Sequential()
     if is_unfolding:
         stage.append(nn.Unflatten(1, (1, -1)))  # (n, c, h, w) to (n, 1, d=c, h, w)
-    stage.add_module("conv", nn.Conv3d(num_in, num_out, (depth, 3, 3)) if depth else nn.Conv2d(num_in, num_out, 3))
-    make_norm = nn.BatchNorm3d if depth else nn.BatchNorm2d
+    stage.add_module("conv", Conv3d(num_in, num_out, (depth, 3, 3)) if depth else nn.Conv2d(num_in, num_out, 3))
+    make_norm = BatchNorm3d if depth else nn.BatchNorm2d
     stage.add_module("norm", make_norm(num_out) if norm == "batch" else nn.Identity())
     stage.add_module("relu", nn.ReLU())
     return stage

@@ -4,9 +4,12 @@ Axes: rows, cols of pixels; k components; p the patch's size.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -30,8 +33,12 @@ from hsi_se.scene.raster import Image, Mask
 from hsi_se.scene.scene import Scene
 from hsi_se.system.session import Session
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 Prediction = tuple[range, NDArray[np.float32], Mask]  # rows, their logits, true where there is no data
 
+# Of values read at once: a tile that fills a GPU would not fit the memory of its computer.
+_HOST_BYTES, _BYTES_PER_VALUE = 2**29, 8
 _PATCHWISE_ROWS = 16  # few rows are enough: reading some twice takes little time compared to the patches
 
 
@@ -76,8 +83,11 @@ def predict_bundled(
     facts = bundle.facts
     model = build_bundled_model(bundle).to(device)
     observer.start("mapping", total=missing.size * facts.prediction.num_passes, unit="pixels")
-    predict = functools.partial(predict_logits, model, padding=facts.padding, on_batch=observer.advance)
-    plain = average_symmetries(predict, components, num_passes=facts.prediction.num_passes)
+    settings = facts.prediction
+    predict = functools.partial(
+        predict_logits, model, padding=facts.padding, on_batch=observer.advance, precision=settings.precision
+    )
+    plain = average_symmetries(predict, components, num_passes=settings.num_passes)
     return smooth_bundled(facts, plain, components=components, missing=missing), plain
 
 
@@ -137,12 +147,15 @@ class TilePredictor:
     """Predicts tiles with a bundle's classifier, which stays in evaluation mode."""
 
     def __init__(self, bundle: ModelBundle, *, engine: Engine, device: str = "auto") -> None:
-        model = build_bundled_model(bundle).eval().to(pick_device(device))
-        self._rows, self._facts = RowPredictor(model, engine=engine), bundle.facts
+        self.device = pick_device(device)
+        model = build_bundled_model(bundle).eval().to(self.device)
+        self._facts, self._num_bands = bundle.facts, bundle.reduction.num_bands
+        self._rows = RowPredictor(model, engine=engine, precision=self._facts.prediction.precision)
 
     def choose_tile_rows(self, cols: int) -> int:
         """Returns the recommended number of rows in a tile of a scene with `cols` cols."""
-        return self._rows.choose_tile_rows(cols) or _PATCHWISE_ROWS
+        most = max(1, _HOST_BYTES // (_BYTES_PER_VALUE * cols * self._num_bands))
+        return min(most, self._rows.choose_tile_rows(cols) or _PATCHWISE_ROWS)
 
     def predict(self, tile: Tile, *, on_batch: Callable[[int], None] | None = None) -> NDArray[np.float32]:
         """Returns the logits `(rows, cols, C)` of the rows that were asked of a `TileSource`."""
@@ -212,6 +225,21 @@ def predict_tiles(
 ) -> Iterator[Prediction]:
     """Yields rows, logits `(rows, cols, C)` and nodata mask `(rows, cols)` of each tile."""
     source = TileSource(image, bundle)
-    for tile in tiles:
-        read = source.read(tile)
-        yield tile, predictor.predict(read, on_batch=observer.advance), read.missing[read.inner]
+
+    def predict(read: Tile) -> tuple[NDArray[np.float32], Mask]:
+        return predictor.predict(read, on_batch=observer.advance), read.missing[read.inner]
+
+    order = _work_ahead if predictor.device.type == "cuda" else map
+    for tile, (logits, missing) in zip(tiles, order(predict, order(source.read, tiles)), strict=True):
+        yield tile, logits, missing
+
+
+def _work_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yields `function(item)` of each item, computed in a thread while the caller works with the one before."""
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(1) as pool:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) == 2:
+                yield pending.popleft().result()
+        yield from (future.result() for future in pending)

@@ -21,8 +21,9 @@ features; d spectral depth, c features; k components; p patch size.
 import functools
 import math
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -32,14 +33,36 @@ from hsi_se.attention.channel_gate import ChannelGate
 from hsi_se.models.hybridsn import HybridSN
 from hsi_se.models.inference import evaluation_mode
 from hsi_se.prediction.dense_head import DenseHead
-from hsi_se.prediction.mixing import convolve_gated
+from hsi_se.prediction.mixing import convolve_gated, convolve_gated_at_once
 from hsi_se.prediction.shared_features import fold_stages, gate_windows
 
-TILE_BYTES = 320 * 2**20  # memory of all tiles in progress, without the weights
-_BATCH_BYTES = 24 * 2**20  # windows copied at once; larger blocks return to the system after every use
 _FLOAT_BYTES = 4
+_GPU_FRACTION = 4  # of a GPU's free memory, one part in this many is used
+_SMALLEST_TILE = 2**24  # bytes below which less memory would not help
 _MAX_WORKERS = 4  # concurrent tiles; with more, tiles get so small that their margins cost too much
 _NARROWEST = 16  # fewest columns of a tile if there are several workers
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The memory that the engine uses: as much as stays in a processor's cache, or as fills a GPU."""
+
+    tile_bytes: int  # of all tiles in progress, without the weights
+    batch_bytes: int  # of windows copied at once; on a CPU, larger blocks return to the system after every use
+    most_windows: int  # copied at once
+    most_transforms: int  # tiles of `DenseHead.of_scene` transformed at once
+
+    @classmethod
+    def choose(cls, device: torch.device) -> "Budget":
+        """Returns the budget of a device: constants on a CPU, on a GPU from the memory that is free."""
+        if device.type == "cpu":
+            return cls(320 * 2**20, 24 * 2**20, most_windows=512, most_transforms=16)
+        return cls(0, 0, most_windows=2**16, most_transforms=2**10).resize(
+            torch.cuda.mem_get_info(device)[0] // _GPU_FRACTION
+        )
+
+    def resize(self, tile_bytes: int) -> "Budget":
+        return replace(self, tile_bytes=tile_bytes, batch_bytes=tile_bytes // 16)
 
 
 class DenseEngine:
@@ -49,9 +72,11 @@ class DenseEngine:
     build a new engine. The model itself is not changed.
     """
 
-    def __init__(self, model: HybridSN) -> None:
-        self.model = model
+    def __init__(self, model: HybridSN, *, tf32: bool = False) -> None:
+        self.model, self._tf32 = model, tf32
         self._last = list(model.stages)[-1]
+        self._device = next(model.parameters()).device
+        self.budget = Budget.choose(self._device)
         self._spare: list[Tensor] = []  # buffers of finished tiles, for reuse
         blocks = {name: each for name, each in model.attention.items() if not isinstance(each, nn.Identity)}
         with evaluation_mode(model):
@@ -59,7 +84,7 @@ class DenseEngine:
             self._head = DenseHead(model, is_shared=not blocks)
         early = {point: block for point, block in blocks.items() if point != self._last}
         if not blocks and self._head.can_share:
-            self._shared, self._finish = self._last, self._head.of_scene
+            self._shared, self._finish = self._last, self._transform
         elif not early and isinstance(model.attention[self._last], ChannelGate | nn.Identity):
             self._shared, self._finish = self._last, self._gate_head
         elif (
@@ -87,11 +112,21 @@ class DenseEngine:
             `(rows, cols, classes)`. As with single patches, the logits are NaN where a patch contains a
             value that is not finite.
         """
+        try:
+            return self._predict_rows(padded)
+        except torch.OutOfMemoryError:
+            if self.budget.tile_bytes <= _SMALLEST_TILE:
+                raise
+        torch.cuda.empty_cache()
+        self.budget = self.budget.resize(self.budget.tile_bytes // 2)
+        return self.predict_rows(padded)
+
+    def _predict_rows(self, padded: Tensor) -> Tensor:
         margin = self.model.patch_size - 1
         rows, cols = (length - margin for length in padded.shape[:2])
         num_workers = self._count_workers(cols)
         num_tiles = num_workers
-        most_bytes = TILE_BYTES / num_workers
+        most_bytes = self.budget.tile_bytes / num_workers
         while num_tiles < cols and self._count_bytes(rows, math.ceil(cols / num_tiles)) > most_bytes:
             num_tiles += num_workers
         tile_cols = math.ceil(cols / num_tiles)
@@ -99,13 +134,13 @@ class DenseEngine:
         # Zeros instead: matrix products and FFTs would spread NaN to patches that do not contain it.
         padded = padded.where(is_finite[..., None], 0)
         tiles = [padded[:, first : first + tile_cols + margin] for first in range(0, cols, tile_cols)]
-        with evaluation_mode(self.model):
+        with evaluation_mode(self.model, tf32=self._tf32):
             logits = torch.cat(_map_in_threads(self._predict_tile, tiles, num_workers), dim=1)
         reached = F.max_pool2d((~is_finite).float()[None], margin + 1, stride=1)[0]  # (rows, cols)
         return logits.masked_fill(reached[..., None] > 0, math.nan)
 
     def choose_tile_rows(self, cols: int) -> int:
-        """Returns the number of rows per `predict_rows` call that repeats the least work in `TILE_BYTES`.
+        """Returns the number of rows per `predict_rows` call that repeats the least work in the budget.
 
         Neighbouring tiles overlap by p - 1 rows and cols, and this part is computed for both.
         """
@@ -114,7 +149,7 @@ class DenseEngine:
 
         def fit(tile_cols: int) -> int:
             size = functools.partial(self._count_bytes, cols=tile_cols)
-            return max(1, bisect_right(range(2**10), TILE_BYTES / num_workers, key=size) - 1)
+            return max(1, bisect_right(range(2**10), self.budget.tile_bytes / num_workers, key=size) - 1)
 
         def repeated(tile_cols: int) -> float:
             return (1 + margin / fit(tile_cols)) * (1 + margin / tile_cols)
@@ -129,8 +164,9 @@ class DenseEngine:
         On a CPU, one thread per tile uses the cores better than threads inside each operation, because
         most operations are too small to be divided.
         """
-        is_cpu = self._stages["conv2d"].weight.device.type == "cpu"
-        return max(1, min(torch.get_num_threads(), _MAX_WORKERS, cols // _NARROWEST)) if is_cpu else 1
+        if self._device.type != "cpu":
+            return 1
+        return max(1, min(torch.get_num_threads(), _MAX_WORKERS, cols // _NARROWEST))
 
     def _count_bytes(self, rows: int, cols: int) -> int:
         """Returns the approximate peak memory of a tile in bytes."""
@@ -147,8 +183,10 @@ class DenseEngine:
         if self._finish == self._mix:
             out, taps = self._stages["conv2d"].weight.shape[:2]
             finishing += rows * cols * 3 * taps
-            # Buffers that are reused from tile to tile.
-            kept = rows * ((self._head.span + 7) * self._head.span**2 * out + taps * out)
+            if self._device.type == "cpu":  # buffers that are reused from tile to tile
+                kept = rows * ((self._head.span + 7) * self._head.span**2 * out + taps * out)
+            else:
+                finishing += locations * self._head.span * (self._head.span + 1) * out
         return _FLOAT_BYTES * (kept + max(most, finishing))
 
     def _predict_tile(self, padded: Tensor) -> Tensor:
@@ -157,6 +195,9 @@ class DenseEngine:
         for stage in self._early:
             x = stage(x)
         return self._finish(x)
+
+    def _transform(self, features: Tensor) -> Tensor:
+        return self._head.of_scene(features, num_together=self.budget.most_transforms)
 
     def _gate_head(self, features: Tensor) -> Tensor:
         """Returns the logits from the last features `(d, c, h, w)`, scaled by each patch's gate, if any."""
@@ -179,7 +220,7 @@ class DenseEngine:
             patches = features.new_empty(span, num_rows, num_cols, span, d * c)
             for x in range(span):
                 torch.mul(windows[x][some], factor, out=patches[span - 1 - x])
-            return self._head(patches.flatten(1, 2).flatten(2)).view(num_rows, num_cols, -1)
+            return self._head(patches.flatten(1, 2)).view(num_rows, num_cols, -1)
 
         return self._in_batches(rows, cols, d * c * span**2, run)
 
@@ -210,15 +251,18 @@ class DenseEngine:
                 gates = gates.expand(*gates.shape[:2], *shape)
                 features, weight = features.flatten(0, 1).unsqueeze(1), weight.flatten(1, 2).unsqueeze(2)
         weight = weight.permute(1, 2, 3, 0).flatten(1, 2)  # (g, t·9, o)
-        logits = []
-        for patches in convolve_gated(
-            features, gates.flatten(2), weight=weight, bias=stage.bias, span=span, spare=self._spare
-        ):
-            some = self._finish_patches(patches, stage.bias)
-            logits.append(some.view(-1, rows, some.shape[1]))  # (some cols, rows, classes)
-        return torch.cat(logits).transpose(0, 1)
+        gates = gates.flatten(2)
+        convolved: Iterable[Sequence[Tensor] | Tensor]
+        missing = stage.bias
+        if self._device.type == "cpu":
+            convolved = convolve_gated(features, gates, weight=weight, bias=stage.bias, span=span, spare=self._spare)
+        else:
+            convolved = [convolve_gated_at_once(features, gates, weight=weight, bias=stage.bias, span=span)]
+            missing = torch.zeros_like(missing)
+        logits = [self._finish_patches(parts, missing) for parts in convolved]  # of some cols each
+        return torch.cat([some.view(-1, rows, some.shape[1]) for some in logits]).transpose(0, 1)
 
-    def _finish_patches(self, patches: Tensor, bias: Tensor) -> Tensor:
+    def _finish_patches(self, parts: Sequence[Tensor] | Tensor, bias: Tensor) -> Tensor:
         """Returns the logits `(n, classes)` of patches from their last features f.
 
         `patches` contains f - b, that is f without the bias b of the convolution. At every location y of a patch b is
@@ -229,20 +273,21 @@ class DenseEngine:
         Blocks other than channel gates need f itself, so b is added before them.
 
         Args:
-            patches: `(span, n, span, c)` f - b, as `convolve_gated` yields it; may be overwritten.
-            bias: `(c,)` b.
+            parts: f - b, `(n, span, c)` for each col in the patch in reverse order, as `mixing.py` returns it.
+            bias: `(c,)` b; zeros if it is not missing.
         """
         block = self.model.attention[self._last]
         if isinstance(block, ChannelGate):
-            is_mean = block.squeeze == "mean"
-            statistic = patches.mean(2).mean(0) if is_mean else patches.amax((0, 2))
-            gates = block.gate(statistic + bias)
-            return self._head(patches.flatten(2), gates=gates, offset=(gates * bias) @ self._head.summed.T)
+            if block.squeeze == "mean":
+                statistic = torch.stack([part.mean(-2) for part in parts]).mean(0)
+            else:
+                statistic = torch.stack([part.amax(-2) for part in parts]).amax(0)
+            gates = block.gate(statistic.flatten(0, -2) + bias)
+            return self._head(parts, gates=gates, offset=(gates * bias) @ self._head.summed.T)
         if isinstance(block, nn.Identity):
-            return self._head(patches.flatten(2), offset=self._head.summed @ bias)
-        features = patches.add_(bias).flip(0).permute(1, 3, 2, 0)  # (n, c, row, col)
-        features = block(features)
-        return self._head(features.permute(3, 0, 2, 1).flip(0).flatten(2))
+            return self._head(parts, offset=self._head.summed @ bias)
+        features = torch.stack([*parts][::-1], -2).flatten(0, -4).add_(bias).permute(0, 3, 1, 2)  # (n, c, row, col)
+        return self._head(block(features).permute(3, 0, 2, 1).flip(0))
 
     def _run_windows(self, features: Tensor) -> Tensor:
         """Returns the logits from shared features `(d, c, h, w)` by running their windows on their own."""
@@ -267,7 +312,7 @@ class DenseEngine:
 
         `run` maps slices of rows and cols to the logits of these patches, each of `num_floats` floats.
         """
-        size = min(512, max(16, _BATCH_BYTES // (_FLOAT_BYTES * num_floats)))
+        size = min(self.budget.most_windows, max(16, self.budget.batch_bytes // (_FLOAT_BYTES * num_floats)))
         num_cols = math.ceil(cols / math.ceil(cols / size))
         num_rows = max(1, size // num_cols)
         some_rows = [slice(row, row + num_rows) for row in range(0, rows, num_rows)]

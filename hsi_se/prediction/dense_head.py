@@ -8,6 +8,7 @@ they cover; d spectral depth, c features; hidden units of the first dense layer.
 """
 
 import math
+from collections.abc import Sequence
 from typing import cast
 
 import scipy.fft
@@ -19,7 +20,6 @@ from hsi_se.models.hybridsn import HybridSN
 
 _SMALLEST_SPAN = 5  # with smaller patches, the FFT is not faster than one product per patch
 _SPECTRUM_BYTES = 128 * 2**20  # memory limit of the transformed weights
-_TILES_PER_FFT = 16
 _PATCHES_PER_PRODUCT = 256
 
 
@@ -54,42 +54,48 @@ class DenseHead:
             spectrum = torch.fft.rfft2(kernel, s=(self._fft_size, self._fft_size)).conj()
             self._spectrum = spectrum.permute(2, 3, 0, 1).flatten(0, 1).resolve_conj().contiguous()
 
-    def __call__(self, patches: Tensor, *, gates: Tensor | None = None, offset: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, parts: Sequence[Tensor] | Tensor, *, gates: Tensor | None = None, offset: Tensor | None = None
+    ) -> Tensor:
         """Returns the logits `(n, classes)` of patches.
 
         Args:
-            patches: `(span, n, span·d·c)`: the col in the patch, in reverse order; the patch; the row in
-                the patch and its channels. Each col of all patches is one matrix product.
+            parts: for each col in the patch, in reverse order, `(n, span, d·c)`: the patch, the row in the patch and
+                its channels; n can be several axes. Each col of all patches is one matrix product.
             gates: `(n, d·c)` factors by which the channels of each patch are scaled first.
             offset: `(n, hidden)` or `(hidden,)`, added to the first layer before its activation.
         """
-        hidden = self.bias.expand(patches.shape[1], -1).clone()  # a copy, or `+=` could change the bias
+        first = parts[0]
+        num_values = first.shape[-2] * first.shape[-1]
+        hidden = self.bias.expand(first.numel() // num_values, -1).clone()  # a copy, or `+=` could change the bias
         if offset is not None:
             hidden += offset
         num_products = max(1, round(len(hidden) / _PATCHES_PER_PRODUCT)) if self._is_packed else 1
         size = math.ceil(len(hidden) / num_products)  # equal sizes: a small last product would be slow
         sums = list(torch.split(hidden, size))
-        gated = patches.new_empty(size, patches.shape[2])  # small enough to stay in the cache
-        for some, weight in zip(patches, self._weights, strict=True):
-            for number, part in enumerate(torch.split(some, size)):
-                if gates is not None:
-                    gate = gates[number * size :][: len(part)].unsqueeze(1)
-                    target = gated[: len(part)]
-                    shape = (len(part), -1, gates.shape[1])
-                    torch.mul(part.view(shape), gate, out=target.view(shape))
-                    part = target
-                if self._is_packed:
-                    sums[number] = torch.ops.mkldnn._linear_pointwise.binary(part, sums[number], weight, None, "add")
+        gated = first.new_empty(size if gates is not None else 0, num_values)  # on a CPU, it stays in the cache
+        for part, weight in zip(parts, self._weights, strict=True):
+            for number, some in enumerate(torch.split(part, size)):
+                if gates is None:
+                    some = some.reshape(-1, num_values)
                 else:
-                    sums[number].addmm_(part, weight)
+                    gate = gates[number * size :][:size].view(*some.shape[:-2], 1, -1)
+                    target = gated[: len(gate.flatten(0, -3))]
+                    torch.mul(some, gate, out=target.view(some.shape))
+                    some = target
+                if self._is_packed:
+                    sums[number] = torch.ops.mkldnn._linear_pointwise.binary(some, sums[number], weight, None, "add")
+                else:
+                    sums[number].addmm_(some, weight)
         logits: Tensor = self._rest(torch.cat(sums))
         return logits
 
-    def of_scene(self, features: Tensor) -> Tensor:
+    def of_scene(self, features: Tensor, *, num_together: int) -> Tensor:
         """Returns the logits `(rows, cols, classes)` of all patches of features `(d, c, h, w)`.
 
         The first layer is a convolution with span × span kernels, computed by FFT with overlap-save:
         tiles of `fft_size` overlap by span - 1, and of each result the valid part is kept.
+        `num_together` tiles are transformed at once.
         """
         size, step = self._fft_size, self._fft_size - self.span + 1
         features = features.flatten(0, 1)
@@ -98,16 +104,18 @@ class DenseHead:
         tiles = F.pad(features, (0, missing[0], 0, missing[1]))
         tiles = tiles.unfold(1, size, step).unfold(2, size, step)  # (d·c, tile row, tile col, size, size)
         shape = tiles.shape[1:3]
-        hidden = features.new_empty(shape[0] * step, shape[1] * step, len(self.bias))
-        for tile_row in range(shape[0]):
-            for first in range(0, shape[1], _TILES_PER_FFT):
-                spectrum = torch.fft.rfft2(tiles[:, tile_row, first : first + _TILES_PER_FFT])
-                products = torch.bmm(spectrum.flatten(2).permute(2, 1, 0), self._spectrum)
+        hidden = features.new_empty(shape[0], step, shape[1], step, len(self.bias))
+        num_rows, num_cols = max(1, num_together // shape[1]), min(num_together, shape[1])
+        for row in range(0, shape[0], num_rows):
+            for col in range(0, shape[1], num_cols):
+                some = tiles[:, row : row + num_rows, col : col + num_cols]
+                spectrum = torch.fft.rfft2(some)
+                products = torch.bmm(spectrum.flatten(3).flatten(1, 2).permute(2, 1, 0), self._spectrum)
                 products = products.permute(1, 2, 0).reshape(*products.shape[1:], size, -1)
                 sums = torch.fft.irfft2(products, s=(size, size))[..., :step, :step]
-                target = hidden[tile_row * step :, first * step :][:step]
-                target[:, : len(sums) * step] = sums.permute(2, 0, 3, 1).flatten(1, 2)
-        logits: Tensor = self._rest(hidden[:rows, :cols] + self.bias)
+                sums = sums.view(*some.shape[1:3], *sums.shape[1:])  # (tile row, tile col, hidden, step, step)
+                hidden[row : row + num_rows, :, col : col + num_cols] = sums.permute(0, 3, 1, 4, 2)
+        logits: Tensor = self._rest(hidden.flatten(2, 3).flatten(0, 1)[:rows, :cols] + self.bias)
         return logits
 
 

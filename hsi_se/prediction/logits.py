@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hsi_se.config.prediction import Precision
 from hsi_se.errors import ConfigError
 from hsi_se.models.classical import CentrePixelClassifier
 from hsi_se.models.hybridsn import HybridSN
@@ -26,14 +27,16 @@ Cube = NDArray[np.float32]
 
 
 class RowPredictor:
-    """Predicts rows of a padded scene; model, engine and `on_batch` as for `predict_logits`."""
+    """Predicts rows of a padded scene; arguments as for `predict_logits`."""
 
-    def __init__(self, model: Classifier, *, engine: Engine) -> None:
+    def __init__(self, model: Classifier, *, engine: Engine, precision: Precision = "float32") -> None:
         if engine not in get_args(Engine):
             raise ConfigError(f"engine = {engine!r}: choose from {', '.join(get_args(Engine))}")
-        self._model = model
+        self._model, self._tf32 = model, precision == "tf32"
         self._device = next(itertools.chain(model.parameters(), model.buffers())).device
-        self._dense = DenseEngine(model) if engine == "dense" and isinstance(model, HybridSN) else None
+        self._dense = None
+        if engine == "dense" and isinstance(model, HybridSN):
+            self._dense = DenseEngine(model, tf32=self._tf32)
 
     def choose_tile_rows(self, cols: int) -> int | None:
         """Returns how many rows the dense engine best computes at once; None for single patches."""
@@ -53,7 +56,9 @@ class RowPredictor:
         else:
             pixels = np.argwhere(np.ones((rows, cols), dtype=bool))
             patches = PatchDataset(padded, pixels, patch_size=self._model.patch_size)
-            logits = predict_patches(self._model, patches, on_batch=on_batch).float().view(rows, cols, -1)
+            logits = (
+                predict_patches(self._model, patches, on_batch=on_batch, tf32=self._tf32).float().view(rows, cols, -1)
+            )
         return logits.cpu().numpy()
 
 
@@ -65,6 +70,7 @@ def predict_logits(
     padding: Literal["zero", "reflect"] = "zero",
     on_batch: Callable[[int], None] | None = None,
     tile_rows: int | None = None,
+    precision: Precision = "float32",
 ) -> NDArray[np.float32]:
     """Returns the logits `(rows, cols, C)` of every pixel of a reduced cube `(rows, cols, k)`.
 
@@ -76,19 +82,19 @@ def predict_logits(
         padding: as in training.
         on_batch: called with the number of finished pixels after each step.
         tile_rows: rows that the dense engine computes at once; by default as many as fit its memory.
+        precision: `tf32` lets a GPU that has TF32 round the factors of products to it.
 
     Raises:
         ConfigError: the engine is unknown.
     """
-    predictor = RowPredictor(model, engine=engine)
+    predictor = RowPredictor(model, engine=engine, precision=precision)
     rows, cols = cube.shape[:2]
     padded = pad_cube(cube, patch_size=model.patch_size, padding=padding)
     most_rows = predictor.choose_tile_rows(cols)
     tiles = [range(rows)] if most_rows is None else list_tiles(rows, tile_rows or most_rows)
     margin = model.patch_size - 1
-    return np.concatenate(
-        [predictor.predict(padded[tile.start : tile.stop + margin], on_batch=on_batch) for tile in tiles]
-    )
+    parts = [predictor.predict(padded[tile.start : tile.stop + margin], on_batch=on_batch) for tile in tiles]
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 def list_tiles(rows: int, height: int) -> list[range]:

@@ -23,9 +23,12 @@ from contextlib import suppress
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 _NUM_COLS = 8  # columns of patches that are yielded together
 _SCRATCH_FLOATS = 2**18  # size of one product, which stays in the cache until it is stored
+_COLUMNS_TOGETHER = 8  # columns of locations whose G is computed at once on a GPU
+_ALIGNMENT = 4  # floats to whose multiple rows of a product are extended there
 _EDGE_LOCATIONS = 4  # locations near the top or bottom edge that share one product, to save calls
 
 
@@ -92,6 +95,52 @@ def convolve_gated(
             yield patches[:, slot : slot + count].flatten(1, 2)
             first += count
     spare.append(memory)
+
+
+def convolve_gated_at_once(features: Tensor, gates: Tensor, *, weight: Tensor, bias: Tensor, span: int) -> list[Tensor]:
+    """Returns the convolution and ReLU for all patches at once, in few and large operations, for a GPU.
+
+    The products are stored as they come, by location: for each, span × span patches, although fewer cover those at the
+    border. A patch's next location is covered by it one row or col earlier, so its values have constant strides in
+    that order, and are read without having been moved. The bias is one more group, whose gate is 1.
+
+    Args are those of `convolve_gated`, without `spare`.
+
+    Returns:
+        For each col in the patch, in reverse order, a view `(cols, rows, span, o)`: the patch's col and row, the row in
+        the patch, the output channel.
+    """
+    rows, cols = gates.shape[:2]
+    margin, num_out = span - 1, weight.shape[2]
+    num_rows, num_cols = rows + margin, cols + margin  # of locations
+    gates = torch.cat([gates, gates.new_ones(rows, cols, 1)], 2)
+    # Aligned in memory, and with patches around the scene that have no gates.
+    gates = F.pad(gates, (0, -gates.shape[2] % _ALIGNMENT, 0, 0, margin, margin))  # (rows + 2·margin, cols, g)
+    num_groups = gates.shape[2]
+    taps = features.permute(3, 0, 1, 2).unfold(0, 3, 1).unfold(3, num_rows, 1)  # (col, g, t, row tap, col tap, y)
+    taps = taps.transpose(3, 4).permute(0, 1, 5, 2, 4, 3)  # (col, g, y, t, row tap, col tap)
+    products = features.new_zeros(num_groups, _COLUMNS_TOGETHER, num_rows, num_out)
+    products[len(features)] = bias
+    mixed = features.new_empty(num_cols, num_rows, span, span, num_out)
+    for col in range(num_cols):
+        if col % _COLUMNS_TOGETHER == 0:
+            some = taps[col : col + _COLUMNS_TOGETHER].transpose(0, 1).flatten(3)  # (g, col, y, t·9)
+            products[: len(features), : some.shape[1]] = (some.flatten(1, 2) @ weight).view(*some.shape[:3], num_out)
+            by_row = products.permute(1, 2, 0, 3)  # (col, y, g, o)
+        left, right = max(0, col - margin), min(cols, col + 1)  # patches that cover this column of locations
+        covering = gates[:, left:right].contiguous()
+        width = right - left
+        windows = covering.as_strided(  # overlapping: the next location's window begins one patch row later
+            (num_rows, span * width, num_groups), (width * num_groups, num_groups, 1)
+        )
+        product = torch.bmm(windows, by_row[col % _COLUMNS_TOGETHER]).view(num_rows, span, width, num_out)
+        begin = left - (col - margin)
+        torch.clamp(product, min=0, out=mixed[col, :, :, begin : begin + width])
+    # The patch of row p and col q covers location (p + y, q + x) as number (margin - y, margin - x) of its window.
+    (col_stride, row_stride), corner = mixed.stride()[:2], (margin * span + margin) * num_out
+    x_stride, y_stride = col_stride - num_out, row_stride - span * num_out
+    shape, strides = (cols, rows, span, num_out), (col_stride, row_stride, y_stride, 1)
+    return [mixed.as_strided(shape, strides, corner + x * x_stride) for x in reversed(range(span))]
 
 
 def _mix_column(

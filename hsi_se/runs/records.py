@@ -38,7 +38,7 @@ class RunFacts(Record):
     start: str  # the folder in which the command ran: relative paths begin there
     start_from_run: str  # the same, relative to the run folder
     device: str
-    precision: Literal["float32", "bfloat16"]  # of the training step's products
+    precision: Literal["float32", "tf32", "bfloat16"]  # of the training step's products
     notes: tuple[str, ...]
     num_train: int
     num_val: int

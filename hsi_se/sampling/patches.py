@@ -43,7 +43,6 @@ class PatchDataset:
         self._pixels = torch.from_numpy(pixels)  # (n, 2), on the CPU; also the patch corners in `padded`
         self.targets = torch.from_numpy(np.zeros(len(pixels), np.int64) if targets is None else targets)
         self.targets = self.targets.to(self.device)
-        self._flat = padded.view(-1, padded.shape[2])  # (pixels, k)
         self._offsets = _window_offsets(patch_size, padded.shape[1]).to(self.device)
 
     def __len__(self) -> int:
@@ -63,6 +62,11 @@ class PatchDataset:
             corners = (corners + shifts).clamp(min=0).minimum(torch.tensor(last))
         return corners
 
+    def find_places(self, index: Tensor, *, shifts: Tensor | None = None) -> Tensor:
+        """Returns the positions `(n,)` of the patches' upper-left corners in the flat padded scene, on the CPU."""
+        rows, cols = self.find_corners(index, shifts=shifts).unbind(1)
+        return rows * self.padded.shape[1] + cols
+
     def gather(self, index: Tensor, *, symmetries: Tensor | None = None, shifts: Tensor | None = None) -> Tensor:
         """Returns the patches `(n, 1, k, p, p)` at the given indices of the dataset.
 
@@ -71,15 +75,21 @@ class PatchDataset:
             symmetries: `(n,)` int64 in 0..7, the symmetry of the square applied to each patch; 0 is none.
             shifts: `(n, 2)` int64 rows and cols to move each patch by, limited to the padded scene.
         """
-        size = self.patch_size
-        rows, cols = self.find_corners(index, shifts=shifts).unbind(1)
-        first = (rows * self.padded.shape[1] + cols).to(self.device, non_blocking=True)
-        offsets = self._offsets[0]  # (p²) or (n, p²)
+        places = self.find_places(index, shifts=shifts).to(self.device, non_blocking=True)
         if symmetries is not None:
-            offsets = self._offsets[symmetries.to(self.device, non_blocking=True)]
-        windows = first[:, None] + offsets  # (n, p²)
-        pixels = self._flat.index_select(0, windows.flatten())  # (n·p², k)
-        return pixels.view(len(index), size, size, -1).permute(0, 3, 1, 2).unsqueeze(1)  # (n, 1, k, p, p)
+            symmetries = symmetries.to(self.device, non_blocking=True)
+        return self.cut(self.padded, places, symmetries=symmetries)
+
+    def cut(self, padded: Tensor, places: Tensor, *, symmetries: Tensor | None = None) -> Tensor:
+        """Returns the patches `(n, 1, k, p, p)` at `places` of a padded scene, with components innermost in memory.
+
+        All arguments are on the dataset's device.
+        """
+        size = self.patch_size
+        offsets = self._offsets[0 if symmetries is None else symmetries]  # (p²) or (n, p²)
+        windows = places[:, None] + offsets  # (n, p²)
+        pixels = padded.view(-1, padded.shape[2]).index_select(0, windows.flatten())  # (n·p², k)
+        return pixels.view(len(places), size, size, -1).permute(0, 3, 1, 2).unsqueeze(1)  # (n, 1, k, p, p)
 
 
 def to_targets(labels: NDArray[np.int32], pixels: Pixels, class_ids: NDArray[np.int32]) -> NDArray[np.int64]:

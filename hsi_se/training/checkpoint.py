@@ -28,7 +28,7 @@ from hsi_se.training.distributed import World
 from hsi_se.training.state import TrainingState, Tree
 from hsi_se.version import __version__
 
-_FORMAT = 1  # checkpoints of another format are refused: only the version that wrote them can read them
+_FORMAT = 2  # checkpoints of another format are refused: only the version that wrote them can read them
 _NUM_KEPT = 2
 _MAX_TIME_FRACTION = 0.01  # of the training time that may be spent on saving
 _FIRST_COST_S = 0.05  # assumed time of a save until one has been measured

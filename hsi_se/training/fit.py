@@ -1,6 +1,7 @@
 """Trains a network; the best epoch is chosen on validation pixels, never on test pixels."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 
 from hsi_se.config.training import TrainSettings
 from hsi_se.errors import DivergedError
-from hsi_se.models.inference import evaluation_mode, full_float32, predict_patches
+from hsi_se.models.inference import evaluation_mode, predict_patches, set_tf32
 from hsi_se.progress import EpochRecord, Observer
 from hsi_se.sampling.patches import PatchDataset
 from hsi_se.system.memory import keep_freed_memory
@@ -80,34 +81,31 @@ def fit(
         keep_freed_memory()
     weight = _class_weights(train.targets, num_classes, settings.class_weights)
     cuda = [train.device] if train.device.type == "cuda" else []
-    with torch.random.fork_rng(cuda), full_float32():
+    with torch.random.fork_rng(cuda), set_tf32(False):
         torch.manual_seed(seed)
         keeper.restore(state)
+        notes: list[str] = []
+
+        def tell(note: str) -> None:
+            notes.append(note)
+            observer.note(note)
+
         network = world.wrap(model)
-        step = Stepper(network, train=train, settings=settings)
-        notes = _note_jump(state, settings, observer)  # once more, if an earlier session noted it
+        step = Stepper(network, train=train, settings=settings, weight=weight, world=world, on_note=tell)
+        has_jumped = _note_jump(state, settings, tell)  # once more, if an earlier session noted it
         done = state.num_patches_done
         task = f"training from epoch {state.epoch}" if done else "training"
         observer.start(task, total=settings.epochs * len(train) - done, unit="patches")
         while state.epoch <= settings.epochs:
             network.train()
             for index in state.batches():
-                share = world.take_share(len(index))
-                logits = step(index, generator=state.generator, share=share)
-                targets = train.targets[index.to(train.device, non_blocking=True)]
-                loss = F.cross_entropy(
-                    logits.float(), targets[share], weight=weight, label_smoothing=settings.label_smoothing
-                )
-                # This process's part of the whole batch's mean; the gradients are averaged over processes.
-                loss = loss * (_total_weight(targets[share], weight) / _total_weight(targets, weight))
-                state.optimizer.zero_grad()
-                torch.autograd.backward(loss * world.size)
+                loss = step(index, generator=state.generator)
                 state.optimizer.step()
-                state.end_step(world.sum(loss.detach()), num_patches=len(index))
+                state.end_step(world.sum(loss), num_patches=len(index))
                 observer.advance(len(index))
                 # Reading losses makes a GPU wait, so they are read after 1, 2, 4, 8, … steps.
-                if not notes and (state.steps.bit_count() == 1 or state.steps == len(state.first_losses)):
-                    notes = _note_jump(state, settings, observer)
+                if not has_jumped and (state.steps.bit_count() == 1 or state.steps == len(state.first_losses)):
+                    has_jumped = _note_jump(state, settings, tell)
                 keeper.after_step(state)
 
             mean_loss = float(state.total_loss) / len(train)
@@ -136,15 +134,15 @@ def fit(
             keeper.after_epoch(state)
 
     model.load_state_dict(state.best_weights)
-    return FitResult(state.best_epoch, tuple(state.history), training_s=state.elapsed_s, notes=notes)
+    return FitResult(state.best_epoch, tuple(state.history), training_s=state.elapsed_s, notes=tuple(notes))
 
 
-def _note_jump(state: TrainingState, settings: TrainSettings, observer: Observer) -> tuple[str, ...]:
-    """Passes a note to the observer if the loss has jumped in the first steps, and returns it."""
+def _note_jump(state: TrainingState, settings: TrainSettings, tell: Callable[[str], None]) -> bool:
+    """Tells the user if the loss has jumped in the first steps, and returns whether it has."""
     note = explain_jump(state.first_losses[: state.steps], settings)
     if note:
-        observer.note(note)
-    return (note,) if note else ()
+        tell(note)
+    return bool(note)
 
 
 def explain_jump(losses: Tensor, settings: TrainSettings) -> str:
@@ -174,9 +172,9 @@ def _lower_rate(settings: TrainSettings) -> float:
 def _is_finite(model: nn.Module, train: PatchDataset) -> bool:
     """Returns whether weights, running statistics and the logits of some training patches are finite."""
     with evaluation_mode(model):
-        patches = torch.stack([train[position] for position in range(min(len(train), 16))])
-        values = [*model.state_dict().values(), model(patches.unsqueeze(1))]
-        return bool(torch.stack([value.isfinite().all() for value in values]).all())
+        logits = model(train.gather(torch.arange(min(len(train), 16))))
+        values = [value for value in model.state_dict().values() if value.is_floating_point()]
+        return bool(nn.utils.get_total_norm([*values, logits], norm_type=1).isfinite())
 
 
 def _class_weights(targets: Tensor, num_classes: int, kind: str) -> Tensor | None:
@@ -187,11 +185,6 @@ def _class_weights(targets: Tensor, num_classes: int, kind: str) -> Tensor | Non
     counts = torch.bincount(targets, minlength=num_classes).clamp(min=1).float()
     weights = counts**-power
     return weights / weights[targets].mean()
-
-
-def _total_weight(targets: Tensor, weight: Tensor | None) -> Tensor | int:
-    """Returns the sum of the patches' class weights, by which cross-entropy divides its weighted mean."""
-    return len(targets) if weight is None else weight[targets].sum()
 
 
 def _validate(

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hsi_se.config.training import TrainSettings
 from hsi_se.progress import EpochRecord
@@ -33,10 +32,8 @@ class TrainingState:
         self.optimizer = make_optimizer(model, settings)
         num_steps = settings.epochs * self.num_batches
         self.schedule = _make_schedule(self.optimizer, settings, num_steps=num_steps)
-        self.average = None  # of weights and batch-norm statistics
-        if settings.weight_averaging:
-            decay = get_ema_multi_avg_fn(settings.weight_averaging)  # type: ignore[no-untyped-call]
-            self.average = AveragedModel(model, multi_avg_fn=decay, use_buffers=True)
+        self._decay = settings.weight_averaging
+        self._average = copy.deepcopy(model) if self._decay else None  # of weights and batch-norm statistics
         self.generator = torch.Generator().manual_seed(seed)
         self.epoch = 1  # the current one; when training is finished, one more than the last
         self.steps = 0  # finished in all epochs
@@ -56,7 +53,7 @@ class TrainingState:
     @property
     def judged(self) -> nn.Module:
         """The network whose weights are validated and kept: the moving average, if there is one."""
-        return self.model if self.average is None else self.average.module
+        return self.model if self._average is None else self._average
 
     @property
     def elapsed_s(self) -> float:
@@ -89,12 +86,21 @@ class TrainingState:
     def end_step(self, loss: Tensor, *, num_patches: int) -> None:
         """Updates schedule, moving average and loss sum after a step; `loss` is the batch's mean."""
         self.schedule.step()
-        if self.average is not None:
-            self.average.update_parameters(self.model)
+        if self._average is not None:
+            self._update_average(self._average)
         self.total_loss += loss.detach() * num_patches
         if self.steps < len(self.first_losses):
             self.first_losses[self.steps] = loss.detach()
         self.steps += 1
+
+    def _update_average(self, average: nn.Module) -> None:
+        """Moves the average towards the weights; torch's `AveragedModel` would make a GPU wait in every step."""
+        if not self.steps:
+            average.load_state_dict(self.model.state_dict())
+            return
+        pairs = zip(average.state_dict().values(), self.model.state_dict().values(), strict=True)
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([pair[0] for pair in floats], [pair[1] for pair in floats], 1 - self._decay)
 
     @property
     def epoch_s(self) -> float:
@@ -120,7 +126,7 @@ class TrainingState:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "average": {} if self.average is None else self.average.state_dict(),
+            "average": {} if self._average is None else self._average.state_dict(),
             "generators": generators,
             "order": self._order,
             "total_loss": self.total_loss,
@@ -147,8 +153,8 @@ class TrainingState:
         by_number = {int(number): values for number, values in optimizer["state"].items()}
         self.optimizer.load_state_dict({**optimizer, "state": by_number})
         self.schedule.load_state_dict(saved["schedule"])
-        if self.average is not None:
-            self.average.load_state_dict(saved["average"])
+        if self._average is not None:
+            self._average.load_state_dict(saved["average"])
         self.generator.set_state(saved["generators"]["order"])
         torch.set_rng_state(saved["generators"]["cpu"])
         if self.device.type == "cuda":
@@ -166,7 +172,7 @@ class TrainingState:
 
 
 def _copy_weights(model: nn.Module) -> dict[str, Tensor]:
-    return copy.deepcopy(dict(model.state_dict()))
+    return {name: value.clone() for name, value in model.state_dict().items()}
 
 
 def _standard_error(accuracy: float, num_pixels: int) -> float:

@@ -1,4 +1,4 @@
-"""Augments a training batch and computes its logits, either patch by patch or over the area that the patches share.
+"""Takes the forward and backward pass of a training step, patch by patch or over the area that the patches share.
 
 Also chooses the precision of the products: bfloat16 is faster only where the device supports it natively.
 Axes: n patches, k components, p × p pixels of a patch; h rows and w cols of the area that a batch covers.
@@ -11,12 +11,16 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hsi_se.config.training import TrainSettings
-from hsi_se.errors import TrainingError
 from hsi_se.models.cost import StageCost, count_stage_costs
+from hsi_se.models.inference import set_tf32
 from hsi_se.models.network import Network
+from hsi_se.progress import Silent
 from hsi_se.sampling.patches import NUM_SYMMETRIES, PatchDataset
+from hsi_se.training.distributed import World
+from hsi_se.training.graph import GraphedStep, can_capture
 from hsi_se.training.overlap import Corners, gather_windows
 from hsi_se.training.shared_step import can_share, list_shared_points, share_forward
 
@@ -26,16 +30,33 @@ SHARED_COST = 1.1
 
 _FLIPPED_AXES = ((), (0,), (1,), (0, 1))  # for symmetries 0-3; symmetries 4-7 transpose first
 
-Precision = Literal["float32", "bfloat16"]
+_SILENT = Silent()
+
+Precision = Literal["float32", "tf32", "bfloat16"]
 
 # Names of bfloat16 products in torch.cpu.get_capabilities: first x86, then ARM.
 _CPU_PRODUCTS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 
 
-def draw_patches(train: PatchDataset, index: Tensor, *, settings: TrainSettings, generator: torch.Generator) -> Tensor:
-    """Returns the patches `(n, 1, k, p, p)` at `index` `(n,)`, each with its own random augmentation.
+def draw_places(
+    train: PatchDataset, index: Tensor, *, settings: TrainSettings, generator: torch.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """Returns where the patches at `index` `(n,)` begin, moved by `shift`, and the symmetry of each, if any.
 
-    The steps run in this order:
+    Both are `(n,)` int64 on the CPU, for `cut_patches`. With `vary_by: batch` all patches have the same symmetry.
+    """
+    symmetries = None
+    if settings.flips:
+        count = 1 if settings.vary_by == "batch" else len(index)
+        symmetries = torch.randint(NUM_SYMMETRIES, (count,), generator=generator).expand(len(index))
+    shifts = _draw_shifts(len(index), settings=settings, generator=generator)
+    return train.find_places(index, shifts=shifts), symmetries
+
+
+def cut_patches(train: PatchDataset, places: Tensor, *, symmetries: Tensor | None, settings: TrainSettings) -> Tensor:
+    """Returns augmented patches `(n, 1, k, p, p)`.
+
+    The steps run in this order; the first two are those of `draw_places`:
 
     1. `shift` moves the patch by some pixels.
     2. `flips` applies one of the eight symmetries of the square.
@@ -43,17 +64,17 @@ def draw_patches(train: PatchDataset, index: Tensor, *, settings: TrainSettings,
     4. `noise` is added to every value.
     5. `band_dropout` sets components to zero, which is the training mean of standardised ones.
 
+    Steps 3 to 5 are drawn from torch's global generator of the device, for each patch, or with `vary_by: batch`
+    once for the whole scene.
+
     Args:
-        train: the dataset; the patches are returned on its device.
-        index: `(n,)` int64 positions in the dataset, on the CPU.
-        generator: CPU generator for symmetries and shifts. Jitter, noise and dropout are drawn from
-            torch's global generator of the patches' device.
+        train: the dataset.
+        places, symmetries: as returned by `draw_places`, on the dataset's device.
     """
-    symmetries = None
-    if settings.flips:
-        symmetries = torch.randint(NUM_SYMMETRIES, (len(index),), generator=generator)
-    shifts = _draw_shifts(len(index), settings=settings, generator=generator)
-    patches = train.gather(index, symmetries=symmetries, shifts=shifts)
+    if settings.vary_by == "batch":
+        scene = _vary_values(train.padded.permute(2, 0, 1)[None], settings)[0].permute(1, 2, 0).contiguous()
+        return train.cut(scene, places, symmetries=symmetries)
+    patches = train.cut(train.padded, places, symmetries=symmetries)
     return _vary_values(patches.squeeze(1), settings).unsqueeze(1)
 
 
@@ -62,9 +83,8 @@ def draw_area(
 ) -> tuple[Tensor, Corners]:
     """Returns the augmented area `(h, w, k)` that a batch covers, and each patch's upper-left corner in it.
 
-    Arguments and augmentation are those of `draw_patches`, but all except `shift` is drawn once for the
-    whole batch. All patches therefore share one symmetry, the gains and the dropped components, and the
-    noise where they overlap. Rows and cols of the scene that no patch covers are left out.
+    The augmentation is that of `cut_patches` with `vary_by: batch`: all patches share one symmetry, the gains and the
+    dropped components, and the noise where they overlap. Rows and cols that no patch covers are left out.
     """
     size, symmetry = train.patch_size, 0
     if settings.flips:
@@ -122,46 +142,103 @@ class BatchCost:
 
 
 class Stepper:
-    """Augments a training batch and computes its logits in the cheaper of two ways.
+    """Augments a training batch and computes its loss and gradients in the fastest way.
 
-    The ways are `share_forward` over the area that the patches cover, and the network on each patch.
+    On a CPU, the way with fewer operations: `share_forward` over the area that the patches cover, or the network on
+    each patch. On a GPU, the network on each patch, replayed as a CUDA graph.
 
     Attributes:
+        precision: of the products, with `auto` resolved.
         obstacle: why patches cannot share features; empty if they can.
         cost: cost of the last batch whose patches could share features, or None.
     """
 
-    def __init__(self, model: nn.Module, *, train: PatchDataset, settings: TrainSettings) -> None:
-        self._model, self._train, self._settings = model, train, settings
-        self._network = _compile(model, train.device) if settings.compile else model
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        train: PatchDataset,
+        settings: TrainSettings,
+        weight: Tensor | None = None,
+        world: World | None = None,
+        on_note: Callable[[str], None] = _SILENT.note,
+    ) -> None:
+        """Args:
+        model: maps patches to logits, on the dataset's device.
+        train: the training patches, with targets.
+        weight: `(C,)` weights of the classes in the loss.
+        world: the processes that share each batch.
+        on_note: receives a sentence if the step of this network cannot be replayed as a graph.
+        """
+        self._model, self._train, self._settings, self._weight = model, train, settings, weight
+        self._world = world or World()
         self.precision = choose_precision(settings.precision, train.device)
         self.obstacle = _explain_obstacle(model, settings, device=train.device)
         self.cost: BatchCost | None = None
+        self._graphed: GraphedStep | None = None
+        if can_capture(train.device) and self._world.is_alone:
+            self._graphed = GraphedStep(self._compute, list(model.parameters()), on_note=on_note)
 
-    def __call__(self, index: Tensor, *, generator: torch.Generator, share: slice = slice(None)) -> Tensor:
-        """Returns the logits `(n, C)` of the training pixels at `index`.
+    def __call__(self, index: Tensor, *, generator: torch.Generator) -> Tensor:
+        """Sets the gradients of the batch's mean loss, and returns it: `()`, without history.
+
+        Under torchrun every process draws the augmentation of the whole batch, and computes the loss of its own slice:
+        its part of the mean, so that the processes' losses add up to it.
 
         Args:
             index: `(n,)` int64 positions in the training set, on the CPU.
             generator: CPU generator for symmetries and shifts.
-            share: slice of the batch that goes through the network. Under torchrun every process draws
-                the augmentation of the whole batch and computes its own slice.
         """
-        settings, size = self._settings, self._train.patch_size
-        autocast = torch.autocast(self._train.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
-        if settings.vary_by == "patch" and self.obstacle:
-            patches = draw_patches(self._train, index, settings=settings, generator=generator)
-        else:
-            area, corners = draw_area(self._train, index, settings=settings, generator=generator)
-            if not self.obstacle:
-                self.cost = self.estimate(len(index), area.shape[:2])
-                if self.cost.is_shared:
-                    with autocast:
-                        return share_forward(cast(Network, self._model), area, corners)
-            patches = gather_windows(area, corners, size=size)  # (n, p, p, k)
-            patches = patches.permute(0, 3, 1, 2).unsqueeze(1)  # (n, 1, k, p, p)
-        with autocast:
-            return self._network(patches[share])
+        with set_tf32(self.precision == "tf32"):
+            if self._graphed is not None:
+                return self._graphed(self._draw(index, generator))
+            self._model.zero_grad()
+            loss = self.compute_loss(index, generator=generator)
+            torch.autograd.backward(loss * self._world.size)  # gradients are averaged over the processes
+            return loss.detach()
+
+    def compute_loss(self, index: Tensor, *, generator: torch.Generator) -> Tensor:
+        """Returns the loss with its history, without a graph; arguments as for a call."""
+        share = self._world.take_share(len(index))
+        if self._settings.vary_by == "batch" and self._train.device.type == "cpu":
+            return self._compute_over_area(index, generator, share)
+        return self._compute(self._draw(index, generator), share)
+
+    def _draw(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        places, symmetries = draw_places(self._train, index, settings=self._settings, generator=generator)
+        rows = [index, places] if symmetries is None else [index, places, symmetries]
+        return torch.stack(rows).to(self._train.device, non_blocking=True)
+
+    def _compute(self, batch: Tensor, share: slice = slice(None)) -> Tensor:
+        """Returns the loss of a batch `(2 or 3, n)` on the device: index, places and perhaps symmetries."""
+        index, places, *rest = batch
+        patches = cut_patches(self._train, places, symmetries=rest[0] if rest else None, settings=self._settings)
+        with self._autocast():
+            logits = self._model(patches[share])
+        return self._mean_loss(logits, self._train.targets[index], share)
+
+    def _compute_over_area(self, index: Tensor, generator: torch.Generator, share: slice) -> Tensor:
+        area, corners = draw_area(self._train, index, settings=self._settings, generator=generator)
+        targets = self._train.targets[index]
+        if not self.obstacle:
+            self.cost = self.estimate(len(index), area.shape[:2])
+            if self.cost.is_shared:
+                with self._autocast():
+                    logits = share_forward(cast(Network, self._model), area, corners)
+                return self._mean_loss(logits, targets, slice(None))
+        patches = gather_windows(area, corners, size=self._train.patch_size)  # (n, p, p, k)
+        with self._autocast():
+            logits = self._model(patches.permute(0, 3, 1, 2).unsqueeze(1)[share])
+        return self._mean_loss(logits, targets, share)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._train.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+    def _mean_loss(self, logits: Tensor, targets: Tensor, share: slice) -> Tensor:
+        """Returns what the patches of `share` contribute to the mean loss of the whole batch."""
+        weight, smoothing = self._weight, self._settings.label_smoothing
+        loss = F.cross_entropy(logits.float(), targets[share], weight=weight, label_smoothing=smoothing)
+        return loss * (_total_weight(targets[share], weight) / _total_weight(targets, weight))
 
     @cached_property
     def _stage_costs(self) -> list[StageCost]:
@@ -190,10 +267,8 @@ class Stepper:
 
 
 def _explain_obstacle(model: nn.Module, settings: TrainSettings, *, device: torch.device) -> str:
-    if settings.compile:
-        return "train.compile compiles the forward pass of separate patches"
     if device.type != "cpu":
-        return "features are shared on CPUs only: on a GPU, one kernel launch per patch would dominate"
+        return "features are shared on CPUs only: a GPU replays the network on each patch as a CUDA graph"
     if not can_share(model):
         return "only HybridSN and cnn3d can share features between patches"
     varied = settings.list_variations()
@@ -202,8 +277,18 @@ def _explain_obstacle(model: nn.Module, settings: TrainSettings, *, device: torc
     return ""
 
 
-def choose_precision(asked: Literal["float32", "bfloat16", "auto"], device: torch.device) -> Precision:
-    """Returns `asked`; for `auto`, bfloat16 if the device supports it natively, otherwise float32."""
+def _total_weight(targets: Tensor, weight: Tensor | None) -> Tensor | int:
+    """Returns the sum of the patches' class weights, by which cross-entropy divides its weighted mean."""
+    return len(targets) if weight is None else weight[targets].sum()
+
+
+def choose_precision(asked: Literal["float32", "tf32", "bfloat16", "auto"], device: torch.device) -> Precision:
+    """Returns `asked`; for `auto`, bfloat16 if the device supports it natively, otherwise float32.
+
+    A device without TF32 computes with float32 instead.
+    """
+    if asked == "tf32" and not has_tf32(device):
+        return "float32"
     if asked != "auto":
         return asked
     return "bfloat16" if has_bfloat16(device) else "float32"
@@ -224,34 +309,18 @@ def has_bfloat16(device: torch.device) -> bool:
     return any(torch.cpu.get_capabilities().get(name) for name in _CPU_PRODUCTS)
 
 
+def has_tf32(device: torch.device) -> bool:
+    """Returns whether a device has TF32 products: NVIDIA's GPUs since compute capability 8.0."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def warn_of_emulation(precision: str, device: torch.device) -> tuple[str, ...]:
-    """Returns a note if bfloat16 is emulated on the device, otherwise nothing."""
+    """Returns a note if bfloat16 is emulated on the device or it has no TF32, otherwise nothing."""
+    if precision == "tf32" and not has_tf32(device):
+        return (f"train.precision = tf32: a {device.type} device without TF32 computes with float32",)
     if precision != "bfloat16" or has_bfloat16(device):
         return ()
     return (
         "train.precision = bfloat16: bfloat16 is emulated on this device and much slower than float32; "
         "use precision: auto",
     )
-
-
-def _compile(model: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Returns a compiled version of `model`'s forward pass that shares its weights.
-
-    Compilation happens at the first call with each of the two batch sizes (see `TrainingState.batches`), and
-    raises a `TrainingError` if torch finds no compiler.
-    """
-    # On a GPU both passes become CUDA graphs, because kernel launches dominate a small training step.
-    mode = "reduce-overhead" if device.type == "cuda" else "default"
-    compiled = torch.compile(model, mode=mode, dynamic=False)
-
-    def forward(patches: Tensor) -> Tensor:
-        try:
-            logits: Tensor = compiled(patches)
-        except torch._dynamo.exc.TorchDynamoException as error:
-            raise TrainingError(
-                f"train.compile = true: torch cannot compile here ({str(error).splitlines()[0]}); "
-                "install a C++ compiler (a GPU needs triton too), or leave train.compile out"
-            ) from None
-        return logits
-
-    return forward

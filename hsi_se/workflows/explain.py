@@ -20,7 +20,7 @@ from hsi_se.config.model import HybridSN, Network
 from hsi_se.errors import RunError
 from hsi_se.evaluation.metrics import number_or_none
 from hsi_se.models.cnn3d import Cnn3d
-from hsi_se.models.inference import full_float32, pick_device, predict_patches
+from hsi_se.models.inference import pick_device, predict_patches, set_tf32
 from hsi_se.prediction.bundled import build_bundled_model
 from hsi_se.progress import Observer
 from hsi_se.report.figures import save_figure
@@ -215,7 +215,7 @@ def _predict_in_training_mode(
     copy = deepcopy(model).train()
     num_batches = -(-len(patches) // max(batch_size, 2))
     devices = [patches.device] if patches.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.no_grad(), full_float32():
+    with torch.random.fork_rng(devices=devices), torch.no_grad(), set_tf32(False):
         torch.manual_seed(seed)
         for _ in range(2):
             picks = []

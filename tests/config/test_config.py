@@ -35,7 +35,7 @@ SCENE = "{synthetic: 0, rows: 24, cols: 25, bands: 16}"
 PCA = "{kind: pca, components: 15, whiten: false, fit_on: train}"
 TRAIN_SETTINGS = (
     "epochs, batch_size, learning_rate, weight_decay, schedule, label_smoothing, flips, shift, noise, "
-    "spectral_jitter, band_dropout, vary_by, precision, compile, weight_averaging, norm_statistics, "
+    "spectral_jitter, band_dropout, vary_by, precision, weight_averaging, norm_statistics, "
     "class_weights, checkpoint_every_s"
 )
 SECTIONS = "name, seed, scene, split, reduction, patch, model, train, prediction"
@@ -133,8 +133,7 @@ def test_settings_left_out_take_their_documented_defaults(load: Load) -> None:
         "band_dropout": 0.0,
         "vary_by": "patch",
         "checkpoint_every_s": 60.0,
-        "precision": "float32",
-        "compile": False,
+        "precision": "auto",
         "weight_averaging": 0.0,
         "norm_statistics": "train",
     }
@@ -677,7 +676,7 @@ CHANGES = (
     "train.band_dropout=0.1",
     "train.vary_by=batch",
     "train.precision=bfloat16",
-    "train.compile=true",
+    "train.precision=tf32",
     "train.weight_averaging=0.9",
     "train.norm_statistics=scene",
     "prediction.symmetries=true",
@@ -686,6 +685,7 @@ CHANGES = (
     "prediction.smoothing={range: 0.2}",
     "prediction.smoothing={components: 3}",
     "prediction.calibration=none",
+    "prediction.precision=tf32",
 )
 
 

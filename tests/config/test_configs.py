@@ -143,10 +143,10 @@ def test_a_changed_config_has_no_stored_result(change):
     assert find_stored(load_config(ROOT / "configs" / "demo.yaml", [change])).files == []
 
 
-@pytest.mark.parametrize("setting", ["train.precision", "prediction.symmetries", "model.pool"])
+@pytest.mark.parametrize("setting", ["train.noise", "prediction.symmetries", "model.pool"])
 def test_a_setting_that_a_result_does_not_know_must_have_its_default(setting):
     changed = {
-        "train.precision": "bfloat16", "prediction.symmetries": "true", "model.pool": "mean",
+        "train.noise": "0.5", "prediction.symmetries": "true", "model.pool": "mean",
     }  # fmt: skip
     config = load_config(ROOT / "configs" / "demo.yaml")
     older = {key: value for key, value in list_settings(config).items() if key != setting}

@@ -211,7 +211,8 @@ def test_many_threads_give_what_one_gives(attention):
 def test_a_small_budget_narrows_the_tiles_and_changes_nothing(attention, monkeypatch):
     model, cube = make_network(attention=attention), make_cube(9, 70)
     expected = predict_logits(model, cube)
-    monkeypatch.setattr(dense, "TILE_BYTES", 2**19)
+    small = dense.Budget.choose(torch.device("cpu")).resize(2**19)
+    monkeypatch.setattr(dense.Budget, "choose", lambda _: small)
     widths = []
     predict_tile = DenseEngine._predict_tile
 
@@ -223,6 +224,51 @@ def test_a_small_budget_narrows_the_tiles_and_changes_nothing(attention, monkeyp
     assert_agrees(predict_logits(model, cube, tile_rows=9), expected)
     assert sum(widths) == 70
     assert max(widths) < 35
+
+
+@pytest.mark.parametrize("free", [2**30, 2**37])
+def test_a_gpu_gives_a_quarter_of_its_free_memory(free, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 2**38))
+    budget = dense.Budget.choose(torch.device("cuda"))
+    assert budget.tile_bytes == free // 4
+    assert budget.batch_bytes < budget.tile_bytes
+    assert dense.Budget.choose(torch.device("cpu")).tile_bytes == 320 * 2**20
+
+
+@pytest.mark.parametrize("attention", [{"fold": SE, "conv2d": SE}, {"conv3d_2": SE}, {}], ids=str)
+def test_out_of_memory_halves_the_tile_and_goes_on(attention, monkeypatch):
+    model, cube = make_network(attention=attention), make_cube(9, 40)
+    expected = predict_logits(model, cube)
+    monkeypatch.setattr(dense, "_SMALLEST_TILE", 2**18)
+    predict_tile, widths = DenseEngine._predict_tile, []
+
+    def run_out(engine: DenseEngine, padded: Tensor) -> Tensor:
+        widths.append(padded.shape[1] - 14)
+        if padded.shape[1] - 14 > 15:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return predict_tile(engine, padded)
+
+    monkeypatch.setattr(DenseEngine, "_predict_tile", run_out)
+    assert_agrees(predict_logits(model, cube, tile_rows=9), expected)
+    assert max(widths) > 15
+    monkeypatch.setattr(DenseEngine, "_predict_tile", lambda engine, padded: run_out(engine, padded.repeat(1, 9, 1)))
+    with pytest.raises(torch.OutOfMemoryError):
+        predict_logits(model, cube)
+
+
+@pytest.mark.parametrize("after", [None, SE, {"kind": "cbam", "reduction": 4}], ids=str)
+@pytest.mark.parametrize("before", ["conv3d_3", "fold"])
+def test_the_way_of_a_gpu_agrees_with_patches(before, after, monkeypatch):
+    attention = {before: SE} | ({"conv2d": after} if after else {})
+    model, cube = make_network(attention=attention), make_cube(9, 20)
+    predict_tile = DenseEngine._predict_tile
+
+    def be_gpu(engine: DenseEngine, padded: Tensor) -> Tensor:
+        engine._device = torch.device("meta")
+        return predict_tile(engine, padded)
+
+    monkeypatch.setattr(DenseEngine, "_predict_tile", be_gpu)
+    assert_agrees(predict_logits(model, cube), predict_logits(model, cube, engine="patches"))
 
 
 @pytest.mark.parametrize("attention", [{"fold": SE}, {"fold": SE, "conv2d": SE}], ids=str)

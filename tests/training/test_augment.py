@@ -7,7 +7,7 @@ import torch
 from hsi_se.config.training import TrainSettings
 from hsi_se.config.yaml_file import load_config
 from hsi_se.sampling.patches import PatchDataset, pad_cube
-from hsi_se.training.step import draw_patches
+from hsi_se.training.step import cut_patches, draw_places
 from tests.conftest import ROOT, TINY
 
 DEMO = ROOT / "configs" / "demo.yaml"
@@ -22,7 +22,8 @@ def draw(*, seed: int = 0, flips: bool = False, **changes: float) -> torch.Tenso
     settings = TrainSettings.model_validate({"epochs": 1, "flips": flips, **changes})
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    return draw_patches(PATCHES, INDEX, settings=settings, generator=generator)
+    places, symmetries = draw_places(PATCHES, INDEX, settings=settings, generator=generator)
+    return cut_patches(PATCHES, places, symmetries=symmetries, settings=settings)
 
 
 def test_without_variation_the_patches_are_the_scenes_own():
