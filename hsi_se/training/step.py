@@ -237,8 +237,10 @@ class Stepper:
     def _mean_loss(self, logits: Tensor, targets: Tensor, share: slice) -> Tensor:
         """Returns what the patches of `share` contribute to the mean loss of the whole batch."""
         weight, smoothing = self._weight, self._settings.label_smoothing
-        loss = F.cross_entropy(logits.float(), targets[share], weight=weight, label_smoothing=smoothing)
-        return loss * (_total_weight(targets[share], weight) / _total_weight(targets, weight))
+        total = F.cross_entropy(  # for a mean, torch would select patches, and a GPU wait for their number
+            logits.float(), targets[share], weight=weight, label_smoothing=smoothing, reduction="sum"
+        )
+        return total / _total_weight(targets, weight)
 
     @cached_property
     def _stage_costs(self) -> list[StageCost]:

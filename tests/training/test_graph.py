@@ -2,20 +2,30 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from pydantic import TypeAdapter
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
 
 import hsi_se
+from hsi_se.config.model import ModelSettings, NetworkSettings
+from hsi_se.config.training import TrainSettings
 from hsi_se.config.yaml_file import load_config
+from hsi_se.models import build_model
 from hsi_se.runs.folder import RunFolder
+from hsi_se.sampling.patches import PatchDataset
 from hsi_se.system.session import Session
 from hsi_se.training import step as step_module
 from hsi_se.training.graph import GraphedStep, Outputs
+from hsi_se.training.step import Stepper
 from hsi_se.workflows.train import resume
 from tests.training.test_resume import DEMO, OPTIONS, Impatient, Notes, same_weights
-from tests.training.test_training import are_equal, make_model, run_fit, state_of
+from tests.training.test_training import NUM_CLASSES, are_equal, make_model, make_patches, run_fit, state_of
 
 VARIED = {
     "noise": 0.5,
@@ -49,6 +59,16 @@ class Recorder:
         return outputs, replay
 
 
+# Operations for whose results a GPU would have to wait, so that they cannot be part of a graph.
+WAITING = {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero", "aten::masked_select"}
+
+
+def list_waiting(run: Callable[[], object]) -> set[str]:
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        run()
+    return {event.key for event in found.key_averages()} & WAITING
+
+
 @pytest.fixture
 def recorder(monkeypatch):
     """Lets the CPU take graphed steps."""
@@ -78,7 +98,7 @@ def test_one_draw_for_a_batch_is_graphed_too(recorder):
 
 
 def test_no_batch_leaks_into_the_next():
-    weight = torch.nn.Parameter(torch.ones(()))
+    weight = nn.Parameter(torch.ones(()))
     recorder = Recorder()
     step = GraphedStep(lambda batch: (weight * batch[0].float()).sum(), [weight], on_note=pytest.fail, capture=recorder)
     generator = torch.Generator().manual_seed(0)
@@ -94,7 +114,7 @@ def test_no_batch_leaks_into_the_next():
 
 
 def test_what_cannot_be_captured_runs_eagerly_and_is_told_once():
-    weight, notes = torch.nn.Parameter(torch.ones(())), []
+    weight, notes = nn.Parameter(torch.ones(())), []
 
     def refuse(_: Callable[[], Outputs]) -> tuple[Outputs, Callable[[], None]]:
         raise RuntimeError("operation not permitted when stream is capturing\nmore lines")
@@ -121,9 +141,74 @@ def test_a_run_resumed_in_any_step_has_the_weights_of_one_that_was_not(in_step, 
 
 
 def test_unused_weights_have_no_gradient():
-    used, unused = torch.nn.Parameter(torch.ones(())), torch.nn.Parameter(torch.ones(()))
+    used, unused = nn.Parameter(torch.ones(())), nn.Parameter(torch.ones(()))
     step = GraphedStep(lambda batch: used * batch.sum(), [used, unused], on_note=pytest.fail, capture=Recorder())
     for _ in range(4):
         step(torch.ones(1, 2))
     assert isinstance(used.grad, Tensor)
     assert unused.grad is None
+
+
+NETWORKS: list[dict[str, Any]] = [
+    {"name": "hybridsn", "attention": {"fold": {"kind": kind}, "conv2d": {"kind": kind}}}
+    for kind in ("se", "eca", "cbam", "nonlocal", "strip_pooling", "coordinate", "gather_excite", "simam")
+] + [
+    {"name": "hybridsn", "order": "2d-3d"}, {"name": "cnn3d"}, {"name": "ssrn"}, {"name": "spectrum_first"},
+    {"name": "se_resnet", "stem": "small"}, {"name": "res2net", "stem": "small"},
+    {"name": "se_inception", "stem": "small"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", [*VARIED, "nothing", "vary_by"])
+def test_no_variation_or_loss_waits_for_values(settings):
+    changes = {key: VARIED[key] for key in VARIED if key == settings}
+    if settings == "vary_by":
+        changes = {**VARIED, "vary_by": "batch"}
+    check_capturable(make_model(), changes)
+
+
+@pytest.mark.parametrize("settings", NETWORKS, ids=str)
+def test_no_network_or_block_waits_for_values(settings):
+    network = TypeAdapter(ModelSettings).validate_python(settings)
+    assert isinstance(network, NetworkSettings)
+    model = build_model(network, num_bands=14, patch_size=11, num_classes=NUM_CLASSES)
+    check_capturable(model, VARIED, num_bands=14, patch=11)
+
+
+def check_capturable(
+    model: nn.Module, changes: dict[str, Any], *, num_bands: int | None = None, patch: int = 9
+) -> None:
+    patches = make_patches(12) if num_bands is None else make_scene(num_bands, patch)
+    settings = TrainSettings.model_validate({"epochs": 1, **changes})
+    step = Stepper(model.train(), train=patches, settings=settings, weight=torch.rand(NUM_CLASSES))
+    batch = step._draw(torch.arange(12), torch.Generator())
+
+    def run() -> None:
+        torch.autograd.grad(step._compute(batch), list(model.parameters()), allow_unused=True)
+
+    assert not list_waiting(run)
+
+
+def make_scene(num_bands: int, patch: int) -> PatchDataset:
+    rng = np.random.default_rng(0)
+    padded = torch.from_numpy(rng.standard_normal((12 + patch, 12 + patch, num_bands)).astype(np.float32))
+    pixels = rng.integers(12, size=(12, 2))
+    return PatchDataset(padded, pixels, patch_size=patch, targets=rng.integers(NUM_CLASSES, size=12))
+
+
+def test_the_check_itself_finds_what_waits():
+    assert list_waiting(lambda: torch.ones(2).nonzero()) == {"aten::nonzero"}
+    assert "aten::item" in list_waiting(lambda: float(torch.ones(())))
+    weight = torch.rand(NUM_CLASSES)
+    mean = partial(F.cross_entropy, torch.randn(4, NUM_CLASSES), torch.zeros(4, dtype=torch.int64), weight=weight)
+    assert "aten::masked_select" in list_waiting(partial(mean, label_smoothing=0.1))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weight", [None, torch.tensor([0.5, 2.0, 1.0])], ids=str)
+def test_the_loss_is_torchs_mean(smoothing, weight):
+    settings = TrainSettings(epochs=1, label_smoothing=smoothing)
+    step = Stepper(make_model(), train=make_patches(12), settings=settings, weight=weight)
+    logits, targets = torch.randn(12, 3), torch.randint(3, (12,))
+    expected = F.cross_entropy(logits, targets, weight=weight, label_smoothing=smoothing)
+    torch.testing.assert_close(step._mean_loss(logits, targets, slice(None)), expected)
