@@ -138,16 +138,6 @@ def print_prose(console: Console, text: str, *, style: str = "") -> None:
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
-def print_template(name: str, **values: object) -> None:
-    """Prints a template of this room, filled with values; a name that it lacks is an error."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("hsi_se.cli"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    print(environment.get_template(name).render(values), end="")
-
-
 def say_notes(notes: Iterable[str]) -> None:
     for note in notes:
         say(f"note: {note}")

@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from hsi_se.errors import RunError
+
+if TYPE_CHECKING:  # slow to load
+    from jinja2 import Environment
 
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CANNOT_SYNC = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)
@@ -71,6 +74,18 @@ def _holds(stream: IO[bytes], expected: bytes) -> bool:
 def read_facts(package: str, name: str) -> dict[str, Any]:
     """Returns the facts in a TOML file of the package."""
     return tomllib.loads(resources.files(package).joinpath(name).read_text("utf-8"))
+
+
+def fill_template(package: str, name: str, /, **values: object) -> str:
+    """Returns a template of the package, filled with values; a name that it lacks is an error."""
+    return _open_templates(package).get_template(name).render(values)
+
+
+@functools.cache
+def _open_templates(package: str) -> "Environment":
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(loader=PackageLoader(package), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def sync_folder(path: Path) -> None:
