@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hsi_se.ablation.record import AblationFolder, AblationReport, FriedmanRecord, SceneReport, VariantReport
-from hsi_se.evaluation.statistics import Summary
+from hsi_se.ablation.record import AblationFolder, AblationReport, SceneReport, VariantReport
+from hsi_se.evaluation.statistics import RankTest, Summary
 from hsi_se.report.figures import Drawing
 from hsi_se.system.files import replacing
 
@@ -249,7 +249,7 @@ def _draw_curve(
     axes.grid(axis="y")
 
 
-def _draw_ranks(friedman: FriedmanRecord) -> Figure:
+def _draw_ranks(friedman: RankTest) -> Figure:
     """Draws the critical-difference diagram of Demšar 2006; bars join groups of variants."""
     names = sorted(friedman.average_ranks, key=lambda name: friedman.average_ranks[name])
     num = len(names)

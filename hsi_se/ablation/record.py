@@ -12,21 +12,13 @@ from typing import Any, Literal, Self
 
 from hsi_se.ablation.file import PlannedRun, name_run
 from hsi_se.errors import RunError
-from hsi_se.evaluation.statistics import PairedTest, Summary
+from hsi_se.evaluation.statistics import McNemarTest, PairedTest, RankTest, Summary
 from hsi_se.evaluation.verdict import Outcome
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import Record
 from hsi_se.runs.report import Accuracies
 from hsi_se.system.files import Folder, read_record
 from hsi_se.system.locks import hold
-
-
-class McNemarRecord(Record):
-    """McNemar's exact test of two trained networks on the same test pixels."""
-
-    only_baseline: int  # pixels that only the baseline's run classifies correctly
-    only_variant: int
-    p: float
 
 
 class AblationRun(Record):
@@ -59,7 +51,7 @@ class AblationRun(Record):
     mapping_us_per_pixel: float
     mapping_peak_bytes: int | None
     difference: float | None = None  # OA minus that of the baseline's run of the same seed
-    mcnemar: McNemarRecord | None = None
+    mcnemar: McNemarTest | None = None
 
 
 @dataclass(frozen=True)
@@ -141,18 +133,6 @@ class SceneReport(Record):
         return [variant for variant in self.variants if variant.runs]
 
 
-class FriedmanRecord(Record):
-    """Variants ranked over scenes by mean OA; rank 1 is best (Demšar 2006)."""
-
-    average_ranks: dict[str, float]
-    chi_square: float
-    p: float
-    iman_davenport: float | None
-    iman_davenport_p: float | None
-    critical_difference: float  # between average ranks, Nemenyi at 5 %
-    groups: tuple[tuple[str, ...], ...]  # variants between which no difference is shown
-
-
 class FailedRun(Record):
     """A run that failed."""
 
@@ -176,7 +156,7 @@ class AblationReport(Record):
     seeds: tuple[int, ...]
     threads: int
     scenes: tuple[SceneReport, ...]
-    friedman: FriedmanRecord | None
+    friedman: RankTest | None
     no_friedman: str  # why there is none; empty with a single variant
     caveats: tuple[str, ...]  # limits of what the numbers show, one sentence each
     failed: tuple[FailedRun, ...]
