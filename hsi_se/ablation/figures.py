@@ -21,11 +21,7 @@ from hsi_se.report.figures import Drawing
 from hsi_se.system.files import replacing
 
 _WIDTH = 5.0  # inches
-_STYLE: dict[Any, Any] = {
-    "font.size": 9.0, "axes.titlesize": 9.0, "axes.linewidth": 0.6, "axes.axisbelow": True,
-    "grid.color": "0.9", "grid.linewidth": 0.6, "legend.frameon": False, "legend.fontsize": 8.5,
-    "pdf.fonttype": 42, "svg.fonttype": "none", "savefig.dpi": 300, "savefig.bbox": "tight", "savefig.pad_inches": 0.08,
-}  # fmt: skip
+_STYLE = "hsi_se.ablation.ablation"
 _DOT, _MEAN, _UP, _DOWN = "#3f88c5", "#222222", "#0a5699", "#c2410c"  # told apart by every reader
 _CAPTIONS = {
     "seeds": "OA of every seed, with the mean and, from two seeds on, its 95 % interval",

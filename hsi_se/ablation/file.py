@@ -212,19 +212,17 @@ def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
         for name, of_variant in given.items():
             changes = _refuse_given(_override(places, of_variant, "variants", name))
             config = load_config(base, [*below, *changes]).without_calibration()
+            where = f"{places.get(('variants', name)) or places[('grid',)]}: variants.{name}"
             for key in _SHARED:
                 if getattr(config, key) != getattr(common, key):
-                    place = _place(places, "variants", name, key=key)
+                    place = next((change.place for change in changes if change.keys[0] == key), where)
                     raise ConfigError(
-                        f"{place}: variants.{name}: changes {key}, which all variants of a seed must share "
+                        f"{place}: changes {key}, which all variants of a seed must share "
                         "to be comparable; write it under set: or scenes:"
                     )
             twin = next((other for other, known in configs.items() if known.digest == config.digest), None)
             if twin is not None:
-                raise ConfigError(
-                    f"{_place(places, 'variants', name)}: variants.{name}: has the same settings as {twin}; "
-                    "remove one of them"
-                )
+                raise ConfigError(f"{where}: has the same settings as {twin}; remove one of them")
             configs[name] = config.model_copy(update={"name": re.sub(r"[^\w.+-]", "_", name)})
         runs += [
             PlannedRun(scene, name, seed, config.model_copy(update={"seed": seed}))
@@ -258,14 +256,6 @@ def _list_shared(config: Config) -> dict[str, Any]:
 def _digest(threads: int, shared: Sequence[dict[str, Any]]) -> str:
     text = json.dumps({"threads": threads, "shared": shared}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _place(places: Places, *names: str, key: str = "") -> str:
-    """Returns `file:line:column` of an entry, or of the dotted key in it that starts with `key`."""
-    if names not in places:  # a variant of the grid
-        return places[("grid",)]
-    inside = (keys for keys in places if keys[:-1] == names and keys[-1].split(".")[0] == key)
-    return places[next(inside, names)]
 
 
 def _override(places: Places, values: Overrides, *names: str) -> list[Override]:

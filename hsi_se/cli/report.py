@@ -100,6 +100,7 @@ def explain(run: RunOrAblation, data: DataFolder = None, device: Device = "auto"
     import numpy as np
 
     from hsi_se.cli.terminal import print_table, say, start_session
+    from hsi_se.report.tables import number
     from hsi_se.workflows import explain as explaining
 
     with start_session(data=data, device=device) as session:
@@ -114,7 +115,7 @@ def explain(run: RunOrAblation, data: DataFolder = None, device: Device = "auto"
                     gate.block,
                     f"{np.mean(gate.mean_excitation):.3f}",
                     f"{gate.between_class_std:.4f}",
-                    _percent(gate.between_class_share),
+                    number(gate.between_class_share, 1, factor=100),
                 )
                 for gate in explanation.gates
             ],
@@ -135,7 +136,7 @@ def explain(run: RunOrAblation, data: DataFolder = None, device: Device = "auto"
 def _explain_ablation(folder: "AblationFolder", *, data: Path | None, device: str) -> None:
     from hsi_se.ablation.run import explain_ablation
     from hsi_se.cli.terminal import print_table, say, start_session
-    from hsi_se.report.tables import describe_gates, describe_modes
+    from hsi_se.report.tables import describe_gates, describe_modes, number
 
     with start_session(data=data, device=device) as session:
         found = explain_ablation(folder, session=session)
@@ -143,8 +144,8 @@ def _explain_ablation(folder: "AblationFolder", *, data: Path | None, device: st
     for variant, runs in found.items():
         for seed, run in runs.items():
             shares = [gate.between_class_share for gate in run.gates] or [None]
-            passes = " and ".join(map(_percent, run.modes.training or ())) or "–"
-            ends = map(_percent, (shares[0], shares[-1], run.modes.evaluation))
+            passes = " and ".join(number(each, 1, factor=100) for each in run.modes.training or ()) or "–"
+            ends = (number(each, 1, factor=100) for each in (shares[0], shares[-1], run.modes.evaluation))
             rows.append((variant, str(seed), *ends, passes))
     print_table(
         "gates and modes over the test pixels of every run",
@@ -154,7 +155,3 @@ def _explain_ablation(folder: "AblationFolder", *, data: Path | None, device: st
     for variant, runs in found.items():
         gates = describe_gates([run.gates for run in runs.values()])
         say(f"{variant}: {gates} {describe_modes([run.modes for run in runs.values()])}")
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f}"

@@ -12,7 +12,7 @@ from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.audit import SplitAudit
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.progress import clock
-from hsi_se.report.tables import describe_draws, describe_leakage, kappa_text, list_methods, percent
+from hsi_se.report.tables import describe_draws, describe_leakage, list_methods, number, percent
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.report import list_class_accuracies
 
@@ -106,7 +106,7 @@ def _say_next(assessment: Assessment, folder: RunFolder) -> None:
 
 def _describe(evaluation: Evaluation, *, width: int = 0) -> str:
     oa, aa = percent(evaluation.overall_accuracy), percent(evaluation.average_accuracy)
-    return f"OA {oa:>{width}} %   AA {aa:>{width}} %   κ {kappa_text(evaluation.kappa)}"
+    return f"OA {oa:>{width}} %   AA {aa:>{width}} %   κ {number(evaluation.kappa, 4)}"
 
 
 def print_gap(found: "Gap") -> None:

@@ -5,9 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -38,14 +37,14 @@ class Drawing:
     name: str
     caption: str
     draw: Callable[[], Figure]
-    style: Mapping[Any, Any]  # matplotlib's settings
+    style: str  # of matplotlib: a file in a package
     in_words: str = ""  # for those who do not see it; the caption by default
 
     def save(self, target: Path | io.StringIO, *, file_format: str) -> None:
         """Draws and saves the figure, without a date, so that the same input gives the same bytes."""
         unsaid = {"svg": ("Creator", "Date", "Format", "Type"), "pdf": ("CreationDate",), "png": ()}[file_format]
         # The salt keeps the identifiers of several SVG figures on one page apart.
-        with matplotlib.rc_context({**self.style, "svg.hashsalt": self.name}):
+        with matplotlib.style.context([self.style, {"svg.hashsalt": self.name}]):
             figure = self.draw()
             write_names(figure)
             figure.savefig(target, format=file_format, metadata=dict.fromkeys(unsaid))

@@ -6,7 +6,6 @@ Each fits one column of a journal and is readable at that width; only the gates 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -26,12 +25,7 @@ from hsi_se.system.files import replacing
 COLUMN_INCHES = 3.5  # as in the journals of the field
 SMALLEST_PT = 7.0
 _GATES_DPI = 150
-_STYLE: dict[Any, Any] = {
-    "font.size": 8.0, "axes.labelsize": 8.0, "axes.linewidth": 0.6, "xtick.labelsize": SMALLEST_PT,
-    "ytick.labelsize": SMALLEST_PT, "legend.fontsize": SMALLEST_PT, "legend.frameon": False,
-    "lines.linewidth": 1.2, "grid.linewidth": 0.4, "grid.color": "0.88", "axes.axisbelow": True,
-    "pdf.fonttype": 42, "svg.fonttype": "none", "savefig.dpi": 600,
-}  # fmt: skip
+_STYLE = "hsi_se.report.run"
 _LETTERS_PER_LINE = 56  # in the legend of a map
 _MOST_TICKS = 16  # of labels along an axis, so that they do not touch
 _FIRST, _SECOND = "#0a5699", "#b34700"  # distinct with any colour vision, and by their dashes in grey

@@ -9,16 +9,6 @@ from pydantic import BaseModel, ConfigDict
 from hsi_se.progress import EpochRecord
 
 
-class Versions(BaseModel):
-    """Versions of the software that trained a run."""
-
-    hsi_se: str
-    torch: str
-    numpy: str
-    sklearn: str
-    python: str
-
-
 class Record(BaseModel):
     """Something measured or decided, as JSON: immutable, and unknown keys are errors."""
 
@@ -42,7 +32,7 @@ class RunFacts(Record):
     notes: tuple[str, ...]
     num_train: int
     num_val: int
-    versions: Versions
+    versions: dict[str, str]  # of hsi_se, python and the libraries that train
 
 
 class RunStart(RunFacts):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import resources
 from pathlib import Path
 
 from hsi_se.config.scene import OF_CUBE, OF_LABELS, SceneFiles
@@ -21,18 +22,6 @@ from hsi_se.scene.wavelengths import pick_false_colour
 
 _SMALLEST_3D_DEPTH = 13
 _UNNAMED = Path("inspect")
-_DRAFT = """\
-scene: {cube: "", labels: ""}
-split: {kind: random, train: 0.1}
-reduction: {kind: pca, components: 30, fit_on: train}
-patch: {size: 13}
-model: {name: hybridsn, attention: {fold: {kind: se}, conv2d: {kind: se}}}
-train: {epochs: 60, batch_size: 32, learning_rate: 3e-3, label_smoothing: 0.1, class_weights: sqrt}
-"""
-_HEADING = """\
-# Written by `hsi-se scene inspect`. The split is drawn at random, so test patches contain training pixels;
-# {kind: blocks, train: 0.1} keeps the training and test sets apart. `hsi-se schema` describes every setting.
-"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +57,7 @@ def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: 
             raise ConfigError(f"--set {override}: inspect takes only settings of the scene; write scene.key=value")
         if override.partition("=")[0].strip() in ("scene.cube", "scene.labels", "scene.synthetic"):
             raise ConfigError(f"--set {override}: inspect takes files as its arguments; leave it out")
-    draft = parse_config(_DRAFT, overrides, path=_UNNAMED)
+    draft = parse_config(_read_draft(), overrides, path=_UNNAMED)
     assert isinstance(draft.scene, SceneFiles)
     byte_order = draft.scene.byte_order
     if len({*paths}) < len(paths):
@@ -146,16 +135,21 @@ def suggest_config(survey: Survey) -> str:
     if survey.image is None or survey.truth is None:
         what = "cube" if survey.image is None else "label map"
         raise SceneError(f"--write-config: training also needs a {what}; name both files")
-    num_train = len(make_split(survey.truth, parse_config(_DRAFT, path=_UNNAMED).split).train)
+    num_train = len(make_split(survey.truth, parse_config(_read_draft(), path=_UNNAMED).split).train)
     components = max(1, min(30, survey.image.shape[2], num_train - 1))
     order = "3d-2d" if components >= _SMALLEST_3D_DEPTH else "2d-3d"
-    config = parse_config(_DRAFT, [f"reduction.components={components}", f"model.order={order}"], path=_UNNAMED)
+    config = parse_config(_read_draft(), [f"reduction.components={components}", f"model.order={order}"], path=_UNNAMED)
     config = config.model_copy(update={"scene": survey.scene})
-    text = _HEADING + dump_config(config, is_named=False)
+    heading = [line for line in _read_draft().splitlines(keepends=True) if line.startswith("#")]
+    text = "".join(heading) + dump_config(config, is_named=False)
     if survey.likely is not None:
         hint = f"class_names: {survey.likely.name}  # {suggest_names(survey.likely)}, remove the first #"
         text = text.replace("\nsplit:", f"\n  # {hint}\nsplit:", 1)
     return text
+
+
+def _read_draft() -> str:
+    return resources.files("hsi_se.workflows").joinpath("inspected.yaml").read_text("utf-8")
 
 
 def suggest_names(likely: KnownScene) -> str:

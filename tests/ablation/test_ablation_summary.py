@@ -19,7 +19,7 @@ from hsi_se.errors import RunError
 from hsi_se.evaluation.statistics import McNemarTest, points
 from hsi_se.progress import EpochRecord
 from hsi_se.report.tables import escape_latex
-from hsi_se.runs.records import RunRecord, Versions
+from hsi_se.runs.records import RunRecord
 from hsi_se.runs.report import Accuracies
 
 Table = dict[str, Sequence[float | None]]  # the OA of each seed by variant; None where the run is missing
@@ -64,7 +64,7 @@ def make_record(scene: str, history: Sequence[EpochRecord]) -> RunRecord:
         start="", start_from_run="",
         device="cpu", precision="float32", notes=("a note of the split",), num_train=9, num_val=0,
         num_parameters=1234567, macs_per_patch=25_182_992, best_epoch=1, history=tuple(history),
-        training_s=1.0, versions=Versions(hsi_se="", torch="", numpy="", sklearn="", python=""),
+        training_s=1.0, versions={},
     )  # fmt: skip
 
 

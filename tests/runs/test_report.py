@@ -9,13 +9,13 @@ from hsi_se import make_split
 from hsi_se.config.split import RandomSplit
 from hsi_se.errors import RunError
 from hsi_se.runs.folder import RunFolder
-from hsi_se.runs.records import RunRecord, Versions
+from hsi_se.runs.records import RunRecord
 from hsi_se.runs.report import RunReport, SplitReport
 from hsi_se.scene.scene import Scene
 from tests.evaluation.test_assessment import assess_with
 
 SPLIT = RandomSplit(kind="random", train=0.4, validation=0.5)
-VERSIONS = Versions(hsi_se="1", torch="2", numpy="2", sklearn="1", python="3")
+VERSIONS = {"hsi_se": "1", "torch": "2", "numpy": "2", "sklearn": "1", "python": "3"}
 RECORD = RunRecord(
     name="demo", seed=3, config_digest="c", scene="farm", scene_digest="s", split_digest="p", data=None,
     start="", start_from_run="",
