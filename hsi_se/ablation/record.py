@@ -200,11 +200,7 @@ class AblationFolder(Folder):
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Returns the folder of an ablation that has a report.
-
-        Raises:
-            RunError: it has none.
-        """
+        """Returns the folder of an ablation that has a report; RunError if it has none."""
         folder = cls(path)
         if not folder.report.is_file():
             raise RunError(f"{path}: no ablation in here; `hsi-se ablate` prints the path it writes")
@@ -239,11 +235,7 @@ class AblationFolder(Folder):
             shutil.rmtree(draft, ignore_errors=True)
 
     def claim(self, plan: AblationPlan) -> None:
-        """Marks this as the folder of an ablation, or checks that it is marked already.
-
-        Raises:
-            RunError: it belongs to another ablation, or contains something else.
-        """
+        """Marks the folder as an ablation's; RunError if it belongs to another one, or contains something else."""
         if not self.plan.is_file():
             if self.path.exists() and (not self.path.is_dir() or any(self.path.glob("[!.]*"))):
                 raise RunError(f"{self}: already exists but is not an ablation folder; choose another with --out DIR")

@@ -255,11 +255,7 @@ def _noting_the_end(run: PlannedRun, job: Job) -> Iterator[None]:
 
 
 def explain_ablation(folder: AblationFolder, *, session: Session = Session()) -> dict[str, dict[int, Explanation]]:
-    """Returns the explanation of each finished run of a network, by variant and seed; see `explain`.
-
-    Raises:
-        HsiError: as `explain`; or no run is finished, or none is a network's.
-    """
+    """Returns the explanation of each finished run of a network, by variant and seed, as `explain`; RunError if none."""
     report = folder.read_report()
     found = {}
     for scene in report.scenes:

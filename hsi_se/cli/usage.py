@@ -61,11 +61,7 @@ class Group(_Form, TyperGroup):
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Checks what no command can make sense of.
-
-    Raises:
-        ConfigError: a word is not UTF-8, which not every library beneath can open, or is empty.
-    """
+    """Raises ConfigError where a word is empty, or is not UTF-8, which not every library beneath can open."""
     for before, word in zip(["", *words], words, strict=False):
         try:
             word.encode()

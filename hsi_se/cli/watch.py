@@ -74,8 +74,7 @@ def _find_folders(path: Path, *, holding: str) -> list[Path]:
 def follow(path: str | Path, *, console: Console, sleep: Callable[[float], None] = time.sleep) -> None:
     """Shows the training in the folder of runs or of an ablation until no process works on it any more.
 
-    Raises:
-        RunError: nothing trains or has trained there.
+    RunError if nothing trains or has trained there.
     """
     path = Path(path)
     if not path.is_dir():

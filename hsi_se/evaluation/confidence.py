@@ -215,11 +215,7 @@ class Rejection:
         return Rejection(self.coverage[is_steady], self.accuracy[is_steady])
 
     def accuracy_at(self, coverage: float) -> float:
-        """Returns the accuracy at the smallest coverage that is at least the given fraction.
-
-        Raises:
-            ValueError: the coverage lies outside (0, 1].
-        """
+        """Returns the accuracy at the smallest coverage that is at least a fraction; ValueError outside (0, 1]."""
         if not 0 < coverage <= 1:
             raise ValueError(f"coverage = {coverage}: not a fraction in (0, 1]; use 0.9 for 90 % of the pixels")
         return float(self.accuracy[np.searchsorted(self.coverage, coverage)])

@@ -56,9 +56,7 @@ class MapFolder(Folder):
     def open_draft(self) -> Iterator["MapFolder"]:
         """Yields the hidden folder in which the map is made; a later start finds what is done in it.
 
-        Raises:
-            RunError: another process is making a map here, a file in the way is not of a map, or the disk
-                is full. What is done is kept.
+        RunError if another process is making a map here, a file in the way is not of a map, or the disk is full.
         """
         with hold(self.path, "making a map"):
             draft = MapFolder(self.path / ".unfinished")

@@ -117,9 +117,7 @@ def predict_on_cluster(
     """Yields the rows, the logits and the nodata of each tile, in the order in which they are done.
 
     The device of `session` is that of each worker of `client`, from `start_cluster`; its observer is told here.
-
-    Raises:
-        ClusterError: the scheduler gives a tile up or is lost, or the cluster stays without workers.
+    ClusterError if the scheduler gives a tile up or is lost, or the cluster stays without workers.
     """
     source, shared = TileSource(image, bundle), share(client, bundle)
 

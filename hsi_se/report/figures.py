@@ -108,11 +108,9 @@ def save_spectra(
     wavelengths_nm: Floats | None,
     title: str,
 ) -> None:
-    """Writes the mean spectrum of each class as a PNG, in a band of one standard deviation.
+    """Writes the mean spectrum of each class as a PNG, in a band of one standard deviation; both `(C, bands)`.
 
-    Args:
-        means, deviations: `(C, bands)`, in the order of `names`, which are by label.
-        wavelengths_nm: `(bands,)`; band numbers are shown where it is unknown.
+    The classes are in the order of `names`, by label. Without wavelengths `(bands,)`, band numbers are shown.
     """
     positions = np.arange(1, means.shape[1] + 1.0) if wavelengths_nm is None else wavelengths_nm
     runs = split_at_gaps(positions)

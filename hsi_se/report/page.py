@@ -27,11 +27,7 @@ from hsi_se.system.files import replacing
 
 
 def write_page(folder: RunFolder) -> None:
-    """Writes `report.html` into the folder of an evaluated run.
-
-    Raises:
-        RunError: the run has not been evaluated, or one of its files cannot be read.
-    """
+    """Writes `report.html` into the folder of a run; RunError if it is not evaluated, or a file cannot be read."""
     text = render_page(RunFiles.read(folder))
     with replacing(folder.page) as draft:
         draft.write_text(text, encoding="utf-8")

@@ -42,8 +42,7 @@ class Georeference:
     def check_grid(self, other: "Georeference | None", *, shape: tuple[int, int], path: Path, like: str) -> None:
         """Checks that a raster of `shape`, in the file `path`, lies on this grid, that of the file `like`.
 
-        Raises:
-            SceneError: both have a transform, and pixels are more than a tenth of a pixel apart.
+        SceneError if both have a transform, and pixels are more than a tenth of a pixel apart.
         """
         if self.transform is None or other is None or other.transform is None:
             return

@@ -49,10 +49,7 @@ class CubeFacts:
 def inspect_cube(image: Image, *, natural_colour: tuple[int, int, int], labels: Labels | None = None) -> CubeFacts:
     """Returns the statistics of an image; those of the classes need its `labels` `(rows, cols)`.
 
-    `natural_colour` are the red, green and blue band of the picture, 0-based in the image.
-
-    Raises:
-        SceneError: see `FillFinder.check`.
+    `natural_colour` are the red, green and blue band of the picture, 0-based. SceneError as in `FillFinder.check`.
     """
     rows, cols, bands = image.shape
     fill, given = FillFinder(), labels
@@ -171,11 +168,9 @@ class FillFinder:
     def check(self, image: Image, *, labels: Labels | None = None) -> tuple[str, ...]:
         """Returns notes on fill, on a nodata value that occurs nowhere and on a doubtful scale.
 
-        `image` is the one whose rows were added. With `labels` `(rows, cols)`, labelled fill is counted.
-
-        Raises:
-            SceneError: a spectrum is surely fill: in most bands it lies outside the range of all other
-                pixels, and ten pixels have it, or it is farther outside than the range is wide.
+        `image` is the one whose rows were added. With `labels` `(rows, cols)`, labelled fill is counted. SceneError if
+        a spectrum is surely fill: in most bands it lies outside the range of all other pixels, and ten pixels have
+        it, or it is farther outside than the range is wide.
         """
         if not self._lows or not image.is_suspect:
             return ()

@@ -61,8 +61,7 @@ class Raster:
     def read_rows(self, first: int, last: int) -> NDArray[Any]:
         """Returns rows `first..last-1` as stored, `(rows, cols, bands)`; a view where the format allows.
 
-        Raises:
-            SceneError: the data cannot be read.
+        SceneError if the data cannot be read.
         """
         name = self.key or "the image"
         with blaming(self.path, f"{name} cannot be read", remedy="get the file again"):

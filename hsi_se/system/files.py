@@ -37,10 +37,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Replaces a file as `replacing` does, and reads it back first; one process at a time may do so.
+    """Replaces a file as `replacing` does, after it has been read back; one process at a time may do so.
 
-    Raises:
-        OSError: the file cannot be written or reads back differently; the earlier one is kept.
+    OSError if the file cannot be written or reads back differently; the earlier one is kept.
     """
     draft = path.with_name(f".{path.name}.draft")  # the next writer replaces one that a kill left behind
     with _publishing(draft, path, expected=data):
@@ -120,11 +119,7 @@ class Folder(os.PathLike[str]):
 
 
 def read_record(kind: type[Model], path: Path, *, remedy: str) -> Model:
-    """Returns a record from its JSON file.
-
-    Raises:
-        RunError: the file is missing, or does not have the format of this version.
-    """
+    """Returns a record from its JSON file; RunError if it is missing, or not in the format of this version."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:

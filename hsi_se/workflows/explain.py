@@ -86,10 +86,8 @@ class ClassMeans:
 def explain(run: str | Path | RunFolder, *, session: Session = Session()) -> Explanation:
     """Returns what a run's gates do to each class of its test pixels, and what training mode would cost.
 
-    Writes both into the run folder, with a figure if the network has a channel gate.
-
-    Raises:
-        HsiError: as `evaluate`; or the classifier is not a network.
+    Writes both into the run folder, with a figure if the network has a channel gate. HsiError as in `evaluate`, or if
+    the classifier is not a network.
     """
     opened = open_run(run, data=session.data)
     settings = opened.bundle.facts.model

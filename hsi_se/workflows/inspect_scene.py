@@ -127,11 +127,7 @@ def save_survey_figures(survey: Survey, folder: Path) -> list[Path]:
 
 
 def suggest_config(survey: Survey) -> str:
-    """Returns a config, as YAML, that trains on the files of a survey.
-
-    Raises:
-        SceneError: there is no cube, or there are no labels.
-    """
+    """Returns a config, as YAML, that trains on the files of a survey; SceneError without a cube or labels."""
     if survey.image is None or survey.truth is None:
         what = "cube" if survey.image is None else "label map"
         raise SceneError(f"--write-config: training also needs a {what}; name both files")

@@ -37,11 +37,7 @@ def find_draws(path: Path) -> list[RunFolder]:
 
 
 def read_pooled_config(draw: RunFolder) -> Config:
-    """Returns the config of all folds of a draw.
-
-    Raises:
-        RunError: a fold is not trained, or with other settings.
-    """
+    """Returns the config of all folds of a draw; RunError if a fold is not trained, or with other settings."""
     config = draw.folds[0].read_config().with_fold(None)
     for number, of_fold in enumerate(config.list_folds(), start=1):
         fold = draw.fold(number)
@@ -56,10 +52,8 @@ def pool_folds(draw: RunFolder) -> tuple[Assessment, RunRecord, Explorer, Mappin
     """Returns what the evaluated folds of one draw show together: each labelled pixel as the fold that tested it.
 
     Pixels without a label belong to the fold of the nearest pixel with one. The training time and the cost of mapping
-    are those of all folds; other facts of the record are means, or those of the first fold.
-
-    Raises:
-        RunError: as `read_pooled_config`, or a fold is not evaluated.
+    are those of all folds; other facts of the record are means, or those of the first fold. RunError as in
+    `read_pooled_config`, or if a fold is not evaluated.
     """
     config = read_pooled_config(draw)
     folds = draw.folds
@@ -134,11 +128,7 @@ def _restore_audit(report: RunReport, tested: TestPixels) -> SplitAudit:
 def find_folds_of(config: Config, *, starts: Sequence[str | Path] = ("",)) -> list[RunFolder]:
     """Returns the draws of the folds that `split.folds` names, for a classifier trained on every label.
 
-    Args:
-        starts: folders in which a relative path may begin.
-
-    Raises:
-        ConfigError: there are no folds, or they have other settings.
+    A relative path may begin in one of `starts`. ConfigError if there are no folds, or they have other settings.
     """
     assert isinstance(config.split, AllSplit)
     name = f"split.folds = {config.split.folds}"

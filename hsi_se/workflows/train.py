@@ -128,8 +128,7 @@ def resume(run: str | Path | RunFolder, *, session: Session = Session()) -> RunF
 def train_unless_finished(config: Config, path: Path, *, session: Session) -> None:
     """Trains into `path`, unless a run with the same settings is there: that is kept, or resumed.
 
-    Raises:
-        RunError: `path` contains a run with other settings.
+    RunError if `path` contains a run with other settings.
     """
     if not path.exists():
         train(config, out=path, session=session)
