@@ -4,7 +4,7 @@ import math
 import os
 import shutil
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,8 +250,3 @@ class AblationFolder(Folder):
 
     def read_report(self) -> AblationReport:
         return read_record(AblationReport, self.report, remedy="run `hsi-se ablate` again")
-
-    def write_report(self, report: AblationReport, texts: Sequence[tuple[Path, str]]) -> None:
-        for path, text in texts:
-            self.write(path, text)
-        self.write(self.report, report)

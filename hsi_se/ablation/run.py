@@ -33,9 +33,8 @@ from hsi_se.config.split import AllSplit
 from hsi_se.errors import ConfigError, HsiError, RunError
 from hsi_se.evaluation.baselines import Candidate, SpectralBaseline, fit_spectral_baseline
 from hsi_se.models.inference import pick_device
-from hsi_se.runs.explanation import Explanation
 from hsi_se.runs.folder import RunFolder
-from hsi_se.runs.records import Record, RunRecord
+from hsi_se.runs.records import Explanation, Record, RunRecord
 from hsi_se.sampling.splits import make_split
 from hsi_se.scene.loading import load_ground_truth
 from hsi_se.system.cluster import Call, run_tasks, start_cluster
@@ -255,7 +254,7 @@ def _noting_the_end(run: PlannedRun, job: Job) -> Iterator[None]:
 
 
 def explain_ablation(folder: AblationFolder, *, session: Session = Session()) -> dict[str, dict[int, Explanation]]:
-    """Returns the explanation of each finished run of a network, by variant and seed, as `explain`; RunError if none."""
+    """Returns the explanation of each finished run of a network, by variant and seed; RunError if none is finished."""
     report = folder.read_report()
     found = {}
     for scene in report.scenes:
@@ -277,9 +276,6 @@ def report_draws(folder: AblationFolder, draws: Sequence[RunFolder]) -> Ablation
     ablation = repeat_over_seeds(configs[0], [config.seed for config in configs])
     write_reports(summarize_ablation(ablation, folder), folder)
     return folder
-
-
-# ------------------------------------------------------------------------------------- one run
 
 
 def run_once(

@@ -190,5 +190,7 @@ def render_csv(report: AblationReport) -> str:
 def write_reports(report: AblationReport, folder: AblationFolder) -> None:
     """Writes the report of an ablation in all its forms, and draws the figures again that are there."""
     refresh_figures(report, folder)
-    texts = [(path, render(f"ablation{path.suffix}", report, folder)) for path in folder.rendered]
-    folder.write_report(report, [*texts, (folder.table, render_csv(report))])
+    for path in folder.rendered:
+        folder.write(path, render(f"ablation{path.suffix}", report, folder))
+    folder.write(folder.table, render_csv(report))
+    folder.write(folder.report, report)

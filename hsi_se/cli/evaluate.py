@@ -28,7 +28,7 @@ def evaluate(
 
     if scene is not None:
         from hsi_se.cli.tables import print_cross_scene
-        from hsi_se.workflows.cross_scene import evaluate_on
+        from hsi_se.workflows.evaluate import evaluate_on
 
         with start_session(data=data, device=device) as session:
             found = evaluate_on(run, scene, overrides=overrides or [], session=session)

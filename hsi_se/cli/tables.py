@@ -19,7 +19,7 @@ from hsi_se.runs.report import list_class_accuracies
 if TYPE_CHECKING:
     from hsi_se.ablation.plan import PlannedVariant
     from hsi_se.models.cost import BlockCost
-    from hsi_se.workflows.cross_scene import CrossScene
+    from hsi_se.workflows.evaluate import CrossScene
     from hsi_se.workflows.gap import Gap
     from hsi_se.workflows.preview import NetworkDescription
 

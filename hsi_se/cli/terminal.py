@@ -123,9 +123,6 @@ def describe_epoch(record: EpochRecord, *, of: str = "") -> str:
     return text
 
 
-# ------------------------------------------------------------------------------------- results
-
-
 def say(text: str, *, style: str = "", to_stderr: bool = False) -> None:
     """Prints prose. On a terminal it breaks between words; redirected, each paragraph is one line."""
     print_prose(Console(stderr=to_stderr, markup=False, emoji=False), text, style=style)

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from hsi_se.config.model import Svm
 from hsi_se.config.scene import OF_LABELS
 from hsi_se.errors import ClusterError, ConfigError, SceneError
-from hsi_se.maps.draft import MapDraft
-from hsi_se.maps.folder import MapFolder
+from hsi_se.maps.folder import MapDraft, MapFolder
 from hsi_se.prediction.bundled import Prediction, Tile, TilePredictor, TileSource, predict_tiles
 from hsi_se.prediction.logits import Engine
 from hsi_se.prediction.target import Target, find_scene, open_target

@@ -5,7 +5,7 @@ Axes: rows, cols, bands; C classes. A class is its place among the labels counte
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,8 @@ from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.confidence import Reliability, to_probabilities
 from hsi_se.report.palette import make_distinct_palette, to_hex
 from hsi_se.runs.bundle import BundleFacts
-from hsi_se.runs.explanation import Explanation
 from hsi_se.runs.folder import RunFolder
-from hsi_se.runs.records import RunRecord
+from hsi_se.runs.records import Explanation, RunRecord
 from hsi_se.runs.report import RunReport
 from hsi_se.sampling.disjoint import Side
 from hsi_se.sampling.splits import Split
@@ -57,10 +56,6 @@ class Explorer:
     calibration: Floats  # (3, bins) mean confidence, accuracy and pixels of each bin
     calibration_scaled: Floats
     rejection: Floats  # (2, n) coverage and accuracy
-
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        return tuple(field.name for field in fields(cls))
 
 
 def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], assessment: Assessment) -> Explorer:
@@ -151,9 +146,6 @@ def _quantise(values: NDArray[Any]) -> tuple[NDArray[np.uint16], Floats, Floats]
     return np.rint((values - low) / step).astype(np.uint16), low, step
 
 
-# ------------------------------------------------------------------------------------- read from a run folder
-
-
 @dataclass(frozen=True)
 class PageClass:
     """One class on the page: its name, its two colours, and how many pixels are predicted as it."""
@@ -179,8 +171,7 @@ class RunFiles:
     @classmethod
     def read(cls, folder: RunFolder) -> "RunFiles":
         report, model = folder.read_report(), next(iter(folder.folds), folder)
-        arrays = folder.read_explorer(needed=Explorer.names())
-        explorer = Explorer(**{name: arrays[name] for name in Explorer.names()})
+        explorer = folder.read_arrays(Explorer, folder.explorer)
         explanation = folder.read_explanation() if folder.explanation.is_file() else None
         return cls(folder, folder.read_record(), model.read_facts(), report, explorer, explanation)
 

@@ -18,8 +18,8 @@ from hsi_se.report.palette import SIDE_COLOURS
 from hsi_se.report.run_figures import list_charts
 from hsi_se.report.tables import describe_leakage, render_template
 from hsi_se.runs.bundle import Arrays
-from hsi_se.runs.explanation import GateExplanation
 from hsi_se.runs.folder import RunFolder
+from hsi_se.runs.records import GateExplanation
 from hsi_se.sampling.disjoint import Side
 from hsi_se.scene.raster import Floats
 from hsi_se.scene.wavelengths import split_at_gaps

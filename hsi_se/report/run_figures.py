@@ -18,7 +18,7 @@ from hsi_se.report.explorer import RunFiles
 from hsi_se.report.figures import Drawing, Entries, show_values, style_class_line
 from hsi_se.report.palette import describe_sides, to_hex
 from hsi_se.report.tables import percent
-from hsi_se.runs.explanation import Explanation
+from hsi_se.runs.records import Explanation
 from hsi_se.scene.scene import UNLABELLED
 from hsi_se.system.files import replacing
 
@@ -184,9 +184,6 @@ def _finish(axes: Axes, x: str, y: str) -> None:
         axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.grid()
     axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none")
-
-
-# ------------------------------------------------------------------------------------- gates
 
 
 def draw_explanation(explanation: Explanation) -> Figure:

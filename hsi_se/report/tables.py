@@ -11,9 +11,8 @@ from hsi_se.evaluation.assessment import REPORTED_COVERAGES, Assessment
 from hsi_se.evaluation.audit import Leakage
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.evaluation.statistics import SHARE, SIGNED, points, signed, summarize
-from hsi_se.runs.explanation import GateExplanation, ModeComparison
 from hsi_se.runs.folder import RunFolder
-from hsi_se.runs.records import RunRecord
+from hsi_se.runs.records import GateExplanation, ModeComparison, RunRecord
 from hsi_se.runs.report import list_class_accuracies
 from hsi_se.system.files import read_facts
 
@@ -52,13 +51,7 @@ def describe_leakage(leakage: Leakage) -> str:
 
     Validation pixels count as training pixels here: they choose the epoch.
     """
-    size, distance = leakage.patch_size, leakage.min_distance
-    return (
-        f"With {size} × {size} patches, {percent(leakage.test_patches_with_train_pixels)} % of test patches "
-        f"contain training pixels ({leakage.mean_train_pixels_per_test_patch:.1f} on average); the closest "
-        f"training and test pixels are {distance} pixel{'s' if distance != 1 else ''} apart. The reduction "
-        f"was {'fitted on test pixels too' if leakage.reduction_saw_test else 'not fitted on test pixels'}."
-    )
+    return _write_sentences("leakage.txt", **vars(leakage))
 
 
 def describe_draws(accuracies: Sequence[float]) -> str:

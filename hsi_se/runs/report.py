@@ -90,14 +90,8 @@ class SplitReport(_Counts):
     location_floor: Accuracies
     split_per_class: tuple[ClassSplit, ...]
     notes: tuple[str, ...]  # what was decided while splitting, one sentence each
+    unlearnable: dict[str, Count]  # test pixels of each class that has no training pixels, by name
     folds: tuple["SplitReport", ...] = ()
-
-    @property
-    def unlearnable(self) -> dict[str, int]:
-        """The test pixels of each class that has no training pixels, by name."""
-        return {
-            row.name: row.num_test for row in self.split_per_class if row.num_test > 0 == row.num_train + row.num_val
-        }
 
     @classmethod
     def of_split(cls, audit: SplitAudit) -> "SplitReport":
@@ -109,6 +103,7 @@ class SplitReport(_Counts):
             location_floor=Accuracies.model_validate(floor),
             split_per_class=_list_rows(ClassSplit, floor.class_ids, floor.class_names, *audit.counts.T),
             notes=audit.notes,
+            unlearnable=audit.unlearnable,
             folds=tuple(map(cls.of_split, audit.folds)),
         )
 

@@ -91,11 +91,7 @@ def _call(function: Callable[..., Any], *arguments: Any) -> list[Any]:
 def share(client: Any, value: Any) -> Any:
     """Returns what stands for a value among the arguments of tasks: each worker receives it once."""
     # The result of a task, not data: Dask makes it again if all workers that hold it are lost.
-    return client.submit(_return, value, pure=False)
-
-
-def _return(value: Any) -> Any:
-    return value
+    return client.submit(lambda: value, pure=False)
 
 
 def count_slots(client: Any) -> tuple[int, dict[str, int] | None]:

@@ -6,7 +6,7 @@ ordinary run leaves. One draw of the folds is one such folder.
 
 import os
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,9 +58,8 @@ def pool_folds(draw: RunFolder) -> tuple[Assessment, RunRecord, Explorer, Mappin
     config = read_pooled_config(draw)
     folds = draw.folds
     reports, records = [fold.read_report() for fold in folds], [fold.read_record() for fold in folds]
-    columns = [field.name for field in fields(TestPixels)]
-    parts = [TestPixels(**fold.read_predictions(needed=columns)) for fold in folds]
-    explorers = [Explorer(**fold.read_explorer(needed=Explorer.names())) for fold in folds]
+    parts = [fold.read_arrays(TestPixels, fold.predictions) for fold in folds]
+    explorers = [fold.read_arrays(Explorer, fold.explorer) for fold in folds]
     owner = number_pixels([fold.read_split() for fold in folds], explorers[0].truth.shape).astype(np.intp)
     owner = owner[tuple(ndimage.distance_transform_edt(owner == 0, return_distances=False, return_indices=True))] - 1
     tested = TestPixels.join(parts)
@@ -120,9 +119,6 @@ def _restore_audit(report: RunReport, tested: TestPixels) -> SplitAudit:
     floor = evaluate_labels(tested.truth, tested.by_location, class_ids=ids, class_names=names)
     counts = np.array([[getattr(row, name) for name in COUNTS] for row in report.split_per_class])
     return SplitAudit(report.split_digest, report.notes, report.leakage, floor, counts)
-
-
-# ------------------------------------------------------------------------------------- trained on every label
 
 
 def find_folds_of(config: Config, *, starts: Sequence[str | Path] = ("",)) -> list[RunFolder]:

@@ -78,7 +78,7 @@ def folder(tmp_path) -> AblationFolder:
     )  # fmt: skip
     folder = AblationFolder(tmp_path / "gates & more")
     folder.path.mkdir()
-    folder.write_report(report, [])
+    folder.write(folder.report, report)
     page = folder.path / "runs" / "fold <se>" / "seed-1" / "report.html"
     page.parent.mkdir(parents=True)
     page.write_text("<title>one run</title>")

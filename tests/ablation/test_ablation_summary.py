@@ -481,7 +481,7 @@ def test_intervals_end_where_their_numbers_do_in_record_tables_and_figures(tmp_p
 
 def test_the_record_reads_back_as_it_was_written(report, tmp_path):
     folder = AblationFolder(tmp_path)
-    folder.write_report(report, ())
+    folder.write(folder.report, report)
     assert AblationFolder.open(tmp_path).read_report() == report
     folder.report.write_text("{}")
     with pytest.raises(RunError, match="not what this version writes"):

@@ -20,8 +20,8 @@ from hsi_se.evaluation.confidence import (
 from hsi_se.report import run_figures
 from hsi_se.report.explorer import RunFiles
 from hsi_se.report.palette import SIDE_COLOURS
-from hsi_se.runs.explanation import ClassPixels, Explanation, GateExplanation, ModeComparison
 from hsi_se.runs.folder import RunFolder
+from hsi_se.runs.records import ClassPixels, Explanation, GateExplanation, ModeComparison
 from tests.conftest import CPU, give_temperature
 from tests.evaluation.test_confidence import simulate
 

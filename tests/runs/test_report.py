@@ -39,7 +39,7 @@ def values(report) -> dict:
 def folder(tmp_path, report) -> RunFolder:
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()
-    folder.write_report(report, text="")
+    folder.write(folder.report, report)
     return folder
 
 
