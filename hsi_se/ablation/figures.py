@@ -22,7 +22,9 @@ from hsi_se.system.files import replacing
 
 _WIDTH = 5.0  # inches
 _STYLE = "hsi_se.ablation.ablation"
-_DOT, _MEAN, _UP, _DOWN = "#3f88c5", "#222222", "#0a5699", "#c2410c"  # told apart by every reader
+_DOT, _UP, _DOWN = "#3f88c5", "#0a5699", "#c2410c"  # told apart by every reader
+_BAR: dict[str, Any] = {"capsize": 3, "linewidth": 1.1}
+_MEAN: dict[str, Any] = {**_BAR, "fmt": "|", "color": "#222222", "markersize": 9, "linewidth": 1.3}
 _CAPTIONS = {
     "seeds": "OA of every seed, with the mean and, from two seeds on, its 95 % interval",
     "cost": "Mean OA with, from two seeds on, its 95 % interval against multiply-accumulates per patch",
@@ -94,16 +96,7 @@ def _draw_seeds(scenes: Sequence[SceneReport], baseline: str) -> Figure:
             mean = variant.summaries["overall_accuracy"]
             if mean.n == 0:
                 continue
-            axes.errorbar(
-                100 * mean.mean,
-                place + 0.17,
-                xerr=_margins(mean),
-                fmt="|",
-                color=_MEAN,
-                markersize=9,
-                capsize=3,
-                linewidth=1.3,
-            )
+            axes.errorbar(100 * mean.mean, place + 0.17, xerr=_margins(mean), **_MEAN)
             if variant.name == baseline and len(scene.variants) > 1:
                 axes.axvline(100 * mean.mean, color="0.7", linewidth=1, zorder=0)
         low, high = min(values), max(values)
@@ -187,15 +180,9 @@ def _draw_cost(scenes: Sequence[SceneReport]) -> Figure:
     for axes, scene, variants in zip(panels, scenes, costs, strict=True):
         for place, variant, macs in variants:
             summary = variant.summaries["overall_accuracy"]
+            margins, marker, colour = _margins(summary), _MARKERS[place % len(_MARKERS)], f"C{place % 10}"
             axes.errorbar(
-                macs / 1e6,
-                100 * summary.mean,
-                yerr=_margins(summary),
-                fmt=_MARKERS[place % len(_MARKERS)],
-                color=f"C{place % 10}",
-                capsize=3,
-                linewidth=1.1,
-                label=variant.name,
+                macs / 1e6, 100 * summary.mean, yerr=margins, fmt=marker, color=colour, label=variant.name, **_BAR
             )
         low, high = axes.get_xlim()
         if low > 0 and high / low > 5:

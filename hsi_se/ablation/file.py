@@ -189,11 +189,8 @@ def repeat_over_seeds(config: Config, seeds: Sequence[int]) -> Ablation:
 def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
     """Returns the ablation that a YAML file describes; `overrides` such as `a.b=c` change its base.
 
-    All variants of a seed share the scene, the split and the seed, so that their results form pairs.
-
-    Raises:
-        ConfigError: as `load_config`; or two variants are the same, or a variant changes a setting that
-            all must share. The message names the position in the file.
+    All variants of a seed share the scene, the split and the seed, so that their results form pairs. ConfigError as in
+    `load_config`, or if two variants are the same, or a variant changes a setting that all must share.
     """
     path = Path(path)
     settings, places = parse_settings(AblationSettings, read_text(path), path=path)

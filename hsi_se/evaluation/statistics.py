@@ -99,12 +99,8 @@ class PairedTest:
 def compare_pairs(differences: Numbers, *, within: Range = UNBOUNDED) -> PairedTest:
     """Returns the exact signed-rank test of paired differences (Wilcoxon 1945), with effect sizes.
 
-    Zero differences are dropped and ties receive their mean rank. The p-value counts all 2ⁿ
-    assignments of signs to these ranks, so it is exact with ties too.
-
-    Args:
-        differences: one number per seed, first variant minus second.
-        within: as for `summarize`.
+    The differences are one per seed, first variant minus second. Zeros are dropped and ties receive their mean rank.
+    The p-value counts all 2ⁿ assignments of signs to these ranks, so it is exact with ties too.
     """
     numbers = np.asarray(differences, dtype=np.float64).round(12)  # so that rounding errors do not break ties
     summary = summarize(numbers, within=within)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.confidence import Reliability, to_probabilities
-from hsi_se.report.palette import make_distinct_palette, to_hex
+from hsi_se.report.figures import make_distinct_palette, to_hex
 from hsi_se.runs.bundle import BundleFacts
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import Explanation, RunRecord
@@ -75,7 +75,8 @@ def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], as
     top_probabilities[~scene.valid] = 0
     bands = scene.natural_colour or pick_false_colour(scene.num_bands)
     channels = np.stack([scene.cube[..., band] for band in bands], axis=-1).astype(np.float64)
-    every = _choose_step(scene)
+    num_spectra = _MOST_VALUES // scene.num_bands
+    every = next(k for k in itertools.count(1) if np.prod([-(-side // k) for side in scene.shape]) <= num_spectra)
     spectra, low, step = _quantise(scene.cube[::every, ::every])
     means = [scene.cube[scene.labels == label].mean(axis=0, dtype=np.float64) for label in scene.class_ids]
     places = np.searchsorted(scene.class_ids, scene.labels) + 1
@@ -127,13 +128,6 @@ def _to_curve(reliability: Reliability) -> Floats:
     return np.stack([reliability.mean_confidence, reliability.accuracy, reliability.count.astype(np.float64)])
 
 
-def _choose_step(scene: Scene) -> int:
-    """Every how many rows and cols a spectrum is kept."""
-    rows, cols = scene.shape
-    num_pixels = _MOST_VALUES // scene.num_bands
-    return next(every for every in itertools.count(1) if -(-rows // every) * -(-cols // every) <= num_pixels)
-
-
 def _quantise(values: NDArray[Any]) -> tuple[NDArray[np.uint16], Floats, Floats]:
     """Returns values `(…, bands)` as 16-bit numbers, and each band's lowest value and step."""
     bands = values.shape[-1]
@@ -183,7 +177,7 @@ class RunFiles:
 
     def list_reliability(self) -> list[tuple[str, Floats, Floats]]:
         """Returns the curves of the reliability diagram: name, confidence and accuracy of non-empty bins."""
-        found = self.report.calibration
+        found = self.report.calibration.scaling
         curves = {"as trained, not calibrated": self.explorer.calibration}
         if found.is_scaled:
             name = f"after temperature scaling (T = {found.temperature:.2f})"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hsi_se.config.yaml_file import dump_config
 from hsi_se.report.explorer import RunFiles
-from hsi_se.report.palette import SIDE_COLOURS
+from hsi_se.report.figures import SIDE_COLOURS
 from hsi_se.report.run_figures import list_charts
 from hsi_se.report.tables import describe_leakage, render_template
 from hsi_se.runs.bundle import Arrays

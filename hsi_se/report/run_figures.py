@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from hsi_se.evaluation.confidence import Rejection
 from hsi_se.report.explorer import RunFiles
-from hsi_se.report.figures import Drawing, Entries, show_values, style_class_line
-from hsi_se.report.palette import describe_sides, to_hex
+from hsi_se.report.figures import Drawing, Entries, describe_sides, show_values, style_class_line, to_hex
 from hsi_se.report.tables import percent
 from hsi_se.runs.records import Explanation
 from hsi_se.scene.scene import UNLABELLED

@@ -5,8 +5,7 @@ in the order of their labels, and the rows and columns of the confusion matrix f
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from hsi_se.evaluation.area import AREA_CAVEAT
 from hsi_se.evaluation.assessment import REPORTED_COVERAGES, Assessment
 from hsi_se.evaluation.audit import Leakage, SplitAudit
 from hsi_se.evaluation.baselines import Candidate, SpectralBaseline
+from hsi_se.evaluation.confidence import TemperatureScaling
 from hsi_se.evaluation.metrics import Evaluation, number_or_none
 from hsi_se.evaluation.verdict import BaselineComparison, Outcome
 from hsi_se.runs.records import Record, RunRecord
@@ -124,20 +124,12 @@ def list_class_accuracies(evaluation: Evaluation) -> tuple[ClassAccuracy, ...]:
 
 
 class Calibration(_Part):
-    """Errors on the test pixels, before and after scaling, and the fields of `TemperatureScaling`."""
+    """Errors on the test pixels, before and after scaling, the scaling, and the same in words."""
 
     expected_calibration_error: NotNegative
     expected_calibration_error_scaled: NotNegative
-    is_scaled: bool
-    temperature: Positive
-    source: Literal["cross-fit", "validation"] | None
-    num_pixels: Count
-    num_groups: Count
-    gain: float | None
-    gain_low: float | None
-    gain_high: float | None
-    lack: str
-    about: str  # the same in words
+    scaling: TemperatureScaling
+    about: str
 
 
 class Kept(_Part):
@@ -242,9 +234,8 @@ class RunReport(SplitReport, Accuracies):
             calibration=Calibration(
                 expected_calibration_error=assessment.calibration.ece,
                 expected_calibration_error_scaled=assessment.calibration_scaled.ece,
-                is_scaled=assessment.scaling.is_scaled,
+                scaling=assessment.scaling,
                 about=assessment.about_certainty,
-                **asdict(assessment.scaling),
             ),
             rejection=_list_rows(Kept, REPORTED_COVERAGES, accuracies),
             pixel_area_m2=area.pixel_area_m2,

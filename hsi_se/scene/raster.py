@@ -175,13 +175,8 @@ def make_image(
 ) -> Image:
     """Returns the image of a raster, without bad bands and bands that are nodata in every pixel.
 
-    Args:
-        drop: further bands to drop, 0-based, each with the reason.
-        keep: exactly the bands to keep, 0-based, regardless of the file's bad bands.
-        is_suspect: see `Image`.
-
-    Raises:
-        SceneError: a band to drop does not exist, a band to keep is empty, or no band is left.
+    Further bands, 0-based, are dropped for the reasons in `drop`, or exactly the bands in `keep` are kept, also bad
+    ones. SceneError if a band to drop does not exist, a band to keep is empty, or no band is left.
     """
     num_bands = raster.shape[2]
     if beyond := [band for band in drop if band >= num_bands]:

@@ -167,15 +167,9 @@ def evaluate_on(
 ) -> CrossScene:
     """Returns the accuracies of a run's network on another scene, in bounded memory.
 
-    The scene is reduced with the statistics of the training scene.
-
-    Args:
-        scene, overrides: as for `find_scene`; the scene has the bands that the network was trained on,
-            before or after its bad ones were dropped.
-
-    Raises:
-        HsiError: the run or the scene cannot be read, its bands or values are not those of the training,
-            or the network knows none of its labels.
+    The scene is reduced with the statistics of the training scene; it has the bands that the network was trained on,
+    before or after its bad ones were dropped. `scene` and `overrides` are as for `find_scene`. HsiError if the run or
+    the scene cannot be read, its bands or values are not those of the training, or no label is known to the network.
     """
     folder = RunFolder.open(run)
     bundle, record = folder.read_bundle(), folder.read_record()

@@ -14,7 +14,7 @@ from hsi_se.scene.catalogue import KnownScene, recognise_labels, suggest_known_s
 from hsi_se.scene.folders import Folders
 from hsi_se.scene.formats import open_file
 from hsi_se.scene.inspection import CubeFacts, inspect_cube
-from hsi_se.scene.labels import TO_NUMBERS, TO_RESHAPE, is_table, suggest_array
+from hsi_se.scene.labels import is_table, read_remedies, suggest_array
 from hsi_se.scene.loading import SceneSource
 from hsi_se.scene.raster import FileContents, Image
 from hsi_se.scene.scene import GroundTruth, make_palette
@@ -42,15 +42,10 @@ class Survey:
 
 
 def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: str | Path | None = None) -> Survey:
-    """Returns the contents of one file, or of a cube and its labels.
+    """Returns the contents of a file, or of a cube and its labels; HsiError if one is unreadable, or a setting wrong.
 
-    Args:
-        paths: the files, in any order.
-        overrides: settings of the config's `scene` section, `scene.key=value`.
-        data: a folder that is searched for further files before `datasets/`.
-
-    Raises:
-        HsiError: a file cannot be read, or a setting is wrong.
+    `overrides` are settings of the config's `scene` section, `scene.key=value`; `data` is a folder that is searched for
+    further files before `datasets/`.
     """
     for override in overrides:
         if not override.startswith("scene."):
@@ -69,12 +64,12 @@ def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: 
         if held is not None and not held.rasters:
             remedy = suggest_array(held, is_map=bool(cubes))
             raise SceneError(f"{path}: no cube and no label map; it contains {held.listing}; {remedy}")
-    for what, found, hint in (("cubes", cubes, TO_NUMBERS), ("label maps", only_maps, TO_RESHAPE)):
+    for what, found, key in (("cubes", cubes, "numbers"), ("label maps", only_maps, "reshape")):
         if len(found) > 1:
             both = "both " if len(found) == 2 else ""
             raise SceneError(
                 f"{' and '.join(map(str, found))} are {both}{what}; inspect them one at a time, as several "
-                f"are not read together yet; {hint}"
+                f"are not read together yet; {read_remedies()[key]}"
             )
     maps = only_maps or [path for path, held in files if held and any(each.is_map for each in held.rasters.values())]
     cube_path, labels_path = (cubes or maps)[0], (maps or cubes)[0]

@@ -69,7 +69,7 @@ def test_a_page_holds_the_scene_as_it_was_classified(run, tiny_config):
     components = bundle.reduction.apply(scene.cube)
     logits = predict_logits(build_bundled_model(bundle), components, padding=bundle.facts.padding)
     np.testing.assert_array_equal(maps["prediction"], logits.argmax(axis=2) + 1)
-    temperature = run.read_report().calibration.temperature
+    temperature = run.read_report().calibration.scaling.temperature
     chances = to_probabilities(logits.reshape(-1, scene.num_classes), temperature=temperature)
     found = maps["top_probabilities"].reshape(-1, 3) / FULL
     np.testing.assert_allclose(found, -np.sort(-chances, axis=1)[:, :3], atol=0.6 / FULL)

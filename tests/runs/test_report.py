@@ -101,9 +101,9 @@ def test_without_validation_pixels_the_record_says_that_certainty_is_not_calibra
     split = make_split(small_scene, RandomSplit(kind="random", train=0.2, validation=0), seed=0)
     assessment = assess_with(small_scene, split, accuracy=0.7)
     found = RunReport.of_run(assessment, RECORD).calibration
-    assert (found.is_scaled, found.temperature) == (False, 1)
+    assert (found.scaling.is_scaled, found.scaling.temperature) == (False, 1)
     assert found.about == assessment.about_certainty
-    assert report.calibration.is_scaled
+    assert report.calibration.scaling.is_scaled
 
 
 def test_the_audit_of_a_split_has_the_keys_of_the_report(small_scene: Scene, values):
