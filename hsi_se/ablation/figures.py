@@ -88,10 +88,8 @@ def _draw_seeds(scenes: Sequence[SceneReport], baseline: str) -> Figure:
     """Draws one row per variant: a dot per seed, and below them the mean with its interval."""
     figure, panels = _stack([0.9 + 0.42 * len(scene.variants) for scene in scenes])
     for axes, scene in zip(panels, scenes, strict=True):
-        values = []
         for place, variant in enumerate(scene.variants):
             accuracies = [100 * run.overall_accuracy for run in variant.runs]
-            values += accuracies
             axes.plot(accuracies, [place - 0.13] * len(accuracies), "o", color=_DOT, markersize=5, alpha=0.75)
             mean = variant.summaries["overall_accuracy"]
             if mean.n == 0:
@@ -99,21 +97,17 @@ def _draw_seeds(scenes: Sequence[SceneReport], baseline: str) -> Figure:
             axes.errorbar(100 * mean.mean, place + 0.17, xerr=_margins(mean), **_MEAN)
             if variant.name == baseline and len(scene.variants) > 1:
                 axes.axvline(100 * mean.mean, color="0.7", linewidth=1, zorder=0)
+        runs = [run for variant in scene.variants for run in variant.runs]
+        values = [100 * run.overall_accuracy for run in runs]
         low, high = min(values), max(values)
-        reach = 1.5 * max(high - low, 0.5)
-        title = scene.name
-        runs = [run for each in scene.variants for run in each.runs]
-        for name, found, style in (
-            ("location floor", [run.location_floor for run in runs], "dashed"),
-            ("spectral baseline", [run.spectral_baseline for run in runs], "dotted"),
-        ):
-            accuracy = 100 * float(np.mean([each.overall_accuracy for each in found]))
-            where = style
+        title, reach = scene.name, 1.5 * max(high - low, 0.5)
+        for field, where in (("location_floor", "dashed"), ("spectral_baseline", "dotted")):
+            accuracy = 100 * float(np.mean([getattr(run, field).overall_accuracy for run in runs]))
             if low - reach <= accuracy <= high + reach:
-                axes.axvline(accuracy, color="0.3", linewidth=1, linestyle=style)
+                axes.axvline(accuracy, color="0.3", linewidth=1, linestyle=where)
             else:
                 where = "to the left" if accuracy < low else "to the right"
-            title += f"\n{name} {accuracy:.2f} %, {where}"
+            title += f"\n{field.replace('_', ' ')} {accuracy:.2f} %, {where}"
         names = [f"{_wrap(variant.name)}\nn = {len(variant.runs)}" for variant in scene.variants]
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)

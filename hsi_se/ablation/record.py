@@ -68,10 +68,7 @@ class Comparison(PairedTest):
 
 
 class Convergence(Record):
-    """How fast the runs of a variant reach `SceneReport.target`.
-
-    A run that does not reach it is censored: it counts as later than all that do.
-    """
+    """How fast the runs of a variant reach `SceneReport.target`; one that does not counts as later than all that do."""
 
     validation_accuracy: tuple[Summary, ...]  # over the seeds, after each epoch; fractions
     validation_loss: tuple[Summary, ...]
@@ -174,10 +171,7 @@ class AblationReport(Record):
 
 
 class AblationPlan(Record):
-    """`plan.json`: which ablation a folder belongs to.
-
-    Variants and seeds may be added later; the settings that all runs share may not change.
-    """
+    """`plan.json`: which ablation a folder belongs to; variants and seeds may be added later."""
 
     name: str
     digest: str  # of the settings that all runs share

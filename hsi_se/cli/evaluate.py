@@ -5,7 +5,7 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from hsi_se.cli.options import (
+from hsi_se.cli.usage import (
     ConfigPath,
     DataFolder,
     Device,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hsi_se.cli.options import DataFolder, Device, Overrides, RunOrAblation, choose
+from hsi_se.cli.usage import DataFolder, Device, Overrides, RunOrAblation, choose
 from hsi_se.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hsi_se.cli.options import DataFolder, SceneOverrides, out_folder
-from hsi_se.cli.usage import Command, Group, quote
+from hsi_se.cli.usage import Command, DataFolder, Group, SceneOverrides, out_folder, quote
 
 if TYPE_CHECKING:
     from hsi_se.workflows.inspect_scene import Survey

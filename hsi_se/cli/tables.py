@@ -15,6 +15,7 @@ from hsi_se.progress import clock
 from hsi_se.report.tables import describe_draws, describe_leakage, list_methods, number, percent
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.report import list_class_accuracies
+from hsi_se.system.files import fill_template
 
 if TYPE_CHECKING:
     from hsi_se.ablation.plan import PlannedVariant
@@ -150,7 +151,7 @@ def print_network(network: "NetworkDescription") -> None:
         whole=range(4),
         width=140,
     )
-    say(network.surplus)
+    say(fill_template("hsi_se.cli", "surplus.txt", network=network))
 
 
 def print_points(name: str, points: "list[tuple[str, list[str]]]") -> None:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hsi_se.cli.options import ConfigPath, DataFolder, Device, Overrides, RunOut, Scheduler, Workers, out_folder
-from hsi_se.cli.usage import quote
+from hsi_se.cli.usage import ConfigPath, DataFolder, Device, Overrides, RunOut, Scheduler, Workers, out_folder, quote
 from hsi_se.errors import ConfigError
 from hsi_se.system.processes import is_first
 

@@ -229,9 +229,6 @@ def _nemenyi(num_scenes: int, num_variants: int) -> float:
     return quantile * math.sqrt(num_variants * (num_variants + 1) / (6 * num_scenes))
 
 
-# ------------------------------------------------------------------------------------- in words
-
-
 def points(fraction: float | None) -> str:
     """Returns a difference of fractions in percentage points, `+0.05` or `−0.11`; a dash for None or NaN."""
     return signed(None if fraction is None else 100 * fraction)

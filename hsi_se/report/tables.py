@@ -47,10 +47,7 @@ def hectares(area: float) -> str:
 
 
 def describe_leakage(leakage: Leakage) -> str:
-    """Returns the leakage of a split in two sentences.
-
-    Validation pixels count as training pixels here: they choose the epoch.
-    """
+    """Returns a split's leakage in two sentences; validation pixels count as training pixels: they choose the epoch."""
     return _write_sentences("leakage.txt", **vars(leakage))
 
 

@@ -59,10 +59,7 @@ class Raster:
         return self.shape[2] == 1
 
     def read_rows(self, first: int, last: int) -> NDArray[Any]:
-        """Returns rows `first..last-1` as stored, `(rows, cols, bands)`; a view where the format allows.
-
-        SceneError if the data cannot be read.
-        """
+        """Returns rows `first..last-1` as stored, `(rows, cols, bands)`, a view if possible; SceneError if damaged."""
         name = self.key or "the image"
         with blaming(self.path, f"{name} cannot be read", remedy="get the file again"):
             return self.rows_of(first, last)

@@ -83,25 +83,6 @@ class NetworkDescription:
     def macs(self) -> int:
         return sum(row.macs for row in self.rows)
 
-    @property
-    def surplus(self) -> str:
-        """A sentence on what attention adds to the same network without it."""
-        if self.rows == self.bare_rows:
-            return "The network has no attention."
-        parameters = sum(row.num_parameters for row in self.bare_rows)
-        macs = sum(row.macs for row in self.bare_rows)
-        return (
-            f"Attention adds {_describe_added(self.num_parameters, parameters, 'parameters')} and "
-            f"{_describe_added(self.macs, macs, 'MACs')} to the {parameters:,} and {macs:,} of the same "
-            "network without it."
-        )
-
-
-def _describe_added(total: int, bare: int, unit: str) -> str:
-    share = 100 * (total / bare - 1)
-    digits = ",.2f" if share >= 0.01 or share == 0 else ".1g"
-    return f"{total - bare:,} {unit} (+{share:{digits}} %)"
-
 
 def describe_network(
     config: Config, *, size: InputSize = InputSize(), data: str | Path | None = None
