@@ -176,7 +176,7 @@ def repeat_over_seeds(config: Config, seeds: Sequence[int]) -> Ablation:
     name = config.name.lstrip(".+-") or "run"
     return Ablation(
         name=name,
-        digest=_digest(DEFAULT_THREADS, [_list_shared(config)]),
+        digest=_digest(DEFAULT_THREADS, [config]),
         baseline=name,
         seeds=tuple(seeds),
         threads=DEFAULT_THREADS,
@@ -198,13 +198,13 @@ def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
     shared = [*_override(places, settings.set, "set"), *(Override.parse(text) for text in overrides)]
     given = settings.list_variants()
     runs: list[PlannedRun] = []
-    digests = []
+    bases = []
     for scene, of_scene in (settings.scenes or {"": {}}).items():
         below = _refuse_given([*shared, *_override(places, of_scene, "scenes", scene)])
         common = load_config(base, below)
         if isinstance(common.split, FoldsSplit) and common.split.repeats > 1:
             raise ConfigError(f"{path}: split.repeats: has no effect in an ablation; write one seed for each draw")
-        digests.append(_list_shared(common))
+        bases.append(common)
         configs: dict[str, Config] = {}
         for name, of_variant in given.items():
             changes = _refuse_given(_override(places, of_variant, "variants", name))
@@ -228,7 +228,7 @@ def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
         ]
     return Ablation(
         name=settings.name or "ablation",
-        digest=_digest(settings.threads, digests),
+        digest=_digest(settings.threads, bases),
         baseline=settings.baseline or next(iter(given)),
         seeds=settings.seeds,
         threads=settings.threads,
@@ -246,11 +246,8 @@ def _refuse_given(overrides: list[Override]) -> list[Override]:
     return overrides
 
 
-def _list_shared(config: Config) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude={"name", "seed"})
-
-
-def _digest(threads: int, shared: Sequence[dict[str, Any]]) -> str:
+def _digest(threads: int, configs: Sequence[Config]) -> str:
+    shared = [config.model_dump(mode="json", exclude={"name", "seed"}) for config in configs]
     text = json.dumps({"threads": threads, "shared": shared}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -101,7 +100,7 @@ class Job:
     watcher: Watcher
     failed: list[FailedRun] = field(default_factory=list)
 
-    @cached_property
+    @functools.cached_property
     def _num_runs(self) -> Counter[Path]:
         return Counter(self.path_of(run.config) for run in self.ablation.parts)
 

@@ -100,7 +100,6 @@ def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], as
 
 def join_explorers(folds: Sequence[Explorer], *, owner: NDArray[np.intp], assessment: Assessment) -> Explorer:
     """Returns what the page of several folds shows: each pixel `(rows, cols)` as the fold `owner`, from 0, saw it."""
-
     sides = np.full(owner.shape, Side.UNUSED, dtype=np.uint8)
     sides[tuple(assessment.tested.pixels.T)] = Side.TEST
     names = ("prediction", "top_classes", "top_probabilities")

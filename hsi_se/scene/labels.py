@@ -148,8 +148,7 @@ def suggest_array(contents: FileContents, *, is_map: bool) -> str:
 
 def read_remedies() -> dict[str, str]:
     """Returns what to do with arrays that are not read as they are."""
-    texts: dict[str, str] = read_facts("hsi_se.scene", "unread.toml")["arrays"]
-    return texts
+    return dict(read_facts("hsi_se.scene", "unread.toml")["arrays"])
 
 
 def is_table(path: Path) -> bool:
