@@ -9,31 +9,17 @@ from typing import TYPE_CHECKING
 from hsi_se.version import __version__
 
 if TYPE_CHECKING:
-    from hsi_se.config.yaml_file import load_config
-    from hsi_se.models import build_model
-    from hsi_se.models.insertion import insert_attention
-    from hsi_se.prediction.bundled import load_bundle, map_scene
-    from hsi_se.prediction.logits import predict_logits
-    from hsi_se.sampling.splits import make_split
-    from hsi_se.scene.loading import load_scene
-    from hsi_se.system.session import Session
-    from hsi_se.workflows.evaluate import evaluate
-    from hsi_se.workflows.train import train
-
-__all__ = [
-    "Session",
-    "__version__",
-    "build_model",
-    "evaluate",
-    "insert_attention",
-    "load_bundle",
-    "load_config",
-    "load_scene",
-    "make_split",
-    "map_scene",
-    "predict_logits",
-    "train",
-]
+    from hsi_se.config.yaml_file import load_config as load_config
+    from hsi_se.models import build_model as build_model
+    from hsi_se.models.insertion import insert_attention as insert_attention
+    from hsi_se.prediction.bundled import load_bundle as load_bundle
+    from hsi_se.prediction.bundled import map_scene as map_scene
+    from hsi_se.prediction.logits import predict_logits as predict_logits
+    from hsi_se.sampling.splits import make_split as make_split
+    from hsi_se.scene.loading import load_scene as load_scene
+    from hsi_se.system.session import Session as Session
+    from hsi_se.workflows.evaluate import evaluate as evaluate
+    from hsi_se.workflows.train import train as train
 
 _HOMES = {
     "Session": "hsi_se.system.session",
@@ -48,6 +34,7 @@ _HOMES = {
     "predict_logits": "hsi_se.prediction.logits",
     "train": "hsi_se.workflows.train",
 }
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> object:

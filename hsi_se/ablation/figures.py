@@ -15,18 +15,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hsi_se.ablation.record import AblationFolder, AblationReport, FriedmanRecord, SceneReport, VariantReport
-from hsi_se.evaluation.statistics import Summary
+from hsi_se.ablation.record import AblationFolder, AblationReport, SceneReport, VariantReport
+from hsi_se.evaluation.statistics import RankTest, Summary
 from hsi_se.report.figures import Drawing
 from hsi_se.system.files import replacing
 
 _WIDTH = 5.0  # inches
-_STYLE: dict[Any, Any] = {
-    "font.size": 9.0, "axes.titlesize": 9.0, "axes.linewidth": 0.6, "axes.axisbelow": True,
-    "grid.color": "0.9", "grid.linewidth": 0.6, "legend.frameon": False, "legend.fontsize": 8.5,
-    "pdf.fonttype": 42, "svg.fonttype": "none", "savefig.dpi": 300, "savefig.bbox": "tight", "savefig.pad_inches": 0.08,
-}  # fmt: skip
-_DOT, _MEAN, _UP, _DOWN = "#3f88c5", "#222222", "#0a5699", "#c2410c"  # told apart by every reader
+_STYLE = "hsi_se.ablation.ablation"
+_DOT, _UP, _DOWN = "#3f88c5", "#0a5699", "#c2410c"  # told apart by every reader
+_BAR: dict[str, Any] = {"capsize": 3, "linewidth": 1.1}
+_MEAN: dict[str, Any] = {**_BAR, "fmt": "|", "color": "#222222", "markersize": 9, "linewidth": 1.3}
 _CAPTIONS = {
     "seeds": "OA of every seed, with the mean and, from two seeds on, its 95 % interval",
     "cost": "Mean OA with, from two seeds on, its 95 % interval against multiply-accumulates per patch",
@@ -90,41 +88,26 @@ def _draw_seeds(scenes: Sequence[SceneReport], baseline: str) -> Figure:
     """Draws one row per variant: a dot per seed, and below them the mean with its interval."""
     figure, panels = _stack([0.9 + 0.42 * len(scene.variants) for scene in scenes])
     for axes, scene in zip(panels, scenes, strict=True):
-        values = []
         for place, variant in enumerate(scene.variants):
             accuracies = [100 * run.overall_accuracy for run in variant.runs]
-            values += accuracies
             axes.plot(accuracies, [place - 0.13] * len(accuracies), "o", color=_DOT, markersize=5, alpha=0.75)
             mean = variant.summaries["overall_accuracy"]
             if mean.n == 0:
                 continue
-            axes.errorbar(
-                100 * mean.mean,
-                place + 0.17,
-                xerr=_margins(mean),
-                fmt="|",
-                color=_MEAN,
-                markersize=9,
-                capsize=3,
-                linewidth=1.3,
-            )
+            axes.errorbar(100 * mean.mean, place + 0.17, xerr=_margins(mean), **_MEAN)
             if variant.name == baseline and len(scene.variants) > 1:
                 axes.axvline(100 * mean.mean, color="0.7", linewidth=1, zorder=0)
+        runs = [run for variant in scene.variants for run in variant.runs]
+        values = [100 * run.overall_accuracy for run in runs]
         low, high = min(values), max(values)
-        reach = 1.5 * max(high - low, 0.5)
-        title = scene.name
-        runs = [run for each in scene.variants for run in each.runs]
-        for name, found, style in (
-            ("location floor", [run.location_floor for run in runs], "dashed"),
-            ("spectral baseline", [run.spectral_baseline for run in runs], "dotted"),
-        ):
-            accuracy = 100 * float(np.mean([each.overall_accuracy for each in found]))
-            where = style
+        title, reach = scene.name, 1.5 * max(high - low, 0.5)
+        for field, where in (("location_floor", "dashed"), ("spectral_baseline", "dotted")):
+            accuracy = 100 * float(np.mean([getattr(run, field).overall_accuracy for run in runs]))
             if low - reach <= accuracy <= high + reach:
-                axes.axvline(accuracy, color="0.3", linewidth=1, linestyle=style)
+                axes.axvline(accuracy, color="0.3", linewidth=1, linestyle=where)
             else:
                 where = "to the left" if accuracy < low else "to the right"
-            title += f"\n{name} {accuracy:.2f} %, {where}"
+            title += f"\n{field.replace('_', ' ')} {accuracy:.2f} %, {where}"
         names = [f"{_wrap(variant.name)}\nn = {len(variant.runs)}" for variant in scene.variants]
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
@@ -191,15 +174,9 @@ def _draw_cost(scenes: Sequence[SceneReport]) -> Figure:
     for axes, scene, variants in zip(panels, scenes, costs, strict=True):
         for place, variant, macs in variants:
             summary = variant.summaries["overall_accuracy"]
+            margins, marker, colour = _margins(summary), _MARKERS[place % len(_MARKERS)], f"C{place % 10}"
             axes.errorbar(
-                macs / 1e6,
-                100 * summary.mean,
-                yerr=_margins(summary),
-                fmt=_MARKERS[place % len(_MARKERS)],
-                color=f"C{place % 10}",
-                capsize=3,
-                linewidth=1.1,
-                label=variant.name,
+                macs / 1e6, 100 * summary.mean, yerr=margins, fmt=marker, color=colour, label=variant.name, **_BAR
             )
         low, high = axes.get_xlim()
         if low > 0 and high / low > 5:
@@ -249,7 +226,7 @@ def _draw_curve(
     axes.grid(axis="y")
 
 
-def _draw_ranks(friedman: FriedmanRecord) -> Figure:
+def _draw_ranks(friedman: RankTest) -> Figure:
     """Draws the critical-difference diagram of Demšar 2006; bars join groups of variants."""
     names = sorted(friedman.average_ranks, key=lambda name: friedman.average_ranks[name])
     num = len(names)

@@ -176,7 +176,7 @@ def repeat_over_seeds(config: Config, seeds: Sequence[int]) -> Ablation:
     name = config.name.lstrip(".+-") or "run"
     return Ablation(
         name=name,
-        digest=_digest(DEFAULT_THREADS, [_list_shared(config)]),
+        digest=_digest(DEFAULT_THREADS, [config]),
         baseline=name,
         seeds=tuple(seeds),
         threads=DEFAULT_THREADS,
@@ -189,11 +189,8 @@ def repeat_over_seeds(config: Config, seeds: Sequence[int]) -> Ablation:
 def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
     """Returns the ablation that a YAML file describes; `overrides` such as `a.b=c` change its base.
 
-    All variants of a seed share the scene, the split and the seed, so that their results form pairs.
-
-    Raises:
-        ConfigError: as `load_config`; or two variants are the same, or a variant changes a setting that
-            all must share. The message names the position in the file.
+    All variants of a seed share the scene, the split and the seed, so that their results form pairs. ConfigError as in
+    `load_config`, or if two variants are the same, or a variant changes a setting that all must share.
     """
     path = Path(path)
     settings, places = parse_settings(AblationSettings, read_text(path), path=path)
@@ -201,30 +198,28 @@ def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
     shared = [*_override(places, settings.set, "set"), *(Override.parse(text) for text in overrides)]
     given = settings.list_variants()
     runs: list[PlannedRun] = []
-    digests = []
+    bases = []
     for scene, of_scene in (settings.scenes or {"": {}}).items():
         below = _refuse_given([*shared, *_override(places, of_scene, "scenes", scene)])
         common = load_config(base, below)
         if isinstance(common.split, FoldsSplit) and common.split.repeats > 1:
             raise ConfigError(f"{path}: split.repeats: has no effect in an ablation; write one seed for each draw")
-        digests.append(_list_shared(common))
+        bases.append(common)
         configs: dict[str, Config] = {}
         for name, of_variant in given.items():
             changes = _refuse_given(_override(places, of_variant, "variants", name))
             config = load_config(base, [*below, *changes]).without_calibration()
+            where = f"{places.get(('variants', name)) or places[('grid',)]}: variants.{name}"
             for key in _SHARED:
                 if getattr(config, key) != getattr(common, key):
-                    place = _place(places, "variants", name, key=key)
+                    place = next((change.place for change in changes if change.keys[0] == key), where)
                     raise ConfigError(
-                        f"{place}: variants.{name}: changes {key}, which all variants of a seed must share "
+                        f"{place}: changes {key}, which all variants of a seed must share "
                         "to be comparable; write it under set: or scenes:"
                     )
             twin = next((other for other, known in configs.items() if known.digest == config.digest), None)
             if twin is not None:
-                raise ConfigError(
-                    f"{_place(places, 'variants', name)}: variants.{name}: has the same settings as {twin}; "
-                    "remove one of them"
-                )
+                raise ConfigError(f"{where}: has the same settings as {twin}; remove one of them")
             configs[name] = config.model_copy(update={"name": re.sub(r"[^\w.+-]", "_", name)})
         runs += [
             PlannedRun(scene, name, seed, config.model_copy(update={"seed": seed}))
@@ -233,7 +228,7 @@ def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
         ]
     return Ablation(
         name=settings.name or "ablation",
-        digest=_digest(settings.threads, digests),
+        digest=_digest(settings.threads, bases),
         baseline=settings.baseline or next(iter(given)),
         seeds=settings.seeds,
         threads=settings.threads,
@@ -251,21 +246,10 @@ def _refuse_given(overrides: list[Override]) -> list[Override]:
     return overrides
 
 
-def _list_shared(config: Config) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude={"name", "seed"})
-
-
-def _digest(threads: int, shared: Sequence[dict[str, Any]]) -> str:
+def _digest(threads: int, configs: Sequence[Config]) -> str:
+    shared = [config.model_dump(mode="json", exclude={"name", "seed"}) for config in configs]
     text = json.dumps({"threads": threads, "shared": shared}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _place(places: Places, *names: str, key: str = "") -> str:
-    """Returns `file:line:column` of an entry, or of the dotted key in it that starts with `key`."""
-    if names not in places:  # a variant of the grid
-        return places[("grid",)]
-    inside = (keys for keys in places if keys[:-1] == names and keys[-1].split(".")[0] == key)
-    return places[next(inside, names)]
 
 
 def _override(places: Places, values: Overrides, *names: str) -> list[Override]:

@@ -4,7 +4,7 @@ import math
 import os
 import shutil
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,21 +12,13 @@ from typing import Any, Literal, Self
 
 from hsi_se.ablation.file import PlannedRun, name_run
 from hsi_se.errors import RunError
-from hsi_se.evaluation.statistics import PairedTest, Summary
+from hsi_se.evaluation.statistics import McNemarTest, PairedTest, RankTest, Summary
 from hsi_se.evaluation.verdict import Outcome
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import Record
 from hsi_se.runs.report import Accuracies
 from hsi_se.system.files import Folder, read_record
 from hsi_se.system.locks import hold
-
-
-class McNemarRecord(Record):
-    """McNemar's exact test of two trained networks on the same test pixels."""
-
-    only_baseline: int  # pixels that only the baseline's run classifies correctly
-    only_variant: int
-    p: float
 
 
 class AblationRun(Record):
@@ -59,7 +51,7 @@ class AblationRun(Record):
     mapping_us_per_pixel: float
     mapping_peak_bytes: int | None
     difference: float | None = None  # OA minus that of the baseline's run of the same seed
-    mcnemar: McNemarRecord | None = None
+    mcnemar: McNemarTest | None = None
 
 
 @dataclass(frozen=True)
@@ -76,10 +68,7 @@ class Comparison(PairedTest):
 
 
 class Convergence(Record):
-    """How fast the runs of a variant reach `SceneReport.target`.
-
-    A run that does not reach it is censored: it counts as later than all that do.
-    """
+    """How fast the runs of a variant reach `SceneReport.target`; one that does not counts as later than all that do."""
 
     validation_accuracy: tuple[Summary, ...]  # over the seeds, after each epoch; fractions
     validation_loss: tuple[Summary, ...]
@@ -141,18 +130,6 @@ class SceneReport(Record):
         return [variant for variant in self.variants if variant.runs]
 
 
-class FriedmanRecord(Record):
-    """Variants ranked over scenes by mean OA; rank 1 is best (Demšar 2006)."""
-
-    average_ranks: dict[str, float]
-    chi_square: float
-    p: float
-    iman_davenport: float | None
-    iman_davenport_p: float | None
-    critical_difference: float  # between average ranks, Nemenyi at 5 %
-    groups: tuple[tuple[str, ...], ...]  # variants between which no difference is shown
-
-
 class FailedRun(Record):
     """A run that failed."""
 
@@ -176,7 +153,7 @@ class AblationReport(Record):
     seeds: tuple[int, ...]
     threads: int
     scenes: tuple[SceneReport, ...]
-    friedman: FriedmanRecord | None
+    friedman: RankTest | None
     no_friedman: str  # why there is none; empty with a single variant
     caveats: tuple[str, ...]  # limits of what the numbers show, one sentence each
     failed: tuple[FailedRun, ...]
@@ -194,10 +171,7 @@ class AblationReport(Record):
 
 
 class AblationPlan(Record):
-    """`plan.json`: which ablation a folder belongs to.
-
-    Variants and seeds may be added later; the settings that all runs share may not change.
-    """
+    """`plan.json`: which ablation a folder belongs to; variants and seeds may be added later."""
 
     name: str
     digest: str  # of the settings that all runs share
@@ -220,11 +194,7 @@ class AblationFolder(Folder):
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Returns the folder of an ablation that has a report.
-
-        Raises:
-            RunError: it has none.
-        """
+        """Returns the folder of an ablation that has a report; RunError if it has none."""
         folder = cls(path)
         if not folder.report.is_file():
             raise RunError(f"{path}: no ablation in here; `hsi-se ablate` prints the path it writes")
@@ -259,11 +229,7 @@ class AblationFolder(Folder):
             shutil.rmtree(draft, ignore_errors=True)
 
     def claim(self, plan: AblationPlan) -> None:
-        """Marks this as the folder of an ablation, or checks that it is marked already.
-
-        Raises:
-            RunError: it belongs to another ablation, or contains something else.
-        """
+        """Marks the folder as an ablation's; RunError if it belongs to another one, or contains something else."""
         if not self.plan.is_file():
             if self.path.exists() and (not self.path.is_dir() or any(self.path.glob("[!.]*"))):
                 raise RunError(f"{self}: already exists but is not an ablation folder; choose another with --out DIR")
@@ -278,8 +244,3 @@ class AblationFolder(Folder):
 
     def read_report(self) -> AblationReport:
         return read_record(AblationReport, self.report, remedy="run `hsi-se ablate` again")
-
-    def write_report(self, report: AblationReport, texts: Sequence[tuple[Path, str]]) -> None:
-        for path, text in texts:
-            self.write(path, text)
-        self.write(self.report, report)

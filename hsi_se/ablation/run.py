@@ -33,9 +33,8 @@ from hsi_se.config.split import AllSplit
 from hsi_se.errors import ConfigError, HsiError, RunError
 from hsi_se.evaluation.baselines import Candidate, SpectralBaseline, fit_spectral_baseline
 from hsi_se.models.inference import pick_device
-from hsi_se.runs.explanation import Explanation
 from hsi_se.runs.folder import RunFolder
-from hsi_se.runs.records import Record, RunRecord
+from hsi_se.runs.records import Explanation, Record, RunRecord
 from hsi_se.sampling.splits import make_split
 from hsi_se.scene.loading import load_ground_truth
 from hsi_se.system.cluster import Call, run_tasks, start_cluster
@@ -81,47 +80,6 @@ def fit_baselines(config: Config, *, session: Session, threads: int) -> SplitBas
     )
 
 
-class BaselineStore:
-    """The baselines in the folder of an ablation, for the splits that several of its runs share."""
-
-    def __init__(self, ablation: Ablation, folder: AblationFolder) -> None:
-        self._folder = folder
-        self._num_runs = Counter(self.path_of(run.config) for run in ablation.parts)
-
-    def path_of(self, config: Config) -> Path:
-        """Returns a file that is the same for all configs with the same baselines."""
-        settings = config.model_dump(mode="json", include={"scene", "split", "reduction", "seed"})
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        return self._folder.baselines / f"{digest[:16]}.json"
-
-    def is_missing(self, config: Config) -> bool:
-        """Whether several runs have the split and the reduction of this one, and there are no baselines yet."""
-        return self._num_runs[self.path_of(config)] > 1 and self.read(config) is None
-
-    def read(self, config: Config) -> SplitBaselines | None:
-        """Returns the baselines for a run, or None if there are none."""
-        try:
-            return SplitBaselines.model_validate_json(self.path_of(config).read_bytes())
-        except (FileNotFoundError, ValidationError):
-            return None
-
-    def write(self, config: Config, baselines: SplitBaselines) -> None:
-        self._folder.write(self.path_of(config), baselines)
-
-    def read_or_fit(self, config: Config, *, session: Session, threads: int) -> SplitBaselines | None:
-        """Returns the baselines for a run that shares them; several processes fit them once between them."""
-        while self.is_missing(config):
-            with ExitStack() as claim:
-                try:
-                    claim.enter_context(self._folder.hold(self.path_of(config), "at these baselines"))
-                except RunError:  # another process is fitting them
-                    time.sleep(_WAIT_S)
-                    continue
-                if self.is_missing(config):
-                    self.write(config, fit_baselines(config, session=session, threads=threads))
-        return self.read(config)
-
-
 class Watcher(Protocol):
     """Receives the progress of each run."""
 
@@ -134,14 +92,49 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What all runs of an ablation share."""
+    """What all runs of an ablation share; the folder has the baselines of the splits that several of them share."""
 
+    ablation: Ablation
     folder: AblationFolder
     session: Session  # without an observer, so that it can be sent to workers
-    threads: int
-    store: BaselineStore
     watcher: Watcher
     failed: list[FailedRun] = field(default_factory=list)
+
+    @functools.cached_property
+    def _num_runs(self) -> Counter[Path]:
+        return Counter(self.path_of(run.config) for run in self.ablation.parts)
+
+    def path_of(self, config: Config) -> Path:
+        """Returns a file that is the same for all configs with the same baselines."""
+        settings = config.model_dump(mode="json", include={"scene", "split", "reduction", "seed"})
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        return self.folder.baselines / f"{digest[:16]}.json"
+
+    def is_missing(self, config: Config) -> bool:
+        """Whether several runs have the split and the reduction of this one, and there are no baselines yet."""
+        return self._num_runs[self.path_of(config)] > 1 and self.read_baselines(config) is None
+
+    def read_baselines(self, config: Config) -> SplitBaselines | None:
+        """Returns the baselines for a run, or None if there are none."""
+        try:
+            return SplitBaselines.model_validate_json(self.path_of(config).read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+
+    def read_or_fit_baselines(self, config: Config) -> SplitBaselines | None:
+        """Returns the baselines for a run that shares them; several processes fit them once between them."""
+        path = self.path_of(config)
+        while self.is_missing(config):
+            with ExitStack() as claim:
+                try:
+                    claim.enter_context(self.folder.hold(path, "at these baselines"))
+                except RunError:  # another process is fitting them
+                    time.sleep(_WAIT_S)
+                    continue
+                if self.is_missing(config):
+                    found = fit_baselines(config, session=self.session, threads=self.ablation.threads)
+                    self.folder.write(path, found)
+        return self.read_baselines(config)
 
 
 def run_ablation(
@@ -171,8 +164,7 @@ def run_ablation(
         raise ConfigError("torchrun: runs one training in several processes; start series of runs without it")
     folder = find_folder(ablation, out)
     data = None if session.data is None else str(Path(session.data).resolve())
-    store = BaselineStore(ablation, folder)
-    job = Job(folder, Session(data, session.device), ablation.threads, store, watcher)
+    job = Job(ablation, folder, Session(data, session.device), watcher)
     with start_cluster(workers, scheduler) as client:
         num_cores = os.cpu_count() or 1
         if workers is not None and workers * ablation.threads > num_cores:
@@ -255,11 +247,7 @@ def _noting_the_end(run: PlannedRun, job: Job) -> Iterator[None]:
 
 
 def explain_ablation(folder: AblationFolder, *, session: Session = Session()) -> dict[str, dict[int, Explanation]]:
-    """Returns the explanation of each finished run of a network, by variant and seed; see `explain`.
-
-    Raises:
-        HsiError: as `explain`; or no run is finished, or none is a network's.
-    """
+    """Returns the explanation of each finished run of a network, by variant and seed; RunError if none is finished."""
     report = folder.read_report()
     found = {}
     for scene in report.scenes:
@@ -281,9 +269,6 @@ def report_draws(folder: AblationFolder, draws: Sequence[RunFolder]) -> Ablation
     ablation = repeat_over_seeds(configs[0], [config.seed for config in configs])
     write_reports(summarize_ablation(ablation, folder), folder)
     return folder
-
-
-# ------------------------------------------------------------------------------------- one run
 
 
 def run_once(
@@ -317,9 +302,8 @@ def _work_here(todo: Sequence[PlannedRun], job: Job) -> None:
                 continue
             run, claims = claimed
             with claims, _noting_the_end(run, job):
-                found = job.store.read_or_fit(run.config, session=job.session, threads=job.threads)
-                path = job.folder.find(run).path
-                run_once(run.config, path, session=job.session, threads=job.threads, baselines=found)
+                found, path = job.read_or_fit_baselines(run.config), job.folder.find(run).path
+                run_once(run.config, path, session=job.session, threads=job.ablation.threads, baselines=found)
 
 
 def _claim_each(
@@ -355,8 +339,8 @@ def _work_on_cluster(todo: Sequence[PlannedRun], job: Job, client: Any) -> None:
     _fit_on_cluster(todo, job, client)
 
     def call(run: PlannedRun, claims: ExitStack) -> Call[tuple[PlannedRun, ExitStack]]:
-        found = job.store.read(run.config)
-        return (run, claims), run_on_worker, (run.config, job.session, job.threads, found)
+        found = job.read_baselines(run.config)
+        return (run, claims), run_on_worker, (run.config, job.session, job.ablation.threads, found)
 
     with ExitStack() as all_claims:
         calls = (claimed and call(*claimed) for claimed in _claim_each(todo, job, all_claims))
@@ -370,13 +354,13 @@ def _work_on_cluster(todo: Sequence[PlannedRun], job: Job, client: Any) -> None:
 
 def _fit_on_cluster(todo: Sequence[PlannedRun], job: Job, client: Any) -> None:
     """Fits the baselines that runs share before the runs; where that fails, each run computes its own."""
-    missing = {job.store.path_of(run.config): run.config for run in todo if job.store.is_missing(run.config)}
-    fit = functools.partial(fit_baselines, session=job.session, threads=job.threads)
-    calls = ((config, fit, (config,)) for config in missing.values())
+    missing = {job.path_of(run.config): run.config for run in todo if job.is_missing(run.config)}
+    fit = functools.partial(fit_baselines, session=job.session, threads=job.ablation.threads)
+    calls = ((path, fit, (config,)) for path, config in missing.items())
     with closing(run_tasks(client, calls, per_slot=1)) as tasks:
-        for config, found in tasks:
+        for path, found in tasks:
             if isinstance(found, SplitBaselines):
-                job.store.write(config, found)
+                job.folder.write(path, found)
 
 
 def run_on_worker(

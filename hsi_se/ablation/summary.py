@@ -7,7 +7,6 @@ from operator import attrgetter
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hsi_se.ablation.file import Ablation, PlannedRun
 from hsi_se.ablation.record import (
@@ -17,8 +16,6 @@ from hsi_se.ablation.record import (
     Comparison,
     Convergence,
     FailedRun,
-    FriedmanRecord,
-    McNemarRecord,
     SceneReport,
     VariantReport,
 )
@@ -28,13 +25,14 @@ from hsi_se.evaluation.statistics import (
     LEVEL,
     SHARE,
     SIGNED,
+    McNemarTest,
     PairedTest,
     Range,
+    RankTest,
     Summary,
     adjust_holm,
     compare_correct,
     compare_pairs,
-    describe_splits,
     fewest_pairs,
     least_p,
     points,
@@ -43,8 +41,9 @@ from hsi_se.evaluation.statistics import (
     why_no_ranks,
 )
 from hsi_se.progress import EpochRecord
-from hsi_se.report.tables import percent, render_template
+from hsi_se.report.tables import percent
 from hsi_se.runs.records import RunRecord
+from hsi_se.system.files import fill_template
 
 _ACCURACIES: Mapping[str, Range] = {"overall_accuracy": SHARE, "average_accuracy": SHARE, "kappa": SIGNED}
 _BASELINES = {"location floor": "location_floor", "spectral baseline": "spectral_baseline"}
@@ -65,8 +64,7 @@ _OF_REPORT = ("num_test", *_ACCURACIES, "unsmoothed", *_BASELINES.values())
 
 Name = TypeVar("Name")
 Key = tuple[str, str, int]  # scene, variant, seed
-Correct = NDArray[np.bool_]
-PairTest = Callable[[AblationRun, AblationRun], McNemarRecord | None]
+PairTest = Callable[[AblationRun, AblationRun], McNemarTest | None]
 ClassNames = Mapping[int, str]  # by label
 History = Sequence[EpochRecord]
 
@@ -84,9 +82,8 @@ def summarize_ablation(
             runs[key], records[key], names = _read_run(planned, folder)
             class_names.setdefault(planned.scene, {}).update(names)
 
-    def test_pair(baseline: AblationRun, variant: AblationRun) -> McNemarRecord:
-        first, second = (folder.open_run(run.folder).read_correct() for run in (baseline, variant))
-        return compare_runs(first, second)
+    def test_pair(*pair: AblationRun) -> McNemarTest:
+        return compare_correct(*(folder.open_run(run.folder).read_correct() for run in pair))
 
     return assemble(ablation, runs, records=records, class_names=class_names, test_pair=test_pair, failed=failed)
 
@@ -120,13 +117,6 @@ def _read_run(planned: PlannedRun, folder: AblationFolder) -> tuple[AblationRun,
         **{name: getattr(report, name) for name in _OF_REPORT},
     )
     return found, record, {row.label: row.name for row in report.per_class}
-
-
-def compare_runs(baseline: Correct, variant: Correct) -> McNemarRecord:
-    """McNemar's test of which test pixels two runs classify correctly."""
-    only_baseline, only_variant = int((baseline & ~variant).sum()), int((variant & ~baseline).sum())
-    p = compare_correct(only_baseline, only_variant)
-    return McNemarRecord(only_baseline=only_baseline, only_variant=only_variant, p=p)
 
 
 def assemble(
@@ -172,33 +162,10 @@ def assemble(
             for name, field in _BASELINES.items()
         }
     )
-    scenes = []
-    for scene in ablation.scenes:
-        names = class_names.get(scene, {})
-        of_runs = {
-            variant: [records[scene, variant, run.seed] for run in of_variant[scene, variant]]
-            for variant in ablation.variants
-        }
-        variants = tuple(
-            VariantReport(
-                name=variant,
-                settings=settings,
-                num_parameters=of_runs[variant][0].num_parameters if of_runs[variant] else None,
-                macs_per_patch=of_runs[variant][0].macs_per_patch if of_runs[variant] else None,
-                runs=tuple(mine := of_variant[scene, variant]),
-                summaries=_summarize_all(mine),
-                producers_accuracy={
-                    label: summarize([run.producers_accuracy.get(label) for run in mine], within=SHARE)
-                    for label in names
-                },
-                comparison=comparisons.get((scene, variant)),
-                against={name: found for (*key, name), found in against.items() if key == [scene, variant]},
-            )
-            for variant, settings in ablation.variants.items()
-        )
-        described = _describe_scene(scene, variants, next(filter(None, of_runs.values()), []), names)
-        histories = {variant: [record.history for record in mine] for variant, mine in of_runs.items()}
-        scenes.append(_add_convergence(described, histories, target=ablation.reach))
+    scenes = [
+        _summarize_scene(scene, ablation, of_variant, records, class_names.get(scene, {}), comparisons, against)
+        for scene in ablation.scenes
+    ]
     friedman, reason = (None, "") if ablation.is_of_seeds else _rank(scenes)
     return AblationReport(
         name=ablation.name,
@@ -239,73 +206,84 @@ def _compare(differences: Mapping[Name, Sequence[float]]) -> dict[Name, Comparis
 
 def _describe(test: PairedTest, p_holm: float, *, needed: int) -> Comparison:
     """`needed` seeds are the fewest with which the test could show a difference; 0 if these could."""
-    difference = test.difference
-    is_shown = p_holm <= LEVEL
-    limits = "no interval"
-    if difference.n > 1:
-        limits = f"95 % interval {points(difference.low)} to {points(difference.high)}"
-    values = f"{points(difference.mean)} points, {limits}, n={difference.n}"
-    excludes_zero = difference.low > 0 or difference.high < 0
-    if needed:
-        seeds = f"{difference.n} seed{'' if difference.n == 1 else 's'}"
-        sentence = f"the test cannot show a difference with {seeds}, only with {needed} or more: {values}"
-    elif is_shown:  # by ranks, whose sign may differ from that of the mean
-        verdict = "better" if test.rank_biserial > 0 else "worse"
-        if test.rank_biserial * difference.mean < 0:
-            verdict += f" for most seeds, though {'lower' if difference.mean < 0 else 'higher'} on average"
-        sentence = f"{verdict}: {values}, p = {p_holm:.2g} after Holm"
-        if not excludes_zero:
-            sentence += ", by ranks; the interval of the mean includes 0"
-    elif excludes_zero:
-        sentence = (
-            f"not shown by the signed-rank test (p = {test.p:.2g}, {p_holm:.2g} after Holm), although the "
-            f"interval of the mean excludes 0: {values}"
-        )
-    else:
-        sentence = f"no difference shown: {values}"
-    return Comparison(**vars(test), p_holm=p_holm, is_shown=is_shown, sentence=sentence)
+    values = {**vars(test), "p_holm": p_holm, "is_shown": p_holm <= LEVEL}
+    sentence = fill_template("hsi_se.ablation", "comparison.txt", **values, needed=needed, points=points).strip()
+    return Comparison(**values, sentence=sentence)
 
 
-def _describe_scene(
-    scene: str, variants: tuple[VariantReport, ...], records: Sequence[RunRecord], names: ClassNames
+def _summarize_scene(
+    scene: str,
+    ablation: Ablation,
+    of_variant: Mapping[tuple[str, str], Sequence[AblationRun]],
+    of_run: Mapping[Key, RunRecord],
+    class_names: ClassNames,
+    comparisons: Mapping[tuple[str, str], Comparison],
+    against: Mapping[tuple[str, str, str], Comparison],
 ) -> SceneReport:
-    """`records` are of the runs of one variant, for their notes on the scene."""
-    runs = [run for variant in variants for run in variant.runs]
-    num_seeds, num_splits = len({run.seed for run in runs}), len({run.split_digest for run in runs})
-    notes: list[str] = []
-    if records:
-        notes = [*records[-1].notes, describe_splits(num_splits, num_seeds), *_describe_leakage(variants)]
-    notes += [
-        f"{variant.name} against the {name}: {found.sentence}; by each run's own verdict, {outcomes}"
-        for variant in variants
-        for name, found in variant.against.items()
-        if (counts := Counter(run.outcomes[name] for run in variant.runs if name in run.outcomes))
-        if (outcomes := ", ".join(f"{count} × {outcome}" for outcome, count in counts.items()))
-    ]
-    if chosen := Counter(run.spectral_classifier for run in runs if run.spectral_classifier):
-        listed = ", ".join(f"{name} ({count} run{'s' * (count > 1)})" for name, count in chosen.items())
-        notes.append(f"the spectral baseline is {listed}")
-    return SceneReport(
-        name=scene or (records[-1].scene if records else ""),
-        num_splits=num_splits,
-        class_names=dict(names),
+    """Returns the report on one scene, from what `assemble` knows of all.
+
+    The validation accuracy to reach is by default the lowest of the variants' best mean accuracies, so that every
+    variant reaches it on average, and none with a single variant.
+    """
+    runs = {name: of_variant[scene, name] for name in ablation.variants}
+    records = {name: [of_run[scene, name, run.seed] for run in mine] for name, mine in runs.items()}
+    curves = {name: found for name, mine in records.items() if (found := _average_curves(mine))}
+    target, lowest_best = ablation.reach, None
+    if target is None and curves and not ablation.is_of_seeds:
+        target = lowest_best = min(found.best for found in curves.values())
+    if target is not None:
+        for name, found in curves.items():
+            epochs = tuple(_count_epochs(record.history, target) for record in records[name])
+            curves[name] = found.model_copy(update={"epochs": epochs})
+    variants = tuple(
+        VariantReport(
+            name=name,
+            settings=settings,
+            num_parameters=records[name][0].num_parameters if records[name] else None,
+            macs_per_patch=records[name][0].macs_per_patch if records[name] else None,
+            runs=tuple(runs[name]),
+            summaries=_summarize_all(runs[name]),
+            producers_accuracy={
+                label: summarize([run.producers_accuracy.get(label) for run in runs[name]], within=SHARE)
+                for label in class_names
+            },
+            comparison=comparisons.get((scene, name)),
+            against={other: found for (*key, other), found in against.items() if key == [scene, name]},
+            convergence=curves.get(name),
+        )
+        for name, settings in ablation.variants.items()
+    )
+    everything = [run for variant in variants for run in variant.runs]
+    num_splits = len({run.split_digest for run in everything})
+    leaks = {variant.name: variant.summaries["test_patches_with_train_pixels"].mean for variant in variants}
+    notes = fill_template(
+        "hsi_se.ablation",
+        "scene_notes.txt",
         variants=variants,
-        notes=tuple(notes),
+        num_splits=num_splits,
+        num_seeds=len({run.seed for run in everything}),
+        leaks={name: percent(share) for name, share in leaks.items() if not np.isnan(share)},
+        counts={
+            (variant.name, name): Counter(run.outcomes[name] for run in variant.runs if name in run.outcomes)
+            for variant in variants
+            for name in variant.against
+        },
+        chosen=Counter(run.spectral_classifier for run in everything if run.spectral_classifier),
+        without_curve=[name for name, mine in runs.items() if mine and name not in curves],
+        lowest_best=lowest_best,
+    )
+    last = next((mine[-1] for mine in records.values() if mine), None)
+    return SceneReport(
+        name=scene or (last.scene if last else ""),
+        num_splits=num_splits,
+        class_names=dict(class_names),
+        variants=variants,
+        notes=(*(last.notes if last else ()), *notes.splitlines()),
+        target=target if curves else None,
     )
 
 
-def _describe_leakage(variants: Sequence[VariantReport]) -> list[str]:
-    """One sentence, or one per variant where they differ, as with other patch sizes."""
-    sentences = {
-        variant.name: f"{percent(share)} % of the test patches contain training pixels."
-        for variant in variants
-        if not np.isnan(share := variant.summaries["test_patches_with_train_pixels"].mean)
-    }
-    different = {*sentences.values()}
-    return [*different] if len(different) == 1 else [f"{name}: {text}" for name, text in sentences.items()]
-
-
-def _rank(scenes: Sequence[SceneReport]) -> tuple[FriedmanRecord | None, str]:
+def _rank(scenes: Sequence[SceneReport]) -> tuple[RankTest | None, str]:
     """Ranks variants by their mean OA over the seeds that all of them have, or says why it cannot."""
     names = [variant.name for variant in scenes[0].variants]
     if reason := why_no_ranks(len(scenes), len(names)):
@@ -317,20 +295,15 @@ def _rank(scenes: Sequence[SceneReport]) -> tuple[FriedmanRecord | None, str]:
         if not shared:
             return None, "on at least one scene, no seed has a finished run of every variant"
         means.append([np.mean([of[seed] for seed in of if seed in shared]) for of in found])
-    test = rank_over_scenes(np.array(means))
-    changes = {
-        "average_ranks": dict(zip(names, test.average_ranks.tolist(), strict=True)),
-        "iman_davenport": test.iman_davenport if np.isfinite(test.iman_davenport) else None,
-        "groups": tuple(tuple(names[place] for place in group) for group in test.find_groups()),
-    }
-    return FriedmanRecord(**vars(test) | changes), ""
+    return rank_over_scenes(np.array(means), names=names), ""
 
 
 def _list_caveats(
     baseline: str, groups: Collection[Sequence[AblationRun]], *, is_of_seeds: bool = False
 ) -> tuple[str, ...]:
     counts = (sum(run.difference is not None for run in runs) for runs in groups)
-    text = render_template(
+    text = fill_template(
+        "hsi_se.ablation",
         "caveats.txt",
         baseline=baseline,
         is_of_seeds=is_of_seeds,
@@ -343,44 +316,8 @@ def _list_caveats(
     return tuple(text.splitlines())
 
 
-# ------------------------------------------------------------------------------------- convergence
-
-
-def _add_convergence(
-    scene: SceneReport, histories: Mapping[str, Sequence[History]], *, target: float | None
-) -> SceneReport:
-    """Returns a scene's report with the curves of its variants, and the epochs until they reach an accuracy.
-
-    Args:
-        scene: the report.
-        histories: those of the finished runs, by variant.
-        target: the validation accuracy to reach; by default the lowest of the variants' best mean accuracies,
-            so that every variant reaches it on average, and none with a single variant.
-    """
-    found = {name: average for name, runs in histories.items() if (average := _average_curves(runs))}
-    notes = list(scene.notes)
-    without = [variant.name for variant in scene.begun if variant.name not in found]
-    if without:
-        notes.append(
-            f"{', '.join(without)}: no curve of the validation accuracy, for want of validation pixels "
-            "(split.validation) or of epochs."
-        )
-    if target is None and found and len(scene.variants) > 1:
-        target = min(each.best for each in found.values())
-        notes.append(
-            f"The validation accuracy to reach, {100 * target:.2f} %, is the lowest of the variants' best "
-            "means; reach: in the ablation file sets another. A run that does not reach it counts as later."
-        )
-    if target is not None:
-        for name, each in found.items():
-            epochs = tuple(_count_epochs(run, target) for run in histories[name])
-            found[name] = each.model_copy(update={"epochs": epochs})
-    variants = (variant.model_copy(update={"convergence": found.get(variant.name)}) for variant in scene.variants)
-    changes = {"notes": tuple(notes), "target": target if found else None, "variants": tuple(variants)}
-    return scene.model_copy(update=changes)
-
-
-def _average_curves(runs: Sequence[History]) -> Convergence | None:
+def _average_curves(records: Sequence[RunRecord]) -> Convergence | None:
+    runs = [record.history for record in records]
     kept = [run for run in runs if run and all(each.validation_accuracy is not None for each in run)]
     epochs = list(zip(*kept, strict=False))
     if not epochs:

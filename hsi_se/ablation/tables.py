@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -12,7 +11,7 @@ from hsi_se.ablation.figures import list_figures, refresh_figures
 from hsi_se.ablation.record import AblationFolder, AblationReport, AblationRun, SceneReport, VariantReport
 from hsi_se.ablation.summary import METHODS
 from hsi_se.evaluation.statistics import Summary
-from hsi_se.report.tables import percent, render_template
+from hsi_se.report.tables import number, percent, render_template
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import flatten
 from hsi_se.runs.report import Accuracies
@@ -24,12 +23,12 @@ _COLUMNS: Mapping[str, Callable[[VariantReport], str]] = {
     "AA %": lambda variant: spread(variant.summaries["average_accuracy"]),
     "κ × 100": lambda variant: spread(variant.summaries["kappa"]),
     "floor %": lambda variant: spread(variant.summaries["location_floor.overall_accuracy"]),
-    "parameters": lambda variant: _number(variant.num_parameters),
+    "parameters": lambda variant: number(variant.num_parameters),
     "M MACs": lambda variant: "–" if (macs := variant.macs_per_patch) is None else f"{macs / 1e6:.2f}",
-    "train µs/px": lambda variant: _number(variant.summaries["training_us_per_pixel"].mean),
-    "map µs/px": lambda variant: _number(variant.summaries["mapping_us_per_pixel"].mean),
-    "train MB": lambda variant: _number(variant.summaries["training_peak_bytes"].mean, factor=1e-6),
-    "map MB": lambda variant: _number(variant.summaries["mapping_peak_bytes"].mean, factor=1e-6),
+    "train µs/px": lambda variant: number(variant.summaries["training_us_per_pixel"].mean),
+    "map µs/px": lambda variant: number(variant.summaries["mapping_us_per_pixel"].mean),
+    "train MB": lambda variant: number(variant.summaries["training_peak_bytes"].mean, factor=1e-6),
+    "map MB": lambda variant: number(variant.summaries["mapping_peak_bytes"].mean, factor=1e-6),
 }
 HEADINGS = tuple(_COLUMNS)
 
@@ -133,10 +132,6 @@ def interval(summary: Summary) -> str:
     return f"{text} [{100 * summary.low:.2f}, {100 * summary.high:.2f}]"
 
 
-def _number(value: float | None, *, factor: float = 1.0) -> str:
-    return "–" if value is None or math.isnan(value) else f"{factor * value:,.0f}"
-
-
 def render(template: str, report: AblationReport, folder: AblationFolder) -> str:
     """Returns a report by the name of its template: `ablation.md`, `ablation.tex` or `ablation.html`.
 
@@ -195,5 +190,7 @@ def render_csv(report: AblationReport) -> str:
 def write_reports(report: AblationReport, folder: AblationFolder) -> None:
     """Writes the report of an ablation in all its forms, and draws the figures again that are there."""
     refresh_figures(report, folder)
-    texts = [(path, render(f"ablation{path.suffix}", report, folder)) for path in folder.rendered]
-    folder.write_report(report, [*texts, (folder.table, render_csv(report))])
+    for path in folder.rendered:
+        folder.write(path, render(f"ablation{path.suffix}", report, folder))
+    folder.write(folder.table, render_csv(report))
+    folder.write(folder.report, report)

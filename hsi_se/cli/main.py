@@ -11,10 +11,8 @@ from typing import Annotated
 
 import typer
 
-from hsi_se.cli.evaluate import evaluate, gap, split
-from hsi_se.cli.info import info, schema
-from hsi_se.cli.maps import export, map_scene
-from hsi_se.cli.report import explain, report, watch
+from hsi_se.cli.evaluate import evaluate, export, gap, map_scene, split
+from hsi_se.cli.look import explain, info, report, schema, watch
 from hsi_se.cli.scene import app as scene_app
 from hsi_se.cli.train import ablate, resume, train
 from hsi_se.cli.usage import Command, Group, UsageError, check_words, describe_mistake

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hsi_se.cli.options import DataFolder, SceneOverrides, out_folder
-from hsi_se.cli.usage import Command, Group, quote
+from hsi_se.cli.usage import Command, DataFolder, Group, SceneOverrides, out_folder, quote
 
 if TYPE_CHECKING:
     from hsi_se.workflows.inspect_scene import Survey
@@ -82,11 +81,12 @@ def list_scenes() -> None:
 @app.command(cls=Command, epilog="Example: hsi-se scene show indian-pines")
 def show(name: SceneName) -> None:
     """Print all known facts about the scene NAME: size, sensor, files, sources and classes."""
-    from hsi_se.cli.terminal import print_template
     from hsi_se.scene.fetch import list_sources
     from hsi_se.scene.loading import get_known
+    from hsi_se.system.files import fill_template
 
-    print_template("scene.txt", known=get_known(name), list_sources=list_sources, folder=_DATASETS)
+    facts = {"known": get_known(name), "list_sources": list_sources, "folder": _DATASETS}
+    print(fill_template("hsi_se.cli", "scene.txt", **facts), end="")
 
 
 @app.command(cls=Command, epilog="Example: hsi-se scene fetch indian-pines")
@@ -111,7 +111,8 @@ def fetch(name: SceneName, out: Annotated[Path, out_folder("Folder for the files
 
 
 def _print_survey(survey: "Survey") -> None:
-    from hsi_se.cli.terminal import print_table, print_template, say, say_notes
+    from hsi_se.cli.terminal import print_table, say, say_notes
+    from hsi_se.system.files import fill_template
     from hsi_se.workflows.inspect_scene import suggest_names
 
     for path, held in survey.files:
@@ -119,7 +120,7 @@ def _print_survey(survey: "Survey") -> None:
         print(f"{path}: {what}{f'; {held.listing}' if held and ', ' in held.listing else ''}")
     image, cube, truth = survey.image, survey.cube, survey.truth
     if image is not None and cube is not None:
-        print_template("cube.txt", image=image, cube=cube)
+        print(fill_template("hsi_se.cli", "cube.txt", image=image, cube=cube), end="")
         say_notes((*image.raster.notes, *cube.notes))
     if truth is not None:
         named = [*((str(label), name, label) for label, name in truth.class_names.items()), ("", "unlabelled", 0)]

@@ -12,14 +12,15 @@ from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.audit import SplitAudit
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.progress import clock
-from hsi_se.report.tables import describe_draws, describe_leakage, kappa_text, list_methods, percent
+from hsi_se.report.tables import describe_draws, describe_leakage, list_methods, number, percent
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.report import list_class_accuracies
+from hsi_se.system.files import fill_template
 
 if TYPE_CHECKING:
     from hsi_se.ablation.plan import PlannedVariant
     from hsi_se.models.cost import BlockCost
-    from hsi_se.workflows.cross_scene import CrossScene
+    from hsi_se.workflows.evaluate import CrossScene
     from hsi_se.workflows.gap import Gap
     from hsi_se.workflows.preview import NetworkDescription
 
@@ -106,7 +107,7 @@ def _say_next(assessment: Assessment, folder: RunFolder) -> None:
 
 def _describe(evaluation: Evaluation, *, width: int = 0) -> str:
     oa, aa = percent(evaluation.overall_accuracy), percent(evaluation.average_accuracy)
-    return f"OA {oa:>{width}} %   AA {aa:>{width}} %   κ {kappa_text(evaluation.kappa)}"
+    return f"OA {oa:>{width}} %   AA {aa:>{width}} %   κ {number(evaluation.kappa, 4)}"
 
 
 def print_gap(found: "Gap") -> None:
@@ -150,7 +151,7 @@ def print_network(network: "NetworkDescription") -> None:
         whole=range(4),
         width=140,
     )
-    say(network.surplus)
+    say(fill_template("hsi_se.cli", "surplus.txt", network=network))
 
 
 def print_points(name: str, points: "list[tuple[str, list[str]]]") -> None:

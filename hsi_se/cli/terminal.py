@@ -123,9 +123,6 @@ def describe_epoch(record: EpochRecord, *, of: str = "") -> str:
     return text
 
 
-# ------------------------------------------------------------------------------------- results
-
-
 def say(text: str, *, style: str = "", to_stderr: bool = False) -> None:
     """Prints prose. On a terminal it breaks between words; redirected, each paragraph is one line."""
     print_prose(Console(stderr=to_stderr, markup=False, emoji=False), text, style=style)
@@ -136,16 +133,6 @@ def print_prose(console: Console, text: str, *, style: str = "") -> None:
     if console.is_terminal:
         text = textwrap.fill(text, console.width, break_long_words=False, break_on_hyphens=False)
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
-
-
-def print_template(name: str, **values: object) -> None:
-    """Prints a template of this room, filled with values; a name that it lacks is an error."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("hsi_se.cli"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    print(environment.get_template(name).render(values), end="")
 
 
 def say_notes(notes: Iterable[str]) -> None:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hsi_se.cli.options import ConfigPath, DataFolder, Device, Overrides, RunOut, Scheduler, Workers, out_folder
-from hsi_se.cli.usage import quote
+from hsi_se.cli.usage import ConfigPath, DataFolder, Device, Overrides, RunOut, Scheduler, Workers, out_folder, quote
 from hsi_se.errors import ConfigError
 from hsi_se.system.processes import is_first
 
@@ -132,11 +131,11 @@ def _run_and_print(
 ) -> None:
     """Runs an ablation and prints its results; exits with an error code if a run has failed."""
     from hsi_se.ablation import run as runner
-    from hsi_se.cli.ablate_live import watch
     from hsi_se.cli.tables import print_answer
+    from hsi_se.cli.watch import watch_ablation
     from hsi_se.system.session import Session
 
-    with watch(ablation) as watcher:
+    with watch_ablation(ablation) as watcher:
         folder, report = runner.run_ablation(
             ablation, out=out, session=Session(data, device), workers=workers, scheduler=scheduler, watcher=watcher
         )

@@ -1,16 +1,21 @@
-"""Training as it happens, read from the progress that runs write: a live table, or lines off a terminal."""
+"""Training as it happens, a live table or lines off a terminal: the runs of an ablation, or what runs have written."""
 
 import os
+import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from hsi_se.ablation.file import Ablation, PlannedRun
 from hsi_se.ablation.record import AblationFolder
 from hsi_se.cli.terminal import describe_epoch, print_prose
 from hsi_se.errors import RunError
@@ -19,9 +24,13 @@ from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import RunStart
 from hsi_se.system.locks import is_held
 
+if TYPE_CHECKING:
+    from hsi_se.ablation.run import State, Watcher  # which would import torch
+
 POLL_S = 0.5
 _PATIENCE_S = 20.0  # how long no process may be at work between two runs of a folder
 _MOST_ROWS = 12
+_SIGNS = {"": "·", "running": "▶", "finished": "■", "failed": "✗", "elsewhere": "□"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +83,7 @@ def _find_folders(path: Path, *, holding: str) -> list[Path]:
 def follow(path: str | Path, *, console: Console, sleep: Callable[[float], None] = time.sleep) -> None:
     """Shows the training in the folder of runs or of an ablation until no process works on it any more.
 
-    Raises:
-        RunError: nothing trains or has trained there.
+    RunError if nothing trains or has trained there.
     """
     path = Path(path)
     if not path.is_dir():
@@ -160,3 +168,107 @@ def draw(runs: Sequence[Progress], *, path: Path) -> RenderableType:
 
 def _name(run: Progress, path: Path) -> str:
     return "/".join(run.folder.path.relative_to(path).parts) or run.start.name
+
+
+@contextmanager
+def watch_ablation(ablation: Ablation) -> Iterator["Watcher"]:
+    """Yields a watcher that shows the state of every run: a live table on a terminal, lines elsewhere."""
+    console = Console(stderr=True, markup=False, emoji=False)
+    if not console.is_terminal:
+        yield Lines(ablation)
+        return
+    board = Board(ablation)
+    with Live(get_renderable=board.render, console=console, refresh_per_second=2) as live:
+        board.live = live
+        yield board
+        live.refresh()
+
+
+class Lines:
+    """One line for every run that has finished or failed."""
+
+    def __init__(self, ablation: Ablation) -> None:
+        self.ablation = ablation
+        self.states: dict[PlannedRun, State] = {}
+        self.accuracies: dict[PlannedRun, float] = {}  # without those of single folds
+        self.num_ended = 0  # of those that this command has worked on
+        self.start = time.monotonic()
+
+    def note(self, text: str) -> None:
+        print(f"note: {text}", file=sys.stderr, flush=True)
+
+    def change(self, run: PlannedRun, state: "State", *, accuracy: float | None = None) -> None:
+        before = self.states.get(run)
+        if before != state:
+            self.states[run] = state
+            self.num_ended += before == "running"
+            if accuracy is not None and run.whole is None:
+                self.accuracies[run] = accuracy
+            self.show(run, accuracy)
+
+    @property
+    def progress(self) -> str:
+        """`3/10`: how many runs, or folds, are finished."""
+        parts = self.ablation.parts
+        return f"{sum(self.states.get(run) == 'finished' for run in parts)}/{len(parts)}"
+
+    def show(self, run: PlannedRun, accuracy: float | None) -> None:
+        state = self.states[run]
+        if state == "running":
+            return
+        text = f"{self.progress}  {run}{', all folds' if run.parts != (run,) else ''}  {state}"
+        if accuracy is not None:
+            text += f"  OA {100 * accuracy:.2f} %"
+        if run in self.accuracies:
+            text += f"  ({self.describe(run.scene, run.variant)})"
+        print(f"{text}  {self.describe_time()}".rstrip(), file=sys.stderr, flush=True)
+
+    def describe(self, scene: str, variant: str) -> str:
+        """Returns `94.96 ± 0.31, n=3`: mean and standard deviation over a variant's runs so far."""
+        values = [
+            100 * accuracy for run, accuracy in self.accuracies.items() if (run.scene, run.variant) == (scene, variant)
+        ]
+        if not values:
+            return ""
+        spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+        return f"{statistics.fmean(values):.2f}{spread}, n={len(values)}"
+
+    def describe_time(self) -> str:
+        """Returns the time left at the pace since this command started, or an empty string."""
+        num_left = sum(self.states.get(run) not in ("finished", "failed") for run in self.ablation.parts)
+        if not self.num_ended or not num_left:
+            return ""
+        return f"{clock(num_left * (time.monotonic() - self.start) / self.num_ended)} left"
+
+
+class Board(Lines):
+    """One row per variant: a sign for each seed's run, and the mean so far."""
+
+    live: "Live"
+
+    def note(self, text: str) -> None:
+        self.live.console.print(f"note: {text}", highlight=False, markup=False)
+
+    def show(self, run: PlannedRun, accuracy: float | None) -> None:
+        pass  # the table is redrawn twice a second
+
+    def render(self) -> Table:
+        signs = "  ".join(f"{sign} {state or 'waiting'}" for state, sign in _SIGNS.items())
+        elapsed = clock(time.monotonic() - self.start)
+        progress = f"{self.progress.replace('/', ' of ')} {'folds' if self.ablation.has_folds else 'runs'}"
+        headings = ("scene", "variant", "seeds", Column("OA %, mean ± std", justify="right"))
+        first = 1 if self.ablation.scenes == ("",) else 0  # one scene has no name, and no column
+        table = Table(
+            *headings[first:],
+            title=f"{self.ablation.name}: {progress}, {elapsed}, {self.describe_time() or 'time left unknown'}",
+            caption=signs,
+            title_justify="left",
+            caption_justify="left",
+        )
+        groups: dict[tuple[str, str], str] = {}
+        for run in self.ablation.parts:
+            key = run.scene, run.variant
+            groups[key] = groups.get(key, "") + _SIGNS[self.states.get(run, "")]
+        for (scene, variant), states in groups.items():
+            table.add_row(*(scene, variant, states, self.describe(scene, variant))[first:])
+        return table

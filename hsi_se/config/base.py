@@ -61,11 +61,7 @@ def unknown(name: str, what: str, choices: Sequence[str]) -> str:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Returns the seeds of a list such as `0-9`, `0,3,5` or `0-4,7`, in order.
-
-    Raises:
-        ConfigError: the text is not a list of seeds, or names one twice.
-    """
+    """Returns the seeds in `0-9`, `0,3,5` or `0-4,7`; ConfigError if it is not a list of seeds, or names one twice."""
     seeds: list[int] = []
 
     def refuse(problem: str) -> ConfigError:

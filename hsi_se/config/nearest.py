@@ -38,12 +38,9 @@ def did_you_mean(name: str, choices: Sequence[str]) -> str:
 
 
 def find_setting(name: str, settings: Sequence[str], *, here: Sequence[str] = ()) -> str | None:
-    """Returns the one of some dotted settings that an unknown one probably stands for.
+    """Returns the dotted setting, one of `settings` in any section, that an unknown one, `name`, probably means.
 
-    Args:
-        name: dotted.
-        settings: of all sections, whatever their kind.
-        here: those that its own section has, without the section's name.
+    Its own section has the settings `here`, without the section's name.
     """
     section, _, key = name.rpartition(".")
     if name in settings or (section and section not in settings):

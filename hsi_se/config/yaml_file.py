@@ -87,11 +87,7 @@ def load_config(path: str | Path, overrides: Sequence[str | Override] = ()) -> C
 
 
 def read_text(path: str | Path) -> str:
-    """Returns the text of a config file.
-
-    Raises:
-        ConfigError: the file is missing, or is not UTF-8 text.
-    """
+    """Returns the text of a config file; ConfigError if it is missing, or is not UTF-8 text."""
     try:
         text = Path(path).read_text(encoding="utf-8")
         if Path(path).suffix.casefold() in _DATA:
@@ -204,10 +200,8 @@ def _parse_yaml(text: str, *, where: str) -> Any:
 def _read(document: object, *, where: str) -> tuple[Any, dict[Keys, str]]:
     """Returns plain values, with aliases written out, and `file:line:column` of every key of a mapping.
 
-    A key from a merge, `<<: *other`, has no place of its own: `find_place` then returns its section's.
-
-    Raises:
-        ConfigError: the document is too large or nested too deep, or a key is empty or not a scalar.
+    A key from a merge, `<<: *other`, has no place of its own: `find_place` then returns its section's. ConfigError if
+    the document is too large or nested too deep, or a key is empty or not a scalar.
     """
     places: dict[Keys, str] = {(): f"{where}:1:1"}
     num_values = 0

@@ -134,9 +134,7 @@ def assess_pixels(
 ) -> Assessment:
     """Returns the assessment of test pixels, be they of one run or of all folds.
 
-    Args:
-        unit: what `tested.groups` are, such as `fields`.
-        mapped_pixels: `(C,)` pixels that the map assigns to each class.
+    `unit` is what `tested.groups` are, such as `fields`; `mapped_pixels` `(C,)` are those of each class on the map.
     """
     ids, names = audit.location_floor.class_ids, audit.location_floor.class_names
 

@@ -91,13 +91,10 @@ def fit_spectral_baseline(
 ) -> SpectralBaseline:
     """Returns the predictions of the best classifier of single pixels, which sees no neighbours.
 
-    The candidates are SVM, extra trees and shrinkage LDA, each on standardised bands and on the components.
+    The candidates are SVM, extra trees and shrinkage LDA, each on standardised bands and on the components
+    `(rows, cols, k)`, the network's input. The scene has the labels used by the split (`Split.relabel`).
     Cross-validation on the training and validation pixels chooses one (`hold_out`, `choose_parameters`), which is
     then fitted on all of them. If they contain a single class, every test pixel is predicted as that class.
-
-    Args:
-        scene: the scene with the labels used by the split (`Split.relabel`).
-        components: `(rows, cols, k)` the network's input, before patches are cut.
     """
     num_known, pixels = len(split.training_side), np.concatenate([split.training_side, split.test])
     at, kind = tuple(pixels.T), config.reduction.kind

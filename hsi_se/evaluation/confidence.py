@@ -13,6 +13,7 @@ from scipy.special import log_softmax, softmax
 
 from hsi_se.evaluation.metrics import Fractions
 from hsi_se.evaluation.statistics import estimate_group_mean
+from hsi_se.system.files import fill_template
 
 _MIN_PIXELS, _MIN_GROUPS, _NUM_FOLDS = 30, 6, 10  # see `fit_scaling`
 _TEMPERATURES = (0.05, 20.0)  # the lowest and the highest
@@ -104,17 +105,8 @@ def fit_scaling(
 
 def find_lack(found: TemperatureScaling, *, num_wrong: int) -> str:
     """Returns why pixels, of which some are misclassified, cannot show a gain, and the remedy; or nothing."""
-    pixels, remedy = found.describe_pixels(), "label more training pixels"
-    if found.source == "validation":
-        remedy = "set prediction.calibration: cross-fit, or raise split.validation"
-    if found.num_pixels < _MIN_PIXELS:
-        return f"{pixels} are too few to fit a temperature, which takes {_MIN_PIXELS}; {remedy}"
-    if not num_wrong:
-        return f"all {pixels} are classified correctly, which cannot determine a temperature; {remedy}"
-    if found.num_groups < _MIN_GROUPS:
-        what = f"the {pixels} lie in {found.num_groups} separate areas"
-        return f"{what}, too few to show that a temperature helps; label pixels in {_MIN_GROUPS} or more"
-    return ""
+    values = {"num_wrong": num_wrong, "fewest_pixels": _MIN_PIXELS, "fewest_groups": _MIN_GROUPS}
+    return fill_template("hsi_se.evaluation", "lack.txt", found=found, **values)
 
 
 def fit_temperature(logits: NDArray[np.floating], truth: NDArray[np.integer]) -> float:
@@ -160,14 +152,10 @@ class Reliability:
 def measure_calibration(
     probabilities: NDArray[np.floating], truth: NDArray[np.integer], *, num_bins: int = 15
 ) -> Reliability:
-    """Returns the reliability of predicted probabilities in bins of equal width.
+    """Returns the reliability of probabilities `(n, c)`, n ≥ 1, in bins of equal width; `truth` `(n,)` is 0..c-1.
 
     Guo et al. 2017, On Calibration of Modern Neural Networks, https://arxiv.org/abs/1706.04599, eqs. 1-3.
     The error depends on the number of bins: compare only errors computed with the same number.
-
-    Args:
-        probabilities: `(n, c)` with n ≥ 1.
-        truth: `(n,)` true classes 0..c-1.
     """
     confidence = np.asarray(probabilities.max(axis=1), dtype=np.float64)
     is_correct = probabilities.argmax(axis=1) == truth
@@ -215,11 +203,7 @@ class Rejection:
         return Rejection(self.coverage[is_steady], self.accuracy[is_steady])
 
     def accuracy_at(self, coverage: float) -> float:
-        """Returns the accuracy at the smallest coverage that is at least the given fraction.
-
-        Raises:
-            ValueError: the coverage lies outside (0, 1].
-        """
+        """Returns the accuracy at the smallest coverage that is at least a fraction; ValueError outside (0, 1]."""
         if not 0 < coverage <= 1:
             raise ValueError(f"coverage = {coverage}: not a fraction in (0, 1]; use 0.9 for 90 % of the pixels")
         return float(self.accuracy[np.searchsorted(self.coverage, coverage)])

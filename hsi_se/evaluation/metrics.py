@@ -82,10 +82,7 @@ class Evaluation:
 def evaluate_labels(
     truth: NDArray[np.integer], predicted: NDArray[np.integer], *, class_ids: Sequence[int], class_names: Sequence[str]
 ) -> Evaluation:
-    """Returns the accuracies of labels `(n,)` predicted for n ≥ 1 pixels.
-
-    The C classes are given in the order of the confusion matrix.
-    """
+    """Returns the accuracies of labels `(n,)` predicted for n ≥ 1 pixels; the matrix has C classes in this order."""
     counts = confusion_matrix(truth, predicted, labels=list(class_ids)).astype(np.int64)
     return Evaluation(counts, tuple(int(label) for label in class_ids), tuple(class_names))
 

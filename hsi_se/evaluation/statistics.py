@@ -99,12 +99,8 @@ class PairedTest:
 def compare_pairs(differences: Numbers, *, within: Range = UNBOUNDED) -> PairedTest:
     """Returns the exact signed-rank test of paired differences (Wilcoxon 1945), with effect sizes.
 
-    Zero differences are dropped and ties receive their mean rank. The p-value counts all 2ⁿ
-    assignments of signs to these ranks, so it is exact with ties too.
-
-    Args:
-        differences: one number per seed, first variant minus second.
-        within: as for `summarize`.
+    The differences are one per seed, first variant minus second. Zeros are dropped and ties receive their mean rank.
+    The p-value counts all 2ⁿ assignments of signs to these ranks, so it is exact with ties too.
     """
     numbers = np.asarray(differences, dtype=np.float64).round(12)  # so that rounding errors do not break ties
     summary = summarize(numbers, within=within)
@@ -148,45 +144,44 @@ def adjust_holm(p_values: Numbers) -> NDArray[np.float64]:
     return adjusted
 
 
-def compare_correct(only_first: int, only_second: int) -> float:
-    """Returns the two-sided p of the exact McNemar test (McNemar 1947); 1 without discordant pixels.
+@dataclass(frozen=True)
+class McNemarTest:
+    """McNemar's exact test of two trained networks on the same test pixels."""
+
+    only_baseline: int  # pixels that only the baseline's run classifies correctly
+    only_variant: int
+    p: float  # two-sided; 1 without discordant pixels
+
+
+def compare_correct(baseline: NDArray[np.bool_], variant: NDArray[np.bool_]) -> McNemarTest:
+    """Returns the exact McNemar test (McNemar 1947) of which pixels `(n,)` two classifiers get right.
 
     Under the null hypothesis each pixel that only one classifier gets right is as likely the other's.
     """
-    discordant = only_first + only_second
-    return float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+    only_baseline, only_variant = int((baseline & ~variant).sum()), int((variant & ~baseline).sum())
+    discordant = only_baseline + only_variant
+    p = float(binomtest(only_baseline, discordant).pvalue) if discordant else 1.0
+    return McNemarTest(only_baseline, only_variant, p)
 
 
 # ------------------------------------------------------------------------------------- over scenes
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class RankTest:
-    """Average ranks of k variants over n scenes, with tests of their differences."""
+    """Average ranks of k variants over n scenes by mean OA, with tests of their differences (Demšar 2006)."""
 
-    average_ranks: NDArray[np.float64]  # (k,); 1 is the best
+    average_ranks: dict[str, float]  # 1 is the best
     chi_square: float  # Friedman's, as in Demšar 2006, without a correction for ties
     p: float  # of χ² with k-1 degrees of freedom
-    # The less conservative F of Iman and Davenport 1980; inf if all scenes give the same order.
-    iman_davenport: float
+    # The less conservative F of Iman and Davenport 1980; None if all scenes give the same order: it is infinite.
+    iman_davenport: float | None
     iman_davenport_p: float  # with k-1 and (k-1)(n-1) degrees of freedom
     critical_difference: float  # of average ranks, by Nemenyi's test at 5 %
-
-    def find_groups(self) -> list[list[int]]:
-        """Returns the largest groups of variants with average ranks within the critical difference."""
-        order = np.argsort(self.average_ranks, kind="stable")
-        ranks = self.average_ranks[order]
-        groups: list[list[int]] = []
-        last = 0
-        for first in range(len(order)):
-            end = int(np.searchsorted(ranks, ranks[first] + self.critical_difference, side="right"))
-            if end - first > 1 and end > last:
-                groups.append(order[first:end].tolist())
-                last = end
-        return groups
+    groups: tuple[tuple[str, ...], ...]  # the largest ones with ranks within the critical difference
 
 
-def rank_over_scenes(scores: NDArray[np.floating]) -> RankTest:
+def rank_over_scenes(scores: NDArray[np.floating], *, names: Sequence[str]) -> RankTest:
     """Returns Friedman's test and Nemenyi's critical difference of scores `(scenes, variants)`.
 
     Higher is better. Demšar 2006, Statistical Comparisons of Classifiers over Multiple Data Sets, 3.2.2.
@@ -195,14 +190,21 @@ def rank_over_scenes(scores: NDArray[np.floating]) -> RankTest:
     ranks = rankdata(-np.asarray(scores).round(12), axis=1).mean(axis=0)
     chi_square = 12 * n / (k * (k + 1)) * float((ranks**2).sum() - k * (k + 1) ** 2 / 4)
     rest = n * (k - 1) - chi_square
-    ratio = (n - 1) * chi_square / rest if rest > 1e-9 else float("inf")
+    ratio = (n - 1) * chi_square / rest if rest > 1e-9 else math.inf
+    order, width, groups, last = np.argsort(ranks, kind="stable"), _nemenyi(n, k), [], 0
+    for first in range(k):
+        end = int(np.searchsorted(ranks[order], ranks[order[first]] + width, side="right"))
+        if end - first > 1 and end > last:
+            groups.append(tuple(names[place] for place in order[first:end]))
+            last = end
     return RankTest(
-        average_ranks=ranks,
+        average_ranks=dict(zip(names, ranks.tolist(), strict=True)),
         chi_square=chi_square,
         p=float(chi2.sf(chi_square, k - 1)),
-        iman_davenport=ratio,
+        iman_davenport=ratio if math.isfinite(ratio) else None,
         iman_davenport_p=float(f.sf(ratio, k - 1, (k - 1) * (n - 1))),
-        critical_difference=_nemenyi(n, k),
+        critical_difference=width,
+        groups=tuple(groups),
     )
 
 
@@ -225,20 +227,6 @@ def why_no_ranks(num_scenes: int, num_variants: int) -> str:
 def _nemenyi(num_scenes: int, num_variants: int) -> float:
     quantile = float(studentized_range.ppf(_CONFIDENCE, num_variants, np.inf)) / 2**0.5
     return quantile * math.sqrt(num_variants * (num_variants + 1) / (6 * num_scenes))
-
-
-def describe_splits(num_splits: int, num_seeds: int) -> str:
-    """Returns a sentence on whether the spread over seeds includes that of drawing different splits."""
-    if num_seeds == 1:
-        return "There is one seed: nothing is known of the spread over splits and trainings."
-    if num_splits == num_seeds:
-        return "Every seed has its own split: the spread reflects both the choice of pixels and the training."
-    if num_splits == 1:
-        return "All seeds share one split: the spread is due to the training alone."
-    return f"The {num_seeds} seeds use {num_splits} different splits."
-
-
-# ------------------------------------------------------------------------------------- in words
 
 
 def points(fraction: float | None) -> str:

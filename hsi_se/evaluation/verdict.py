@@ -17,6 +17,7 @@ from hsi_se.evaluation.statistics import estimate_group_mean, points
 from hsi_se.sampling.disjoint import number_blocks, number_fields
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.scene import GroundTruth
+from hsi_se.system.files import fill_template
 
 FEWEST_GROUPS = 6  # as seeds of an ablation
 _BLOCK_SIZE = 16  # of the parts of fields
@@ -105,62 +106,20 @@ def reach_verdict(
     is_baseline = is_its_kind and is_its_input and not is_smoothed
     against_floor = compare_on_groups(correct, floor, groups)
     against_baseline = None if is_baseline else compare_on_groups(correct, baseline, groups)
-    name = "network" if isinstance(model, Network) else "classifier"
-    parts = [_describe(name, against_floor, "location floor", floor.mean())]
-    if against_floor.outcome == "worse":
-        parts.append(f"Row and column alone do better, so the accuracy does not show that the {name} uses the spectra.")
-    if against_baseline is None:
-        parts.append(f"The spectral baseline is the same classifier, {chosen.name}, so the two are not compared.")
-    else:
-        parts.append(_describe(name, against_baseline, f"spectral baseline, {chosen.name}", baseline.mean()))
-    what = "measures how well the map is filled in between known pixels, not how well unseen areas are classified"
-    if "fields" in (config.split.kind, getattr(config.split, "by", "")):
-        what = "is that of unseen fields beside known ones, not of unseen areas"
-    leaks = f"{100 * leaking:.1f} % of the test patches contain training pixels: the accuracy {what}."
-    parts.append(leaks if leaking > 0 else "No test patch contains a training pixel.")
     is_worse = against_baseline is not None and against_baseline.outcome == "worse"
-    step = _advise(config, better=chosen if is_worse else None, leaks=leaking > 0, is_open=against_floor.low is None)
-    return Verdict(against_floor, against_baseline, " ".join(parts), step)
-
-
-def _describe(name: str, found: BaselineComparison, other: str, accuracy: float) -> str:
-    own, gain, comma = accuracy + found.difference, points(found.difference), "," * ("," in other)
-    values = f"{100 * own:.2f} % against {100 * accuracy:.2f} %, {gain} points"
-    if found.low is None:
-        return (
-            f"No difference from the {other}{comma} can be shown: {values}, without an interval, because the number "
-            f"of {found.unit} is {found.num_units} and an interval needs {FEWEST_GROUPS}."
-        )
-    subject = f"The {name} is {found.outcome} than the {other}"
-    if found.outcome == "no difference shown":
-        subject = f"No difference from the {other}{comma} is shown"
-    limits = f"{points(found.low)} to {points(found.high)}"
-    return f"{subject}: {values} (95 % interval {limits}, over {found.num_units:,} {found.unit})."
-
-
-def _advise(config: Config, *, better: Candidate | None, leaks: bool, is_open: bool) -> str:
-    """Returns a clause with a command; `better` is the baseline of a worse run, `is_open` if there is no interval."""
-    split, prediction = config.split, config.prediction
-    if better is not None and better.classifier != "constant":
-        changes = f' --set "model={{name: {better.classifier}}}"'
-        if better.reduction != config.reduction.kind:
-            changes += ' --set "reduction={kind: none}"'
-        if prediction.smoothing is not None or prediction.calibration == "validation":
-            changes += ' --set "prediction={}"'
-        if prediction.smoothing is not None and (buffer := getattr(split, "buffer", None)) is not None:
-            changes += f" --set split.buffer={buffer}"  # whose default depends on the smoothing
-        return f"train the spectral baseline, {better.name}: `hsi-se train CONFIG{changes}`"
-    if leaks and isinstance(split, BlocksSplit | FoldsSplit):
-        wider = f"`hsi-se train CONFIG --set split.buffer={config.default_buffer}`"
-        return f"widen the buffer between training and test pixels: {wider}"
-    if leaks:
-        return "measure the accuracy on unseen areas: `hsi-se gap CONFIG`"
-    has_blocks = isinstance(split, BlocksSplit | FoldsSplit) and getattr(split, "by", "blocks") == "blocks"
-    if is_open and has_blocks and (size := getattr(split, "block_size", 1)) > 1:
-        smaller = f"`hsi-se train CONFIG --set split.block_size={size // 2}`"
-        return f"divide the scene into smaller blocks: {smaller}"
-    if is_open:
-        return f"label pixels in more fields, so that {FEWEST_GROUPS} or more have test pixels"
-    if isinstance(split, FoldsSplit) and split.fold is None:
-        return "draw the folds again, for an interval: `hsi-se train CONFIG --set split.repeats=5`"
-    return "see whether this holds for other splits and seeds: `hsi-se train CONFIG --seeds 0-9`"
+    values = {
+        "name": "network" if isinstance(model, Network) else "classifier",
+        "against_floor": against_floor,
+        "floor": float(floor.mean()),
+        "against_baseline": against_baseline,
+        "baseline": float(baseline.mean()),
+        "chosen": chosen,
+        "better": chosen if is_worse else None,
+        "leaking": leaking,
+        "config": config,
+        "areas": getattr(config.split, "by", config.split.kind),
+        "fewest_groups": FEWEST_GROUPS,
+        "points": points,
+    }
+    texts = (fill_template("hsi_se.evaluation", f"{name}.txt", **values) for name in ("verdict", "next_step"))
+    return Verdict(against_floor, against_baseline, *(" ".join(text.split()) for text in texts))

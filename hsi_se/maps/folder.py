@@ -1,17 +1,34 @@
-"""The folder of a map: the names of its files, the draft in which they are made, and their publication."""
+"""The folder of a map, and the draft in which it is made: hidden layers and a journal of the finished tiles."""
 
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from hsi_se.errors import RunError
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import entr
+
+from hsi_se.errors import RunError, how_to_install
+from hsi_se.evaluation.confidence import to_probabilities
+from hsi_se.maps.layers import NODATA_NAME, Classes, Layer, has_rasterio, is_north_up, write_envi_header, write_geotiff
+from hsi_se.prediction.class_map import ClassMap, pick_classes
+from hsi_se.prediction.logits import list_tiles
+from hsi_se.prediction.target import Target
+from hsi_se.report.figures import save_map
+from hsi_se.runs.bundle import ModelBundle
+from hsi_se.scene.georeference import Georeference
+from hsi_se.scene.scene import UNLABELLED
 from hsi_se.system.files import Folder, sync_folder
 from hsi_se.system.locks import hold
 
+_LONGEST_FIGURE = 2000  # side of the picture in pixels
+_NO_SHARE = -1.0  # stored where there is no probability
 _PUBLISHED = "published "  # in a journal, before the names of files
 
 
@@ -56,9 +73,7 @@ class MapFolder(Folder):
     def open_draft(self) -> Iterator["MapFolder"]:
         """Yields the hidden folder in which the map is made; a later start finds what is done in it.
 
-        Raises:
-            RunError: another process is making a map here, a file in the way is not of a map, or the disk
-                is full. What is done is kept.
+        RunError if another process is making a map here, a file in the way is not of a map, or the disk is full.
         """
         with hold(self.path, "making a map"):
             draft = MapFolder(self.path / ".unfinished")
@@ -118,3 +133,115 @@ class MapFolder(Folder):
             if lines and lines[-1].startswith(_PUBLISHED):
                 return [str(name) for name in json.loads(lines[-1].removeprefix(_PUBLISHED))]
         return []
+
+
+@dataclass(frozen=True, eq=False)
+class MapDraft:
+    """The layers of a map and the tiles that are still to do.
+
+    The journal's first line identifies the map. Each other line names the rows of a tile, and is written
+    when the tile is on the disk. A torn line names no tile. `todo` lists the tiles without a line.
+    `about_probabilities` says how they are calibrated; empty for a map of classes only.
+    """
+
+    folder: MapFolder
+    bundle: ModelBundle
+    layers: Sequence[Layer]
+    todo: list[range]
+    about_probabilities: str
+
+    @classmethod
+    def open(
+        cls,
+        folder: MapFolder,
+        bundle: ModelBundle,
+        *,
+        shape: tuple[int, int],
+        about_probabilities: str,
+        digest: str,
+        tile_rows: int,
+    ) -> Self:
+        """Returns the draft in a folder; an existing one is kept if its digest is the same, else replaced."""
+        dtype = "uint8" if max(bundle.facts.class_ids) < 2**8 else "uint16"
+        layers = [Layer(folder.image, (*shape, 1), dtype, UNLABELLED, ("class",))]
+        if about_probabilities:
+            names = bundle.facts.class_names
+            layers += [
+                Layer(folder.probabilities, (*shape, len(names)), "float32", _NO_SHARE, names),
+                Layer(folder.entropy, (*shape, 1), "float32", _NO_SHARE, ("entropy in nats",)),
+            ]
+        head, done = folder.read_journal()
+        if head.get("digest") != digest or not all(layer.is_there() for layer in layers):
+            head, done = {"digest": digest, "tile_rows": tile_rows}, []
+            for path in (folder.journal, *folder.list_files()):
+                path.unlink(missing_ok=True)
+            for layer in layers:
+                layer.create()
+            folder.log(json.dumps(head))
+        todo = [tile for tile in list_tiles(shape[0], head["tile_rows"]) if str(tile) not in done]
+        return cls(folder, bundle, layers, todo, about_probabilities)
+
+    def write(self, tile: range, logits: NDArray[np.float32], missing: NDArray[np.bool_]) -> None:
+        """Writes a tile from its logits `(rows, cols, C)`. It is on the disk afterwards."""
+        values: list[NDArray[Any]] = [pick_classes(logits, class_ids=self.bundle.class_ids, missing=missing)[..., None]]
+        if self.about_probabilities:
+            shares = to_probabilities(logits, temperature=self.bundle.facts.scaling.temperature)
+            values += [shares, entr(shares).sum(axis=2, keepdims=True)]
+            for stored in values[1:]:
+                stored[missing] = _NO_SHARE
+        for layer, rows in zip(self.layers, values, strict=True):
+            layer.write(tile.start, rows)
+        self.folder.log(str(tile))
+        self.todo.remove(tile)
+
+    def finish(self, target: Target, *, title: str, engine: str) -> list[str]:
+        """Writes all but the layers themselves; returns a sentence on each thing not written."""
+        assert not self.todo, "tiles are missing"
+        georeference = target.image.raster.georeference or Georeference(None, None)
+        facts = self.bundle.facts
+        classes = Classes(self.bundle.class_names, facts.palette)
+        for layer in self.layers:
+            about = classes if layer is self.layers[0] else self.about_probabilities
+            write_envi_header(layer, georeference, about=about)
+            if has_rasterio():
+                write_geotiff(layer, georeference, about=about)
+        notes = []
+        if georeference.transform is None:
+            notes.append(f"{target.image.raster.path.name} has no georeference, so the map has none")
+        elif not is_north_up(georeference):
+            notes.append("the scene is rotated, which an ENVI header cannot express; the GeoTIFF is georeferenced")
+        if not has_rasterio():
+            notes.append(f"no GeoTIFF was written because rasterio is missing; {how_to_install('geo')}")
+        counts = self._save_figure(title)
+        about_map = {
+            "scene": str(target.image.raster.path.resolve()),
+            "scene_digest": target.digest,
+            "split_digest": facts.split_digest,
+            "engine": engine,
+            "probabilities": self.about_probabilities or None,
+            "temperature": facts.scaling.temperature if self.about_probabilities else None,
+            "num_nodata": int(counts[UNLABELLED]),
+            "classes": [
+                {"label": label, "name": name, "num_pixels": int(counts[label])}
+                for label, name in self.bundle.class_names.items()
+            ],
+        }
+        text = json.dumps(about_map, indent=2, ensure_ascii=False)
+        self.folder.facts.write_text(f"{text}\n", encoding="utf-8")
+        return notes
+
+    def _save_figure(self, title: str) -> NDArray[np.int64]:
+        """Writes the picture; returns the number of pixels of each label."""
+        labels, facts = self.layers[0], self.bundle.facts
+        counts = np.zeros(max(facts.class_ids) + 1, np.int64)
+        step = math.ceil(max(labels.shape[:2]) / _LONGEST_FIGURE)
+        picture = []
+        for first, block in labels.blocks():
+            counts += np.bincount(block.ravel(), minlength=len(counts))
+            picture.append(block[-first % step :: step, ::step, 0])
+        names = self.bundle.class_names
+        if counts[UNLABELLED]:
+            names = {UNLABELLED: NODATA_NAME, **names}
+        small = ClassMap(np.concatenate(picture).astype(np.int32), names, facts.palette)
+        save_map(small, self.folder.figure, title=title if step == 1 else f"{title}, 1 pixel in {step}")
+        return counts

@@ -132,10 +132,8 @@ def write_geotiff(layer: Layer, georeference: Georeference, *, about: Classes | 
     """Writes a layer as GeoTIFF beside its raw data, block by block; a plain TIFF without a georeference.
 
     A classification gets a colour table, and a file `.aux.xml` with the class names, which the format
-    itself cannot store. Other layers get a description, the sentence about their values.
-
-    Raises:
-        OSError: the file does not read back as written.
+    itself cannot store. Other layers get a description, the sentence about their values. OSError if the file does not
+    read back as written.
     """
     import rasterio
     from affine import Affine

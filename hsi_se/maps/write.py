@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from hsi_se.config.model import Svm
 from hsi_se.config.scene import OF_LABELS
 from hsi_se.errors import ClusterError, ConfigError, SceneError
-from hsi_se.maps.draft import MapDraft
-from hsi_se.maps.folder import MapFolder
+from hsi_se.maps.folder import MapDraft, MapFolder
 from hsi_se.prediction.bundled import Prediction, Tile, TilePredictor, TileSource, predict_tiles
 from hsi_se.prediction.logits import Engine
 from hsi_se.prediction.target import Target, find_scene, open_target
@@ -117,9 +116,7 @@ def predict_on_cluster(
     """Yields the rows, the logits and the nodata of each tile, in the order in which they are done.
 
     The device of `session` is that of each worker of `client`, from `start_cluster`; its observer is told here.
-
-    Raises:
-        ClusterError: the scheduler gives a tile up or is lost, or the cluster stays without workers.
+    ClusterError if the scheduler gives a tile up or is lost, or the cluster stays without workers.
     """
     source, shared = TileSource(image, bundle), share(client, bundle)
 

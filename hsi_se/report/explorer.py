@@ -5,7 +5,7 @@ Axes: rows, cols, bands; C classes. A class is its place among the labels counte
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.confidence import Reliability, to_probabilities
-from hsi_se.report.palette import make_distinct_palette, to_hex
+from hsi_se.report.figures import make_distinct_palette, to_hex
 from hsi_se.runs.bundle import BundleFacts
-from hsi_se.runs.explanation import Explanation
 from hsi_se.runs.folder import RunFolder
-from hsi_se.runs.records import RunRecord
+from hsi_se.runs.records import Explanation, RunRecord
 from hsi_se.runs.report import RunReport
 from hsi_se.sampling.disjoint import Side
 from hsi_se.sampling.splits import Split
@@ -58,10 +57,6 @@ class Explorer:
     calibration_scaled: Floats
     rejection: Floats  # (2, n) coverage and accuracy
 
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        return tuple(field.name for field in fields(cls))
-
 
 def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], assessment: Assessment) -> Explorer:
     """Returns what a page shows of a classified scene.
@@ -80,7 +75,8 @@ def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], as
     top_probabilities[~scene.valid] = 0
     bands = scene.natural_colour or pick_false_colour(scene.num_bands)
     channels = np.stack([scene.cube[..., band] for band in bands], axis=-1).astype(np.float64)
-    every = _choose_step(scene)
+    num_spectra = _MOST_VALUES // scene.num_bands
+    every = next(k for k in itertools.count(1) if np.prod([-(-side // k) for side in scene.shape]) <= num_spectra)
     spectra, low, step = _quantise(scene.cube[::every, ::every])
     means = [scene.cube[scene.labels == label].mean(axis=0, dtype=np.float64) for label in scene.class_ids]
     places = np.searchsorted(scene.class_ids, scene.labels) + 1
@@ -104,7 +100,6 @@ def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], as
 
 def join_explorers(folds: Sequence[Explorer], *, owner: NDArray[np.intp], assessment: Assessment) -> Explorer:
     """Returns what the page of several folds shows: each pixel `(rows, cols)` as the fold `owner`, from 0, saw it."""
-
     sides = np.full(owner.shape, Side.UNUSED, dtype=np.uint8)
     sides[tuple(assessment.tested.pixels.T)] = Side.TEST
     names = ("prediction", "top_classes", "top_probabilities")
@@ -132,13 +127,6 @@ def _to_curve(reliability: Reliability) -> Floats:
     return np.stack([reliability.mean_confidence, reliability.accuracy, reliability.count.astype(np.float64)])
 
 
-def _choose_step(scene: Scene) -> int:
-    """Every how many rows and cols a spectrum is kept."""
-    rows, cols = scene.shape
-    num_pixels = _MOST_VALUES // scene.num_bands
-    return next(every for every in itertools.count(1) if -(-rows // every) * -(-cols // every) <= num_pixels)
-
-
 def _quantise(values: NDArray[Any]) -> tuple[NDArray[np.uint16], Floats, Floats]:
     """Returns values `(…, bands)` as 16-bit numbers, and each band's lowest value and step."""
     bands = values.shape[-1]
@@ -149,9 +137,6 @@ def _quantise(values: NDArray[Any]) -> tuple[NDArray[np.uint16], Floats, Floats]
     else:
         step = np.where(high > low, (high - low) / FULL, 1.0)
     return np.rint((values - low) / step).astype(np.uint16), low, step
-
-
-# ------------------------------------------------------------------------------------- read from a run folder
 
 
 @dataclass(frozen=True)
@@ -179,8 +164,7 @@ class RunFiles:
     @classmethod
     def read(cls, folder: RunFolder) -> "RunFiles":
         report, model = folder.read_report(), next(iter(folder.folds), folder)
-        arrays = folder.read_explorer(needed=Explorer.names())
-        explorer = Explorer(**{name: arrays[name] for name in Explorer.names()})
+        explorer = folder.read_arrays(Explorer, folder.explorer)
         explanation = folder.read_explanation() if folder.explanation.is_file() else None
         return cls(folder, folder.read_record(), model.read_facts(), report, explorer, explanation)
 
@@ -192,7 +176,7 @@ class RunFiles:
 
     def list_reliability(self) -> list[tuple[str, Floats, Floats]]:
         """Returns the curves of the reliability diagram: name, confidence and accuracy of non-empty bins."""
-        found = self.report.calibration
+        found = self.report.calibration.scaling
         curves = {"as trained, not calibrated": self.explorer.calibration}
         if found.is_scaled:
             name = f"after temperature scaling (T = {found.temperature:.2f})"

@@ -1,13 +1,13 @@
-"""Pictures of a scene, its classes and its split, and helpers that all figures share."""
+"""Pictures of a scene, its classes and its split, and what all figures share, such as colours."""
 
 import io
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,17 +16,24 @@ from numpy.typing import NDArray
 
 from hsi_se.prediction.class_map import ClassMap
 from hsi_se.report.fonts import write_names
-from hsi_se.report.palette import describe_sides, to_hex, to_rgb
-from hsi_se.sampling.disjoint import SideMap
+from hsi_se.sampling.disjoint import Side, SideMap
 from hsi_se.scene.raster import Colour, Floats
 from hsi_se.scene.scene import UNLABELLED
 from hsi_se.scene.wavelengths import split_at_gaps
-from hsi_se.system.files import replacing
+from hsi_se.system.files import read_facts, replacing
 
 _DPI = 150
 _LEGEND_INCHES = 2.6
 _SHORTER_SIDE_INCHES = 4.5
 _MOST_LINES = 28  # of a legend, before it gets another column
+
+SIDE_COLOURS: dict[int, tuple[str, str]] = {
+    Side.UNUSED: ("unlabelled", "#202020"),
+    Side.TRAIN: ("training", "#f2b134"),
+    Side.VALIDATION: ("validation", "#e4572e"),
+    Side.TEST: ("test", "#3f88c5"),
+    Side.BUFFER: ("buffer, unused", "#8f8f8f"),
+}
 
 Entries = Mapping[int, tuple[str, str]]  # the name and the colour, `#rrggbb`, of each value of a map
 
@@ -38,14 +45,14 @@ class Drawing:
     name: str
     caption: str
     draw: Callable[[], Figure]
-    style: Mapping[Any, Any]  # matplotlib's settings
+    style: str  # of matplotlib: a file in a package
     in_words: str = ""  # for those who do not see it; the caption by default
 
     def save(self, target: Path | io.StringIO, *, file_format: str) -> None:
         """Draws and saves the figure, without a date, so that the same input gives the same bytes."""
         unsaid = {"svg": ("Creator", "Date", "Format", "Type"), "pdf": ("CreationDate",), "png": ()}[file_format]
         # The salt keeps the identifiers of several SVG figures on one page apart.
-        with matplotlib.rc_context({**self.style, "svg.hashsalt": self.name}):
+        with matplotlib.style.context([self.style, {"svg.hashsalt": self.name}]):
             figure = self.draw()
             write_names(figure)
             figure.savefig(target, format=file_format, metadata=dict.fromkeys(unsaid))
@@ -109,11 +116,9 @@ def save_spectra(
     wavelengths_nm: Floats | None,
     title: str,
 ) -> None:
-    """Writes the mean spectrum of each class as a PNG, in a band of one standard deviation.
+    """Writes the mean spectrum of each class as a PNG, in a band of one standard deviation; both `(C, bands)`.
 
-    Args:
-        means, deviations: `(C, bands)`, in the order of `names`, which are by label.
-        wavelengths_nm: `(bands,)`; band numbers are shown where it is unknown.
+    The classes are in the order of `names`, by label. Without wavelengths `(bands,)`, band numbers are shown.
     """
     positions = np.arange(1, means.shape[1] + 1.0) if wavelengths_nm is None else wavelengths_nm
     runs = split_at_gaps(positions)
@@ -167,3 +172,38 @@ def save_figure(figure: Figure, path: Path) -> None:
     write_names(figure)
     with replacing(path) as draft:
         figure.savefig(draft, bbox_inches="tight", pad_inches=0.15)
+
+
+def describe_sides(sides: SideMap | NDArray[np.int32], *, num_folds: int = 0) -> dict[int, tuple[str, str]]:
+    """Returns the name with the number of pixels, and the colour, of each side of a split that has pixels.
+
+    With `num_folds`, the map is one of fold numbers from 1.
+    """
+    entries: dict[int, tuple[str, str]] = dict(SIDE_COLOURS)
+    if num_folds:
+        of_folds = make_distinct_palette(range(1, num_folds + 1)).items()
+        entries = {0: entries[0], **{fold: (f"fold {fold}", to_hex(colour)) for fold, colour in of_folds}}
+    return {
+        side: (f"{name}: {count:,}", colour)
+        for side, (name, colour) in entries.items()
+        if (count := np.count_nonzero(sides == side))
+    }
+
+
+def to_hex(colour: Colour) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def make_distinct_palette(class_ids: Iterable[int]) -> dict[int, Colour]:
+    """Returns an 8-bit RGB colour for each label, also distinct for colour-blind readers.
+
+    Labels take the colours of `palette.toml` in ascending order; beyond its end the colours repeat.
+    """
+    colours = read_facts("hsi_se.report", "palette.toml")["distinct"]
+    labels = sorted(int(label) for label in class_ids)
+    return {label: to_rgb(colour) for label, colour in zip(labels, itertools.cycle(colours), strict=False)}
+
+
+def to_rgb(colour: str) -> Colour:
+    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+    return red, green, blue

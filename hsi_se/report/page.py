@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from hsi_se.config.yaml_file import dump_config
 from hsi_se.report.explorer import RunFiles
-from hsi_se.report.palette import SIDE_COLOURS
+from hsi_se.report.figures import SIDE_COLOURS
 from hsi_se.report.run_figures import list_charts
 from hsi_se.report.tables import describe_leakage, render_template
 from hsi_se.runs.bundle import Arrays
-from hsi_se.runs.explanation import GateExplanation
 from hsi_se.runs.folder import RunFolder
+from hsi_se.runs.records import GateExplanation
 from hsi_se.sampling.disjoint import Side
 from hsi_se.scene.raster import Floats
 from hsi_se.scene.wavelengths import split_at_gaps
@@ -27,11 +27,7 @@ from hsi_se.system.files import replacing
 
 
 def write_page(folder: RunFolder) -> None:
-    """Writes `report.html` into the folder of an evaluated run.
-
-    Raises:
-        RunError: the run has not been evaluated, or one of its files cannot be read.
-    """
+    """Writes `report.html` into the folder of a run; RunError if it is not evaluated, or a file cannot be read."""
     text = render_page(RunFiles.read(folder))
     with replacing(folder.page) as draft:
         draft.write_text(text, encoding="utf-8")

@@ -6,7 +6,6 @@ Each fits one column of a journal and is readable at that width; only the gates 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,22 +15,16 @@ from numpy.typing import NDArray
 
 from hsi_se.evaluation.confidence import Rejection
 from hsi_se.report.explorer import RunFiles
-from hsi_se.report.figures import Drawing, Entries, show_values, style_class_line
-from hsi_se.report.palette import describe_sides, to_hex
+from hsi_se.report.figures import Drawing, Entries, describe_sides, show_values, style_class_line, to_hex
 from hsi_se.report.tables import percent
-from hsi_se.runs.explanation import Explanation
+from hsi_se.runs.records import Explanation
 from hsi_se.scene.scene import UNLABELLED
 from hsi_se.system.files import replacing
 
 COLUMN_INCHES = 3.5  # as in the journals of the field
 SMALLEST_PT = 7.0
 _GATES_DPI = 150
-_STYLE: dict[Any, Any] = {
-    "font.size": 8.0, "axes.labelsize": 8.0, "axes.linewidth": 0.6, "xtick.labelsize": SMALLEST_PT,
-    "ytick.labelsize": SMALLEST_PT, "legend.fontsize": SMALLEST_PT, "legend.frameon": False,
-    "lines.linewidth": 1.2, "grid.linewidth": 0.4, "grid.color": "0.88", "axes.axisbelow": True,
-    "pdf.fonttype": 42, "svg.fonttype": "none", "savefig.dpi": 600,
-}  # fmt: skip
+_STYLE = "hsi_se.report.run"
 _LETTERS_PER_LINE = 56  # in the legend of a map
 _MOST_TICKS = 16  # of labels along an axis, so that they do not touch
 _FIRST, _SECOND = "#0a5699", "#b34700"  # distinct with any colour vision, and by their dashes in grey
@@ -190,9 +183,6 @@ def _finish(axes: Axes, x: str, y: str) -> None:
         axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.grid()
     axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none")
-
-
-# ------------------------------------------------------------------------------------- gates
 
 
 def draw_explanation(explanation: Explanation) -> Figure:

@@ -11,10 +11,10 @@ from hsi_se.evaluation.assessment import REPORTED_COVERAGES, Assessment
 from hsi_se.evaluation.audit import Leakage
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.evaluation.statistics import SHARE, SIGNED, points, signed, summarize
-from hsi_se.runs.explanation import GateExplanation, ModeComparison
 from hsi_se.runs.folder import RunFolder
-from hsi_se.runs.records import RunRecord
+from hsi_se.runs.records import GateExplanation, ModeComparison, RunRecord
 from hsi_se.runs.report import list_class_accuracies
+from hsi_se.system.files import read_facts
 
 _MEDIUM = 0.06  # a smaller ω² is a small effect (Cohen 1988, section 8.2)
 _LITTLE = 0.01  # of the range of a gate, which is from 0 to 1
@@ -33,17 +33,12 @@ def list_methods(assessment: Assessment) -> list[tuple[str, Evaluation]]:
 
 def percent(fraction: float | None) -> str:
     """Returns `0.98765` as `98.77`; a dash for a value that cannot be computed."""
-    return "–" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.2f}"
+    return number(fraction, 2, factor=100)
 
 
-def kappa_text(kappa: float | None) -> str:
-    """Returns `0.98765` as `0.9877`; a dash if kappa cannot be computed (a single class)."""
-    return "–" if kappa is None or math.isnan(kappa) else f"{kappa:.4f}"
-
-
-def pixels(count: float) -> str:
-    """Returns a number of pixels, rounded; a dash for a value that cannot be computed."""
-    return "–" if math.isnan(count) else f"{count:,.0f}"
+def number(value: float | None, digits: int = 0, *, factor: float = 1.0) -> str:
+    """Returns `1,234.5` with so many digits; a dash for a value that cannot be computed."""
+    return "–" if value is None or math.isnan(value) else f"{factor * value:,.{digits}f}"
 
 
 def hectares(area: float) -> str:
@@ -52,17 +47,8 @@ def hectares(area: float) -> str:
 
 
 def describe_leakage(leakage: Leakage) -> str:
-    """Returns the leakage of a split in two sentences.
-
-    Validation pixels count as training pixels here: they choose the epoch.
-    """
-    size, distance = leakage.patch_size, leakage.min_distance
-    return (
-        f"With {size} × {size} patches, {percent(leakage.test_patches_with_train_pixels)} % of test patches "
-        f"contain training pixels ({leakage.mean_train_pixels_per_test_patch:.1f} on average); the closest "
-        f"training and test pixels are {distance} pixel{'s' if distance != 1 else ''} apart. The reduction "
-        f"was {'fitted on test pixels too' if leakage.reduction_saw_test else 'not fitted on test pixels'}."
-    )
+    """Returns a split's leakage in two sentences; validation pixels count as training pixels: they choose the epoch."""
+    return _write_sentences("leakage.txt", **vars(leakage))
 
 
 def describe_draws(accuracies: Sequence[float]) -> str:
@@ -73,26 +59,9 @@ def describe_draws(accuracies: Sequence[float]) -> str:
     return f"OA over {found.n} draws of the folds: {mean} ± {std} %, 95 % interval {low} to {high} % ({each})"
 
 
-_LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "±": r"$\pm$",
-        "−": "$-$",
-        "–": "--",
-        "κ": r"$\kappa$",
-        "×": r"$\times$",
-        "Δ": r"$\Delta$",
-        "µ": r"$\mu$",
-        **{letter: f"\\{letter}" for letter in "&%$#_{}"},
-    }
-)
-
-
 def escape_latex(text: str) -> str:
     """Returns a text with LaTeX's special characters escaped."""
-    return text.translate(_LATEX)
+    return text.translate(str.maketrans(read_facts("hsi_se.report", "latex.toml")))
 
 
 def render_template(template: str, **values: object) -> str:
@@ -105,7 +74,7 @@ def render_template(template: str, **values: object) -> str:
     )
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|")  # of a Markdown table
     environment.filters["latex"] = escape_latex
-    for write in (percent, kappa_text, pixels, hectares, points, signed):
+    for write in (percent, number, hectares, points, signed):
         environment.globals[write.__name__] = write
     return environment.get_template(template).render(values)
 

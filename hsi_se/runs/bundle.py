@@ -11,7 +11,7 @@ from hsi_se.config.experiment import MAX_PATCH_SIZE
 from hsi_se.config.model import ModelSettings
 from hsi_se.config.prediction import PredictionSettings
 from hsi_se.evaluation.confidence import TemperatureScaling
-from hsi_se.runs.records import Record, Versions
+from hsi_se.runs.records import Record
 from hsi_se.sampling.reduction import Reduction
 
 Arrays = dict[str, NDArray[Any]]
@@ -34,7 +34,7 @@ class BundleFacts(Record):
     # For smoothing: the standard deviation of each component over the training scene.
     guide_scale: tuple[float, ...] = ()
     split_digest: str
-    versions: Versions
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True, eq=False)

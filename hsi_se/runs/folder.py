@@ -8,8 +8,9 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,15 +22,17 @@ from hsi_se.config.yaml_file import dump_config, load_config
 from hsi_se.errors import RunError
 from hsi_se.progress import EpochRecord
 from hsi_se.runs.bundle import Arrays, BundleFacts, ModelBundle
-from hsi_se.runs.explanation import Explanation
-from hsi_se.runs.records import MappingCost, RunRecord, RunStart
+from hsi_se.runs.records import Explanation, MappingCost, RunRecord, RunStart
 from hsi_se.sampling.reduction import Reduction
 from hsi_se.sampling.splits import Split
 from hsi_se.system.files import Folder, parse_record, read_record, replacing, write_durably
 
 if TYPE_CHECKING:  # loads scikit-learn, which a training does not need
+    from _typeshed import DataclassInstance
+
     from hsi_se.runs.report import RunReport
 
+Kind = TypeVar("Kind", bound="DataclassInstance")  # a dataclass of arrays
 _SIDES = ("train", "val", "test", "buffer")
 # Where runs are in the folder of a gap, of an ablation, of one over scenes, and of the folds in these.
 _LEVELS_OF_RUNS = ("*", "*/*", "runs/*/*", "runs/*/*/*", "runs/*/*/*/*")
@@ -203,33 +206,24 @@ class RunFolder(Folder):
     def read_explanation(self) -> Explanation:
         return read_record(Explanation, self.explanation, remedy=_TRAIN_AGAIN)
 
-    def read_explorer(self, *, needed: Sequence[str]) -> Arrays:
-        return _read_arrays(self.explorer, needed=needed, remedy=self._to_evaluate)
+    def write_arrays(self, path: Path, arrays: Arrays) -> None:
+        """Replaces a file of arrays, which several processes may do at a time."""
+        with replacing(path) as draft:
+            _write_arrays(draft, arrays)
+
+    def read_arrays(self, kind: type[Kind], path: Path) -> Kind:
+        """Returns a dataclass of arrays from its file; RunError if the file is missing or lacks one of them."""
+        names = [field.name for field in fields(kind)]
+        arrays = _read_arrays(path, needed=names, remedy=self._to_evaluate)
+        return kind(**{name: arrays[name] for name in names})
 
     @property
     def _to_evaluate(self) -> str:
         return f"run `hsi-se eval {self}`"
 
-    def write_explorer(self, arrays: Arrays) -> None:
-        with replacing(self.explorer) as draft:
-            _write_arrays(draft, arrays)
-
-    def write_report(self, report: "RunReport", *, text: str) -> None:
-        self.write(self.report_text, text)
-        self.write(self.report, report.model_dump_json(indent=2, by_alias=True) + "\n")
-
-    def write_predictions(self, tested: Arrays, *, cost: MappingCost) -> None:
-        """Writes the columns of `TestPixels`, and the cost of the map."""
-        with replacing(self.predictions) as draft:
-            _write_arrays(draft, tested)
-        self.write(self.mapping_cost, cost)
-
-    def read_predictions(self, *, needed: Sequence[str]) -> Arrays:
-        return _read_arrays(self.predictions, needed=needed, remedy=self._to_evaluate)
-
     def read_correct(self) -> NDArray[np.bool_]:
         """Returns which test pixels were classified correctly, in the order of the split."""
-        arrays = self.read_predictions(needed=("truth", "predicted"))
+        arrays = _read_arrays(self.predictions, needed=("truth", "predicted"), remedy=self._to_evaluate)
         return np.asarray(arrays["truth"] == arrays["predicted"])
 
     def read_mapping_cost(self) -> MappingCost:

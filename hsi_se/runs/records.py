@@ -1,4 +1,4 @@
-"""The facts of a run: those known before its first step, and those of a finished run."""
+"""The facts of a run: those known before its first step, those of a finished run, and of its gates and modes."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -7,16 +7,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from hsi_se.progress import EpochRecord
-
-
-class Versions(BaseModel):
-    """Versions of the software that trained a run."""
-
-    hsi_se: str
-    torch: str
-    numpy: str
-    sklearn: str
-    python: str
 
 
 class Record(BaseModel):
@@ -42,7 +32,7 @@ class RunFacts(Record):
     notes: tuple[str, ...]
     num_train: int
     num_val: int
-    versions: Versions
+    versions: dict[str, str]  # of hsi_se, python and the libraries that train
 
 
 class RunStart(RunFacts):
@@ -76,6 +66,76 @@ class MappingCost(Record):
     num_pixels: int
     seconds: float
     peak_bytes: int | None
+
+
+class ClassPixels(Record):
+    """A class and its number of pixels."""
+
+    label: int
+    name: str
+    num_pixels: int
+
+
+class Spectrum(Record):
+    """A gate's excitation at each band of the scene; see `explain.to_bands`."""
+
+    unit: str  # nm, or band: the number of the band in the reduced scene, from 1
+    positions: tuple[float, ...]
+    # One row per class; None where there is no component.
+    mean_excitation: tuple[tuple[float | None, ...], ...]
+
+
+class GateExplanation(Record):
+    """One gate, which multiplies each channel by an excitation in (0, 1).
+
+    `between_class_std` is the standard deviation of a channel's mean excitation over the classes, as root
+    mean square over the channels. It is 0 if the gate treats all classes alike. `between_class_share` is
+    the fraction of the excitations' variance over the pixels that the class explains: ω² (Hays 1963), with
+    equal weight for every class. Unlike η², it is not biased upwards where classes have few pixels.
+    """
+
+    point: str
+    block: str
+    axis: str  # feature or band
+    between_class_std: float
+    between_class_share: float | None  # None if the gate never changes, or with fewer than two classes
+    mean_excitation: tuple[tuple[float, ...], ...]  # one row per class, one column per channel
+    spectrum: Spectrum | None
+    no_spectrum: str  # the reason, if there is none
+
+    def __str__(self) -> str:
+        return f"{self.point} (spectral depth)" if self.axis == "band" else self.point
+
+
+class ModeComparison(Record):
+    """Accuracy in evaluation mode, and in two passes in training mode, of the same pixels.
+
+    In training mode dropout is active, and batch norm uses the statistics of the batch. The batches are those
+    of evaluation: test pixels in the order of rows. No pass includes `prediction.symmetries` or smoothing.
+    """
+
+    num_pixels: int
+    num_test: int  # of which `num_pixels` are a sample, stratified by class
+    batch_size: int
+    causes: tuple[str, ...]  # what the mode changes; the passes are None if this is empty
+    evaluation: float
+    training: tuple[float, float] | None
+    num_changed: int  # pixels whose class differs between the two passes
+
+
+class Explanation(Record):
+    """Every channel gate of a run, in the order of the network, over its test pixels."""
+
+    name: str
+    scene: str
+    pixels: str
+    classes: tuple[ClassPixels, ...]  # those with pixels
+    palette: tuple[tuple[int, int, int], ...]
+    gates: tuple[GateExplanation, ...]
+    skipped: tuple[str, ...]  # blocks that do not gate channels
+    modes: ModeComparison
+    gates_in_words: str
+    modes_in_words: str
 
 
 def flatten(values: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,8 +5,7 @@ in the order of their labels, and the rows and columns of the confusion matrix f
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from hsi_se.evaluation.area import AREA_CAVEAT
 from hsi_se.evaluation.assessment import REPORTED_COVERAGES, Assessment
 from hsi_se.evaluation.audit import Leakage, SplitAudit
 from hsi_se.evaluation.baselines import Candidate, SpectralBaseline
+from hsi_se.evaluation.confidence import TemperatureScaling
 from hsi_se.evaluation.metrics import Evaluation, number_or_none
 from hsi_se.evaluation.verdict import BaselineComparison, Outcome
 from hsi_se.runs.records import Record, RunRecord
@@ -90,14 +90,8 @@ class SplitReport(_Counts):
     location_floor: Accuracies
     split_per_class: tuple[ClassSplit, ...]
     notes: tuple[str, ...]  # what was decided while splitting, one sentence each
+    unlearnable: dict[str, Count]  # test pixels of each class that has no training pixels, by name
     folds: tuple["SplitReport", ...] = ()
-
-    @property
-    def unlearnable(self) -> dict[str, int]:
-        """The test pixels of each class that has no training pixels, by name."""
-        return {
-            row.name: row.num_test for row in self.split_per_class if row.num_test > 0 == row.num_train + row.num_val
-        }
 
     @classmethod
     def of_split(cls, audit: SplitAudit) -> "SplitReport":
@@ -109,6 +103,7 @@ class SplitReport(_Counts):
             location_floor=Accuracies.model_validate(floor),
             split_per_class=_list_rows(ClassSplit, floor.class_ids, floor.class_names, *audit.counts.T),
             notes=audit.notes,
+            unlearnable=audit.unlearnable,
             folds=tuple(map(cls.of_split, audit.folds)),
         )
 
@@ -129,20 +124,12 @@ def list_class_accuracies(evaluation: Evaluation) -> tuple[ClassAccuracy, ...]:
 
 
 class Calibration(_Part):
-    """Errors on the test pixels, before and after scaling, and the fields of `TemperatureScaling`."""
+    """Errors on the test pixels, before and after scaling, the scaling, and the same in words."""
 
     expected_calibration_error: NotNegative
     expected_calibration_error_scaled: NotNegative
-    is_scaled: bool
-    temperature: Positive
-    source: Literal["cross-fit", "validation"] | None
-    num_pixels: Count
-    num_groups: Count
-    gain: float | None
-    gain_low: float | None
-    gain_high: float | None
-    lack: str
-    about: str  # the same in words
+    scaling: TemperatureScaling
+    about: str
 
 
 class Kept(_Part):
@@ -247,9 +234,8 @@ class RunReport(SplitReport, Accuracies):
             calibration=Calibration(
                 expected_calibration_error=assessment.calibration.ece,
                 expected_calibration_error_scaled=assessment.calibration_scaled.ece,
-                is_scaled=assessment.scaling.is_scaled,
+                scaling=assessment.scaling,
                 about=assessment.about_certainty,
-                **asdict(assessment.scaling),
             ),
             rejection=_list_rows(Kept, REPORTED_COVERAGES, accuracies),
             pixel_area_m2=area.pixel_area_m2,

@@ -42,10 +42,8 @@ def divide_by_blocks(
     come close to the fraction `train` of each class and in total, and lose few pixels to the buffer. Test
     pixels closer than `buffer` (Chebyshev distance, in pixels) to a training pixel become buffer pixels.
     Blocks are quartered while they are too coarse for a class: it cannot have both training and test
-    pixels, although two of its pixels are `buffer` apart. `rng` determines the blocks' offset too.
-
-    Raises:
-        SplitError: no assignment was found that gives any class both training and test pixels.
+    pixels, although two of its pixels are `buffer` apart. `rng` determines the blocks' offset too. SplitError if no
+    assignment was found that gives any class both training and test pixels.
     """
     buffer = _given(settings.buffer)
     blocks = _Blocks.lay_out(truth, block_size=settings.block_size, buffer=buffer, rng=rng)

@@ -46,16 +46,12 @@ def is_like_test(pixels: Pixels, split: Split, settings: SplitSettings, *, apart
 
 
 def divide_into_folds(truth: GroundTruth, split: Split, settings: SplitSettings, *, seed: int) -> Folds:
-    """Returns up to three folds of the training set.
+    """Returns up to three folds of the training set; `truth` has the labels used by the split (`Split.relabel`).
 
     If the split draws single pixels, so do the folds, class by class. Otherwise whole areas are held out,
     and pixels closer to them than test pixels are to training pixels are left out of the fit. Areas are the
     fields of a class, or, where test pixels keep a distance, groups of pixels with that distance between
     them; if this gives fewer than three areas, groups with half the distance, and so on.
-
-    Args:
-        truth: the labels used by the split (`Split.relabel`).
-        split, settings: the split, and its section of the config.
     """
     pixels = split.training_side
     classes = np.searchsorted(truth.class_ids, truth.labels[pixels[:, 0], pixels[:, 1]])

@@ -21,12 +21,9 @@ def read_masks(
 ) -> tuple[SideMap, NDArray[np.int32], tuple[str, ...]]:
     """Returns the partition `(rows, cols)`, the labels `(rows, cols)`, and notes for the user.
 
-    The masks' labels take precedence over the scene's. Files are searched for in `folders`.
-
-    Raises:
-        SplitError: a file differs in size from the scene, the masks overlap, a label is not in the scene, or
-            a partition map contains an unknown number or assigns unlabelled pixels.
-        SceneError: a file is missing or contains no label map.
+    The masks' labels take precedence over the scene's. Files are searched for in `folders`; SceneError if one is
+    missing or contains no label map. SplitError if one differs in size from the scene, the masks overlap, a label is
+    not in the scene, or a partition map contains an unknown number or assigns unlabelled pixels.
     """
     if settings.partition is not None:
         sides = read_mask(truth, settings.partition, settings.partition_key, "partition", folders)

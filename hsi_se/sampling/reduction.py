@@ -38,12 +38,9 @@ class Reduction:
         return int(self.components.shape[0])
 
     def apply(self, cube: NDArray[np.generic], *, nodata: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
-        """Returns the components `(rows, cols, K)` of a cube `(rows, cols, bands)`.
+        """Returns the components `(rows, cols, K)` of a cube `(rows, cols, bands)`; SceneError if it has other bands.
 
         Pixels of the mask `nodata` are set to zero, which is the mean of the fit.
-
-        Raises:
-            SceneError: the number of bands differs from that of the fit.
         """
         if cube.shape[2] != self.num_bands:
             raise SceneError(

@@ -20,10 +20,8 @@ def divide_by_fold(
     """Returns the partition map `(rows, cols)` of one fold, the group of each pixel, and notes.
 
     The fold's pixels are the test set. The others train, unless a test pixel is closer than `buffer` (Chebyshev
-    distance, in pixels). With the same generator, every fold belongs to the same draw.
-
-    Raises:
-        SplitError: there are fewer blocks, fields or groups than folds, or the fold has no training pixels.
+    distance, in pixels). With the same generator, every fold belongs to the same draw. SplitError if there are fewer
+    blocks, fields or groups than folds, or the fold has no training pixels.
     """
     buffer, numbers, fold_of = _given(settings.buffer), *deal_folds(truth, settings, rng=rng, folders=folders)
     if settings.fold is None:

@@ -148,13 +148,6 @@ def number_pixels(splits: Sequence[Split], shape: tuple[int, int]) -> NDArray[np
     return numbers
 
 
-def count_training_side(truth: GroundTruth, split: Split) -> dict[int, int]:
-    """Returns the number of training and validation pixels by label, in the form of `per_class`."""
-    side = split.training_side
-    labels, counts = np.unique(truth.labels[side[:, 0], side[:, 1]], return_counts=True)
-    return dict(zip(labels.tolist(), counts.tolist(), strict=True))
-
-
 def _divide_at_random(
     truth: GroundTruth, settings: RandomSplit, *, rng: np.random.Generator
 ) -> tuple[SideMap, tuple[str, ...]]:

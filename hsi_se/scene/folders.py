@@ -24,11 +24,7 @@ class Folders:
 
     @classmethod
     def of(cls, data: "Data") -> "Folders":
-        """Returns the current folder to start from, with that of `--data`, if given, and `datasets/` below.
-
-        Raises:
-            SceneError: the data folder does not exist.
-        """
+        """Returns the current folder, with `--data` and `datasets/` below; SceneError if `--data` does not exist."""
         if isinstance(data, Folders):
             return data
         if data is None:
@@ -58,10 +54,8 @@ Data = str | Path | Folders | None
 def find_file(name: str | Path, folders: Folders, *, setting: str, also: Sequence[str] = (), hint: str = "") -> Path:
     """Returns the path of a file: `name`, or one of `also`, as given or found below a folder, ignoring case.
 
-    `setting` is the setting that names the file, `hint` a first thing to do if there is none.
-
-    Raises:
-        SceneError: the file does not exist; the message lists the folders searched.
+    `setting` is the setting that names the file, `hint` a first thing to do if there is none. SceneError if the file
+    does not exist; the message lists the folders searched.
     """
     for asked in (Path(name).expanduser(), *map(Path, also)):
         for start in folders.starts:

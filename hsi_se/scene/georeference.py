@@ -10,6 +10,7 @@ import numpy as np
 
 from hsi_se.errors import SceneError
 from hsi_se.scene.guards import blaming
+from hsi_se.system.files import fill_template
 
 _NEGLIGIBLE = 0.1  # pixels: rounding in the files
 
@@ -42,8 +43,7 @@ class Georeference:
     def check_grid(self, other: "Georeference | None", *, shape: tuple[int, int], path: Path, like: str) -> None:
         """Checks that a raster of `shape`, in the file `path`, lies on this grid, that of the file `like`.
 
-        Raises:
-            SceneError: both have a transform, and pixels are more than a tenth of a pixel apart.
+        SceneError if both have a transform, and pixels are more than a tenth of a pixel apart.
         """
         if self.transform is None or other is None or other.transform is None:
             return
@@ -65,16 +65,18 @@ class Georeference:
         if np.abs(places - corners).max() <= _NEGLIGIBLE:
             return
         col, row = places[0].round(6) + 0.0  # not -0
-        unit = crs.linear_units.replace("metre", "m") if crs and crs.is_projected else "units"
-        what = f"it is offset by {row:+.4g} rows and {col:+.4g} columns"
-        if is_same_crs:
-            what += f" ({other_c - c:+.6g} {unit} in x, {other_f - f:+.6g} {unit} in y)"
-            if e * other_e < 0:
-                what += ", with rows in the opposite direction"
-            elif np.abs(places - places[0] - corners).max() > _NEGLIGIBLE:
-                what += f", with pixels of {other_a:g} × {other_e:g}, not {a:g} × {e:g}"
-        else:
-            what += f" and is in {other_crs.to_string()[:40]}, not {crs.to_string()[:40]}"
+        what = fill_template(
+            "hsi_se.scene",
+            "off_grid.txt",
+            row=row,
+            col=col,
+            is_same_crs=is_same_crs,
+            crs=crs,
+            other_crs=other_crs,
+            own=self.transform,
+            other=other.transform,
+            is_stretched=np.abs(places - places[0] - corners).max() > _NEGLIGIBLE,
+        )
         command = shlex.join(["rio", "warp", str(path), "aligned.tif", "--like", like])
         raise SceneError(f"{path}: not on the scene's grid: {what}; resample it, e.g. {command}")
 

@@ -41,9 +41,8 @@ def check_declared(
 ) -> None:
     """Checks that the `stored` bytes, compressed if `is_packed`, can be an array of the declared size.
 
-    Raises:
-        SceneError: a dimension is below 1, the declared size is impossible even with compression, or there
-            are more bytes than declared; `cause` is the remedy.
+    SceneError if a dimension is below 1, the declared size is impossible even with compression, or there are more
+    bytes than declared; `cause` is the remedy.
     """
     size = "×".join(map(str, shape))
     if any(length < 1 for length in shape):

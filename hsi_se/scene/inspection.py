@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hsi_se.errors import SceneError
 from hsi_se.scene.labels import Labels
 from hsi_se.scene.raster import Floats, Image, Mask, chunk_rows
+from hsi_se.system.files import fill_template
 
 _FEWEST_BANDS = 4  # with fewer, grey and saturated pixels are common
 _SIZEABLE = 10  # pixels
@@ -49,10 +50,7 @@ class CubeFacts:
 def inspect_cube(image: Image, *, natural_colour: tuple[int, int, int], labels: Labels | None = None) -> CubeFacts:
     """Returns the statistics of an image; those of the classes need its `labels` `(rows, cols)`.
 
-    `natural_colour` are the red, green and blue band of the picture, 0-based in the image.
-
-    Raises:
-        SceneError: see `FillFinder.check`.
+    `natural_colour` are the red, green and blue band of the picture, 0-based. SceneError as in `FillFinder.check`.
     """
     rows, cols, bands = image.shape
     fill, given = FillFinder(), labels
@@ -171,11 +169,9 @@ class FillFinder:
     def check(self, image: Image, *, labels: Labels | None = None) -> tuple[str, ...]:
         """Returns notes on fill, on a nodata value that occurs nowhere and on a doubtful scale.
 
-        `image` is the one whose rows were added. With `labels` `(rows, cols)`, labelled fill is counted.
-
-        Raises:
-            SceneError: a spectrum is surely fill: in most bands it lies outside the range of all other
-                pixels, and ten pixels have it, or it is farther outside than the range is wide.
+        `image` is the one whose rows were added. With `labels` `(rows, cols)`, labelled fill is counted. SceneError if
+        a spectrum is surely fill: in most bands it lies outside the range of all other pixels, and ten pixels have
+        it, or it is farther outside than the range is wide.
         """
         if not self._lows or not image.is_suspect:
             return ()
@@ -233,14 +229,13 @@ def _describe(group: _Group, image: Image, *, labels: Labels | None, is_absent: 
         same[part], has_value[part] = (rows == stored).all(axis=2), (rows == fill).any(axis=2)
     exact = float(fill)
     value = f"{exact:.0f}" if exact.is_integer() and abs(exact) < _LONGEST else repr(exact)
-    what, where = value, " in every band"
-    if len(values) > 1:
-        band = image.bands[int(np.argmax(stored == fill))] + 1
-        what, where = f"one spectrum, with {value} in band {band},", ""
-    count, others = int(same.sum()), int((has_value & ~same).sum())
-    labelled = "" if labels is None else f" ({int((labels[same] != 0).sum()):,} of them labelled)"
-    also = f" (and {others:,} with {value} in some bands)" if others else ""
-    remedy = f"set scene.nodata: {value} to exclude them{also}, or scene.nodata: none if they are data"
-    if image.nodata is not None and not is_absent:
-        remedy = f"replace {value} by the nodata value {image.nodata:.9g} in the file"
-    return f"{what} fills {count:,} pixel{'s' * (count > 1)}{labelled}{where}; {remedy}"
+    return fill_template(
+        "hsi_se.scene",
+        "fill.txt",
+        value=value,
+        band=image.bands[int(np.argmax(stored == fill))] + 1 if len(values) > 1 else 0,
+        count=int(same.sum()),
+        others=int((has_value & ~same).sum()),
+        labelled=None if labels is None else int((labels[same] != 0).sum()),
+        nodata=None if is_absent else image.nodata,
+    )

@@ -14,17 +14,11 @@ from hsi_se.scene.formats import open_file
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.raster import Colour, FileContents, Raster, is_nodata
 from hsi_se.scene.scene import UNLABELLED
+from hsi_se.system.files import read_facts
 
 _COLUMNS = ("row", "col", "label")
 _SNIFFED = 4096  # letters
 _HIGHEST = np.iinfo(np.int32).max - 1
-
-TO_RESHAPE = "a cube of bands × pixels must be reshaped to rows × cols × bands"
-_UNLABELLED = "if one of these numbers is that of unlabelled pixels, set scene.unlabelled to it"
-TO_NUMBERS = (
-    "if its colours or bands are classes, save np.unique(a.reshape(-1, a.shape[2]), axis=0, "
-    f"return_inverse=True)[1].reshape(a.shape[:2]) + 1; {_UNLABELLED}"
-)
 
 Labels = NDArray[np.int32]
 
@@ -109,15 +103,10 @@ def pick_raster(
     setting: str,
     shape: tuple[int, int] | None = None,
 ) -> Raster:
-    """Returns the raster named `key`, or the only map or cube in the file.
+    """Returns the raster named `key`, or the only map (one band, `is_map`) or cube in the file.
 
-    Args:
-        is_map: whether a map (one band) or a cube is wanted.
-        key, setting: name of the array, if the file contains several, and the setting that gives it.
-        shape: `(rows, cols)`; selects the only array of this size among several.
-
-    Raises:
-        SceneError: the array is absent or ambiguous; the message lists the file's contents.
+    `setting` is the setting that gives the name, if the file contains several; `shape` `(rows, cols)` selects the only
+    array of this size. SceneError if it is absent or ambiguous; the message lists the file's contents.
     """
     axes, listing = (2 if is_map else 3), contents.listing or "nothing"
     fitting = {name: raster for name, raster in contents.rasters.items() if raster.is_map == is_map}
@@ -143,19 +132,23 @@ def pick_raster(
 
 def suggest_array(contents: FileContents, *, is_map: bool) -> str:
     """Returns what to do with a file that has no cube, or no label map if `is_map`."""
-    listing = contents.listing
+    listing, texts = contents.listing, read_remedies()
     if contents.rasters:
         this = "a cube in place of a label map" if is_map else "a label map in place of a cube"
-        return f"this may be {this}; {TO_NUMBERS if is_map else TO_RESHAPE}"
+        return f"this may be {this}; {texts['numbers' if is_map else 'reshape']}"
     if re.search(r"<U\d|\|S\d|\bchar\b", listing):
-        numbers = "np.unique(a, return_inverse=True)[1].reshape(a.shape) + 1"
-        return f"number the names, in alphabetical order: {numbers}; {_UNLABELLED}"
-    if re.search(r"\b(group|struct)\b", listing):
-        prisma, name = re.search(r"PRS_(L\w+?)_", listing), "a struct or group"
-        name = f"a PRISMA {prisma[1]} product" if prisma else name
-        name = "a Planet Tanager product" if "SWATHS/HYP/" in listing else name
-        return f"{name} is not read yet; save its cube, rows × cols × bands, as an array of its own (np.save)"
-    return "give another file"
+        return texts["names"]
+    if not re.search(r"\b(group|struct)\b", listing):
+        return "give another file"
+    prisma, name = re.search(r"PRS_(L\w+?)_", listing), "a struct or group"
+    name = f"a PRISMA {prisma[1]} product" if prisma else name
+    name = "a Planet Tanager product" if "SWATHS/HYP/" in listing else name
+    return f"{name} {texts['inside']}"
+
+
+def read_remedies() -> dict[str, str]:
+    """Returns what to do with arrays that are not read as they are."""
+    return dict(read_facts("hsi_se.scene", "unread.toml")["arrays"])
 
 
 def is_table(path: Path) -> bool:

@@ -65,12 +65,9 @@ def load_scene(scene: SceneSettings, data: Data = None, *, keep: Collection[int]
 
 
 def load_ground_truth(scene: SceneSettings, data: Data = None) -> GroundTruth:
-    """Returns the labels of the scene that `load_scene` would load; its cube may be missing.
+    """Returns the labels of the scene that `load_scene` would load, or its errors for these; the cube may be missing.
 
     If the cube is available, labels at its nodata pixels are removed as in `load_scene`.
-
-    Raises:
-        SceneError: as for `load_scene`, for the labels alone.
     """
     if isinstance(scene, SyntheticScene):
         return load_scene(scene, data)
@@ -81,11 +78,7 @@ def load_ground_truth(scene: SceneSettings, data: Data = None) -> GroundTruth:
 
 
 def open_scene_image(scene: SceneSettings | Scene, data: Data = None, *, keep: Collection[int] | None = None) -> Image:
-    """Returns the cube of a scene, loaded or described as for `load_scene`, without reading it.
-
-    Raises:
-        SceneError: as for `load_scene`, for the cube alone.
-    """
+    """Returns the cube of a scene, loaded or described as for `load_scene`, without reading it; errors as there."""
     if isinstance(scene, SyntheticScene):
         scene = load_scene(scene)
     if isinstance(scene, Scene):
@@ -276,11 +269,7 @@ def _one_each(values: tuple[Any, ...], labels: Labels, setting: str, what: str) 
 
 
 def get_known(name: str) -> KnownScene:
-    """Returns the known scene with this name or alias.
-
-    Raises:
-        SceneError: the name is unknown; the message lists similar and known names.
-    """
+    """Returns the known scene with this name or alias; SceneError with similar and known names if there is none."""
     known = find_known_scene(name)
     if known is None:
         names = [name for scene in list_known_scenes() for name in (scene.name, *scene.aliases)]

@@ -59,11 +59,7 @@ class Raster:
         return self.shape[2] == 1
 
     def read_rows(self, first: int, last: int) -> NDArray[Any]:
-        """Returns rows `first..last-1` as stored, `(rows, cols, bands)`; a view where the format allows.
-
-        Raises:
-            SceneError: the data cannot be read.
-        """
+        """Returns rows `first..last-1` as stored, `(rows, cols, bands)`, a view if possible; SceneError if damaged."""
         name = self.key or "the image"
         with blaming(self.path, f"{name} cannot be read", remedy="get the file again"):
             return self.rows_of(first, last)
@@ -176,13 +172,8 @@ def make_image(
 ) -> Image:
     """Returns the image of a raster, without bad bands and bands that are nodata in every pixel.
 
-    Args:
-        drop: further bands to drop, 0-based, each with the reason.
-        keep: exactly the bands to keep, 0-based, regardless of the file's bad bands.
-        is_suspect: see `Image`.
-
-    Raises:
-        SceneError: a band to drop does not exist, a band to keep is empty, or no band is left.
+    Further bands, 0-based, are dropped for the reasons in `drop`, or exactly the bands in `keep` are kept, also bad
+    ones. SceneError if a band to drop does not exist, a band to keep is empty, or no band is left.
     """
     num_bands = raster.shape[2]
     if beyond := [band for band in drop if band >= num_bands]:

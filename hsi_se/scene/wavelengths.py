@@ -20,13 +20,9 @@ def compare_wavelengths(
 ) -> tuple[str, ...]:
     """Checks that a scene has the wavelengths of the training scene; returns notes for the user.
 
-    Args:
-        trained, given: `(bands,)` band centres of the training and the other scene in nanometres, if known.
-        name, bands: name of the other scene and `(bands,)` numbers of its bands, for the message.
-
-    Raises:
-        SceneError: a wavelength differs by more than half a band from the training scene's. Half a band
-            is half the distance to the nearer neighbouring band.
+    `trained` and `given` are `(bands,)` band centres in nanometres, if known; `name` and `bands`, `(bands,)` band
+    numbers, are those of the other scene, for the message. SceneError if a wavelength differs by more than half a band
+    from the training scene's: half the distance to the nearer neighbouring band.
     """
     if trained is None or given is None:
         who = "the training scene" if trained is None else name

@@ -91,11 +91,7 @@ def _call(function: Callable[..., Any], *arguments: Any) -> list[Any]:
 def share(client: Any, value: Any) -> Any:
     """Returns what stands for a value among the arguments of tasks: each worker receives it once."""
     # The result of a task, not data: Dask makes it again if all workers that hold it are lost.
-    return client.submit(_return, value, pure=False)
-
-
-def _return(value: Any) -> Any:
-    return value
+    return client.submit(lambda: value, pure=False)
 
 
 def count_slots(client: Any) -> tuple[int, dict[str, int] | None]:
@@ -115,9 +111,7 @@ def count_slots(client: Any) -> tuple[int, dict[str, int] | None]:
 def start_cluster(workers: int | None, scheduler: str | None) -> Iterator[Any]:
     """Yields a client of an existing cluster, or of one with so many workers here; None without either.
 
-    Raises:
-        ConfigError: both are asked for, or no worker.
-        ClusterError: as for `connect`.
+    ConfigError if both are asked for, or no worker; ClusterError as for `connect`.
     """
     if workers is not None and scheduler is not None:
         raise ConfigError("--workers: has no effect beside --scheduler; leave one of them out")
@@ -152,8 +146,7 @@ def start_cluster(workers: int | None, scheduler: str | None) -> Iterator[Any]:
 def connect(scheduler: str) -> Any:
     """Returns a client of the Dask scheduler at an address, `tcp://host:8786`, that has workers.
 
-    Raises:
-        ClusterError: no scheduler answers within 15 s, or it has no worker within another 10.
+    ClusterError if no scheduler answers within 15 s, or it has no worker within another 10.
     """
     from distributed import Client
 

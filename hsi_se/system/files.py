@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from hsi_se.errors import RunError
+
+if TYPE_CHECKING:  # slow to load
+    from jinja2 import Environment
 
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CANNOT_SYNC = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)
@@ -34,10 +37,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Replaces a file as `replacing` does, and reads it back first; one process at a time may do so.
+    """Replaces a file as `replacing` does, after it has been read back; one process at a time may do so.
 
-    Raises:
-        OSError: the file cannot be written or reads back differently; the earlier one is kept.
+    OSError if the file cannot be written or reads back differently; the earlier one is kept.
     """
     draft = path.with_name(f".{path.name}.draft")  # the next writer replaces one that a kill left behind
     with _publishing(draft, path, expected=data):
@@ -73,6 +75,18 @@ def read_facts(package: str, name: str) -> dict[str, Any]:
     return tomllib.loads(resources.files(package).joinpath(name).read_text("utf-8"))
 
 
+def fill_template(package: str, name: str, /, **values: object) -> str:
+    """Returns a template of the package, filled with values; a name that it lacks is an error."""
+    return _open_templates(package).get_template(name).render(values)
+
+
+@functools.cache
+def _open_templates(package: str) -> "Environment":
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(loader=PackageLoader(package), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
 def sync_folder(path: Path) -> None:
     """Puts the names of a folder's files on the disk, where the system can: Windows opens no folder."""
     try:
@@ -105,11 +119,7 @@ class Folder(os.PathLike[str]):
 
 
 def read_record(kind: type[Model], path: Path, *, remedy: str) -> Model:
-    """Returns a record from its JSON file.
-
-    Raises:
-        RunError: the file is missing, or does not have the format of this version.
-    """
+    """Returns a record from its JSON file; RunError if it is missing, or not in the format of this version."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:

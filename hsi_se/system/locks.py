@@ -19,14 +19,8 @@ _LOOKS, _LOOK_S = 3, 0.01  # `is_held` has the lock for a moment, in which nobod
 def hold(path: Path, what: str) -> Iterator["Held"]:
     """Holds a folder, which is made if it is missing, for this process until the block ends.
 
-    File systems without locks are written to without one.
-
-    Args:
-        path: the folder. It contains a file `.lock` meanwhile; one left by a killed process has no effect.
-        what: the work, as in `making a map`.
-
-    Raises:
-        RunError: another process holds the folder.
+    It contains a file `.lock` meanwhile; one left by a killed process has no effect. File systems without locks are
+    written to without one. RunError if another process holds the folder; `what` is the work, as in `making a map`.
     """
     path.mkdir(parents=True, exist_ok=True)
     held = Held(path, what)

@@ -1,29 +1,33 @@
-"""Evaluates a run, or the folds of a spatial cross-validation: accuracies, baselines and reports."""
+"""Evaluates a run, the folds of a spatial cross-validation, or a network on another scene without a split."""
 
 import shlex
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from hsi_se.config.split import AllSplit
 from hsi_se.config.yaml_file import dump_config
-from hsi_se.errors import RunError
+from hsi_se.errors import RunError, SceneError
 from hsi_se.evaluation.assessment import Assessment, assess
 from hsi_se.evaluation.baselines import SpectralBaseline
-from hsi_se.evaluation.metrics import Evaluation
+from hsi_se.evaluation.metrics import Evaluation, evaluate_labels
 from hsi_se.models.inference import pick_device
-from hsi_se.prediction.bundled import predict_bundled
+from hsi_se.prediction.bundled import map_target, predict_bundled
 from hsi_se.prediction.class_map import ClassMap
+from hsi_se.prediction.target import find_scene, open_target
 from hsi_se.report.explorer import Explorer, make_explorer
 from hsi_se.report.figures import save_map
 from hsi_se.report.page import write_page
 from hsi_se.report.tables import describe_draws, render_report
+from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import OpenedRun, open_run
 from hsi_se.runs.records import MappingCost, RunRecord
 from hsi_se.runs.report import RunReport
-from hsi_se.scene.scene import UNLABELLED
+from hsi_se.scene.loading import load_ground_truth
+from hsi_se.scene.scene import UNLABELLED, GroundTruth
 from hsi_se.system.memory import Meter, keep_freed_memory
 from hsi_se.system.session import Session
 from hsi_se.workflows.pool import find_folds_of, pool_folds, read_pooled_config
@@ -135,8 +139,70 @@ def _write_results(
         labels = np.array([UNLABELLED, *facts.class_ids], dtype=np.int32)[explorer.prediction]
         names = dict(zip(facts.class_ids, facts.class_names, strict=True))
         save_map(ClassMap(labels, names, facts.palette), folder.map_figure, title=title)
-    folder.write_predictions(vars(assessment.tested), cost=cost)
-    folder.write_report(RunReport.of_run(assessment, record), text=render_report(assessment, record, folder))
-    folder.write_explorer(vars(explorer))
+    folder.write_arrays(folder.predictions, vars(assessment.tested))
+    folder.write(folder.mapping_cost, cost)
+    folder.write(folder.report_text, render_report(assessment, record, folder))
+    folder.write(folder.report, RunReport.of_run(assessment, record))
+    folder.write_arrays(folder.explorer, vars(explorer))
     if draw:
         write_page(folder)
+
+
+@dataclass(frozen=True, eq=False)
+class CrossScene:
+    """Accuracies of a network on every labelled pixel of another scene."""
+
+    trained_on: str
+    scene: str
+    evaluation: Evaluation  # over the labels that the network knows
+    notes: tuple[str, ...]  # what the user should know, one sentence each
+
+
+def evaluate_on(
+    run: str | Path | RunFolder,
+    scene: str | Path | None,
+    *,
+    overrides: Sequence[str] = (),
+    session: Session = Session(),
+) -> CrossScene:
+    """Returns the accuracies of a run's network on another scene, in bounded memory.
+
+    The scene is reduced with the statistics of the training scene; it has the bands that the network was trained on,
+    before or after its bad ones were dropped. `scene` and `overrides` are as for `find_scene`. HsiError if the run or
+    the scene cannot be read, its bands or values are not those of the training, or no label is known to the network.
+    """
+    folder = RunFolder.open(run)
+    bundle, record = folder.read_bundle(), folder.read_record()
+    settings = find_scene(folder, scene, overrides, data=session.data, unread=("palette",))
+    truth = load_ground_truth(settings, session.data)
+    notes = (*truth.notes, *_compare_classes(truth, bundle))
+    target = open_target(bundle, settings, data=session.data)
+    predicted = map_target(bundle, target, session=session).labels
+    known = np.isin(truth.labels, bundle.class_ids) & (predicted != UNLABELLED)
+    evaluation = evaluate_labels(
+        truth.labels[known], predicted[known], class_ids=bundle.facts.class_ids, class_names=bundle.facts.class_names
+    )
+    return CrossScene(record.scene, truth.name, evaluation, (*notes, *target.notes))
+
+
+def _compare_classes(other: GroundTruth, bundle: ModelBundle) -> list[str]:
+    names, notes = bundle.class_names, []
+    unknown = [label for label in other.class_ids.tolist() if label not in names]
+    if len(unknown) == other.num_classes:
+        raise SceneError(
+            f"--scene {other.name}: its labels ({', '.join(map(str, unknown))}) are not among the network's "
+            f"({', '.join(map(str, names))}); give labels with the ids of the training"
+        )
+    if unknown:
+        count = int(np.isin(other.labels, unknown).sum())
+        notes.append(
+            f"{count:,} pixels of labels {', '.join(map(str, unknown))} are excluded: the network does not know them"
+        )
+    renamed = [
+        f"{label} is {names[label]} in training and {name} here"
+        for label, name in other.class_names.items()
+        if label in names and name != names[label] and name != f"class {label}"
+    ]
+    if renamed:
+        notes.append(f"labels are matched by number, and {'; '.join(renamed)}")
+    return notes

@@ -27,9 +27,9 @@ from hsi_se.report.figures import save_figure
 from hsi_se.report.run_figures import draw_explanation
 from hsi_se.report.tables import describe_gates, describe_modes
 from hsi_se.runs.bundle import ModelBundle
-from hsi_se.runs.explanation import ClassPixels, Explanation, GateExplanation, ModeComparison, Spectrum
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import OpenedRun, open_run
+from hsi_se.runs.records import ClassPixels, Explanation, GateExplanation, ModeComparison, Spectrum
 from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
 from hsi_se.sampling.splits import Pixels
 from hsi_se.scene.raster import Floats
@@ -86,10 +86,8 @@ class ClassMeans:
 def explain(run: str | Path | RunFolder, *, session: Session = Session()) -> Explanation:
     """Returns what a run's gates do to each class of its test pixels, and what training mode would cost.
 
-    Writes both into the run folder, with a figure if the network has a channel gate.
-
-    Raises:
-        HsiError: as `evaluate`; or the classifier is not a network.
+    Writes both into the run folder, with a figure if the network has a channel gate. HsiError as in `evaluate`, or if
+    the classifier is not a network.
     """
     opened = open_run(run, data=session.data)
     settings = opened.bundle.facts.model

@@ -90,16 +90,10 @@ def export(run: str | Path | RunFolder, *, file_format: str, out: str | Path | N
 def describe(bundle: ModelBundle) -> dict[str, Any]:
     """Returns what is needed to use the file: bands and padding of the input, classes of the output."""
     facts = bundle.facts
-    return {
-        "class_ids": list(facts.class_ids),
-        "class_names": list(facts.class_names),
+    names = {"class_ids", "class_names", "wavelengths_nm", "dropped_bands", "patch_size", "padding", "prediction"}
+    return facts.model_dump(mode="json", include=names) | {
         "num_bands": bundle.reduction.num_bands,
-        "wavelengths_nm": None if facts.wavelengths_nm is None else list(facts.wavelengths_nm),
-        "dropped_bands": {str(band): reason for band, reason in facts.dropped_bands.items()},
-        "patch_size": facts.patch_size,
-        "padding": facts.padding,
-        "prediction": facts.prediction.model_dump(),  # how the logits of a scene are to be smoothed
-        "temperature": facts.scaling.temperature,  # divides the smoothed logits of a scene
+        "temperature": facts.scaling.temperature,  # divides the logits of a scene, smoothed as `prediction` says
         "calibration": facts.scaling.about,
         "padding_value": bundle.reduction.mean.tolist(),  # for padding `zero` and for pixels without data
     }

@@ -9,7 +9,7 @@ from hsi_se.config.split import BLOCK_SIZE, BlocksSplit, FieldsSplit, FoldsSplit
 from hsi_se.errors import ConfigError
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.runs.folder import RunFolder
-from hsi_se.sampling.splits import count_training_side, make_split
+from hsi_se.sampling.splits import make_split
 from hsi_se.scene.loading import load_ground_truth
 from hsi_se.system.processes import is_distributed
 from hsi_se.system.session import Session
@@ -32,14 +32,11 @@ class Gap:
 
 
 def measure_gap(config: Config, *, out: str | Path | None = None, session: Session = Session()) -> Gap:
-    """Trains and evaluates a config on spatial folds and on a random split, and returns both results.
+    """Trains and evaluates a config on spatial folds and on a random split, and returns both; errors as of `train`.
 
     A config whose split is `folds` keeps it. Otherwise there are five folds, by fields if the config's split is, or
     else by blocks, whose size is that of a blocks split. The random split then draws as many training pixels of each
     class as the folds contain on average, rounded.
-
-    Raises:
-        HsiError: as `train`.
     """
     if is_distributed():
         raise ConfigError("gap: torchrun runs one training in several processes; start gap without it")
@@ -49,7 +46,7 @@ def measure_gap(config: Config, *, out: str | Path | None = None, session: Sessi
     parts, counts = on_folds.list_folds(), Counter[int]()
     for part in parts:
         split = make_split(truth, part.split, seed=config.seed, data=session.data)
-        counts.update(count_training_side(truth, split))
+        counts.update(truth.labels[tuple(split.training_side.T)].tolist())
     random_split = RandomSplit(
         kind="random",
         train=PerClass(per_class={label: round(count / len(parts)) for label, count in sorted(counts.items())}),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import resources
 from pathlib import Path
 
 from hsi_se.config.scene import OF_CUBE, OF_LABELS, SceneFiles
@@ -13,7 +14,7 @@ from hsi_se.scene.catalogue import KnownScene, recognise_labels, suggest_known_s
 from hsi_se.scene.folders import Folders
 from hsi_se.scene.formats import open_file
 from hsi_se.scene.inspection import CubeFacts, inspect_cube
-from hsi_se.scene.labels import TO_NUMBERS, TO_RESHAPE, is_table, suggest_array
+from hsi_se.scene.labels import is_table, read_remedies, suggest_array
 from hsi_se.scene.loading import SceneSource
 from hsi_se.scene.raster import FileContents, Image
 from hsi_se.scene.scene import GroundTruth, make_palette
@@ -21,18 +22,6 @@ from hsi_se.scene.wavelengths import pick_false_colour
 
 _SMALLEST_3D_DEPTH = 13
 _UNNAMED = Path("inspect")
-_DRAFT = """\
-scene: {cube: "", labels: ""}
-split: {kind: random, train: 0.1}
-reduction: {kind: pca, components: 30, fit_on: train}
-patch: {size: 13}
-model: {name: hybridsn, attention: {fold: {kind: se}, conv2d: {kind: se}}}
-train: {epochs: 60, batch_size: 32, learning_rate: 3e-3, label_smoothing: 0.1, class_weights: sqrt}
-"""
-_HEADING = """\
-# Written by `hsi-se scene inspect`. The split is drawn at random, so test patches contain training pixels;
-# {kind: blocks, train: 0.1} keeps the training and test sets apart. `hsi-se schema` describes every setting.
-"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,22 +42,17 @@ class Survey:
 
 
 def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: str | Path | None = None) -> Survey:
-    """Returns the contents of one file, or of a cube and its labels.
+    """Returns the contents of a file, or of a cube and its labels; HsiError if one is unreadable, or a setting wrong.
 
-    Args:
-        paths: the files, in any order.
-        overrides: settings of the config's `scene` section, `scene.key=value`.
-        data: a folder that is searched for further files before `datasets/`.
-
-    Raises:
-        HsiError: a file cannot be read, or a setting is wrong.
+    `overrides` are settings of the config's `scene` section, `scene.key=value`; `data` is a folder that is searched for
+    further files before `datasets/`.
     """
     for override in overrides:
         if not override.startswith("scene."):
             raise ConfigError(f"--set {override}: inspect takes only settings of the scene; write scene.key=value")
         if override.partition("=")[0].strip() in ("scene.cube", "scene.labels", "scene.synthetic"):
             raise ConfigError(f"--set {override}: inspect takes files as its arguments; leave it out")
-    draft = parse_config(_DRAFT, overrides, path=_UNNAMED)
+    draft = parse_config(_read_draft(), overrides, path=_UNNAMED)
     assert isinstance(draft.scene, SceneFiles)
     byte_order = draft.scene.byte_order
     if len({*paths}) < len(paths):
@@ -80,12 +64,12 @@ def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: 
         if held is not None and not held.rasters:
             remedy = suggest_array(held, is_map=bool(cubes))
             raise SceneError(f"{path}: no cube and no label map; it contains {held.listing}; {remedy}")
-    for what, found, hint in (("cubes", cubes, TO_NUMBERS), ("label maps", only_maps, TO_RESHAPE)):
+    for what, found, key in (("cubes", cubes, "numbers"), ("label maps", only_maps, "reshape")):
         if len(found) > 1:
             both = "both " if len(found) == 2 else ""
             raise SceneError(
                 f"{' and '.join(map(str, found))} are {both}{what}; inspect them one at a time, as several "
-                f"are not read together yet; {hint}"
+                f"are not read together yet; {read_remedies()[key]}"
             )
     maps = only_maps or [path for path, held in files if held and any(each.is_map for each in held.rasters.values())]
     cube_path, labels_path = (cubes or maps)[0], (maps or cubes)[0]
@@ -138,24 +122,25 @@ def save_survey_figures(survey: Survey, folder: Path) -> list[Path]:
 
 
 def suggest_config(survey: Survey) -> str:
-    """Returns a config, as YAML, that trains on the files of a survey.
-
-    Raises:
-        SceneError: there is no cube, or there are no labels.
-    """
+    """Returns a config, as YAML, that trains on the files of a survey; SceneError without a cube or labels."""
     if survey.image is None or survey.truth is None:
         what = "cube" if survey.image is None else "label map"
         raise SceneError(f"--write-config: training also needs a {what}; name both files")
-    num_train = len(make_split(survey.truth, parse_config(_DRAFT, path=_UNNAMED).split).train)
+    num_train = len(make_split(survey.truth, parse_config(_read_draft(), path=_UNNAMED).split).train)
     components = max(1, min(30, survey.image.shape[2], num_train - 1))
     order = "3d-2d" if components >= _SMALLEST_3D_DEPTH else "2d-3d"
-    config = parse_config(_DRAFT, [f"reduction.components={components}", f"model.order={order}"], path=_UNNAMED)
+    config = parse_config(_read_draft(), [f"reduction.components={components}", f"model.order={order}"], path=_UNNAMED)
     config = config.model_copy(update={"scene": survey.scene})
-    text = _HEADING + dump_config(config, is_named=False)
+    heading = [line for line in _read_draft().splitlines(keepends=True) if line.startswith("#")]
+    text = "".join(heading) + dump_config(config, is_named=False)
     if survey.likely is not None:
         hint = f"class_names: {survey.likely.name}  # {suggest_names(survey.likely)}, remove the first #"
         text = text.replace("\nsplit:", f"\n  # {hint}\nsplit:", 1)
     return text
+
+
+def _read_draft() -> str:
+    return resources.files("hsi_se.workflows").joinpath("inspected.yaml").read_text("utf-8")
 
 
 def suggest_names(likely: KnownScene) -> str:

@@ -6,7 +6,7 @@ ordinary run leaves. One draw of the folds is one such folder.
 
 import os
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,11 +37,7 @@ def find_draws(path: Path) -> list[RunFolder]:
 
 
 def read_pooled_config(draw: RunFolder) -> Config:
-    """Returns the config of all folds of a draw.
-
-    Raises:
-        RunError: a fold is not trained, or with other settings.
-    """
+    """Returns the config of all folds of a draw; RunError if a fold is not trained, or with other settings."""
     config = draw.folds[0].read_config().with_fold(None)
     for number, of_fold in enumerate(config.list_folds(), start=1):
         fold = draw.fold(number)
@@ -56,17 +52,14 @@ def pool_folds(draw: RunFolder) -> tuple[Assessment, RunRecord, Explorer, Mappin
     """Returns what the evaluated folds of one draw show together: each labelled pixel as the fold that tested it.
 
     Pixels without a label belong to the fold of the nearest pixel with one. The training time and the cost of mapping
-    are those of all folds; other facts of the record are means, or those of the first fold.
-
-    Raises:
-        RunError: as `read_pooled_config`, or a fold is not evaluated.
+    are those of all folds; other facts of the record are means, or those of the first fold. RunError as in
+    `read_pooled_config`, or if a fold is not evaluated.
     """
     config = read_pooled_config(draw)
     folds = draw.folds
     reports, records = [fold.read_report() for fold in folds], [fold.read_record() for fold in folds]
-    columns = [field.name for field in fields(TestPixels)]
-    parts = [TestPixels(**fold.read_predictions(needed=columns)) for fold in folds]
-    explorers = [Explorer(**fold.read_explorer(needed=Explorer.names())) for fold in folds]
+    parts = [fold.read_arrays(TestPixels, fold.predictions) for fold in folds]
+    explorers = [fold.read_arrays(Explorer, fold.explorer) for fold in folds]
     owner = number_pixels([fold.read_split() for fold in folds], explorers[0].truth.shape).astype(np.intp)
     owner = owner[tuple(ndimage.distance_transform_edt(owner == 0, return_distances=False, return_indices=True))] - 1
     tested = TestPixels.join(parts)
@@ -128,17 +121,10 @@ def _restore_audit(report: RunReport, tested: TestPixels) -> SplitAudit:
     return SplitAudit(report.split_digest, report.notes, report.leakage, floor, counts)
 
 
-# ------------------------------------------------------------------------------------- trained on every label
-
-
 def find_folds_of(config: Config, *, starts: Sequence[str | Path] = ("",)) -> list[RunFolder]:
     """Returns the draws of the folds that `split.folds` names, for a classifier trained on every label.
 
-    Args:
-        starts: folders in which a relative path may begin.
-
-    Raises:
-        ConfigError: there are no folds, or they have other settings.
+    A relative path may begin in one of `starts`. ConfigError if there are no folds, or they have other settings.
     """
     assert isinstance(config.split, AllSplit)
     name = f"split.folds = {config.split.folds}"

@@ -27,8 +27,7 @@ def audit_config(
 ) -> tuple[GroundTruth, SplitAudit, tuple[Split, ...]]:
     """Returns the labels, the audit of a config's split, and the split, or those of all folds; needs no cube.
 
-    Raises:
-        HsiError: the labels cannot be read, or not split as the config asks; or there are no test pixels.
+    HsiError if the labels cannot be read, or not split as the config asks, or there are no test pixels.
     """
     if isinstance(config.split, AllSplit):
         raise SplitError("split.kind = all: trains on every labelled pixel; look at the split of its folds instead")
@@ -53,11 +52,7 @@ class InputSize:
 
     @classmethod
     def parse(cls, size: str | None, num_classes: int | None = None) -> Self:
-        """Returns the size that `224`, `224x224` or `224x224x3` names: rows, columns and bands.
-
-        Raises:
-            ConfigError: it is not a size, or not one of a square.
-        """
+        """Returns the size `224`, `224x224` or `224x224x3`, rows × columns × bands; ConfigError if it is not square."""
         found = re.fullmatch(r"(\d+)(?:[x×](\d+)(?:[x×](\d+))?)?", size or "1")
         if found is None:
             raise ConfigError(f"--size {size}: not a size; write rows, columns and bands as 224x224x3")
@@ -88,25 +83,6 @@ class NetworkDescription:
     def macs(self) -> int:
         return sum(row.macs for row in self.rows)
 
-    @property
-    def surplus(self) -> str:
-        """A sentence on what attention adds to the same network without it."""
-        if self.rows == self.bare_rows:
-            return "The network has no attention."
-        parameters = sum(row.num_parameters for row in self.bare_rows)
-        macs = sum(row.macs for row in self.bare_rows)
-        return (
-            f"Attention adds {_describe_added(self.num_parameters, parameters, 'parameters')} and "
-            f"{_describe_added(self.macs, macs, 'MACs')} to the {parameters:,} and {macs:,} of the same "
-            "network without it."
-        )
-
-
-def _describe_added(total: int, bare: int, unit: str) -> str:
-    share = 100 * (total / bare - 1)
-    digits = ",.2f" if share >= 0.01 or share == 0 else ".1g"
-    return f"{total - bare:,} {unit} (+{share:{digits}} %)"
-
 
 def describe_network(
     config: Config, *, size: InputSize = InputSize(), data: str | Path | None = None
@@ -114,10 +90,8 @@ def describe_network(
     """Returns the cost of each stage of a config's network for its scene, or for an input of another size.
 
     For a known scene, bands and classes come from the catalogue, so that its files are not needed; nor are
-    they if `size` gives both. Nothing is computed, so that any size takes the same time.
-
-    Raises:
-        HsiError: the config's scene cannot be found, or the network does not fit it.
+    they if `size` gives both. Nothing is computed, so that any size takes the same time. HsiError if the scene cannot
+    be found, or the network does not fit it.
     """
     name, sizes = _find_sizes(config, size, data)
     bare = config.model
@@ -140,8 +114,7 @@ def compare_attention(
 ) -> list[BlockCost]:
     """Returns what each kind of block costs at each point of a config's network.
 
-    Raises:
-        HsiError: as `describe_network`, or the config's model is not a network.
+    HsiError as in `describe_network`, or if the config's model is not a network.
     """
     if not isinstance(config.model, Network):
         raise ConfigError(f"model.name = {config.model.name}: has no points for attention; choose a network")
@@ -155,11 +128,7 @@ def compare_attention(
 
 
 def describe_points(name: str) -> list[tuple[str, list[str]]]:
-    """Returns the points of a network, each with the kinds of block that fit there.
-
-    Raises:
-        ConfigError: there is no network with this name.
-    """
+    """Returns the points of a network, each with the kinds of block that fit; ConfigError for an unknown name."""
     models = {key: kind for key, kind in list_models().items() if issubclass(kind, Network)}
     if name not in models:
         raise ConfigError(f"--points {name}: {unknown(name, 'network', tuple(models))}")

@@ -26,7 +26,7 @@ from hsi_se.runs.bundle import BundleFacts, ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.lifecycle import Logged, begin_run, check_free, open_unfinished, until_finished
 from hsi_se.runs.opened import check_edition, find_data
-from hsi_se.runs.records import RunFacts, RunRecord, RunStart, Versions
+from hsi_se.runs.records import RunFacts, RunRecord, RunStart
 from hsi_se.scene.scene import make_palette
 from hsi_se.system.locks import hold
 from hsi_se.system.memory import Meter
@@ -128,8 +128,7 @@ def resume(run: str | Path | RunFolder, *, session: Session = Session()) -> RunF
 def train_unless_finished(config: Config, path: Path, *, session: Session) -> None:
     """Trains into `path`, unless a run with the same settings is there: that is kept, or resumed.
 
-    Raises:
-        RunError: `path` contains a run with other settings.
+    RunError if `path` contains a run with other settings.
     """
     if not path.exists():
         train(config, out=path, session=session)
@@ -166,13 +165,8 @@ def _describe_start(setting: Prepared, run: Path, *, data: str | Path | None) ->
         notes=setting.notes,
         num_train=len(split.train),
         num_val=len(split.val),
-        versions=Versions(
-            hsi_se=__version__,
-            torch=str(torch.__version__),
-            numpy=np.__version__,
-            sklearn=sklearn.__version__,
-            python=platform.python_version(),
-        ),
+        versions={"hsi_se": __version__, "python": platform.python_version()}
+        | {module.__name__: str(module.__version__) for module in (torch, np, sklearn)},
         started=datetime.datetime.now(datetime.UTC),
         device_kind=device.type,
         epochs=config.train.epochs if isinstance(config.model, NetworkSettings) else 0,

@@ -411,7 +411,7 @@ def test_a_cluster_that_stays_without_workers_is_given_up(file, tmp_path, monkey
     monkeypatch.setattr(pool, "_LOST_S", 0.5)
     monkeypatch.setattr("distributed.as_completed", lambda **_: Silence())
     ablation, folder = load_ablation(file), AblationFolder(tmp_path)
-    job = runner.Job(folder, CPU, 1, runner.BaselineStore(ablation, folder), Log())
+    job = runner.Job(ablation, folder, CPU, Log())
     gone = "tcp://here:1: has had no worker for 0 s; start one with `dask worker tcp://here:1`, then rerun"
     with pytest.raises(ClusterError, match=gone):
         runner._work_on_cluster(ablation.runs, job, Cluster())

@@ -4,17 +4,9 @@ import re
 
 import pytest
 
-from hsi_se.ablation.record import (
-    AblationFolder,
-    AblationReport,
-    AblationRun,
-    Comparison,
-    McNemarRecord,
-    SceneReport,
-    VariantReport,
-)
+from hsi_se.ablation.record import AblationFolder, AblationReport, AblationRun, Comparison, SceneReport, VariantReport
 from hsi_se.ablation.summary import _summarize_all
-from hsi_se.evaluation.statistics import summarize
+from hsi_se.evaluation.statistics import McNemarTest, summarize
 from hsi_se.runs.report import Accuracies
 from tests.conftest import CHROMIUM
 
@@ -46,7 +38,7 @@ def make_run(variant: str, seed: int, accuracy: float, difference: float | None)
         mapping_us_per_pixel=30.0 if variant == "none" else 45.0,
         mapping_peak_bytes=None,
         difference=difference,
-        mcnemar=None if difference is None else McNemarRecord(only_baseline=11, only_variant=51, p=1e-6),
+        mcnemar=None if difference is None else McNemarTest(only_baseline=11, only_variant=51, p=1e-6),
     )
 
 
@@ -86,7 +78,7 @@ def folder(tmp_path) -> AblationFolder:
     )  # fmt: skip
     folder = AblationFolder(tmp_path / "gates & more")
     folder.path.mkdir()
-    folder.write_report(report, [])
+    folder.write(folder.report, report)
     page = folder.path / "runs" / "fold <se>" / "seed-1" / "report.html"
     page.parent.mkdir(parents=True)
     page.write_text("<title>one run</title>")

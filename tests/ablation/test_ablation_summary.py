@@ -12,14 +12,14 @@ from scipy import stats
 
 from hsi_se.ablation.figures import list_figures, refresh_figures, write_ablation_figures
 from hsi_se.ablation.file import Ablation
-from hsi_se.ablation.record import AblationFolder, AblationReport, AblationRun, FailedRun, McNemarRecord
-from hsi_se.ablation.summary import _list_caveats, assemble, compare_runs
+from hsi_se.ablation.record import AblationFolder, AblationReport, AblationRun, FailedRun
+from hsi_se.ablation.summary import _list_caveats, assemble
 from hsi_se.ablation.tables import list_tables, render, render_csv
 from hsi_se.errors import RunError
-from hsi_se.evaluation.statistics import points
+from hsi_se.evaluation.statistics import McNemarTest, points
 from hsi_se.progress import EpochRecord
 from hsi_se.report.tables import escape_latex
-from hsi_se.runs.records import RunRecord, Versions
+from hsi_se.runs.records import RunRecord
 from hsi_se.runs.report import Accuracies
 
 Table = dict[str, Sequence[float | None]]  # the OA of each seed by variant; None where the run is missing
@@ -64,7 +64,7 @@ def make_record(scene: str, history: Sequence[EpochRecord]) -> RunRecord:
         start="", start_from_run="",
         device="cpu", precision="float32", notes=("a note of the split",), num_train=9, num_val=0,
         num_parameters=1234567, macs_per_patch=25_182_992, best_epoch=1, history=tuple(history),
-        training_s=1.0, versions=Versions(hsi_se="", torch="", numpy="", sklearn="", python=""),
+        training_s=1.0, versions={},
     )  # fmt: skip
 
 
@@ -116,7 +116,7 @@ def answer(
         runs,
         records={key: make_record(key[0] or "Indian_Pines", history) for key, history in histories.items()},
         class_names={scene: {1: "corn | maize", 2: "oats"} for scene in by_scene},
-        test_pair=lambda *_: McNemarRecord(only_baseline=1, only_variant=7, p=0.0703125),
+        test_pair=lambda *_: McNemarTest(only_baseline=1, only_variant=7, p=0.0703125),
         failed=failed,
     )
 
@@ -296,12 +296,6 @@ def test_runs_on_different_pixels_are_refused_as_pairs():
     runs = {("", "none", 0): baseline, ("", "se", 0): other.model_copy(update={"split_digest": "other"})}
     with pytest.raises(RunError, match="has another split than runs/none/seed-0"):
         assemble(ablation, runs, records={}, class_names={}, test_pair=lambda *_: None)
-
-
-def test_mcnemar_counts_the_pixels_that_one_run_alone_calls_right():
-    baseline = np.array([True, True, False, False, True])
-    variant = np.array([True, False, True, True, True])
-    assert compare_runs(baseline, variant) == McNemarRecord(only_baseline=1, only_variant=2, p=1.0)
 
 
 # ------------------------------------------------------------------------------------- how often it errs
@@ -487,7 +481,7 @@ def test_intervals_end_where_their_numbers_do_in_record_tables_and_figures(tmp_p
 
 def test_the_record_reads_back_as_it_was_written(report, tmp_path):
     folder = AblationFolder(tmp_path)
-    folder.write_report(report, ())
+    folder.write(folder.report, report)
     assert AblationFolder.open(tmp_path).read_report() == report
     folder.report.write_text("{}")
     with pytest.raises(RunError, match="not what this version writes"):

@@ -347,7 +347,7 @@ def test_the_picture_shows_the_class_colours(result, run, expected):
 
 def test_the_legend_of_the_picture_calls_nodata_so(run, tmp_path, monkeypatch):
     names = []
-    monkeypatch.setattr("hsi_se.maps.draft.save_map", lambda class_map, *_, **__: names.append(class_map.class_names))
+    monkeypatch.setattr("hsi_se.maps.folder.save_map", lambda class_map, *_, **__: names.append(class_map.class_names))
     map_again(run, tmp_path / "out")
     assert names == [{0: "nodata", **dict(zip(IDS, NAMES, strict=True))}]
 
@@ -378,7 +378,7 @@ def test_a_rotated_scene_is_placed_by_the_geotiff_alone(run, tmp_path):
 def test_without_rasterio_there_is_no_geotiff_and_a_word_how_to_get_it(run, tmp_path, monkeypatch):
     image = open_scene_image(run.read_config().scene)  # which needs rasterio itself
     monkeypatch.setattr("hsi_se.prediction.target.open_scene_image", lambda *_, **__: image)
-    monkeypatch.setattr("hsi_se.maps.draft.has_rasterio", lambda: False)
+    monkeypatch.setattr("hsi_se.maps.folder.has_rasterio", lambda: False)
     monkeypatch.setattr(writers, "has_rasterio", lambda: False)
     result, notes = map_again(run, tmp_path / "out")
     assert any("pip install '.[geo]'" in note for note in notes.notes)
@@ -624,7 +624,7 @@ def interrupt(*_: object, **__: object) -> None:
 
 def test_a_layer_that_has_lost_its_end_is_made_again(run, result, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("hsi_se.maps.draft.write_geotiff", interrupt)
+        patch.setattr("hsi_se.maps.folder.write_geotiff", interrupt)
         with pytest.raises(KeyboardInterrupt):
             map_again(run, tmp_path / "out")
     os.truncate(tmp_path / "out" / ".unfinished" / "map.img", 3)
@@ -638,7 +638,7 @@ def test_half_a_geotiff_of_a_killed_map_is_written_again(run, result, tmp_path, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("hsi_se.maps.draft.write_geotiff", stop)
+        patch.setattr("hsi_se.maps.folder.write_geotiff", stop)
         with pytest.raises(KeyboardInterrupt):
             map_again(run, tmp_path / "out")
     again, _ = map_again(run, tmp_path / "out")

@@ -5,7 +5,7 @@ import io
 import json
 import re
 import zlib
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import matplotlib
 import matplotlib.image
@@ -19,8 +19,8 @@ from hsi_se.prediction.bundled import build_bundled_model
 from hsi_se.prediction.logits import predict_logits
 from hsi_se.report import page
 from hsi_se.report.explorer import FULL, Explorer, _quantise
-from hsi_se.runs.explanation import ClassPixels, Explanation, GateExplanation, ModeComparison
 from hsi_se.runs.folder import RunFolder
+from hsi_se.runs.records import ClassPixels, Explanation, GateExplanation, ModeComparison
 from hsi_se.workflows.evaluate import assess_run
 from tests.conftest import CPU, ROOT, TINY
 
@@ -69,7 +69,7 @@ def test_a_page_holds_the_scene_as_it_was_classified(run, tiny_config):
     components = bundle.reduction.apply(scene.cube)
     logits = predict_logits(build_bundled_model(bundle), components, padding=bundle.facts.padding)
     np.testing.assert_array_equal(maps["prediction"], logits.argmax(axis=2) + 1)
-    temperature = run.read_report().calibration.temperature
+    temperature = run.read_report().calibration.scaling.temperature
     chances = to_probabilities(logits.reshape(-1, scene.num_classes), temperature=temperature)
     found = maps["top_probabilities"].reshape(-1, 3) / FULL
     np.testing.assert_allclose(found, -np.sort(-chances, axis=1)[:, :3], atol=0.6 / FULL)
@@ -193,8 +193,8 @@ def test_two_classes_have_a_page_too(tmp_path):
 
 
 def test_every_field_of_the_explorer_survives_the_folder(files):
-    for name in Explorer.names():
-        assert isinstance(getattr(files.explorer, name), np.ndarray), name
+    for field in fields(Explorer):
+        assert isinstance(getattr(files.explorer, field.name), np.ndarray), field.name
 
 
 def test_the_gates_are_on_the_page_when_they_have_been_explained(run, files, tmp_path):

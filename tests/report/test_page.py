@@ -163,7 +163,7 @@ def test_no_report_passes_certainty_off_as_calibrated_that_is_not(run, uncalibra
     for folder, is_scaled in ((run, True), (uncalibrated, False)):
         texts = [folder.page.read_text(), folder.report_text.read_text()]
         found = folder.read_report().calibration
-        assert found.is_scaled == is_scaled
+        assert found.scaling.is_scaled == is_scaled
         for text in texts:
             assert found.about in text
             assert ("The confidence is not calibrated" in text) != is_scaled

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hsi_se.report.palette import make_distinct_palette
+from hsi_se.report.figures import make_distinct_palette
 from hsi_se.scene.scene import make_palette
 
 # Machado et al. 2009, A Physiologically-based Model for Simulation of Color Vision Deficiency,

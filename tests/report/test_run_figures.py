@@ -19,9 +19,9 @@ from hsi_se.evaluation.confidence import (
 )
 from hsi_se.report import run_figures
 from hsi_se.report.explorer import RunFiles
-from hsi_se.report.palette import SIDE_COLOURS
-from hsi_se.runs.explanation import ClassPixels, Explanation, GateExplanation, ModeComparison
+from hsi_se.report.figures import SIDE_COLOURS
 from hsi_se.runs.folder import RunFolder
+from hsi_se.runs.records import ClassPixels, Explanation, GateExplanation, ModeComparison
 from tests.conftest import CPU, give_temperature
 from tests.evaluation.test_confidence import simulate
 
@@ -133,7 +133,7 @@ def test_curves_say_their_calibration_error_and_the_area_under_them(run, call):
     report, explorer = run.read_report(), RunFiles.read(run).explorer
     text = (run.path / "figures" / "reliability.svg").read_text()
     assert f"as trained: ECE {100 * report.calibration.expected_calibration_error:.2f} %" in text
-    assert f"after temperature scaling (T = {report.calibration.temperature:.2f}): ECE" in text
+    assert f"after temperature scaling (T = {report.calibration.scaling.temperature:.2f}): ECE" in text
     text = (run.path / "figures" / "rejection.svg").read_text()
     assert f"area under the risk-coverage curve {Rejection(*explorer.rejection).aurc:.4f}" in text
     assert f"all test pixels: {100 * report.overall_accuracy:.2f} %" in text

@@ -9,13 +9,13 @@ from hsi_se import make_split
 from hsi_se.config.split import RandomSplit
 from hsi_se.errors import RunError
 from hsi_se.runs.folder import RunFolder
-from hsi_se.runs.records import RunRecord, Versions
+from hsi_se.runs.records import RunRecord
 from hsi_se.runs.report import RunReport, SplitReport
 from hsi_se.scene.scene import Scene
 from tests.evaluation.test_assessment import assess_with
 
 SPLIT = RandomSplit(kind="random", train=0.4, validation=0.5)
-VERSIONS = Versions(hsi_se="1", torch="2", numpy="2", sklearn="1", python="3")
+VERSIONS = {"hsi_se": "1", "torch": "2", "numpy": "2", "sklearn": "1", "python": "3"}
 RECORD = RunRecord(
     name="demo", seed=3, config_digest="c", scene="farm", scene_digest="s", split_digest="p", data=None,
     start="", start_from_run="",
@@ -39,7 +39,7 @@ def values(report) -> dict:
 def folder(tmp_path, report) -> RunFolder:
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()
-    folder.write_report(report, text="")
+    folder.write(folder.report, report)
     return folder
 
 
@@ -101,9 +101,9 @@ def test_without_validation_pixels_the_record_says_that_certainty_is_not_calibra
     split = make_split(small_scene, RandomSplit(kind="random", train=0.2, validation=0), seed=0)
     assessment = assess_with(small_scene, split, accuracy=0.7)
     found = RunReport.of_run(assessment, RECORD).calibration
-    assert (found.is_scaled, found.temperature) == (False, 1)
+    assert (found.scaling.is_scaled, found.scaling.temperature) == (False, 1)
     assert found.about == assessment.about_certainty
-    assert report.calibration.is_scaled
+    assert report.calibration.scaling.is_scaled
 
 
 def test_the_audit_of_a_split_has_the_keys_of_the_report(small_scene: Scene, values):

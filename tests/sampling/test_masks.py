@@ -1,5 +1,6 @@
 """Splits from files: whose labels hold, what is counted, what is refused, and the public splits."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from hsi_se.config.split import MasksSplit, RandomSplit
 from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import ConfigError, SceneError, SplitError
 from hsi_se.sampling.disjoint import Side
-from hsi_se.sampling.splits import Split, count_training_side
+from hsi_se.sampling.splits import Split
 from hsi_se.scene.loading import load_ground_truth
 from hsi_se.scene.scene import GroundTruth
 from tests.conftest import REAL_SCENES, ROOT, TINY, needs_real_scenes
@@ -355,7 +356,7 @@ def split_at_random(truth: GroundTruth, counts: dict[int, int], *, seed: int = 0
 @pytest.mark.parametrize("kind", ["blocks", "fields"])
 def test_a_random_split_takes_as_many_training_pixels_of_each_class_as_a_disjoint_one(small_scene, kind):
     disjoint = make_split(small_scene, read_config(f"split={{kind: {kind}, train: 0.3, buffer: 5}}").split)
-    counts = count_training_side(small_scene, disjoint)
+    counts = Counter(small_scene.labels[tuple(disjoint.training_side.T)].tolist())
     split = split_at_random(small_scene, counts)
     for label in small_scene.class_ids.tolist():
         of_class = [

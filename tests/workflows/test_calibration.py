@@ -120,8 +120,8 @@ def test_eval_reports_and_maps_use_the_temperature_of_the_bundle(run, call):
     scaling = run.read_facts().scaling
     assert f"after {scaling.about}." in " ".join(out.split())
     report = json.loads(run.report.read_text())["calibration"]
-    assert report["is_scaled"]
-    assert {name: report[name] for name in vars(scaling)} == vars(scaling)
+    assert scaling.is_scaled
+    assert report["scaling"] == vars(scaling)
     for text in (run.report_text.read_text(), run.page.read_text()):
         assert scaling.about in text
 

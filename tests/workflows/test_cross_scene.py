@@ -20,7 +20,7 @@ from hsi_se.prediction.logits import predict_logits
 from hsi_se.prediction.target import find_scene
 from hsi_se.scene.loading import load_scene
 from hsi_se.scene.synthetic import make_synthetic_scene
-from hsi_se.workflows.cross_scene import evaluate_on
+from hsi_se.workflows.evaluate import evaluate_on
 from tests.conftest import CPU, ROOT, TINY
 
 ROWS, COLS, BANDS = 24, 26, 16
@@ -28,7 +28,7 @@ MEASURE = """
 import sys, torch
 from hsi_se.prediction.bundled import TilePredictor
 from hsi_se.system.session import Session
-from hsi_se.workflows.cross_scene import evaluate_on
+from hsi_se.workflows.evaluate import evaluate_on
 torch.set_num_threads(1)
 TilePredictor.choose_tile_rows = lambda self, cols: 64
 evaluate_on(sys.argv[1], sys.argv[2], session=Session(device="cpu"))

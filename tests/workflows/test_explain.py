@@ -14,9 +14,9 @@ from hsi_se.prediction.bundled import build_bundled_model
 from hsi_se.progress import Silent
 from hsi_se.report.figures import style_class_line
 from hsi_se.report.tables import describe_gates, describe_modes
-from hsi_se.runs.explanation import GateExplanation, ModeComparison
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import open_run
+from hsi_se.runs.records import GateExplanation, ModeComparison
 from hsi_se.sampling.patches import PatchDataset, pad_cube
 from hsi_se.sampling.reduction import fit_reduction
 from hsi_se.scene.scene import make_palette

@@ -18,13 +18,9 @@ _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 def open_file(path: Path, *, byte_order: str | None = None) -> FileContents:
     """Returns the contents of a file of any supported format; arrays are not read yet.
 
-    Args:
-        path: the file; for an ENVI image, either the header or the data.
-        byte_order: `little` or `big`, for an ENVI header that does not state it.
-
-    Raises:
-        SceneError: the format is not supported, the library that reads it is missing, or the file is
-            damaged or declares an impossible size.
+    Of an ENVI image, `path` is the header or the data, and `byte_order` is `little` or `big` if the header does not
+    state it. SceneError if the format is not supported, the library that reads it is missing, or the file is damaged
+    or declares an impossible size.
     """
     with path.open("rb") as stream:
         head = stream.read(_HDF5_OFFSETS[-1] + len(_HDF5_SIGNATURE))

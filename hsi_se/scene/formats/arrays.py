@@ -42,10 +42,7 @@ def open_matlab(path: Path) -> FileContents:
 
 
 def open_hdf5(path: Path) -> FileContents:
-    """Returns the top-level arrays of an HDF5 file, whose axes MATLAB v7.3 stores in reverse order.
-
-    Links to other files are not followed.
-    """
+    """Returns the top-level arrays of an HDF5 file, without links to other files; MATLAB v7.3 reverses their axes."""
     h5py = import_extra("h5py", path=path)
     rasters, entries = {}, []
     with (

@@ -1,15 +1,70 @@
-"""The commands that look at a run or an ablation: `hsi-se report`, `explain`, and `watch` while it trains."""
+"""The commands that look at a config, a run or an ablation: `hsi-se info`, `schema`, `report`, `watch`, `explain`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hsi_se.cli.options import DataFolder, Device, RunOrAblation, choose
+from hsi_se.cli.usage import DataFolder, Device, Overrides, RunOrAblation, choose
 from hsi_se.errors import ConfigError
 
 if TYPE_CHECKING:
     from hsi_se.ablation.record import AblationFolder
+
+
+def info(
+    config: Annotated[Path | None, typer.Argument(metavar="CONFIG", help="A YAML config.")] = None,
+    overrides: Overrides = None,
+    data: DataFolder = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROWSxCOLUMNSxBANDS",
+            help="Size of the network's input, after the reduction: 224x224x3. By default CONFIG's.",
+        ),
+    ] = None,
+    classes: Annotated[int | None, typer.Option(metavar="N", help="Number of classes. By default the scene's.")] = None,
+    points: Annotated[
+        str | None, typer.Option(metavar="NAME", help="List a network's attention points and the blocks that fit them.")
+    ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option("--compare-attention", help="Print the cost of every block at every point of CONFIG's network."),
+    ] = False,
+) -> None:
+    """Print each stage of CONFIG's network: output shape, parameters and MACs, and what attention adds."""
+    from hsi_se.config.yaml_file import load_config
+
+    if (config is None) == (points is None):
+        raise ConfigError("info: give either a CONFIG or --points NAME")
+    if points is not None and (overrides or compare or (data, size, classes) != (None, None, None)):
+        raise ConfigError("--points: no other option has an effect with it; leave them out")
+    settings = None if config is None else load_config(config, overrides or [])
+
+    from hsi_se.cli.tables import print_block_costs, print_network, print_points
+    from hsi_se.cli.terminal import start_session
+    from hsi_se.workflows import preview
+
+    if points is not None:
+        print_points(points, preview.describe_points(points))
+        return
+    assert settings is not None
+    sizes = preview.InputSize.parse(size, classes)
+    if compare:
+        with start_session(data=data) as session:
+            rows = preview.compare_attention(settings, size=sizes, session=session)
+        print_block_costs(rows)
+    else:
+        print_network(preview.describe_network(settings, size=sizes, data=data))
+
+
+def schema() -> None:
+    """Print the JSON Schema of a config, with which editors check and complete YAML."""
+    import json
+
+    from hsi_se.config.experiment import Config
+
+    print(json.dumps(Config.model_json_schema(), indent=2))
 
 
 def report(
@@ -100,6 +155,7 @@ def explain(run: RunOrAblation, data: DataFolder = None, device: Device = "auto"
     import numpy as np
 
     from hsi_se.cli.terminal import print_table, say, start_session
+    from hsi_se.report.tables import number
     from hsi_se.workflows import explain as explaining
 
     with start_session(data=data, device=device) as session:
@@ -114,7 +170,7 @@ def explain(run: RunOrAblation, data: DataFolder = None, device: Device = "auto"
                     gate.block,
                     f"{np.mean(gate.mean_excitation):.3f}",
                     f"{gate.between_class_std:.4f}",
-                    _percent(gate.between_class_share),
+                    number(gate.between_class_share, 1, factor=100),
                 )
                 for gate in explanation.gates
             ],
@@ -135,7 +191,7 @@ def explain(run: RunOrAblation, data: DataFolder = None, device: Device = "auto"
 def _explain_ablation(folder: "AblationFolder", *, data: Path | None, device: str) -> None:
     from hsi_se.ablation.run import explain_ablation
     from hsi_se.cli.terminal import print_table, say, start_session
-    from hsi_se.report.tables import describe_gates, describe_modes
+    from hsi_se.report.tables import describe_gates, describe_modes, number
 
     with start_session(data=data, device=device) as session:
         found = explain_ablation(folder, session=session)
@@ -143,8 +199,8 @@ def _explain_ablation(folder: "AblationFolder", *, data: Path | None, device: st
     for variant, runs in found.items():
         for seed, run in runs.items():
             shares = [gate.between_class_share for gate in run.gates] or [None]
-            passes = " and ".join(map(_percent, run.modes.training or ())) or "–"
-            ends = map(_percent, (shares[0], shares[-1], run.modes.evaluation))
+            passes = " and ".join(number(each, 1, factor=100) for each in run.modes.training or ()) or "–"
+            ends = (number(each, 1, factor=100) for each in (shares[0], shares[-1], run.modes.evaluation))
             rows.append((variant, str(seed), *ends, passes))
     print_table(
         "gates and modes over the test pixels of every run",
@@ -154,7 +210,3 @@ def _explain_ablation(folder: "AblationFolder", *, data: Path | None, device: st
     for variant, runs in found.items():
         gates = describe_gates([run.gates for run in runs.values()])
         say(f"{variant}: {gates} {describe_modes([run.modes for run in runs.values()])}")
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f}"
