@@ -64,7 +64,7 @@ def count_stage_costs(model: Network) -> list[StageCost]:
     modules: dict[str, nn.Module] = {}
     for point, stage in model.stages.items():
         modules[f"stages.{point}"] = stage
-        if not isinstance(model.attention[point], nn.Identity):
+        if type(model.attention[point]) is not nn.Identity:  # a block may be inserted after an empty slot
             modules[f"attention.{point}"] = model.attention[point]
     modules["head"] = model.head
     patch = torch.zeros(1, 1, model.num_bands, model.patch_size, model.patch_size)
