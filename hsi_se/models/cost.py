@@ -117,7 +117,7 @@ def _count_fused(
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention
 _FUSED = {_ATTENTION: _count_fused, _ATTENTION.default: _count_fused}  # with both it is not decomposed
 # One MAC per value of the input; then one per value of the output, as what torch tags as pointwise.
-_READ = ("mean", "sum", "amax", "amin", "var", "std", "max_pool2d", "max_pool3d")
+_READ = ("mean", "sum", "amax", "amin", "var", "std", "linalg_vector_norm", "max_pool2d", "max_pool3d")
 _WRITTEN = ("batch_norm", "hardswish")
 _COPIES = ("clone", "copy_", "_to_copy")  # so tagged, too, and free
 
@@ -140,6 +140,8 @@ class _OtherOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.count += result.numel() * math.prod(args[1])
         elif name == "scaled_dot_product_attention":
             self.count += 3 * _count_scores(args[0].shape, args[1].shape)  # exponential, sum, division
+        elif name in ("softmax", "_softmax"):
+            self.count += 3 * result.numel()
         elif name in _WRITTEN or (torch.Tag.pointwise in func.tags and name not in _COPIES):
             self.count += result.numel()
         return result
