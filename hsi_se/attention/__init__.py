@@ -15,9 +15,9 @@ class AttentionBlock(nn.Module):
     description = ""
     strength: nn.Parameter | None  # a trained factor that starts at 0, with `start: identity`
 
-    def __init__(self, channels: int | None = None, num_out: int | None = None) -> None:
+    def __init__(self, channels: int = 0, num_out: int = 0) -> None:
         super().__init__()
-        if num_out not in (None, channels):
+        if num_out not in (0, channels):
             name = type(self).__name__
             raise ConfigError(
                 f"{name}({channels}, {num_out}): keeps its channels; write {name}({channels}, {channels})"

@@ -20,13 +20,7 @@ class Cbam(AttentionBlock):
     """
 
     def __init__(
-        self,
-        channels: int,
-        num_out: int | None = None,
-        *,
-        reduction: int = 16,
-        bias: bool = False,
-        spatial_kernel: int = 7,
+        self, channels: int, num_out: int = 0, *, reduction: int = 16, bias: bool = False, spatial_kernel: int = 7
     ) -> None:
         super().__init__(channels, num_out)
         hidden = max(1, round(channels / reduction))

@@ -26,9 +26,7 @@ class ChannelGate(AttentionBlock, ABC):
     Shape: any `(n, c, …)`; the output has the same shape.
     """
 
-    def __init__(
-        self, channels: int | None = None, num_out: int | None = None, *, axis: Axis, squeeze: Squeeze = "mean"
-    ) -> None:
+    def __init__(self, channels: int = 0, num_out: int = 0, *, axis: Axis, squeeze: Squeeze = "mean") -> None:
         super().__init__(channels, num_out)
         self.gated_dim = 1 if axis == "feature" else 2
         self.squeeze = squeeze

@@ -18,7 +18,7 @@ class Coordinate(AttentionBlock):
     Shape: `(n, c, h, w)`; the output has the same shape.
     """
 
-    def __init__(self, channels: int, num_out: int | None = None, *, reduction: int = 16) -> None:
+    def __init__(self, channels: int, num_out: int = 0, *, reduction: int = 16) -> None:
         super().__init__(channels, num_out)
         hidden = max(8, channels // reduction)
         self.description = f"coordinate {channels}→{hidden}→{channels}"

@@ -19,7 +19,7 @@ class EfficientChannel(ChannelGate):
     """
 
     def __init__(
-        self, channels: int, num_out: int | None = None, *, kernel_size: int | None = None, axis: Axis = "feature"
+        self, channels: int, num_out: int = 0, *, kernel_size: int | None = None, axis: Axis = "feature"
     ) -> None:
         super().__init__(channels, num_out, axis=axis)
         size = kernel_size or eca_kernel_size(channels)

@@ -29,7 +29,7 @@ class ExpectationMaximization(AttentionBlock):
     bases: Tensor  # (c, k)
 
     def __init__(
-        self, channels: int, num_out: int | None = None, *, is_3d: bool = False, bases: int = 64, steps: int = 3
+        self, channels: int, num_out: int = 0, *, is_3d: bool = False, bases: int = 64, steps: int = 3
     ) -> None:
         super().__init__(channels, num_out)
         bases = min(bases, channels)
@@ -43,7 +43,7 @@ class ExpectationMaximization(AttentionBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.embed(x).flatten(2)  # (n, c, positions)
-        bases = self.bases.repeat(len(x), 1, 1)  # (n, c, k)
+        bases = self.bases.clone()  # (c, k), later (n, c, k); the buffer changes below
         for _ in range(self.steps):
             weights = (features.transpose(1, 2) @ bases).softmax(2)  # (n, positions, k)
             bases = F.normalize(features @ (weights / (weights.sum(1, keepdim=True) + 1e-6)), dim=1)

@@ -25,7 +25,7 @@ class GatherExcite(AttentionBlock):
     """
 
     def __init__(
-        self, channels: int = 1, num_out: int | None = None, *, extent: int = 0, learned: bool = False,
+        self, channels: int = 1, num_out: int = 0, *, extent: int = 0, learned: bool = False,
         size: tuple[int, ...] = (1, 1),
     ) -> None:  # fmt: skip
         super().__init__(channels, num_out)

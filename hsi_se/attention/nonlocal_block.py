@@ -21,13 +21,7 @@ class NonLocal(AttentionBlock):
     """
 
     def __init__(
-        self,
-        channels: int,
-        num_out: int | None = None,
-        *,
-        is_3d: bool = False,
-        reduction: int = 2,
-        sub_sample: bool = False,
+        self, channels: int, num_out: int = 0, *, is_3d: bool = False, reduction: int = 2, sub_sample: bool = False
     ) -> None:
         super().__init__(channels, num_out)
         width = max(1, channels // reduction)

@@ -18,7 +18,7 @@ class ConcurrentSqueezeExcite(AttentionBlock):
     Shape: `(n, c, h, w)`, or `(n, c, d, h, w)` when 3-D; the output has the same shape.
     """
 
-    def __init__(self, channels: int, num_out: int | None = None, *, is_3d: bool = False, reduction: int = 2) -> None:
+    def __init__(self, channels: int, num_out: int = 0, *, is_3d: bool = False, reduction: int = 2) -> None:
         super().__init__(channels, num_out)
         hidden = max(1, round(channels / reduction))
         self.description = f"scSE {channels}→{hidden}→{channels}"

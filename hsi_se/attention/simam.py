@@ -17,7 +17,7 @@ class SimAm(AttentionBlock):
     Shape: any `(n, c, …)`; the output has the same shape.
     """
 
-    def __init__(self, channels: int = 1, num_out: int | None = None, *, regularization: float = 1e-4) -> None:
+    def __init__(self, channels: int = 1, num_out: int = 0, *, regularization: float = 1e-4) -> None:
         super().__init__(channels, num_out)
         self.description = f"simam λ {regularization:g}"
         self.regularization = regularization

@@ -22,7 +22,7 @@ class SqueezeExcite(ChannelGate):
     def __init__(
         self,
         channels: int,
-        num_out: int | None = None,
+        num_out: int = 0,
         *,
         reduction: int = 16,
         bias: bool = True,

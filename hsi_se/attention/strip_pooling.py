@@ -22,7 +22,7 @@ class StripPooling(AttentionBlock):
     Shape: `(n, c, h, w)`; the output has the same shape.
     """
 
-    def __init__(self, channels: int, num_out: int | None = None, *, kernel_size: int = 3) -> None:
+    def __init__(self, channels: int, num_out: int = 0, *, kernel_size: int = 3) -> None:
         super().__init__(channels, num_out)
         self.description = f"strip pooling {channels}, kernel {kernel_size}"
         margin = kernel_size // 2

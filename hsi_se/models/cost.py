@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from hsi_se.attention import AttentionBlock
 from hsi_se.config import model as config
 from hsi_se.models import build_model
 from hsi_se.models.classical import CentrePixelClassifier
-from hsi_se.models.inference import evaluation_mode, record_outputs
+from hsi_se.models.inference import evaluation_mode
 from hsi_se.models.network import Network
 
 _TIMED_PATCHES, _TIMED_PASSES = 32, 5
@@ -82,12 +83,16 @@ def count_stage_costs(model: Network) -> list[StageCost]:
             if isinstance(module, AttentionBlock):
                 hooks.enter_context(module.register_forward_pre_hook(start))
                 hooks.enter_context(module.register_forward_hook(stop))
-        outputs = record_outputs(model, modules, patch.to(next(model.parameters())))
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, module in modules.items():
+            hooks.enter_context(module.register_forward_hook(partial(_note_shape, shapes, name)))
+        with evaluation_mode(model):
+            model(patch.to(next(model.parameters())))
     flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
     return [
         StageCost(
             name=name.removeprefix("stages."),
-            shape=tuple(outputs[name][0].shape[1:]),
+            shape=shapes[name],
             num_parameters=count_parameters(module),
             macs=flops.get(f"{type(model).__name__}.{name}", 0) // 2
             + sum(others[each].count for each in module.modules() if each in others),
@@ -95,6 +100,10 @@ def count_stage_costs(model: Network) -> list[StageCost]:
         )
         for name, module in modules.items()
     ]
+
+
+def _note_shape(shapes: dict[str, tuple[int, ...]], name: str, _: object, __: object, output: Tensor) -> None:
+    shapes[name] = tuple(output.shape[1:])
 
 
 def _count_scores(query: Sequence[int], key: Sequence[int]) -> int:
