@@ -78,15 +78,9 @@ def insert_attention(
         for host in hosts.values():
             host._modules.pop("attention", None)
             if isinstance(host, Attended):
-                host.__class__ = host.plain_class()  # type: ignore[assignment]
+                host.__class__ = host.plain_class  # type: ignore[assignment]
         raise
     return network
-
-
-_OWN_LAYERS = (
-    OwnNetwork, nn.ModuleDict, nn.Sequential, _ConvNd, _BatchNorm, nn.ReLU, nn.Identity, nn.Flatten, nn.Unflatten,
-    nn.Linear, nn.Dropout, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
-)  # fmt: skip
 
 
 def is_plain(network: nn.Module) -> bool:
@@ -94,12 +88,14 @@ def is_plain(network: nn.Module) -> bool:
 
     It is not with a block that `insert_attention` added, a hook, or a layer of another kind in a stage.
     """
+    layers: tuple[type, ...] = OwnNetwork, nn.ModuleDict, nn.Sequential, _ConvNd, _BatchNorm, nn.ReLU, nn.Identity
+    layers += (nn.Flatten, nn.Unflatten, nn.Linear, nn.Dropout, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
     return not any(
         isinstance(module, Attended)
         or module._forward_hooks
         or module._forward_pre_hooks
         or "forward" in vars(module)
-        or not (name.startswith("attention.") or isinstance(module, _OWN_LAYERS))
+        or not (name.startswith("attention.") or isinstance(module, layers))
         for name, module in network.named_modules()
     )
 
@@ -109,6 +105,7 @@ class Attended(nn.Module):
 
     attention: nn.Module
     attention_axis: int  # of the channels
+    plain_class: type[nn.Module]  # the host's own
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         features: Tensor = super().forward(*args, **kwargs)
@@ -116,26 +113,20 @@ class Attended(nn.Module):
             return self.attention(features)  # type: ignore[no-any-return]
         return self.attention(features.movedim(-1, 1)).movedim(1, -1)  # type: ignore[no-any-return]
 
-    @classmethod
-    def plain_class(cls) -> type[nn.Module]:
-        """Returns the host's own class."""
-        return cls.__bases__[1]
-
     def __reduce_ex__(self, protocol: Any) -> Any:
         reduced: Any = super().__reduce_ex__(protocol)  # of the derived class, which has no importable name
         make, args, *rest = reduced
-        args = tuple(self.plain_class() if each is type(self) else each for each in args)
+        args = tuple(self.plain_class if each is type(self) else each for each in args)
         return _restore, (make, args, self.attention_axis), *rest
 
 
 def _restore(make: Callable[..., nn.Module], args: tuple[object, ...], axis: int) -> nn.Module:
-    host = make(*args)
-    _attend(host, axis)
-    return host
+    return _attend(make(*args), axis)
 
 
-def _attend(host: Any, axis: int) -> None:
+def _attend(host: nn.Module, axis: int) -> nn.Module:
     host.__class__ = _derive(type(host), axis)  # type: ignore[arg-type]
+    return host
 
 
 def _list_others(host: nn.Module) -> OrderedDict[str, Any]:
@@ -156,7 +147,8 @@ _HIDING: dict[type[nn.Module], dict[str, Any]] = {
 
 @functools.cache
 def _derive(plain: Any, axis: int) -> type[Attended]:
-    members: dict[str, object] = {"attention_axis": axis, "__module__": plain.__module__}
+    # With the module of `plain`, torch.fx keeps a layer of torch whole.
+    members: dict[str, object] = {"attention_axis": axis, "plain_class": plain, "__module__": plain.__module__}
     for container, methods in _HIDING.items():
         if issubclass(plain, container):
             members |= {name: own for name, own in methods.items() if getattr(plain, name) is getattr(container, name)}
@@ -290,10 +282,10 @@ def _find_hosts(network: nn.Module, names: Mapping[str, object]) -> dict[str, nn
         if not name or name not in modules:
             near = difflib.get_close_matches(name, modules, n=3) or [key for key in modules if key][:3]
             raise _refuse(f"no submodule {name!r}; the closest are {', '.join(near)}")
-        host, parts = modules[name], name.split(".")
-        parents = (modules[".".join(parts[:length])] for length in range(len(parts) + 1))
-        if any(isinstance(each, torch.jit.ScriptModule) for each in parents):
-            raise _refuse(f"{name} is in a ScriptModule, which cannot be changed; insert before torch.jit.script")
+        host: nn.Module = getattr(modules[name], "_orig_mod", modules[name])  # torch.compile wraps a module
+        parents = (modules[".".join(name.split(".")[:length])] for length in range(name.count(".") + 2))
+        if any(isinstance(each, torch.jit.ScriptModule) for each in parents) or isinstance(host, torch.fx.GraphModule):
+            raise _refuse(f"{name} is code of torch.jit or torch.fx, which cannot be changed; insert before tracing")
         if hasattr(host, "attention"):
             raise _refuse(f"{name} already has an attribute named attention; choose another submodule")
         if host in hosts.values():

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hsi_se.config import model as config
 from hsi_se.models.network import make_conv2d
-from hsi_se.models.se_resnet import EXPANSION, ResidualNetwork
+from hsi_se.models.se_resnet import EXPANSION, ResidualNetwork, Strides
 
 
 class Hierarchy(nn.Module):
@@ -19,12 +19,10 @@ class Hierarchy(nn.Module):
     the first block of a stage the groups are convolved independently, and the last group is average-pooled,
     as in the authors' code.
 
-    `strides` are those of the first 1 × 1 and of the 3 × 3 convolutions.
-
     Shape: `(n, num_in, h, w)` to `(n, 4·width, h / stride, w / stride)`.
     """
 
-    def __init__(self, num_in: int, width: int, *, group_width: int, scale: int, strides: tuple[int, int]) -> None:
+    def __init__(self, num_in: int, width: int, *, group_width: int, scale: int, strides: Strides) -> None:
         super().__init__()
         num_out = EXPANSION * width
         self.is_first = num_in != num_out  # of its stage: the number of features changes
@@ -49,9 +47,7 @@ class Res2Net(ResidualNetwork):
     """Res2Net of depth 50, 101 or 152, with attention on the branch, before the addition."""
 
     @staticmethod
-    def make_branch(
-        settings: config.Res2Net, num_in: int, width: int, *, strides: tuple[int, int]
-    ) -> tuple[nn.Module, str]:
+    def make_branch(settings: config.Res2Net, num_in: int, width: int, *, strides: Strides) -> tuple[nn.Module, str]:
         group_width = width * settings.base_width // 64
         branch = Hierarchy(num_in, width, group_width=group_width, scale=settings.scale, strides=strides)
         return branch, f"Res2Net block {settings.scale} × {group_width}"

@@ -21,6 +21,7 @@ DEPTHS = {  # blocks in each of the four stages
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
+Strides = tuple[int, int]  # of the first two convolutions of a block
 EXPANSION = 4  # ratio of a bottleneck's output channels to its width
 
 
@@ -112,11 +113,8 @@ class ResidualNetwork(Network, ABC):
 
     @staticmethod
     @abstractmethod
-    def make_branch(settings: Any, num_in: int, width: int, *, strides: tuple[int, int]) -> tuple[nn.Module, str]:
-        """Returns the branch of one block and a description; `width` is that of its 3 × 3 convolutions.
-
-        `strides` are those of the block's first two convolutions.
-        """
+    def make_branch(settings: Any, num_in: int, width: int, *, strides: Strides) -> tuple[nn.Module, str]:
+        """Returns the branch of one block and a description; `width` is that of its 3 × 3 convolutions."""
 
 
 class _RepeatedBlocks(nn.Sequential):
@@ -128,15 +126,10 @@ class SeResNet(ResidualNetwork):
     """SE-ResNet of depth 18 or 34 (basic blocks), 50, 101 or 152 (bottlenecks)."""
 
     @staticmethod
-    def make_branch(
-        settings: config.SeResNet, num_in: int, width: int, *, strides: tuple[int, int]
-    ) -> tuple[nn.Module, str]:
+    def make_branch(settings: config.SeResNet, num_in: int, width: int, *, strides: Strides) -> tuple[nn.Module, str]:
         if settings.depth < 50:
             convs = make_conv2d(num_in, width, 3, stride=strides[0]), make_conv2d(width, width, 3, relu=False)
             return nn.Sequential(*convs), f"basic block {width}"
         reduce = make_conv2d(num_in, width, 1, stride=strides[0])
-        middle, expand = (
-            make_conv2d(width, width, 3, stride=strides[1]),
-            make_conv2d(width, EXPANSION * width, 1, relu=False),
-        )
-        return nn.Sequential(reduce, middle, expand), f"bottleneck {width}"
+        expand = make_conv2d(width, EXPANSION * width, 1, relu=False)
+        return nn.Sequential(reduce, make_conv2d(width, width, 3, stride=strides[1]), expand), f"bottleneck {width}"

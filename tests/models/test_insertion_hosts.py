@@ -236,6 +236,27 @@ def test_a_compiled_network_itself_takes_blocks():
     torch.testing.assert_close(compiled(IMAGE), compiled.get_submodule("_orig_mod.host.attention")(before))
 
 
+def test_a_compiled_layer_inside_a_network_takes_a_block_by_its_own_name():
+    torch._dynamo.reset()
+    network = make_network(torch.compile(nn.Conv2d(8, 8, 1), backend="eager"))
+    with torch.no_grad():
+        before = network(IMAGE)
+        hsi_se.insert_attention(network, {"host": SE}, example=IMAGE)
+        torch.testing.assert_close(network(IMAGE), network.get_submodule("host._orig_mod.attention")(before))
+
+
+def test_torch_fx_keeps_blocks_and_a_traced_host_is_refused():
+    network = hsi_se.insert_attention(make_network(HOSTS["convolution"]()), {"stem": SE, "host": SE}, example=IMAGE)
+    traced = torch.fx.symbolic_trace(network)
+    torch.testing.assert_close(traced(IMAGE), network(IMAGE))
+    plain = torch.fx.symbolic_trace(make_network(HOSTS["convolution"]()))
+    before = plain(IMAGE)
+    hsi_se.insert_attention(plain, {"host": SE}, example=IMAGE)
+    torch.testing.assert_close(plain(IMAGE), plain.host.attention(before))
+    with pytest.raises(ConfigError, match=r"is code of torch.jit or torch.fx, which cannot be changed; insert before"):
+        hsi_se.insert_attention(nn.Sequential(plain), {"0": SE}, example=IMAGE)
+
+
 # ------------------------------------------------------------------------- dtypes, lazy layers, caches
 
 
@@ -436,7 +457,7 @@ def test_whole_numbers_are_no_features():
 def test_script_modules_are_refused_wherever_they_are():
     scripted = torch.jit.script(make_network(nn.ReLU()))
     for network, name in ((scripted, "host"), (make_network(scripted.host), "host")):
-        with pytest.raises(ConfigError, match="is in a ScriptModule, which cannot be changed; insert before"):
+        with pytest.raises(ConfigError, match=r"is code of torch.jit or torch.fx, which cannot be changed; insert"):
             hsi_se.insert_attention(network, {name: SE}, example=IMAGE)
     beside = nn.Sequential(scripted.stem, nn.Conv2d(8, 8, 1))
     before = beside(IMAGE)
