@@ -25,7 +25,11 @@ class ConcurrentSqueezeExcite(AttentionBlock):
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
         self.places = (nn.Conv3d if is_3d else nn.Conv2d)(channels, 1, 1)
 
+    def excitation(self, x: Tensor) -> Tensor:
+        """Returns the channel gates `(n, c)` for features `x`."""
+        return self.squash(self.mlp(x.flatten(2).mean(2)), neutral=0.5)
+
     def forward(self, x: Tensor) -> Tensor:
-        of_channels = self.squash(self.mlp(x.flatten(2).mean(2)), neutral=0.5)  # (n, c)
+        of_channels = self.excitation(x)  # (n, c)
         of_places = self.squash(self.places(x), neutral=0.5)  # (n, 1, …)
         return x * (of_channels.view(*of_channels.shape, *[1] * (x.ndim - 2)) + of_places)

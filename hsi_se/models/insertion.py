@@ -282,7 +282,7 @@ def _find_hosts(network: nn.Module, names: Mapping[str, object]) -> dict[str, nn
         if not name or name not in modules:
             near = difflib.get_close_matches(name, modules, n=3) or [key for key in modules if key][:3]
             raise _refuse(f"no submodule {name!r}; the closest are {', '.join(near)}")
-        host: nn.Module = getattr(modules[name], "_orig_mod", modules[name])  # torch.compile wraps a module
+        host: Any = getattr(modules[name], "_orig_mod", modules[name])  # torch.compile wraps a module
         parents = (modules[".".join(name.split(".")[:length])] for length in range(name.count(".") + 2))
         if any(isinstance(each, torch.jit.ScriptModule) for each in parents) or isinstance(host, torch.fx.GraphModule):
             raise _refuse(f"{name} is code of torch.jit or torch.fx, which cannot be changed; insert before tracing")

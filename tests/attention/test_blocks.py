@@ -25,6 +25,7 @@ from hsi_se.attention.strip_pooling import StripPooling
 from hsi_se.config.model import AttentionSettings, Starting, list_blocks
 from hsi_se.errors import ConfigError
 from hsi_se.models import initialize
+from hsi_se.workflows.explain import Gate
 
 FLAT, DEEP = (12, 5, 4), (12, 7, 5, 4)  # (c, h, w) and (c, d, h, w)
 FITTING = [
@@ -163,6 +164,13 @@ def recompute_scse(block: Any, x: Tensor) -> Tensor:
     of_channels = torch.sigmoid(hidden @ block.mlp[2].weight.T + block.mlp[2].bias)
     of_places = torch.sigmoid(torch.einsum("c,nc...->n...", block.places.weight.flatten(), x) + block.places.bias)
     return torch.einsum("nc...,nc->nc...", x, of_channels) + x * of_places[:, None]
+
+
+def test_the_channel_half_of_scse_is_what_explain_reports():
+    x, block = torch.randn(3, *FLAT), make("scse", FLAT)
+    of_places = torch.sigmoid(F.conv2d(x, block.places.weight, block.places.bias))
+    assert isinstance(block, Gate)
+    torch.testing.assert_close(block(x), x * block.excitation(x)[..., None, None] + x * of_places)
 
 
 def recompute_em(block: Any, x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import copy
 import pickle
 from collections import OrderedDict
 
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -119,6 +120,26 @@ def test_the_network_can_be_exported():
     network = hsi_se.insert_attention(make_network(), {"stem": SE, "layer": SE}, example=IMAGE)
     exported = torch.export.export(network, (IMAGE,)).module()
     torch.testing.assert_close(exported(IMAGE), network(IMAGE))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("is_dynamo", [True, False])
+def test_both_onnx_exporters_write_inserted_blocks_for_any_batch(is_dynamo, tmp_path):
+    blocks = {"stem": SE, "layer.0": {"kind": "em"}, "layer.0.bn": {"kind": "scse", "start": "identity"}}
+    blocks["layer.1"] = {"kind": "gather_excite", "learned": True, "extent": 4}
+    network = hsi_se.insert_attention(make_network(), blocks, example=IMAGE)
+    with torch.no_grad():
+        network.get_submodule("layer.0.bn.attention").strength.fill_(0.5)
+    axes = {"dynamic_axes": {"x": {0: "n"}}}
+    if is_dynamo:
+        axes = {"dynamic_shapes": ({0: torch.export.Dim.DYNAMIC},)}
+    path = tmp_path / "network.onnx"
+    torch.onnx.export(network, (IMAGE,), path, dynamo=is_dynamo, input_names=["x"], verbose=False, **axes)
+    session = onnxruntime.InferenceSession(path)
+    images = torch.randn(5, *IMAGE.shape[1:])
+    (outputs,) = session.run(None, {"x": images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(outputs), network(images), rtol=1e-4, atol=1e-5)
 
 
 def test_the_block_is_trained_with_the_rest_and_follows_its_mode():
