@@ -44,5 +44,5 @@ def build_attention(settings: config.AttentionSettings | None, *, shape: tuple[i
             options["size"] = shape[1:]
     block = _BLOCKS[settings.kind](shape[1 if options.get("axis") == "band" else 0], **options)
     if isinstance(settings, config.Starting) and settings.start == "identity":
-        block.strength = nn.Parameter(torch.zeros(()))
+        block.strength = nn.Parameter(torch.zeros(1))
     return block
