@@ -67,16 +67,17 @@ def count_stage_costs(model: Network) -> list[StageCost]:
         modules[f"stages.{point}"] = stage
         if type(model.attention[point]) is not nn.Identity:  # a block may be inserted after an empty slot
             modules[f"attention.{point}"] = model.attention[point]
-    modules["head"] = model.head
+    others = (pair for pair in model.named_children() if pair[0] not in ("stages", "attention"))
+    modules |= {name: child for name, child in others if name == "head" or count_parameters(child)}
     patch = torch.zeros(1, 1, model.num_bands, model.patch_size, model.patch_size)
-    others: dict[nn.Module, _OtherOperations] = {}
+    counted: dict[nn.Module, _OtherOperations] = {}
 
     def start(block: nn.Module, _: object) -> None:
-        others[block] = _OtherOperations()
-        others[block].__enter__()  # type: ignore[no-untyped-call]
+        counted[block] = _OtherOperations()
+        counted[block].__enter__()  # type: ignore[no-untyped-call]
 
     def stop(block: nn.Module, *_: object) -> None:
-        others[block].__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        counted[block].__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     with FlopCounterMode(display=False, custom_mapping=_FUSED) as counter, ExitStack() as hooks:
         for module in model.modules():
@@ -85,7 +86,8 @@ def count_stage_costs(model: Network) -> list[StageCost]:
                 hooks.enter_context(module.register_forward_hook(stop))
         shapes: dict[str, tuple[int, ...]] = {}
         for name, module in modules.items():
-            hooks.enter_context(module.register_forward_hook(partial(_note_shape, shapes, name)))
+            note = partial(lambda name, _, __, output: shapes.update({name: tuple(output.shape[1:])}), name)
+            hooks.enter_context(module.register_forward_hook(note))
         with evaluation_mode(model):
             model(patch.to(next(model.parameters())))
     flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
@@ -95,15 +97,11 @@ def count_stage_costs(model: Network) -> list[StageCost]:
             shape=shapes[name],
             num_parameters=count_parameters(module),
             macs=flops.get(f"{type(model).__name__}.{name}", 0) // 2
-            + sum(others[each].count for each in module.modules() if each in others),
+            + sum(counted[each].count for each in module.modules() if each in counted),
             contents=module.extra_repr() or _describe_layers(module),
         )
         for name, module in modules.items()
     ]
-
-
-def _note_shape(shapes: dict[str, tuple[int, ...]], name: str, _: object, __: object, output: Tensor) -> None:
-    shapes[name] = tuple(output.shape[1:])
 
 
 def _count_scores(query: Sequence[int], key: Sequence[int]) -> int:

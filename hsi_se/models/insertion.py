@@ -86,11 +86,11 @@ def insert_attention(
 def is_plain(network: nn.Module) -> bool:
     """Returns whether one of our networks computes what its stages and slots say, and can be computed from them.
 
-    It is not with a block that `insert_attention` added, a hook, or a layer of another kind in a stage.
+    It is not with a block that `insert_attention` added, a hook, a `forward` of its own, or a layer of another kind.
     """
     layers: tuple[type, ...] = OwnNetwork, nn.ModuleDict, nn.Sequential, _ConvNd, _BatchNorm, nn.ReLU, nn.Identity
     layers += (nn.Flatten, nn.Unflatten, nn.Linear, nn.Dropout, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
-    return not any(
+    return type(network).forward is OwnNetwork.forward and not any(
         isinstance(module, Attended)
         or module._forward_hooks
         or module._forward_pre_hooks

@@ -207,9 +207,9 @@ class Backbone(nn.Module):
         return outputs
 
 
-def test_one_row_adds_the_gate_after_the_ninth_layer_of_a_detectors_backbone():
-    torch.manual_seed(0)
-    rows = [*ROWS[:9], [-1, 1, "SqueezeExcite", [64]], *ROWS[9:]]
+@pytest.mark.parametrize("channels", [[64], [64, 64]], ids=["input", "input and output"])
+def test_one_row_adds_the_gate_after_the_ninth_layer_of_a_detectors_backbone(channels):
+    rows = [*ROWS[:9], [-1, 1, "SqueezeExcite", channels], *ROWS[9:]]
     torch.manual_seed(0)
     by_row = Backbone(rows).eval()
     inserted = Backbone(ROWS).eval()

@@ -15,7 +15,7 @@ from hsi_se.models.cost import count_parameters, count_stage_costs
 from hsi_se.models.insertion import is_plain
 from hsi_se.sampling.patches import PatchDataset
 from hsi_se.training.step import Stepper
-from tests.prediction.test_dense import SE, make_cube, make_network
+from tests.prediction.test_dense import SE, Network, make_cube, make_network
 
 PATCH = torch.zeros(1, 1, 14, 9, 9)
 ORDERS = ("3d-2d", "2d-3d")
@@ -65,7 +65,18 @@ def normalize_weights(model: nn.Module) -> None:
         model.stages["conv3d_1"].conv.parametrizations.weight.original0.mul_(2)
 
 
-@pytest.mark.parametrize("alter", [hook, replace_relu, normalize_weights])
+class Doubled(Network):
+    """A network derived from ours, with a forward pass of its own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+def derive(model: nn.Module) -> None:
+    model.__class__ = Doubled
+
+
+@pytest.mark.parametrize("alter", [hook, replace_relu, normalize_weights, derive])
 def test_other_alterations_are_in_the_map_too(alter):
     model, cube = make_network(patch=9), make_cube(3, 4)
     before = hsi_se.predict_logits(model, cube)
@@ -98,7 +109,7 @@ def test_a_training_step_of_an_altered_network_is_that_of_its_patches(name):
     torch.testing.assert_close(logits, model(train.gather(index)))
 
 
-@pytest.mark.parametrize("name", ["stages.conv3d_2.norm", "attention.fold"])
+@pytest.mark.parametrize("name", ["stages.conv3d_2.norm", "attention.fold", "pool"])
 def test_costs_count_an_inserted_block(name):
     plain = make_network(patch=9)
     model = hsi_se.insert_attention(copy.deepcopy(plain), {name: SE}, example=PATCH)
