@@ -19,8 +19,10 @@ class Cbam(AttentionBlock):
     Shape: `(n, c, h, w)`, or any `(n, c, …)` without the spatial gate; the output has the same shape.
     """
 
-    def __init__(self, channels: int, *, reduction: int = 16, bias: bool = False, spatial_kernel: int = 7) -> None:
-        super().__init__()
+    def __init__(
+        self, channels: int, num_out: int = 0, *, reduction: int = 16, bias: bool = False, spatial_kernel: int = 7
+    ) -> None:
+        super().__init__(channels, num_out)
         hidden = max(1, round(channels / reduction))
         spatial = f", spatial {spatial_kernel}×{spatial_kernel}" if spatial_kernel else " only"
         self.description = f"cbam channels {channels}→{hidden}→{channels}{spatial}"
@@ -34,7 +36,7 @@ class Cbam(AttentionBlock):
     def excitation(self, x: Tensor) -> Tensor:
         """Returns the channel gates `(n, c)` for features `x`."""
         flat = x.flatten(2)  # (n, c, positions)
-        return torch.sigmoid(self.mlp(flat.mean(2)) + self.mlp(flat.amax(2)))
+        return self.squash(self.mlp(flat.mean(2)) + self.mlp(flat.amax(2)))
 
     def forward(self, x: Tensor) -> Tensor:
         gates = self.excitation(x)  # (n, c)
@@ -42,4 +44,4 @@ class Cbam(AttentionBlock):
         if self.places is None:
             return x
         statistics = torch.stack([x.mean(1), x.amax(1)], dim=1)  # (n, 2, h, w)
-        return x * torch.sigmoid(self.places(statistics))
+        return x * self.squash(self.places(statistics))

@@ -11,10 +11,11 @@ from torch import Tensor
 from hsi_se.attention import AttentionBlock
 
 Axis = Literal["feature", "band"]
+Squeeze = Literal["mean", "max"]
 
 
 class ChannelGate(AttentionBlock, ABC):
-    """Scales every channel by a gate in (0, 1) computed from one statistic per channel.
+    """Scales every channel by a positive gate computed from one statistic per channel.
 
     It works at any rank: the squeeze reduces every axis except the batch and the gated one. Subclasses
     implement `gate`, which maps the statistics to gates. Because the gates depend on nothing else,
@@ -25,14 +26,14 @@ class ChannelGate(AttentionBlock, ABC):
     Shape: any `(n, c, …)`; the output has the same shape.
     """
 
-    def __init__(self, *, axis: Axis, squeeze: Literal["mean", "max"] = "mean") -> None:
-        super().__init__()
+    def __init__(self, channels: int = 0, num_out: int = 0, *, axis: Axis, squeeze: Squeeze = "mean") -> None:
+        super().__init__(channels, num_out)
         self.gated_dim = 1 if axis == "feature" else 2
         self.squeeze = squeeze
 
     @abstractmethod
     def gate(self, squeezed: Tensor) -> Tensor:
-        """Returns the gates `(n, C)` in (0, 1) for squeezed channels `(n, C)`."""
+        """Returns the gates `(n, C)`, above 0, for squeezed channels `(n, C)`."""
 
     def excitation(self, x: Tensor) -> Tensor:
         """Returns the gates `(n, C)` for features `x`."""

@@ -18,8 +18,8 @@ class Coordinate(AttentionBlock):
     Shape: `(n, c, h, w)`; the output has the same shape.
     """
 
-    def __init__(self, channels: int, *, reduction: int = 16) -> None:
-        super().__init__()
+    def __init__(self, channels: int, num_out: int = 0, *, reduction: int = 16) -> None:
+        super().__init__(channels, num_out)
         hidden = max(8, channels // reduction)
         self.description = f"coordinate {channels}→{hidden}→{channels}"
         self.embed = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.BatchNorm2d(hidden), nn.Hardswish())
@@ -31,6 +31,6 @@ class Coordinate(AttentionBlock):
         of_cols = x.mean(2).unsqueeze(3)  # (n, c, w, 1)
         embedded = self.embed(torch.cat([of_rows, of_cols], dim=2))  # (n, hidden, h + w, 1)
         of_rows, of_cols = embedded.split([x.shape[2], x.shape[3]], dim=2)
-        row_gates = torch.sigmoid(self.rows(of_rows))  # (n, c, h, 1)
-        col_gates = torch.sigmoid(self.cols(of_cols.transpose(2, 3)))  # (n, c, 1, w)
+        row_gates = self.squash(self.rows(of_rows))  # (n, c, h, 1)
+        col_gates = self.squash(self.cols(of_cols.transpose(2, 3)))  # (n, c, 1, w)
         return x * row_gates * col_gates

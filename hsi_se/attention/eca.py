@@ -18,15 +18,16 @@ class EfficientChannel(ChannelGate):
     γ = 2 and b = 1.
     """
 
-    def __init__(self, channels: int, *, kernel_size: int | None = None, axis: Axis = "feature") -> None:
-        super().__init__(axis=axis)
+    def __init__(
+        self, channels: int, num_out: int = 0, *, kernel_size: int | None = None, axis: Axis = "feature"
+    ) -> None:
+        super().__init__(channels, num_out, axis=axis)
         size = kernel_size or eca_kernel_size(channels)
         self.description = f"eca {axis} {channels}, kernel {size}"
         self.conv = nn.Conv1d(1, 1, size, padding=size // 2, bias=False)
 
     def gate(self, squeezed: Tensor) -> Tensor:
-        gates: Tensor = self.conv(squeezed[:, None]).sigmoid()  # (n, 1, C)
-        return gates.squeeze(1)
+        return self.squash(self.conv(squeezed[:, None])).squeeze(1)  # (n, C)
 
 
 def eca_kernel_size(channels: int) -> int:

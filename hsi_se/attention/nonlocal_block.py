@@ -20,8 +20,10 @@ class NonLocal(AttentionBlock):
     Shape: `(n, c, h, w)`, or `(n, c, d, h, w)` when 3-D; the output has the same shape.
     """
 
-    def __init__(self, channels: int, *, is_3d: bool = False, reduction: int = 2, sub_sample: bool = False) -> None:
-        super().__init__()
+    def __init__(
+        self, channels: int, num_out: int = 0, *, is_3d: bool = False, reduction: int = 2, sub_sample: bool = False
+    ) -> None:
+        super().__init__(channels, num_out)
         width = max(1, channels // reduction)
         sampled = ", keys sub-sampled" if sub_sample else ""
         self.description = f"non-local {'3-D' if is_3d else '2-D'} {channels}→{width}→{channels}{sampled}"

@@ -1,16 +1,28 @@
 """Builds attention modules from the config's block settings."""
 
+from collections.abc import Callable
+
+import torch
 from torch import nn
 
+from hsi_se.attention import AttentionBlock
 from hsi_se.attention.cbam import Cbam
 from hsi_se.attention.coordinate import Coordinate
 from hsi_se.attention.eca import EfficientChannel
+from hsi_se.attention.expectation_maximization import ExpectationMaximization
 from hsi_se.attention.gather_excite import GatherExcite
 from hsi_se.attention.nonlocal_block import NonLocal
+from hsi_se.attention.scse import ConcurrentSqueezeExcite
 from hsi_se.attention.simam import SimAm
 from hsi_se.attention.squeeze_excite import SqueezeExcite
 from hsi_se.attention.strip_pooling import StripPooling
 from hsi_se.config import model as config
+
+_BLOCKS: dict[str, Callable[..., AttentionBlock]] = {
+    "se": SqueezeExcite, "eca": EfficientChannel, "cbam": Cbam, "scse": ConcurrentSqueezeExcite, "nonlocal": NonLocal,
+    "em": ExpectationMaximization, "strip_pooling": StripPooling, "coordinate": Coordinate,
+    "gather_excite": GatherExcite, "simam": SimAm,
+}  # fmt: skip
 
 
 def build_attention(settings: config.AttentionSettings | None, *, shape: tuple[int, ...]) -> nn.Module:
@@ -21,24 +33,16 @@ def build_attention(settings: config.AttentionSettings | None, *, shape: tuple[i
     """
     if settings is None:
         return nn.Identity()
-    channels, is_3d = shape[0], len(shape) == 4
-    options = settings.model_dump(exclude={"kind"})
+    is_3d = len(shape) == 4
+    options = settings.model_dump(exclude={"kind", "start"})
     match settings:
-        case config.SqueezeExcite():
-            return SqueezeExcite(channels if settings.axis == "feature" else shape[1], **options)
-        case config.EfficientChannel():
-            return EfficientChannel(channels if settings.axis == "feature" else shape[1], **options)
-        case config.Cbam():
-            if settings.spatial_kernel is None:
-                options["spatial_kernel"] = 0 if is_3d else 7
-            return Cbam(channels, **options)
-        case config.NonLocal():
-            return NonLocal(channels, is_3d=is_3d, **options)
-        case config.StripPooling():
-            return StripPooling(channels, **options)
-        case config.Coordinate():
-            return Coordinate(channels, **options)
+        case config.Cbam(spatial_kernel=None):
+            options["spatial_kernel"] = 0 if is_3d else 7
+        case config.NonLocal() | config.ConcurrentSqueezeExcite() | config.ExpectationMaximization():
+            options["is_3d"] = is_3d
         case config.GatherExcite():
-            return GatherExcite(**options)
-        case config.SimAm():
-            return SimAm(**options)
+            options["size"] = shape[1:]
+    block = _BLOCKS[settings.kind](shape[1 if options.get("axis") == "band" else 0], **options)
+    if isinstance(settings, config.Starting) and settings.start == "identity":
+        block.strength = nn.Parameter(torch.zeros(1))
+    return block

@@ -17,13 +17,13 @@ class SimAm(AttentionBlock):
     Shape: any `(n, c, …)`; the output has the same shape.
     """
 
-    def __init__(self, *, regularization: float = 1e-4) -> None:
-        super().__init__()
+    def __init__(self, channels: int = 1, num_out: int = 0, *, regularization: float = 1e-4) -> None:
+        super().__init__(channels, num_out)
         self.description = f"simam λ {regularization:g}"
         self.regularization = regularization
 
     def forward(self, x: Tensor) -> Tensor:
         deviation = (x.flatten(2) - x.flatten(2).mean(2, keepdim=True)).square()  # (n, c, M)
         variance = deviation.sum(2, keepdim=True) / max(1, deviation.shape[2] - 1)
-        gates = (deviation / (4 * (variance + self.regularization)) + 0.5).sigmoid()
+        gates = self.squash(deviation / (4 * (variance + self.regularization)) + 0.5)
         return x * gates.view_as(x)

@@ -22,6 +22,7 @@ class SqueezeExcite(ChannelGate):
     def __init__(
         self,
         channels: int,
+        num_out: int = 0,
         *,
         reduction: int = 16,
         bias: bool = True,
@@ -29,7 +30,7 @@ class SqueezeExcite(ChannelGate):
         squeeze: Literal["mean", "max"] = "mean",
         axis: Axis = "feature",
     ) -> None:
-        super().__init__(axis=axis, squeeze=squeeze)
+        super().__init__(channels, num_out, axis=axis, squeeze=squeeze)
         hidden = max(1, round(channels / reduction))
         self.description = f"se {axis} {channels}→{hidden}→{channels}, {squeeze}, {form}"
         self.form = form
@@ -40,5 +41,4 @@ class SqueezeExcite(ChannelGate):
     def gate(self, squeezed: Tensor) -> Tensor:
         if self.form == "conv":
             squeezed = squeezed[:, :, None, None]  # (n, C, 1, 1)
-        gates: Tensor = self.expand(self.reduce(squeezed).relu()).sigmoid()
-        return gates.flatten(1)  # (n, C)
+        return self.squash(self.expand(self.reduce(squeezed).relu())).flatten(1)  # (n, C)

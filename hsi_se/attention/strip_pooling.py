@@ -22,8 +22,8 @@ class StripPooling(AttentionBlock):
     Shape: `(n, c, h, w)`; the output has the same shape.
     """
 
-    def __init__(self, channels: int, *, kernel_size: int = 3) -> None:
-        super().__init__()
+    def __init__(self, channels: int, num_out: int = 0, *, kernel_size: int = 3) -> None:
+        super().__init__(channels, num_out)
         self.description = f"strip pooling {channels}, kernel {kernel_size}"
         margin = kernel_size // 2
         make_conv = partial(nn.Conv2d, channels, channels, padding_mode="replicate")
@@ -34,5 +34,4 @@ class StripPooling(AttentionBlock):
     def forward(self, x: Tensor) -> Tensor:
         rows = self.along_rows(x.mean(3, keepdim=True))  # (n, c, h, 1)
         cols = self.along_cols(x.mean(2, keepdim=True))  # (n, c, 1, w)
-        scaled: Tensor = x * self.fuse((rows + cols).relu()).sigmoid()
-        return scaled
+        return x * self.squash(self.fuse((rows + cols).relu()))

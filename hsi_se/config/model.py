@@ -33,7 +33,15 @@ class Block(Settings):
         return None
 
 
-class ChannelGateBlock(Block):
+class Starting(Block):
+    """The settings of a block that may begin as the identity."""
+
+    start: Literal["drawn", "identity"] = "drawn"
+    """effect before training: drawn is that of its random weights (default), identity is none: a trained factor,
+    which starts at 0, scales the block's effect"""
+
+
+class ChannelGateBlock(Starting):
     """The settings of a block that gates whole channels."""
 
     axis: Literal["feature", "band"] = "feature"
@@ -68,7 +76,7 @@ class EfficientChannel(ChannelGateBlock):
     as in the paper"""
 
 
-class Cbam(Block):
+class Cbam(Starting):
     """Convolutional block attention module (Woo et al. 2018): channel gates, then a spatial gate."""
 
     kind: Literal["cbam"]
@@ -96,7 +104,7 @@ class NonLocal(Block):
     """max-pool keys and values by 2 × 2 pixels, to save computation; default false"""
 
 
-class StripPooling(Block):
+class StripPooling(Starting):
     """Strip pooling (Hou et al. 2020): a gate per pixel from row means and column means."""
 
     needs_2d: ClassVar[bool] = True
@@ -105,7 +113,7 @@ class StripPooling(Block):
     """length of the 1-D convolutions in pixels, odd; default 3"""
 
 
-class Coordinate(Block):
+class Coordinate(Starting):
     """Coordinate attention (Hou et al. 2021): one gate per row and one per column."""
 
     needs_2d: ClassVar[bool] = True
@@ -114,16 +122,37 @@ class Coordinate(Block):
     """ratio of channels to embedding width, 1 or more; default 16; the width is at least 8"""
 
 
-class GatherExcite(Block):
-    """Gather-excite (Hu et al. 2018): a gate from the mean of each neighbourhood; no parameters."""
+class ConcurrentSqueezeExcite(Starting):
+    """Concurrent squeeze-and-excitation (Roy et al. 2018): one gate per channel plus one per position."""
+
+    kind: Literal["scse"]
+    reduction: PositiveInt = 2
+    """ratio of channels to hidden width, 1 or more; default 2; the hidden width is at least 1"""
+
+
+class ExpectationMaximization(Starting):
+    """Expectation-maximization attention (Li et al. 2019): adds a low-rank reconstruction of the features."""
+
+    kind: Literal["em"]
+    bases: PositiveInt = 64
+    """number of bases, the rank, 1 or more; default 64, and at most the number of channels"""
+    steps: PositiveInt = 3
+    """steps of expectation and maximization, 1 or more; default 3"""
+
+
+class GatherExcite(Starting):
+    """Gather-excite (Hu et al. 2018): a gate from each neighbourhood, by its mean or by learned convolutions."""
 
     needs_2d: ClassVar[bool] = True
     kind: Literal["gather_excite"]
     extent: Literal[0, 2, 4, 8] = 0
-    """stride of the local means in pixels; default 0: the mean of the whole map"""
+    """stride of the neighbourhoods in pixels; default 0: the whole map"""
+    learned: bool = False
+    """gather by depth-wise convolutions (GE-θ) instead of means (GE-θ⁻); default false; with extent 0 the
+    convolution is as large as the map, which then cannot change its size"""
 
 
-class SimAm(Block):
+class SimAm(Starting):
     """SimAM (Yang et al. 2021): a gate per value from its distance to the channel mean; no parameters."""
 
     kind: Literal["simam"]
@@ -131,10 +160,8 @@ class SimAm(Block):
     """λ of the paper's eq. 5, added to the variance, above 0; default 1e-4"""
 
 
-AttentionSettings = Annotated[
-    SqueezeExcite | EfficientChannel | Cbam | NonLocal | StripPooling | Coordinate | GatherExcite | SimAm,
-    Discriminator("kind"),
-]
+_Gates = SqueezeExcite | EfficientChannel | Cbam | ConcurrentSqueezeExcite | StripPooling | Coordinate | GatherExcite
+AttentionSettings = Annotated[_Gates | SimAm | NonLocal | ExpectationMaximization, Discriminator("kind")]
 Attention = dict[str, AttentionSettings]
 
 
@@ -246,8 +273,16 @@ class SeResNet(Stemmed):
     gate: Literal["standard", "pre", "post", "identity"] = "standard"
     """position of the attention (Hu et al. 2018, fig. 5): standard is after the residual branch (default),
     pre before it, post after the addition, identity on the shortcut"""
+    stride_on: Literal["1x1", "3x3"] | None = None
+    """strided convolution of a bottleneck: 1x1 is the first, as in the paper (default), 3x3 the second, as in
+    torchvision; from depth 50 on"""
     attention: Attention = _se_at(*_LAYERS)
     """attention block of each stage; default: se at all four"""
+
+    def check_together(self) -> None:
+        super().check_together()
+        if self.stride_on and self.depth < 50:
+            raise mistake("only bottlenecks have both; leave it out, or write model.depth: 50", key="stride_on")
 
 
 class Res2Net(Stemmed):
@@ -261,6 +296,8 @@ class Res2Net(Stemmed):
     """groups of features in each block, 2 or more; default 4"""
     base_width: PositiveInt = 26
     """features of one group in the first stage, 1 or more; default 26"""
+    stride_on: Literal["1x1", "3x3"] = "3x3"
+    """strided convolutions of a block: 3x3 are those of the groups, as in the authors' code (default), 1x1 the first"""
     attention: Attention = _se_at(*_LAYERS)
     """attention block of each stage; default: se at all four"""
 

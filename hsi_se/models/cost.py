@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from hsi_se.attention import AttentionBlock
 from hsi_se.config import model as config
 from hsi_se.models import build_model
 from hsi_se.models.classical import CentrePixelClassifier
-from hsi_se.models.inference import evaluation_mode, record_outputs
+from hsi_se.models.inference import evaluation_mode
 from hsi_se.models.network import Network
 
 _TIMED_PATCHES, _TIMED_PASSES = 32, 5
@@ -64,33 +65,39 @@ def count_stage_costs(model: Network) -> list[StageCost]:
     modules: dict[str, nn.Module] = {}
     for point, stage in model.stages.items():
         modules[f"stages.{point}"] = stage
-        if not isinstance(model.attention[point], nn.Identity):
+        if type(model.attention[point]) is not nn.Identity:  # a block may be inserted after an empty slot
             modules[f"attention.{point}"] = model.attention[point]
-    modules["head"] = model.head
+    others = (pair for pair in model.named_children() if pair[0] not in ("stages", "attention"))
+    modules |= {name: child for name, child in others if name == "head" or count_parameters(child)}
     patch = torch.zeros(1, 1, model.num_bands, model.patch_size, model.patch_size)
-    others: dict[nn.Module, _OtherOperations] = {}
+    counted: dict[nn.Module, _OtherOperations] = {}
 
     def start(block: nn.Module, _: object) -> None:
-        others[block] = _OtherOperations()
-        others[block].__enter__()  # type: ignore[no-untyped-call]
+        counted[block] = _OtherOperations()
+        counted[block].__enter__()  # type: ignore[no-untyped-call]
 
     def stop(block: nn.Module, *_: object) -> None:
-        others[block].__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        counted[block].__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     with FlopCounterMode(display=False, custom_mapping=_FUSED) as counter, ExitStack() as hooks:
         for module in model.modules():
             if isinstance(module, AttentionBlock):
                 hooks.enter_context(module.register_forward_pre_hook(start))
                 hooks.enter_context(module.register_forward_hook(stop))
-        outputs = record_outputs(model, modules, patch.to(next(model.parameters())))
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, module in modules.items():
+            note = partial(lambda name, _, __, output: shapes.update({name: tuple(output.shape[1:])}), name)
+            hooks.enter_context(module.register_forward_hook(note))
+        with evaluation_mode(model):
+            model(patch.to(next(model.parameters())))
     flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
     return [
         StageCost(
             name=name.removeprefix("stages."),
-            shape=tuple(outputs[name][0].shape[1:]),
+            shape=shapes[name],
             num_parameters=count_parameters(module),
             macs=flops.get(f"{type(model).__name__}.{name}", 0) // 2
-            + sum(others[each].count for each in module.modules() if each in others),
+            + sum(counted[each].count for each in module.modules() if each in counted),
             contents=module.extra_repr() or _describe_layers(module),
         )
         for name, module in modules.items()
@@ -117,7 +124,7 @@ def _count_fused(
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention
 _FUSED = {_ATTENTION: _count_fused, _ATTENTION.default: _count_fused}  # with both it is not decomposed
 # One MAC per value of the input; then one per value of the output, as what torch tags as pointwise.
-_READ = ("mean", "sum", "amax", "amin", "var", "std", "max_pool2d", "max_pool3d")
+_READ = ("mean", "sum", "amax", "amin", "var", "std", "linalg_vector_norm", "max_pool2d", "max_pool3d")
 _WRITTEN = ("batch_norm", "hardswish")
 _COPIES = ("clone", "copy_", "_to_copy")  # so tagged, too, and free
 
@@ -140,6 +147,8 @@ class _OtherOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.count += result.numel() * math.prod(args[1])
         elif name == "scaled_dot_product_attention":
             self.count += 3 * _count_scores(args[0].shape, args[1].shape)  # exponential, sum, division
+        elif name in ("softmax", "_softmax"):
+            self.count += 3 * result.numel()
         elif name in _WRITTEN or (torch.Tag.pointwise in func.tags and name not in _COPIES):
             self.count += result.numel()
         return result

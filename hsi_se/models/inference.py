@@ -1,9 +1,7 @@
 """Chooses the device, and runs networks in evaluation mode, without gradients and in full float32."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -68,20 +66,6 @@ def evaluation_mode(model: nn.Module, *, tf32: bool = False) -> Iterator[None]:
     finally:
         for module, is_training in modes.items():
             module.training = is_training
-
-
-def record_outputs(network: nn.Module, modules: Mapping[str, nn.Module], example: Tensor) -> dict[str, list[Any]]:
-    """Returns the outputs of some of a network's modules, one per call, in one forward pass of `example`."""
-    outputs: dict[str, list[Any]] = {name: [] for name in modules}
-
-    def record(name: str, _: nn.Module, __: object, output: object) -> None:
-        outputs[name].append(output)
-
-    with ExitStack() as hooks, evaluation_mode(network):
-        for name, module in modules.items():
-            hooks.enter_context(module.register_forward_hook(partial(record, name)))
-        network(example)
-    return outputs
 
 
 def predict_patches(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hsi_se.config import model as config
 from hsi_se.models.network import make_conv2d
-from hsi_se.models.se_resnet import EXPANSION, ResidualNetwork
+from hsi_se.models.se_resnet import EXPANSION, ResidualNetwork, Strides
 
 
 class Hierarchy(nn.Module):
@@ -22,11 +22,12 @@ class Hierarchy(nn.Module):
     Shape: `(n, num_in, h, w)` to `(n, 4·width, h / stride, w / stride)`.
     """
 
-    def __init__(self, num_in: int, width: int, *, group_width: int, scale: int, stride: int) -> None:
+    def __init__(self, num_in: int, width: int, *, group_width: int, scale: int, strides: Strides) -> None:
         super().__init__()
         num_out = EXPANSION * width
         self.is_first = num_in != num_out  # of its stage: the number of features changes
-        self.reduce = make_conv2d(num_in, scale * group_width, 1)
+        first, stride = strides
+        self.reduce = make_conv2d(num_in, scale * group_width, 1, stride=first)
         self.convs = nn.ModuleList(make_conv2d(group_width, group_width, 3, stride=stride) for _ in range(scale - 1))
         self.rest = nn.AvgPool2d(3, stride=stride, padding=1) if self.is_first else nn.Identity()
         self.expand = make_conv2d(scale * group_width, num_out, 1, relu=False)
@@ -46,7 +47,7 @@ class Res2Net(ResidualNetwork):
     """Res2Net of depth 50, 101 or 152, with attention on the branch, before the addition."""
 
     @staticmethod
-    def make_branch(settings: config.Res2Net, num_in: int, width: int, *, stride: int) -> tuple[nn.Module, str]:
+    def make_branch(settings: config.Res2Net, num_in: int, width: int, *, strides: Strides) -> tuple[nn.Module, str]:
         group_width = width * settings.base_width // 64
-        branch = Hierarchy(num_in, width, group_width=group_width, scale=settings.scale, stride=stride)
+        branch = Hierarchy(num_in, width, group_width=group_width, scale=settings.scale, strides=strides)
         return branch, f"Res2Net block {settings.scale} × {group_width}"

@@ -21,6 +21,7 @@ DEPTHS = {  # blocks in each of the four stages
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
+Strides = tuple[int, int]  # of the first two convolutions of a block
 EXPANSION = 4  # ratio of a bottleneck's output channels to its width
 
 
@@ -30,7 +31,7 @@ class ResidualBlock(nn.Module):
     `gate` is the position (Hu et al. 2018, figure 5): `standard` after the branch, before the addition;
     `pre` before the branch; `post` after the addition's ReLU; `identity` on the shortcut.
 
-    Shape: `(n, num_in, h, w)` to `(n, num_out, h / stride, w / stride)`.
+    Shape: `(n, num_in, side, side)` to `(n, num_out, side / stride, side / stride)`.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class ResidualBlock(nn.Module):
         *,
         num_in: int,
         num_out: int,
+        side: int = 1,
         stride: int,
         attention: config.AttentionSettings | None,
         gate: Literal["standard", "pre", "post", "identity"],
@@ -50,7 +52,8 @@ class ResidualBlock(nn.Module):
         if stride > 1 or num_in != num_out:
             self.shortcut = make_conv2d(num_in, num_out, 1, stride=stride, relu=False)
         self.gate = gate
-        self.attention = build_attention(attention, shape=(num_in if gate == "pre" else num_out, 1, 1))
+        channels, side = (num_in, side) if gate == "pre" else (num_out, -(-side // stride))
+        self.attention = build_attention(attention, shape=(channels, side, side))
         self.title = title if attention is None else f"{title} with {attention.kind} {gate}"
 
     def extra_repr(self) -> str:
@@ -82,6 +85,7 @@ class ResidualNetwork(Network, ABC):
         self, settings: config.SeResNet | config.Res2Net, *, num_bands: int, patch_size: int, num_classes: int
     ) -> None:
         num_in = 64
+        side = patch_size if settings.stem == "small" else -(-patch_size // 4)
         stages: dict[str, nn.Module] = {"stem": make_stem(num_bands, num_in, kind=settings.stem)}
         for layer, depth in enumerate(DEPTHS[settings.depth]):
             point, width = f"layer{layer + 1}", 64 * 2**layer
@@ -89,25 +93,27 @@ class ResidualNetwork(Network, ABC):
             blocks = []
             for number in range(depth):
                 stride = 2 if number == 0 and layer else 1
-                branch, title = self.make_branch(settings, num_in, width, stride=stride)
+                strides = (1, stride) if settings.stride_on == "3x3" else (stride, 1)
+                branch, title = self.make_branch(settings, num_in, width, strides=strides)
                 block = ResidualBlock(
                     branch,
                     num_in=num_in,
                     num_out=num_out,
+                    side=side,
                     stride=stride,
                     attention=settings.attention.get(point),
                     gate=settings.gate if isinstance(settings, config.SeResNet) else "standard",
                     title=title,
                 )
                 blocks.append(block)
-                num_in = num_out
+                num_in, side = num_out, -(-side // stride)
             stages[point] = _RepeatedBlocks(*blocks)
         super().__init__(stages, {}, num_bands=num_bands, patch_size=patch_size)
         self.head = make_head(num_in, num_classes, dropout=settings.dropout)
 
     @staticmethod
     @abstractmethod
-    def make_branch(settings: Any, num_in: int, width: int, *, stride: int) -> tuple[nn.Module, str]:
+    def make_branch(settings: Any, num_in: int, width: int, *, strides: Strides) -> tuple[nn.Module, str]:
         """Returns the branch of one block and a description; `width` is that of its 3 × 3 convolutions."""
 
 
@@ -117,16 +123,13 @@ class _RepeatedBlocks(nn.Sequential):
 
 
 class SeResNet(ResidualNetwork):
-    """SE-ResNet of depth 18 or 34 (basic blocks), 50, 101 or 152 (bottlenecks).
-
-    The first 1 × 1 convolution of a bottleneck is the strided one, as in the paper.
-    """
+    """SE-ResNet of depth 18 or 34 (basic blocks), 50, 101 or 152 (bottlenecks)."""
 
     @staticmethod
-    def make_branch(settings: config.SeResNet, num_in: int, width: int, *, stride: int) -> tuple[nn.Module, str]:
+    def make_branch(settings: config.SeResNet, num_in: int, width: int, *, strides: Strides) -> tuple[nn.Module, str]:
         if settings.depth < 50:
-            convs = make_conv2d(num_in, width, 3, stride=stride), make_conv2d(width, width, 3, relu=False)
+            convs = make_conv2d(num_in, width, 3, stride=strides[0]), make_conv2d(width, width, 3, relu=False)
             return nn.Sequential(*convs), f"basic block {width}"
-        reduce = make_conv2d(num_in, width, 1, stride=stride)
+        reduce = make_conv2d(num_in, width, 1, stride=strides[0])
         expand = make_conv2d(width, EXPANSION * width, 1, relu=False)
-        return nn.Sequential(reduce, make_conv2d(width, width, 3), expand), f"bottleneck {width}"
+        return nn.Sequential(reduce, make_conv2d(width, width, 3, stride=strides[1]), expand), f"bottleneck {width}"

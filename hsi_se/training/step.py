@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from hsi_se.config.training import TrainSettings
 from hsi_se.models.cost import StageCost, count_stage_costs
 from hsi_se.models.inference import set_tf32
+from hsi_se.models.insertion import is_plain
 from hsi_se.models.network import Network
 from hsi_se.progress import Silent
 from hsi_se.sampling.patches import NUM_SYMMETRIES, PatchDataset
@@ -273,6 +274,8 @@ def _explain_obstacle(model: nn.Module, settings: TrainSettings, *, device: torc
         return "features are shared on CPUs only: a GPU replays the network on each patch as a CUDA graph"
     if not can_share(model):
         return "only HybridSN and cnn3d can share features between patches"
+    if not is_plain(model):
+        return "the network was altered, as by insert_attention, and only its stages and points can be shared"
     varied = settings.list_variations()
     if settings.vary_by == "patch" and varied:
         return f"each patch has its own {' and '.join(varied)}; train.vary_by: batch draws them per batch"

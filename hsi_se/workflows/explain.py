@@ -16,6 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from hsi_se.attention import AttentionBlock
 from hsi_se.attention.cbam import Cbam
 from hsi_se.attention.channel_gate import ChannelGate
+from hsi_se.attention.scse import ConcurrentSqueezeExcite
 from hsi_se.config.model import HybridSN, Network
 from hsi_se.errors import RunError
 from hsi_se.evaluation.metrics import number_or_none
@@ -36,6 +37,8 @@ from hsi_se.scene.raster import Floats
 from hsi_se.system.session import Session
 
 _MOST_PIXELS = 2000  # that pass through the network in training mode
+
+Gate = ChannelGate | Cbam | ConcurrentSqueezeExcite  # blocks with an `excitation` of channels
 
 
 class ClassMeans:
@@ -101,7 +104,7 @@ def explain(run: str | Path | RunFolder, *, session: Session = Session()) -> Exp
         for name, module in model.named_modules()
         if isinstance(module, AttentionBlock)
     }
-    gates = {point: block for point, block in blocks.items() if isinstance(block, ChannelGate | Cbam)}
+    gates = {point: block for point, block in blocks.items() if isinstance(block, Gate)}
     scene = opened.scene
     if not len(opened.split.test):
         raise RunError(f"{opened.folder}: is trained on every label and has no test pixels; explain a fold's run")
@@ -133,11 +136,7 @@ def explain(run: str | Path | RunFolder, *, session: Session = Session()) -> Exp
 
 
 def measure_gates(
-    model: nn.Module,
-    gates: dict[str, ChannelGate | Cbam],
-    opened: OpenedRun,
-    classes: NDArray[np.int64],
-    observer: Observer,
+    model: nn.Module, gates: dict[str, Gate], opened: OpenedRun, classes: NDArray[np.int64], observer: Observer
 ) -> tuple[dict[str, ClassMeans], NDArray[np.int64]]:
     """Returns the sums of each gate's excitations over the test pixels, and the predicted classes `(n,)`."""
     patches = _make_patches(model, opened, opened.split.test)
@@ -224,9 +223,7 @@ def _predict_in_training_mode(
             yield torch.cat(picks).cpu().numpy()
 
 
-def _describe(
-    point: str, gate: ChannelGate | Cbam, means: ClassMeans, model: nn.Module, bundle: ModelBundle
-) -> GateExplanation:
+def _describe(point: str, gate: Gate, means: ClassMeans, model: nn.Module, bundle: ModelBundle) -> GateExplanation:
     is_band = isinstance(gate, ChannelGate) and gate.gated_dim == 2
     profile = to_depths(point, means.means, model, bundle, is_band=is_band)
     spectrum = None

@@ -14,14 +14,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from hsi_se.attention.cbam import Cbam
 from hsi_se.attention.coordinate import Coordinate
 from hsi_se.attention.eca import EfficientChannel, eca_kernel_size
+from hsi_se.attention.expectation_maximization import ExpectationMaximization
 from hsi_se.attention.gather_excite import GatherExcite
 from hsi_se.attention.nonlocal_block import NonLocal
 from hsi_se.attention.placement import build_attention
+from hsi_se.attention.scse import ConcurrentSqueezeExcite
 from hsi_se.attention.simam import SimAm
 from hsi_se.attention.squeeze_excite import SqueezeExcite
 from hsi_se.attention.strip_pooling import StripPooling
-from hsi_se.config.model import AttentionSettings, list_blocks
+from hsi_se.config.model import AttentionSettings, Starting, list_blocks
+from hsi_se.errors import ConfigError
 from hsi_se.models import initialize
+from hsi_se.workflows.explain import Gate
 
 FLAT, DEEP = (12, 5, 4), (12, 7, 5, 4)  # (c, h, w) and (c, d, h, w)
 FITTING = [
@@ -155,10 +159,42 @@ def recompute_simam(_: Any, x: Tensor) -> Tensor:
     return (x.double() / (1 + torch.exp(-inverse.view_as(x)))).float()
 
 
+def recompute_scse(block: Any, x: Tensor) -> Tensor:
+    hidden = (x.flatten(2).mean(2) @ block.mlp[0].weight.T + block.mlp[0].bias).clamp(min=0)
+    of_channels = torch.sigmoid(hidden @ block.mlp[2].weight.T + block.mlp[2].bias)
+    of_places = torch.sigmoid(torch.einsum("c,nc...->n...", block.places.weight.flatten(), x) + block.places.bias)
+    return torch.einsum("nc...,nc->nc...", x, of_channels) + x * of_places[:, None]
+
+
+def test_the_channel_half_of_scse_is_what_explain_reports():
+    x, block = torch.randn(3, *FLAT), make("scse", FLAT)
+    of_places = torch.sigmoid(F.conv2d(x, block.places.weight, block.places.bias))
+    assert isinstance(block, Gate)
+    torch.testing.assert_close(block(x), x * block.excitation(x)[..., None, None] + x * of_places)
+
+
+def recompute_em(block: Any, x: Tensor) -> Tensor:
+    """One image at a time, one base at a time."""
+    rows = []
+    for image in x.flatten(2):  # (c, positions)
+        y = block.embed.weight.flatten(1) @ image + block.embed.bias[:, None]
+        bases = [block.bases[:, k] for k in range(block.bases.shape[1])]
+        for _ in range(3):
+            scores = torch.stack([torch.exp(base @ y) for base in bases])  # (k, positions)
+            scores = scores / scores.sum(0)
+            means = [y @ score / score.sum() for score in scores]
+            bases = [mean / mean.square().sum().sqrt() for mean in means]
+        found = sum(torch.outer(base, score) for base, score in zip(bases, scores, strict=True))
+        rows.append(block.out.weight.flatten(1) @ found.clamp(min=0))
+    norm, out = block.norm, torch.stack(rows)
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    return x + ((out - norm.running_mean[:, None]) * scale[:, None] + norm.bias[:, None]).view_as(x)
+
+
 RECOMPUTE: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "se": recompute_se, "eca": recompute_eca, "cbam": recompute_cbam, "nonlocal": recompute_nonlocal,
     "strip_pooling": recompute_strip_pooling, "coordinate": recompute_coordinate,
-    "gather_excite": recompute_gather_excite, "simam": recompute_simam,
+    "gather_excite": recompute_gather_excite, "simam": recompute_simam, "scse": recompute_scse, "em": recompute_em,
 }  # fmt: skip
 
 
@@ -177,7 +213,10 @@ OPTIONS = {
     ("cbam", "reduction"): (4, FLAT), ("cbam", "bias"): (True, FLAT), ("cbam", "spatial_kernel"): (3, FLAT),
     ("nonlocal", "reduction"): (4, FLAT), ("nonlocal", "sub_sample"): (True, FLAT),
     ("strip_pooling", "kernel_size"): (5, FLAT), ("coordinate", "reduction"): (1, FLAT),
-    ("gather_excite", "extent"): (2, FLAT), ("simam", "regularization"): (0.1, FLAT),
+    ("gather_excite", "extent"): (2, FLAT), ("gather_excite", "learned"): (True, FLAT),
+    ("simam", "regularization"): (0.1, FLAT), ("scse", "reduction"): (4, FLAT),
+    ("em", "bases"): (3, FLAT), ("em", "steps"): (1, FLAT),
+    **{(block.kind, "start"): ("identity", FLAT) for block in list_blocks() if isinstance(block, Starting)},
 }  # fmt: skip
 
 
@@ -189,7 +228,7 @@ def test_every_option_of_every_block_is_in_the_table_above():
 @pytest.mark.parametrize(("kind", "option"), OPTIONS, ids=lambda part: part)
 def test_every_option_changes_the_output_or_the_parameters(kind, option):
     value, shape = OPTIONS[kind, option]
-    x = torch.randn(3, *shape)
+    x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1))
     plain, changed = make(kind, shape).eval(), make(kind, shape, **{option: value}).eval()
     names = [{name: tuple(p.shape) for name, p in block.named_parameters()} for block in (plain, changed)]
     assert names[0] != names[1] or not torch.allclose(plain(x), changed(x))
@@ -379,6 +418,128 @@ def test_non_local_is_the_softmax_of_every_pair_of_places(shape, sub_sample):
     weights = torch.einsum("ncq,ncs->nqs", q.flatten(2), k.flatten(2)).softmax(2)
     gathered = torch.einsum("nqs,ncs->ncq", weights, v.flatten(2)).view(q.shape)
     torch.testing.assert_close(block(x), x + block.norm(block.out(gathered)))
+
+
+STARTING = [case for case in FITTING if case.values[0] != "nonlocal"]  # which always starts as the identity
+
+
+@pytest.mark.parametrize(("kind", "shape"), STARTING)
+def test_a_block_that_starts_as_the_identity_learns_to_act(kind, shape):
+    x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1))
+    block = make(kind, shape, start="identity").train()
+    assert torch.equal(block(x), x)
+    assert torch.equal(block.eval()(x), x)
+    block.train()(x).square().sum().backward()
+    assert block.strength.grad.abs() > 1e-4
+    with torch.no_grad():
+        block.strength.sub_(0.1 * block.strength.grad.sign())
+    assert not torch.allclose(block(x), x)
+    block.zero_grad()
+    block(x).square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for name, parameter in block.named_parameters() if "weight" in name)
+
+
+@pytest.mark.parametrize(("kind", "shape"), STARTING)
+def test_a_block_started_as_the_identity_has_one_more_parameter_and_gates_twice_the_sigmoid(kind, shape):
+    plain, started = make(kind, shape).eval(), make(kind, shape, start="identity").eval()
+    assert started.state_dict().keys() - plain.state_dict().keys() == {"strength"}
+    plain.load_state_dict({name: value for name, value in started.state_dict().items() if name != "strength"})
+    nn.init.ones_(started.strength)
+    x = torch.randn(3, *shape)
+    num_gates = {"coordinate": 2, "em": 0, "scse": 0}.get(kind, 1)
+    if kind == "cbam" and shape == FLAT:  # whose second gate sees what the first has scaled
+        x, plain.places, started.places = x[:, :, :1, :1], None, None
+    torch.testing.assert_close(started(x), 2**num_gates * plain(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "count"),
+    [
+        # Two layers from C to C/2 and back with biases, and C weights and a bias for the positions.
+        ("scse", {}, (64 * 32 + 32) + (32 * 64 + 64) + (64 + 1)),
+        # Two C × C convolutions, the first with a bias, and a norm; the bases are no parameters.
+        ("em", {}, (64 * 64 + 64) + 64 * 64 + 2 * 64),
+        # A kernel of one map or of 3 × 3 per channel, and a norm; as many as there are halvings.
+        ("gather_excite", {"learned": True}, 64 * 17 * 17 + 2 * 64),
+        ("gather_excite", {"learned": True, "extent": 2}, 64 * 9 + 2 * 64),
+        ("gather_excite", {"learned": True, "extent": 8}, 3 * (64 * 9 + 2 * 64)),
+        ("gather_excite", {}, 0),
+    ],
+)
+def test_parameters_of_the_blocks_are_those_counted_by_hand(kind, changes, count):
+    assert sum(each.numel() for each in make(kind, (64, 17, 17), **changes).parameters()) == count
+
+
+def test_learned_gathering_halves_the_map_with_depthwise_convolutions():
+    x = torch.randn(2, 3, 7, 6)
+    block = make("gather_excite", (3, 7, 6), learned=True, extent=4).eval()
+    conv, norm, relu, second, last = block.gather
+
+    def convolve(y: Tensor, layer: Any) -> Tensor:
+        padded = F.pad(y, (1, 1, 1, 1))
+        windows = padded.unfold(2, 3, 2).unfold(3, 3, 2)  # (n, c, h/2, w/2, 3, 3)
+        return torch.einsum("nchwij,cij->nchw", windows, layer.weight[:, 0])
+
+    expected = last(convolve(relu(norm(convolve(x, conv))), second))
+    assert expected.shape[2:] == (2, 2)
+    rows, cols = (torch.arange(7) * 2 // 7, torch.arange(6) * 2 // 6)
+    torch.testing.assert_close(block(x), x * expected[:, :, rows][..., cols].sigmoid())
+
+
+def test_learned_gathering_of_the_whole_map_is_a_product_with_it_and_refuses_another_size():
+    x = torch.randn(2, 12, 5, 4)
+    block = make("gather_excite", FLAT, learned=True).eval()
+    conv, norm = block.gather
+    gates = norm(torch.einsum("nchw,chw->nc", x, conv.weight[:, 0])[..., None, None]).sigmoid()
+    torch.testing.assert_close(block(x), x * gates)
+    with pytest.raises(ConfigError, match="learned over another map, 6 × 4 and 5 × 4; write extent: 2, 4"):
+        block(torch.randn(2, 12, 6, 4))
+
+
+def test_the_bases_follow_the_training_batches_and_reconstruct_few_groups_exactly():
+    torch.manual_seed(0)
+    block = ExpectationMaximization(6, bases=2, steps=10)
+    nn.init.eye_(block.embed.weight[:, :, 0, 0].data)
+    nn.init.zeros_(block.embed.bias)
+    nn.init.eye_(block.out.weight[:, :, 0, 0].data)
+    one, other = torch.eye(6)[0], torch.eye(6)[3]  # two groups of positions, of different features
+    block.bases = torch.stack([one + 0.1, other + 0.1], 1)
+    x = (20 * torch.stack([one] * 8 + [other] * 8, 1)).view(1, 6, 4, 4)
+    for _ in range(100):
+        block.train()(x)
+    torch.testing.assert_close(block.bases, torch.stack([one, other], 1), atol=1e-3, rtol=0)
+    saved = block.bases.clone()
+    block.eval()(x)
+    assert torch.equal(block.bases, saved)
+
+
+def test_scse_and_em_at_a_3d_point_take_the_depth_as_positions():
+    x = torch.randn(2, 12, 7, 5, 4)
+    for kind in ("scse", "em"):
+        deep, flat = make(kind, DEEP).eval(), make(kind, FLAT).eval()
+        flat.load_state_dict(
+            {name: value.squeeze(-1) if value.ndim == 5 else value for name, value in deep.state_dict().items()}
+        )
+        torch.testing.assert_close(deep(x).flatten(2), flat(x.flatten(2)[..., None]).flatten(2))
+
+
+BLOCKS = (
+    SqueezeExcite, EfficientChannel, Cbam, ConcurrentSqueezeExcite, NonLocal, ExpectationMaximization, StripPooling,
+    Coordinate, GatherExcite, SimAm,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_a_block_takes_the_channels_of_input_and_output_as_detectors_give_them(kind):
+    assert len(BLOCKS) == len(list_blocks())
+    x = torch.randn(2, 16, 6, 6)
+    assert kind(16, 16)(x).shape == x.shape
+    shapes = [{name: p.shape for name, p in block.named_parameters()} for block in (kind(16, 16), kind(16))]
+    assert shapes[0] == shapes[1]
+    name = kind.__name__
+    with pytest.raises(ConfigError) as caught:
+        kind(16, 32)
+    assert str(caught.value) == f"{name}(16, 32): keeps its channels; write {name}(16, 16)"
 
 
 def test_squeeze_excite_equals_plain_tensor_code_at_a_2d_point():

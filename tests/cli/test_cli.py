@@ -101,7 +101,7 @@ def test_info_compares_every_block_at_every_point(call):
     assert code == 0
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
     assert [row[1] for row in rows] == [block.kind for block in list_blocks()] * 3
-    costs = dict(zip([row[1] for row in rows[-8:]], rows[-8:], strict=True))  # at conv3d_3, 32 features
+    costs = {row[1]: row for row in rows[-len(list_blocks()) :]}  # at conv3d_3, 32 features
     values = 32 * 3 * 5 * 5  # of the features: patches of 11 × 11 × 15
     assert costs["se"][2:4] == [str(2 * 32 * 2 + 2 + 32), f"{2 * values + 2 * 32 * 2 + 2 + 32:,}"]
     assert costs["eca"][2:4] == ["3", f"{2 * values + 32 * 3 + 32:,}"]

@@ -44,6 +44,25 @@ BY_HAND = {
         {"kind": "gather_excite", "extent": 4},
         25 * C * 49 + X + X,
     ),
+    "gather_excite, learned, extent 4": (  # two depth-wise convolutions to 9 × 9 and 5 × 5, with norms, and a ReLU
+        {"kind": "gather_excite", "extent": 4, "learned": True},
+        9 * C * 81 + 2 * C * 81 + 9 * C * 25 + C * 25 + X + X,
+    ),
+    "gather_excite, learned": ({"kind": "gather_excite", "learned": True}, X + C + C + X),
+    # the channel means, two dense layers and a ReLU, a convolution to one map, both sigmoids, their sum, the scaling
+    "scse": ({}, X + 2 * C * 32 + 32 + C * M + C + M + X + X),
+    "em": (
+        {},
+        # two 1 × 1 convolutions, a norm and a ReLU, the reconstruction, the sum
+        2 * C * C * M
+        + X
+        + X
+        + C * C * M
+        + X
+        # three times: products with 64 bases, a softmax, its sums over positions, means, and their lengths
+        + 3 * (C * C * M + 3 * C * M + C * M + C + C * M + C * C * M + C * C + C + C * C),
+    ),
+    "se, start identity": ({"kind": "se", "start": "identity"}, X + 2 * C * 4 + 4 + 3 * C + X),
     "simam": ({}, X + X + X + X + 3 * C + X + X + X + X),
 }
 

@@ -4,6 +4,7 @@ import copy
 import pickle
 from collections import OrderedDict
 
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ class Around(nn.Sequential):
 
 
 class Inside(nn.Sequential):
-    """Runs all its children, and a new one with them."""
+    """Runs all its children as `nn.Sequential` does, which leaves the block out."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x + super().forward(x)
@@ -83,12 +84,9 @@ def test_a_container_with_a_forward_of_its_own_gets_its_block_once(kind):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 16, 1), kind(nn.Conv2d(16, 16, 1), nn.ReLU())).eval()
     before = network(IMAGE)
-    features = network[0](IMAGE)
-    inside = network[1][1](network[1][0](features))
     hsi_se.insert_attention(network, {"1": SE}, example=IMAGE)
     block = network.get_submodule("1.attention")
-    expected = features + block(inside) if kind is Inside else block(before)
-    torch.testing.assert_close(network(IMAGE), expected)
+    torch.testing.assert_close(network(IMAGE), block(before))
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
@@ -122,6 +120,26 @@ def test_the_network_can_be_exported():
     network = hsi_se.insert_attention(make_network(), {"stem": SE, "layer": SE}, example=IMAGE)
     exported = torch.export.export(network, (IMAGE,)).module()
     torch.testing.assert_close(exported(IMAGE), network(IMAGE))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("is_dynamo", [True, False])
+def test_both_onnx_exporters_write_inserted_blocks_for_any_batch(is_dynamo, tmp_path):
+    blocks = {"stem": SE, "layer.0": {"kind": "em"}, "layer.0.bn": {"kind": "scse", "start": "identity"}}
+    blocks["layer.1"] = {"kind": "gather_excite", "learned": True, "extent": 4}
+    network = hsi_se.insert_attention(make_network(), blocks, example=IMAGE)
+    with torch.no_grad():
+        network.get_submodule("layer.0.bn.attention").strength.fill_(0.5)
+    axes = {"dynamic_axes": {"x": {0: "n"}}}
+    if is_dynamo:
+        axes = {"dynamic_shapes": ({0: torch.export.Dim.DYNAMIC},)}
+    path = tmp_path / "network.onnx"
+    torch.onnx.export(network, (IMAGE,), path, dynamo=is_dynamo, input_names=["x"], verbose=False, **axes)
+    session = onnxruntime.InferenceSession(path)
+    images = torch.randn(5, *IMAGE.shape[1:])
+    (outputs,) = session.run(None, {"x": images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(outputs), network(images), rtol=1e-4, atol=1e-5)
 
 
 def test_the_block_is_trained_with_the_rest_and_follows_its_mode():
@@ -189,9 +207,9 @@ class Backbone(nn.Module):
         return outputs
 
 
-def test_one_row_adds_the_gate_after_the_ninth_layer_of_a_detectors_backbone():
-    torch.manual_seed(0)
-    rows = [*ROWS[:9], [-1, 1, "SqueezeExcite", [64]], *ROWS[9:]]
+@pytest.mark.parametrize("channels", [[64], [64, 64]], ids=["input", "input and output"])
+def test_one_row_adds_the_gate_after_the_ninth_layer_of_a_detectors_backbone(channels):
+    rows = [*ROWS[:9], [-1, 1, "SqueezeExcite", channels], *ROWS[9:]]
     torch.manual_seed(0)
     by_row = Backbone(rows).eval()
     inserted = Backbone(ROWS).eval()
@@ -223,7 +241,7 @@ def test_a_transformer_encoder_returns_no_map():
     layer = nn.TransformerEncoderLayer(8, 2, batch_first=True)
     network = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
     message = refuse(network, "layers.1", torch.randn(2, 5, 8))
-    assert "layers.1 returns a tensor (2, 5, 8), not features (n, c, h, w)" in message
+    assert "layers.1 returns a tensor (2, 5, 8) of float32, not features (n, c, h, w)" in message
 
 
 def test_a_submodule_that_returns_no_tensor_is_refused():

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hsi_se import build_model
 from hsi_se.config.model import ModelSettings, Network, list_blocks, list_models
 from hsi_se.errors import ConfigError
+from hsi_se.models import se_resnet
 from hsi_se.models.cost import count_macs, count_parameters, count_stage_costs
 from hsi_se.models.res2net import Hierarchy
 from hsi_se.models.se_resnet import ResidualBlock
@@ -166,6 +167,7 @@ def test_what_a_stage_is_is_said_in_words():
         ("se_resnet", {"gate": "post"}), ("se_resnet", {"gate": "identity"}), ("se_resnet", {"dropout": 0.5}),
         ("se_resnet", {"attention": {}}),
         ("res2net", {"depth": 101}), ("res2net", {"scale": 2}), ("res2net", {"base_width": 14}),
+        ("se_resnet", {"depth": 50, "stride_on": "3x3"}), ("res2net", {"stride_on": "1x1"}),
         ("res2net", {"stem": "imagenet"}), ("res2net", {"dropout": 0.5}), ("res2net", {"attention": {}}),
         ("se_inception", {"stem": "imagenet"}), ("se_inception", {"dropout": 0.5}),
         ("se_inception", {"attention": {}}),
@@ -175,13 +177,15 @@ def test_what_a_stage_is_is_said_in_words():
     ids=str,
 )  # fmt: skip
 def test_every_setting_of_a_network_changes_its_output(name, changes):
+    base = {key: value for key, value in changes.items() if key == "depth" and len(changes) > 1}
+
     def step(**changed: Any) -> torch.Tensor:
         network = build(name, **changed).train()
         torch.manual_seed(0)
         return network(torch.randn(4, 1, 15, 9, 9))
 
-    assert torch.equal(step(), step())
-    assert not torch.allclose(step(), step(**changes))
+    assert torch.equal(step(**base), step(**base))
+    assert not torch.allclose(step(**base), step(**changes))
 
 
 # ------------------------------------------------------------------------------------- building blocks
@@ -205,7 +209,7 @@ def test_the_gate_sits_where_the_figure_of_hu_et_al_has_it(gate):
 
 
 def test_a_res2net_group_sees_the_groups_before_it():
-    branch = Hierarchy(8, 2, group_width=2, scale=4, stride=1).eval()
+    branch = Hierarchy(8, 2, group_width=2, scale=4, strides=(1, 1)).eval()
     x = torch.randn(1, 8, 6, 6)
     one, two, three, four = branch.reduce(x).split(2, 1)
     first = branch.convs[0](one)
@@ -214,9 +218,100 @@ def test_a_res2net_group_sees_the_groups_before_it():
     torch.testing.assert_close(branch(x), branch.expand(torch.cat([first, second, third, four], 1)))
 
 
-def test_a_bottlenecks_stride_is_on_its_first_convolution():
-    first = build("se_resnet", depth=50).stages["layer2"][0]
-    assert [conv.conv.stride for conv in first.branch] == [(2, 2), (1, 1), (1, 1)]
+class Bottleneck(nn.Module):
+    """The block of torchvision and of public SE-ResNets: stride on the 3 × 3 convolution, gate without biases."""
+
+    def __init__(self, num_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        num_out = 4 * width
+        self.conv1, self.bn1 = nn.Conv2d(num_in, width, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3, self.bn3 = nn.Conv2d(width, num_out, 1, bias=False), nn.BatchNorm2d(num_out)
+        self.downsample = None
+        if stride > 1 or num_in != num_out:
+            conv = nn.Conv2d(num_in, num_out, 1, stride, bias=False)
+            self.downsample = nn.Sequential(conv, nn.BatchNorm2d(num_out))
+        hidden = num_out // 16
+        self.fc = nn.Sequential(nn.Linear(num_out, hidden, bias=False), nn.Linear(hidden, num_out, bias=False))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.bn1(self.conv1(x)).relu()
+        y = self.bn2(self.conv2(y)).relu()
+        y = self.bn3(self.conv3(y))
+        y = y * self.fc[1](self.fc[0](y.mean((2, 3))).relu()).sigmoid()[..., None, None]
+        return (y + (x if self.downsample is None else self.downsample(x))).relu()
+
+
+def make_public_se_resnet(numbers: tuple[int, ...]) -> nn.Sequential:
+    """SE-ResNet in plain torch, for images of three channels."""
+    layers = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    num_in = 64
+    for layer, number in enumerate(numbers):
+        for block in range(number):
+            layers.append(Bottleneck(num_in, 64 * 2**layer, 2 if block == 0 and layer else 1))
+            num_in = 4 * 64 * 2**layer
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(num_in, 7))
+
+
+@pytest.mark.parametrize("numbers", [(1, 1, 1, 1), pytest.param((3, 4, 6, 3), marks=pytest.mark.slow)])
+def test_public_se_resnets_weights_give_their_outputs_with_the_stride_on_3x3(numbers, monkeypatch):
+    monkeypatch.setitem(se_resnet.DEPTHS, 50, numbers)
+    torch.manual_seed(0)
+    public = make_public_se_resnet(numbers).double().eval()
+    gates = {point: {"kind": "se", "bias": False} for point in ("layer1", "layer2", "layer3", "layer4")}
+    changes = {"depth": 50, "stem": "imagenet", "attention": gates}
+    x = torch.randn(2, 3, 65, 70, dtype=torch.float64)
+
+    def load(network: nn.Module) -> nn.Module:
+        order = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "downsample.0", "downsample.1", "fc.0", "fc.1")
+        names = ("branch.0.conv", "branch.0.norm", "branch.1.conv", "branch.1.norm", "branch.2.conv", "branch.2.norm")
+        names = (*names, "shortcut.conv", "shortcut.norm", "attention.reduce", "attention.expand")
+        pairs = [(public[0], network.stages.stem[1].conv), (public[1], network.stages.stem[1].norm)]
+        ours = [block for point in gates for block in network.stages[point]]
+        for theirs, own in zip((each for each in public if isinstance(each, Bottleneck)), ours, strict=True):
+            parts = dict(theirs.named_modules())
+            pairs += [(parts[a], own.get_submodule(b)) for a, b in zip(order, names, strict=True) if a in parts]
+        for source, target in [*pairs, (public[-1], network.head[-1])]:
+            target.load_state_dict(source.state_dict())
+        assert count_parameters(network) == count_parameters(public)
+        return network.double().eval()
+
+    with torch.no_grad():
+        expected = public(x)
+        sizes = {"bands": 3, "patch": 65, "classes": 7}
+        outputs = {on: load(build("se_resnet", **sizes, **changes, stride_on=on))(x) for on in ("3x3", "1x1")}
+    assert (outputs["3x3"] - expected).abs().max() <= 1e-13 * expected.abs().max()
+    assert (outputs["1x1"] - expected).abs().max() > 1e-3 * expected.abs().max()
+
+
+@pytest.mark.parametrize(("changes", "strides"), [({}, (2, 1, 1)), ({"stride_on": "3x3"}, (1, 2, 1))], ids=str)
+def test_a_bottlenecks_stride_is_on_its_first_convolution_or_its_second(changes, strides):
+    first = build("se_resnet", depth=50, **changes).stages["layer2"][0]
+    assert [conv.conv.stride for conv in first.branch] == [(stride, stride) for stride in strides]
+
+
+@pytest.mark.parametrize(("changes", "strides"), [({}, (1, 2)), ({"stride_on": "1x1"}, (2, 1))], ids=str)
+def test_a_res2net_blocks_stride_is_on_its_groups_or_before_them(changes, strides):
+    branch = build("res2net", **changes).stages["layer3"][0].branch
+    assert branch.reduce.conv.stride == (strides[0], strides[0])
+    assert {conv.conv.stride for conv in branch.convs} == {(strides[1], strides[1])}
+    assert branch.rest.stride == strides[1]
+
+
+@pytest.mark.parametrize("depth", [18, 34])
+def test_a_stride_that_basic_blocks_do_not_have_is_refused(depth):
+    with pytest.raises(ValueError, match="only bottlenecks have both; leave it out, or"):
+        settings("se_resnet", depth=depth, stride_on="1x1")
+
+
+@pytest.mark.parametrize(("stem", "patch"), [("small", 9), ("imagenet", 27)])
+@pytest.mark.parametrize("gate", ["standard", "pre"])
+@pytest.mark.parametrize("stride_on", ["1x1", "3x3"])
+def test_gathering_over_the_whole_map_knows_the_size_of_every_block(stem, patch, gate, stride_on):
+    points = {point: {"kind": "gather_excite", "learned": True} for point in ("layer1", "layer2", "layer3", "layer4")}
+    changes = {"depth": 50, "attention": points, "stem": stem, "gate": gate, "stride_on": stride_on}
+    assert build("se_resnet", patch=patch, **changes).eval()(torch.randn(1, 1, 15, patch, patch)).shape == (1, 5)
 
 
 @pytest.mark.parametrize("depth", [18, 50])

@@ -40,6 +40,8 @@ def make_network(*, bands: int = 14, patch: int = 15, classes: int = 4, seed: in
                 module.running_mean.normal_(0, 0.3, generator=generator)
                 module.running_var.uniform_(0.5, 2, generator=generator)
                 module.weight.uniform_(0.5, 1.5, generator=generator)
+            if getattr(module, "strength", None) is not None:
+                module.strength.normal_(0, 2, generator=generator)
             if getattr(module, "bias", None) is not None:
                 module.bias.normal_(0, 0.3, generator=generator)
     return model.eval()
@@ -71,6 +73,7 @@ GATES = st.fixed_dictionaries(
         "bias": st.booleans(),
         "form": st.sampled_from(["linear", "conv"]),
         "squeeze": st.sampled_from(["mean", "max"]),
+        "start": st.sampled_from(["drawn", "identity"]),
     }
 )
 BAND_GATES = GATES.map(lambda gate: {**gate, "axis": "band"})

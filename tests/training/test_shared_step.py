@@ -33,6 +33,7 @@ NETWORKS = {
     "a gate by the maximum": {"attention": {"fold": SE | {"squeeze": "max"}}},
     "cbam at fold": {"attention": {"fold": {"kind": "cbam"}}},
     "no norm": {"norm": "none", "attention": {"fold": SE}},
+    "gates that start as the identity": {"width": 0.25, "attention": {"fold": {**SE, "start": "identity"}}},
     "mean pool": {"pool": "mean", "width": 0.5},
     "2-D first": {"order": "2d-3d", "width": 0.25},
     "2-D first, gates": {"order": "2d-3d", "width": 0.25, "attention": {"fold": SE, "conv3d_2": SE}},
