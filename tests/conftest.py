@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from hsi_se.cli.main import main
 from hsi_se.config.experiment import Config
@@ -26,6 +27,15 @@ needs_real_scenes = pytest.mark.skipif(
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 NO_BROWSER = "no chromium here (`apt-get install chromium`): the tests of pages in a browser are left out"
+
+
+def pytest_collection_modifyitems(config, items) -> None:
+    """Leaves out the tests of a GPU where there is none."""
+    if torch.cuda.is_available():
+        return
+    left_out = [item for item in items if item.get_closest_marker("gpu")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
