@@ -278,11 +278,9 @@ class DenseEngine:
         """
         block = self.model.attention[self._last]
         if isinstance(block, ChannelGate):
-            if block.squeeze == "mean":
-                statistic = torch.stack([part.mean(-2) for part in parts]).mean(0)
-            else:
-                statistic = torch.stack([part.amax(-2) for part in parts]).amax(0)
-            gates = block.gate(statistic.flatten(0, -2) + bias)
+            reduce = torch.mean if block.squeeze == "mean" else torch.amax
+            of_cols = reduce(parts, -2) if isinstance(parts, Tensor) else torch.stack([reduce(p, -2) for p in parts])
+            gates = block.gate(reduce(of_cols, 0).flatten(0, -2) + bias)
             return self._head(parts, gates=gates, offset=(gates * bias) @ self._head.summed.T)
         if isinstance(block, nn.Identity):
             return self._head(parts, offset=self._head.summed @ bias)
