@@ -18,6 +18,7 @@ Then it times, always after a warm-up, with the methods in turns and medians ove
 
 - convolutions: forward and backward pass of HybridSN's three 3-D convolutions, by torch's own kernels and with some
   depths of the output computed together. The marked one is what the package uses.
+- steps: forward and backward pass of a batch on their own, as a graph.
 - training: patches a second of whole steps. `plain` is a loop as in a tutorial: all patches cut before and on the
   device, AdamW, no flips; in float32, with PyTorch's default (TF32 in convolutions), and in bfloat16. `hsi-se` is
   `hsi_se.training.fit.fit` with flips and its schedule.
@@ -271,6 +272,23 @@ def _time_graph(run: Callable[[], object], device: torch.device, *, rounds: int)
     return seconds
 
 
+def time_steps(sizes: tuple[int, int, int, int], device: torch.device, *, rounds: int) -> dict[str, Any]:
+    """Times the forward and backward pass of a batch, as a graph, in milliseconds: what a step cannot fall below."""
+    num_bands, patch, batch, _ = sizes
+    data, model = make_data(num_bands, patch, batch, device), make_network(num_bands, patch, TWICE, device).train()
+    patches = data.gather(torch.arange(batch))
+
+    def run(precision: str) -> tuple[Tensor, ...]:
+        with set_tf32(precision == "tf32"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                logits = model(patches)
+            loss = F.cross_entropy(logits.float(), data.targets)
+            return torch.autograd.grad(loss, list(model.parameters()))
+
+    times = {name: 1e3 * _time_graph(partial(run, name), device, rounds=rounds) for name in PRECISIONS}
+    return {"components": num_bands, "patch": patch, "batch": batch, "ms": times}
+
+
 class _Clock(Silent):
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -377,6 +395,12 @@ def measure(device: torch.device, *, is_tiny: bool) -> dict[str, Any]:
     for row in convolutions:
         times = "  ".join(f"{way}{'*' if way == row['chosen'] else ''} {value:.3f}" for way, value in row["ms"].items())
         print(f"{row['shape']:>48}  {row['precision']:8}  ms: {times}", flush=True)
+    steps = []
+    for sizes in [(14, 9, 4, 16)] if is_tiny else TRAINING:
+        row = time_steps(sizes, device, rounds=rounds)
+        steps.append(row)
+        rates = "  ".join(f"{name} {value:.3f} ({1e3 * sizes[2] / value:,.0f}/s)" for name, value in row["ms"].items())
+        print(f"K={sizes[0]} P={sizes[1]} batch {sizes[2]}, forward and backward, ms: {rates}", flush=True)
     training = []
     for sizes in [(14, 9, 4, 16)] if is_tiny else TRAINING:
         row = time_training(sizes, device, rounds=1 if is_tiny else 2, epochs=2 if is_tiny else 5)
@@ -397,6 +421,7 @@ def measure(device: torch.device, *, is_tiny: bool) -> dict[str, Any]:
         "checks": checks,
         "failures": failures,
         "convolutions": convolutions,
+        "steps": steps,
         "training": training,
         "maps": maps,
     }
