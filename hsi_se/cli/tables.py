@@ -15,7 +15,7 @@ from hsi_se.progress import clock
 from hsi_se.report.tables import describe_draws, describe_leakage, list_methods, number, percent
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.report import list_class_accuracies
-from hsi_se.system.files import fill_template
+from hsi_se.system.files import fill_template, read_facts
 
 if TYPE_CHECKING:
     from hsi_se.ablation.plan import PlannedVariant
@@ -87,6 +87,8 @@ def print_audit(audit: SplitAudit) -> None:
         footer=("", "all", *(f"{total:,}" for total in audit.counts.sum(axis=0))),
         left=(1,),
     )
+    if audit.digest in (known := read_facts("hsi_se.sampling", "known_splits.toml")):
+        print(f"known split: {known[audit.digest]}")
     say_notes(audit.notes)
     say(describe_leakage(audit.leakage))
     print(f"location floor: {_describe(floor)}")
