@@ -171,6 +171,25 @@ def test_the_map_is_the_same_for_every_height_of_a_tile(run, expected, engine, h
     assert class_map.class_names == dict(zip(IDS, NAMES, strict=True))
 
 
+def test_the_map_is_the_same_if_tiles_are_read_ahead_as_on_a_gpu(run, expected, folder, monkeypatch):
+    make = TilePredictor.__init__
+
+    def make_ahead(predictor: TilePredictor, *arguments: object, **named: object) -> None:
+        make(predictor, *arguments, **named)
+        predictor.device = torch.device("cuda")
+
+    monkeypatch.setattr(TilePredictor, "__init__", make_ahead)
+    found = hsi_se.map_scene(run, folder / "scene.tif", tile_rows=7).labels
+    assert np.array_equal(found, to_labels(expected))
+
+
+def test_a_tile_of_many_bands_has_fewer_rows_whatever_a_gpu_holds(run, monkeypatch):
+    predictor = TilePredictor(run.read_bundle(), engine="dense")
+    monkeypatch.setattr(predictor._rows, "choose_tile_rows", lambda _: 10**6)
+    rows = predictor.choose_tile_rows(1200)
+    assert rows * 1200 * predictor._num_bands * 8 <= 2**29 < (rows + 1) * 1200 * predictor._num_bands * 8
+
+
 def test_a_loaded_scene_a_file_and_its_path_give_one_map(run, folder, expected):
     loaded = hsi_se.load_scene(run.read_config().scene)
     for scene in (loaded, folder / "scene.tif", str(folder / "scene.tif")):

@@ -1,6 +1,7 @@
 """Smoothing and symmetries: what becomes of the logits before a class is picked."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hsi_se.config.prediction import PredictionSettings, Smoothing
 from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import ConfigError
 from hsi_se.evaluation.audit import audit_split
-from hsi_se.prediction.bundled import TilePredictor, TileSource
+from hsi_se.prediction.bundled import TilePredictor, TileSource, _work_ahead
 from hsi_se.prediction.logits import average_symmetries, list_tiles
 from hsi_se.prediction.smoothing import smooth_logits
 from hsi_se.sampling.reduction import fit_reduction
@@ -200,3 +201,37 @@ def test_a_component_that_never_varies_guides_nothing():
         for each, unit in ((components, scale), (flat, np.ones(2)))
     )
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+# ------------------------------------------------------------------------------------- ahead of the work
+
+
+def test_work_ahead_is_one_item_ahead_and_in_order():
+    events = []
+
+    def work(item: int) -> int:
+        events.append(f"done {item}")
+        return 10 * item
+
+    for result in _work_ahead(work, _work_ahead(work, range(1, 4))):
+        time.sleep(0.05)  # in which the thread finishes what it may begin
+        events.append(f"used {result}")
+    used = [event for event in events if event.startswith("used")]
+    assert used == ["used 100", "used 200", "used 300"]
+    assert events.index("done 20") < events.index("used 100")
+    assert "done 3" in events[: events.index("used 200")]
+
+
+def test_an_error_in_work_ahead_is_raised_where_its_result_is_asked_for():
+    def work(item: int) -> float:
+        return 1 / item
+
+    results = _work_ahead(work, [1, 2, 0, 4])
+    assert next(results) == 1
+    assert next(results) == 0.5
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+def test_nothing_is_done_ahead_of_nothing():
+    assert list(_work_ahead(abs, [])) == []
