@@ -80,8 +80,8 @@ def predict_held_out(
     return predicted
 
 
-def search(options: argparse.Namespace) -> list[dict[str, Any]]:
-    rows = []
+def search(options: argparse.Namespace) -> None:
+    rows: list[dict[str, Any]] = []
     for variant in options.variant or ["as it is:"]:
         name, _, changes = variant.partition(":")
         given = prepare(
@@ -104,7 +104,8 @@ def search(options: argparse.Namespace) -> list[dict[str, Any]]:
             overall, average = np.mean(values, axis=0)
             rows.append({"variant": name, "settings": changes.split(), "smoothing": smoothing, "scores": values})
             print(f"{name:>24}  smoothing {smoothing:<44}  OA {overall:.2f}  AA {average:.2f}", flush=True)
-    return rows
+        if options.json:
+            options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -119,9 +120,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     options = parser.parse_args()
-    rows = search(options)
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    search(options)
 
 
 if __name__ == "__main__":

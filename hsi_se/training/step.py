@@ -177,8 +177,11 @@ class Stepper:
         self.obstacle = _explain_obstacle(model, settings, device=train.device)
         self.cost: BatchCost | None = None
         self._graphed: GraphedStep | None = None
-        if can_capture(train.device) and self._world.is_alone:
-            self._graphed = GraphedStep(self._compute, list(model.parameters()), on_note=on_note)
+        if can_capture(train.device):
+            if self._world.is_alone:
+                self._graphed = GraphedStep(self._compute, list(model.parameters()), on_note=on_note)
+            else:
+                on_note("with several processes, training steps are not replayed as CUDA graphs, which is slower")
 
     def __call__(self, index: Tensor, *, generator: torch.Generator) -> Tensor:
         """Sets the gradients of the batch's mean loss, and returns it: `()`, without history.
@@ -322,7 +325,7 @@ def has_tf32(device: torch.device) -> bool:
 def warn_of_emulation(precision: str, device: torch.device) -> tuple[str, ...]:
     """Returns a note if bfloat16 is emulated on the device or it has no TF32, otherwise nothing."""
     if precision == "tf32" and not has_tf32(device):
-        return (f"train.precision = tf32: a {device.type} device without TF32 computes with float32",)
+        return ("train.precision = tf32: this device has no TF32, so it computes with float32",)
     if precision != "bfloat16" or has_bfloat16(device):
         return ()
     return (

@@ -3,14 +3,19 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import hsi_se
 from hsi_se.config.yaml_file import load_config
+from hsi_se.models.hybridsn import HybridSN
+from hsi_se.models.inference import set_tf32
+from hsi_se.prediction.dense import DenseEngine
+from hsi_se.prediction.logits import predict_logits
 from hsi_se.runs.folder import RunFolder
 from hsi_se.system.session import Session
-from hsi_se.training.step import choose_precision, has_bfloat16
+from hsi_se.training.step import choose_precision, has_bfloat16, warn_of_emulation
 from hsi_se.workflows import train as experiment
 from tests.conftest import TINY
 from tests.training.test_resume import DEMO, OPTIONS, Impatient, Notes, same_weights
@@ -100,3 +105,56 @@ def test_a_run_goes_on_as_it_began_on_another_processor(monkeypatch, tmp_path):
     assert any(EMULATED in note for note in notes.notes)
     assert same_weights(copy.path, whole)
     assert copy.read_record().precision == "bfloat16"
+
+
+def test_without_tf32_it_is_float32_and_a_note_says_so():
+    assert choose_precision("tf32", PROCESSOR) == "float32"
+    assert warn_of_emulation("tf32", PROCESSOR) == (
+        "train.precision = tf32: this device has no TF32, so it computes with float32",
+    )
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), "float32"), ((8, 0), "tf32"), ((9, 0), "tf32")])
+def test_tf32_needs_a_gpu_of_compute_capability_8(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert choose_precision("tf32", torch.device("cuda")) == expected
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_tf32_is_allowed_inside_alone_and_restored_after_an_error(is_allowed):
+    flags = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [flag.allow_tf32 for flag in flags]
+    seen = []
+
+    def fail() -> None:
+        with set_tf32(is_allowed):
+            seen.extend(flag.allow_tf32 for flag in flags)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert seen == [is_allowed] * 2
+    assert [flag.allow_tf32 for flag in flags] == before
+
+
+@pytest.mark.parametrize("engine", ["dense", "patches"])
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_a_map_has_the_precision_that_is_asked_for(monkeypatch, engine, precision):
+    seen = []
+    forward = HybridSN.forward
+
+    def watch(network: HybridSN, x: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.backends.cuda.matmul.allow_tf32)
+        return forward(network, x)
+
+    tile = DenseEngine._predict_tile
+
+    def watch_tile(dense: DenseEngine, padded: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.backends.cuda.matmul.allow_tf32)
+        return tile(dense, padded)
+
+    monkeypatch.setattr(HybridSN, "forward", watch)
+    monkeypatch.setattr(DenseEngine, "_predict_tile", watch_tile)
+    cube = np.zeros((6, 20, 15), np.float32)
+    predict_logits(make_model(), cube, engine=engine, precision=precision)
+    assert set(seen) == {precision == "tf32"}
