@@ -14,13 +14,8 @@ from hsi_se.attention.placement import build_attention
 from hsi_se.config import model as config
 from hsi_se.models.network import Network, make_conv2d, make_head, make_stem
 
-DEPTHS = {  # blocks in each of the four stages
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-}
+# Blocks in each of the four stages, by depth.
+DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 Strides = tuple[int, int]  # of the first two convolutions of a block
 EXPANSION = 4  # ratio of a bottleneck's output channels to its width
 
@@ -84,28 +79,19 @@ class ResidualNetwork(Network, ABC):
     def __init__(
         self, settings: config.SeResNet | config.Res2Net, *, num_bands: int, patch_size: int, num_classes: int
     ) -> None:
-        num_in = 64
+        num_in, gate = 64, settings.gate if isinstance(settings, config.SeResNet) else "standard"
         side = patch_size if settings.stem == "small" else -(-patch_size // 4)
         stages: dict[str, nn.Module] = {"stem": make_stem(num_bands, num_in, kind=settings.stem)}
         for layer, depth in enumerate(DEPTHS[settings.depth]):
-            point, width = f"layer{layer + 1}", 64 * 2**layer
+            point, width, attention = f"layer{layer + 1}", 64 * 2**layer, settings.attention.get(f"layer{layer + 1}")
             num_out = width if settings.depth < 50 else EXPANSION * width
             blocks = []
             for number in range(depth):
                 stride = 2 if number == 0 and layer else 1
                 strides = (1, stride) if settings.stride_on == "3x3" else (stride, 1)
                 branch, title = self.make_branch(settings, num_in, width, strides=strides)
-                block = ResidualBlock(
-                    branch,
-                    num_in=num_in,
-                    num_out=num_out,
-                    side=side,
-                    stride=stride,
-                    attention=settings.attention.get(point),
-                    gate=settings.gate if isinstance(settings, config.SeResNet) else "standard",
-                    title=title,
-                )
-                blocks.append(block)
+                sizes = {"num_in": num_in, "num_out": num_out, "side": side, "stride": stride}
+                blocks.append(ResidualBlock(branch, **sizes, attention=attention, gate=gate, title=title))
                 num_in, side = num_out, -(-side // stride)
             stages[point] = _RepeatedBlocks(*blocks)
         super().__init__(stages, {}, num_bands=num_bands, patch_size=patch_size)
