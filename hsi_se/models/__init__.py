@@ -12,9 +12,8 @@ from hsi_se.errors import ConfigError
 from hsi_se.models.cnn3d import Cnn3d
 from hsi_se.models.hybridsn import HybridSN
 from hsi_se.models.network import Network
-from hsi_se.models.res2net import Res2Net
+from hsi_se.models.residual import Res2Net, SeResNet
 from hsi_se.models.se_inception import SeInception
-from hsi_se.models.se_resnet import SeResNet
 from hsi_se.models.spectrum_first import SpectrumFirst
 from hsi_se.models.ssrn import Ssrn
 

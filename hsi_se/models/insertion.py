@@ -40,8 +40,7 @@ def insert_attention(
     Three dry runs, in evaluation mode without gradients, check that the submodule then returns `block(previous output)`
     and that nothing else changes. Other weights keep their values and names. A block's are named `NAME.attention.…`, so
     older checkpoints load with `strict=False`; they have the network's dtype and device. The network can be indexed,
-    copied, compiled and exported as before. Convert layers first (`convert_sync_batchnorm`, quantization): a layer that
-    is exchanged loses its block.
+    copied, compiled and exported as before. Layers converted later (`convert_sync_batchnorm`) lose their block.
 
     Args:
         blocks: settings by the submodule's dotted name, such as `{"layer3.1.bn2": SqueezeExcite(kind="se")}` or
@@ -65,15 +64,13 @@ def insert_attention(
         remedy = "give an input of the shape, dtype and device that it takes, or a tuple of its inputs"
         raise _refuse(f"example = {shapes}: the network does not run on it ({first.error}); {remedy}")
     axes = {name: _find_axis(name, first, axis) for name in hosts}
-    built: dict[str, nn.Module] = {
-        name: _build(name, settings[name], network, first.outputs[name][0], axes[name]) for name in hosts
-    }
+    built = {name: _build(name, settings[name], network, first.outputs[name][0], axes[name]) for name in hosts}
     try:
         for name, host in hosts.items():
             _attend(host, axes[name])
-        for modules in ({name: _Probe() for name in hosts}, built):
+        for is_probe in (True, False):
             for name, host in hosts.items():
-                host.add_module("attention", modules[name].train(host.training))
+                host.add_module("attention", _Probe() if is_probe else built[name].train(host.training))
             _compare(first, _DryRun(network, hosts, inputs), hosts)
     except BaseException:
         for host in hosts.values():
