@@ -18,10 +18,8 @@ class AttentionBlock(nn.Module):
     def __init__(self, channels: int = 0, num_out: int = 0) -> None:
         super().__init__()
         if num_out not in (0, channels):
-            name = type(self).__name__
-            raise ConfigError(
-                f"{name}({channels}, {num_out}): keeps its channels; write {name}({channels}, {channels})"
-            )
+            form = f"{type(self).__name__}({channels}, {{}})"
+            raise ConfigError(f"{form.format(num_out)}: keeps its channels; write {form.format(channels)}")
         self.register_parameter("strength", None)
 
     def squash(self, z: Tensor, *, neutral: float = 1.0) -> Tensor:

@@ -13,9 +13,8 @@ from hsi_se.attention.channel_gate import Axis, ChannelGate
 class EfficientChannel(ChannelGate):
     """Scales every channel by `sigmoid(conv1d(z))`, where z are the channel means (section 3.2).
 
-    Departure from the paper: `axis="band"` gates the spectral depth, where neighbouring bands are related.
-    `channels` is the length of the gated axis, C; by default the kernel's size is computed from it, with
-    γ = 2 and b = 1.
+    Departure from the paper: `axis="band"` gates the spectral depth, where neighbouring bands are related. `channels`
+    is the length of the gated axis, C; by default the kernel's size is computed from it, with γ = 2 and b = 1.
     """
 
     def __init__(

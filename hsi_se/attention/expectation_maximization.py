@@ -35,9 +35,9 @@ class ExpectationMaximization(AttentionBlock):
         bases = min(bases, channels)
         self.description = f"expectation-maximization {channels}, {bases} bases"
         self.steps = steps
-        conv = nn.Conv3d if is_3d else nn.Conv2d
+        conv, norm = (nn.Conv3d, nn.BatchNorm3d) if is_3d else (nn.Conv2d, nn.BatchNorm2d)
         self.embed, self.out = conv(channels, channels, 1), conv(channels, channels, 1, bias=False)
-        self.norm = (nn.BatchNorm3d if is_3d else nn.BatchNorm2d)(channels)
+        self.norm = norm(channels)
         angles = torch.outer(torch.arange(channels) + 0.5, torch.arange(bases)) * (math.pi / channels)
         self.register_buffer("bases", F.normalize(angles.cos(), dim=0))
 

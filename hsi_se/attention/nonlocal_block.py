@@ -27,8 +27,7 @@ class NonLocal(AttentionBlock):
         width = max(1, channels // reduction)
         sampled = ", keys sub-sampled" if sub_sample else ""
         self.description = f"non-local {'3-D' if is_3d else '2-D'} {channels}→{width}→{channels}{sampled}"
-        conv = nn.Conv3d if is_3d else nn.Conv2d
-        norm = nn.BatchNorm3d if is_3d else nn.BatchNorm2d
+        conv, norm = (nn.Conv3d, nn.BatchNorm3d) if is_3d else (nn.Conv2d, nn.BatchNorm2d)
         self.theta, self.phi, self.g = (conv(channels, width, 1) for _ in range(3))
         self.out = conv(width, channels, 1)
         self.norm = norm(channels)

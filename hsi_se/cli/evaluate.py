@@ -5,29 +5,18 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from hsi_se.cli.usage import (
-    ConfigPath,
-    DataFolder,
-    Device,
-    Overrides,
-    RunPath,
-    Scene,
-    SceneOverrides,
-    Scheduler,
-    choose,
-    out_folder,
-)
+from hsi_se.cli import usage
 from hsi_se.errors import ConfigError, RunError
 
 _PICTURES = (".png", ".pdf", ".svg")
 
 
 def evaluate(
-    run: RunPath,
-    data: DataFolder = None,
-    device: Device = "auto",
-    scene: Scene = None,
-    overrides: SceneOverrides = None,
+    run: usage.RunPath,
+    data: usage.DataFolder = None,
+    device: usage.Device = "auto",
+    scene: usage.Scene = None,
+    overrides: usage.SceneOverrides = None,
 ) -> None:
     """Print the accuracies of RUN next to its location floor and spectral baseline; write its reports.
 
@@ -54,10 +43,9 @@ def evaluate(
 
         folders = find_draws(run)
     if not folders or len({folder.path.parent for folder in folders}) > 1:
-        raise RunError(
-            f"{run}: is an ablation, or a config over seeds: `hsi-se ablate` and `hsi-se train --seeds` "
-            f"evaluate each run themselves; show the results with `hsi-se report {run}`"
-        )
+        reason = "`hsi-se ablate` and `hsi-se train --seeds` evaluate each run themselves"
+        remedy = f"show the results with `hsi-se report {run}`"
+        raise RunError(f"{run}: is an ablation, or a config over seeds: {reason}; {remedy}")
     folder = RunFolder.open(folders[0], pooled=True) if not folders[0].folds else folders[0]
 
     from hsi_se.cli.tables import print_assessment, print_draws
@@ -77,23 +65,22 @@ def evaluate(
 
 
 def split(
-    config: ConfigPath,
-    overrides: Overrides = None,
-    data: DataFolder = None,
+    config: usage.ConfigPath,
+    overrides: usage.Overrides = None,
+    data: usage.DataFolder = None,
     out: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--out",
+        usage.out_option(
+            "File to write: the picture (.png, .pdf, .svg), the audit (.json) or the partition map or fold numbers "
+            "(.mat, .npz). Repeatable. By default the picture goes into runs/.",
             metavar="FILE",
-            help="File to write: the picture (.png, .pdf, .svg), the audit (.json) or the partition map or "
-            "fold numbers (.mat, .npz). Repeatable. By default the picture goes into runs/.",
         ),
     ] = None,
 ) -> None:
     """Draw the split of CONFIG and print its counts, leakage and location floor. Trains nothing."""
     from hsi_se.cli.tables import print_audit
     from hsi_se.config.yaml_file import load_config
-    from hsi_se.report.figures import save_split
+    from hsi_se.report.figures import describe_sides, save_values
     from hsi_se.runs.report import SplitReport
     from hsi_se.sampling.masks import PARTITIONS, write_partition
     from hsi_se.sampling.splits import number_pixels
@@ -107,12 +94,12 @@ def split(
             raise ConfigError(f"--out {path}: name a file that ends in {', '.join(endings)}")
     settings = load_config(config, overrides or [])
     truth, audit, splits = audit_config(settings, data=data)
-    sides, num_folds = number_pixels(splits, truth.shape), len(audit.folds)
+    sides, title = number_pixels(splits, truth.shape), f"{truth.name}: {settings.split.kind} split"
     written = out or [RUNS / f"{settings.name or 'config'}-split-{audit.digest[:8]}.png"]
     for path in written:
         ending = path.suffix.casefold()
         if ending in _PICTURES:
-            save_split(sides, path, title=f"{truth.name}: {settings.split.kind} split", num_folds=num_folds)
+            save_values(sides, describe_sides(sides, num_folds=len(audit.folds)), path, title=title)
             continue
         with replacing(path) as draft:
             if ending == ".json":
@@ -125,11 +112,11 @@ def split(
 
 
 def gap(
-    config: ConfigPath,
-    overrides: Overrides = None,
-    data: DataFolder = None,
-    out: Annotated[Path | None, out_folder("Folder for the runs. By default below runs/.")] = None,
-    device: Device = "auto",
+    config: usage.ConfigPath,
+    overrides: usage.Overrides = None,
+    data: usage.DataFolder = None,
+    out: Annotated[Path | None, usage.out_option("Folder for the runs. By default below runs/.")] = None,
+    device: usage.Device = "auto",
 ) -> None:
     """Train CONFIG's network on spatial folds and on a random split of the same size; print the gap."""
     from hsi_se.config.yaml_file import load_config
@@ -146,21 +133,21 @@ def gap(
 
 
 def map_scene(
-    run: RunPath,
-    scene: Scene = None,
-    overrides: SceneOverrides = None,
+    run: usage.RunPath,
+    scene: usage.Scene = None,
+    overrides: usage.SceneOverrides = None,
     out: Annotated[
-        Path | None, out_folder("Folder to write. By default RUN/map, or RUN/map-NAME with --scene.")
+        Path | None, usage.out_option("Folder to write. By default RUN/map, or RUN/map-NAME with --scene.")
     ] = None,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write each class's probability, and the entropy.")
     ] = False,
     engine: Annotated[
-        str, choose("--engine", "dense", "patches", help="patches computes the same map patch by patch, slowly.")
+        str, usage.choose("--engine", "dense", "patches", help="patches computes the same map patch by patch, slowly.")
     ] = "dense",
-    scheduler: Scheduler = None,
-    data: DataFolder = None,
-    device: Device = "auto",
+    scheduler: usage.Scheduler = None,
+    data: usage.DataFolder = None,
+    device: usage.Device = "auto",
 ) -> None:
     """Map a whole scene with the classifier of RUN, as ENVI, GeoTIFF and PNG.
 
@@ -189,11 +176,10 @@ def map_scene(
 
 
 def export(
-    run: RunPath,
-    file_format: Annotated[str, choose("--format", "onnx", "torch", help="ONNX, or a torch.export program.")],
+    run: usage.RunPath,
+    file_format: Annotated[str, usage.choose("--format", "onnx", "torch", help="ONNX, or a torch.export program.")],
     out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE", help="File to write. By default RUN/model.onnx or RUN/model.pt2."),
+        Path | None, usage.out_option("File to write. By default RUN/model.onnx or RUN/model.pt2.", metavar="FILE")
     ] = None,
 ) -> None:
     """Write RUN's network, including its reduction, as one file for other runtimes."""

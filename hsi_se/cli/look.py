@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hsi_se.cli.usage import DataFolder, Device, Overrides, RunOrAblation, choose
+from hsi_se.cli.usage import DataFolder, Device, Overrides, RunOrAblation, choose, out_option
 from hsi_se.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,8 +74,7 @@ def report(
     ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE", help="HTML file to write. By default report.html in the folder."),
+        Path | None, out_option("HTML file to write. By default report.html in the folder.", metavar="FILE")
     ] = None,
 ) -> None:
     """Write the report of an evaluated run or an ablation as one HTML file that works offline."""

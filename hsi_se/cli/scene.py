@@ -1,11 +1,12 @@
 """The commands of `hsi-se scene`: look into scene files, and list, show or download known scenes."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hsi_se.cli.usage import Command, DataFolder, Group, SceneOverrides, out_folder, quote
+from hsi_se.cli.usage import Command, DataFolder, Group, SceneOverrides, out_option
 
 if TYPE_CHECKING:
     from hsi_se.workflows.inspect_scene import Survey
@@ -28,7 +29,7 @@ def inspect(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="A cube, a label map, or both, in any order.")],
     overrides: SceneOverrides = None,
     data: DataFolder = None,
-    out: Annotated[Path | None, out_folder("Folder for the pictures. By default runs/.")] = None,
+    out: Annotated[Path | None, out_option("Folder for the pictures. By default runs/.")] = None,
     write_config: Annotated[
         Path | None,
         typer.Option("--write-config", metavar="FILE", help="Also write a config that trains on the files."),
@@ -90,7 +91,7 @@ def show(name: SceneName) -> None:
 
 
 @app.command(cls=Command, epilog="Example: hsi-se scene fetch indian-pines")
-def fetch(name: SceneName, out: Annotated[Path, out_folder("Folder for the files.")] = _DATASETS) -> None:
+def fetch(name: SceneName, out: Annotated[Path, out_option("Folder for the files.")] = _DATASETS) -> None:
     """Get the files of the scene NAME from the first of their sources, see `hsi-se scene show NAME`; check them."""
     from hsi_se.cli.terminal import say_notes, start_session
     from hsi_se.scene.fetch import fetch_scene
@@ -106,8 +107,8 @@ def fetch(name: SceneName, out: Annotated[Path, out_folder("Folder for the files
     print(f"scene: {scene.cube.shape} {scene.cube.dtype}, {(scene.labels > 0).sum():,} labelled pixels")
     say_notes(scene.notes)
     print(f"data:  {known.credit}")
-    options = ["--set", f"scene={known.name}", *([] if out == _DATASETS else ["--data", out])]
-    print(f"next:  {quote('hsi-se', 'train', 'configs/demo.yaml', *options)}")
+    options = ["--set", f"scene={known.name}", *([] if out == _DATASETS else ["--data", str(out)])]
+    print(f"next:  {shlex.join(['hsi-se', 'train', 'configs/demo.yaml', *options])}")
 
 
 def _print_survey(survey: "Survey") -> None:

@@ -69,10 +69,8 @@ def print_cross_scene(found: "CrossScene") -> None:
     _print_classes(title, evaluation, {})
     say_notes(found.notes)
     print(f"cross-scene:  {_describe(evaluation)}")
-    say(
-        "No split is involved: every labelled pixel is a test pixel. Where the two scenes overlap, these "
-        "include pixels that trained the network."
-    )
+    overlap = "Where the two scenes overlap, these include pixels that trained the network."
+    say(f"No split is involved: every labelled pixel is a test pixel. {overlap}")
 
 
 def print_audit(audit: SplitAudit) -> None:
@@ -115,10 +113,9 @@ def _describe(evaluation: Evaluation, *, width: int = 0) -> str:
 def print_gap(found: "Gap") -> None:
     sides = (found.random, found.folds)
     rows: list[tuple[str, ...]] = []
-    for (name, of_random), (_, of_folds) in zip(*map(list_methods, sides), strict=True):
-        overall = (of_random.overall_accuracy, of_folds.overall_accuracy)
-        average = (of_random.average_accuracy, of_folds.average_accuracy)
-        rows.append((name, *map(percent, overall), *map(percent, average)))
+    for (name, one), (_, other) in zip(*map(list_methods, sides), strict=True):
+        accuracies = one.overall_accuracy, other.overall_accuracy, one.average_accuracy, other.average_accuracy
+        rows.append((name, *map(percent, accuracies)))
     audits = [each.audit for each in sides]
     leaking = [percent(audit.leakage.test_patches_with_train_pixels) for audit in audits]
     rows.append(("test patches that leak", *leaking, "", ""))
@@ -126,19 +123,17 @@ def print_gap(found: "Gap") -> None:
         rows.append((name, *(f"{audit.counts[:, place].sum():,}" for audit in audits), "", ""))
     headings = ("", "random OA %", "folds OA %", "random AA %", "folds AA %")
     print_table("the same network with as many training pixels per class as the folds have on average", headings, rows)
-    say(
-        f"optimism gap: {100 * found.optimism:.2f} points of OA, without an interval: one random split and one "
-        "draw of the folds; repeat it with other seeds (--set seed=1)",
-        style="bold",
+    origin = (
+        "without an interval: one random split and one draw of the folds; repeat it with other seeds (--set seed=1)"
     )
+    say(f"optimism gap: {100 * found.optimism:.2f} points of OA, {origin}", style="bold")
     say(f"random: {found.random.verdict.findings}")
     say(f"folds: {found.folds.verdict.findings}")
     _say_next(found.folds, RunFolder(found.folder / "folds"))
     say_notes(found.folds.audit.notes)
     for name, side in zip(("at random", "on new ground"), sides, strict=True):
-        evaluation = side.evaluation
-        accuracies = f"OA {percent(evaluation.overall_accuracy)} %   AA {percent(evaluation.average_accuracy)} %"
-        say(f"{name + ':':<15}{accuracies}", style="bold")
+        oa, aa = map(percent, (side.evaluation.overall_accuracy, side.evaluation.average_accuracy))
+        say(f"{name + ':':<15}OA {oa} %   AA {aa} %", style="bold")
     print(f"report:        {RunFolder(found.folder / 'folds').page}")
 
 
@@ -158,8 +153,7 @@ def print_network(network: "NetworkDescription") -> None:
 
 def print_points(name: str, points: "list[tuple[str, list[str]]]") -> None:
     rows = [(point, ", ".join(kinds)) for point, kinds in points]
-    headings = ("model.attention key", "blocks that fit")
-    print_table(f"attention points of {name}, in order", headings, rows, left=(0, 1))
+    print_table(f"attention points of {name}, in order", ("model.attention key", "blocks that fit"), rows, left=(0, 1))
 
 
 def print_block_costs(rows: "list[BlockCost]") -> None:

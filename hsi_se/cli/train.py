@@ -1,12 +1,13 @@
 """`hsi-se train`, `resume` and `ablate`."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hsi_se.cli.usage import ConfigPath, DataFolder, Device, Overrides, RunOut, Scheduler, Workers, out_folder, quote
+from hsi_se.cli.usage import ConfigPath, DataFolder, Device, Overrides, Scheduler, Workers, out_option
 from hsi_se.errors import ConfigError
 from hsi_se.system.processes import is_first
 
@@ -18,7 +19,7 @@ def train(
     config: ConfigPath,
     overrides: Overrides = None,
     data: DataFolder = None,
-    out: RunOut = None,
+    out: Annotated[Path | None, out_option("Run folder to write. By default runs/DATE-NAME-DIGEST.")] = None,
     seeds: Annotated[
         str | None,
         typer.Option(metavar="0-9", help="Train one run per seed, each with its own split unless split.seed is set."),
@@ -79,10 +80,9 @@ def resume(
 
 
 def _print_run(folder: str) -> None:
-    if not is_first():
-        return
-    print(f"run folder: {folder}")
-    print(f"next: {quote('hsi-se', 'eval', folder)}")
+    if is_first():
+        print(f"run folder: {folder}")
+        print(f"next: {shlex.join(('hsi-se', 'eval', folder))}")
 
 
 def ablate(
@@ -90,7 +90,7 @@ def ablate(
         Path, typer.Argument(metavar="FILE", help="An ablation, such as configs/ablations/placement.yaml.")
     ],
     overrides: Overrides = None,
-    out: Annotated[Path | None, out_folder("Folder to write. By default runs/ablation-NAME-DIGEST.")] = None,
+    out: Annotated[Path | None, out_option("Folder to write. By default runs/ablation-NAME-DIGEST.")] = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
     dry_run: Annotated[
@@ -142,7 +142,7 @@ def _run_and_print(
     print_answer(report)
     print(f"report: {folder.report_text}")
     if ablation.is_of_seeds and ablation.has_folds and not report.failed:
-        print(f"next: {quote('hsi-se', 'eval', str(folder))}")
+        print(f"next: {shlex.join(('hsi-se', 'eval', str(folder)))}")
     for failure in report.failed:
         print(f"hsi-se: {failure}: failed: {failure.error}", file=sys.stderr)
     if report.failed:

@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,7 +52,7 @@ class _Form:
 
 
 class Command(_Form, TyperCommand):
-    """A command, with the form that all have in common."""
+    """A command."""
 
 
 class Group(_Form, TyperGroup):
@@ -128,25 +127,18 @@ def _find_command(name: str, context: Any) -> str:
     return "" if near is None else found[near]
 
 
-def quote(*words: object) -> str:
-    """Returns the words of a command as a shell takes them."""
-    return shlex.join(map(str, words))
-
-
 def choose(option: str, *choices: str, help: str) -> Any:
     """Declares an option that takes one of some values."""
 
     def check(value: str | None) -> str | None:
         if value is not None and value not in choices:
-            hint = did_you_mean(value, choices)
-            raise ConfigError(f"{option} {value}: {hint}choose from {', '.join(choices)}")
+            raise ConfigError(f"{option} {value}: {did_you_mean(value, choices)}choose from {', '.join(choices)}")
         return value
 
     def complete(incomplete: str) -> list[str]:
         return [choice for choice in choices if choice.startswith(incomplete)]
 
-    metavar = f"[{'|'.join(choices)}]"
-    return typer.Option(option, metavar=metavar, help=help, callback=check, autocompletion=complete)
+    return typer.Option(option, metavar=f"[{'|'.join(choices)}]", help=help, callback=check, autocompletion=complete)
 
 
 def _check_data(folder: Path | None) -> Path | None:
@@ -154,9 +146,9 @@ def _check_data(folder: Path | None) -> Path | None:
     return folder
 
 
-def out_folder(help: str) -> Any:
-    """Declares `--out DIR`."""
-    return typer.Option("--out", metavar="DIR", help=help)
+def out_option(help: str, *, metavar: str = "DIR") -> Any:
+    """Declares `--out DIR`, or `--out FILE`."""
+    return typer.Option("--out", metavar=metavar, help=help)
 
 
 def _check_overrides(overrides: list[str] | None) -> list[str] | None:
@@ -189,7 +181,6 @@ DataFolder = Annotated[
     Path | None,
     typer.Option("--data", metavar="DIR", help="Search this folder for scenes before datasets/.", callback=_check_data),
 ]
-RunOut = Annotated[Path | None, out_folder("Run folder to write. By default runs/DATE-NAME-DIGEST.")]
 Device = Annotated[
     str, choose("--device", "auto", "cpu", "cuda", help="Device to compute on; auto is the GPU, if any.")
 ]

@@ -50,7 +50,6 @@ class Progress:
         return max(0.0, pace * (self.start.epochs - self.epochs[-1].epoch) - min(self.quiet_s, pace))
 
     def describe(self) -> str:
-        """Returns the state of the run in one line."""
         if not self.epochs:
             return "finished" if self.is_finished else "started"
         end = "finished" if self.is_finished else f"{clock(self.left_s)} left"
@@ -86,14 +85,13 @@ def follow(path: str | Path, *, console: Console, sleep: Callable[[float], None]
     RunError if nothing trains or has trained there.
     """
     path = Path(path)
+    problem = ""
     if not path.is_dir():
         problem = "is a file" if path.is_file() else "no such folder"
+    elif not list_progress(path) and not AblationFolder(path).plan.is_file():
+        problem = f"nothing trains in this folder ({RunFolder(path).progress.name} is missing)"
+    if problem:
         raise RunError(f"{path}: {problem}; give the --out folder of `hsi-se train` or `ablate`")
-    if not list_progress(path) and not AblationFolder(path).plan.is_file():
-        raise RunError(
-            f"{path}: nothing trains in this folder ({RunFolder(path).progress.name} is missing); "
-            "give the --out folder of `hsi-se train` or `ablate`"
-        )
     states = _watch(path, sleep)
     if console.is_terminal:
         with Live(console=console, auto_refresh=False) as live:
@@ -225,9 +223,8 @@ class Lines:
 
     def describe(self, scene: str, variant: str) -> str:
         """Returns `94.96 ± 0.31, n=3`: mean and standard deviation over a variant's runs so far."""
-        values = [
-            100 * accuracy for run, accuracy in self.accuracies.items() if (run.scene, run.variant) == (scene, variant)
-        ]
+        found, key = self.accuracies.items(), (scene, variant)
+        values = [100 * accuracy for run, accuracy in found if (run.scene, run.variant) == key]
         if not values:
             return ""
         spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""

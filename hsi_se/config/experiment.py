@@ -20,8 +20,7 @@ class _Projection(Settings):
     components: PositiveInt
     """number of components to keep; at most the number of bands and one less than the number of pixels in the fit"""
     whiten: bool = True
-    """scale every component to unit variance (default); false divides all of them by the standard deviation
-    of the first"""
+    """scale every component to unit variance (default); false divides all by the standard deviation of the first"""
     fit_on: Literal["train", "scene"]
     """pixels that the fit uses: train uses the training pixels only, scene uses every pixel, including test
     pixels; mnf with train also uses the differences of the training pixels to their four direct neighbours. If
@@ -58,8 +57,7 @@ class NoReduction(Settings):
     reach: ClassVar[int] = 0
     kind: Literal["none"]
     standardize: bool = True
-    """scale each band to zero mean and unit variance over the training pixels (default); false leaves the
-    values as they are"""
+    """scale each band to zero mean and unit variance over the training pixels (default); false keeps the values"""
 
 
 ReductionSettings = Annotated[PcaReduction | MnfReduction | NoReduction, Discriminator("kind")]
@@ -78,10 +76,8 @@ class PatchSettings(Settings):
 
     def check_together(self) -> None:
         if self.size % 2 == 0:
-            raise mistake(
-                f"a patch needs a centre pixel, so its size must be odd; write {self.size - 1} or {self.size + 1}",
-                key="size",
-            )
+            remedy = f"write {self.size - 1} or {self.size + 1}"
+            raise mistake(f"a patch needs a centre pixel, so its size must be odd; {remedy}", key="size")
 
 
 ConfigName = Annotated[str, StringConstraints(pattern=r"^[\w.+-]*$")]
@@ -140,20 +136,14 @@ class Config(Settings):
             path, _, problem = str(error).partition(": ")
             raise mistake(problem, key=path.partition(" = ")[0]) from None
         if self.train.shift > (most := self.patch.size // 2):
-            raise mistake(
-                f"shifts patches of {self.patch.size} pixels past their centre pixel; use at most {most}",
-                key="train.shift",
-            )
+            problem = f"shifts patches of {self.patch.size} pixels past their centre pixel"
+            raise mistake(f"{problem}; use at most {most}", key="train.shift")
         if self.train.norm_statistics == "scene" and getattr(self.model, "norm", "batch") == "none":
-            raise mistake(
-                "model.norm: none leaves the network without batch norm; leave norm_statistics out",
-                key="train.norm_statistics",
-            )
+            problem = "model.norm: none leaves the network without batch norm"
+            raise mistake(f"{problem}; leave norm_statistics out", key="train.norm_statistics")
         if self.prediction.calibration == "validation" and isinstance(self.model, PixelClassifier):
-            raise mistake(
-                f"model.name = {self.model.name} is trained on the validation pixels too; use cross-fit",
-                key="prediction.calibration",
-            )
+            problem = f"model.name = {self.model.name} is trained on the validation pixels too"
+            raise mistake(f"{problem}; use cross-fit", key="prediction.calibration")
 
     def list_folds(self) -> tuple["Config", ...]:
         """Returns the config of every fold to be trained; a config without folds, or of one fold, is its own."""

@@ -85,8 +85,7 @@ class Cbam(Starting):
     bias: bool = False
     """whether the two dense layers have a bias; default false"""
     spatial_kernel: Annotated[NonNegativeInt, AfterValidator(lambda k: k and _check_kernel(k))] | None = None
-    """side in pixels of the spatial gate's kernel, odd, or 0 for channel gates only; default: 7 at 2-D
-    points, 0 at 3-D points"""
+    """side in pixels of the spatial gate's kernel, odd, 0 for channel gates only; default: 7 at 2-D points, else 0"""
 
     def explain_misfit(self, *, is_3d: bool) -> tuple[str, str] | None:
         if self.spatial_kernel and is_3d:
@@ -184,11 +183,7 @@ class Model(Settings):
     name: str
 
     def check_input(self, *, num_bands: int, patch_size: int, origin: str = "input bands") -> None:
-        """Checks that the input is large enough for every convolution.
-
-        Raises:
-            ConfigError: the patch or the spectral depth is too small for the kernels.
-        """
+        """Raises ConfigError if the patch or the spectral depth is too small for the kernels."""
         (smallest, needed), (fewest, problem) = self.least_patch, self.least_depth
         if patch_size < smallest:
             remedy = f"write patch.size: {smallest} or more"
@@ -235,15 +230,12 @@ class HybridSN(Network):
     def check_input(self, *, num_bands: int, patch_size: int, origin: str = "input bands") -> None:
         super().check_input(num_bands=num_bands, patch_size=patch_size, origin=origin)
         if self.order == "2d-3d" and round(64 * self.width) < 13:
-            raise ConfigError(
-                f"model.width = {self.width:g}: with order 2d-3d the spectral kernels (7, 5 and 3 deep) need "
-                "at least 13 features of the 2-D convolution; write model.width: 0.2 or more"
-            )
+            needed = "the spectral kernels (7, 5 and 3 deep) need at least 13 features of the 2-D convolution"
+            remedy = "write model.width: 0.2 or more"
+            raise ConfigError(f"model.width = {self.width:g}: with order 2d-3d {needed}; {remedy}")
         if self.order == "3d-2d" and num_bands < 13:
-            raise ConfigError(
-                f"{origin} = {num_bands}: spectral kernels 7, 5 and 3 deep need at least 13; keep more "
-                "bands, or write model.order: 2d-3d"
-            )
+            problem = "spectral kernels 7, 5 and 3 deep need at least 13"
+            raise ConfigError(f"{origin} = {num_bands}: {problem}; keep more bands, or write model.order: 2d-3d")
 
 
 _LAYERS = ("layer1", "layer2", "layer3", "layer4")

@@ -54,8 +54,7 @@ class SceneFiles(Settings):
     labels_key: str | None = None
     """variable or attribute in the labels file; default: the file's only label map"""
     class_names: tuple[str, ...] | str | None = None
-    """class names in ascending order of label, or the name of a known scene that has them; default: the
-    file's names, or numbers"""
+    """class names in ascending order of label, or the name of a known scene; default: the file's names, or numbers"""
     palette: tuple[tuple[Byte, Byte, Byte], ...] | None = None
     """class colours as [red, green, blue], 0 to 255, in ascending order of label; default: the file's
     colours, or a built-in palette"""
@@ -79,9 +78,8 @@ class SceneFiles(Settings):
         names = self.class_names if isinstance(self.class_names, tuple) else ()
         for name in names:
             if not name or names.count(name) > 1:
-                raise mistake(
-                    f"class name {name!r} is empty or used twice; give every class its own name", key="class_names"
-                )
+                problem = f"class name {name!r} is empty or used twice"
+                raise mistake(f"{problem}; give every class its own name", key="class_names")
 
     def list_dropped_bands(self) -> list[int]:
         """Returns the indices of the bands in `drop_bands`, counted from 0."""

@@ -33,8 +33,7 @@ Buffer = Annotated[int | None, Field(ge=0)]
 class _Split(Settings):
     kind: str
     validation: Share = _VALIDATION
-    """fraction of each class's training pixels set aside for choosing the epoch, from 0 to below 1; default 0.05;
-    0 trains on all of them"""
+    """fraction of each class's training pixels set aside to choose the epoch, from 0 (none) to below 1; default 0.05"""
     seed: Seed | None = None
     """seed of the split, from 0 to 2⁶³ - 1; default: the experiment's seed"""
 
@@ -158,8 +157,7 @@ class AllSplit(_GivenSplit):
 
     kind: Literal["all"]
     folds: str | None = None
-    """folder that a config with split.kind: folds and the same other settings was trained into; `eval` reports
-    its accuracies"""
+    """folder of the folds of a config with the same other settings, whose accuracies `eval` reports"""
 
 
 SplitSettings = Annotated[

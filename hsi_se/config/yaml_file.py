@@ -74,14 +74,11 @@ def find_place(places: Places, keys: Keys) -> str:
 
 
 def load_config(path: str | Path, overrides: Sequence[str | Override] = ()) -> Config:
-    """Returns the experiment described by a YAML file, with overrides applied in order.
+    """Returns the experiment described by a YAML file, with overrides `key=value` applied in order.
 
-    Args:
-        overrides: `key=value` with any dotted key and a YAML value: `model.attention={}`, `patch.size=15`.
-
-    Raises:
-        ConfigError: the file is missing or not YAML, or a setting is unknown, of the wrong type or
-            in conflict with another; the message starts with `file:line:column:` or `--set a.b=c:`.
+    Keys are dotted and values in YAML: `model.attention={}`, `patch.size=15`. ConfigError if the file is missing or not
+    YAML, or a setting is unknown, of the wrong type or in conflict with another; the message starts with
+    `file:line:column:` or `--set a.b=c:`.
     """
     return parse_config(read_text(path), overrides, path=Path(path))
 
@@ -131,10 +128,8 @@ def parse_settings(
     if kind is Config and "base" in written and "seeds" in written:
         raise ConfigError(f"{path}: is an ablation, not a config; run it with `hsi-se ablate {path}`")
     if kind is not Config and "model" in written and "base" not in written:
-        raise ConfigError(
-            f"{path}: is a config, not an ablation; train it with `hsi-se train {path}`, or name it as base: "
-            "in an ablation"
-        )
+        remedy = f"train it with `hsi-se train {path}`, or name it as base: in an ablation"
+        raise ConfigError(f"{path}: is a config, not an ablation; {remedy}")
     settings, in_force = copy.deepcopy(written), dict(places)
     parsed = [Override.parse(entry) if isinstance(entry, str) else entry for entry in overrides]
     for override in parsed:
@@ -246,10 +241,8 @@ def _apply(override: Override, settings: dict[str, Any], places: dict[Keys, str]
         section = section.setdefault(part, {})
         if not isinstance(section, dict):
             parent = ".".join(keys[:depth])
-            raise ConfigError(
-                f"{override.place}: {parent} = {section!r} is a value, not a section; "
-                f"replace it: {override.form.format(parent, '{…}')}"
-            )
+            problem = f"{parent} = {section!r} is a value, not a section"
+            raise ConfigError(f"{override.place}: {problem}; replace it: {override.form.format(parent, '{…}')}")
     section[keys[-1]] = copy.deepcopy(override.value)
     for replaced in [known for known in places if known[: len(keys)] == keys]:
         del places[replaced]
@@ -320,18 +313,12 @@ def _describe(error: ErrorDetails, value: object) -> str:
     """Says what is wrong with a value, and what to write instead."""
     context = error.get("ctx", {})
     match error["type"]:
-        case "missing" | "union_tag_not_found":
-            return "is missing; add it"
         case "literal_error" | "union_tag_invalid":
             expected = str(context.get("expected") or context.get("expected_tags"))
             hint = did_you_mean(value, re.findall(r"'([^']*)'", expected)) if isinstance(value, str) else ""
             return f"{hint}choose from {expected.replace(' or ', ', ')}"
         case "mistake":
             return str(context["message"])
-        case "model_type" | "model_attributes_type" | "dict_type":
-            return "should be a section; give its settings as a mapping, {…}"
-        case "string_pattern_mismatch":
-            return "use letters, digits, '.', '_', '+' and '-' only"
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
             name, bound = next(iter(context.items()))
             return f"must be {_BOUNDS[name]} {f'{bound:g}' if isinstance(bound, float) else bound}"

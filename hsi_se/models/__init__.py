@@ -12,50 +12,33 @@ from hsi_se.errors import ConfigError
 from hsi_se.models.cnn3d import Cnn3d
 from hsi_se.models.hybridsn import HybridSN
 from hsi_se.models.network import Network
-from hsi_se.models.res2net import Res2Net
+from hsi_se.models.residual import Res2Net, SeResNet
 from hsi_se.models.se_inception import SeInception
-from hsi_se.models.se_resnet import SeResNet
 from hsi_se.models.spectrum_first import SpectrumFirst
 from hsi_se.models.ssrn import Ssrn
 
+# A network is named as its settings are.
 _NETWORKS: dict[type[config.Model], Callable[..., Network]] = {
-    config.HybridSN: HybridSN,
-    config.SeResNet: SeResNet,
-    config.Res2Net: Res2Net,
-    config.SeInception: SeInception,
-    config.Ssrn: Ssrn,
-    config.Cnn3d: Cnn3d,
-    config.SpectrumFirst: SpectrumFirst,
+    getattr(config, network.__name__): network
+    for network in (HybridSN, SeResNet, Res2Net, SeInception, Ssrn, Cnn3d, SpectrumFirst)
 }
 
 
 def build_model(
     settings: config.ModelSettings, *, num_bands: int, patch_size: int, num_classes: int, seed: int = 0
 ) -> Network:
-    """Returns the network described by a config's `model` section, with seeded weights.
+    """Returns the network described by a config's `model` section, in training mode, with weights as in `initialize`.
 
-    Args:
-        settings: the config's `model` section.
-        num_bands: number of components after the reduction, k.
-        patch_size: side of a patch in pixels, p, odd.
-        num_classes: number of classes, C.
-        seed: determines every weight; see `initialize`.
-
-    Returns:
-        A plain torch module that maps patches `(n, 1, k, p, p)` to logits `(n, C)`, in training mode.
-
-    Raises:
-        ConfigError: the input is too small for the kernels, or the model is not a network.
+    It maps patches `(n, 1, k, p, p)`, of k bands after the reduction and odd size p, to logits `(n, C)`. ConfigError if
+    the input is too small for the kernels, or the model is not a network.
     """
     if type(settings) not in _NETWORKS:
-        raise ConfigError(
-            f"model.name = {settings.name}: is fitted, not built, and its size depends on the training "
-            "pixels; train it, or choose a network"
-        )
+        problem = "is fitted, not built, and its size depends on the training pixels"
+        raise ConfigError(f"model.name = {settings.name}: {problem}; train it, or choose a network")
     settings.check_input(num_bands=num_bands, patch_size=patch_size)
-    make_network = _NETWORKS[type(settings)]
+    sizes = {"num_bands": num_bands, "patch_size": patch_size, "num_classes": num_classes}
     with torch.random.fork_rng(devices=[]):  # torch's layers draw weights, which are replaced below
-        model = make_network(settings, num_bands=num_bands, patch_size=patch_size, num_classes=num_classes)
+        model = _NETWORKS[type(settings)](settings, **sizes)
     initialize(model, seed=seed)
     return model
 

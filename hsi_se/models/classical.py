@@ -46,8 +46,7 @@ class CentrePixelClassifier(nn.Module, ABC):
 class SupportVectorMachine(CentrePixelClassifier):
     """A one-vs-one support vector machine; logits are votes per class, with ties broken by distance.
 
-    The logits equal scikit-learn's `decision_function` of shape `ovr`. Classes without training pixels
-    get the lowest logit.
+    The logits equal scikit-learn's `decision_function` of shape `ovr`; classes without training pixels get the lowest.
     """
 
     support: Tensor  # (s, k)
@@ -157,9 +156,4 @@ class ForestOfTrees(CentrePixelClassifier):
 
 
 def find_class(settings: PixelClassifier) -> type[CentrePixelClassifier]:
-    """Returns the class of the classifier that a config names."""
-    kinds: dict[type[PixelClassifier], type[CentrePixelClassifier]] = {
-        Svm: SupportVectorMachine,
-        Lda: LinearDiscriminant,
-    }
-    return kinds.get(type(settings), ForestOfTrees)
+    return {Svm: SupportVectorMachine, Lda: LinearDiscriminant}.get(type(settings), ForestOfTrees)

@@ -30,6 +30,7 @@ from hsi_se.models.inference import evaluation_mode
 from hsi_se.models.network import Network
 
 _TIMED_PATCHES, _TIMED_PASSES = 32, 5
+Shape = Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -104,20 +105,13 @@ def count_stage_costs(model: Network) -> list[StageCost]:
     ]
 
 
-def _count_scores(query: Sequence[int], key: Sequence[int]) -> int:
+def _count_scores(query: Shape, key: Shape) -> int:
     """Of queries `(…, q, c)` and keys `(…, s, c)`."""
     return math.prod(query[:-1]) * key[-2]
 
 
-def _count_fused(
-    query: Sequence[int],
-    key: Sequence[int],
-    value: Sequence[int],
-    *,
-    scale: float,  # noqa: ARG001  torch passes all arguments of the call
-    out_shape: Sequence[int],  # noqa: ARG001
-) -> int:
-    """FLOPs of the two products of a fused attention, whose kernel torch picks by the device."""
+def _count_fused(query: Shape, key: Shape, value: Shape, *, scale: float, out_shape: Shape) -> int:  # noqa: ARG001
+    """FLOPs of the two products of a fused attention, whose kernel torch picks; it passes all arguments of the call."""
     return 2 * _count_scores(query, key) * (query[-1] + value[-1])
 
 
@@ -203,18 +197,12 @@ def compare_blocks(
     bare = build_model(settings.model_copy(update={"attention": {}}), **sizes)
     parameters, macs = count_parameters(bare), count_macs(bare)
     for point, block in itertools.product(settings.points, config.list_blocks()):
-        misfit = block.explain_misfit(is_3d=point in settings.points_3d)
-        if misfit is not None:
+        if misfit := block.explain_misfit(is_3d=point in settings.points_3d):
             yield BlockCost(point, block.kind, misfit=misfit[1])
             continue
         model = build_model(settings.model_copy(update={"attention": {point: block}}), **sizes)
-        yield BlockCost(
-            point,
-            block.kind,
-            num_parameters=count_parameters(model) - parameters,
-            macs=count_macs(model) - macs,
-            forward_us=1e6 * _time_blocks(model, patches) / _TIMED_PATCHES,
-        )
+        added = count_parameters(model) - parameters, count_macs(model) - macs
+        yield BlockCost(point, block.kind, *added, forward_us=1e6 * _time_blocks(model, patches) / _TIMED_PATCHES)
 
 
 def _time_blocks(model: Network, patches: Tensor) -> float:

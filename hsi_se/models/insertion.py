@@ -37,13 +37,12 @@ def insert_attention(
 ) -> Network:
     """Inserts an attention block after each named submodule, in place, and returns the network.
 
-    Dry runs check that the submodule then returns `block(previous output)` and that nothing else changes. Other weights
-    keep their values and names. A block's are named `NAME.attention.…`, so older checkpoints load with `strict=False`;
-    they have the network's dtype and device. The network can be indexed, copied, compiled and exported as before.
-    Convert layers first (`convert_sync_batchnorm`, quantization): a layer that is exchanged loses its block.
+    Three dry runs, in evaluation mode without gradients, check that the submodule then returns `block(previous output)`
+    and that nothing else changes. Other weights keep their values and names. A block's are named `NAME.attention.…`, so
+    older checkpoints load with `strict=False`; they have the network's dtype and device. The network can be indexed,
+    copied, compiled and exported as before. Layers converted later (`convert_sync_batchnorm`) lose their block.
 
     Args:
-        network: any torch network. It runs three times, in evaluation mode and without gradients; its mode is restored.
         blocks: settings by the submodule's dotted name, such as `{"layer3.1.bn2": SqueezeExcite(kind="se")}` or
             `{"layer3.1.bn2": {"kind": "se", "start": "identity"}}`.
         example: an input of the network, on its device and of its dtype; a tuple for several inputs.
@@ -68,12 +67,11 @@ def insert_attention(
     built = {name: _build(name, settings[name], network, first.outputs[name][0], axes[name]) for name in hosts}
     try:
         for name, host in hosts.items():
-            host.add_module("attention", _Probe())
             _attend(host, axes[name])
-        _compare(first, _DryRun(network, hosts, inputs), hosts)
-        for name, host in hosts.items():
-            host.add_module("attention", built[name].train(host.training))
-        _compare(first, _DryRun(network, hosts, inputs), hosts)
+        for is_probe in (True, False):
+            for name, host in hosts.items():
+                host.add_module("attention", _Probe() if is_probe else built[name].train(host.training))
+            _compare(first, _DryRun(network, hosts, inputs), hosts)
     except BaseException:
         for host in hosts.values():
             host._modules.pop("attention", None)
@@ -191,14 +189,14 @@ class _DryRun:
                     axes = tuple(each for each in (1, -1) if shape[each] == latest[axis]) or (axis,)
                 self.axes[names[module]] = axes
 
+        devices = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)  # type: ignore[no-untyped-call]
+        # Not in inference mode: a network may keep tensors from its first forward pass.
+        no_gradients = evaluation_mode(network), torch.inference_mode(False), torch.no_grad()
         with ExitStack() as stack:
             if "torch._dynamo" in sys.modules:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled code calls no hooks
-            stack.enter_context(evaluation_mode(network))
-            stack.enter_context(torch.inference_mode(False))  # a network may keep tensors from its first forward pass
-            stack.enter_context(torch.no_grad())
-            devices = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)  # type: ignore[no-untyped-call]
-            stack.enter_context(torch.random.fork_rng(devices))
+            for context in (*no_gradients, torch.random.fork_rng(devices)):
+                stack.enter_context(context)
             torch.manual_seed(0)
             for module in network.modules():
                 if module in names or isinstance(module, (*_FIRST, *_LAST)):

@@ -61,8 +61,8 @@ class ComponentsAsChannels(nn.Module):
 def make_conv2d(num_in: int, num_out: int, size: int, *, stride: int = 1, relu: bool = True) -> nn.Sequential:
     """Returns a 2-D convolution with padding, batch norm and an optional ReLU; stride 1 keeps the size."""
     conv = nn.Conv2d(num_in, num_out, size, stride=stride, padding=size // 2, bias=False)
-    stages: list[tuple[str, nn.Module]] = [("conv", conv), ("norm", nn.BatchNorm2d(num_out))]
-    return nn.Sequential(OrderedDict([*stages, ("relu", nn.ReLU())] if relu else stages))
+    layers: dict[str, nn.Module] = {"conv": conv, "norm": nn.BatchNorm2d(num_out)}
+    return nn.Sequential(OrderedDict(layers | ({"relu": nn.ReLU()} if relu else {})))
 
 
 def make_stem(num_bands: int, num_out: int, *, kind: str) -> nn.Sequential:
@@ -73,9 +73,8 @@ def make_stem(num_bands: int, num_out: int, *, kind: str) -> nn.Sequential:
     """
     if kind == "small":
         return nn.Sequential(ComponentsAsChannels(), make_conv2d(num_bands, num_out, 3))
-    return nn.Sequential(
-        ComponentsAsChannels(), make_conv2d(num_bands, num_out, 7, stride=2), nn.MaxPool2d(3, stride=2, padding=1)
-    )
+    pool = nn.MaxPool2d(3, stride=2, padding=1)
+    return nn.Sequential(ComponentsAsChannels(), make_conv2d(num_bands, num_out, 7, stride=2), pool)
 
 
 def make_head(num_features: int, num_classes: int, *, dropout: float, is_3d: bool = False) -> nn.Sequential:

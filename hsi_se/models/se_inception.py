@@ -36,14 +36,11 @@ class Inception(nn.Module):
     def __init__(self, num_in: int, widths: tuple[int, int, int, int, int, int]) -> None:
         super().__init__()
         one, reduce3, three, reduce5, five, pooled = widths
-        self.branches = nn.ModuleList(
-            [
-                make_conv2d(num_in, one, 1),
-                nn.Sequential(make_conv2d(num_in, reduce3, 1), make_conv2d(reduce3, three, 3)),
-                nn.Sequential(make_conv2d(num_in, reduce5, 1), make_conv2d(reduce5, five, 5)),
-                nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), make_conv2d(num_in, pooled, 1)),
-            ]
-        )
+        pool = nn.MaxPool2d(3, stride=1, padding=1)
+        self.branches = nn.ModuleList([make_conv2d(num_in, one, 1)])
+        self.branches.append(nn.Sequential(make_conv2d(num_in, reduce3, 1), make_conv2d(reduce3, three, 3)))
+        self.branches.append(nn.Sequential(make_conv2d(num_in, reduce5, 1), make_conv2d(reduce5, five, 5)))
+        self.branches.append(nn.Sequential(pool, make_conv2d(num_in, pooled, 1)))
         self.num_out = one + three + five + pooled
 
     def extra_repr(self) -> str:

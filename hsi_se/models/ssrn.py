@@ -19,18 +19,16 @@ _NUM_COLLAPSED = 128  # features after the spectral depth is reduced to 1
 class Ssrn(Network):
     """SSRN as in the paper's figure 3: two spectral and two spatial residual blocks.
 
-    Departure from the paper: features of depth 1 are convolved in 2-D instead of 3-D, with the same
-    result.
+    Departure from the paper: features of depth 1 are convolved in 2-D instead of 3-D, with the same result.
 
     Shape: `(n, 1, k, p, p)` to `(n, C)`, with k at least 7 and p at least 3.
     """
 
     def __init__(self, settings: config.Ssrn, *, num_bands: int, patch_size: int, num_classes: int) -> None:
         features, depth = settings.features, (num_bands - 7) // 2 + 1
+        first = nn.Conv3d(1, features, (7, 1, 1), stride=(2, 1, 1))
         stages = {
-            "spectral_stem": nn.Sequential(
-                nn.Conv3d(1, features, (7, 1, 1), stride=(2, 1, 1)), nn.BatchNorm3d(features), nn.ReLU()
-            ),
+            "spectral_stem": nn.Sequential(first, nn.BatchNorm3d(features), nn.ReLU()),
             "spectral_1": _Residual(features, is_spectral=True),
             "spectral_2": _Residual(features, is_spectral=True),
             "spatial_stem": nn.Sequential(

@@ -181,9 +181,7 @@ class RunFiles:
         if found.is_scaled:
             name = f"after temperature scaling (T = {found.temperature:.2f})"
             curves = {"as trained": self.explorer.calibration, name: self.explorer.calibration_scaled}
-        return [
-            (name, confidence[count > 0], accuracy[count > 0]) for name, (confidence, accuracy, count) in curves.items()
-        ]
+        return [(name, x[count > 0], y[count > 0]) for name, (x, y, count) in curves.items()]
 
     def list_classes(self) -> list[PageClass]:
         ids, names, palette = self.facts.class_ids, self.facts.class_names, self.facts.palette

@@ -72,16 +72,11 @@ def save_map(class_map: ClassMap, path: Path, *, title: str) -> None:
     if (class_map.labels == UNLABELLED).any():
         names = {UNLABELLED: "unlabelled", **names}
     entries = {label: (name, to_hex(class_map.palette[label])) for label, name in names.items()}
-    _save_values(class_map.labels, entries, path, title=title)
+    save_values(class_map.labels, entries, path, title=title)
 
 
-def save_split(sides: SideMap | NDArray[np.int32], path: Path, *, title: str, num_folds: int = 0) -> None:
-    """Writes the partition map `(rows, cols)` as a PNG, or a map of so many folds, from 1."""
-    _save_values(sides, describe_sides(sides, num_folds=num_folds), path, title=title)
-
-
-def _save_values(values: NDArray[np.integer], entries: Entries, path: Path, *, title: str) -> None:
-    """Writes a map with its legend beside it, from the upper edge down, so that a long title fits above."""
+def save_values(values: NDArray[np.integer], entries: Entries, path: Path, *, title: str) -> None:
+    """Writes a map `(rows, cols)` as a PNG with its legend beside it, from the upper edge down."""
     figure, axes = _make_map_figure(*values.shape, title=title)
     axes.legend(
         handles=show_values(axes, values, entries), ncols=-(-len(entries) // _MOST_LINES), loc="upper left",

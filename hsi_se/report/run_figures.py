@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -23,7 +24,6 @@ from hsi_se.system.files import replacing
 
 COLUMN_INCHES = 3.5  # as in the journals of the field
 SMALLEST_PT = 7.0
-_GATES_DPI = 150
 _STYLE = "hsi_se.report.run"
 _LETTERS_PER_LINE = 56  # in the legend of a map
 _MOST_TICKS = 16  # of labels along an axis, so that they do not touch
@@ -89,9 +89,8 @@ def _draw_map(run: RunFiles, places: NDArray[np.uint16]) -> Figure:
 def _draw_picture(places: NDArray[np.integer], entries: Entries) -> Figure:
     """Draws a map `(rows, cols)` above the name and the colour of each value in it."""
     rows, cols = places.shape
-    entries = {
-        place: (name if len(name) <= 22 else f"{name[:21]}…", colour) for place, (name, colour) in entries.items()
-    }
+    short = {name: name if len(name) <= 22 else f"{name[:21]}…" for name, _ in entries.values()}
+    entries = {place: (short[name], colour) for place, (name, colour) in entries.items()}
     num_cols = min(max(2, _LETTERS_PER_LINE // (max(len(name) for name, _ in entries.values()) + 4)), len(entries))
     figure, axes = _make(min(COLUMN_INCHES * rows / cols, 5.0) + 0.15 * -(-len(entries) // num_cols) + 0.1)
     handles = show_values(axes, places, entries)
@@ -185,6 +184,7 @@ def _finish(axes: Axes, x: str, y: str) -> None:
     axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none")
 
 
+@style.context("hsi_se.report.gates")
 def draw_explanation(explanation: Explanation) -> Figure:
     """Draws a row of panels for every gate, in the order of the network, below one that compares them.
 
@@ -194,7 +194,7 @@ def draw_explanation(explanation: Explanation) -> Figure:
     gates = explanation.gates
     cols = 2 if any(gate.spectrum for gate in gates) else 1
     height = max(2.7, 0.8 + 0.13 * len(explanation.classes))
-    figure = Figure(figsize=(6.5 * cols + 2.4, height * len(gates) + 1.8), dpi=_GATES_DPI, layout="constrained")
+    figure = Figure(figsize=(6.5 * cols + 2.4, height * len(gates) + 1.8), layout="constrained")
     grid = figure.add_gridspec(len(gates) + 1, cols, height_ratios=[1.5, *[height] * len(gates)])
     _draw_depths(figure.add_subplot(grid[0, :]), explanation)
     lines = []
@@ -204,23 +204,23 @@ def draw_explanation(explanation: Explanation) -> Figure:
         if gate.axis == "band":
             lines.append(axes)
             _draw_classes(axes, explanation, range(1, means.shape[1] + 1), means)
-            axes.set_xlabel("spectral depth", fontsize=8)
+            axes.set_xlabel("spectral depth")
         else:
             _draw_shades(axes, explanation, means)
         title = f"{gate.point}: {gate.block}; standard deviation between classes {gate.between_class_std:.3f}"
         if gate.between_class_share is not None:
             title += f", ω² {100 * gate.between_class_share:.1f} %"
-        axes.set_title(title, fontsize=9)
+        axes.set_title(title)
         if gate.spectrum is not None:
             axes = figure.add_subplot(grid[row, 1])
             lines.append(axes)
             spectra = np.array(gate.spectrum.mean_excitation, np.float64)
             _draw_classes(axes, explanation, gate.spectrum.positions, spectra)
-            axes.set_xlabel("wavelength, nm" if gate.spectrum.unit == "nm" else "band", fontsize=8)
-            axes.set_title(f"{gate.point}, mapped back to the spectrum", fontsize=9)
+            axes.set_xlabel("wavelength, nm" if gate.spectrum.unit == "nm" else "band")
+            axes.set_title(f"{gate.point}, mapped back to the spectrum")
     if lines:
         handles, _ = lines[0].get_legend_handles_labels()
-        figure.legend(handles=handles, loc="outside right upper", fontsize=7.5, frameon=False, handlelength=3)
+        figure.legend(handles=handles, loc="outside right upper")
     return figure
 
 
@@ -230,13 +230,10 @@ def _draw_depths(axes: Axes, explanation: Explanation) -> None:
     axes.bar_label(axes.bar(places, heights, width=0.35, color="#3f88c5"), fmt="%.3f", fontsize=8)
     axes.set_xticks(places, [gate.point for gate in explanation.gates], fontsize=8)
     axes.set(xlim=(-0.7, len(heights) - 0.3), ylim=(0, 1.2 * max(*heights, 1e-6)))
-    axes.set_ylabel("standard deviation\nbetween classes", fontsize=8)
-    num_pixels = sum(each.num_pixels for each in explanation.classes)
-    axes.set_title(
-        f"{explanation.name} on {explanation.scene}: how much mean excitation differs between classes "
-        f"({num_pixels:,} test pixels)",
-        fontsize=10,
-    )
+    axes.set_ylabel("standard deviation\nbetween classes")
+    pixels = f"{sum(each.num_pixels for each in explanation.classes):,} test pixels"
+    shown = f"how much mean excitation differs between classes ({pixels})"
+    axes.set_title(f"{explanation.name} on {explanation.scene}: {shown}", fontsize=10)
     axes.tick_params(axis="y", labelsize=7)
 
 
@@ -247,9 +244,8 @@ def _draw_shades(axes: Axes, explanation: Explanation, rows: NDArray[np.float64]
     names = [f"{each.label}  {each.name}" for each in explanation.classes]
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(labelsize=7)
-    axes.set_xlabel("channel, sorted by its mean", fontsize=8)
-    bar = axes.figure.colorbar(image, ax=axes, pad=0.01)
-    bar.set_label("mean excitation", fontsize=8)
+    axes.set_xlabel("channel, sorted by its mean")
+    bar = axes.figure.colorbar(image, ax=axes, pad=0.01, label="mean excitation")
     bar.ax.tick_params(labelsize=7)
 
 
@@ -261,8 +257,8 @@ def _draw_classes(axes: Axes, explanation: Explanation, positions: Sequence[floa
         name = f"{each.label}  {each.name}"
         axes.plot(positions, row, color=ink, dashes=dashes, marker=dot, linewidth=1.2, label=name)
     axes.plot(positions, rows.mean(axis=0), color="black", marker=dot, linewidth=1.8, label="mean of the classes")
-    axes.set_ylabel("mean excitation", fontsize=8)
+    axes.set_ylabel("mean excitation")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.tick_params(labelsize=7)
-    axes.grid(color="0.92", linewidth=0.6)
+    axes.grid()
     axes.set_axisbelow(True)
+    axes.tick_params(labelsize=7)

@@ -80,10 +80,8 @@ class RunFolder(Folder):
         run = cls(path)
         if run.folds and not pooled:
             every = f"`hsi-se train {shlex.quote(str(run.config))} --set 'split={{kind: all, folds: {path}}}'`"
-            raise RunError(
-                f"{path}: contains one classifier per fold; name a fold, such as {run.folds[0]}, or train one on "
-                f"every labelled pixel: {every}"
-            )
+            remedy = f"name a fold, such as {run.folds[0]}, or train one on every labelled pixel: {every}"
+            raise RunError(f"{path}: contains one classifier per fold; {remedy}")
         if run.is_unfinished:
             raise RunError(f"{path}: this run is not finished; {run.how_to_resume}")
         if not run.record.is_file():
@@ -170,7 +168,6 @@ class RunFolder(Folder):
         return read_record(BundleFacts, self.bundle_facts, remedy=_TRAIN_AGAIN)
 
     def write_start(self, start: RunStart, *, config: Config, split: Split) -> None:
-        """Writes the config, the split and the first line of the progress."""
         write_durably(self.config, dump_config(config).encode())
         arrays = {name: getattr(split, name) for name in (*_SIDES, "labels", "groups")}
         _write_arrays(self.split, {name: array for name, array in arrays.items() if array is not None})
@@ -183,7 +180,6 @@ class RunFolder(Folder):
         write_durably(self.progress, b"".join(line + b"\n" for line in lines))
 
     def log(self, record: EpochRecord) -> None:
-        """Appends an epoch to the progress."""
         with self.progress.open("a", encoding="utf-8") as stream:
             stream.write(record.model_dump_json() + "\n")
 

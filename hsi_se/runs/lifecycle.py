@@ -60,9 +60,8 @@ def begin_run(path: Path, *, overwrite: bool, start: RunStart, config: Config, s
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            raise RunError(
-                f"{path}: another process has just begun a run there; choose another with --out DIR"
-            ) from None
+            problem = "another process has just begun a run there"
+            raise RunError(f"{path}: {problem}; choose another with --out DIR") from None
         finally:
             shutil.rmtree(draft.path, ignore_errors=True)
         with until_finished(RunFolder(path), new_parents=new_parents):

@@ -33,8 +33,7 @@ class OpenedRun:
 def open_run(run: str | Path | RunFolder, *, data: str | Path | None = None) -> OpenedRun:
     """Returns a run with its scene, which is searched for in `data` or where training found it.
 
-    Raises:
-        HsiError: the folder contains no run, or the scene is not the one it was trained on.
+    HsiError if the folder contains no run, or the scene is not the one it was trained on.
     """
     folder = RunFolder.open(run)
     record, config, split = folder.read_record(), folder.read_config(), folder.read_split()
@@ -64,7 +63,6 @@ def find_data(folder: RunFolder, facts: RunFacts, data: str | Path | None, *, is
 def check_edition(folder: RunFolder, facts: RunFacts, *, found: str) -> None:
     """Raises RunError unless `found` is the digest of the scene that a run was trained on."""
     if found != facts.scene_digest:
-        raise RunError(
-            f"{folder}: was trained on another edition of {facts.scene} (digest {facts.scene_digest[:8]}, "
-            f"found {found[:8]}); name the folder of the right one with --data"
-        )
+        digests = f"(digest {facts.scene_digest[:8]}, found {found[:8]})"
+        problem = f"was trained on another edition of {facts.scene} {digests}"
+        raise RunError(f"{folder}: {problem}; name the folder of the right one with --data")

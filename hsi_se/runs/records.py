@@ -69,8 +69,6 @@ class MappingCost(Record):
 
 
 class ClassPixels(Record):
-    """A class and its number of pixels."""
-
     label: int
     name: str
     num_pixels: int

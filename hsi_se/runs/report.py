@@ -211,7 +211,6 @@ class RunReport(SplitReport, Accuracies):
 
     @classmethod
     def of_run(cls, assessment: Assessment, record: RunRecord) -> "RunReport":
-        """Returns the report of a run that was assessed."""
         evaluation, machine, area = assessment.evaluation, assessment.machine, assessment.area
         verdict, in_pixels = assessment.verdict, (area.pixels.value, area.pixels.margin)
         accuracies = [assessment.rejection.accuracy_at(coverage) for coverage in REPORTED_COVERAGES]

@@ -50,11 +50,9 @@ def divide_by_blocks(
     is_train_block = _choose_blocks(blocks, settings.train, rng)
     is_train, is_test = is_train_block[blocks.block_of], blocks.count_reaching(is_train_block) == 0
     if not np.intersect1d(blocks.classes[is_train], blocks.classes[is_test]).size:
-        raise SplitError(
-            f"split.buffer = {buffer}: no assignment of blocks of {settings.block_size} pixels gives "
-            f"any class both training and test pixels in a scene of {truth.shape[0]} × {truth.shape[1]}; "
-            "lower split.buffer"
-        )
+        missing = f"any class both training and test pixels in a scene of {truth.shape[0]} × {truth.shape[1]}"
+        problem = f"no assignment of blocks of {settings.block_size} pixels gives {missing}"
+        raise SplitError(f"split.buffer = {buffer}: {problem}; lower split.buffer")
     sides = np.full(truth.shape, Side.UNUSED, dtype=np.uint8)
     rows, cols = blocks.pixels.T
     sides[rows, cols] = np.select([is_train, is_test], [Side.TRAIN, Side.TEST], Side.BUFFER)[blocks.part_of]

@@ -1,5 +1,6 @@
 """Reads splits from files: label maps of the training and test sets, or one partition map."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -34,29 +35,20 @@ def read_masks(
     test = read_mask(truth, str(settings.test), settings.test_key, "test", folders)
     both = (train != UNLABELLED) & (test != UNLABELLED)
     if both.any():
-        raise SplitError(
-            f"split.test = {settings.test}: {_count_and_first(both)} are also in the training mask; "
-            "give masks that do not overlap"
-        )
-    labels = truth.labels
-    disagreeing = []
+        problem = f"{_count_and_first(both)} are also in the training mask"
+        raise SplitError(f"split.test = {settings.test}: {problem}; give masks that do not overlap")
+    labels, disagreeing = truth.labels, []
     for setting, file, mask in (("train", settings.train, train), ("test", settings.test, test)):
         unknown = np.setdiff1d(mask, [UNLABELLED, *truth.class_ids])
         if len(unknown):
-            raise SplitError(
-                f"split.{setting} = {file}: labels {', '.join(map(str, unknown))} are not in the scene "
-                f"({', '.join(map(str, truth.class_ids))}); give a mask with the scene's labels"
-            )
+            problem = f"labels {_join(unknown)} are not in the scene ({_join(truth.class_ids)})"
+            raise SplitError(f"split.{setting} = {file}: {problem}; give a mask with the scene's labels")
         labels = np.where(mask != UNLABELLED, mask, labels)
         disagreeing.append(int(((mask != UNLABELLED) & (mask != truth.labels)).sum()))
     sides = np.select([train != UNLABELLED, test != UNLABELLED], [Side.TRAIN, Side.TEST], Side.UNUSED)
-    notes: tuple[str, ...] = ()
-    if any(disagreeing):
-        notes = (
-            f"the masks disagree with the scene's labels at {disagreeing[0]} training and "
-            f"{disagreeing[1]} test pixels; the masks take precedence",
-        )
-    return sides.astype(np.uint8), labels, notes
+    where = f"{disagreeing[0]} training and {disagreeing[1]} test pixels"
+    note = f"the masks disagree with the scene's labels at {where}; the masks take precedence"
+    return sides.astype(np.uint8), labels, (note,) if any(disagreeing) else ()
 
 
 def read_mask(truth: GroundTruth, file: str, key: str | None, setting: str, folders: Folders) -> NDArray[np.int32]:
@@ -67,10 +59,9 @@ def read_mask(truth: GroundTruth, file: str, key: str | None, setting: str, fold
     if truth.georeference is not None:
         truth.georeference.check_grid(label_map.georeference, shape=mask.shape, path=path, like="CUBE")
     if mask.shape != truth.shape:
-        raise SplitError(
-            f"split.{setting} = {file}: is {mask.shape[0]} × {mask.shape[1]} pixels, but the scene is "
-            f"{truth.shape[0]} × {truth.shape[1]}; give a mask of the same size"
-        )
+        found, wanted = (" × ".join(map(str, shape)) for shape in (mask.shape, truth.shape))
+        problem = f"is {found} pixels, but the scene is {wanted}"
+        raise SplitError(f"split.{setting} = {file}: {problem}; give a mask of the same size")
     return np.where(truth.valid, mask, UNLABELLED).astype(np.int32)
 
 
@@ -78,13 +69,15 @@ def _check_partition(truth: GroundTruth, partition: NDArray[np.int32], file: str
     meaning = ", ".join(f"{side.value} {side.name.lower()}" for side in Side)
     unknown = np.setdiff1d(partition, list(Side))
     if len(unknown):
-        raise SplitError(f"split.partition = {file}: contains {', '.join(map(str, unknown[:5]))}; use only {meaning}")
+        raise SplitError(f"split.partition = {file}: contains {_join(unknown[:5])}; use only {meaning}")
     unlabelled = (partition != Side.UNUSED) & (truth.labels == UNLABELLED)
     if unlabelled.any():
-        raise SplitError(
-            f"split.partition = {file}: {_count_and_first(unlabelled)} are assigned to a set but have no "
-            "label in the scene; set them to 0"
-        )
+        problem = f"{_count_and_first(unlabelled)} are assigned to a set but have no label in the scene"
+        raise SplitError(f"split.partition = {file}: {problem}; set them to 0")
+
+
+def _join(labels: Iterable[int]) -> str:
+    return ", ".join(map(str, labels))
 
 
 def _count_and_first(mask: NDArray[np.bool_]) -> str:

@@ -43,10 +43,8 @@ class Reduction:
         Pixels of the mask `nodata` are set to zero, which is the mean of the fit.
         """
         if cube.shape[2] != self.num_bands:
-            raise SceneError(
-                f"the cube has {cube.shape[2]} bands, but the reduction was fitted on {self.num_bands}; "
-                "give a scene with the same bands"
-            )
+            problem = f"has {cube.shape[2]} bands, but the reduction was fitted on {self.num_bands}"
+            raise SceneError(f"the cube {problem}; give a scene with the same bands")
         components = np.empty((*cube.shape[:2], self.num_components), dtype=np.float32)
         for rows in chunk_rows(len(cube)):  # in chunks, to bound the memory of float64 copies
             components[rows] = (cube[rows].astype(np.float64) - self.mean) @ (self.components.T / self.scale)
@@ -67,20 +65,15 @@ def fit_reduction(
     Without `whiten`, all components are divided by the standard deviation of the first. This keeps their
     ratios, and values stay of order one. `none` keeps the bands, optionally standardized over the training pixels.
 
-    The cube is `(rows, cols, bands)`; pixels of the mask `nodata` are excluded from the fit.
-
-    Raises:
-        ConfigError: there are more components than bands, or than the pixels of the fit allow; or `mnf` has too
-            few pairs of neighbouring pixels.
-        SceneError: all training pixels have the same spectrum.
+    The cube is `(rows, cols, bands)`; pixels of the mask `nodata` are excluded from the fit. ConfigError if there are
+    more components than bands, or than the pixels of the fit allow, or `mnf` has too few pairs of neighbouring pixels;
+    SceneError if all training pixels have the same spectrum.
     """
     num_bands = cube.shape[2]
     train = cube[train_pixels[:, 0], train_pixels[:, 1]].astype(np.float64)
     if len(train) > 1 and (train == train[0]).all():
-        raise SceneError(
-            f"the cube: all {len(train):,} training pixels have the same spectrum; check the file, "
-            "scene.nodata and scene.scale"
-        )
+        problem = f"all {len(train):,} training pixels have the same spectrum"
+        raise SceneError(f"the cube: {problem}; check the file, scene.nodata and scene.scale")
     if isinstance(settings, NoReduction):
         fitted = Reduction(train.mean(axis=0), np.eye(num_bands), _positive(train.std(axis=0)))
         return fitted if settings.standardize else Reduction(np.zeros(num_bands), fitted.components, np.ones(num_bands))
@@ -89,10 +82,8 @@ def fit_reduction(
     most = min(num_bands, num_pixels - 1)
     if settings.components > most:
         wider = "write reduction.fit_on: scene, or " if settings.fit_on == "train" and most < num_bands else ""
-        raise ConfigError(
-            f"reduction.components = {settings.components}: the scene has {num_bands} bands and the fit "
-            f"{num_pixels} pixels; {wider}use at most {most}"
-        )
+        problem = f"the scene has {num_bands} bands and the fit {num_pixels} pixels"
+        raise ConfigError(f"reduction.components = {settings.components}: {problem}; {wider}use at most {most}")
     if isinstance(settings, MnfReduction):
         fitted = _fit_mnf(cube, settings, train_pixels, valid)
     else:

@@ -33,18 +33,14 @@ def divide_by_fold(
     fold = f"fold {settings.fold} of {settings.folds}"
     if not (sides == Side.TRAIN).any():
         larger = ", or raise split.block_size" if settings.by == "blocks" else ""
-        raise SplitError(
-            f"split.buffer = {buffer}: leaves no training pixels in {fold}, as every other labelled pixel is closer "
-            f"to a test pixel; lower split.buffer{larger}"
-        )
+        problem = f"leaves no training pixels in {fold}, as every other labelled pixel is closer to a test pixel"
+        raise SplitError(f"split.buffer = {buffer}: {problem}; lower split.buffer{larger}")
     lost = np.setdiff1d(truth.labels[is_test], truth.labels[sides == Side.TRAIN])
     counts = [f"{truth.class_names[label]} ({int((truth.labels[is_test] == label).sum())})" for label in lost.tolist()]
-    notes: tuple[str, ...] = (
-        (f"{fold}: no training pixels for the test pixels of {', '.join(counts)}",) if counts else ()
-    )
+    notes = [f"{fold}: no training pixels for the test pixels of {', '.join(counts)}"] if counts else []
     if num_unused := int((~is_used & (truth.labels != UNLABELLED)).sum()):
-        notes += (f"{num_unused:,} labelled pixels are in no group of {settings.groups} and are not used",)
-    return sides, numbers, notes
+        notes.append(f"{num_unused:,} labelled pixels are in no group of {settings.groups} and are not used")
+    return sides, numbers, tuple(notes)
 
 
 def deal_folds(
@@ -66,10 +62,9 @@ def deal_folds(
             is_used &= numbers > 0
     groups = np.unique(numbers[is_used])
     if len(groups) < settings.folds:
-        raise SplitError(
-            f"split.folds = {settings.folds}: only {len(groups)} {settings.by} contain labelled pixels; use at most "
-            f"{len(groups)} folds" + (", or lower split.block_size" if settings.by == "blocks" else "")
-        )
+        smaller = ", or lower split.block_size" if settings.by == "blocks" else ""
+        problem = f"only {len(groups)} {settings.by} contain labelled pixels"
+        raise SplitError(f"split.folds = {settings.folds}: {problem}; use at most {len(groups)} folds{smaller}")
     if settings.by == "groups" and len(groups) == settings.folds:
         fold_of[is_used] = np.searchsorted(groups, numbers[is_used]) + 1
     else:

@@ -9,16 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hsi_se.config.split import (
-    AllSplit,
-    BlocksSplit,
-    FieldsSplit,
-    FoldsSplit,
-    MasksSplit,
-    PerClass,
-    RandomSplit,
-    SplitSettings,
-)
+from hsi_se.config import split as config
 from hsi_se.errors import SplitError
 from hsi_se.sampling.disjoint import Side, SideMap, divide_by_blocks, divide_by_fields
 from hsi_se.sampling.masks import read_masks
@@ -59,10 +50,8 @@ class Split:
         pixels, counts = np.unique(everything, axis=0, return_counts=True)
         if (counts > 1).any():
             row, col = pixels[counts > 1][0]
-            raise SplitError(
-                f"split: {int((counts > 1).sum())} pixels are in more than one set, the first at "
-                f"row {row}, col {col}; give disjoint sets"
-            )
+            problem = f"{int((counts > 1).sum())} pixels are in more than one set, the first at row {row}, col {col}"
+            raise SplitError(f"split: {problem}; give disjoint sets")
 
     @cached_property
     def training_side(self) -> Pixels:
@@ -89,50 +78,40 @@ class Split:
         return sides
 
     def relabel(self, truth: Truth) -> Truth:
-        """Returns the scene with the labels of this split."""
         return truth if self.labels is None else replace(truth, labels=self.labels)
 
 
-def make_split(truth: GroundTruth, settings: SplitSettings, *, seed: int = 0, data: Data = None) -> Split:
-    """Returns the split described by a config's `split` section.
+def make_split(truth: GroundTruth, settings: config.SplitSettings, *, seed: int = 0, data: Data = None) -> Split:
+    """Returns the split described by a config's `split` section, whose own seed takes precedence over `seed`.
 
-    `random` takes `round(fraction × size)` pixels of each class, at least one, or a given number.
-    `blocks` and `fields` separate training and test pixels in space (see `sampling.disjoint`), and so does each
-    of the `folds` (see `sampling.spatial_folds`), of which the settings name one. `masks` reads both sets from
-    files, and `all` leaves no test pixel. A fraction `validation` of each class's training pixels is set aside
-    for choosing the epoch, except with a partition map, which defines its own validation pixels.
-
-    Args:
-        truth: a scene, or only its labels.
-        settings: its own seed takes precedence over `seed`.
-        seed: the experiment's seed.
-        data: folder that is searched for mask files before `datasets/`.
-
-    Raises:
-        SplitError: the labels cannot be split as requested.
-        SceneError: a mask file cannot be read.
+    `random` takes `round(fraction × size)` pixels of each class, at least one, or a given number. `blocks` and `fields`
+    separate training and test pixels in space (see `sampling.disjoint`), and so does each of the `folds` (see
+    `sampling.spatial_folds`), of which the settings name one. `masks` reads both sets from files, which are searched
+    for in the folder `data` before `datasets/`, and `all` leaves no test pixel. A fraction `validation` of each class's
+    training pixels is set aside for choosing the epoch, except with a partition map, which defines its own validation
+    pixels. SplitError if the labels cannot be split as requested, SceneError if a mask file cannot be read.
     """
     rng = np.random.default_rng(seed if settings.seed is None else settings.seed)
     labels = groups = None
     match settings:
-        case RandomSplit():
+        case config.RandomSplit():
             sides, notes = _divide_at_random(truth, settings, rng=rng)
-        case BlocksSplit():
+        case config.BlocksSplit():
             sides, notes = divide_by_blocks(truth, settings, rng=rng)
-        case FieldsSplit():
+        case config.FieldsSplit():
             sides, notes = divide_by_fields(truth, settings, rng=rng)
-        case FoldsSplit():
+        case config.FoldsSplit():
             sides, groups, notes = divide_by_fold(truth, settings, rng=rng, folders=Folders.of(data))
-        case AllSplit():
+        case config.AllSplit():
             sides, notes = np.where(truth.labels > 0, Side.TRAIN, Side.UNUSED).astype(np.uint8), ()
-        case MasksSplit():
+        case config.MasksSplit():
             sides, changed, notes = read_masks(truth, settings, folders=Folders.of(data))
             labels = changed if (changed != truth.labels).any() else None
-    if not (isinstance(settings, MasksSplit) and settings.partition is not None):
+    if not (isinstance(settings, config.MasksSplit) and settings.partition is not None):
         _set_validation_apart(sides, truth.labels if labels is None else labels, settings.validation, rng)
     train, val, test, buffer = (np.argwhere(sides == side) for side in _NAMES)
     for name, side in (("training", train), ("test", test)):
-        if not len(side) and not isinstance(settings, AllSplit):
+        if not len(side) and not isinstance(settings, config.AllSplit):
             raise SplitError(f"split: the {name} set is empty; change split.train or split.buffer")
     groups = None if groups is None else groups[tuple(test.T)]
     return Split(train=train, val=val, test=test, buffer=buffer, labels=labels, groups=groups, notes=notes)
@@ -149,19 +128,17 @@ def number_pixels(splits: Sequence[Split], shape: tuple[int, int]) -> NDArray[np
 
 
 def _divide_at_random(
-    truth: GroundTruth, settings: RandomSplit, *, rng: np.random.Generator
+    truth: GroundTruth, settings: config.RandomSplit, *, rng: np.random.Generator
 ) -> tuple[SideMap, tuple[str, ...]]:
     sides = np.where(truth.labels > 0, Side.TEST, Side.UNUSED).astype(np.uint8)
     rescued = f"too few pixels for split.train = {settings.train}, one pixel is used for training anyway"
     untrained = "split.train.per_class gives no training pixels, so all of them will be classified as another class"
     untested = "every pixel is used for training, so none is left for testing"
     notes: dict[str, list[str]] = {rescued: [], untrained: [], untested: []}  # class names
-    counts = settings.train.per_class if isinstance(settings.train, PerClass) else None
+    counts = settings.train.per_class if isinstance(settings.train, config.PerClass) else None
     if isinstance(counts, dict) and (unknown := sorted(set(counts) - set(truth.class_ids.tolist()))):
-        raise SplitError(
-            f"split.train.per_class: labels {', '.join(map(str, unknown))} are not in the scene "
-            f"({', '.join(map(str, truth.class_ids))}); give counts by label"
-        )
+        problem = f"labels {', '.join(map(str, unknown))} are not in the scene ({', '.join(map(str, truth.class_ids))})"
+        raise SplitError(f"split.train.per_class: {problem}; give counts by label")
     for label in truth.class_ids.tolist():
         name = truth.class_names[label]
         pixels = rng.permutation(np.argwhere(truth.labels == label))
@@ -177,7 +154,7 @@ def _divide_at_random(
     return sides, tuple(f"{', '.join(names)}: {note}" for note, names in notes.items() if names)
 
 
-def _count_train(size: int, settings: RandomSplit, *, name: str, label: int) -> int:
+def _count_train(size: int, settings: config.RandomSplit, *, name: str, label: int) -> int:
     if isinstance(settings.train, float):
         # Even with a large fraction, a class of two or more pixels keeps a test pixel.
         return max(1, min(round(settings.train * size), size - 1))
@@ -186,10 +163,8 @@ def _count_train(size: int, settings: RandomSplit, *, name: str, label: int) -> 
         setting, count, most = f"{setting}.{label}", count.get(label, 0), size
     if count > most:
         remedy = f"use at most {most}" if most else "give counts by label, {per_class: {1: 15, …}}"
-        raise SplitError(
-            f"{setting} = {count}: class {label} ({name}) has {size} labelled pixels, so none would be left "
-            f"for testing; {remedy}"
-        )
+        problem = f"class {label} ({name}) has {size} labelled pixels, so none would be left for testing"
+        raise SplitError(f"{setting} = {count}: {problem}; {remedy}")
     return count
 
 

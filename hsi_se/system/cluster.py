@@ -24,14 +24,9 @@ def run_tasks(
 
     Where workers declare GPUs, each GPU counts in place of a worker, and a task occupies one. The task of a worker that
     is lost goes to another one, or to one that appears within `_LOST_S`. At the end, the tasks under way are cancelled.
-
-    Args:
-        client: from `connect` or `start_cluster`.
-        calls: taken when there is room; None where nothing can be sent at the moment.
-        per_slot: tasks under way for each worker. With 2, one is at work and one waits.
-
-    Raises:
-        ClusterError: the scheduler is lost, or there has been no worker for `_LOST_S`.
+    Calls are taken when there is room for them, with `per_slot` under way for each worker (with 2, one is at work and
+    one waits); a call is None where nothing can be sent at the moment. ClusterError if the scheduler is lost, or there
+    has been no worker for `_LOST_S`.
     """
     from distributed import as_completed
 
@@ -65,10 +60,8 @@ def run_tasks(
             if num_slots:
                 last_seen = time.monotonic()
             elif time.monotonic() - last_seen > _LOST_S:
-                raise ClusterError(
-                    f"{name}: has had no worker for {_LOST_S:.0f} s; start one with "
-                    f"`dask worker {scheduler}`, then {_RERUN}"
-                )
+                remedy = f"start one with `dask worker {scheduler}`, then {_RERUN}"
+                raise ClusterError(f"{name}: has had no worker for {_LOST_S:.0f} s; {remedy}")
             if not finished.has_ready():
                 time.sleep(_LOOK_S)
                 continue
@@ -129,17 +122,10 @@ def start_cluster(workers: int | None, scheduler: str | None) -> Iterator[Any]:
         with connect(scheduler) as client:
             yield client
         return
-    with (
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # any free port: Dask warns of a port that is taken
-            memory_limit=0,
-            silence_logs=50,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    # The dashboard takes any free port: Dask warns of a port that is taken.
+    addresses = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    cluster = LocalCluster(n_workers=workers, threads_per_worker=1, memory_limit=0, silence_logs=50, **addresses)
+    with cluster, Client(cluster) as client:
         yield client
 
 
@@ -153,15 +139,12 @@ def connect(scheduler: str) -> Any:
     try:
         client = Client(scheduler, timeout=_CONNECT_S)
     except (OSError, ValueError, RuntimeError):
-        raise ClusterError(
-            f"--scheduler {scheduler}: no Dask scheduler answers there; start one with `dask scheduler`, or "
-            "leave --scheduler out"
-        ) from None
+        remedy = "start one with `dask scheduler`, or leave --scheduler out"
+        raise ClusterError(f"--scheduler {scheduler}: no Dask scheduler answers there; {remedy}") from None
     try:
         client.wait_for_workers(1, timeout=_WORKERS_S)
     except OSError:
         client.close()
-        raise ClusterError(
-            f"--scheduler {scheduler}: has no worker; start one with `dask worker {scheduler}`"
-        ) from None
+        remedy = f"start one with `dask worker {scheduler}`"
+        raise ClusterError(f"--scheduler {scheduler}: has no worker; {remedy}") from None
     return client

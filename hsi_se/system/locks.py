@@ -42,9 +42,8 @@ class Held:
             stream = (self._path / ".lock").open("a")
             if _lock(stream) is False:
                 stream.close()
-                raise RunError(
-                    f"{self._path}: another process is {self._what} there; let it finish, or choose another folder"
-                )
+                remedy = "let it finish, or choose another folder"
+                raise RunError(f"{self._path}: another process is {self._what} there; {remedy}")
             if _is_at(stream, self._path / ".lock"):
                 return stream
             stream.close()  # its last holder has just removed it

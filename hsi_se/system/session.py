@@ -11,8 +11,7 @@ class Session:
     """The surroundings of a piece of work, passed along unchanged to everything it calls.
 
     Attributes:
-        data: folder searched for scenes before `datasets/`; for a run that exists, by default the folder
-            where training found its scene.
+        data: folder searched for scenes before `datasets/`; by default, for a run that exists, that of its training.
         device: `auto` (a GPU where there is one), `cpu` or `cuda`.
         observer: receives progress events; the default ignores them.
     """

@@ -36,11 +36,8 @@ from hsi_se.workflows.pool import find_folds_of, pool_folds, read_pooled_config
 def evaluate(run: str | Path | RunFolder, *, session: Session = Session()) -> Evaluation:
     """Returns the accuracies of a run on its test pixels, and writes its reports and its map.
 
-    Args:
-        run: a folder that `train` wrote; or one with the runs of all folds of a draw, which are pooled.
-
-    Raises:
-        HsiError: the folder does not contain a run, or the scene is not the one it was trained on.
+    A folder with the runs of all folds of a draw is pooled. HsiError if the folder does not contain a run, or the scene
+    is not the one it was trained on.
     """
     return assess_run(run, session=session).evaluation
 
@@ -110,11 +107,9 @@ def _borrow_from_folds(opened: OpenedRun, settings: AllSplit, *, session: Sessio
     """Returns the assessment of the folds that `split.folds` names, for a run that has no test pixels."""
     folder, start = opened.folder, opened.record.start
     if settings.folds is None:
-        raise RunError(
-            f"{folder}: is trained on every labelled pixel, so none is left for testing; train the same config with "
-            f'--set "split={{kind: folds, by: blocks}}" --out DIR, add `folds: DIR` to split in {folder.config}, and '
-            "evaluate again"
-        )
+        training = 'train the same config with --set "split={kind: folds, by: blocks}" --out DIR'
+        remedy = f"{training}, add `folds: DIR` to split in {folder.config}, and evaluate again"
+        raise RunError(f"{folder}: is trained on every labelled pixel, so none is left for testing; {remedy}")
     draws = find_folds_of(opened.config, starts=("", start, folder.path / opened.record.start_from_run))
     for draw in draws:
         if not draw.is_evaluated:
@@ -189,15 +184,12 @@ def _compare_classes(other: GroundTruth, bundle: ModelBundle) -> list[str]:
     names, notes = bundle.class_names, []
     unknown = [label for label in other.class_ids.tolist() if label not in names]
     if len(unknown) == other.num_classes:
-        raise SceneError(
-            f"--scene {other.name}: its labels ({', '.join(map(str, unknown))}) are not among the network's "
-            f"({', '.join(map(str, names))}); give labels with the ids of the training"
-        )
+        ours, theirs = (", ".join(map(str, labels)) for labels in (names, unknown))
+        problem = f"its labels ({theirs}) are not among the network's ({ours})"
+        raise SceneError(f"--scene {other.name}: {problem}; give labels with the ids of the training")
     if unknown:
-        count = int(np.isin(other.labels, unknown).sum())
-        notes.append(
-            f"{count:,} pixels of labels {', '.join(map(str, unknown))} are excluded: the network does not know them"
-        )
+        excluded = f"{int(np.isin(other.labels, unknown).sum()):,} pixels of labels {', '.join(map(str, unknown))}"
+        notes.append(f"{excluded} are excluded: the network does not know them")
     renamed = [
         f"{label} is {names[label]} in training and {name} here"
         for label, name in other.class_names.items()

@@ -89,15 +89,13 @@ class ClassMeans:
 def explain(run: str | Path | RunFolder, *, session: Session = Session()) -> Explanation:
     """Returns what a run's gates do to each class of its test pixels, and what training mode would cost.
 
-    Writes both into the run folder, with a figure if the network has a channel gate. HsiError as in `evaluate`, or if
-    the classifier is not a network.
+    Writes both to the run folder, with a figure for channel gates. HsiError as in `evaluate`, or for no network.
     """
     opened = open_run(run, data=session.data)
     settings = opened.bundle.facts.model
     if not isinstance(settings, Network):
-        raise RunError(
-            f"{opened.folder}: {settings.name} has neither gates nor a training mode; explain a network's run"
-        )
+        problem = f"{settings.name} has neither gates nor a training mode"
+        raise RunError(f"{opened.folder}: {problem}; explain a network's run")
     model = build_bundled_model(opened.bundle).to(pick_device(session.device))
     blocks = {
         name.removeprefix("attention.").removeprefix("stages."): module
@@ -141,22 +139,17 @@ def measure_gates(
     """Returns the sums of each gate's excitations over the test pixels, and the predicted classes `(n,)`."""
     patches = _make_patches(model, opened, opened.split.test)
     means = {point: ClassMeans(len(opened.bundle.facts.class_ids)) for point in gates}
-    num_done = 0
 
     def record(point: str, _: nn.Module, inputs: tuple[Tensor]) -> None:
         excitation = gates[point].excitation(inputs[0]).double().cpu().numpy()  # (n, channels)
+        num_done = int(means[point].counts.sum())
         means[point].add(excitation, classes[num_done : num_done + len(excitation)])
-
-    def advance(count: int) -> None:
-        nonlocal num_done
-        num_done += count
-        observer.advance(count)
 
     observer.start("measuring the gates", total=len(patches), unit="patches")
     with ExitStack() as hooks:
         for point, gate in gates.items():
             hooks.enter_context(gate.register_forward_pre_hook(partial(record, point)))
-        logits = predict_patches(model, patches, on_batch=advance)
+        logits = predict_patches(model, patches, on_batch=observer.advance)
     return means, logits.argmax(1).cpu().numpy()
 
 

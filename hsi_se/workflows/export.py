@@ -50,14 +50,10 @@ class RawPatchClassifier(nn.Module):
 
 
 def export(run: str | Path | RunFolder, *, file_format: str, out: str | Path | None = None) -> Path:
-    """Exports a run's network to one file and returns the file's path.
+    """Exports a run's network to a file, by default `model` in the run folder, and returns the file's path.
 
-    Args:
-        file_format: `onnx`, or `torch` for a `torch.export` program.
-        out: the file; by default `model` in the run folder.
-
-    Raises:
-        HsiError: the format is unknown, the model is not a network, or a library is not installed.
+    The format is `onnx`, or `torch` for a `torch.export` program. HsiError if it is another one, the model is
+    not a network, or a library is not installed.
     """
     if file_format not in _ENDINGS:
         raise ConfigError(f"--format {file_format}: choose from {', '.join(_ENDINGS)}")
@@ -68,10 +64,8 @@ def export(run: str | Path | RunFolder, *, file_format: str, out: str | Path | N
     bundle = load_bundle(folder)
     network = build_bundled_model(bundle)
     if not isinstance(network, Network):
-        raise ConfigError(
-            f"{folder}: model.name = {bundle.facts.model.name} is not a network and cannot be exported; "
-            "export a run of a network"
-        )
+        problem = f"model.name = {bundle.facts.model.name} is not a network and cannot be exported"
+        raise ConfigError(f"{folder}: {problem}; export a run of a network")
     module = RawPatchClassifier(bundle, network).eval()
     size = network.patch_size
     example = torch.from_numpy(bundle.reduction.mean).float()[None, :, None, None].repeat(2, 1, size, size)

@@ -67,10 +67,8 @@ def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: 
     for what, found, key in (("cubes", cubes, "numbers"), ("label maps", only_maps, "reshape")):
         if len(found) > 1:
             both = "both " if len(found) == 2 else ""
-            raise SceneError(
-                f"{' and '.join(map(str, found))} are {both}{what}; inspect them one at a time, as several "
-                f"are not read together yet; {read_remedies()[key]}"
-            )
+            remedy = f"inspect them one at a time, as several are not read together yet; {read_remedies()[key]}"
+            raise SceneError(f"{' and '.join(map(str, found))} are {both}{what}; {remedy}")
     maps = only_maps or [path for path, held in files if held and any(each.is_map for each in held.rasters.values())]
     cube_path, labels_path = (cubes or maps)[0], (maps or cubes)[0]
     scene = draft.scene.model_copy(update={"cube": str(cube_path), "labels": str(labels_path)})

@@ -65,9 +65,8 @@ def pool_folds(draw: RunFolder) -> tuple[Assessment, RunRecord, Explorer, Mappin
     tested = TestPixels.join(parts)
     audit = pool_audits([_restore_audit(*each) for each in zip(reports, parts, strict=True)])
     mapped = take_from_owner(explorers, "prediction", owner=owner).ravel()
-    baselines = [
-        report.spectral_baseline.restore(part.by_spectrum) for report, part in zip(reports, parts, strict=True)
-    ]
+    pairs = zip(reports, parts, strict=True)
+    baselines = [report.spectral_baseline.restore(part.by_spectrum) for report, part in pairs]
     scalings = [fold.read_facts().scaling for fold in folds]
     scaling = max(scalings, key=lambda each: len(each.lack))  # where a fold has no temperature, neither has the whole
     if scaling.is_scaled:
@@ -131,9 +130,8 @@ def find_folds_of(config: Config, *, starts: Sequence[str | Path] = ("",)) -> li
     paths = (Path(start) / str(config.split.folds) for start in starts)
     draws: list[RunFolder] = next(filter(None, map(find_draws, paths)), [])
     if not draws:
-        raise ConfigError(
-            f"{name}: no folds were trained there; give the --out folder of a config with split.kind: folds"
-        )
+        remedy = "give the --out folder of a config with split.kind: folds"
+        raise ConfigError(f"{name}: no folds were trained there; {remedy}")
     for draw in draws:
         ours, theirs = (flatten(each.model_dump(mode="json")) for each in (config, read_pooled_config(draw)))
         keys = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]

@@ -39,19 +39,14 @@ class Prepared:
     network: Network | None  # on the device, untrained; None for a classical classifier
     notes: tuple[str, ...]
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Sizes and seed, as keyword arguments of every classifier of these patches."""
-        num_classes, seed = self.scene.num_classes, self.config.seed
-        return {"patch_size": self.config.patch.size, "num_classes": num_classes, "seed": seed}
-
     def make_patches(self, pixels: Pixels) -> PatchDataset:
         targets = to_targets(self.scene.labels, pixels, self.scene.class_ids)
         return PatchDataset(self.padded, pixels, patch_size=self.config.patch.size, targets=targets)
 
     def fit_again(self, pixels: Pixels, *, epochs: int, seed: int, observer: Observer) -> Classifier:
         """Returns another classifier with the same settings, trained on some pixels of the training set."""
-        config, device, sizes = self.config, self.padded.device, {**self.sizes, "seed": seed}
+        config, device = self.config, self.padded.device
+        sizes = {"patch_size": config.patch.size, "num_classes": self.scene.num_classes, "seed": seed}
         if isinstance(config.model, PixelClassifier):
             from hsi_se.training.classical import fit_classical  # imports much of scikit-learn
 
@@ -101,5 +96,6 @@ def prepare(config: Config, *, data: Data, device: torch.device, split: Split | 
     if config.train.norm_statistics == "scene":
         notes += ("batch norm uses patches of the whole scene, including test pixels, without their labels",)
     notes += warn_of_emulation(config.train.precision, device)
-    network = build_model(config.model, num_bands=reduction.num_components, **setting.sizes)
+    sizes = {"patch_size": config.patch.size, "num_classes": scene.num_classes, "seed": config.seed}
+    network = build_model(config.model, num_bands=reduction.num_components, **sizes)
     return replace(setting, network=network.to(device), notes=notes)

@@ -49,15 +49,10 @@ def train(
 ) -> RunFolder:
     """Trains the network described by a config and returns its run folder.
 
-    Everything that can be wrong with the config or the scene is found before training starts. The
-    folder then appears with what is known, gains a line an epoch, and is finished with its record.
-
-    Args:
-        out: the folder to write; by default `runs/DATE-NAME-DIGEST`.
-        overwrite: replaces a run that is already there.
-
-    Raises:
-        HsiError: a mistake in the config, the scene or the run folder; nothing is left of it.
+    Everything that can be wrong with the config or the scene is found before training starts. The folder `out`, by
+    default `runs/DATE-NAME-DIGEST`, then appears with what is known, gains a line an epoch, and is finished with its
+    record. `overwrite` replaces a run that is already there. HsiError if there is a mistake in the config, the scene or
+    the run folder; nothing is left of it.
     """
     today = datetime.date.today().isoformat()
     path = RUNS / f"{today}-{config.name or 'run'}-{config.digest[:8]}" if out is None else Path(out)
@@ -84,17 +79,11 @@ def train(
 
 
 def resume(run: str | Path | RunFolder, *, session: Session = Session()) -> RunFolder:
-    """Finishes an interrupted run with its own config, split and device, and returns its folder.
+    """Finishes a run that `train` began with its own config, split and device, and returns its folder.
 
-    On a CPU, with as many threads as before, the weights are those of a run that was never interrupted.
-
-    Args:
-        run: a folder that `train` began.
-        session: the folder of scenes and the observer; the device is the one that the run began on.
-
-    Raises:
-        HsiError: there is no unfinished run, another process trains it, or its config, its scene, its
-            split or its checkpoints are not what they were.
+    On a CPU, with as many threads as before, the weights are those of a run that was never interrupted. The device of
+    the session has no effect. HsiError if there is no unfinished run, another process trains it, or its config, its
+    scene, its split or its checkpoints are not what they were.
     """
     folder, observer = open_unfinished(run), session.observer
     with listening() as stop:
@@ -182,17 +171,14 @@ def _train_into(
     config, scene, split, device = setting.config, setting.scene, setting.split, setting.padded.device
     same = f"{start.config_digest}{split.digest}{start.scene_digest}{start.precision}"
     if not world.agree(hashlib.sha256(same.encode()).hexdigest()):
-        raise RunError(
-            f"{folder}: the processes of this training have different settings, scenes or, with "
-            "train.precision: auto, processors"
-        )
+        different = "settings, scenes or, with train.precision: auto, processors"
+        raise RunError(f"{folder}: the processes of this training have different {different}")
     meter = Meter(device)
     model: Classifier
     if setting.network is None:
         if not world.is_alone:
-            raise TrainingError(
-                f"model.name = {config.model.name}: is fitted by one process; start it without torchrun"
-            )
+            problem = f"model.name = {config.model.name}: is fitted by one process"
+            raise TrainingError(f"{problem}; start it without torchrun")
         began = time.perf_counter()
         with stop.at_once("interrupted"):
             model = setting.fit_again(split.training_side, epochs=0, seed=config.seed, observer=observer)

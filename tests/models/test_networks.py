@@ -12,10 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from hsi_se import build_model
 from hsi_se.config.model import ModelSettings, Network, list_blocks, list_models
 from hsi_se.errors import ConfigError
-from hsi_se.models import se_resnet
+from hsi_se.models import residual
 from hsi_se.models.cost import count_macs, count_parameters, count_stage_costs
-from hsi_se.models.res2net import Hierarchy
-from hsi_se.models.se_resnet import ResidualBlock
+from hsi_se.models.residual import Hierarchy, ResidualBlock
 
 NETWORKS = [name for name, kind in list_models().items() if issubclass(kind, Network)]
 SE = {"kind": "se"}
@@ -256,7 +255,7 @@ def make_public_se_resnet(numbers: tuple[int, ...]) -> nn.Sequential:
 
 @pytest.mark.parametrize("numbers", [(1, 1, 1, 1), pytest.param((3, 4, 6, 3), marks=pytest.mark.slow)])
 def test_public_se_resnets_weights_give_their_outputs_with_the_stride_on_3x3(numbers, monkeypatch):
-    monkeypatch.setitem(se_resnet.DEPTHS, 50, numbers)
+    monkeypatch.setitem(residual.DEPTHS, 50, numbers)
     torch.manual_seed(0)
     public = make_public_se_resnet(numbers).double().eval()
     gates = {point: {"kind": "se", "bias": False} for point in ("layer1", "layer2", "layer3", "layer4")}

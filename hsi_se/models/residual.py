@@ -2,25 +2,21 @@
 
 He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385.
 Hu, Shen, Albanie, Sun, Wu: Squeeze-and-Excitation Networks, https://arxiv.org/abs/1709.01507.
-Axes: n images, c channels, h rows, w cols.
+Gao, Cheng, Zhao, Zhang, Yang, Torr: Res2Net, https://arxiv.org/abs/1904.01169.
+Axes: n images, c channels, h rows, w cols; s groups.
 """
 
-from abc import ABC, abstractmethod
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from hsi_se.attention.placement import build_attention
 from hsi_se.config import model as config
 from hsi_se.models.network import Network, make_conv2d, make_head, make_stem
 
-DEPTHS = {  # blocks in each of the four stages
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-}
+# Blocks in each of the four stages, by depth.
+DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 Strides = tuple[int, int]  # of the first two convolutions of a block
 EXPANSION = 4  # ratio of a bottleneck's output channels to its width
 
@@ -73,10 +69,10 @@ class ResidualBlock(nn.Module):
         return total.relu()  # type: ignore[no-any-return]
 
 
-class ResidualNetwork(Network, ABC):
-    """A network of stages `stem`, `layer1` … `layer4` and a head; subclasses define the blocks.
+class SeResNet(Network):
+    """A network of stages `stem`, `layer1` … `layer4` and a head.
 
-    Attention is inside the blocks, and the slots after the stages are empty.
+    Depths 18 and 34 have basic blocks, 50, 101 and 152 bottlenecks. Attention is inside the blocks; slots are empty.
 
     Shape: `(n, 1, k, p, p)` or images `(n, k, h, w)` to `(n, C)`.
     """
@@ -84,37 +80,34 @@ class ResidualNetwork(Network, ABC):
     def __init__(
         self, settings: config.SeResNet | config.Res2Net, *, num_bands: int, patch_size: int, num_classes: int
     ) -> None:
-        num_in = 64
+        num_in, gate = 64, settings.gate if isinstance(settings, config.SeResNet) else "standard"
         side = patch_size if settings.stem == "small" else -(-patch_size // 4)
         stages: dict[str, nn.Module] = {"stem": make_stem(num_bands, num_in, kind=settings.stem)}
         for layer, depth in enumerate(DEPTHS[settings.depth]):
             point, width = f"layer{layer + 1}", 64 * 2**layer
+            attention = settings.attention.get(point)
             num_out = width if settings.depth < 50 else EXPANSION * width
             blocks = []
             for number in range(depth):
                 stride = 2 if number == 0 and layer else 1
                 strides = (1, stride) if settings.stride_on == "3x3" else (stride, 1)
                 branch, title = self.make_branch(settings, num_in, width, strides=strides)
-                block = ResidualBlock(
-                    branch,
-                    num_in=num_in,
-                    num_out=num_out,
-                    side=side,
-                    stride=stride,
-                    attention=settings.attention.get(point),
-                    gate=settings.gate if isinstance(settings, config.SeResNet) else "standard",
-                    title=title,
-                )
-                blocks.append(block)
+                sizes = {"num_in": num_in, "num_out": num_out, "side": side, "stride": stride}
+                blocks.append(ResidualBlock(branch, **sizes, attention=attention, gate=gate, title=title))
                 num_in, side = num_out, -(-side // stride)
             stages[point] = _RepeatedBlocks(*blocks)
         super().__init__(stages, {}, num_bands=num_bands, patch_size=patch_size)
         self.head = make_head(num_in, num_classes, dropout=settings.dropout)
 
     @staticmethod
-    @abstractmethod
     def make_branch(settings: Any, num_in: int, width: int, *, strides: Strides) -> tuple[nn.Module, str]:
         """Returns the branch of one block and a description; `width` is that of its 3 × 3 convolutions."""
+        if settings.depth < 50:
+            convs = make_conv2d(num_in, width, 3, stride=strides[0]), make_conv2d(width, width, 3, relu=False)
+            return nn.Sequential(*convs), f"basic block {width}"
+        reduce = make_conv2d(num_in, width, 1, stride=strides[0])
+        expand = make_conv2d(width, EXPANSION * width, 1, relu=False)
+        return nn.Sequential(reduce, make_conv2d(width, width, 3, stride=strides[1]), expand), f"bottleneck {width}"
 
 
 class _RepeatedBlocks(nn.Sequential):
@@ -122,14 +115,42 @@ class _RepeatedBlocks(nn.Sequential):
         return f"{len(self)} × {self[0].extra_repr()}"
 
 
-class SeResNet(ResidualNetwork):
-    """SE-ResNet of depth 18 or 34 (basic blocks), 50, 101 or 152 (bottlenecks)."""
+class Hierarchy(nn.Module):
+    """The branch of a Res2Net block: 1 × 1, a hierarchy of 3 × 3 over s groups, 1 × 1 (eq. 1).
+
+    Every group but the last is convolved; from the second on, the previous group's output is added first. In
+    the first block of a stage the groups are convolved independently, and the last group is average-pooled,
+    as in the authors' code.
+
+    Shape: `(n, num_in, h, w)` to `(n, 4·width, h / stride, w / stride)`.
+    """
+
+    def __init__(self, num_in: int, width: int, *, group_width: int, scale: int, strides: Strides) -> None:
+        super().__init__()
+        num_out = EXPANSION * width
+        self.is_first = num_in != num_out  # of its stage: the number of features changes
+        first, stride = strides
+        self.reduce = make_conv2d(num_in, scale * group_width, 1, stride=first)
+        self.convs = nn.ModuleList(make_conv2d(group_width, group_width, 3, stride=stride) for _ in range(scale - 1))
+        self.rest = nn.AvgPool2d(3, stride=stride, padding=1) if self.is_first else nn.Identity()
+        self.expand = make_conv2d(scale * group_width, num_out, 1, relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        *groups, last = self.reduce(x).chunk(len(self.convs) + 1, dim=1)  # s × (n, c/s, h, w)
+        found: list[Tensor] = []
+        for group, conv in zip(groups, self.convs, strict=True):
+            is_joined = found and not self.is_first
+            found.append(conv(group + found[-1] if is_joined else group))
+        joined = torch.cat([*found, self.rest(last)], dim=1)  # (n, c, h/stride, w/stride)
+        expanded: Tensor = self.expand(joined)
+        return expanded
+
+
+class Res2Net(SeResNet):
+    """Res2Net of depth 50, 101 or 152, with attention on the branch, before the addition."""
 
     @staticmethod
-    def make_branch(settings: config.SeResNet, num_in: int, width: int, *, strides: Strides) -> tuple[nn.Module, str]:
-        if settings.depth < 50:
-            convs = make_conv2d(num_in, width, 3, stride=strides[0]), make_conv2d(width, width, 3, relu=False)
-            return nn.Sequential(*convs), f"basic block {width}"
-        reduce = make_conv2d(num_in, width, 1, stride=strides[0])
-        expand = make_conv2d(width, EXPANSION * width, 1, relu=False)
-        return nn.Sequential(reduce, make_conv2d(width, width, 3, stride=strides[1]), expand), f"bottleneck {width}"
+    def make_branch(settings: config.Res2Net, num_in: int, width: int, *, strides: Strides) -> tuple[nn.Module, str]:
+        group_width = width * settings.base_width // 64
+        branch = Hierarchy(num_in, width, group_width=group_width, scale=settings.scale, strides=strides)
+        return branch, f"Res2Net block {settings.scale} × {group_width}"
