@@ -45,10 +45,33 @@ def test_stored_sizes_and_costs_are_those_of_the_network(name):
     assert STORED[name]["macs_per_patch"] == count_macs(network)
 
 
+MEASURES = (
+    "overall_accuracy", "unsmoothed_overall_accuracy", "average_accuracy", "kappa", "location_floor",
+    "spectral_baseline",
+)  # fmt: skip
+FROM_BANDS = {
+    "10 % at random, one split per seed": "indian_pines_se",
+    "50 pixels a class at random, half of smaller classes": "indian_pines_se_50",
+    "fixed split of the literature, 695 training pixels": "indian_pines_se_fixed",
+}
+
+
+@pytest.mark.parametrize(("split", "name"), FROM_BANDS.items())
+def test_a_row_of_the_200_bands_gives_the_means_of_its_ten_runs(split, name):
+    table = RESULTS.partition("## Indian Pines\n")[2].partition("\n### ")[0]
+    (line,) = [line for line in table.splitlines() if line.startswith(f"| {split} |")]
+    _, count, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+    runs = next(iter(json.loads(read(ROOT / "benchmarks" / "results" / f"{name}.json"))["variants"].values()))["runs"]
+    assert int(count) == len(runs) == 10
+    for cell, measure in zip(cells, MEASURES, strict=True):
+        summary = summarize([100 * run[measure] for run in runs])
+        assert cell == f"{summary.mean:.2f}" + (f" ± {summary.std:.2f}" if summary.std > 1e-9 else "")
+
+
 def test_the_runs_on_200_bands_are_those_of_their_files():
     row = r"\| `configs/(indian_pines\w*)\.yaml` \| (\d+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \|"
     rows = re.findall(row, RESULTS)
-    assert [row[0] for row in rows] == ["indian_pines", "indian_pines_se", "indian_pines_2d_first"]
+    assert [row[0] for row in rows] == ["indian_pines", "indian_pines_2d_first"]
     for name, patch_size, epochs, *accuracies in rows:
         stored = json.loads(read(ROOT / "benchmarks" / "results" / f"{name}.json"))
         run = next(iter(stored["variants"].values()))["runs"][0]
