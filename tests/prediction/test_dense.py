@@ -33,6 +33,11 @@ def make_network(*, bands: int = 14, patch: int = 15, classes: int = 4, seed: in
         num_classes=classes,
         seed=seed,
     )
+    return randomize(model, seed=seed)
+
+
+def randomize(model: Network, *, seed: int) -> Network:
+    """Draws what is 0 or 1 in a new network, and returns it in evaluation mode."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in model.modules():
@@ -42,6 +47,8 @@ def make_network(*, bands: int = 14, patch: int = 15, classes: int = 4, seed: in
                 module.weight.uniform_(0.5, 1.5, generator=generator)
             if getattr(module, "strength", None) is not None:
                 module.strength.normal_(0, 2, generator=generator)
+            if getattr(module, "scores", None) is not None:
+                module.scores.normal_(0, 1, generator=generator)
             if getattr(module, "bias", None) is not None:
                 module.bias.normal_(0, 0.3, generator=generator)
     return model.eval()
