@@ -156,11 +156,13 @@ class TileEngine(ABC):
             return 1
         return max(1, min(torch.get_num_threads(), _MAX_WORKERS, cols // _NARROWEST))
 
-    def _run_late(self, windows: Tensor) -> Tensor:
-        """Returns the logits from windows `(rows, cols, …)` of shared features, through the stages after them."""
+    def _run_windows(self, features: Tensor) -> Tensor:
+        """Returns the logits from shared features `(d, c, h, w)` by running their windows on their own."""
         points = list(self.model.shapes)
         points = points[points.index(self._shared) :]
         shapes = [self.model.shapes[point] for point in points]
+        window = shapes[0][-1]
+        windows = features.unfold(2, window, 1).unfold(3, window, 1).permute(2, 3, 1, 0, 4, 5)
 
         def run(some: tuple[slice, slice]) -> Tensor:
             batch = windows[some]
@@ -335,11 +337,6 @@ class DenseEngine(TileEngine):
             return self._head(parts, offset=self._head.summed @ bias)
         features = torch.stack([*parts][::-1], -2).flatten(0, -4).add_(bias).permute(0, 3, 1, 2)  # (n, c, row, col)
         return self._head(block(features).permute(3, 0, 2, 1).flip(0))
-
-    def _run_windows(self, features: Tensor) -> Tensor:
-        """Returns the logits from shared features `(d, c, h, w)` by running their windows on their own."""
-        window = self.model.shapes[self._shared][-1]
-        return self._run_late(features.unfold(2, window, 1).unfold(3, window, 1).permute(2, 3, 1, 0, 4, 5))
 
 
 def _map_in_threads(run: Callable[[Tensor], Tensor], tiles: list[Tensor], num_workers: int) -> list[Tensor]:

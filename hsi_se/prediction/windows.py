@@ -27,33 +27,30 @@ _TILE_MACS = 2e11  # of windows in one tile on a CPU: some seconds, because prog
 
 
 class WindowEngine(TileEngine):
-    """Predicts whole scenes with a network whose first stages overlapping patches can share; see `TileEngine`.
-
-    It saves time only if it `is_useful`.
-    """
+    """Predicts whole scenes with a network whose first stages can be shared; it saves time if it `is_useful`."""
 
     def __init__(self, model: Network, *, tf32: bool = False) -> None:
         super().__init__(model, tf32=tf32)
         shapes = [(1, model.num_bands, model.patch_size, model.patch_size), *model.shapes.values()]
-        points, self._location_floats = list[str](), 0
-        for (point, stage), before, after in zip(model.stages.items(), shapes, shapes[1:], strict=False):
-            if not can_share(stage, before):
+        self._num_floats = [math.prod(shape[:-2]) for shape in shapes]  # per location, before and after every stage
+        points: list[str] = []
+        for (point, stage), shape in zip(model.stages.items(), shapes, strict=False):
+            if not can_share(stage, shape):
                 break
             points.append(point)
-            floats = 4 * (math.prod(before[:-2]) + math.prod(after[:-2]))  # copied by convolution, norm and ReLU
-            self._location_floats = max(self._location_floats, floats)
             if not isinstance(model.attention[point], nn.Identity):
                 break
         macs = {row.name: row.macs for row in count_stage_costs(model)} if points else {}
         shared = sum(macs[point] for point in points)
-        self._window_macs = sum(macs.values()) - shared
+        self._window_macs = max(1, sum(macs.values()) - shared)
         self.is_useful = shared > _LEAST_SHARE * sum(macs.values())
         self._shared = (points or [*model.stages])[-1]
         self._stages = nn.Sequential(*(model.stages[point] for point in points))
         self._is_pooled = (
             len(points) == len(model.stages)
             and isinstance(model.attention[self._shared], nn.Identity | ChannelGate)
-            and isinstance(model.head[0], nn.AdaptiveAvgPool2d | nn.AdaptiveAvgPool3d)
+            and isinstance(pool := model.head[0], nn.AdaptiveAvgPool2d | nn.AdaptiveAvgPool3d)
+            and pool.output_size == 1
             and type(model).classify is Network.classify
         )
 
@@ -64,30 +61,29 @@ class WindowEngine(TileEngine):
 
     def _count_bytes(self, rows: int, cols: int) -> int:
         margin = self.model.patch_size - 1
-        return FLOAT_BYTES * (rows + margin) * (cols + margin) * self._location_floats
+        num_copies = 8  # of the largest features: the slices of a convolution, its output, norm and ReLU
+        return FLOAT_BYTES * (rows + margin) * (cols + margin) * num_copies * max(self._num_floats)
 
     def _predict_tile(self, padded: Tensor) -> Tensor:
-        features = self._stages(padded.permute(2, 0, 1)[None, None].contiguous())  # (1, c, …, h, w)
-        size = self.model.shapes[self._shared][-1]
-        if self._is_pooled:
-            return self._pool(features, size)
-        return self._run_late(features[0].unfold(-2, size, 1).unfold(-2, size, 1).movedim((-4, -3), (0, 1)))
+        features = self._stages(padded.permute(2, 0, 1)[None, None].contiguous())  # (1, c, h, w) or (1, c, d, h, w)
+        if features.ndim == 5:
+            features = features[0].transpose(0, 1)  # (d, c, h, w)
+        return self._pool(features) if self._is_pooled else self._run_windows(features)
 
-    def _pool(self, features: Tensor, size: int) -> Tensor:
-        """Returns the logits `(rows, cols, classes)` from the last features, by their gated mean over each patch.
+    def _pool(self, features: Tensor) -> Tensor:
+        """Returns the logits `(rows, cols, classes)` from the last features `(d, c, h, w)`, by their mean per patch.
 
         A channel has one gate per patch, so the mean of a gated channel is the gate times its mean.
         """
-        block = self.model.attention[self._shared]
-        x = features[0].transpose(0, 1) if features.ndim == 5 else features  # (d, c, h, w)
-        means = x if isinstance(block, ChannelGate) and block.gated_dim == 2 else x.mean(0, keepdim=True)
-        slid = slide(means.flatten(0, 1), window=size, statistic="mean")
+        block, shape = self.model.attention[self._shared], self.model.shapes[self._shared]
+        is_by_depth = isinstance(block, ChannelGate) and block.gated_dim == 2
+        means = features if is_by_depth else features.mean(0, keepdim=True)
+        slid = slide(means.flatten(0, 1), window=shape[-1], statistic="mean")
         means = slid.view(*means.shape[:2], *slid.shape[1:]).permute(2, 3, 0, 1)  # (rows, cols, d or 1, c)
         if isinstance(block, ChannelGate):
-            means = means * gate_windows(block, x, window=size, is_flat=features.ndim == 4)
-        pooled = means.mean(2).flatten(0, 1)  # (n, c)
-        logits = self.model.classify(pooled.view(*pooled.shape, *[1] * (features.ndim - 2)))
-        return logits.view(*means.shape[:2], -1)
+            means = means * gate_windows(block, features, window=shape[-1], is_flat=len(shape) == 3)
+        pooled = means.mean(2)
+        return self.model.classify(pooled.view(-1, *shape[:1], *[1] * (len(shape) - 1))).view(*pooled.shape[:2], -1)
 
 
 def can_share(stage: nn.Module, shape: tuple[int, ...]) -> bool:

@@ -17,7 +17,7 @@ from hsi_se.config.model import HybridSN, list_blocks
 from hsi_se.errors import ConfigError
 from hsi_se.models.hybridsn import HybridSN as Network
 from hsi_se.prediction import dense, dense_head
-from hsi_se.prediction.dense import DenseEngine
+from hsi_se.prediction.dense import DenseEngine, TileEngine
 from hsi_se.prediction.shared_features import slide
 from hsi_se.sampling.patches import pad_cube
 
@@ -164,7 +164,7 @@ def test_a_block_of_unknown_kind_is_run_window_by_window(order, point, others):
 
 @pytest.mark.parametrize("squeeze", ["mean", "max"])
 def test_a_gate_of_another_kind_takes_the_fast_way(squeeze, monkeypatch):
-    monkeypatch.delattr(DenseEngine, "_run_windows")
+    monkeypatch.delattr(TileEngine, "_run_windows")
     for points in (("fold",), ("conv2d",), ("conv3d_3", "fold", "conv2d")):
         model = make_network()
         for point in points:

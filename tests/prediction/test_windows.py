@@ -243,6 +243,15 @@ def test_a_head_of_another_kind_sees_the_whole_patch():
     assert np.abs(predict_logits(model, cube) - plain).max() > 1e-2
 
 
+@pytest.mark.parametrize("pool", [nn.AdaptiveMaxPool3d(1), nn.Sequential(nn.AdaptiveAvgPool3d(2), nn.MaxPool3d(2))])
+def test_a_pooling_of_another_kind_is_in_the_map(pool):
+    model, cube = make("cnn3d", patch=11), make_cube(5, 6)
+    plain = predict_logits(model, cube)
+    model.head[0] = pool
+    assert_agrees(predict_logits(model, cube), predict_logits(model, cube, engine="patches"))
+    assert np.abs(predict_logits(model, cube) - plain).max() > 1e-2
+
+
 @pytest.mark.parametrize("name", ["cnn3d", "ssrn", "spectrum_first"])
 def test_an_altered_network_is_mapped_patch_by_patch(name):
     point = list_models()[name].points[1]
