@@ -3,6 +3,8 @@
 
     python benchmarks/dense_map.py --threads 2 --json benchmarks/results/dense_map.json
     python benchmarks/dense_map.py --threads 2 --memory --json benchmarks/results/dense_map_memory.json
+    python benchmarks/dense_map.py --threads 1 --networks --sample 128 --rounds 2 \\
+        --json benchmarks/results/dense_map_networks.json
 
 The scenes are random, with 25 × 25 patches and 16 classes. The two methods:
 
@@ -21,6 +23,9 @@ Both warm up first and then alternate, once per round. For each network the scri
 
 Times are wall-clock seconds. The ratio of processor seconds is printed too: it is less affected by other
 work on the machine, but does not count the time that threads wait for each other.
+
+`--networks` compares the other networks that share stages, instead of HybridSN. Networks with padded convolutions from
+the first stage on (`se_resnet`, `res2net`, `se_inception`) are not listed: both engines run their patches.
 
 `--profile` prints where the dense engine spends its time instead, and the machine's matrix-product rate.
 
@@ -43,11 +48,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from hsi_se import build_model, predict_logits
-from hsi_se.config.model import HybridSN
-from hsi_se.models.hybridsn import HybridSN as Network
+from hsi_se.config.model import ModelSettings
+from hsi_se.models.hybridsn import HybridSN
 from hsi_se.models.inference import predict_patches
+from hsi_se.models.network import Network
 from hsi_se.prediction.dense import DenseEngine
 from hsi_se.sampling.patches import PatchDataset, pad_cube
 
@@ -64,6 +71,7 @@ class Case:
         rows, cols, bands: size of the scene.
         attention: blocks by their position in the network.
         least: required ratio of the times.
+        network: `model.name` of a config.
     """
 
     name: str
@@ -72,9 +80,10 @@ class Case:
     bands: int
     attention: dict[str, dict[str, str]]
     least: float
+    network: str = "hybridsn"
 
     def build(self) -> Network:
-        settings = HybridSN.model_validate({"name": "hybridsn", "attention": self.attention})
+        settings = TypeAdapter(ModelSettings).validate_python({"name": self.network, "attention": self.attention})
         return build_model(settings, num_bands=self.bands, patch_size=PATCH_SIZE, num_classes=NUM_CLASSES).eval()
 
     def make_cube(self) -> NDArray[np.float32]:
@@ -89,6 +98,16 @@ CASES = (
     Case("SE at conv3d_3", 145, 145, 30, {"conv3d_3": SE}, 25),
     Case("CBAM at fold", 145, 145, 30, {"fold": CBAM}, 2),
     Case("SE at fold and conv2d, 610 × 340", 610, 340, 15, {"fold": SE, "conv2d": SE}, 10),
+)
+NETWORK_CASES = (
+    Case("cnn3d", 145, 145, 30, {}, 100, "cnn3d"),
+    Case("cnn3d, SE at conv3d_3", 145, 145, 30, {"conv3d_3": SE}, 100, "cnn3d"),
+    Case("cnn3d, SE at conv3d_2", 20, 145, 30, {"conv3d_2": SE}, 1.2, "cnn3d"),
+    Case("ssrn", 40, 145, 30, {}, 8, "ssrn"),
+    Case("ssrn, SE at spatial_1", 40, 145, 30, {"spatial_1": SE}, 8, "ssrn"),
+    Case("ssrn, SE at spectral_2", 20, 145, 30, {"spectral_2": SE}, 1.2, "ssrn"),
+    Case("spectrum_first", 145, 145, 30, {}, 40, "spectrum_first"),
+    Case("spectrum_first, SE at spectral_2", 40, 145, 30, {"spectral_2": SE}, 1.5, "spectrum_first"),
 )
 
 
@@ -168,7 +187,9 @@ def compare(case: Case, options: argparse.Namespace) -> dict[str, object]:
 def map_file(case: Case, threads: int, path: Path) -> tuple[int, float]:
     """Maps a scene from a file tile by tile; returns the peak memory in bytes and the seconds."""
     torch.set_num_threads(threads)
-    engine = DenseEngine(case.build())
+    model = case.build()
+    assert isinstance(model, HybridSN)
+    engine = DenseEngine(model)
     row_size, margin = case.cols * case.bands, PATCH_SIZE // 2
     height = engine.choose_tile_rows(case.cols)
     start = time.perf_counter()
@@ -231,6 +252,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="default %(default)s")
     parser.add_argument("--sample", type=int, default=2048, help="pixels to run `patches` on; default %(default)s")
     parser.add_argument("--only", default="", metavar="NAME", help="run only cases whose name contains NAME")
+    parser.add_argument("--networks", action="store_true", help="compare the other networks instead of HybridSN")
     parser.add_argument("--full", action="store_true", help="run `patches` on every pixel")
     parser.add_argument("--memory", action="store_true", help="measure peak memory by scene height")
     parser.add_argument("--profile", action="store_true", help="print where the time is spent")
@@ -245,7 +267,8 @@ def main() -> int:
     if options.memory:
         results = compare_heights(options)
     else:
-        for case in [case for case in CASES if options.only in case.name]:
+        cases = NETWORK_CASES if options.networks else CASES
+        for case in [case for case in cases if options.only in case.name]:
             result = compare(case, options)
             low, high = result["ratio_range"]
             print(

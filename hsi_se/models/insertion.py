@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils._pytree import tree_leaves
 
 from hsi_se.attention.placement import build_attention
@@ -81,19 +82,20 @@ def insert_attention(
     return network
 
 
-def is_plain(network: nn.Module) -> bool:
+def is_plain(network: nn.Module, *, has_known_layers: bool = True) -> bool:
     """Returns whether one of our networks computes what its stages and slots say, and can be computed from them.
 
-    It is not with a block that `insert_attention` added, a hook, a `forward` of its own, or a layer of another kind.
+    It is not with a block that `insert_attention` added, a hook, a `forward` of its own, or, if `has_known_layers`, a
+    layer of another kind than HybridSN's.
     """
     layers: tuple[type, ...] = OwnNetwork, nn.ModuleDict, nn.Sequential, _ConvNd, _BatchNorm, nn.ReLU, nn.Identity
     layers += (nn.Flatten, nn.Unflatten, nn.Linear, nn.Dropout, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
     return type(network).forward is OwnNetwork.forward and not any(
-        isinstance(module, Attended)
+        isinstance(module, Attended | ParametrizationList)
         or module._forward_hooks
         or module._forward_pre_hooks
         or "forward" in vars(module)
-        or not (name.startswith("attention.") or isinstance(module, layers))
+        or not (not has_known_layers or name.startswith("attention.") or isinstance(module, layers))
         for name, module in network.named_modules()
     )
 

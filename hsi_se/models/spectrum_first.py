@@ -7,6 +7,7 @@ Axes: n patches, k components, p × p pixels, c features, C classes.
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hsi_se.config import model as config
 from hsi_se.models.network import ComponentsAsChannels, Network, make_conv2d, make_head
@@ -35,15 +36,20 @@ class SpectrumFirst(Network):
 class WeightedMean(nn.Module):
     """A mean over the pixels of the patch with learned weights, `(n, c, p, p)` to `(n, c, 1, 1)`.
 
-    Each feature has weights of its own: a softmax over the p² pixels, equal before training.
+    Each feature has weights of its own: a softmax over the p² pixels, equal before training. Larger features
+    `(n, c, h, w)` give the mean of every patch in them, `(n, c, h - p + 1, w - p + 1)`.
     """
 
     def __init__(self, features: int, *, patch_size: int) -> None:
         super().__init__()
+        self.patch_size = patch_size
         self.scores = nn.Parameter(torch.zeros(features, patch_size**2))
 
     def extra_repr(self) -> str:
         return "weighted mean over the patch"
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x.flatten(2) * self.scores.softmax(1)).sum(2)[..., None, None]
+        weight = self.scores.softmax(1)
+        if x.shape[2:] == (self.patch_size, self.patch_size):
+            return (x.flatten(2) * weight).sum(2)[..., None, None]
+        return F.conv2d(x, weight.view(len(weight), 1, self.patch_size, -1), groups=len(weight))

@@ -20,6 +20,7 @@ features; d spectral depth, c features; k components; p patch size.
 
 import functools
 import math
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,11 +33,12 @@ from torch.nn import functional as F
 from hsi_se.attention.channel_gate import ChannelGate
 from hsi_se.models.hybridsn import HybridSN
 from hsi_se.models.inference import evaluation_mode
+from hsi_se.models.network import Network
 from hsi_se.prediction.dense_head import DenseHead
 from hsi_se.prediction.mixing import convolve_gated, convolve_gated_at_once
 from hsi_se.prediction.shared_features import fold_stages, gate_windows
 
-_FLOAT_BYTES = 4
+FLOAT_BYTES = 4
 _GPU_FRACTION = 4  # of a GPU's free memory, one part in this many is used
 _SMALLEST_TILE = 2**24  # bytes below which less memory would not help
 _MAX_WORKERS = 4  # concurrent tiles; with more, tiles get so small that their margins cost too much
@@ -65,41 +67,27 @@ class Budget:
         return replace(self, tile_bytes=tile_bytes, batch_bytes=tile_bytes // 16)
 
 
-class DenseEngine:
-    """Predicts whole scenes with a trained `HybridSN`.
+class TileEngine(ABC):
+    """Predicts rows of a scene tile by tile, within a budget of memory.
 
     The engine uses the weights that the model has now, in any mode and on any device. If they change,
     build a new engine. The model itself is not changed.
     """
 
-    def __init__(self, model: HybridSN, *, tf32: bool = False) -> None:
+    _shared: str  # the last point that is computed for all patches at once
+
+    def __init__(self, model: Network, *, tf32: bool = False) -> None:
         self.model, self._tf32 = model, tf32
-        self._last = list(model.stages)[-1]
         self._device = next(model.parameters()).device
         self.budget = Budget.choose(self._device)
-        self._spare: list[Tensor] = []  # buffers of finished tiles, for reuse
-        blocks = {name: each for name, each in model.attention.items() if not isinstance(each, nn.Identity)}
-        with evaluation_mode(model):
-            self._stages = fold_stages(model)
-            self._head = DenseHead(model, is_shared=not blocks)
-        early = {point: block for point, block in blocks.items() if point != self._last}
-        if not blocks and self._head.can_share:
-            self._shared, self._finish = self._last, self._transform
-        elif not early and isinstance(model.attention[self._last], ChannelGate | nn.Identity):
-            self._shared, self._finish = self._last, self._gate_head
-        elif (
-            model.order == "3d-2d"
-            and early.keys() <= {"conv3d_3", "fold"}
-            and early
-            and all(isinstance(block, ChannelGate) for block in early.values())
-        ):
-            self._shared, self._finish = "fold", self._mix
-        else:
-            self._shared, self._finish = next(iter(blocks)), self._run_windows
-        points = list(model.stages)
-        num_early = points.index(self._shared) + 1
-        self._early = [self._stages[point] for point in points[:num_early] if point in self._stages]
-        self._late = points[num_early:]
+
+    @abstractmethod
+    def _count_bytes(self, rows: int, cols: int) -> int:
+        """Returns the approximate peak memory of a tile in bytes."""
+
+    @abstractmethod
+    def _predict_tile(self, padded: Tensor) -> Tensor:
+        """Returns the logits `(rows, cols, classes)` of a padded tile `(h, w, k)`."""
 
     def predict_rows(self, padded: Tensor) -> Tensor:
         """Returns the logits of some rows of a scene.
@@ -168,8 +156,70 @@ class DenseEngine:
             return 1
         return max(1, min(torch.get_num_threads(), _MAX_WORKERS, cols // _NARROWEST))
 
+    def _run_windows(self, features: Tensor) -> Tensor:
+        """Returns the logits from shared features `(d, c, h, w)` by running their windows on their own."""
+        points = list(self.model.shapes)
+        points = points[points.index(self._shared) :]
+        shapes = [self.model.shapes[point] for point in points]
+        window = shapes[0][-1]
+        windows = features.unfold(2, window, 1).unfold(3, window, 1).permute(2, 3, 1, 0, 4, 5)
+
+        def run(some: tuple[slice, slice]) -> Tensor:
+            batch = windows[some]
+            x = self.model.attention[self._shared](batch.reshape(-1, *shapes[0]))
+            for point in points[1:]:
+                x = self.model.attention[point](self.model.stages[point](x))
+            return self.model.classify(x).view(*batch.shape[:2], -1)
+
+        return self._in_batches(windows.shape[0], windows.shape[1], max(map(math.prod, shapes)), run)
+
+    def _in_batches(
+        self, rows: int, cols: int, num_floats: int, run: Callable[[tuple[slice, slice]], Tensor]
+    ) -> Tensor:
+        """Returns the logits `(rows, cols, classes)` of all patches, computed in batches.
+
+        `run` maps slices of rows and cols to the logits of these patches, each of `num_floats` floats.
+        """
+        size = min(self.budget.most_windows, max(16, self.budget.batch_bytes // (FLOAT_BYTES * num_floats)))
+        num_cols = math.ceil(cols / math.ceil(cols / size))
+        num_rows = max(1, size // num_cols)
+        some_rows = [slice(row, row + num_rows) for row in range(0, rows, num_rows)]
+        some_cols = [slice(col, col + num_cols) for col in range(0, cols, num_cols)]
+        return torch.cat([torch.cat([run((row, col)) for col in some_cols], dim=1) for row in some_rows])
+
+
+class DenseEngine(TileEngine):
+    """Predicts whole scenes with a trained `HybridSN`; see `TileEngine`."""
+
+    model: HybridSN
+
+    def __init__(self, model: HybridSN, *, tf32: bool = False) -> None:
+        super().__init__(model, tf32=tf32)
+        self._last = list(model.stages)[-1]
+        self._spare: list[Tensor] = []  # buffers of finished tiles, for reuse
+        blocks = {name: each for name, each in model.attention.items() if not isinstance(each, nn.Identity)}
+        with evaluation_mode(model):
+            self._stages = fold_stages(model)
+            self._head = DenseHead(model, is_shared=not blocks)
+        early = {point: block for point, block in blocks.items() if point != self._last}
+        if not blocks and self._head.can_share:
+            self._shared, self._finish = self._last, self._transform
+        elif not early and isinstance(model.attention[self._last], ChannelGate | nn.Identity):
+            self._shared, self._finish = self._last, self._gate_head
+        elif (
+            model.order == "3d-2d"
+            and early.keys() <= {"conv3d_3", "fold"}
+            and early
+            and all(isinstance(block, ChannelGate) for block in early.values())
+        ):
+            self._shared, self._finish = "fold", self._mix
+        else:
+            self._shared, self._finish = next(iter(blocks)), self._run_windows
+        points = list(model.stages)
+        early_points = points[: points.index(self._shared) + 1]
+        self._early = [self._stages[point] for point in early_points if point in self._stages]
+
     def _count_bytes(self, rows: int, cols: int) -> int:
-        """Returns the approximate peak memory of a tile in bytes."""
         margin = self.model.patch_size - 1
         locations = (rows + margin) * (cols + margin)
         d, c = self.model.num_bands, 1
@@ -187,10 +237,9 @@ class DenseEngine:
                 kept = rows * ((self._head.span + 7) * self._head.span**2 * out + taps * out)
             else:
                 finishing += locations * self._head.span * (self._head.span + 1) * out
-        return _FLOAT_BYTES * (kept + max(most, finishing))
+        return FLOAT_BYTES * (kept + max(most, finishing))
 
     def _predict_tile(self, padded: Tensor) -> Tensor:
-        """Returns the logits `(rows, cols, classes)` of a padded tile `(h, w, k)`."""
         x = padded.permute(2, 0, 1).unsqueeze(1)  # (d=k, c=1, h, w)
         for stage in self._early:
             x = stage(x)
@@ -286,36 +335,6 @@ class DenseEngine:
             return self._head(parts, offset=self._head.summed @ bias)
         features = torch.stack([*parts][::-1], -2).flatten(0, -4).add_(bias).permute(0, 3, 1, 2)  # (n, c, row, col)
         return self._head(block(features).permute(3, 0, 2, 1).flip(0))
-
-    def _run_windows(self, features: Tensor) -> Tensor:
-        """Returns the logits from shared features `(d, c, h, w)` by running their windows on their own."""
-        shape = self.model.shapes[self._shared]
-        window = shape[-1]
-        rows, cols = (length - window + 1 for length in features.shape[2:])
-        windows = features.unfold(2, window, 1).unfold(3, window, 1).permute(2, 3, 1, 0, 4, 5)
-
-        def run(some: tuple[slice, slice]) -> Tensor:
-            batch = windows[some]
-            x = self.model.attention[self._shared](batch.reshape(-1, *shape))
-            for point in self._late:
-                x = self.model.attention[point](self.model.stages[point](x))
-            return self.model.classify(x).view(*batch.shape[:2], -1)
-
-        return self._in_batches(rows, cols, math.prod(shape), run)
-
-    def _in_batches(
-        self, rows: int, cols: int, num_floats: int, run: Callable[[tuple[slice, slice]], Tensor]
-    ) -> Tensor:
-        """Returns the logits `(rows, cols, classes)` of all patches, computed in batches.
-
-        `run` maps slices of rows and cols to the logits of these patches, each of `num_floats` floats.
-        """
-        size = min(self.budget.most_windows, max(16, self.budget.batch_bytes // (_FLOAT_BYTES * num_floats)))
-        num_cols = math.ceil(cols / math.ceil(cols / size))
-        num_rows = max(1, size // num_cols)
-        some_rows = [slice(row, row + num_rows) for row in range(0, rows, num_rows)]
-        some_cols = [slice(col, col + num_cols) for col in range(0, cols, num_cols)]
-        return torch.cat([torch.cat([run((row, col)) for col in some_cols], dim=1) for row in some_rows])
 
 
 def _map_in_threads(run: Callable[[Tensor], Tensor], tiles: list[Tensor], num_workers: int) -> list[Tensor]:

@@ -19,7 +19,8 @@ from hsi_se.models.hybridsn import HybridSN
 from hsi_se.models.inference import predict_patches
 from hsi_se.models.insertion import is_plain
 from hsi_se.models.network import Network
-from hsi_se.prediction.dense import DenseEngine
+from hsi_se.prediction.dense import DenseEngine, TileEngine
+from hsi_se.prediction.windows import WindowEngine
 from hsi_se.sampling.patches import PatchDataset, pad_cube
 
 Classifier = Network | CentrePixelClassifier  # both are modules from patches (n, 1, k, p, p) to logits
@@ -35,9 +36,12 @@ class RowPredictor:
             raise ConfigError(f"engine = {engine!r}: choose from {', '.join(get_args(Engine))}")
         self._model, self._tf32 = model, precision == "tf32"
         self._device = next(itertools.chain(model.parameters(), model.buffers())).device
-        self._dense = None
+        self._dense: TileEngine | None = None
         if engine == "dense" and isinstance(model, HybridSN) and is_plain(model):
             self._dense = DenseEngine(model, tf32=self._tf32)
+        elif engine == "dense" and isinstance(model, Network) and is_plain(model, has_known_layers=False):
+            windows = WindowEngine(model, tf32=self._tf32)
+            self._dense = windows if windows.is_useful else None
 
     def choose_tile_rows(self, cols: int) -> int | None:
         """Returns how many rows the dense engine best computes at once; None for single patches."""
@@ -79,8 +83,8 @@ def predict_logits(
         model: a trained classifier; it runs in evaluation mode on its own device, and is not changed.
         cube: the scene's components, from the reduction that was used in training.
         engine: `dense` computes the common features of overlapping patches once; `patches` runs patch by
-            patch. They agree up to rounding. Classifiers other than `HybridSN`, and any that was altered (as by
-            `insert_attention`), always run patch by patch.
+            patch. They agree up to rounding. Classical classifiers, networks with nothing to share, and any that
+            was altered (as by `insert_attention`) always run patch by patch.
         padding: as in training.
         on_batch: called with the number of finished pixels after each step.
         tile_rows: rows that the dense engine computes at once; by default as many as fit its memory.

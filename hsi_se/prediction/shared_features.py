@@ -103,6 +103,8 @@ def slide(channels: Tensor, *, window: int, statistic: Literal["mean", "max"]) -
     The mean is a product with two band matrices, whose row i averages i to i + window - 1. This is cheap, and
     unlike a difference of cumulative sums it does not lose digits by cancellation.
     """
+    if window == 1:
+        return channels
     if statistic == "max":
         return F.max_pool2d(F.max_pool2d(channels, (1, window), stride=1), (window, 1), stride=1)
     ones = [channels.new_ones(length - window + 1, length) for length in channels.shape[1:]]

@@ -93,3 +93,17 @@ def test_the_orders_are_compared_over_the_same_five_seeds():
         [gain.mean, gain.low, gain.high], abs=0.005
     )
     assert gain.low > -0.5  # the 2-D convolution first is not worse
+
+
+def test_the_speed_ups_of_the_other_networks_are_those_measured():
+    stored = json.loads((ROOT / "benchmarks/results/dense_map_networks.json").read_text())["results"]
+    page = (ROOT / "docs/results.md").read_text()
+    for result in stored:
+        case, ratio = result["case"], result["ratio"]
+        attention = ", ".join(f"`se` at `{point}`" for point in case["attention"]) or "none"
+        scene = f"{case['rows']} × {case['cols']} × {case['bands']}"
+        speed = f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.1f}"
+        assert f"| `{case['network']}` | {attention} | {scene} | {speed} times |" in page
+        assert ratio > case["least"]
+        assert result["logit_difference"] < 1e-6
+    assert len(stored) == 8

@@ -84,6 +84,15 @@ def test_the_number_of_depths_together_follows_from_the_shape(channels, num_out,
     assert choose_together(x, weight) is None
 
 
+@pytest.mark.parametrize(("num_images", "together"), [(1, 1), (2, None)])
+def test_on_a_cpu_a_single_scene_is_convolved_in_2d(num_images, together):
+    x, weight = torch.randn(num_images, 2, 9, 12, 11), torch.randn(3, 2, 5, 3, 3)
+    with torch.inference_mode():
+        assert choose_together(x, weight) == together
+        y = convolve(x, weight, None, together=together)
+    torch.testing.assert_close(y, nn.functional.conv3d(x, weight), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("order", ["3d-2d", "2d-3d"])
 def test_a_network_computes_and_learns_the_same_both_ways(order, monkeypatch):
     torch.manual_seed(0)

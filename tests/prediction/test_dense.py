@@ -17,7 +17,7 @@ from hsi_se.config.model import HybridSN, list_blocks
 from hsi_se.errors import ConfigError
 from hsi_se.models.hybridsn import HybridSN as Network
 from hsi_se.prediction import dense, dense_head
-from hsi_se.prediction.dense import DenseEngine
+from hsi_se.prediction.dense import DenseEngine, TileEngine
 from hsi_se.prediction.shared_features import slide
 from hsi_se.sampling.patches import pad_cube
 
@@ -33,6 +33,11 @@ def make_network(*, bands: int = 14, patch: int = 15, classes: int = 4, seed: in
         num_classes=classes,
         seed=seed,
     )
+    return randomize(model, seed=seed)
+
+
+def randomize(model: Network, *, seed: int) -> Network:
+    """Draws what is 0 or 1 in a new network, and returns it in evaluation mode."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in model.modules():
@@ -42,6 +47,8 @@ def make_network(*, bands: int = 14, patch: int = 15, classes: int = 4, seed: in
                 module.weight.uniform_(0.5, 1.5, generator=generator)
             if getattr(module, "strength", None) is not None:
                 module.strength.normal_(0, 2, generator=generator)
+            if getattr(module, "scores", None) is not None:
+                module.scores.normal_(0, 1, generator=generator)
             if getattr(module, "bias", None) is not None:
                 module.bias.normal_(0, 0.3, generator=generator)
     return model.eval()
@@ -157,7 +164,7 @@ def test_a_block_of_unknown_kind_is_run_window_by_window(order, point, others):
 
 @pytest.mark.parametrize("squeeze", ["mean", "max"])
 def test_a_gate_of_another_kind_takes_the_fast_way(squeeze, monkeypatch):
-    monkeypatch.delattr(DenseEngine, "_run_windows")
+    monkeypatch.delattr(TileEngine, "_run_windows")
     for points in (("fold",), ("conv2d",), ("conv3d_3", "fold", "conv2d")):
         model = make_network()
         for point in points:
