@@ -253,7 +253,12 @@ def make_public_se_resnet(numbers: tuple[int, ...]) -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(num_in, 7))
 
 
-@pytest.mark.parametrize("numbers", [(1, 1, 1, 1), pytest.param((3, 4, 6, 3), marks=pytest.mark.slow)])
+PUBLIC = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+
+@pytest.mark.parametrize(
+    "numbers", [(1, 1, 1, 1), *(pytest.param(numbers, marks=pytest.mark.exhaustive) for numbers in PUBLIC.values())]
+)
 def test_public_se_resnets_weights_give_their_outputs_with_the_stride_on_3x3(numbers, monkeypatch):
     monkeypatch.setitem(residual.DEPTHS, 50, numbers)
     torch.manual_seed(0)
