@@ -82,14 +82,16 @@ def test_two_processes_train_what_one_does_and_the_first_alone_writes(tmp_path):
     cross_fit = "prediction.calibration=cross-fit"  # by the first process, which the others leave
     alone = start(
         "train",
-        *options(cross_fit, epochs=2),
+        *options(cross_fit, "train.precision=float32", epochs=2),
         "--out",
         one,
         log=tmp_path / "log1",
         launcher=[sys.executable, "-m", "hsi_se"],
     )
     log = tmp_path / "log2"
-    shared = start("-m", "--", "hsi_se", "train", *options(cross_fit, epochs=2), "--out", two, log=log)
+    shared = start(
+        "-m", "--", "hsi_se", "train", *options(cross_fit, "train.precision=float32", epochs=2), "--out", two, log=log
+    )
     assert (alone.wait(timeout=120), shared.wait(timeout=120)) == (0, 0), log.read_text()
     assert RunFolder.open(two).split.read_bytes() == RunFolder(one).split.read_bytes()
     for mine, whole in zip(RunFolder(two).read_record().history, RunFolder(one).read_record().history, strict=True):
