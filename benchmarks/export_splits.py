@@ -12,12 +12,14 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hsi_se.config.yaml_file import load_config
 from hsi_se.sampling.splits import number_pixels
 from hsi_se.workflows.preview import audit_config
 
 ROOT = Path(__file__).parents[1]
+SPLITS, KNOWN = ROOT / "configs" / "splits", ROOT / "hsi_se" / "sampling" / "known_splits.toml"
 PROTOCOLS = {  # file: what it is, config, seeds
     "indian_pines_random10": ("10 % at random", "indian_pines_se", range(10)),
     "indian_pines_50": ("50 pixels a class at random, half of smaller classes", "indian_pines_se_50", range(10)),
@@ -26,15 +28,12 @@ PROTOCOLS = {  # file: what it is, config, seeds
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of scenes")
-    data = parser.parse_args().data
-    folder = ROOT / "configs" / "splits"
-    folder.mkdir(exist_ok=True)
+def export(data: Path | None) -> tuple[dict[str, dict[str, NDArray[np.uint8]]], str]:
+    """Returns the maps of each file, and the text of `known_splits.toml`."""
+    files: dict[str, dict[str, NDArray[np.uint8]]] = {}
     lines = ["# What `hsi-se split` says of a split with one of these digests. Written by benchmarks/export_splits.py."]
     for file, (what, config, seeds) in PROTOCOLS.items():
-        maps = {}
+        maps = files[file] = {}
         for seed in seeds:
             settings = load_config(ROOT / "configs" / f"{config}.yaml", [f"seed={seed}"])
             truth, audit, splits = audit_config(settings, data=data)
@@ -47,8 +46,17 @@ def main() -> None:
             else:
                 maps[keys] = number_pixels(splits, truth.shape).astype(np.uint8)
             lines.append(f'{audit.digest} = "Indian Pines, {which} (configs/splits/{file}.npz, {keys})"')
-        np.savez_compressed(folder / f"{file}.npz", **maps)
-    (ROOT / "hsi_se" / "sampling" / "known_splits.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return files, "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of scenes")
+    files, known = export(parser.parse_args().data)
+    SPLITS.mkdir(exist_ok=True)
+    for name, maps in files.items():
+        np.savez_compressed(SPLITS / f"{name}.npz", **maps)
+    KNOWN.write_text(known, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,15 +4,16 @@
     python benchmarks/nested_search.py configs/indian_pines_se_fixed.yaml --data DIR --json OUT.json \\
         --variant "as it is:" --variant "no shift: train.shift=0" --smoothing "{spatial: 2, passes: 4}"
 
-The training pixels are divided into folds with the same shares of the classes. Each variant, which is a name and
-settings after a colon, trains on all folds but one and predicts the pixels of that one, once for every seed. The
-script prints the overall and the average accuracy over all held-out pixels: not smoothed, with the config's own
-smoothing, and with each other one that is given. `--spatial` holds out the areas on which the package tunes its
-spectral baseline instead, as is right where the config's own split is spatial.
+The training and validation pixels are divided into folds with the same shares of the classes. Each variant, which is
+a name and settings after a colon (with quotes as in a shell), trains on all folds but one and predicts the pixels of
+that one, once for every seed. The script prints the overall and the average accuracy over all held-out pixels: not
+smoothed, with the config's own smoothing, and with each other one that is given. `--spatial` holds out the areas on
+which the package tunes its spectral baseline instead, as is right where the config's own split is spatial.
 """
 
 import argparse
 import json
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def list_parts(given: Prepared, *, num_folds: int, seed: int, is_spatial: bool) 
     if is_spatial:
         folds = divide_into_folds(given.scene, given.split, given.config.split, seed=seed)
         return [(np.flatnonzero(inside), np.flatnonzero(held)) for inside, held in folds.parts]
-    classes = given.scene.labels[tuple(given.split.train.T)]
+    classes = given.scene.labels[tuple(given.split.training_side.T)]
     # A class with fewer pixels than folds is missing in some of them, which is as it should be.
     splitter = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
     return list(splitter.split(classes, np.where(np.isin(classes, _list_rare(classes, num_folds)), 0, classes)))
@@ -56,7 +57,7 @@ def predict_held_out(
     given: Prepared, parts: Parts, smoothings: dict[str, Smoothing | None], *, seed: int
 ) -> dict[str, NDArray[np.int64]]:
     """Returns the predicted class of every training pixel by the networks that did not see it, for each smoothing."""
-    pixels, settings = given.split.train, given.config.prediction
+    pixels, settings = given.split.training_side, given.config.prediction
     predicted = {name: np.full(len(pixels), -1) for name in smoothings}
     scale = given.components[given.scene.valid].std(0)
     for number, (inside, held) in enumerate(parts):
@@ -85,12 +86,12 @@ def search(options: argparse.Namespace) -> None:
     for variant in options.variant or ["as it is:"]:
         name, _, changes = variant.partition(":")
         given = prepare(
-            load_config(options.config, changes.split()), data=options.data, device=pick_device(options.device)
+            load_config(options.config, shlex.split(changes)), data=options.data, device=pick_device(options.device)
         )
         smoothings = {"none": None, "the config's": given.config.prediction.smoothing}
         read = TypeAdapter(Smoothing).validate_python
         smoothings |= {text: read(YAML(typ="safe").load(text)) for text in options.smoothing}
-        truth = np.searchsorted(given.scene.class_ids, given.scene.labels[tuple(given.split.train.T)])
+        truth = np.searchsorted(given.scene.class_ids, given.scene.labels[tuple(given.split.training_side.T)])
         found: dict[str, list[tuple[float, float]]] = {}
         for seed in range(options.seeds):
             parts = list_parts(given, num_folds=options.folds, seed=seed, is_spatial=options.spatial)
@@ -102,7 +103,7 @@ def search(options: argparse.Namespace) -> None:
                 )
         for smoothing, values in found.items():
             overall, average = np.mean(values, axis=0)
-            rows.append({"variant": name, "settings": changes.split(), "smoothing": smoothing, "scores": values})
+            rows.append({"variant": name, "settings": shlex.split(changes), "smoothing": smoothing, "scores": values})
             print(f"{name:>24}  smoothing {smoothing:<44}  OA {overall:.2f}  AA {average:.2f}", flush=True)
         if options.json:
             options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

@@ -179,7 +179,8 @@ class Stepper:
         self._graphed: GraphedStep | None = None
         if can_capture(train.device):
             if self._world.is_alone:
-                self._graphed = GraphedStep(self._compute, list(model.parameters()), on_note=on_note)
+                trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+                self._graphed = GraphedStep(self._compute, trained, on_note=on_note)
             else:
                 on_note("with several processes, training steps are not replayed as CUDA graphs, which is slower")
 

@@ -19,8 +19,8 @@ from docs.hooks.settings_page import render_settings
 from hsi_se.ablation.file import AblationSettings
 from hsi_se.cli.main import app
 from hsi_se.config.experiment import Config
+from hsi_se.config.model import PixelClassifier, list_models
 from hsi_se.config.model import list_blocks as list_attention
-from hsi_se.config.model import list_models
 from hsi_se.config.yaml_file import parse_config
 from hsi_se.errors import ConfigError
 from hsi_se.scene.catalogue import list_known_scenes
@@ -314,3 +314,11 @@ def test_the_commands_of_getting_started_run_in_order(call, tmp_path, monkeypatc
     assert len(opened) == sum("--open" in words for words in commands) > 0
     assert (tmp_path / "runs" / "first" / "report.html").is_file()
     assert (tmp_path / "runs" / "first" / "map" / "map.img").is_file()
+
+
+def test_the_readme_counts_what_can_be_chosen():
+    words = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+    models = list_models().values()
+    classifiers = sum(issubclass(model, PixelClassifier) for model in models)
+    counts = (len(models) - classifiers, classifiers, len(list_attention()))
+    assert "{} networks, {} classifiers and {} attention blocks".format(*(words[count] for count in counts)) in README

@@ -2,15 +2,17 @@
 
 import re
 
+import numpy as np
 import pytest
 
+from benchmarks.export_splits import KNOWN as KNOWN_FILE
+from benchmarks.export_splits import SPLITS, export
 from hsi_se.config.yaml_file import load_config
 from hsi_se.system.files import read_facts
 from hsi_se.workflows.preview import audit_config
 from tests.conftest import REAL_SCENES, ROOT, needs_real_scenes
 
 KNOWN = read_facts("hsi_se.sampling", "known_splits.toml")
-SPLITS = ROOT / "configs" / "splits"
 BASE = ROOT / "configs" / "indian_pines_new_ground.yaml"
 
 
@@ -41,6 +43,16 @@ def test_split_says_which_one_it_is(call, tmp_path):
     code, out, _ = call("split", BASE, "--set", split, "--data", REAL_SCENES, "--out", tmp_path / "split.png")
     assert code == 0
     assert "known split: Indian Pines, 10 % at random, seed 0 (configs/splits/" in out
+
+
+@needs_real_scenes
+@pytest.mark.slow
+def test_the_files_are_what_the_script_exports():
+    files, known = export(REAL_SCENES)
+    assert known == KNOWN_FILE.read_text(encoding="utf-8")
+    for name, maps in files.items():
+        stored = np.load(SPLITS / f"{name}.npz")
+        assert {key: value.tobytes() for key, value in stored.items()} == {k: v.tobytes() for k, v in maps.items()}
 
 
 def test_every_exported_file_is_named():

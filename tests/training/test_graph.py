@@ -149,6 +149,18 @@ def test_unused_weights_have_no_gradient():
     assert unused.grad is None
 
 
+def test_frozen_weights_stay_as_they_are_with_graphs_too(recorder):
+    model = make_model(norm="none")
+    first, *_ = frozen = list(model.stages["conv3d_1"].parameters())
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    before, others = first.clone(), [each.clone() for each in model.stages["conv3d_2"].parameters()]
+    run_fit(model, epochs=4)
+    assert recorder.num_replays
+    assert torch.equal(first, before)
+    assert not any(map(torch.equal, others, model.stages["conv3d_2"].parameters()))
+
+
 NETWORKS: list[dict[str, Any]] = [
     {"name": "hybridsn", "attention": {"fold": {"kind": kind}, "conv2d": {"kind": kind}}}
     for kind in ("se", "eca", "cbam", "nonlocal", "strip_pooling", "coordinate", "gather_excite", "simam")
