@@ -102,12 +102,18 @@ def _draw_seeds(scenes: Sequence[SceneReport], baseline: str) -> Figure:
         low, high = min(values), max(values)
         title, reach = scene.name, 1.5 * max(high - low, 0.5)
         for field, where in (("location_floor", "dashed"), ("spectral_baseline", "dotted")):
-            accuracy = 100 * float(np.mean([getattr(run, field).overall_accuracy for run in runs]))
-            if low - reach <= accuracy <= high + reach:
-                axes.axvline(accuracy, color="0.3", linewidth=1, linestyle=where)
-            else:
-                where = "to the left" if accuracy < low else "to the right"
-            title += f"\n{field.replace('_', ' ')} {accuracy:.2f} %, {where}"
+            means = {  # by row; they differ between variants with another reduction, patch or split
+                row: 100 * float(np.mean([getattr(run, field).overall_accuracy for run in variant.runs]))
+                for row, variant in enumerate(scene.variants)
+                if variant.runs
+            }
+            shown = {row: value for row, value in means.items() if low - reach <= value <= high + reach}
+            for row, value in shown.items():
+                axes.vlines(value, row - 0.5, row + 0.5, color="0.3", linewidth=1, linestyle=where)
+            if not shown:
+                where = "to the left" if min(means.values()) < low else "to the right"
+            least, most = f"{min(means.values()):.2f}", f"{max(means.values()):.2f}"
+            title += f"\n{field.replace('_', ' ')} {least if least == most else f'{least} to {most}'} %, {where}"
         names = [f"{_wrap(variant.name)}\nn = {len(variant.runs)}" for variant in scene.variants]
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)

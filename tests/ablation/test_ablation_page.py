@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from hsi_se.ablation.figures import _draw_seeds
 from hsi_se.ablation.record import AblationFolder, AblationReport, AblationRun, Comparison, SceneReport, VariantReport
 from hsi_se.ablation.summary import _summarize_all
 from hsi_se.evaluation.statistics import McNemarTest, summarize
@@ -97,6 +98,24 @@ def test_an_ablation_has_a_page_with_all_that_its_record_says(folder, call):
         assert part in text, part
     assert "<se>" not in text
     assert not re.search(r'(src|href)="(?!#|runs/)', text), "nothing from elsewhere"
+
+
+def test_a_reference_that_differs_between_variants_is_drawn_and_named_for_each(folder):
+    (scene,) = folder.read_report().scenes
+    none, gated = scene.variants
+    own = Accuracies(overall_accuracy=0.8, average_accuracy=0.7, kappa=0.7)
+    runs = tuple(run.model_copy(update={"location_floor": own}) for run in gated.runs)
+    differing = scene.model_copy(update={"variants": (none, gated.model_copy(update={"runs": runs}))})
+    for each, words, places in (
+        (scene, "location floor 88.00 %, dashed", [88, 88]),
+        (differing, "location floor 80.00 to 88.00 %, dashed", [88, 80]),
+    ):
+        (axes,) = _draw_seeds([each], "none").axes
+        assert words in axes.get_title()
+        vertical = [
+            each.get_segments()[0][:, 0].round(6).tolist() for each in axes.collections if len(each.get_segments()) == 1
+        ]
+        assert [[place, place] for place in places] == [ends for ends in vertical if ends[0] == ends[1]]
 
 
 def test_figures_are_written_on_request_and_then_linked(folder, call):
