@@ -21,7 +21,7 @@ from hsi_se.runs.report import RunReport
 from hsi_se.sampling.disjoint import Side
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.inspection import stretch
-from hsi_se.scene.raster import Floats
+from hsi_se.scene.raster import Floats, chunk_rows
 from hsi_se.scene.scene import Scene
 from hsi_se.scene.wavelengths import pick_false_colour
 
@@ -74,14 +74,20 @@ def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], as
     top_classes[~scene.valid] = 0
     top_probabilities[~scene.valid] = 0
     bands = scene.natural_colour or pick_false_colour(scene.num_bands)
-    channels = np.stack([scene.cube[..., band] for band in bands], axis=-1).astype(np.float64)
+    channels, sums = np.empty((*scene.shape, 3)), np.zeros((scene.num_classes + 1, scene.num_bands))
     num_spectra = _MOST_VALUES // scene.num_bands
     every = next(k for k in itertools.count(1) if np.prod([-(-side // k) for side in scene.shape]) <= num_spectra)
-    spectra, low, step = _quantise(scene.cube[::every, ::every])
-    means = [scene.cube[scene.labels == label].mean(axis=0, dtype=np.float64) for label in scene.class_ids]
-    places = np.searchsorted(scene.class_ids, scene.labels) + 1
+    places = np.where(scene.labels > 0, np.searchsorted(scene.class_ids, scene.labels) + 1, 0).astype(np.uint16)
+    thinned = []
+    for part in chunk_rows(len(scene.cube)):
+        cube = scene.cube[part]
+        channels[part] = cube[..., list(bands)]
+        thinned.append(cube[-part.start % every :: every, ::every].copy())
+        for place in np.unique(places[part]):
+            sums[place] += cube[places[part] == place].sum(axis=0, dtype=np.float64)
+    spectra, low, step = _quantise(np.concatenate(thinned))
     return Explorer(
-        truth=np.where(scene.labels > 0, places, 0).astype(np.uint16),
+        truth=places,
         prediction=top_classes[..., 0].copy(),
         sides=split.to_sides(scene.shape),
         top_classes=top_classes,
@@ -93,7 +99,7 @@ def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], as
         spectra_low=low,
         spectra_step=step,
         spectra_every=np.array([every], dtype=np.int32),
-        class_means=np.stack(means),
+        class_means=sums[1:] / np.bincount(places.ravel())[1:, None],
         **_list_curves(assessment),
     )
 

@@ -5,12 +5,12 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 from spectral import GaussianStats, LinearTransform, calc_stats, mnf, noise_from_diffs
 
 from hsi_se.config.experiment import MnfReduction, NoReduction, ReductionSettings
 from hsi_se.errors import ConfigError, SceneError
 from hsi_se.sampling.splits import Pixels
+from hsi_se.scene.cube import Cube
 from hsi_se.scene.raster import chunk_rows
 
 
@@ -37,7 +37,7 @@ class Reduction:
     def num_components(self) -> int:
         return int(self.components.shape[0])
 
-    def apply(self, cube: NDArray[np.generic], *, nodata: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+    def apply(self, cube: Cube, *, nodata: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
         """Returns the components `(rows, cols, K)` of a cube `(rows, cols, bands)`; SceneError if it has other bands.
 
         Pixels of the mask `nodata` are set to zero, which is the mean of the fit.
@@ -54,11 +54,7 @@ class Reduction:
 
 
 def fit_reduction(
-    cube: NDArray[np.generic],
-    settings: ReductionSettings,
-    *,
-    train_pixels: Pixels,
-    nodata: NDArray[np.bool_] | None = None,
+    cube: Cube, settings: ReductionSettings, *, train_pixels: Pixels, nodata: NDArray[np.bool_] | None = None
 ) -> Reduction:
     """Returns the reduction described by the config, fitted on the training pixels or the scene.
 
@@ -87,14 +83,20 @@ def fit_reduction(
     if isinstance(settings, MnfReduction):
         fitted = _fit_mnf(cube, settings, train_pixels, valid)
     else:
-        samples = train if settings.fit_on == "train" else cube[valid].astype(np.float64)
-        # The band covariance needs memory for the bands only; decomposing the pixel matrix would need far more.
-        pca = PCA(settings.components, svd_solver="covariance_eigh", copy=False).fit(samples)
-        fitted = Reduction(pca.mean_, pca.components_, _positive(np.sqrt(pca.explained_variance_)))
+        fitted = _fit_pca(cube, settings.components, train_pixels if settings.fit_on == "train" else np.argwhere(valid))
     return fitted if settings.whiten else replace(fitted, scale=np.full_like(fitted.scale, fitted.scale[0]))
 
 
-def _fit_mnf(cube: NDArray[np.generic], settings: MnfReduction, train: Pixels, valid: NDArray[np.bool_]) -> Reduction:
+def _fit_pca(cube: Cube, num_components: int, pixels: Pixels) -> Reduction:
+    """Returns principal components of unit variance; the covariance of the bands needs no memory for the pixels."""
+    stats = _measure(cube, pixels @ [cube.shape[1], 1])
+    axes = stats.principal_components
+    components = axes.eigenvectors[:, :num_components].T
+    scale = _positive(np.sqrt(axes.eigenvalues[:num_components].clip(min=0)))
+    return Reduction(stats.mean, components * _signs(components), scale)
+
+
+def _fit_mnf(cube: Cube, settings: MnfReduction, train: Pixels, valid: NDArray[np.bool_]) -> Reduction:
     """Returns noise-adjusted principal components (Lee et al. 1990, IEEE TGRS 28(3)) of unit variance.
 
     The noise covariance is half that of the differences of pixels to their right and lower neighbours, both valid
@@ -128,12 +130,16 @@ def _fit_mnf(cube: NDArray[np.generic], settings: MnfReduction, train: Pixels, v
     # `napc` itself is from a solver for matrices that are not symmetric, which may give complex numbers.
     axes = mnf(signal, noise).napc.stats.principal_components
     components = axes.eigenvectors[:, : settings.components].T @ noise.sqrt_inv_cov @ basis
-    largest = np.abs(components * np.sqrt(np.diag(total))).argmax(axis=1)  # loadings are to be positive
-    components *= np.sign(components[np.arange(len(components)), largest])[:, None]
+    components *= _signs(components * np.sqrt(np.diag(total)))
     return Reduction(mean, components, np.sqrt(axes.eigenvalues[: settings.components].clip(min=1)))
 
 
-def _measure(cube: NDArray[np.generic], places: NDArray[np.int64]) -> GaussianStats:
+def _signs(loadings: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the sign `(K, 1)` that makes the largest loading `(K, bands)` of each component positive."""
+    return np.sign(np.take_along_axis(loadings, np.abs(loadings).argmax(axis=1)[:, None], axis=1))
+
+
+def _measure(cube: Cube, places: NDArray[np.int64]) -> GaussianStats:
     """Returns the statistics of pixels `(n,)`, or of the noise in pairs of pixels `(n, 2)`, copied in chunks."""
     measure = calc_stats if places.ndim == 1 else partial(noise_from_diffs, direction="right")
     chunks = (np.divmod(chunk, cube.shape[1]) for chunk in np.array_split(places, -(-len(places) // 4096)))

@@ -14,16 +14,18 @@ from hsi_se.config.nearest import find_nearest
 from hsi_se.config.scene import SceneFiles, SyntheticScene
 from hsi_se.errors import SceneError
 from hsi_se.scene.catalogue import KnownScene, digest_labels, find_known_scene, list_known_scenes
+from hsi_se.scene.cube import Cube, StoredCube
 from hsi_se.scene.folders import Data, Folders, find_file
 from hsi_se.scene.formats import lacks_byte_order, open_file
 from hsi_se.scene.inspection import FillFinder
 from hsi_se.scene.labels import LabelMap, Labels, pick_raster, read_label_map
-from hsi_se.scene.raster import Floats, Image, Raster, chunk_rows, make_image
-from hsi_se.scene.scene import UNLABELLED, GroundTruth, Scene, check_same_size
+from hsi_se.scene.raster import Floats, Image, Mask, Raster, chunk_rows, make_image
+from hsi_se.scene.scene import UNLABELLED, GroundTruth, Scene, check_finite, check_same_size
 from hsi_se.scene.synthetic import make_synthetic_scene
 from hsi_se.scene.wavelengths import pick_natural_colour, to_nanometres
 
 _MAX_WAVELENGTH_FILE = 2**20  # bytes
+_MOST_IN_MEMORY = 2**28  # bytes of a cube
 
 SceneSettings = str | SceneFiles | SyntheticScene
 
@@ -46,7 +48,7 @@ def load_scene(scene: SceneSettings, data: Data = None, *, keep: Collection[int]
     source = SceneSource.of(scene, Folders.of(data))
     image = source.open_image(keep=keep)
     label_map = source.read_labels(image)
-    cube, nodata = image.read()
+    cube, nodata = _read_cube(image)
     truth = source.make_truth(label_map, nodata)
     notes = truth.notes + image.raster.notes
     for reason, bands in image.list_dropped().items():
@@ -62,6 +64,16 @@ def load_scene(scene: SceneSettings, data: Data = None, *, keep: Collection[int]
         natural_colour=source.find_natural_colour(image),
         dropped_bands={band + 1: reason for band, reason in image.dropped.items()},
     )
+
+
+def _read_cube(image: Image) -> tuple[Cube, Mask | None]:
+    """Returns the cube and its nodata mask; a large cube stays in its file."""
+    first, _ = image.read_rows(0, 1)
+    if first.nbytes * image.shape[0] <= _MOST_IN_MEMORY:
+        return image.read()
+    cube = StoredCube(image.shape, first.dtype, lambda first, last: image.read_rows(first, last)[0])
+    check_finite(image.raster.path.stem, cube)
+    return cube, image.read_nodata()
 
 
 def load_ground_truth(scene: SceneSettings, data: Data = None) -> GroundTruth:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
+from hsi_se.scene.cube import Cube
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.guards import explain_sizes
 from hsi_se.scene.raster import Colour, chunk_rows
@@ -73,7 +74,8 @@ class Scene(GroundTruth):
     """A hyperspectral image with its ground truth; checked on construction.
 
     Attributes:
-        cube: `(rows, cols, bands)`, any real dtype, finite everywhere, zero at nodata pixels.
+        cube: `(rows, cols, bands)`, any real dtype, finite everywhere, zero at nodata pixels; a large one stays in its
+            files.
         wavelengths_nm: `(bands,)` band centres in nanometres, if known.
         natural_colour: 0-based red, green and blue bands for a natural-colour picture, if known.
         dropped_bands: bands of the file that `cube` excludes, counted from 1, each with the reason.
@@ -82,7 +84,7 @@ class Scene(GroundTruth):
         SceneError: the shapes disagree, every pixel is unlabelled, or a value is NaN or infinite.
     """
 
-    cube: NDArray[np.generic]
+    cube: Cube
     wavelengths_nm: NDArray[np.float64] | None = None
     natural_colour: tuple[int, int, int] | None = None
     dropped_bands: Mapping[int, str] = field(default_factory=dict)
@@ -92,16 +94,8 @@ class Scene(GroundTruth):
         if self.cube.ndim != 3:
             raise SceneError(f"scene {self.name}: the cube has shape {self.cube.shape}; give (rows, cols, bands)")
         check_same_size(self.name, self.cube.shape, self.labels.shape)
-        if np.issubdtype(self.cube.dtype, np.inexact):
-            parts = chunk_rows(len(self.cube))
-            found = [np.argwhere(~np.isfinite(self.cube[part])) + np.array((part.start, 0, 0)) for part in parts]
-            if len(wrong := np.concatenate(found)):
-                row, col, band = wrong[0]
-                raise SceneError(
-                    f"scene {self.name}: {len(wrong)} values of the cube are NaN or "
-                    f"infinite, the first at row {row}, col {col}, band {band}; "
-                    "if they mark missing data, set scene.nodata (e.g. nan); otherwise replace them"
-                )
+        if isinstance(self.cube, np.ndarray):
+            check_finite(self.name, self.cube)  # others are checked once, when they are opened
 
     @property
     def num_bands(self) -> int:
@@ -117,6 +111,20 @@ class Scene(GroundTruth):
                 for part in chunk_rows(len(array)):  # the cube may be too large for a second copy
                     digest.update(np.ascontiguousarray(array[part]).data)
         return digest.hexdigest()
+
+
+def check_finite(name: str, cube: Cube) -> None:
+    """Raises SceneError if a value of a scene's cube is NaN or infinite."""
+    if np.issubdtype(cube.dtype, np.inexact):
+        parts = chunk_rows(len(cube))
+        found = [np.argwhere(~np.isfinite(cube[part])) + np.array((part.start, 0, 0)) for part in parts]
+        if len(wrong := np.concatenate(found)):
+            row, col, band = wrong[0]
+            raise SceneError(
+                f"scene {name}: {len(wrong)} values of the cube are NaN or "
+                f"infinite, the first at row {row}, col {col}, band {band}; "
+                "if they mark missing data, set scene.nodata (e.g. nan); otherwise replace them"
+            )
 
 
 def check_same_size(name: str, cube: tuple[int, ...], labels: tuple[int, ...]) -> None:
