@@ -22,12 +22,16 @@ def _name_nan(value: object) -> object:
     return "nan" if isinstance(value, float) and value != value else value
 
 
+def _tag_files(value: object) -> str:
+    return "a list" if isinstance(value, list | tuple) else "a value"
+
+
 def _name_of(what: str) -> BeforeValidator:
     """Validates a name, and refuses a list of them with what to do instead."""
 
     def check(value: object) -> object:
         if isinstance(value, list | tuple):
-            raise mistake("several are not read together yet; name one, or join them into one with NumPy")
+            raise mistake("several files have no meaning here; name one")
         if not isinstance(value, str):
             raise mistake(f"write the name of {what}")
         return value
@@ -40,15 +44,33 @@ OF_LABELS = ("labels_key", "class_names", "palette", "unlabelled")
 Bands = Annotated[str, BeforeValidator(_check_bands, json_schema_input_type=PositiveInt | str)]
 FileName = Annotated[str, _name_of("a file")]
 Byte = Annotated[int, Field(ge=0, le=255)]
+Names = Annotated[tuple[FileName, ...], Field(min_length=1)]
+# Files of one image each: one name, a pattern such as `images/*.tif`, or a list of either.
+Files = Annotated[Annotated[FileName, Tag("a value")] | Annotated[Names, Tag("a list")], Discriminator(_tag_files)]
+
+
+class ImageFiles(Settings):
+    """One of several images."""
+
+    cube: FileName
+    """file of the image, as scene.cube"""
+    labels: FileName
+    """its labels, as scene.labels"""
+    name: str | None = None
+    """name of the image in reports, splits and maps; default: the cube file's name without its suffix"""
 
 
 class SceneFiles(Settings):
-    """Your own scene: an image file and a label file, in any supported format."""
+    """Your own scene: files of an image and its labels, in any supported format, or of several images."""
 
-    cube: FileName
-    """file of the image, rows × cols × bands; an absolute path, or relative to the working or data folder"""
-    labels: FileName
-    """file of the label map, rows × cols of integers; searched for like cube"""
+    cube: Files | None = None
+    """file of the image, rows × cols × bands; an absolute path, or relative to the working or data folder; a list,
+    or a pattern such as images/*.tif, for several images that train one classifier"""
+    labels: Files | None = None
+    """file of the label map, rows × cols of integers; searched for like cube; for several images a list in their
+    order, a pattern, or one file of which each image reads its part"""
+    images: tuple[ImageFiles, ...] = ()
+    """several images, in place of cube and labels: a list of {cube: FILE, labels: FILE, name: NAME}"""
     cube_key: str | None = None
     """variable or layer in the cube file; default: the file's only cube"""
     labels_key: str | None = None
@@ -75,6 +97,10 @@ class SceneFiles(Settings):
     """name of the scene in reports and maps; default: the cube file's name without its suffix"""
 
     def check_together(self) -> None:
+        for key in ("cube", "labels"):
+            if (getattr(self, key) is None) != bool(self.images):
+                problem = "has no effect with images; leave it out" if self.images else "is missing; add it"
+                raise mistake(problem, key=key)
         names = self.class_names if isinstance(self.class_names, tuple) else ()
         for name in names:
             if not name or names.count(name) > 1:

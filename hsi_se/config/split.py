@@ -119,10 +119,11 @@ class FoldsSplit(_Split):
     """Spatial cross-validation: every labelled pixel is tested once, away from the pixels that are trained on."""
 
     kind: Literal["folds"]
-    by: Literal["blocks", "fields", "groups"]
-    """what is tested as a whole: square blocks, connected fields of a class, or groups of pixels from a file"""
+    by: Literal["blocks", "fields", "groups", "images"]
+    """what is tested as a whole: square blocks, connected fields of a class, groups of pixels from a file, or whole
+    images of a scene of several"""
     folds: Annotated[int, Field(ge=2)] = 5
-    """number of folds, at least 2 and at most one per block, field or group; default 5"""
+    """number of folds, at least 2 and at most one per block, field, group or image; default 5"""
     block_size: PositiveInt = BLOCK_SIZE
     """side of a block in pixels; default 16; only with by: blocks"""
     groups: FileName | None = None
@@ -152,6 +153,14 @@ class FoldsSplit(_Split):
                 raise mistake(f"has no effect with {key}, {reason}; leave one of them out", key="repeats")
 
 
+class ImagesSplit(_GivenSplit):
+    """Tests whole images of a scene of several, and trains on the others."""
+
+    kind: Literal["images"]
+    test: Annotated[tuple[str, ...], Field(min_length=1)]
+    """names of the images to test, such as [tile2]"""
+
+
 class AllSplit(_GivenSplit):
     """Trains on every labelled pixel, for a map to deliver; without test pixels, folds elsewhere tell its accuracy."""
 
@@ -161,5 +170,5 @@ class AllSplit(_GivenSplit):
 
 
 SplitSettings = Annotated[
-    RandomSplit | BlocksSplit | FieldsSplit | FoldsSplit | MasksSplit | AllSplit, Discriminator("kind")
+    RandomSplit | BlocksSplit | FieldsSplit | FoldsSplit | ImagesSplit | MasksSplit | AllSplit, Discriminator("kind")
 ]

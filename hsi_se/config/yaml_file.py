@@ -258,11 +258,11 @@ def _explain(error: ErrorDetails, settings: object, kind: type[Settings]) -> tup
     if "discriminator" in context:
         loc = (*loc, str(context["discriminator"]).strip("'"))
     keys, value = _follow(settings, loc)
-    if error["type"] in ("missing", "union_tag_not_found"):
+    problem = _describe(error, value)
+    if error["type"] == "union_tag_not_found" or problem.startswith("is missing"):
         keys = (*keys, str(loc[-1]))
     dotted = ".".join(keys)
     shown = dotted if isinstance(value, dict | list) else f"{dotted} = {_show(value)}"
-    problem = _describe(error, value)
     if problem.startswith("unknown setting; choose from "):
         choices = problem.removeprefix("unknown setting; choose from ")
         setting = find_setting(dotted, list_settings(kind), here=choices.split(", "))

@@ -28,9 +28,10 @@ from hsi_se.prediction.target import Target, is_known_name, open_target, read_fi
 from hsi_se.progress import Observer
 from hsi_se.runs.bundle import BundleFacts, ModelBundle
 from hsi_se.runs.folder import RunFolder
+from hsi_se.sampling.patches import WHOLE
 from hsi_se.scene.loading import SceneSettings
 from hsi_se.scene.raster import Image, Mask
-from hsi_se.scene.scene import Scene
+from hsi_se.scene.scene import Scene, Window
 from hsi_se.system.session import Session
 
 Item = TypeVar("Item")
@@ -74,21 +75,28 @@ def predict_bundled(
     missing: NDArray[np.bool_],
     device: torch.device,
     observer: Observer,
+    windows: Sequence[Window] = (WHOLE,),
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Returns the final logits `(rows, cols, C)` of a scene, and the logits before smoothing.
 
     `components` are `(rows, cols, k)`, the scene after the bundle's reduction, and `missing` `(rows, cols)`
-    is true where there is no data. The bundle's `prediction` settings apply.
+    is true where there is no data. The bundle's `prediction` settings apply. Each of several images on one canvas,
+    `windows`, is predicted as if it were alone.
     """
     facts = bundle.facts
     model = build_bundled_model(bundle).to(device)
-    observer.start("mapping", total=missing.size * facts.prediction.num_passes, unit="pixels")
-    settings = facts.prediction
+    settings, total = facts.prediction, sum(missing[window].size for window in windows)
+    observer.start("mapping", total=total * settings.num_passes, unit="pixels")
     predict = functools.partial(
         predict_logits, model, padding=facts.padding, on_batch=observer.advance, precision=settings.precision
     )
-    plain = average_symmetries(predict, components, num_passes=settings.num_passes)
-    return smooth_bundled(facts, plain, components=components, missing=missing), plain
+    plain = np.zeros((*missing.shape, len(facts.class_ids)), np.float32)
+    final = plain if settings.smoothing is None else np.zeros_like(plain)
+    for window in windows:
+        cube, empty = components[window], missing[window]
+        plain[window] = average_symmetries(predict, cube, num_passes=settings.num_passes)
+        final[window] = smooth_bundled(facts, plain[window], components=cube, missing=empty)
+    return final, plain
 
 
 def smooth_bundled(

@@ -1,25 +1,39 @@
 """Patches as windows on one padded cube; n patches, k components, p × p pixels."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from hsi_se.sampling.splits import Pixels
+from hsi_se.scene.scene import Window
 
+WHOLE = (slice(0, None), slice(0, None))  # the window of a scene of one image
 NUM_SYMMETRIES = 8  # of a square: the identity, three rotations, four reflections
 
 
-def pad_cube(components: NDArray[np.float32], *, patch_size: int, padding: str) -> Tensor:
+def pad_cube(
+    components: NDArray[np.float32], *, patch_size: int, padding: str, windows: Sequence[Window] = (WHOLE,)
+) -> Tensor:
     """Returns the padded cube `(rows + p - 1, cols + p - 1, k)`, in which every pixel is a patch's centre.
 
     `components` is `(rows, cols, k)`, the patch size p odd, and `padding` either `zero` or `reflect`
-    (mirrored without repeating the edge, more than once in small scenes).
+    (mirrored without repeating the edge, more than once in small scenes). Several images on one canvas, `windows`, are
+    padded as if each were alone; they lie at least p - 1 pixels apart.
     """
     margin = patch_size // 2
     widths = ((margin, margin), (margin, margin), (0, 0))
     mode = {"zero": "constant", "reflect": "reflect"}[padding]
-    return torch.from_numpy(np.pad(components, widths, mode=mode))  # type: ignore[call-overload]
+    images = [np.pad(components[window], widths, mode=mode) for window in windows]  # type: ignore[call-overload]
+    if len(images) == 1:
+        return torch.from_numpy(images[0])
+    rows, cols, depth = components.shape
+    padded = torch.zeros(rows + 2 * margin, cols + 2 * margin, depth)
+    for (down, right), image in zip(windows, images, strict=True):
+        padded[down.start :, right.start :][: image.shape[0], : image.shape[1]] = torch.from_numpy(image)
+    return padded
 
 
 class PatchDataset:
@@ -32,15 +46,23 @@ class PatchDataset:
         pixels: `(n, 2)` of (row, col) in the scene before padding.
         patch_size: p, odd.
         targets: `(n,)` classes 0..C-1; zeros by default.
+        windows: the images on the canvas, which a shifted patch's centre does not leave.
     """
 
     def __init__(
-        self, padded: Tensor, pixels: Pixels, *, patch_size: int, targets: NDArray[np.int64] | None = None
+        self,
+        padded: Tensor,
+        pixels: Pixels,
+        *,
+        patch_size: int,
+        targets: NDArray[np.int64] | None = None,
+        windows: Sequence[Window] = (WHOLE,),
     ) -> None:
         self.patch_size = patch_size
         self.padded = padded
         self.device = padded.device
         self._pixels = torch.from_numpy(pixels)  # (n, 2), on the CPU; also the patch corners in `padded`
+        self._first, self._last = _find_bounds(pixels, windows, [n - patch_size + 1 for n in padded.shape[:2]])
         self.targets = torch.from_numpy(np.zeros(len(pixels), np.int64) if targets is None else targets)
         self.targets = self.targets.to(self.device)
         self._offsets = _window_offsets(patch_size, padded.shape[1]).to(self.device)
@@ -58,8 +80,7 @@ class PatchDataset:
         """Returns the upper-left corners `(n, 2)` of patches in `padded`, on the CPU; see `gather`."""
         corners = self._pixels[index]
         if shifts is not None:
-            last = [length - self.patch_size for length in self.padded.shape[:2]]
-            corners = (corners + shifts).clamp(min=0).minimum(torch.tensor(last))
+            corners = (corners + shifts).maximum(self._first[index]).minimum(self._last[index])
         return corners
 
     def find_places(self, index: Tensor, *, shifts: Tensor | None = None) -> Tensor:
@@ -90,6 +111,17 @@ class PatchDataset:
         windows = places[:, None] + offsets  # (n, p²)
         pixels = padded.view(-1, padded.shape[2]).index_select(0, windows.flatten())  # (n·p², k)
         return pixels.view(len(places), size, size, -1).permute(0, 3, 1, 2).unsqueeze(1)  # (n, 1, k, p, p)
+
+
+def _find_bounds(pixels: Pixels, windows: Sequence[Window], shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Returns the first and the last (row, col) of the image of each pixel, `(n, 2)` each."""
+    bounds = np.zeros((2, *pixels.shape), np.int64)
+    for window in windows:
+        ends = np.array([part.indices(length)[:2] for part, length in zip(window, shape, strict=True)]).T  # (2, 2)
+        inside = ((pixels >= ends[0]) & (pixels < ends[1])).all(axis=1)
+        bounds[:, inside] = (ends - [[0], [1]])[:, None]
+    first, last = torch.from_numpy(bounds)
+    return first, last
 
 
 def to_targets(labels: NDArray[np.int32], pixels: Pixels, class_ids: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -1,9 +1,12 @@
-"""Deals whole blocks, fields or groups of labelled pixels to the folds of a spatial cross-validation."""
+"""Deals whole blocks, fields, groups or images of labelled pixels to the folds of a spatial cross-validation."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from hsi_se.config.nearest import find_nearest
 from hsi_se.config.split import FoldsSplit
 from hsi_se.errors import SplitError
 from hsi_se.sampling.disjoint import Side, SideMap, _given, number_blocks, number_fields
@@ -46,7 +49,7 @@ def divide_by_fold(
 def deal_folds(
     truth: GroundTruth, settings: FoldsSplit, *, rng: np.random.Generator, folders: Folders
 ) -> tuple[Numbers, Numbers]:
-    """Returns the block, field or group of each pixel, and its fold from 1, both `(rows, cols)`.
+    """Returns the block, field, group or image of each pixel, and its fold from 1, both `(rows, cols)`.
 
     The fold is 0 where a pixel has no label, or is in no group.
     """
@@ -60,17 +63,43 @@ def deal_folds(
         case "groups":
             numbers = read_mask(truth, str(settings.groups), settings.groups_key, "groups", folders).astype(np.int64)
             is_used &= numbers > 0
+        case "images":
+            numbers = number_images(truth)
     groups = np.unique(numbers[is_used])
     if len(groups) < settings.folds:
         smaller = ", or lower split.block_size" if settings.by == "blocks" else ""
         problem = f"only {len(groups)} {settings.by} contain labelled pixels"
         raise SplitError(f"split.folds = {settings.folds}: {problem}; use at most {len(groups)} folds{smaller}")
-    if settings.by == "groups" and len(groups) == settings.folds:
+    if settings.by in ("groups", "images") and len(groups) == settings.folds:
         fold_of[is_used] = np.searchsorted(groups, numbers[is_used]) + 1
     else:
         classes = np.searchsorted(truth.class_ids, truth.labels[is_used])
         fold_of[is_used] = deal(numbers[is_used], classes, num_folds=settings.folds, rng=rng) + 1
     return numbers, fold_of
+
+
+def divide_by_image(truth: GroundTruth, names: Sequence[str]) -> SideMap:
+    """Returns the partition map `(rows, cols)` that tests the images of these names and trains on the others.
+
+    SplitError if there is no such image, or none is left to train on.
+    """
+    known = [image.name for image in truth.images]
+    for name in names:
+        if name not in known:
+            near = find_nearest(name, known)
+            hint = f"did you mean {near}? " if near else ""
+            problem = f"no such image; {hint}choose from {', '.join(known)}" if known else "the scene is a single image"
+            raise SplitError(f"split.test = {name}: {problem}")
+    is_test = np.isin(number_images(truth), [known.index(name) + 1 for name in names])
+    return np.select([truth.labels == UNLABELLED, is_test], [Side.UNUSED, Side.TEST], Side.TRAIN).astype(np.uint8)
+
+
+def number_images(truth: GroundTruth) -> Numbers:
+    """Returns the image of each pixel `(rows, cols)`, from 1; 0 between images."""
+    numbers = np.zeros(truth.shape, dtype=np.int64)
+    for number, window in enumerate(truth.windows, start=1):
+        numbers[window] = number
+    return numbers
 
 
 def deal(

@@ -13,7 +13,7 @@ from hsi_se.config import split as config
 from hsi_se.errors import SplitError
 from hsi_se.sampling.disjoint import Side, SideMap, divide_by_blocks, divide_by_fields
 from hsi_se.sampling.masks import read_masks
-from hsi_se.sampling.spatial_folds import divide_by_fold
+from hsi_se.sampling.spatial_folds import divide_by_fold, divide_by_image
 from hsi_se.scene.folders import Data, Folders
 from hsi_se.scene.scene import GroundTruth
 
@@ -86,10 +86,10 @@ def make_split(truth: GroundTruth, settings: config.SplitSettings, *, seed: int 
 
     `random` takes `round(fraction × size)` pixels of each class, at least one, or a given number. `blocks` and `fields`
     separate training and test pixels in space (see `sampling.disjoint`), and so does each of the `folds` (see
-    `sampling.spatial_folds`), of which the settings name one. `masks` reads both sets from files, which are searched
-    for in the folder `data` before `datasets/`, and `all` leaves no test pixel. A fraction `validation` of each class's
-    training pixels is set aside for choosing the epoch, except with a partition map, which defines its own validation
-    pixels. SplitError if the labels cannot be split as requested, SceneError if a mask file cannot be read.
+    `sampling.spatial_folds`), of which the settings name one. `images` tests whole images. `masks` reads both sets
+    from files, which are searched for in the folder `data` before `datasets/`, and `all` leaves no test pixel. A
+    fraction `validation` of each class's training pixels is set aside for choosing the epoch, except with a partition
+    map, which defines its own validation pixels. SplitError if the labels cannot be split as requested, SceneError if a mask file cannot be read.
     """
     rng = np.random.default_rng(seed if settings.seed is None else settings.seed)
     labels = groups = None
@@ -102,6 +102,8 @@ def make_split(truth: GroundTruth, settings: config.SplitSettings, *, seed: int 
             sides, notes = divide_by_fields(truth, settings, rng=rng)
         case config.FoldsSplit():
             sides, groups, notes = divide_by_fold(truth, settings, rng=rng, folders=Folders.of(data))
+        case config.ImagesSplit():
+            sides, notes = divide_by_image(truth, settings.test), ()
         case config.AllSplit():
             sides, notes = np.where(truth.labels > 0, Side.TRAIN, Side.UNUSED).astype(np.uint8), ()
         case config.MasksSplit():

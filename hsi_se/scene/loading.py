@@ -17,12 +17,13 @@ from hsi_se.scene.catalogue import KnownScene, digest_labels, find_known_scene, 
 from hsi_se.scene.cube import Cube, StoredCube
 from hsi_se.scene.folders import Data, Folders, find_file
 from hsi_se.scene.formats import lacks_byte_order, open_file
+from hsi_se.scene.images import join_scenes, join_truths, list_images
 from hsi_se.scene.inspection import FillFinder
 from hsi_se.scene.labels import LabelMap, Labels, pick_raster, read_label_map
 from hsi_se.scene.raster import Floats, Image, Mask, Raster, chunk_rows, make_image
 from hsi_se.scene.scene import UNLABELLED, GroundTruth, Scene, check_finite, check_same_size
 from hsi_se.scene.synthetic import make_synthetic_scene
-from hsi_se.scene.wavelengths import pick_natural_colour, to_nanometres
+from hsi_se.scene.wavelengths import compare_wavelengths, pick_natural_colour, to_nanometres
 
 _MAX_WAVELENGTH_FILE = 2**20  # bytes
 _MOST_IN_MEMORY = 2**28  # bytes of a cube
@@ -45,8 +46,38 @@ def load_scene(scene: SceneSettings, data: Data = None, *, keep: Collection[int]
     """
     if isinstance(scene, SyntheticScene):
         return make_synthetic_scene(seed=scene.synthetic, rows=scene.rows, cols=scene.cols, bands=scene.bands)
-    source = SceneSource.of(scene, Folders.of(data))
-    image = source.open_image(keep=keep)
+    sources = SceneSource.list_of(scene, Folders.of(data))
+    if len(sources) == 1:
+        return _load(sources[0], sources[0].open_image(keep=keep))
+    images = _open_alike([source.open_image(keep=keep) for source in sources], sources)
+    return join_scenes(name_scene(scene, sources), list(map(_load, sources, images)))
+
+
+def _open_alike(images: Sequence[Image], sources: Sequence["SceneSource"]) -> list[Image]:
+    """Returns images with the same bands: those that none of them drops."""
+    first, *others = images
+    for image in others:
+        if (bands := image.raster.shape[2]) != first.raster.shape[2]:
+            problem = f"has {bands} bands, and {first.raster.path.name} has {first.raster.shape[2]}"
+            raise SceneError(f"{image.raster.path}: {problem}; give images with the same bands")
+        trained, given = (
+            None if nm is None else nm.tolist() for nm in (first.raster.wavelengths_nm, image.raster.wavelengths_nm)
+        )
+        compare_wavelengths(trained, given, name=str(image.raster.path), bands=range(1, bands + 1))
+    dropped = {band: reason for image in images for band, reason in image.dropped.items()}
+    keep = {*range(first.raster.shape[2])}.difference(dropped)
+    if not keep:
+        raise SceneError(f"{first.raster.path}: every band is bad or dropped in one of the images; keep at least one")
+    reasons = dict(sorted(dropped.items()))
+    return [replace(source.open_image(keep=keep), dropped=reasons) for source in sources]
+
+
+def name_scene(scene: SceneSettings, sources: Sequence["SceneSource"]) -> str:
+    given = scene.name if isinstance(scene, SceneFiles) else None
+    return given or f"{len(sources)} images"
+
+
+def _load(source: "SceneSource", image: Image) -> Scene:
     label_map = source.read_labels(image)
     cube, nodata = _read_cube(image)
     truth = source.make_truth(label_map, nodata)
@@ -83,10 +114,11 @@ def load_ground_truth(scene: SceneSettings, data: Data = None) -> GroundTruth:
     """
     if isinstance(scene, SyntheticScene):
         return load_scene(scene, data)
-    source = SceneSource.of(scene, Folders.of(data))
-    image = source.open_image() if source.has_cube() else None
-    label_map = source.read_labels(image)
-    return source.make_truth(label_map, None if image is None else image.read_nodata())
+    sources, truths = SceneSource.list_of(scene, Folders.of(data)), []
+    for source in sources:
+        image = source.open_image() if source.has_cube() else None
+        truths.append(source.make_truth(source.read_labels(image), None if image is None else image.read_nodata()))
+    return truths[0] if len(truths) == 1 else join_truths(name_scene(scene, sources), truths)
 
 
 def open_scene_image(scene: SceneSettings | Scene, data: Data = None, *, keep: Collection[int] | None = None) -> Image:
@@ -107,7 +139,15 @@ class SceneSource:
     folders: Folders
 
     @classmethod
+    def list_of(cls, scene: str | SceneFiles, folders: Folders) -> list["SceneSource"]:
+        """Returns the source of each image of a scene."""
+        if isinstance(scene, SceneFiles):
+            return [cls(files, None, folders) for files in list_images(scene, folders)]
+        return [cls.of(scene, folders)]
+
+    @classmethod
     def of(cls, scene: str | SceneFiles, folders: Folders) -> "SceneSource":
+        """Returns the source of a scene of one image."""
         if isinstance(scene, SceneFiles):
             return cls(scene, None, folders)
         known = get_known(scene)
@@ -193,7 +233,7 @@ class SceneSource:
 
     @property
     def name(self) -> str:
-        return self.files.name or Path(self.files.cube).stem
+        return self.files.name or Path(str(self.files.cube)).stem
 
     def refuse_idle_byte_order(self, *parts: Literal["cube", "labels"]) -> None:
         """Refuses a byte order that no file needs, as it says its own."""

@@ -17,6 +17,25 @@ from hsi_se.scene.raster import Colour, chunk_rows
 UNLABELLED = 0
 
 
+Window = tuple[slice, slice]  # rows and cols
+
+
+@dataclass(frozen=True)
+class PlacedImage:
+    """One of several images of a scene: its name, its upper left pixel and its size on the scene's canvas."""
+
+    name: str
+    top: int
+    left: int
+    rows: int
+    cols: int
+    georeference: Georeference | None
+
+    @property
+    def window(self) -> Window:
+        return slice(self.top, self.top + self.rows), slice(self.left, self.left + self.cols)
+
+
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
     """A label map without its image, which is all that a split needs; checked on construction.
@@ -26,6 +45,8 @@ class GroundTruth:
         class_names: name of every id present in `labels`, in ascending order of id.
         palette: 8-bit RGB colours of some ids, from the scene's files or its config.
         nodata: `(rows, cols)` mask of pixels without data, which are unlabelled; None if there are none.
+        images: where each of several images lies; empty if there is one.
+        is_named: whether the files name the classes and do not number them.
         notes: how the files were read, where the user should know, one sentence each.
 
     Raises:
@@ -38,6 +59,8 @@ class GroundTruth:
     palette: Mapping[int, Colour] = field(default_factory=dict, kw_only=True)
     nodata: NDArray[np.bool_] | None = field(default=None, kw_only=True)
     georeference: Georeference | None = field(default=None, kw_only=True)
+    images: tuple[PlacedImage, ...] = field(default=(), kw_only=True)
+    is_named: bool = field(default=False, kw_only=True)
     notes: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
@@ -58,6 +81,18 @@ class GroundTruth:
     def valid(self) -> NDArray[np.bool_]:
         """Returns the mask of pixels with data, `(rows, cols)`."""
         return np.ones(self.labels.shape, dtype=bool) if self.nodata is None else ~self.nodata
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """Returns the rows and cols of each image; those of the scene if it is one."""
+        return tuple(image.window for image in self.images) or ((slice(0, self.shape[0]), slice(0, self.shape[1])),)
+
+    @property
+    def pixel_area_m2(self) -> float | None:
+        """Returns the area of a pixel in m², if it is known and the same in every image."""
+        places = [image.georeference for image in self.images] or [self.georeference]
+        areas = {None if place is None else place.pixel_area_m2 for place in places}
+        return areas.pop() if len(areas) == 1 else None
 
     @property
     def num_classes(self) -> int:

@@ -83,8 +83,10 @@ def _cross_fit(
 
 
 def _predict(bundle: ModelBundle, setting: Prepared, *, observer: Observer) -> NDArray[np.float32]:
-    missing, device = ~setting.scene.valid, setting.padded.device
-    return predict_bundled(bundle, setting.components, missing=missing, device=device, observer=observer)[0]
+    scene, device = setting.scene, setting.padded.device
+    return predict_bundled(
+        bundle, setting.components, missing=~scene.valid, windows=scene.windows, device=device, observer=observer
+    )[0]
 
 
 class _Named:

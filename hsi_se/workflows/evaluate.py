@@ -66,10 +66,9 @@ def assess_run(
         keep_freed_memory()
     meter = Meter(torch_device)
     logits, unsmoothed = predict_bundled(
-        bundle, components, missing=~scene.valid, device=torch_device, observer=session.observer
+        bundle, components, missing=~scene.valid, windows=scene.windows, device=torch_device, observer=session.observer
     )
     cost = meter.stop()
-    place = scene.georeference
     assessment = of_folds or assess(
         scene,
         split,
@@ -78,13 +77,17 @@ def assess_run(
         components=components,
         config=opened.config,
         scaling=bundle.facts.scaling,
-        pixel_area_m2=None if place is None else place.pixel_area_m2,
+        pixel_area_m2=scene.pixel_area_m2,
         machine=machine,
     )
     for note in assessment.machine.notes:
         session.observer.note(note)
     explorer = make_explorer(scene, split, logits=logits, assessment=assessment)
-    mapping = MappingCost(num_pixels=scene.valid.size, seconds=cost.seconds, peak_bytes=cost.peak_bytes)
+    mapping = MappingCost(
+        num_pixels=sum(scene.valid[window].size for window in scene.windows),
+        seconds=cost.seconds,
+        peak_bytes=cost.peak_bytes,
+    )
     _write_results(folder, assessment, record, explorer, cost=mapping, draw=draw)
     return assessment
 

@@ -155,9 +155,9 @@ def measure_gates(
 
 def _make_patches(model: nn.Module, opened: OpenedRun, pixels: Pixels) -> PatchDataset:
     facts = opened.bundle.facts
-    padded = pad_cube(opened.components, patch_size=facts.patch_size, padding=facts.padding)
-    padded = padded.to(next(model.parameters()).device)
-    return PatchDataset(padded, pixels, patch_size=facts.patch_size)
+    size, padding, windows = facts.patch_size, facts.padding, opened.scene.windows
+    padded = pad_cube(opened.components, patch_size=size, padding=padding, windows=windows)
+    return PatchDataset(padded.to(next(model.parameters()).device), pixels, patch_size=size)
 
 
 def compare_modes(

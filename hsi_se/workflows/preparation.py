@@ -18,6 +18,7 @@ from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
 from hsi_se.sampling.reduction import Reduction, fit_reduction
 from hsi_se.sampling.splits import Pixels, Split, make_split
 from hsi_se.scene.folders import Data
+from hsi_se.scene.images import GAP
 from hsi_se.scene.loading import load_scene
 from hsi_se.scene.scene import Scene
 from hsi_se.training.adapt import adapt_norms
@@ -41,7 +42,8 @@ class Prepared:
 
     def make_patches(self, pixels: Pixels) -> PatchDataset:
         targets = to_targets(self.scene.labels, pixels, self.scene.class_ids)
-        return PatchDataset(self.padded, pixels, patch_size=self.config.patch.size, targets=targets)
+        size, windows = self.config.patch.size, self.scene.windows
+        return PatchDataset(self.padded, pixels, patch_size=size, targets=targets, windows=windows)
 
     def fit_again(self, pixels: Pixels, *, epochs: int, seed: int, observer: Observer) -> Classifier:
         """Returns another classifier with the same settings, trained on some pixels of the training set."""
@@ -82,13 +84,18 @@ def prepare(config: Config, *, data: Data, device: torch.device, split: Split | 
     scene_digest, scene = scene.digest, split.relabel(scene)
     if scene.num_classes < 2:
         raise SceneError(f"scene {scene.name}: has one class, but a classifier needs two; check its labels")
-    if config.patch.size > min(scene.shape):
-        size = " × ".join(map(str, scene.shape))
-        raise ConfigError(f"patch.size = {config.patch.size}: is larger than the scene, {size}; use a smaller one")
+    shapes = [(image.rows, image.cols) for image in scene.images] or [scene.shape]
+    if config.patch.size > min(map(min, shapes)):
+        smallest, what = " × ".join(map(str, min(shapes, key=min))), "an image" if scene.images else "the scene"
+        raise ConfigError(f"patch.size = {config.patch.size}: is larger than {what}, {smallest}; use a smaller one")
+    if scene.images and config.patch.size > GAP + 1:
+        problem = f"would reach from one image to the next, as they lie {GAP} pixels apart"
+        raise ConfigError(f"patch.size = {config.patch.size}: {problem}; use at most {GAP + 1}")
     notes = scene.notes + split.notes
     reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train, nodata=scene.nodata)
     components = reduction.apply(scene.cube, nodata=scene.nodata)
-    padded = pad_cube(components, patch_size=config.patch.size, padding=config.patch.padding).to(device)
+    size, padding = config.patch.size, config.patch.padding
+    padded = pad_cube(components, patch_size=size, padding=padding, windows=scene.windows).to(device)
     setting = Prepared(config, scene_digest, scene, split, reduction, components, padded, None, notes)
     if isinstance(config.model, PixelClassifier):
         notes += (f"model.name = {config.model.name}: is not trained in epochs; the train section has no effect",)
