@@ -12,6 +12,9 @@ class TrainSettings(Settings):
 
     epochs: PositiveInt
     """number of passes over the training patches, 1 or more"""
+    start_from: str | None = None
+    """folder of a run with the same bands, reduction and network, whose weights training starts from; where its
+    classes differ, the head is new; default: random weights"""
     batch_size: int = Field(default=256, ge=2)
     """patches per step, 2 or more; default 256"""
     learning_rate: PositiveFloat = 1e-3

@@ -3,6 +3,7 @@
 Each fits one column of a journal and is readable at that width; only the gates take as much room as their panels need.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -67,7 +68,10 @@ def list_charts(run: RunFiles) -> list[Drawing]:
         "training loss": [epoch.loss for epoch in history],
         "validation OA": [epoch.validation_accuracy for epoch in history if epoch.validation_accuracy is not None],
     }
+    names = ", ".join(image.name for image in run.record.images)
+    maps = Drawing("images", "Maps of the images", partial(_draw_images, run), _STYLE, f"Maps of the images {names}.")
     return [
+        *([maps] if names else []),
         chart("reliability", "Reliability", _draw_reliability, reliability),
         chart("rejection", "Accuracy after rejecting the least certain pixels", _draw_rejection, kept),
         *([chart("training", "Loss and accuracy", _draw_training, training)] if history else []),
@@ -84,6 +88,30 @@ def _draw_map(run: RunFiles, places: NDArray[np.uint16]) -> Figure:
     colours = [to_hex(run.facts.palette[label]) for label in (UNLABELLED, *run.facts.class_ids)]
     names = ("unlabelled", *run.facts.class_names)
     return _draw_picture(places, {place: (names[place], colours[place]) for place in np.unique(places).tolist()})
+
+
+def _draw_images(run: RunFiles) -> Figure:
+    """Draws the map of each image, in their order, above the names of the classes."""
+    images, places = run.record.images, run.explorer.prediction
+    cols = min(4, len(images))
+    entries = {
+        place: (run.facts.class_names[place - 1], to_hex(run.facts.palette[run.facts.class_ids[place - 1]]))
+        for place in np.unique(places[places > 0]).tolist()
+    }
+    rows = -(-len(images) // cols)
+    tallest = max(image.rows / image.cols for image in images)
+    figure = Figure(
+        figsize=(COLUMN_INCHES, COLUMN_INCHES / cols * tallest * rows + 0.2 * rows + 0.5), layout="constrained"
+    )
+    panels = figure.subplots(rows, cols, squeeze=False).ravel()
+    shared = len(os.path.commonprefix([image.name for image in images]))  # noqa: RUF071 - names, not paths
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, image in zip(panels, images, strict=False):
+        handles = show_values(axes, places[image.window], entries)
+        axes.set_title(image.name[shared:] or image.name, fontsize=SMALLEST_PT)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=1.0, columnspacing=1.0)
+    return figure
 
 
 def _draw_picture(places: NDArray[np.integer], entries: Entries) -> Figure:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from hsi_se.progress import EpochRecord
+from hsi_se.scene.scene import PlacedImage
 
 
 class Record(BaseModel):
@@ -32,6 +33,7 @@ class RunFacts(Record):
     notes: tuple[str, ...]
     num_train: int
     num_val: int
+    images: tuple[PlacedImage, ...] = ()  # of a scene of several, in pixels of its canvas
     versions: dict[str, str]  # of hsi_se, python and the libraries that train
 
 

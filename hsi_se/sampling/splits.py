@@ -89,7 +89,8 @@ def make_split(truth: GroundTruth, settings: config.SplitSettings, *, seed: int 
     `sampling.spatial_folds`), of which the settings name one. `images` tests whole images. `masks` reads both sets
     from files, which are searched for in the folder `data` before `datasets/`, and `all` leaves no test pixel. A
     fraction `validation` of each class's training pixels is set aside for choosing the epoch, except with a partition
-    map, which defines its own validation pixels. SplitError if the labels cannot be split as requested, SceneError if a mask file cannot be read.
+    map, which defines its own validation pixels. SplitError if the labels cannot be split as requested, SceneError if
+    a mask file cannot be read.
     """
     rng = np.random.default_rng(seed if settings.seed is None else settings.seed)
     labels = groups = None

@@ -17,13 +17,14 @@ from hsi_se.progress import Observer
 from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
 from hsi_se.sampling.reduction import Reduction, fit_reduction
 from hsi_se.sampling.splits import Pixels, Split, make_split
-from hsi_se.scene.folders import Data
+from hsi_se.scene.folders import Data, Folders
 from hsi_se.scene.images import GAP
 from hsi_se.scene.loading import load_scene
 from hsi_se.scene.scene import Scene
 from hsi_se.training.adapt import adapt_norms
 from hsi_se.training.fit import fit
 from hsi_se.training.step import warn_of_emulation
+from hsi_se.workflows.start import Start
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,7 @@ class Prepared:
     components: NDArray[np.float32]
     padded: torch.Tensor  # on the device
     network: Network | None  # on the device, untrained; None for a classical classifier
+    start: Start | None  # the run that training starts from
     notes: tuple[str, ...]
 
     def make_patches(self, pixels: Pixels) -> PatchDataset:
@@ -45,18 +47,28 @@ class Prepared:
         size, windows = self.config.patch.size, self.scene.windows
         return PatchDataset(self.padded, pixels, patch_size=size, targets=targets, windows=windows)
 
+    def build(self, *, seed: int) -> Network:
+        """Returns an untrained network, on the device; one that starts from another run has its weights."""
+        depth, config = self.reduction.num_components, self.config
+        sizes = {"patch_size": config.patch.size, "num_classes": self.scene.num_classes, "seed": seed}
+        assert not isinstance(config.model, PixelClassifier)
+        network = build_model(config.model, num_bands=depth, **sizes)
+        if self.start is not None:
+            self.start.load_into(network, self.scene)
+        return network.to(self.padded.device)
+
     def fit_again(self, pixels: Pixels, *, epochs: int, seed: int, observer: Observer) -> Classifier:
         """Returns another classifier with the same settings, trained on some pixels of the training set."""
         config, device = self.config, self.padded.device
-        sizes = {"patch_size": config.patch.size, "num_classes": self.scene.num_classes, "seed": seed}
         if isinstance(config.model, PixelClassifier):
             from hsi_se.training.classical import fit_classical  # imports much of scikit-learn
 
             split = replace(self.split, train=pixels, val=pixels[:0])
             folds, _ = hold_out(self.scene, split, config.split, seed=seed)
             x = self.components[pixels[:, 0], pixels[:, 1]]
-            return fit_classical(config.model, x, folds, **sizes).to(device)
-        network = build_model(config.model, num_bands=self.reduction.num_components, **sizes).to(device)
+            sizes = {"patch_size": config.patch.size, "num_classes": self.scene.num_classes}
+            return fit_classical(config.model, x, folds, **sizes, seed=seed).to(device)
+        network = self.build(seed=seed)
         fit(
             network,
             train=self.make_patches(pixels),
@@ -79,6 +91,7 @@ class Prepared:
 
 def prepare(config: Config, *, data: Data, device: torch.device, split: Split | None = None) -> Prepared:
     """Reads and reduces the scene, draws the split unless given, and builds the network."""
+    start = Start.open(config, Folders.of(data))
     scene = load_scene(config.scene, data)
     split = split or make_split(scene, config.split, seed=config.seed, data=data)
     scene_digest, scene = scene.digest, split.relabel(scene)
@@ -92,17 +105,18 @@ def prepare(config: Config, *, data: Data, device: torch.device, split: Split | 
         problem = f"would reach from one image to the next, as they lie {GAP} pixels apart"
         raise ConfigError(f"patch.size = {config.patch.size}: {problem}; use at most {GAP + 1}")
     notes = scene.notes + split.notes
-    reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train, nodata=scene.nodata)
+    if start is None:
+        reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train, nodata=scene.nodata)
+    else:
+        notes, reduction = (*notes, start.check(scene, split, digest=scene_digest)), start.bundle.reduction
     components = reduction.apply(scene.cube, nodata=scene.nodata)
     size, padding = config.patch.size, config.patch.padding
     padded = pad_cube(components, patch_size=size, padding=padding, windows=scene.windows).to(device)
-    setting = Prepared(config, scene_digest, scene, split, reduction, components, padded, None, notes)
+    setting = Prepared(config, scene_digest, scene, split, reduction, components, padded, None, start, notes)
     if isinstance(config.model, PixelClassifier):
         notes += (f"model.name = {config.model.name}: is not trained in epochs; the train section has no effect",)
         return replace(setting, notes=notes)
     if config.train.norm_statistics == "scene":
         notes += ("batch norm uses patches of the whole scene, including test pixels, without their labels",)
     notes += warn_of_emulation(config.train.precision, device)
-    sizes = {"patch_size": config.patch.size, "num_classes": scene.num_classes, "seed": config.seed}
-    network = build_model(config.model, num_bands=reduction.num_components, **sizes)
-    return replace(setting, network=network.to(device), notes=notes)
+    return replace(setting, network=setting.build(seed=config.seed), notes=notes)

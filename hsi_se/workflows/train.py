@@ -154,6 +154,7 @@ def _describe_start(setting: Prepared, run: Path, *, data: str | Path | None) ->
         notes=setting.notes,
         num_train=len(split.train),
         num_val=len(split.val),
+        images=scene.images,
         versions={"hsi_se": __version__, "python": platform.python_version()}
         | {module.__name__: str(module.__version__) for module in (torch, np, sklearn)},
         started=datetime.datetime.now(datetime.UTC),
