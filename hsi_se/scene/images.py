@@ -49,9 +49,14 @@ def list_images(files: SceneFiles, folders: Folders) -> tuple[SceneFiles, ...]:
         raise SceneError(
             f"scene: two images are called {twice[0]}; give each a name: images: [{{cube: …, labels: …, name: …}}]"
         )
-    one_of_many = files.name if len(given) == 1 else None
+    own: dict[str, Any] = {"images": ()}
+    if len(given) > 1 and isinstance(files.class_names, tuple):
+        own["class_names"] = None  # they are those of all images together
+    if len(given) > 1:
+        own["palette"] = None
+    alone = files.name if len(given) == 1 else None
     return tuple(
-        files.model_copy(update={"cube": cube, "labels": labels, "images": (), "name": one_of_many or name})
+        files.model_copy(update={**own, "cube": cube, "labels": labels, "name": alone or name})
         for (cube, labels, _), name in zip(given, names, strict=True)
     )
 
@@ -135,7 +140,15 @@ def join_truths(name: str, truths: Sequence[GroundTruth]) -> GroundTruth:
             for label, colour in truth.palette.items()
             if label in truth.class_ids
         } | palette
-    notes = tuple(f"{truth.name}: {note}" for truth in truths for note in truth.notes)
+    alike: dict[str, list[str]] = {}  # the same note on several images
+    for truth in truths:
+        for note in truth.notes:
+            key = re.sub(rf"\b{re.escape(truth.name)}\b", "", note)
+            alike.setdefault(key, []).append(f"{truth.name}: {note}")
+    more = {1: "", 2: "; likewise in another image"}
+    notes = tuple(
+        same[0] + more.get(len(same), f"; likewise in {len(same) - 1} other images") for same in alike.values()
+    )
     return GroundTruth(name, labels, class_names, palette=palette, nodata=nodata, images=images, notes=notes)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ _MAX_WAVELENGTH_FILE = 2**20  # bytes
 _MOST_IN_MEMORY = 2**28  # bytes of a cube
 
 SceneSettings = str | SceneFiles | SyntheticScene
+Truth = TypeVar("Truth", bound=GroundTruth)
 
 
 def load_scene(scene: SceneSettings, data: Data = None, *, keep: Collection[int] | None = None) -> Scene:
@@ -50,7 +51,7 @@ def load_scene(scene: SceneSettings, data: Data = None, *, keep: Collection[int]
     if len(sources) == 1:
         return _load(sources[0], sources[0].open_image(keep=keep))
     images = _open_alike([source.open_image(keep=keep) for source in sources], sources)
-    return join_scenes(name_scene(scene, sources), list(map(_load, sources, images)))
+    return _name_classes(join_scenes("several images", list(map(_load, sources, images))), scene)
 
 
 def _open_alike(images: Sequence[Image], sources: Sequence["SceneSource"]) -> list[Image]:
@@ -72,9 +73,15 @@ def _open_alike(images: Sequence[Image], sources: Sequence["SceneSource"]) -> li
     return [replace(source.open_image(keep=keep), dropped=reasons) for source in sources]
 
 
-def name_scene(scene: SceneSettings, sources: Sequence["SceneSource"]) -> str:
-    given = scene.name if isinstance(scene, SceneFiles) else None
-    return given or f"{len(sources)} images"
+def _name_classes(truth: Truth, scene: SceneSettings) -> Truth:
+    """Gives several images the name and the class names and colours of their config, if there are any."""
+    assert isinstance(scene, SceneFiles)
+    changes: dict[str, Any] = {"name": scene.name or f"{len(truth.images)} images"}
+    if isinstance(scene.class_names, tuple):
+        changes["class_names"] = _one_each(scene.class_names, truth.labels, "class_names", "names")
+    if scene.palette is not None:
+        changes["palette"] = _one_each(scene.palette, truth.labels, "palette", "colours")
+    return replace(truth, **changes)
 
 
 def _load(source: "SceneSource", image: Image) -> Scene:
@@ -118,7 +125,7 @@ def load_ground_truth(scene: SceneSettings, data: Data = None) -> GroundTruth:
     for source in sources:
         image = source.open_image() if source.has_cube() else None
         truths.append(source.make_truth(source.read_labels(image), None if image is None else image.read_nodata()))
-    return truths[0] if len(truths) == 1 else join_truths(name_scene(scene, sources), truths)
+    return truths[0] if len(truths) == 1 else _name_classes(join_truths("several images", truths), scene)
 
 
 def open_scene_image(scene: SceneSettings | Scene, data: Data = None, *, keep: Collection[int] | None = None) -> Image:

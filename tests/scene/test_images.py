@@ -144,6 +144,25 @@ def test_images_of_different_sensors_are_refused(save: Save) -> None:
         load_scene(load_two())
 
 
+def test_class_names_and_colours_are_those_of_all_images_together(save: Save) -> None:
+    save((6, 5), (7, 4), low=1)
+    np.save("a_labels.npy", np.ones((6, 5), int))
+    colours = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    truth = load_ground_truth(load_two(class_names=["corn", "beet", "woods"], palette=colours, name="farm"))
+    assert truth.class_names == {1: "corn", 2: "beet", 3: "woods"}
+    assert truth.palette == {1: (1, 2, 3), 2: (4, 5, 6), 3: (7, 8, 9)}
+    assert truth.name == load_scene(load_two(name="farm")).name == "farm"
+
+
+def test_a_note_on_several_images_is_made_once(save: Save) -> None:
+    save((6, 5), (7, 4), (5, 5))
+    notes = load_ground_truth(load_two(drop_bands=[5], nodata=int(np.load("a.npy")[0, 0, 0]))).notes
+    excluded = [note for note in notes if "nodata" in note]
+    assert excluded[0].startswith("a: 1 pixels are nodata")
+    scene = load_scene(load_two(drop_bands=[5]))
+    assert scene.notes == ("a: bands 5 of a.npy are excluded: dropped by the config; likewise in 2 other images",)
+
+
 def make_truth(name: str, labels: Sequence[Sequence[int]], names: dict[int, str], **facts: object) -> GroundTruth:
     return GroundTruth(name, np.array(labels, np.int32), names, **facts)
 

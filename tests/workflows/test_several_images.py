@@ -4,14 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import hsi_se
 from hsi_se.config.experiment import Config
 from hsi_se.config.yaml_file import load_config
+from hsi_se.errors import ConfigError
 from hsi_se.report.explorer import Explorer
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import open_run
 from hsi_se.scene.synthetic import make_synthetic_scene
+from hsi_se.workflows.preparation import prepare
 from tests.conftest import CPU, ROOT, TINY
 
 NAMES = ("north", "east", "south")
@@ -55,3 +58,22 @@ def test_nothing_is_predicted_between_the_images(run: RunFolder) -> None:
     opened = open_run(run)
     canvas = run.read_arrays(Explorer, run.explorer).prediction
     assert not canvas[~opened.scene.valid].any()
+
+
+def test_the_page_shows_the_map_of_each_image_by_its_name(run: RunFolder) -> None:
+    page = run.page.read_text()
+    assert "<figcaption>Maps of the images</figcaption>" in page
+    assert "Maps of the images north, east, south." in page
+    assert [image.name for image in run.read_record().images] == ["north", "east", "south"]
+
+
+def test_patches_that_would_reach_another_image_are_refused(folder: Path) -> None:
+    for name, size in (("wide", 60), ("broad", 64)):
+        scene = make_synthetic_scene(seed=0, rows=size, cols=size, bands=16)
+        np.save(folder / f"{name}.npy", scene.cube)
+        np.save(folder / f"{name}_gt.npy", scene.labels)
+    files = ", ".join(f"{{cube: {folder}/{name}.npy, labels: {folder}/{name}_gt.npy}}" for name in ("wide", "broad"))
+    changes = [*TINY, f"scene={{images: [{files}]}}", "patch.size=43", "model={name: svm}"]
+    config = load_config(ROOT / "configs" / "demo.yaml", changes)
+    with pytest.raises(ConfigError, match=r"patch\.size = 43: would reach from one image to the next, as they lie 40"):
+        prepare(config, data=None, device=torch.device("cpu"))
