@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,9 @@ def list_sections(path: str, node: Node, definitions: Node) -> Iterator[Section]
         yield Section(path, name, _mark(definitions[name]) if len(choices) > 1 else "")
         for key, below in properties.items():
             yield from list_sections(f"{path}.{key}", below, definitions)
+    for choice in choices:
+        if "$ref" in choice.get("items", {}):
+            yield from list_sections(f"{path}[…]", choice["items"], definitions)
     if isinstance(node.get("additionalProperties"), Mapping):
         yield from list_sections(f"{path}.POINT", node["additionalProperties"], definitions)
 
@@ -80,7 +83,13 @@ def _mark(definition: Node) -> str:
     fixed = {key: node["const"] for key, node in properties.items() if "const" in node}
     if fixed:
         return "{" + ", ".join(f"{key}: {value}" for key, value in fixed.items()) + "}"
-    return "{" + ", ".join(f"{key}: …" for key in definition.get("required", ())) + "}"
+    return "{" + ", ".join(f"{key}: …" for key in _list_required(definition)) + "}"
+
+
+def _list_required(definition: Node) -> Sequence[str]:
+    """The settings that must be given; of several sets, the first."""
+    ways = [definition, *definition.get("anyOf", ())]
+    return next((way["required"] for way in ways if "required" in way), ())
 
 
 def _render_section(section: Section, definitions: Node, *, is_alone: bool) -> str:
@@ -124,7 +133,7 @@ def _link(node: Node, definitions: Node) -> str:
     """A section by the word that tells it from its alternatives, or by all that must be given."""
     name = node["$ref"].rpartition("/")[2]
     fixed = [str(each["const"]) for each in definitions[name]["properties"].values() if "const" in each]
-    required = _mark(definitions[name]) if definitions[name].get("required") else ""
+    required = _mark(definitions[name]) if _list_required(definitions[name]) else ""
     text = f"`{', '.join(fixed) or required}`" if fixed or required else "a section"
     return f"[{text}](#{Section('', name, '').anchor})"
 

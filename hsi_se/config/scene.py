@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from hsi_se.config.base import Seed, Settings, _tag_by_shape, mistake
 
@@ -62,6 +62,8 @@ class ImageFiles(Settings):
 
 class SceneFiles(Settings):
     """Your own scene: files of an image and its labels, in any supported format, or of several images."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["cube", "labels"]}, {"required": ["images"]}]})
 
     cube: Files | None = None
     """file of the image, rows × cols × bands; an absolute path, or relative to the working or data folder; a list,

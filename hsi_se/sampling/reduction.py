@@ -5,12 +5,13 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
 from spectral import GaussianStats, LinearTransform, calc_stats, mnf, noise_from_diffs
 
 from hsi_se.config.experiment import MnfReduction, NoReduction, ReductionSettings
 from hsi_se.errors import ConfigError, SceneError
 from hsi_se.sampling.splits import Pixels
-from hsi_se.scene.cube import Cube
+from hsi_se.scene.cube import Cube, StoredCube
 from hsi_se.scene.raster import chunk_rows
 
 
@@ -82,14 +83,20 @@ def fit_reduction(
         raise ConfigError(f"reduction.components = {settings.components}: {problem}; {wider}use at most {most}")
     if isinstance(settings, MnfReduction):
         fitted = _fit_mnf(cube, settings, train_pixels, valid)
+    elif isinstance(cube, StoredCube) and settings.fit_on == "scene":
+        fitted = _fit_pca_in_parts(cube, settings.components, valid)
     else:
-        fitted = _fit_pca(cube, settings.components, train_pixels if settings.fit_on == "train" else np.argwhere(valid))
+        rows, cols = np.nonzero(valid)
+        samples = train if settings.fit_on == "train" else cube[rows, cols].astype(np.float64)
+        # The band covariance needs memory for the bands only; decomposing the pixel matrix would need far more.
+        pca = PCA(settings.components, svd_solver="covariance_eigh", copy=False).fit(samples)
+        fitted = Reduction(pca.mean_, pca.components_, _positive(np.sqrt(pca.explained_variance_)))
     return fitted if settings.whiten else replace(fitted, scale=np.full_like(fitted.scale, fitted.scale[0]))
 
 
-def _fit_pca(cube: Cube, num_components: int, pixels: Pixels) -> Reduction:
-    """Returns principal components of unit variance; the covariance of the bands needs no memory for the pixels."""
-    stats = _measure(cube, pixels @ [cube.shape[1], 1])
+def _fit_pca_in_parts(cube: Cube, num_components: int, valid: NDArray[np.bool_]) -> Reduction:
+    """Returns the principal components of all valid pixels, with unit variance, of a cube that stays in its file."""
+    stats = _measure(cube, np.flatnonzero(valid))
     axes = stats.principal_components
     components = axes.eigenvectors[:, :num_components].T
     scale = _positive(np.sqrt(axes.eigenvalues[:num_components].clip(min=0)))

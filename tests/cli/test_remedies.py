@@ -415,20 +415,10 @@ def test_a_split_from_files_is_answered_with_the_section_to_write(refuse, accept
 
 
 @needs_cases
-def test_several_images_are_refused_with_what_can_be_done_today(case, refuse, accept):
+def test_several_images_train_one_classifier(case, accept):
     case("14")
-    message = refuse("train", "list.yaml")
-    assert message == (
-        "list.yaml:1:9: scene.cube: several are not read together yet; name one, or join them into one with NumPy"
-    )
-    accept("train", "one.yaml", *QUICK)
-    for name in ("tile{}.tif", "tile{}_labels.tif"):
-        parts = [rasterio.open(name.format(number)).read() for number in (0, 1)]  # (bands, rows, cols)
-        cols = max(part.shape[2] for part in parts)
-        wide = [np.pad(part, ((0, 0), (0, 0), (0, cols - part.shape[2]))) for part in parts]
-        joined = np.concatenate(wide, axis=1).transpose(1, 2, 0).squeeze()
-        np.save(name.format("s").replace(".tif", ".npy"), joined)
-    accept("train", "one.yaml", "--set", "scene={cube: tiles.npy, labels: tiles_labels.npy}", *QUICK)
+    accept("train", "list.yaml", *QUICK)
+    accept("train", "list.yaml", "--set", "scene={cube: 'tile?.tif', labels: 'tile?_labels.tif'}", *QUICK)
 
 
 @needs_cases

@@ -34,7 +34,7 @@ train:
 SCENE = "{synthetic: 0, rows: 24, cols: 25, bands: 16}"
 PCA = "{kind: pca, components: 15, whiten: false, fit_on: train}"
 TRAIN_SETTINGS = (
-    "epochs, batch_size, learning_rate, weight_decay, schedule, label_smoothing, flips, shift, noise, "
+    "epochs, start_from, batch_size, learning_rate, weight_decay, schedule, label_smoothing, flips, shift, noise, "
     "spectral_jitter, band_dropout, vary_by, precision, weight_averaging, norm_statistics, "
     "class_weights, checkpoint_every_s"
 )
@@ -120,6 +120,7 @@ def test_settings_left_out_take_their_documented_defaults(load: Load) -> None:
         "attention": {},
     }
     assert config.train.model_dump(exclude={"epochs"}) == {
+        "start_from": None,
         "batch_size": 256,
         "learning_rate": 1e-3,
         "weight_decay": 1e-2,
@@ -484,7 +485,7 @@ def test_only_the_override_that_had_the_last_word_is_blamed(refuse: Callable[...
             "kind: random",
             "kind: block",
             "3:9: split.kind = 'block': did you mean 'blocks'? choose from 'random', 'blocks', 'fields', 'folds', "
-            "'masks', 'all'",
+            "'images', 'masks', 'all'",
         ),
         ("kind: pca", "kind: lda", "4:13: reduction.kind = 'lda': choose from 'pca', 'mnf', 'none'"),
         (
@@ -688,6 +689,7 @@ CHANGES = (
     "prediction.smoothing={components: 3}",
     "prediction.calibration=none",
     "prediction.precision=tf32",
+    "train.start_from=runs/other",
 )
 
 
@@ -742,8 +744,9 @@ FILE_CHANGES = {
 
 
 def test_every_setting_of_the_users_own_scene_changes_the_digest_and_is_written(load: Load) -> None:
-    assert set(FILE_CHANGES) == set(SceneFiles.model_fields)
-    configs = [load(GOOD, FILES)]
+    assert {*FILE_CHANGES, "images"} == set(SceneFiles.model_fields)
+    configs = [load(GOOD, FILES), load(GOOD, "scene={images: [{cube: c.mat, labels: g.mat, name: mine}]}")]
+    configs += [load(GOOD, "scene={cube: [a.tif, b.tif], labels: '*.tif'}")]
     configs += [load(GOOD, FILES, f"scene.{key}={value}") for key, value in FILE_CHANGES.items()]
     assert len({config.digest for config in configs}) == len(configs)
     for config in configs:
