@@ -24,11 +24,12 @@ from hsi_se.models.inference import pick_device
 from hsi_se.prediction.class_map import ClassMap, pick_classes
 from hsi_se.prediction.logits import Classifier, Engine, RowPredictor, average_symmetries, list_tiles, predict_logits
 from hsi_se.prediction.smoothing import smooth_logits
-from hsi_se.prediction.target import Target, is_known_name, open_target, read_finite_rows
+from hsi_se.prediction.target import Target, is_known_name, open_targets, read_finite_rows
 from hsi_se.progress import Observer
 from hsi_se.runs.bundle import BundleFacts, ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.sampling.patches import WHOLE
+from hsi_se.scene.images import place
 from hsi_se.scene.loading import SceneSettings
 from hsi_se.scene.raster import Image, Mask
 from hsi_se.scene.scene import Scene, Window
@@ -194,7 +195,7 @@ def map_scene(
         tile_rows: rows per tile; by default as many as fit into the engine's memory.
 
     Returns:
-        The map `(rows, cols)`; 0 where the scene has no data.
+        The map `(rows, cols)`, of several images on their canvas; 0 where the scene has no data.
 
     Raises:
         HsiError: the scene cannot be read or does not fit the bundle.
@@ -203,10 +204,27 @@ def map_scene(
         bundle = load_bundle(bundle)
     if isinstance(scene, Path) or (isinstance(scene, str) and not is_known_name(scene)):
         scene = SceneFiles(cube=str(scene), labels=str(scene))
-    target = open_target(bundle, scene, data=session.data)
-    for note in target.notes:
+    targets = open_targets(bundle, scene, data=session.data)
+    for note in [note for target in targets for note in target.notes]:
         session.observer.note(note)
-    return map_target(bundle, target, engine=engine, tile_rows=tile_rows, session=session)
+    return map_targets(bundle, targets, engine=engine, tile_rows=tile_rows, session=session)
+
+
+def map_targets(
+    bundle: ModelBundle,
+    targets: Sequence[Target],
+    *,
+    engine: Engine = "dense",
+    tile_rows: int | None = None,
+    session: Session = Session(),
+) -> ClassMap:
+    """Returns the class map of checked images, several of them on one canvas; arguments as for `map_scene`."""
+    corners, shape = place([target.image.shape[:2] for target in targets])
+    labels = np.zeros(shape, np.int32)
+    for target, (top, left) in zip(targets, corners, strict=True):
+        found = map_target(bundle, target, engine=engine, tile_rows=tile_rows, session=session).labels
+        labels[top : top + found.shape[0], left : left + found.shape[1]] = found
+    return ClassMap(labels, bundle.class_names, bundle.facts.palette)
 
 
 def map_target(

@@ -19,6 +19,7 @@ from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.scene.catalogue import find_known_scene
 from hsi_se.scene.folders import Data, Folders, find_file
+from hsi_se.scene.images import list_images
 from hsi_se.scene.inspection import FillFinder
 from hsi_se.scene.loading import SceneSettings, SceneSource, get_known, open_scene_image
 from hsi_se.scene.raster import Image, Mask, chunk_rows, describe_bands
@@ -142,6 +143,12 @@ def open_target(
     if num_odd:
         notes += (f"{num_odd:,} pixels contain non-finite values and are treated as nodata",)
     return Target(image, digest, num_missing, notes)
+
+
+def open_targets(bundle: ModelBundle, scene: Scene | SceneSettings, *, data: Data = None) -> list[Target]:
+    """Returns the image of another scene, or each of its several images in their order; see `open_target`."""
+    several = list_images(scene, Folders.of(data)) if isinstance(scene, SceneFiles) else (scene,)
+    return [open_target(bundle, image, data=data) for image in several]
 
 
 def _pick_bands(bundle: ModelBundle, scene: Scene | SceneSettings, data: Data) -> tuple[Image, tuple[str, ...]]:

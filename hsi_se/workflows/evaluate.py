@@ -14,9 +14,9 @@ from hsi_se.evaluation.assessment import Assessment, assess
 from hsi_se.evaluation.baselines import SpectralBaseline
 from hsi_se.evaluation.metrics import Evaluation, evaluate_labels
 from hsi_se.models.inference import pick_device
-from hsi_se.prediction.bundled import map_target, predict_bundled
+from hsi_se.prediction.bundled import map_targets, predict_bundled
 from hsi_se.prediction.class_map import ClassMap
-from hsi_se.prediction.target import find_scene, open_target
+from hsi_se.prediction.target import find_scene, open_targets
 from hsi_se.report.explorer import Explorer, make_explorer
 from hsi_se.report.figures import save_map
 from hsi_se.report.page import write_page
@@ -174,13 +174,15 @@ def evaluate_on(
     settings = find_scene(folder, scene, overrides, data=session.data, unread=("palette",))
     truth = load_ground_truth(settings, session.data)
     notes = (*truth.notes, *_compare_classes(truth, bundle))
-    target = open_target(bundle, settings, data=session.data)
-    predicted = map_target(bundle, target, session=session).labels
+    targets = open_targets(bundle, settings, data=session.data)
+    predicted = map_targets(bundle, targets, session=session).labels
     known = np.isin(truth.labels, bundle.class_ids) & (predicted != UNLABELLED)
     evaluation = evaluate_labels(
         truth.labels[known], predicted[known], class_ids=bundle.facts.class_ids, class_names=bundle.facts.class_names
     )
-    return CrossScene(record.scene, truth.name, evaluation, (*notes, *target.notes))
+    return CrossScene(
+        record.scene, truth.name, evaluation, (*notes, *(note for target in targets for note in target.notes))
+    )
 
 
 def _compare_classes(other: GroundTruth, bundle: ModelBundle) -> list[str]:

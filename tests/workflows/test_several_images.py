@@ -14,6 +14,7 @@ from hsi_se.report.explorer import Explorer
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import open_run
 from hsi_se.scene.synthetic import make_synthetic_scene
+from hsi_se.workflows.evaluate import evaluate_on
 from hsi_se.workflows.preparation import prepare
 from tests.conftest import CPU, ROOT, TINY
 
@@ -77,3 +78,13 @@ def test_patches_that_would_reach_another_image_are_refused(folder: Path) -> Non
     config = load_config(ROOT / "configs" / "demo.yaml", changes)
     with pytest.raises(ConfigError, match=r"patch\.size = 43: would reach from one image to the next, as they lie 40"):
         prepare(config, data=None, device=torch.device("cpu"))
+
+
+def test_another_scene_of_several_images_is_mapped_and_evaluated_image_by_image(run: RunFolder, folder: Path) -> None:
+    files = ", ".join(f"{{cube: {folder}/{name}.npy, labels: {folder}/{name}_gt.npy}}" for name in ("east", "south"))
+    found = evaluate_on(run, f"{{images: [{files}]}}", session=CPU)
+    alone = [evaluate_on(run, f"{{cube: {folder}/{n}.npy, labels: {folder}/{n}_gt.npy}}", session=CPU) for n in NAMES]
+    assert found.scene == "2 images"
+    np.testing.assert_array_equal(
+        found.evaluation.confusion, alone[1].evaluation.confusion + alone[2].evaluation.confusion
+    )
