@@ -4,7 +4,16 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
 
 from hsi_se.config.base import Seed, Settings, _tag_by_shape, mistake
 
@@ -36,10 +45,58 @@ def _name_of(what: str) -> BeforeValidator:
 
 
 OF_CUBE = ("cube_key", "drop_bands", "wavelengths", "nodata", "scale", "name")  # settings without labels
-OF_LABELS = ("labels_key", "class_names", "palette", "unlabelled")
+OF_LABELS = ("labels", "labels_key", "class_names", "palette", "unlabelled")
 Bands = Annotated[str, BeforeValidator(_check_bands, json_schema_input_type=PositiveInt | str)]
 FileName = Annotated[str, _name_of("a file")]
 Byte = Annotated[int, Field(ge=0, le=255)]
+
+
+def _check_unlabelled(value: object) -> object:
+    """Returns the number or name of unlabelled pixels; NaN as the word "nan"."""
+    if isinstance(value, bool) or not isinstance(value := _name_nan(value), int | str) or value == "":
+        raise mistake('write the label of unlabelled pixels: a whole number, nan, a class name or a colour "#rrggbb"')
+    return value
+
+
+class LabelFile(Settings):
+    """A label file with more settings: shapes, or points in a table, that lie on the ground as the cube does."""
+
+    file: FileName
+    """vector file, table or label map; searched for like cube"""
+    layer: str | None = None
+    """layer of a vector file; default: the only one"""
+    field: str | None = None
+    """attribute or column with the class; default: the only one, or one named class, label, crop, …"""
+    all_touched: bool = False
+    """whether a shape labels every pixel that it touches, instead of those whose centre lies inside; default false"""
+    crs: str | None = None
+    """coordinate system of shapes or points, such as EPSG:32633; default: the file's, then WGS 84 for lon and lat,
+    then the cube's"""
+    pixel_order: Literal["rows", "columns"] | None = None
+    """order of the labels in a list of all pixels: by rows, as in NumPy, or by columns, as in MATLAB"""
+
+
+def _check_masks(value: dict[str, str]) -> dict[str, str]:
+    if len(value) < 2 or not all(map(str.strip, value)):
+        raise mistake(
+            "give a mask for each of two or more classes, {soil: soil.tif, maize: maize.tif}, or {file: FILE}"
+        )
+    return value
+
+
+def _tag_labels(value: object) -> str:
+    """Returns the union tag of labels: a file name, a label file with settings, or a mask for each class."""
+    if isinstance(value, Mapping) and not ("file" in value or (value and {*value} <= {*LabelFile.model_fields})):
+        return "masks of classes"
+    return _tag_by_shape(value)
+
+
+LabelSettings = Annotated[
+    Annotated[str, _name_of("a file"), Tag("a value")]
+    | Annotated[LabelFile, Tag("a section")]
+    | Annotated[dict[str, FileName], AfterValidator(_check_masks), Tag("masks of classes")],
+    Discriminator(_tag_labels),
+]
 
 
 class SceneFiles(Settings):
@@ -47,8 +104,9 @@ class SceneFiles(Settings):
 
     cube: FileName
     """file of the image, rows × cols × bands; an absolute path, or relative to the working or data folder"""
-    labels: FileName
-    """file of the label map, rows × cols of integers; searched for like cube"""
+    labels: LabelSettings
+    """file of the labels (a map, shapes or a table), searched for like cube; {file: FILE, field: NAME} with more
+    settings; or a mask file for each class, {soil: FILE, maize: FILE}"""
     cube_key: str | None = None
     """variable or layer in the cube file; default: the file's only cube"""
     labels_key: str | None = None
@@ -58,8 +116,9 @@ class SceneFiles(Settings):
     palette: tuple[tuple[Byte, Byte, Byte], ...] | None = None
     """class colours as [red, green, blue], 0 to 255, in ascending order of label; default: the file's
     colours, or a built-in palette"""
-    unlabelled: int = 0
-    """label value of unlabelled pixels; default 0"""
+    unlabelled: Annotated[int | str, BeforeValidator(_check_unlabelled)] = 0
+    """label of unlabelled pixels: a number, nan, or the name or colour ("#rrggbb") of a class; default 0, and
+    black in a colour picture"""
     drop_bands: tuple[Bands, ...] = ()
     """bands of the file to leave out, counted from 1, such as [104-108, 150]; default: none"""
     wavelengths: tuple[PositiveFloat, ...] | str | None = None
@@ -80,6 +139,13 @@ class SceneFiles(Settings):
             if not name or names.count(name) > 1:
                 problem = f"class name {name!r} is empty or used twice"
                 raise mistake(f"{problem}; give every class its own name", key="class_names")
+
+    @property
+    def label_file(self) -> LabelFile:
+        """Returns the settings of the label file; of masks, those that each of them has."""
+        if isinstance(self.labels, LabelFile):
+            return self.labels
+        return LabelFile(file=self.labels if isinstance(self.labels, str) else ", ".join(self.labels.values()))
 
     def list_dropped_bands(self) -> list[int]:
         """Returns the indices of the bands in `drop_bands`, counted from 0."""

@@ -26,6 +26,9 @@ class GroundTruth:
         palette: 8-bit RGB colours of some ids, from the scene's files or its config.
         nodata: `(rows, cols)` mask of pixels without data, which are unlabelled; None if there are none.
         notes: how the files were read, where the user should know, one sentence each.
+        polygons: `(rows, cols)` number of the polygon that labels a pixel, from 1, and 0 elsewhere; None unless the
+            labels were drawn as polygons.
+        is_named: whether the ids were given to the names of the labels, so that a class is its name.
 
     Raises:
         SceneError: the labels are not two-dimensional, or every pixel is unlabelled.
@@ -38,6 +41,8 @@ class GroundTruth:
     nodata: NDArray[np.bool_] | None = field(default=None, kw_only=True)
     georeference: Georeference | None = field(default=None, kw_only=True)
     notes: tuple[str, ...] = field(default=(), kw_only=True)
+    polygons: NDArray[np.int32] | None = field(default=None, kw_only=True)
+    is_named: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.labels.ndim != 2:
