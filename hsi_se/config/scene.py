@@ -4,16 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Discriminator,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    Tag,
-    model_validator,
-)
+from pydantic import BeforeValidator, Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from hsi_se.config.base import Seed, Settings, _tag_by_shape, mistake
 
@@ -59,7 +50,7 @@ def _check_unlabelled(value: object) -> object:
 
 
 class LabelFile(Settings):
-    """A label file with more settings: shapes, or points in a table, that lie on the ground as the cube does."""
+    """A label file with settings of its own."""
 
     file: FileName
     """vector file, table or label map; searched for like cube"""
@@ -76,25 +67,18 @@ class LabelFile(Settings):
     """order of the labels in a list of all pixels: by rows, as in NumPy, or by columns, as in MATLAB"""
 
 
-def _check_masks(value: dict[str, str]) -> dict[str, str]:
-    if len(value) < 2 or not all(map(str.strip, value)):
-        raise mistake(
-            "give a mask for each of two or more classes, {soil: soil.tif, maize: maize.tif}, or {file: FILE}"
-        )
-    return value
-
-
 def _tag_labels(value: object) -> str:
     """Returns the union tag of labels: a file name, a label file with settings, or a mask for each class."""
-    if isinstance(value, Mapping) and not ("file" in value or (value and {*value} <= {*LabelFile.model_fields})):
-        return "masks of classes"
-    return _tag_by_shape(value)
+    is_file = isinstance(value, Mapping) and (
+        "file" in value or bool({*value} and {*value} <= {*LabelFile.model_fields})
+    )
+    return "masks of classes" if isinstance(value, Mapping) and not is_file else _tag_by_shape(value)
 
 
 LabelSettings = Annotated[
     Annotated[str, _name_of("a file"), Tag("a value")]
     | Annotated[LabelFile, Tag("a section")]
-    | Annotated[dict[str, FileName], AfterValidator(_check_masks), Tag("masks of classes")],
+    | Annotated[dict[str, FileName], Tag("masks of classes")],
     Discriminator(_tag_labels),
 ]
 
@@ -134,6 +118,10 @@ class SceneFiles(Settings):
     """name of the scene in reports and maps; default: the cube file's name without its suffix"""
 
     def check_together(self) -> None:
+        if isinstance(self.labels, dict) and len({*map(str.strip, self.labels)} - {""}) < 2:
+            raise mistake(
+                "give the masks of two classes or more, {soil: FILE, maize: FILE}, or {file: FILE}", key="labels"
+            )
         names = self.class_names if isinstance(self.class_names, tuple) else ()
         for name in names:
             if not name or names.count(name) > 1:

@@ -161,7 +161,7 @@ def read_lists(path: Path) -> dict[str, NDArray[Any]]:
     with blaming(path, "its labels cannot be read", remedy="get the file again"):
         source: Any = path
         if head[126:128] in (b"IM", b"MI"):
-            command = [sys.executable, "-c", _READ_TEXTS, str(path)]
+            command = [sys.executable, "-P", "-c", _READ_TEXTS, str(path)]
             source = io.BytesIO(subprocess.run(command, capture_output=True, check=True, timeout=300).stdout)
         elif not head.startswith((b"\x93NUMPY", b"PK\x03\x04")):
             return {}

@@ -73,18 +73,12 @@ class Georeference:
                 src_crs=some_crs if is_same_crs else other_crs,
                 src_transform=affine(*other.transform), dst_transform=affine(*self.transform),
             )  # fmt: skip
+        col, row = places[:2, 0].round(6) + 0.0  # not -0
+        is_stretched = np.abs(places - places[:, :1] - corners + corners[:, :1]).max() > _NEGLIGIBLE
         what = fill_template(
-            "hsi_se.scene",
-            "off_grid.txt",
-            row=places[1, 0].round(6) + 0.0,  # not -0
-            col=places[0, 0].round(6) + 0.0,
-            is_same_crs=is_same_crs,
-            crs=crs,
-            other_crs=other_crs,
-            own=self.transform,
-            other=other.transform,
-            is_stretched=np.abs(places - places[:, :1] - corners + corners[:, :1]).max() > _NEGLIGIBLE,
-        )
+            "hsi_se.scene", "off_grid.txt", row=row, col=col, crs=crs, other_crs=other_crs, is_same_crs=is_same_crs,
+            own=self.transform, other=other.transform, is_stretched=is_stretched,
+        )  # fmt: skip
         if (aligned < 0).all():
             raise SceneError(f"{path}: lies nowhere on the scene: {what}; give a file of the same ground")
         note = f"{path.name}: resampled onto the scene's grid by nearest neighbour, as {what}"

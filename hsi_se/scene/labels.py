@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hsi_se.config.scene import LabelFile
 from hsi_se.errors import SceneError
 from hsi_se.scene.encodings import LabelMap, Wanted, decode, read_lists, refuse, unite_masks
 from hsi_se.scene.formats import PICTURES, open_file
-from hsi_se.scene.raster import ROWS_PER_CHUNK, FileContents, Raster, is_nodata
+from hsi_se.scene.raster import FileContents, Raster, is_nodata
 from hsi_se.scene.scene import UNLABELLED
 from hsi_se.scene.styles import Style, read_style
 from hsi_se.scene.vectors import find_vector, is_table, read_shapes, read_table
@@ -29,13 +30,11 @@ def name_kind(path: Path) -> str | None:
     return "shapes with classes" if find_vector(path) else "a table of labels" if is_table(path) else None
 
 
-def may_be_labels(contents: FileContents) -> bool:
-    """Returns whether the cube in a file may be a picture in the colours of classes, or a plane for each class."""
-    cubes = [raster for raster in contents.rasters.values() if not raster.is_map]
-    parts = [raster.read_rows(0, min(raster.shape[0], ROWS_PER_CHUNK)) for raster in cubes]
-    are_planes = any(np.isin(part, (0, 1)).all() and part.sum(axis=2).max() <= 1 for part in parts)
-    are_colours = any(part.dtype == np.uint8 and part.shape[2] in (3, 4) for part in parts)
-    return contents.format in PICTURES or are_planes or are_colours
+def may_be_labels(path: Path) -> bool:
+    """Returns whether a file with a cube can also be read as labels."""
+    with suppress(SceneError):
+        return bool(read_label_map(path, setting="scene.labels_key").labels.any())
+    return False
 
 
 def read_label_map(
@@ -57,19 +56,18 @@ def read_label_map(
     """
     wanted = wanted or Wanted(LabelFile(file=str(path)))
     vector, style, options = find_vector(path), read_style(path), wanted.options
-    is_list = vector is None and is_table(path)
-    of_kind = {"layer", "all_touched", "field", "crs"} if vector else {"field", "crs"} if is_list else {"pixel_order"}
-    for name in ("layer", "all_touched", "field", "crs", "pixel_order"):
-        if getattr(options, name) and name not in of_kind:
+    kind = "shapes" if vector else "table" if is_table(path) else "array"
+    for name in read_facts("hsi_se.scene", "labels.toml")["idle"][kind]:
+        if getattr(options, name):
             raise refuse(path, "idle", name=name)
-    if key is not None and "field" in of_kind:
+    if key is not None and kind != "array":
         raise refuse(path, "idle_key", setting=setting, key=key)
     if vector is not None:
         label_map = read_shapes(vector, wanted, attribute=style.attribute, is_mask=is_mask)
-    elif is_list:
+    elif kind == "table":
         label_map = read_table(path, wanted)
     else:
-        label_map = _read_raster(path, wanted, key=key, setting=setting, byte_order=byte_order)
+        label_map = _read_array(path, wanted, key=key, setting=setting, byte_order=byte_order)
     label_map = _finish(path, label_map, style, setting=setting, unlabelled=wanted.unlabelled)
     if wanted.place is None or wanted.shape is None:
         return label_map
@@ -95,7 +93,7 @@ def read_masks_of_classes(paths: Mapping[str, Path], wanted: Wanted, *, byte_ord
     return _finish(Path("scene.labels"), united, Style(), setting="scene.labels", unlabelled=UNLABELLED)
 
 
-def _read_raster(path: Path, wanted: Wanted, *, key: str | None, setting: str, byte_order: str | None) -> LabelMap:
+def _read_array(path: Path, wanted: Wanted, *, key: str | None, setting: str, byte_order: str | None) -> LabelMap:
     """Returns the labels in an array of a file; several arrays of 0 and 1 are a mask of a class each."""
     contents = open_file(path, byte_order=byte_order)
     maps = {name: raster for name, raster in contents.rasters.items() if raster.is_map}

@@ -59,8 +59,8 @@ def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: 
         raise ConfigError(f"{' '.join(map(str, paths))}: names a file twice; leave one out")
     files = tuple((path, None if name_kind(path) else open_file(path, byte_order=byte_order)) for path in paths)
     cubes = [path for path, held in files if held and not all(each.is_map for each in held.rasters.values())]
-    if len(cubes) > 1:  # pictures, and planes of classes
-        cubes = [path for path, held in files if path in cubes and held and not may_be_labels(held)] or cubes
+    if len(cubes) > 1:  # a picture, or planes of classes
+        cubes = [path for path in cubes if not may_be_labels(path)] or cubes
     only_maps = [path for path, held in files if path not in cubes]
     given, is_named = draft.scene.label_file, bool(draft.scene.label_file.file)
     if is_named and (only_maps or not cubes):

@@ -261,8 +261,8 @@ def test_our_own_map_gives_its_names_and_colours_back():
 @pytest.mark.parametrize(
     ("labels", "problem"),
     [
-        ("{}", "scene.labels: give a mask for each of two or more classes, {soil: soil.tif, maize: maize.tif}, or"),
-        ("{soil: soil.tif}", "scene.labels: give a mask for each of two or more classes"),
+        ("{}", "scene.labels: give the masks of two classes or more, {soil: FILE, maize: FILE}, or {file: FILE}"),
+        ("{soil: soil.tif}", "scene.labels: give the masks of two classes or more"),
         ("{field: crop}", "scene.labels.file: is missing; add it"),
         ("{file: a.gpkg, feild: crop}", "scene.labels.feild = 'crop': unknown setting; did you mean"),
         ("{file: a.gpkg, all_touched: 3}", "scene.labels.all_touched = 3: "),

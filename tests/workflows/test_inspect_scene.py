@@ -13,7 +13,7 @@ from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import SceneError
 from hsi_se.scene.catalogue import list_known_scenes
 from hsi_se.scene.inspection import inspect_cube
-from hsi_se.scene.loading import load_scene, open_scene_image
+from hsi_se.scene.loading import load_ground_truth, load_scene, open_scene_image
 from hsi_se.scene.synthetic import make_synthetic_scene
 from hsi_se.workflows.inspect_scene import save_survey_figures, suggest_config, survey_files
 from hsi_se.workflows.train import train
@@ -121,7 +121,7 @@ def test_labels_with_settings_are_inspected_and_written_to_the_config(inspect, f
     code, out, err = inspect("inspect", files[0], "points.csv", *field, "--write-config", "my.yaml")
     assert code == 0, err
     assert "points.csv: a table of labels" in out
-    scene = load_scene(load_config("my.yaml").scene)
+    scene = load_ground_truth(load_config("my.yaml").scene)
     assert scene.class_names == {1: "a", 2: "b"}
     assert (scene.labels > 0).sum() == len(chosen)
     np.savez("masks.npz", odd=labels % 2 == 1)
