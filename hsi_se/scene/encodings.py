@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from hsi_se.config.scene import LabelFile
 from hsi_se.errors import SceneError
 from hsi_se.scene.georeference import Georeference
-from hsi_se.scene.guards import blaming
 from hsi_se.scene.raster import Colour, Floats
 from hsi_se.system.files import read_facts
 
@@ -115,9 +114,9 @@ def decode(path: Path, array: NDArray[Any], wanted: Wanted) -> LabelMap:
     if array.ndim == 3:
         is_last = shape is None or array.shape[:2] == shape or array.shape[1:] != shape
         return _decode_planes(path, array if is_last else np.moveaxis(array, 0, 2), wanted.unlabelled)
-    if array.dtype.kind not in "US":
+    if array.dtype.kind != "U":
         return LabelMap(labels=array.astype(np.float64))
-    numbers, names = number_classes(path, array.astype(str).ravel().tolist(), wanted.unlabelled)
+    numbers, names = number_classes(path, array.ravel().tolist(), wanted.unlabelled)
     return LabelMap(labels=numbers.reshape(array.shape), class_names=names, is_named=bool(names))
 
 
@@ -154,20 +153,25 @@ def _decode_colours(path: Path, planes: NDArray[np.int64], unlabelled: int | str
     return LabelMap(labels=labels, class_names=names, palette=palette, notes=(note,), is_named=True)
 
 
-def read_lists(path: Path) -> dict[str, NDArray[Any]]:
-    """Returns the arrays of names, and those with a single axis, of a NumPy or MATLAB v5 file."""
+def read_lists(path: Path, shape: tuple[int, int] | None) -> dict[str, NDArray[Any]]:
+    """Returns the arrays of names, and lists of all pixels of the cube, in a NumPy or MATLAB v5 file."""
     with path.open("rb") as stream:
         head = stream.read(128)
-    with blaming(path, "its labels cannot be read", remedy="get the file again"):
-        source: Any = path
-        if head[126:128] in (b"IM", b"MI"):
-            command = [sys.executable, "-P", "-c", _READ_TEXTS, str(path)]
-            source = io.BytesIO(subprocess.run(command, capture_output=True, check=True, timeout=300).stdout)
-        elif not head.startswith((b"\x93NUMPY", b"PK\x03\x04")):
-            return {}
-        loaded = np.load(source, allow_pickle=False)
-        arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded}
-    return {key: array for key, array in arrays.items() if array.dtype.kind in "US" or array.ndim == 1}
+    source: Any = path
+    if head[126:128] in (b"IM", b"MI"):
+        command = [sys.executable, "-P", "-c", _READ_TEXTS, str(path)]
+        source = io.BytesIO(subprocess.run(command, capture_output=True, check=True, timeout=300).stdout)
+    elif not head.startswith((b"\x93NUMPY", b"PK\x03\x04")):
+        return {}
+    loaded = np.load(source, allow_pickle=False)
+    arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded}
+    arrays = {key: np.char.decode(each, "utf-8", "replace") if each.dtype.kind == "S" else each
+              for key, each in arrays.items()}  # fmt: skip
+    num_pixels = 0 if shape is None else shape[0] * shape[1]
+    return {
+        key: each for key, each in arrays.items()
+        if (each.ndim == 2 and each.dtype.kind == "U") or (each.ndim == 1 and len(each) == num_pixels)
+    }  # fmt: skip
 
 
 def unite_masks(path: Path | str, masks: Mapping[str, NDArray[np.bool_]]) -> LabelMap:

@@ -1,6 +1,7 @@
 """Reads label maps (rows, cols) from files that say which class a pixel has: rasters, pictures, shapes and tables."""
 
 import re
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -14,6 +15,7 @@ from hsi_se.config.scene import LabelFile
 from hsi_se.errors import SceneError
 from hsi_se.scene.encodings import LabelMap, Wanted, decode, read_lists, refuse, unite_masks
 from hsi_se.scene.formats import PICTURES, open_file
+from hsi_se.scene.guards import blaming
 from hsi_se.scene.raster import FileContents, Raster, is_nodata
 from hsi_se.scene.scene import UNLABELLED
 from hsi_se.scene.styles import Style, read_style
@@ -62,12 +64,14 @@ def read_label_map(
             raise refuse(path, "idle", name=name)
     if key is not None and kind != "array":
         raise refuse(path, "idle_key", setting=setting, key=key)
-    if vector is not None:
-        label_map = read_shapes(vector, wanted, attribute=style.attribute, is_mask=is_mask)
-    elif kind == "table":
-        label_map = read_table(path, wanted)
-    else:
-        label_map = _read_array(path, wanted, key=key, setting=setting, byte_order=byte_order)
+    with blaming(path, "cannot be read as labels", remedy="get the file again"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of GDAL and GEOS; what is not used is counted
+        if vector is not None:
+            label_map = read_shapes(vector, wanted, attribute=style.attribute, is_mask=is_mask)
+        elif kind == "table":
+            label_map = read_table(path, wanted)
+        else:
+            label_map = _read_array(path, wanted, key=key, setting=setting, byte_order=byte_order)
     label_map = _finish(path, label_map, style, setting=setting, unlabelled=wanted.unlabelled)
     if wanted.place is None or wanted.shape is None:
         return label_map
@@ -101,7 +105,7 @@ def _read_array(path: Path, wanted: Wanted, *, key: str | None, setting: str, by
     if key is None and wanted.options.pixel_order is None and (masks := _find_masks(maps, wanted.shape)):
         note = f"{path.name}: each of its arrays {', '.join(masks)} is the mask of a class"
         return replace(unite_masks(path, masks), notes=(note,))
-    lists = {} if maps or key in cubes else read_lists(path)
+    lists = {} if key in contents.rasters or (maps and key is None) else read_lists(path, wanted.shape)
     others: Mapping[str, Any] = lists or cubes
     name = next(iter(others)) if key is None and len(others) == 1 and not maps else key
     if name in lists:

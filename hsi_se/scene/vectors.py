@@ -2,7 +2,6 @@
 
 import csv
 import re
-import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,14 +45,17 @@ def is_table(path: Path) -> bool:
     """Returns whether a text file begins with a heading that names positions, three fields, or ENVI's regions."""
     with path.open(encoding="utf-8-sig", errors="replace") as stream:
         first_line = stream.readline(_SNIFFED)
-    fields = _split(first_line)
-    is_of_labels = len(fields) == 3 or (len(fields) > 3 and _find_position(fields)) or _REGIONS.match(first_line)
+    fields, is_split = _split(first_line), any(sign in first_line for sign in ";\t|,0123456789")
+    is_of_labels = (
+        (len(fields) == 3 and is_split) or (len(fields) > 2 and _find_position(fields)) or _REGIONS.match(first_line)
+    )
     return not {"\0", "\ufffd"} & {*first_line} and first_line[:1] not in ("{", "<") and bool(is_of_labels)
 
 
 def _split(line: str) -> list[str]:
     delimiter = next((sign for sign in ";\t|," if sign in line), None)
-    fields = line.split() if delimiter is None else next(csv.reader([line.strip()], delimiter=delimiter), [])
+    line = line.strip(" #\r\n")
+    fields = line.split() if delimiter is None else next(csv.reader([line], delimiter=delimiter), [])
     return [field.strip() for field in fields]
 
 
@@ -72,17 +74,15 @@ def read_shapes(path: Path, wanted: Wanted, *, attribute: str | None, is_mask: b
 
     SceneError if there are several layers or attributes and none is chosen, or no shape lies on the cube.
     """
-    geopandas, pyogrio, layer = import_extra("geopandas", path=path), import_extra("pyogrio", path=path), None
-    with blaming(path, "not a readable vector file", remedy="get the file again"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind]
-        layer = wanted.options.layer or (layers[0] if len(layers) == 1 else None)
-        if layer not in layers:
-            reason = "layers" if layer is None else "no_layer"
-            raise refuse(path, reason, name=layer, count=len(layers), names=", ".join(layers))
-        frame = geopandas.read_file(path, layer=layer)
-        shapes = frame.geometry
-        columns = {name: frame[name].astype(object).tolist() for name in frame.columns if name != shapes.name}
+    geopandas, pyogrio = (import_extra(name, path=path) for name in ("geopandas", "pyogrio"))
+    layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind]
+    layer = wanted.options.layer or (layers[0] if len(layers) == 1 else None)
+    if layer not in layers:
+        reason = "layers" if layer is None else "no_layer"
+        raise refuse(path, reason, name=layer, count=len(layers), names=", ".join(layers))
+    frame = geopandas.read_file(path, layer=layer)
+    columns = {name: frame[name].astype(object).tolist() for name in frame.columns if name != frame.geometry.name}
+    shapes = frame.geometry
     if is_mask:
         return _burn(path, wanted, shapes, (np.ones(len(shapes)), {}))
     field, notes = _pick_field(path, columns, wanted.options.field or (attribute if attribute in columns else None))
@@ -92,7 +92,7 @@ def read_shapes(path: Path, wanted: Wanted, *, attribute: str | None, is_mask: b
 def _pick_field(path: Path, columns: Mapping[str, Sequence[object]], field: str | None) -> tuple[str, tuple[str, ...]]:
     """Returns the column named `field`, or the only one that can be the class, with a note if there are others."""
     values = {name: [str(value) for value in column] for name, column in columns.items()}
-    choices = ", ".join(f"{name} ({len({*column})} values)" for name, column in values.items()) or "none"
+    choices = ", ".join(f"{name} ({len({*column})} values)" for name, column in values.items())
     if field is not None and field not in values:
         raise refuse(path, "no_field", name=field, hint=did_you_mean(field, tuple(values)), names=choices)
     texts = [name for name, column in values.items() if not all(map(_NUMBER.fullmatch, column))]
@@ -101,7 +101,7 @@ def _pick_field(path: Path, columns: Mapping[str, Sequence[object]], field: str 
     ways = ([field] if field else [], [*values], [name for name in known if name in texts], known, repeated)
     chosen = next((names[0] for names in ways if len(names) == 1), None)
     if chosen is None:
-        raise refuse(path, "fields", names=choices)
+        raise refuse(path, "fields" if values else "no_fields", names=choices)
     note = f"{path.name}: the classes are those of the attribute {chosen}"
     return chosen, (note,) if field is None and len(values) > 1 else ()
 
@@ -125,8 +125,7 @@ def _burn(path: Path, wanted: Wanted, shapes: Any, coded: Coded, notes: tuple[st
         which = "file" if shapes.crs is None else "cube"
         notes += (f"{path.name}: the {which} names no coordinate system; it is taken to have that of the other",)
     else:
-        with blaming(path, "cannot be put into the cube's coordinate system", remedy="correct scene.labels.crs"):
-            shapes = shapes.to_crs(place.crs)
+        shapes = shapes.to_crs(place.crs)
     to_ground = Affine(*place.transform)
     a, b, c, d, e, f = (~to_ground)[:6]
     pieces = shapes.affine_transform([a, b, d, e, c, f]).to_numpy()  # (n,), in columns and rows
@@ -135,7 +134,7 @@ def _burn(path: Path, wanted: Wanted, shapes: Any, coded: Coded, notes: tuple[st
     is_used, is_area = is_inside & ~np.isnan(values), shapely.get_dimensions(pieces) == 2
     if not is_used.any():
         corners = shapely.MultiPoint([to_ground @ (col, row) for row in (0, shape[0]) for col in (0, shape[1])])
-        spans = {"shapes": shapes.total_bounds, "cube": corners.bounds}
+        spans = {"shapes": shapes[np.isfinite(shapes.bounds).all(axis=1)].total_bounds, "cube": corners.bounds}
         raise SceneError(f"{path}: {fill_template('hsi_se.scene', 'off_cube.txt', **spans)}")
 
     def draw(which: NDArray[np.bool_]) -> NDArray[np.int32]:
@@ -170,7 +169,7 @@ def read_table(path: Path, wanted: Wanted) -> LabelMap:
     if wanted.shape is None:
         raise refuse(path, "no_size")
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
-        lines = {number: line.strip() for number, line in enumerate(stream, start=1) if line.strip()}
+        lines = {number: line.strip(" #\r\n") for number, line in enumerate(stream, start=1) if line.strip(" ,;\t\r\n")}
     first_line = next(iter(lines.values()))
     if _REGIONS.match(first_line):
         return _read_regions(path, wanted, list(lines.values()))
@@ -227,15 +226,14 @@ def _read_regions(path: Path, wanted: Wanted, lines: Sequence[str]) -> LabelMap:
         key: [line.partition(":")[2].strip() for line in lines if re.match(rf";\s*{key}", line)]
         for key in ("ROI name", "ROI npts", "File Dimension")
     }
-    with blaming(path, "not readable as ENVI regions of interest", remedy="export them again"):
-        size = [int(part) for part in re.findall(r"\d+", "".join(told["File Dimension"]))]
-        if size and wanted.shape and (rows_cols := wanted.shape) != (*size[::-1],):
-            raise refuse(path, "regions", lines=size[1], samples=size[0], rows=rows_cols[0], cols=rows_cols[1])
-        headings = [line.strip("; ").split() for line in lines if re.match(r";\s*(ID\s+)?X\s+Y", line)]
-        x = headings[0].index("X") if headings else 1
-        rows = [line.split() for line in lines if not line.startswith(";")]
-        names = np.repeat(told["ROI name"], [int(number) for number in told["ROI npts"]]).tolist()
-        if len(names) != len(rows):
-            raise ValueError(f"{len(names)} pixels are declared, {len(rows)} listed")
-        pixels = np.array([[float(row[x + 1]), float(row[x])] for row in rows]).astype(np.int64) - 1
+    size = [int(part) for part in re.findall(r"\d+", "".join(told["File Dimension"]))]
+    if size and wanted.shape and (rows_cols := wanted.shape) != (*size[::-1],):
+        raise refuse(path, "regions", lines=size[1], samples=size[0], rows=rows_cols[0], cols=rows_cols[1])
+    headings = [line.strip("; ").split() for line in lines if re.match(r";\s*(ID\s+)?X\s+Y", line)]
+    x = headings[0].index("X") if headings else 1
+    rows = [line.split() for line in lines if not line.startswith(";")]
+    names = np.repeat(told["ROI name"], [int(number) for number in told["ROI npts"]]).tolist()
+    if len(names) != len(rows):
+        raise ValueError(f"{len(names)} pixels are declared, {len(rows)} listed")
+    pixels = np.array([[float(row[x + 1]), float(row[x])] for row in rows]).astype(np.int64) - 1
     return _fill(path, wanted, pixels, number_classes(path, names, wanted.unlabelled))

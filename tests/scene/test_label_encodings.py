@@ -208,7 +208,7 @@ def test_cells_in_cells_without_end_are_refused():
     start = Path("labels.mat").read_bytes()[:128]
     sizes = (min((len(head) + 8) * (depth - level), 2**31) for level in range(depth))
     Path("labels.mat").write_bytes(start + b"".join(struct.pack("<II", 14, size) + head for size in sizes))
-    with pytest.raises(SceneError, match=r"labels\.mat: its labels cannot be read .*; get the file again"):
+    with pytest.raises(SceneError, match=r"labels\.mat: cannot be read as labels .*; get the file again"):
         read("labels.mat")
 
 

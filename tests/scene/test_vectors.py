@@ -255,7 +255,7 @@ def test_a_style_gives_the_attribute_and_the_colours():
 def test_a_damaged_file_is_one_line():
     make_fields().to_file("fields.gpkg")
     Path("fields.gpkg").write_bytes(Path("fields.gpkg").read_bytes()[:3000])
-    assert refuse("fields.gpkg").startswith("fields.gpkg: not a readable vector file (")
+    assert refuse("fields.gpkg").startswith("fields.gpkg: cannot be read as labels (")
 
 
 def test_a_mask_of_each_class_may_be_a_vector_file():
@@ -375,7 +375,7 @@ def test_regions_of_envi_are_read():
     Path("roi.txt").write_text(ROI.format(rows=99, cols=COLS))
     assert "its regions are of an image of 99 × 10 pixels, but the cube has 12 × 10" in refuse("roi.txt")
     Path("roi.txt").write_text(ROI.format(rows=ROWS, cols=COLS).replace("npts: 3", "npts: 4"))
-    assert "not readable as ENVI regions of interest (6 pixels are declared, 5 listed)" in refuse("roi.txt")
+    assert "cannot be read as labels (6 pixels are declared, 5 listed)" in refuse("roi.txt")
 
 
 def test_a_shapefile_needs_its_shp():
