@@ -92,14 +92,12 @@ def _add_legend(axes: Axes, patches: list[Patch]) -> None:
     )  # fmt: skip
 
 
-def show_values(
-    axes: Axes, values: NDArray[np.integer], entries: Entries, *, opacity: Floats | None = None
-) -> list[Patch]:
+def show_values(axes: Axes, values: NDArray[np.integer], entries: Entries, alpha: Floats | None = None) -> list[Patch]:
     """Draws a map `(rows, cols)` of values that are all in `entries`, and returns the handles of its legend."""
     lookup = np.zeros((max(entries) + 1, 3), dtype=np.uint8)
     for value, (_, colour) in entries.items():
         lookup[value] = to_rgb(colour)
-    axes.imshow(lookup[values], interpolation="nearest", alpha=opacity)
+    axes.imshow(lookup[values], interpolation="nearest", alpha=alpha)
     return [Patch(facecolor=colour, edgecolor="0.4", linewidth=0.5, label=name) for name, colour in entries.values()]
 
 
@@ -115,7 +113,7 @@ def save_quick_look(
     if labels is not None:
         is_edge = maximum_filter(labels, 3, mode="nearest") != minimum_filter(labels, 3, mode="nearest")
         opacity = np.select([labels == UNLABELLED, is_edge], [0.0, 1.0], _TINT)
-        _add_legend(axes, show_values(axes, labels, {UNLABELLED: ("", "#000000"), **entries}, opacity=opacity)[1:])
+        _add_legend(axes, show_values(axes, labels, {UNLABELLED: ("", "#000000"), **entries}, opacity)[1:])
     save_figure(figure, path)
 
 

@@ -163,15 +163,12 @@ def read_lists(path: Path, shape: tuple[int, int] | None) -> dict[str, NDArray[A
         source = io.BytesIO(subprocess.run(command, capture_output=True, check=True, timeout=300).stdout)
     elif not head.startswith((b"\x93NUMPY", b"PK\x03\x04")):
         return {}
-    loaded = np.load(source, allow_pickle=False)
+    loaded, num_pixels = np.load(source, allow_pickle=False), 0 if shape is None else shape[0] * shape[1]
     arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded}
-    arrays = {key: np.char.decode(each, "utf-8", "replace") if each.dtype.kind == "S" else each
-              for key, each in arrays.items()}  # fmt: skip
-    num_pixels = 0 if shape is None else shape[0] * shape[1]
-    return {
-        key: each for key, each in arrays.items()
-        if (each.ndim == 2 and each.dtype.kind == "U") or (each.ndim == 1 and len(each) == num_pixels)
-    }  # fmt: skip
+    for key in [key for key, each in arrays.items() if each.dtype.kind == "S"]:
+        arrays[key] = np.char.decode(arrays[key], "utf-8", "replace")
+    are_names = {key: each.dtype.kind == "U" and each.ndim == 2 for key, each in arrays.items()}
+    return {key: each for key, each in arrays.items() if are_names[key] or each.shape == (num_pixels,)}
 
 
 def unite_masks(path: Path | str, masks: Mapping[str, NDArray[np.bool_]]) -> LabelMap:

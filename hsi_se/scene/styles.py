@@ -53,9 +53,7 @@ def _list_classes(root: ElementTree.Element) -> Iterator[tuple[str, str, Colour 
         parts = symbols.get(each.get("symbol"), each).iter()
         named = [part.get("value") or part.get("v") for part in parts if "color" in (part.get("name"), part.get("k"))]
         text = each.get("color") or (named or [""])[0] or ""
-        is_hex = text.startswith("#")
-        values = [int(part, 16) for part in (text[1:3], text[3:5], text[5:7])] if is_hex else []
-        values = values or [int(part) for part in text.split(",")[:3] if part]
-        is_colour = len(values) == 3 and all(0 <= value < 256 for value in values)
-        colour = (values[0], values[1], values[2]) if is_colour else None
+        digits = [text[1:3], text[3:5], text[5:7]] if text.startswith("#") else text.split(",")[:3]
+        values = [int(part, 16 if text.startswith("#") else 10) for part in digits if part]
+        colour = (values[0], values[1], values[2]) if len(values) == 3 and {*values} <= {*range(256)} else None
         yield each.get("value", ""), each.get("label", ""), colour

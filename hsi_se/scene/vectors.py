@@ -91,7 +91,9 @@ def read_shapes(path: Path, wanted: Wanted, *, attribute: str | None, is_mask: b
 
 def _pick_field(path: Path, columns: Mapping[str, Sequence[object]], field: str | None) -> tuple[str, tuple[str, ...]]:
     """Returns the column named `field`, or the only one that can be the class, with a note if there are others."""
-    values = {name: [str(value) for value in column] for name, column in columns.items()}
+    values = {
+        name: [str(each) for each in column if each is not None and each == each] for name, column in columns.items()
+    }
     choices = ", ".join(f"{name} ({len({*column})} values)" for name, column in values.items())
     if field is not None and field not in values:
         raise refuse(path, "no_field", name=field, hint=did_you_mean(field, tuple(values)), names=choices)

@@ -182,6 +182,7 @@ def test_numbers_of_classes_stay_and_names_of_all_shapes_are_numbered():
         ({"farm": list("aabbb"), "class": list("xyxyx")}, {"field": "crop"}, "crop"),
         ({"class_id": [2, 2, 1, 1, 3], "farmer": list("abcde")}, {}, "crop"),
         ({"code": [2, 2, 1, 1, 3]}, {"field": "code"}, "code"),
+        ({"height": [1.5, None, 1.5, 2, 2], "area": [4, 4, 4, 4, 4]}, {}, "crop"),
     ],
 )
 def test_the_only_attribute_that_can_be_the_class_is_chosen_or_the_one_named(columns, options, chosen):
