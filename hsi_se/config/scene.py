@@ -94,7 +94,7 @@ class SceneFiles(Settings):
     cube_key: str | None = None
     """variable or layer in the cube file; default: the file's only cube"""
     labels_key: str | None = None
-    """variable or attribute in the labels file; default: the file's only label map"""
+    """variable in the labels file, or attribute like labels.field; default: the file's only label map"""
     class_names: tuple[str, ...] | str | None = None
     """class names in ascending order of label, or the name of a known scene; default: the file's names, or numbers"""
     palette: tuple[tuple[Byte, Byte, Byte], ...] | None = None

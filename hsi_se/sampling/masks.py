@@ -56,8 +56,8 @@ def read_masks(
 def read_mask(truth: GroundTruth, file: str, key: str | None, setting: str, folders: Folders) -> NDArray[np.int32]:
     """Returns a map `(rows, cols)` of numbers from 0 that `split.SETTING` names; 0 where the scene has no data."""
     path = find_file(file, folders, setting=f"split.{setting}")
-    grid = Wanted(LabelFile(file=file), shape=truth.shape, place=truth.georeference)
-    label_map = read_label_map(path, grid, key=key, setting=f"split.{setting}_key")
+    grid = Wanted(LabelFile(file=file), shape=truth.shape, place=truth.georeference, setting=f"split.{setting}_key")
+    label_map = read_label_map(path, grid, key=key, setting=grid.setting)
     mask = label_map.labels
     if label_map.is_named and setting in ("train", "test"):  # classes are matched by name
         mask, names = renumber(mask, label_map.class_names, like=truth.class_names)

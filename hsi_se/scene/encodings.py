@@ -57,13 +57,16 @@ class LabelMap:
 class Wanted:
     """The size `(rows, cols)` and the georeference of a cube, if known, and the settings of its label file.
 
-    `unlabelled` is the stored value of unlabelled pixels, or their name.
+    `unlabelled` is the stored value of unlabelled pixels, or their name; `setting` the one that names an attribute. A
+    cube that `is_part` of several may have no labels.
     """
 
     options: LabelFile
     unlabelled: int | str = 0
     shape: tuple[int, int] | None = None
     place: Georeference | None = None
+    setting: str = "scene.labels.field"
+    is_part: bool = False
 
 
 def refuse(path: Path | str, reason: str, /, **facts: object) -> SceneError:

@@ -63,7 +63,7 @@ def read_label_map(
         if getattr(options, name):
             raise refuse(path, "idle", name=name)
     if key is not None and kind != "array":
-        raise refuse(path, "idle_key", setting=setting, key=key)
+        wanted = replace(wanted, options=options.model_copy(update={"field": options.field or key}))
     with blaming(path, "cannot be read as labels", remedy="get the file again"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of GDAL and GEOS; what is not used is counted
         if vector is not None:

@@ -163,11 +163,14 @@ class SceneSource:
             )
         return found
 
-    def read_labels(self, image: Image | None) -> LabelMap:
-        """Returns the label map, on the grid of the image if one is given, and with its georeference."""
+    def read_labels(self, image: Image | None, *, is_part: bool = False) -> LabelMap:
+        """Returns the label map, on the grid of the image if one is given, and with its georeference.
+
+        Of several images, each of which `is_part`, one may have no labels.
+        """
         keys, files, order = self.known.labels.keys if self.known else (), self.files, self.files.byte_order
         shape, place = (None, None) if image is None else (image.shape[:2], image.raster.georeference)
-        wanted, paths = Wanted(files.label_file, files.unlabelled, shape, place), self._find_labels()
+        wanted, paths = Wanted(files.label_file, files.unlabelled, shape, place, is_part=is_part), self._find_labels()
         if len(keys) > 1:  # separate maps of training and test pixels, which do not overlap
             maps = [read_label_map(paths[""], key=key, setting="scene.labels_key").labels for key in keys]
             label_map = LabelMap(labels=np.maximum.reduce(maps))
@@ -175,7 +178,7 @@ class SceneSource:
             setting, key = "scene.labels_key", files.labels_key
             label_map = read_label_map(paths[""], wanted, key=key, setting=setting, byte_order=order)
         elif files.labels_key is not None:
-            raise refuse("scene.labels", "idle_key", setting="scene.labels_key", key=files.labels_key)
+            raise refuse("scene.labels", "idle_key")
         else:
             label_map = read_masks_of_classes(paths, wanted, byte_order=order)
         if image is None:

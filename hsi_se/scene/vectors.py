@@ -85,25 +85,30 @@ def read_shapes(path: Path, wanted: Wanted, *, attribute: str | None, is_mask: b
     shapes = frame.geometry
     if is_mask:
         return _burn(path, wanted, shapes, (np.ones(len(shapes)), {}))
-    field, notes = _pick_field(path, columns, wanted.options.field or (attribute if attribute in columns else None))
+    field, notes = _pick_field(path, wanted, columns, style=attribute)
     return _burn(path, wanted, shapes, number_classes(path, columns[field], wanted.unlabelled), notes)
 
 
-def _pick_field(path: Path, columns: Mapping[str, Sequence[object]], field: str | None) -> tuple[str, tuple[str, ...]]:
-    """Returns the column named `field`, or the only one that can be the class, with a note if there are others."""
+def _pick_field(
+    path: Path, wanted: Wanted, columns: Mapping[str, Sequence[object]], *, style: str | None = None
+) -> tuple[str, tuple[str, ...]]:
+    """Returns the column that is named, or shown by the `style`, or the only one that can be the class, and a note."""
     values = {
         name: [str(each) for each in column if each is not None and each == each] for name, column in columns.items()
     }
     choices = ", ".join(f"{name} ({len({*column})} values)" for name, column in values.items())
+    field = wanted.options.field or (style if style in values else None)
     if field is not None and field not in values:
-        raise refuse(path, "no_field", name=field, hint=did_you_mean(field, tuple(values)), names=choices)
+        raise refuse(
+            path, "no_field", setting=wanted.setting, name=field, hint=did_you_mean(field, tuple(values)), names=choices
+        )
     texts = [name for name, column in values.items() if not all(map(_NUMBER.fullmatch, column))]
     known = [name for name in values if name.casefold() in read_facts(*_FACTS)["classes"]]
-    repeated = [name for name in texts if len({*values[name]}) < len(values[name])]
+    repeated = [name for name in texts if not known and len({*values[name]}) < len(values[name])]
     ways = ([field] if field else [], [*values], [name for name in known if name in texts], known, repeated)
     chosen = next((names[0] for names in ways if len(names) == 1), None)
     if chosen is None:
-        raise refuse(path, "fields" if values else "no_fields", names=choices)
+        raise refuse(path, "fields" if values else "no_fields", setting=wanted.setting, names=choices)
     note = f"{path.name}: the classes are those of the attribute {chosen}"
     return chosen, (note,) if field is None and len(values) > 1 else ()
 
@@ -134,7 +139,7 @@ def _burn(path: Path, wanted: Wanted, shapes: Any, coded: Coded, notes: tuple[st
     is_drawn = ~(shapely.is_missing(pieces) | shapely.is_empty(pieces))
     is_inside = is_drawn & shapely.intersects(pieces, shapely.box(0, 0, shape[1], shape[0]))
     is_used, is_area = is_inside & ~np.isnan(values), shapely.get_dimensions(pieces) == 2
-    if not is_used.any():
+    if not is_used.any() and not wanted.is_part:
         corners = shapely.MultiPoint([to_ground @ (col, row) for row in (0, shape[0]) for col in (0, shape[1])])
         spans = {"shapes": shapes[np.isfinite(shapes.bounds).all(axis=1)].total_bounds, "cube": corners.bounds}
         raise SceneError(f"{path}: {fill_template('hsi_se.scene', 'off_cube.txt', **spans)}")
@@ -190,7 +195,7 @@ def read_table(path: Path, wanted: Wanted) -> LabelMap:
             remedy = "give whole numbers, or a heading that names x and y" if kind == "row" else "give numbers"
             raise SceneError(f"{path}:{number}: {line[:60]!r} is not {','.join(heading)}; {remedy}")
     columns = {name: [fields[name] for fields in table.values()] for name in heading if name not in (x, y)}
-    field, notes = _pick_field(path, columns, wanted.options.field)
+    field, notes = _pick_field(path, wanted, columns)
     coded = number_classes(path, columns[field], wanted.unlabelled)
     at = np.array([[float(fields[name]) for name in (x, y)] for fields in table.values()]).reshape(-1, 2)
     if kind == "row":

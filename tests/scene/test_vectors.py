@@ -14,11 +14,12 @@ import shapely
 from affine import Affine
 
 from hsi_se.config.scene import SceneFiles
-from hsi_se.config.split import FieldsSplit, FoldsSplit
+from hsi_se.config.split import FieldsSplit, FoldsSplit, MasksSplit
 from hsi_se.errors import SceneError, SplitError
 from hsi_se.sampling.disjoint import number_fields
 from hsi_se.sampling.splits import make_split
-from hsi_se.scene.loading import load_ground_truth, load_scene
+from hsi_se.scene.folders import Folders
+from hsi_se.scene.loading import SceneSource, load_ground_truth, load_scene
 
 ROWS, COLS = 12, 10
 GRID = Affine(30, 0, 362175, 0, -30, 5809965)
@@ -206,6 +207,23 @@ def test_several_attributes_and_layers_are_listed():
     np.testing.assert_array_equal(read({"file": "fields.gpkg", "layer": "second"}).labels, EXPECTED)
 
 
+def test_a_key_names_the_attribute_too_as_for_the_masks_of_a_split():
+    fields = make_fields(landcover=list("aabbb"))
+    fields.to_file("fields.gpkg")
+    np.testing.assert_array_equal(read("fields.gpkg", labels_key="crop").labels, EXPECTED)
+    for name, rows in (("train", [0, 2, 4]), ("test", [1, 3])):
+        fields.iloc[rows].to_file(f"{name}.gpkg")
+    scene = read({"file": "fields.gpkg", "field": "crop"})
+    masks = {"train": "train.gpkg", "test": "test.gpkg", "validation": 0}
+    with pytest.raises(
+        SceneError, match=r"train\.gpkg: set split\.train_key to the attribute with the classes; choose"
+    ):
+        make_split(scene, MasksSplit(kind="masks", **masks))
+    split = make_split(scene, MasksSplit(kind="masks", **masks, train_key="crop", test_key="crop"))
+    np.testing.assert_array_equal(split.train, np.argwhere(np.isin(NUMBERS, (1, 3, 5))))
+    np.testing.assert_array_equal(split.test, np.argwhere(np.isin(NUMBERS, (2, 4))))
+
+
 @pytest.mark.filterwarnings("ignore:'crs' was not provided")
 def test_a_file_without_a_system_takes_the_cubes_or_the_setting():
     fields = make_fields()
@@ -223,9 +241,18 @@ def test_shapes_elsewhere_are_refused_with_both_extents():
     make_fields().assign(geometry=make_fields().translate(xoff=9000)).to_file("far.gpkg")
     assert refuse("far.gpkg") == (
         "far.gpkg: no shape with a class lies on the cube: they span x 371178 to 371472, y 5809608 to 5809962, "
-        "the cube x 362175 to 362475, y 5809605 to 5809965; give labels of the same ground, or set scene.labels.crs to "
-        "their coordinate system"
+        "the cube x 362175 to 362475, y 5809605 to 5809965; give labels of the same ground, or correct their "
+        "coordinate system (in the file, or with scene.labels.crs)"
     )
+
+
+def test_one_of_several_images_may_have_no_labels():
+    make_fields().assign(geometry=make_fields().translate(xoff=9000)).to_file("far.gpkg")
+    source = SceneSource.of(SceneFiles(cube="cube.tif", labels="far.gpkg"), Folders.of(None))
+    label_map = source.read_labels(source.open_image(), is_part=True)
+    assert label_map.labels.shape == (ROWS, COLS)
+    assert not label_map.labels.any()
+    assert label_map.class_names == {1: "beet", 2: "maize", 3: "soil"}
 
 
 def test_a_cube_without_a_place_says_what_is_missing():
