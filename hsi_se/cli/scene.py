@@ -113,11 +113,12 @@ def fetch(name: SceneName, out: Annotated[Path, out_option("Folder for the files
 
 def _print_survey(survey: "Survey") -> None:
     from hsi_se.cli.terminal import print_table, say, say_notes
+    from hsi_se.scene.labels import name_kind
     from hsi_se.system.files import fill_template
     from hsi_se.workflows.inspect_scene import suggest_names
 
     for path, held in survey.files:
-        what = "a table of row, col and label" if held is None else held.format
+        what = name_kind(path) if held is None else held.format
         print(f"{path}: {what}{f'; {held.listing}' if held and ', ' in held.listing else ''}")
     image, cube, truth = survey.image, survey.cube, survey.truth
     if image is not None and cube is not None:

@@ -23,7 +23,7 @@ def _name_nan(value: object) -> object:
 
 
 def _tag_files(value: object) -> str:
-    return "a list" if isinstance(value, list | tuple) else "a value"
+    return "a list" if isinstance(value, list | tuple) else _tag_by_shape(value)
 
 
 def _name_of(what: str) -> BeforeValidator:
@@ -40,7 +40,7 @@ def _name_of(what: str) -> BeforeValidator:
 
 
 OF_CUBE = ("cube_key", "drop_bands", "wavelengths", "nodata", "scale", "name")  # settings without labels
-OF_LABELS = ("labels_key", "class_names", "palette", "unlabelled")
+OF_LABELS = ("labels", "labels_key", "class_names", "palette", "unlabelled")
 Bands = Annotated[str, BeforeValidator(_check_bands, json_schema_input_type=PositiveInt | str)]
 FileName = Annotated[str, _name_of("a file")]
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -49,12 +49,54 @@ Names = Annotated[tuple[FileName, ...], Field(min_length=1)]
 Files = Annotated[Annotated[FileName, Tag("a value")] | Annotated[Names, Tag("a list")], Discriminator(_tag_files)]
 
 
+def _check_unlabelled(value: object) -> object:
+    """Returns the number or name of unlabelled pixels; NaN as the word "nan"."""
+    if isinstance(value, bool) or not isinstance(value := _name_nan(value), int | str) or value == "":
+        raise mistake('write the label of unlabelled pixels: a whole number, nan, a class name or a colour "#rrggbb"')
+    return value
+
+
+class LabelFile(Settings):
+    """A label file with settings of its own."""
+
+    file: FileName
+    """vector file, table or label map; searched for like cube"""
+    layer: str | None = None
+    """layer of a vector file; default: the only one"""
+    field: str | None = None
+    """attribute or column with the class; default: the only one, or one named class, label, crop, …"""
+    all_touched: bool = False
+    """whether a shape labels every pixel that it touches, instead of those whose centre lies inside; default false"""
+    crs: str | None = None
+    """coordinate system of shapes or points, such as EPSG:32633; default: the file's, then WGS 84 for lon and lat,
+    then the cube's"""
+    pixel_order: Literal["rows", "columns"] | None = None
+    """order of the labels in a list of all pixels: by rows, as in NumPy, or by columns, as in MATLAB"""
+
+
+def _tag_labels(value: object) -> str:
+    """Returns the union tag of labels: a file name, a label file with settings, or a mask for each class."""
+    is_file = isinstance(value, Mapping) and (
+        "file" in value or bool({*value} and {*value} <= {*LabelFile.model_fields})
+    )
+    return "masks of classes" if isinstance(value, Mapping) and not is_file else _tag_files(value)
+
+
+OneLabels = (
+    Annotated[FileName, Tag("a value")]
+    | Annotated[LabelFile, Tag("a section")]
+    | Annotated[dict[str, FileName], Tag("masks of classes")]
+)
+LabelSettings = Annotated[OneLabels, Discriminator(_tag_labels)]
+Labels = Annotated[OneLabels | Annotated[Names, Tag("a list")], Discriminator(_tag_labels)]
+
+
 class ImageFiles(Settings):
     """One of several images."""
 
     cube: FileName
     """file of the image, as scene.cube"""
-    labels: FileName
+    labels: LabelSettings
     """its labels, as scene.labels"""
     name: str | None = None
     """name of the image in reports, splits and maps; default: the cube file's name without its suffix"""
@@ -68,22 +110,24 @@ class SceneFiles(Settings):
     cube: Files | None = None
     """file of the image, rows × cols × bands; an absolute path, or relative to the working or data folder; a list,
     or a pattern such as images/*.tif, for several images that train one classifier"""
-    labels: Files | None = None
-    """file of the label map, rows × cols of integers; searched for like cube; for several images a list in their
-    order, a pattern, or one file of which each image reads its part"""
+    labels: Labels | None = None
+    """file of the labels (a map, shapes or a table), searched for like cube; {file: FILE, field: NAME} with more
+    settings; or a mask file for each class, {soil: FILE, maize: FILE}; for several images a list in their order, a
+    pattern, or one file of which each image reads its part"""
     images: tuple[ImageFiles, ...] = ()
     """several images, in place of cube and labels: a list of {cube: FILE, labels: FILE, name: NAME}"""
     cube_key: str | None = None
     """variable or layer in the cube file; default: the file's only cube"""
     labels_key: str | None = None
-    """variable or attribute in the labels file; default: the file's only label map"""
+    """variable in the labels file, or attribute like labels.field; default: the file's only label map"""
     class_names: tuple[str, ...] | str | None = None
     """class names in ascending order of label, or the name of a known scene; default: the file's names, or numbers"""
     palette: tuple[tuple[Byte, Byte, Byte], ...] | None = None
     """class colours as [red, green, blue], 0 to 255, in ascending order of label; default: the file's
     colours, or a built-in palette"""
-    unlabelled: int = 0
-    """label value of unlabelled pixels; default 0"""
+    unlabelled: Annotated[int | str, BeforeValidator(_check_unlabelled)] = 0
+    """label of unlabelled pixels: a number, nan, or the name or colour ("#rrggbb") of a class; default 0, and
+    black in a colour picture"""
     drop_bands: tuple[Bands, ...] = ()
     """bands of the file to leave out, counted from 1, such as [104-108, 150]; default: none"""
     wavelengths: tuple[PositiveFloat, ...] | str | None = None
@@ -103,11 +147,23 @@ class SceneFiles(Settings):
             if (getattr(self, key) is None) != bool(self.images):
                 problem = "has no effect with images; leave it out" if self.images else "is missing; add it"
                 raise mistake(problem, key=key)
+        if isinstance(self.labels, dict) and len({*map(str.strip, self.labels)} - {""}) < 2:
+            raise mistake(
+                "give the masks of two classes or more, {soil: FILE, maize: FILE}, or {file: FILE}", key="labels"
+            )
         names = self.class_names if isinstance(self.class_names, tuple) else ()
         for name in names:
             if not name or names.count(name) > 1:
                 problem = f"class name {name!r} is empty or used twice"
                 raise mistake(f"{problem}; give every class its own name", key="class_names")
+
+    @property
+    def label_file(self) -> LabelFile:
+        """Returns the settings of the label file; of masks, those that each of them has."""
+        if isinstance(self.labels, LabelFile):
+            return self.labels
+        names = self.labels.values() if isinstance(self.labels, dict) else [self.labels or ""]
+        return LabelFile(file=", ".join(map(str, names)))
 
     def list_dropped_bands(self) -> list[int]:
         """Returns the indices of the bands in `drop_bands`, counted from 0."""

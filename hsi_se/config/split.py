@@ -120,15 +120,15 @@ class FoldsSplit(_Split):
 
     kind: Literal["folds"]
     by: Literal["blocks", "fields", "groups", "images"]
-    """what is tested as a whole: square blocks, connected fields of a class, groups of pixels from a file, or whole
-    images of a scene of several"""
+    """what is tested as a whole: square blocks, connected fields of a class, groups (polygons, or from a file), or
+    whole images of a scene of several"""
     folds: Annotated[int, Field(ge=2)] = 5
     """number of folds, at least 2 and at most one per block, field, group or image; default 5"""
     block_size: PositiveInt = BLOCK_SIZE
     """side of a block in pixels; default 16; only with by: blocks"""
     groups: FileName | None = None
-    """map of group numbers, rows × cols, 0 for pixels that are not used; required with by: groups; if it has as
-    many numbers as there are folds, each number is a fold"""
+    """map of group numbers, rows × cols, 0 for pixels that are not used; default: the polygons that were drawn as
+    labels; if there are as many numbers as folds, each number is a fold"""
     groups_key: str | None = None
     """variable in the groups file; default: the file's only map"""
     buffer: Buffer = None
@@ -141,11 +141,11 @@ class FoldsSplit(_Split):
     """train and test a single fold, from 1 to the number of folds; default: all of them"""
 
     def check_together(self) -> None:
-        if self.by == "groups" and self.groups is None:
-            raise mistake("by: groups needs a map of group numbers; give groups: FILE")
         for key, owner in (("block_size", "blocks"), ("groups", "groups"), ("groups_key", "groups")):
             if self.by != owner and getattr(self, key) not in (None, BLOCK_SIZE):
                 raise mistake(f"has no effect with by: {self.by}; leave it out, or write by: {owner}", key=key)
+        if self.groups_key is not None and self.groups is None:
+            raise mistake("has no effect without groups: FILE; leave it out", key="groups_key")
         if self.fold is not None and self.fold > self.folds:
             raise mistake(f"there are {self.folds} folds; use 1 to {self.folds}", key="fold")
         for key, reason in (("fold", "which is trained once"), ("seed", "which fixes the draw of the folds")):

@@ -238,6 +238,8 @@ def _apply(override: Override, settings: dict[str, Any], places: dict[Keys, str]
     for depth, part in enumerate(keys[:-1], start=1):
         if part not in section:
             places[keys[:depth]] = override.place
+        if keys[:depth] == ("scene", "labels") and isinstance(section.get(part), str):
+            section[part] = {"file": section[part]}  # a file name is short for it
         section = section.setdefault(part, {})
         if not isinstance(section, dict):
             parent = ".".join(keys[:depth])

@@ -51,7 +51,7 @@ def find_scene(
         HsiError: there is no such scene, or a setting is not the scene's, or has no effect.
     """
     for override in overrides:
-        if override.partition("=")[0].strip() in (f"scene.{key}" for key in unread):
+        if override.partition("=")[0].strip().split(".")[1:2] in ([key] for key in unread):
             raise ConfigError(f"--set {override}: has no effect on this command; leave it out")
         if not override.startswith("scene"):
             raise ConfigError(f"--set {override}: only settings of the scene apply here; use scene.key=value")

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter, minimum_filter
 
 from hsi_se.prediction.class_map import ClassMap
 from hsi_se.report.fonts import write_names
@@ -23,6 +24,7 @@ from hsi_se.scene.wavelengths import split_at_gaps
 from hsi_se.system.files import read_facts, replacing
 
 _DPI = 150
+_TINT = 0.35  # opacity of labels over an image
 _LEGEND_INCHES = 2.6
 _SHORTER_SIDE_INCHES = 4.5
 _MOST_LINES = 28  # of a legend, before it gets another column
@@ -78,26 +80,40 @@ def save_map(class_map: ClassMap, path: Path, *, title: str) -> None:
 def save_values(values: NDArray[np.integer], entries: Entries, path: Path, *, title: str) -> None:
     """Writes a map `(rows, cols)` as a PNG with its legend beside it, from the upper edge down."""
     figure, axes = _make_map_figure(*values.shape, title=title)
-    axes.legend(
-        handles=show_values(axes, values, entries), ncols=-(-len(entries) // _MOST_LINES), loc="upper left",
-        bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0, fontsize=7.5, frameon=False,
-    )  # fmt: skip
+    _add_legend(axes, show_values(axes, values, entries))
     save_figure(figure, path)
 
 
-def show_values(axes: Axes, values: NDArray[np.integer], entries: Entries) -> list[Patch]:
+def _add_legend(axes: Axes, patches: list[Patch]) -> None:
+    """Puts a legend to the right of a map, in as many columns as it needs."""
+    axes.legend(
+        handles=patches, ncols=-(-len(patches) // _MOST_LINES), loc="upper left",
+        bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0, fontsize=7.5, frameon=False,
+    )  # fmt: skip
+
+
+def show_values(axes: Axes, values: NDArray[np.integer], entries: Entries, alpha: Floats | None = None) -> list[Patch]:
     """Draws a map `(rows, cols)` of values that are all in `entries`, and returns the handles of its legend."""
     lookup = np.zeros((max(entries) + 1, 3), dtype=np.uint8)
     for value, (_, colour) in entries.items():
         lookup[value] = to_rgb(colour)
-    axes.imshow(lookup[values], interpolation="nearest")
+    axes.imshow(lookup[values], interpolation="nearest", alpha=alpha)
     return [Patch(facecolor=colour, edgecolor="0.4", linewidth=0.5, label=name) for name, colour in entries.values()]
 
 
-def save_quick_look(picture: NDArray[np.uint8], path: Path, *, title: str) -> None:
-    """Writes a picture `(rows, cols, 3)` as a PNG with row and column axes."""
-    figure, axes = _make_map_figure(picture.shape[0], picture.shape[1], title=title)
+def save_quick_look(
+    picture: NDArray[np.uint8], path: Path, *, title: str, labels: NDArray[np.int32] | None, entries: Entries
+) -> None:
+    """Writes a picture `(rows, cols, 3)` as a PNG with row and column axes, and labels `(rows, cols)` over it.
+
+    The areas of a class have its colour, opaque along their edges and faint inside.
+    """
+    figure, axes = _make_map_figure(*picture.shape[:2], title=title)
     axes.imshow(picture, interpolation="nearest")
+    if labels is not None:
+        is_edge = maximum_filter(labels, 3, mode="nearest") != minimum_filter(labels, 3, mode="nearest")
+        opacity = np.select([labels == UNLABELLED, is_edge], [0.0, 1.0], _TINT)
+        _add_legend(axes, show_values(axes, labels, {UNLABELLED: ("", "#000000"), **entries}, opacity)[1:])
     save_figure(figure, path)
 
 

@@ -62,18 +62,18 @@ def divide_by_blocks(
 def divide_by_fields(
     truth: GroundTruth, settings: FieldsSplit, *, rng: np.random.Generator
 ) -> tuple[SideMap, tuple[str, ...]]:
-    """Splits the labelled pixels by connected fields of one class; returns the partition map and notes.
+    """Splits the labelled pixels by fields of one class, see `number_fields`; returns the partition map and notes.
 
     For each class, random sets of fields are drawn, each leaving a field for training and one for testing, and the set
     closest to the fraction `train` is used. A class with a single field is cut across its long axis, and its test
     pixels closer than `buffer` pixels to its training pixels become buffer pixels. Different fields are not separated
-    by a buffer, because neighbouring farms are not either. Pixels of a field are connected by an edge or a corner.
+    by a buffer, because neighbouring farms are not either.
     """
     sides = np.full(truth.shape, Side.UNUSED, dtype=np.uint8)
     numbers = number_fields(truth)
     for label in truth.class_ids:
         is_class = truth.labels == label
-        fields = numbers[is_class] - numbers[is_class].min()  # of a class they are consecutive
+        fields = np.unique(numbers[is_class], return_inverse=True)[1].reshape(-1)
         sizes = np.bincount(fields)
         if len(sizes) == 1:
             _cut_field(sides, np.argwhere(is_class), settings, rng)
@@ -84,9 +84,16 @@ def divide_by_fields(
 
 
 def number_fields(truth: GroundTruth) -> NDArray[np.int64]:
-    """Returns the field of each pixel `(rows, cols)`, from 1; 0 where there is no label."""
-    numbers, num_before = np.zeros(truth.shape, dtype=np.int64), 0
-    classes = np.searchsorted([UNLABELLED, *truth.class_ids], truth.labels)  # labels may be large
+    """Returns the field of each pixel `(rows, cols)`, from 1; 0 where there is no label.
+
+    A field is a polygon that was drawn, or pixels of one class outside of polygons that share an edge or a corner.
+    """
+    numbers = np.zeros(truth.shape, dtype=np.int64)
+    if truth.polygons is not None:
+        numbers = np.where(truth.labels == UNLABELLED, 0, truth.polygons).astype(np.int64)
+    num_before = int(numbers.max())
+    # Labels may be large.
+    classes = np.searchsorted([UNLABELLED, *truth.class_ids], np.where(numbers > 0, UNLABELLED, truth.labels))
     for place, box in enumerate(ndimage.find_objects(classes), start=1):
         fields, num_fields = ndimage.label(classes[box] == place, structure=np.ones((3, 3)))
         numbers[box] += np.where(fields > 0, fields + num_before, 0)

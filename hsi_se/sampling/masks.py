@@ -7,9 +7,11 @@ import numpy as np
 import scipy.io
 from numpy.typing import NDArray
 
+from hsi_se.config.scene import LabelFile
 from hsi_se.config.split import MasksSplit
 from hsi_se.errors import SplitError
 from hsi_se.sampling.disjoint import Side, SideMap
+from hsi_se.scene.encodings import Wanted, renumber
 from hsi_se.scene.folders import Folders, find_file
 from hsi_se.scene.labels import read_label_map
 from hsi_se.scene.scene import UNLABELLED, GroundTruth
@@ -54,10 +56,14 @@ def read_masks(
 def read_mask(truth: GroundTruth, file: str, key: str | None, setting: str, folders: Folders) -> NDArray[np.int32]:
     """Returns a map `(rows, cols)` of numbers from 0 that `split.SETTING` names; 0 where the scene has no data."""
     path = find_file(file, folders, setting=f"split.{setting}")
-    label_map = read_label_map(path, key=key, setting=f"split.{setting}_key", shape=truth.shape)
+    grid = Wanted(LabelFile(file=file), shape=truth.shape, place=truth.georeference, setting=f"split.{setting}_key")
+    label_map = read_label_map(path, grid, key=key, setting=grid.setting)
     mask = label_map.labels
-    if truth.georeference is not None:
-        truth.georeference.check_grid(label_map.georeference, shape=mask.shape, path=path, like="CUBE")
+    if label_map.is_named and setting in ("train", "test"):  # classes are matched by name
+        mask, names = renumber(mask, label_map.class_names, like=truth.class_names)
+        if unknown := [names[label] for label in np.setdiff1d(mask, [UNLABELLED, *truth.class_ids]).tolist()]:
+            problem = f"classes {', '.join(unknown)} are not in the scene ({', '.join(truth.class_names.values())})"
+            raise SplitError(f"split.{setting} = {file}: {problem}; give a mask with the scene's classes")
     if mask.shape != truth.shape:
         found, wanted = (" × ".join(map(str, shape)) for shape in (mask.shape, truth.shape))
         problem = f"is {found} pixels, but the scene is {wanted}"

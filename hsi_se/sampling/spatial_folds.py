@@ -42,7 +42,8 @@ def divide_by_fold(
     counts = [f"{truth.class_names[label]} ({int((truth.labels[is_test] == label).sum())})" for label in lost.tolist()]
     notes = [f"{fold}: no training pixels for the test pixels of {', '.join(counts)}"] if counts else []
     if num_unused := int((~is_used & (truth.labels != UNLABELLED)).sum()):
-        notes.append(f"{num_unused:,} labelled pixels are in no group of {settings.groups} and are not used")
+        group = f"group of {settings.groups}" if settings.groups else "polygon"
+        notes.append(f"{num_unused:,} labelled pixels are in no {group} and are not used")
     return sides, numbers, tuple(notes)
 
 
@@ -61,7 +62,13 @@ def deal_folds(
         case "fields":
             numbers = number_fields(truth)
         case "groups":
-            numbers = read_mask(truth, str(settings.groups), settings.groups_key, "groups", folders).astype(np.int64)
+            if settings.groups is not None:
+                numbers = read_mask(truth, settings.groups, settings.groups_key, "groups", folders).astype(np.int64)
+            elif truth.polygons is not None:
+                numbers = truth.polygons.astype(np.int64)
+            else:
+                problem = "the labels were not drawn as polygons, which would be the groups"
+                raise SplitError(f"split.by = groups: {problem}; give a map of group numbers with groups: FILE")
             is_used &= numbers > 0
         case "images":
             numbers = number_images(truth)

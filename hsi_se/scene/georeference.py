@@ -1,15 +1,15 @@
 """Describes the coordinate system and the position of a raster."""
 
 import re
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.guards import blaming
+from hsi_se.scene.guards import blaming, import_extra
 from hsi_se.system.files import fill_template
 
 _NEGLIGIBLE = 0.1  # pixels: rounding in the files
@@ -40,45 +40,49 @@ class Georeference:
         a, b, _, d, e, _ = self.transform
         return float(abs(a * e - b * d) * metres**2)
 
-    def check_grid(self, other: "Georeference | None", *, shape: tuple[int, int], path: Path, like: str) -> None:
-        """Checks that a raster of `shape`, in the file `path`, lies on this grid, that of the file `like`.
+    def align(
+        self, values: NDArray[np.int32], other: "Georeference | None", *, shape: tuple[int, int], path: Path
+    ) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+        """Returns values `(rows, cols)` on this grid of `shape`, and a note if `other` is another grid.
 
-        SceneError if both have a transform, and pixels are more than a tenth of a pixel apart.
+        A pixel gets the value at its centre, or 0 if there is none. Nothing changes if a transform is unknown. `path`
+        is the file of the values. SceneError if no pixel has a value.
         """
         if self.transform is None or other is None or other.transform is None:
-            return
-        a, b, c, d, e, f = self.transform
-        other_a, other_b, other_c, other_d, other_e, other_f = other.transform
-        if a * e == b * d:
-            return  # pixels without an area
-        rows, cols = shape
-        corners = np.array([(0, 0), (cols, 0), (0, rows), (cols, rows)], dtype=float)  # (col, row)
-        x, y = np.array([[other_a, other_b], [other_d, other_e]]) @ corners.T + [[other_c], [other_f]]
+            return values, ()
+        own, others = (np.array([each[:3], each[3:], (0, 0, 1)]) for each in (self.transform, other.transform))
+        if np.linalg.det(own) * np.linalg.det(others) == 0:
+            return values, ()  # pixels without an area
+        rows, cols = values.shape
+        corners = np.array([(0, 0, 1), (cols, 0, 1), (0, rows, 1), (cols, rows, 1)], dtype=float).T  # (3, 4)
+        x, y, one = others @ corners
         crs, other_crs = parse_crs(self.crs or ""), parse_crs(other.crs or "")
         is_same_crs = not (crs and other_crs) or crs == other_crs
-        if not is_same_crs:
-            from rasterio.warp import transform
+        with blaming(path, "cannot be placed in the scene's system", remedy="correct its georeference"):
+            if not is_same_crs:
+                from rasterio.warp import transform
 
-            with blaming(path, "cannot be placed in the scene's system", remedy="correct its georeference"):
-                x, y = (np.array(values) for values in transform(other_crs, crs, x, y))
-        places = np.linalg.solve([[a, b], [d, e]], [x - c, y - f]).T  # (col, row) on this grid
-        if np.abs(places - corners).max() <= _NEGLIGIBLE:
-            return
-        col, row = places[0].round(6) + 0.0  # not -0
+                x, y = transform(other_crs, crs, x, y)
+            places = np.linalg.solve(own, [x, y, one])
+            if values.shape == shape and np.abs(places - corners).max() <= _NEGLIGIBLE:
+                return values, ()
+            warp, affine = import_extra("rasterio.warp", path=path), import_extra("affine", path=path).Affine
+            aligned, some_crs = np.empty(shape, dtype=np.int32), crs or other_crs or "EPSG:3857"
+            warp.reproject(
+                values.astype(np.int32), aligned, dst_nodata=-1, dst_crs=some_crs,
+                src_crs=some_crs if is_same_crs else other_crs,
+                src_transform=affine(*other.transform), dst_transform=affine(*self.transform),
+            )  # fmt: skip
+        col, row = places[:2, 0].round(6) + 0.0  # not -0
+        is_stretched = np.abs(places - places[:, :1] - corners + corners[:, :1]).max() > _NEGLIGIBLE
         what = fill_template(
-            "hsi_se.scene",
-            "off_grid.txt",
-            row=row,
-            col=col,
-            is_same_crs=is_same_crs,
-            crs=crs,
-            other_crs=other_crs,
-            own=self.transform,
-            other=other.transform,
-            is_stretched=np.abs(places - places[0] - corners).max() > _NEGLIGIBLE,
-        )
-        command = shlex.join(["rio", "warp", str(path), "aligned.tif", "--like", like])
-        raise SceneError(f"{path}: not on the scene's grid: {what}; resample it, e.g. {command}")
+            "hsi_se.scene", "off_grid.txt", row=row, col=col, crs=crs, other_crs=other_crs, is_same_crs=is_same_crs,
+            own=self.transform, other=other.transform, is_stretched=is_stretched,
+        )  # fmt: skip
+        if (aligned < 0).all():
+            raise SceneError(f"{path}: lies nowhere on the scene: {what}; give a file of the same ground")
+        note = f"{path.name}: resampled onto the scene's grid by nearest neighbour, as {what}"
+        return np.maximum(aligned, 0), (note,)
 
 
 def parse_crs(crs: str) -> Any:

@@ -26,14 +26,17 @@ def list_images(files: SceneFiles, folders: Folders) -> tuple[SceneFiles, ...]:
     Patterns such as `images/*.tif` are expanded in the alphabetical order of the files. SceneError if no file matches,
     or it is not clear which labels belong to which image.
     """
-    if isinstance(files.cube, str) and isinstance(files.labels, str) and not _is_pattern(files.cube):
+    if isinstance(files.cube, str) and not _is_pattern(files.cube):
         return (files,)
     if files.images:
         given = [(each.cube, each.labels, each.name) for each in files.images]
     else:
-        cubes, labels = (_expand(getattr(files, part), folders, setting=f"scene.{part}") for part in ("cube", "labels"))
+        cubes = _expand(files.cube, folders, setting="scene.cube")
+        labels: Sequence[Any] = [files.labels]
+        if isinstance(files.labels, str | tuple):
+            labels = _expand(files.labels, folders, setting="scene.labels")
         if len(labels) == 1:
-            labels *= len(cubes)
+            labels = [*labels] * len(cubes)
         elif isinstance(files.cube, str) and isinstance(files.labels, str):
             labels = _match(cubes, files.cube, labels, files.labels)
         if len(labels) != len(cubes):
@@ -65,10 +68,10 @@ def _is_pattern(name: object) -> bool:
     return isinstance(name, str) and any(sign in name for sign in "*?[") and not Path(name).exists()
 
 
-def _expand(names: str | Sequence[str], folders: Folders, *, setting: str) -> list[str]:
+def _expand(names: str | Sequence[str] | None, folders: Folders, *, setting: str) -> list[str]:
     """Returns file names, with patterns replaced by the files that match, first found below a folder."""
     found: list[str] = []
-    for name in [names] if isinstance(names, str) else names:
+    for name in [names] if isinstance(names, str) else names or ():
         if not _is_pattern(name):
             found.append(name)
             continue
@@ -118,10 +121,11 @@ def place(shapes: Sequence[tuple[int, int]]) -> tuple[list[tuple[int, int]], tup
     return corners, (max(end for end, _ in ends), max(end for _, end in ends))
 
 
-def join_truths(name: str, truths: Sequence[GroundTruth]) -> GroundTruth:
+def join_truths(truths: Sequence[GroundTruth], *, share_labels: bool) -> GroundTruth:
     """Returns the labels of several images as one scene; what lies between them is nodata.
 
-    Classes are united by name if every image's labels are names, else by number. SceneError if a number has two names.
+    Classes are united by name if every image's labels are names, else by number. If all images read one file of labels,
+    `share_labels`, a polygon of it may lie on several. SceneError if a number has two names, or no image has labels.
     """
     corners, shape = place([truth.shape for truth in truths])
     images = tuple(
@@ -130,11 +134,17 @@ def join_truths(name: str, truths: Sequence[GroundTruth]) -> GroundTruth:
     )
     class_names, ids = _unite_classes(truths)
     labels, nodata = np.zeros(shape, np.int32), np.ones(shape, bool)
+    polygons = np.zeros(shape, np.int32)
     palette: dict[int, Colour] = {}
     for truth, image, new in zip(truths, images, ids, strict=True):
+        nodata[image.window] = ~truth.valid
+        if not truth.num_classes:
+            continue
+        if truth.polygons is not None:
+            before = 0 if share_labels else polygons.max()
+            polygons[image.window] = np.where(truth.polygons > 0, truth.polygons + before, 0)
         at = np.searchsorted(truth.class_ids, truth.labels).clip(max=truth.num_classes - 1)
         labels[image.window] = np.where(truth.labels == UNLABELLED, UNLABELLED, new[at])
-        nodata[image.window] = ~truth.valid
         palette = {
             int(new[truth.class_ids == label][0]): colour
             for label, colour in truth.palette.items()
@@ -149,15 +159,25 @@ def join_truths(name: str, truths: Sequence[GroundTruth]) -> GroundTruth:
     notes = tuple(
         same[0] + more.get(len(same), f"; likewise in {len(same) - 1} other images") for same in alike.values()
     )
-    return GroundTruth(name, labels, class_names, palette=palette, nodata=nodata, images=images, notes=notes)
+    return GroundTruth(
+        "several images",
+        labels,
+        class_names,
+        palette=palette,
+        nodata=nodata,
+        images=images,
+        notes=notes,
+        polygons=polygons if polygons.any() else None,
+        is_named=all(truth.is_named for truth in truths),
+    )
 
 
-def join_scenes(name: str, scenes: Sequence[Scene]) -> Scene:
+def join_scenes(scenes: Sequence[Scene], *, share_labels: bool) -> Scene:
     """Returns several images with the same bands as one scene, of which a few rows are read at one time.
 
     Else as `join_truths`; wavelengths and display bands are those of the first image.
     """
-    truth, first = join_truths(name, scenes), scenes[0]
+    truth, first = join_truths(scenes, share_labels=share_labels), scenes[0]
     dtype = np.result_type(*(scene.cube.dtype for scene in scenes))
 
     def read(start: int, stop: int) -> NDArray[Any]:

@@ -1,97 +1,180 @@
-"""Reads label maps (rows, cols) from raster files, ENVI classifications or row,col,label tables."""
+"""Reads label maps (rows, cols) from files that say which class a pixel has: rasters, pictures, shapes and tables."""
 
 import re
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hsi_se.config.scene import LabelFile
 from hsi_se.errors import SceneError
-from hsi_se.scene.formats import open_file
-from hsi_se.scene.georeference import Georeference
-from hsi_se.scene.raster import Colour, FileContents, Raster, is_nodata
+from hsi_se.scene.encodings import LabelMap, Wanted, decode, read_lists, refuse, unite_masks
+from hsi_se.scene.formats import PICTURES, open_file
+from hsi_se.scene.guards import blaming
+from hsi_se.scene.raster import FileContents, Raster, is_nodata
 from hsi_se.scene.scene import UNLABELLED
+from hsi_se.scene.styles import Style, read_style
+from hsi_se.scene.vectors import find_vector, is_table, read_shapes, read_table
 from hsi_se.system.files import read_facts
 
-_COLUMNS = ("row", "col", "label")
-_SNIFFED = 4096  # letters
 _HIGHEST = np.iinfo(np.int32).max - 1
 
 Labels = NDArray[np.int32]
 
 
-@dataclass(frozen=True, eq=False)
-class LabelMap:
-    """Labels `(rows, cols)` with 0 for unlabelled, and the names and colours given by their file."""
+def name_kind(path: Path) -> str | None:
+    """Returns what a file of labels is, unless it is a raster."""
+    return "shapes with classes" if find_vector(path) else "a table of labels" if is_table(path) else None
 
-    labels: Labels
-    class_names: Mapping[int, str] = field(default_factory=dict)
-    palette: Mapping[int, Colour] = field(default_factory=dict)
-    georeference: Georeference | None = None
-    notes: tuple[str, ...] = ()
+
+def may_be_labels(path: Path) -> bool:
+    """Returns whether a file with a cube can also be read as labels."""
+    with suppress(SceneError):
+        return bool(read_label_map(path, setting="scene.labels_key").labels.any())
+    return False
 
 
 def read_label_map(
-    path: Path,
-    *,
-    key: str | None,
-    setting: str,
-    unlabelled: int = 0,
-    shape: tuple[int, int] | None = None,
-    byte_order: str | None = None,
-) -> LabelMap:
-    """Returns the label map named `key`, or the only one, in a file.
+    path: Path, wanted: Wanted | None = None, *, setting: str, key: str | None = None, byte_order: str | None = None,
+    is_mask: bool = False,
+) -> LabelMap:  # fmt: skip
+    """Returns the label map named `key`, or the only one, in a file, on the grid of a cube if both have a place.
 
     If another value than 0 marks unlabelled pixels and 0 is a class, every label is raised by one.
 
     Args:
-        path: a raster file, or a CSV table of 0-based row and col, and label.
+        path: a raster, a picture, a vector file, a table, or ENVI regions as text.
+        wanted: size and place of the cube, which shapes and tables require, and the settings of the file.
         key, setting: see `pick_raster`; for byte_order, see `open_file`.
-        unlabelled: the stored value of unlabelled pixels.
-        shape: `(rows, cols)` of the cube; required for a CSV table, which does not state it.
+        is_mask: whether all that the file marks is of one class.
 
     Raises:
-        SceneError: there is no such map, or a label is not a non-negative integer.
+        SceneError: there is no such map, a label is not a non-negative integer, or a setting has no effect.
     """
-    if is_table(path):
-        raster = _read_table(path, shape=shape, unlabelled=unlabelled)
+    wanted = wanted or Wanted(LabelFile(file=str(path)))
+    vector, style, options = find_vector(path), read_style(path), wanted.options
+    kind = "shapes" if vector else "table" if is_table(path) else "array"
+    for name in read_facts("hsi_se.scene", "labels.toml")["idle"][kind]:
+        if getattr(options, name):
+            raise refuse(path, "idle", name=name)
+    if key is not None and kind != "array":
+        wanted = replace(wanted, options=options.model_copy(update={"field": options.field or key}))
+    with blaming(path, "cannot be read as labels", remedy="get the file again"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of GDAL and GEOS; what is not used is counted
+        if vector is not None:
+            label_map = read_shapes(vector, wanted, attribute=style.attribute, is_mask=is_mask)
+        elif kind == "table":
+            label_map = read_table(path, wanted)
+        else:
+            label_map = _read_array(path, wanted, key=key, setting=setting, byte_order=byte_order)
+    label_map = _finish(path, label_map, style, setting=setting, unlabelled=wanted.unlabelled)
+    if wanted.place is None or wanted.shape is None:
+        return label_map
+    labels, notes = wanted.place.align(label_map.labels, label_map.georeference, shape=wanted.shape, path=path)
+    return replace(label_map, labels=labels, notes=label_map.notes + notes)
+
+
+def read_masks_of_classes(paths: Mapping[str, Path], wanted: Wanted, *, byte_order: str | None) -> LabelMap:
+    """Returns the label map of a file for each class, which marks its pixels; SceneError if two mark the same ones."""
+    masks: dict[str, NDArray[np.bool_]] = {}
+    notes: tuple[str, ...] = ()
+    polygons = np.zeros(1, dtype=np.int32)
+    for name, path in paths.items():
+        each = read_label_map(path, wanted, setting="scene.labels", byte_order=byte_order, is_mask=True)
+        if (count := len(np.setdiff1d(each.labels, [UNLABELLED]))) != 1:
+            raise refuse(path, "not_one", name=name, count=count)
+        masks[name] = each.labels > 0
+        notes = (*notes, *each.notes)
+        if each.polygons is not None:
+            polygons = np.where(each.polygons > 0, each.polygons + polygons.max(), polygons)
+    united, numbered = unite_masks("scene.labels", masks), polygons if polygons.any() else None
+    united = replace(united, notes=notes, polygons=numbered)
+    return _finish(Path("scene.labels"), united, Style(), setting="scene.labels", unlabelled=UNLABELLED)
+
+
+def _read_array(path: Path, wanted: Wanted, *, key: str | None, setting: str, byte_order: str | None) -> LabelMap:
+    """Returns the labels in an array of a file; several arrays of 0 and 1 are a mask of a class each."""
+    contents = open_file(path, byte_order=byte_order)
+    maps = {name: raster for name, raster in contents.rasters.items() if raster.is_map}
+    cubes = {name: raster for name, raster in contents.rasters.items() if not raster.is_map}
+    if key is None and wanted.options.pixel_order is None and (masks := _find_masks(maps, wanted.shape)):
+        note = f"{path.name}: each of its arrays {', '.join(masks)} is the mask of a class"
+        return replace(unite_masks(path, masks), notes=(note,))
+    lists = {} if key in contents.rasters or (maps and key is None) else read_lists(path, wanted.shape)
+    others: Mapping[str, Any] = lists or cubes
+    name = next(iter(others)) if key is None and len(others) == 1 and not maps else key
+    if name in lists:
+        return decode(path, lists[name], wanted)
+    raster = None if name is None else cubes.get(name)
+    raster = raster or pick_raster(contents, path, is_map=True, key=key, setting=setting, shape=wanted.shape)
+    array = raster.read_rows(0, raster.shape[0])
+    array = array[..., 0] if raster.is_map else array
+    if contents.format in PICTURES and any(raster.palette.get(0, (0, 0, 0))):  # its numbers are arbitrary
+        array = np.array([raster.palette.get(each, (0, 0, 0)) for each in range(256)], dtype=np.uint8)[array]
+    found = decode(path, array, wanted)
+    labels, notes = found.labels, tuple(f"{path.name}: {note}" for note in raster.notes)
+    if raster.nodata is not None and labels.shape == array.shape:
+        labels = np.where(is_nodata(array, raster.nodata), np.nan, labels)
+    if not found.is_named:
+        found = replace(found, class_names=raster.class_names, palette=raster.palette)
+    return replace(found, labels=labels, georeference=raster.georeference, notes=notes + found.notes)
+
+
+def _find_masks(maps: Mapping[str, Raster], shape: tuple[int, int] | None) -> dict[str, NDArray[np.bool_]]:
+    """Returns the masks in a file, if its maps are several of one size, `shape` if known, and only of 0 and 1."""
+    sizes = {raster.shape[:2] for raster in maps.values()}
+    if len(maps) < 2 or len(sizes) > 1 or (shape is not None and sizes != {shape}):
+        return {}
+    arrays = {name: raster.read_rows(0, raster.shape[0])[..., 0] for name, raster in maps.items()}
+    return {name: array > 0 for name, array in arrays.items()} if np.isin([*arrays.values()], (0, 1)).all() else {}
+
+
+def _finish(path: Path, read: LabelMap, style: Style, *, setting: str, unlabelled: int | str) -> LabelMap:
+    """Returns a label map with integers for labels, and the names and colours of its style."""
+    values, names, palette = read.labels, dict(read.class_names), dict(read.palette)
+    if read.is_named:
+        palette |= {label: style.colours[name] for label, name in names.items() if name in style.colours}
     else:
-        contents = open_file(path, byte_order=byte_order)
-        raster = pick_raster(contents, path, is_map=True, key=key, setting=setting, shape=shape)
-    values = raster.read_rows(0, raster.shape[0])[..., 0].astype(np.float64)
-    is_unlabelled = values == unlabelled
-    if raster.nodata is not None:
-        is_unlabelled |= is_nodata(values, raster.nodata)
+        names |= {int(value): name for value, name in style.names.items() if value.isdecimal()}
+        palette |= {int(value): colour for value, colour in style.colours.items() if value.isdecimal()}
+    if isinstance(unlabelled, str) and unlabelled != "nan":
+        found = [UNLABELLED] if read.is_named else [label for label, name in names.items() if name == unlabelled]
+        if not found:
+            raise refuse(path, "no_name", name=unlabelled, names=", ".join(names.values()) or "the numbers in the file")
+        unlabelled = found[0]
+    number, is_missing = float(unlabelled), np.isnan(values)
+    is_unlabelled = is_missing | (values == number)
     shift = int(unlabelled != UNLABELLED and bool((values[~is_unlabelled] == UNLABELLED).any()))
     labels = np.nan_to_num(values, nan=-1).clip(-1, _HIGHEST).astype(np.int32)
     wrong = ((labels != values) | (labels < 0)) & ~is_unlabelled
     if wrong.any():
         row, col = np.argwhere(wrong)[0]
-        found, others, remedy = float(values[row, col]), values[wrong], "give a label map"
-        if np.isnan(others).all() or ((others == found).all() and found.is_integer()):
-            is_settable = setting.startswith("scene") and found.is_integer()
-            instead = f"write scene.unlabelled: {found:.0f}" if is_settable else "save 0 in its place"
+        first, remedy = float(values[row, col]), "give a label map"
+        if (values[wrong] == first).all() and first.is_integer():
+            instead = f"write scene.unlabelled: {first:.0f}" if setting.startswith("scene") else "save 0 in its place"
             remedy = f"if it marks unlabelled pixels, {instead}"
         raise SceneError(
             f"{path}: {int(wrong.sum())} labels are not non-negative integers, the first is "
-            f"{found:g} at row {row}, col {col}; {remedy}"
+            f"{first:g} at row {row}, col {col}; {remedy}"
         )
-    if unlabelled != UNLABELLED and not (values == unlabelled).any():
-        raise SceneError(
-            f"{path}: scene.unlabelled = {unlabelled}: no pixel has this value; correct it or leave it out"
-        )
-    labels = np.where(is_unlabelled, UNLABELLED, labels + shift).astype(np.int32)
-    notes = tuple(f"{path.name}: {note}" for note in raster.notes)
+    if unlabelled != UNLABELLED and not (is_missing if unlabelled == "nan" else values == number).any():
+        raise refuse(path, "idle_unlabelled", value=unlabelled)
+    notes = (*style.notes, *read.notes)
     if shift:
         notes += (f"{path.name}: 0 is a class in this file, so every label was raised by one",)
+    if unlabelled == UNLABELLED and is_missing.any() and (values == UNLABELLED).any():
+        notes += (f"{path.name}: 0 is unlabelled, as NaN is; if 0 is a class, set scene.unlabelled: nan",)
 
     def raise_labels(facts: Mapping[int, Any]) -> dict[int, Any]:
         return {label + shift: fact for label, fact in facts.items() if label != unlabelled and label + shift > 0}
 
-    return LabelMap(labels, raise_labels(raster.class_names), raise_labels(raster.palette), raster.georeference, notes)
+    labels = np.where(is_unlabelled, UNLABELLED, labels + shift).astype(np.int32)
+    return replace(read, labels=labels, class_names=raise_labels(names), palette=raise_labels(palette), notes=notes)
 
 
 def pick_raster(
@@ -135,7 +218,7 @@ def suggest_array(contents: FileContents, *, is_map: bool) -> str:
     listing, texts = contents.listing, read_remedies()
     if contents.rasters:
         this = "a cube in place of a label map" if is_map else "a label map in place of a cube"
-        return f"this may be {this}; {texts['numbers' if is_map else 'reshape']}"
+        return f"this may be {this}; {texts['planes' if is_map else 'reshape']}"
     if re.search(r"<U\d|\|S\d|\bchar\b", listing):
         return texts["names"]
     if not re.search(r"\b(group|struct)\b", listing):
@@ -149,62 +232,3 @@ def suggest_array(contents: FileContents, *, is_map: bool) -> str:
 def read_remedies() -> dict[str, str]:
     """Returns what to do with arrays that are not read as they are."""
     return dict(read_facts("hsi_se.scene", "unread.toml")["arrays"])
-
-
-def is_table(path: Path) -> bool:
-    """Returns whether the first line of a text file has three fields, or names a row and a col."""
-    with path.open(encoding="utf-8-sig", errors="replace") as stream:
-        first_line = stream.readline(_SNIFFED)
-    fields = _split(first_line.casefold())
-    is_of_labels = len(fields) == len(_COLUMNS) or {"row", "col"} <= {*fields}
-    return not {"\0", "\ufffd"} & {*first_line} and first_line[:1] not in ("{", "<") and is_of_labels
-
-
-def _split(line: str) -> list[str]:
-    delimiter = next((sign for sign in ";\t" if sign in line), ",")
-    return [part.strip() for part in line.split(delimiter)]
-
-
-def _read_table(path: Path, *, shape: tuple[int, int] | None, unlabelled: int) -> Raster:
-    """Returns the labels as stored; pixels missing from the table are unlabelled."""
-    if shape is None:
-        raise SceneError(f"{path}: a label table does not state the image size; give the cube as well")
-    order = list(_COLUMNS)
-    labels = np.full(shape, unlabelled, dtype=np.int32)
-    is_given = np.zeros(shape, dtype=bool)
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
-        for number, line in enumerate(stream, start=1):
-            fields = _split(line)
-            if number == 1 and not any(field.lstrip("-").isdecimal() for field in fields):
-                order = list(map(str.casefold, fields))
-                if sorted(order) != sorted(_COLUMNS):
-                    raise SceneError(
-                        f"{path}: has the columns {', '.join(fields)}; keep row, col and label, in pixels "
-                        "from 0 (rasterio.transform.rowcol converts coordinates)"
-                    )
-                continue
-            if not line.strip():
-                continue
-            try:
-                row, col, label = (int(dict(zip(order, fields, strict=True))[name]) for name in _COLUMNS)
-            except ValueError:
-                raise SceneError(
-                    f"{path}:{number}: {line.strip()[:60]!r} is not row,col,label; "
-                    "give three integers per line, and number the classes"
-                ) from None
-            if not (0 <= row < shape[0] and 0 <= col < shape[1]):
-                raise SceneError(
-                    f"{path}:{number}: row {row}, col {col} is outside the cube of {shape[0]} × {shape[1]} "
-                    "pixels; count both from 0"
-                )
-            is_kept = label == unlabelled or 0 <= label <= _HIGHEST
-            if not is_kept or (is_given[row, col] and labels[row, col] != label):
-                way_out = "" if is_kept else f", or write scene.unlabelled: {label} if it marks unlabelled pixels"
-                raise SceneError(
-                    f"{path}:{number}: label {label} for row {row}, col {col}: negative, too large, or "
-                    f"a second label for this pixel; give one non-negative integer per pixel{way_out}"
-                )
-            labels[row, col], is_given[row, col] = label, True
-    return Raster(
-        path=path, shape=(*shape, 1), dtype=labels.dtype, rows_of=lambda first, last: labels[first:last, :, None]
-    )

@@ -15,11 +15,12 @@ from hsi_se.config.scene import SceneFiles, SyntheticScene
 from hsi_se.errors import SceneError
 from hsi_se.scene.catalogue import KnownScene, digest_labels, find_known_scene, list_known_scenes
 from hsi_se.scene.cube import Cube, StoredCube
+from hsi_se.scene.encodings import LabelMap, Wanted, refuse
 from hsi_se.scene.folders import Data, Folders, find_file
 from hsi_se.scene.formats import lacks_byte_order, open_file
 from hsi_se.scene.images import join_scenes, join_truths, list_images
 from hsi_se.scene.inspection import FillFinder
-from hsi_se.scene.labels import LabelMap, Labels, pick_raster, read_label_map
+from hsi_se.scene.labels import Labels, pick_raster, read_label_map, read_masks_of_classes
 from hsi_se.scene.raster import Floats, Image, Mask, Raster, chunk_rows, make_image
 from hsi_se.scene.scene import UNLABELLED, GroundTruth, Scene, check_finite, check_same_size
 from hsi_se.scene.synthetic import make_synthetic_scene
@@ -51,7 +52,8 @@ def load_scene(scene: SceneSettings, data: Data = None, *, keep: Collection[int]
     if len(sources) == 1:
         return _load(sources[0], sources[0].open_image(keep=keep))
     images = _open_alike([source.open_image(keep=keep) for source in sources], sources)
-    return _name_classes(join_scenes("several images", list(map(_load, sources, images))), scene)
+    scenes = [_load(source, image, is_part=True) for source, image in zip(sources, images, strict=True)]
+    return _name_classes(join_scenes(scenes, share_labels=_share_labels(sources)), scene)
 
 
 def _open_alike(images: Sequence[Image], sources: Sequence["SceneSource"]) -> list[Image]:
@@ -84,10 +86,10 @@ def _name_classes(truth: Truth, scene: SceneSettings) -> Truth:
     return replace(truth, **changes)
 
 
-def _load(source: "SceneSource", image: Image) -> Scene:
-    label_map = source.read_labels(image)
+def _load(source: "SceneSource", image: Image, *, is_part: bool = False) -> Scene:
+    label_map = source.read_labels(image, is_part=is_part)
     cube, nodata = _read_cube(image)
-    truth = source.make_truth(label_map, nodata)
+    truth = source.make_truth(label_map, nodata, is_part=is_part)
     notes = truth.notes + image.raster.notes
     for reason, bands in image.list_dropped().items():
         notes += (f"bands {bands} of {image.raster.path.name} are excluded: {reason}",)
@@ -122,10 +124,18 @@ def load_ground_truth(scene: SceneSettings, data: Data = None) -> GroundTruth:
     if isinstance(scene, SyntheticScene):
         return load_scene(scene, data)
     sources, truths = SceneSource.list_of(scene, Folders.of(data)), []
+    is_part = len(sources) > 1
     for source in sources:
         image = source.open_image() if source.has_cube() else None
-        truths.append(source.make_truth(source.read_labels(image), None if image is None else image.read_nodata()))
-    return truths[0] if len(truths) == 1 else _name_classes(join_truths("several images", truths), scene)
+        label_map = source.read_labels(image, is_part=is_part)
+        truths.append(source.make_truth(label_map, None if image is None else image.read_nodata(), is_part=is_part))
+    if not is_part:
+        return truths[0]
+    return _name_classes(join_truths(truths, share_labels=_share_labels(sources)), scene)
+
+
+def _share_labels(sources: Sequence["SceneSource"]) -> bool:
+    return len({str(source.files.labels) for source in sources}) == 1
 
 
 def open_scene_image(scene: SceneSettings | Scene, data: Data = None, *, keep: Collection[int] | None = None) -> Image:
@@ -165,10 +175,18 @@ class SceneSource:
 
     def _find(self, part: Literal["cube", "labels"]) -> Path:
         if self.known is None:
-            return find_file(getattr(self.files, part), self.folders, setting=f"scene.{part}")
+            name = self.files.cube if part == "cube" else self.files.label_file.file
+            return find_file(str(name), self.folders, setting=f"scene.{part}")
         name, *also = (name for form in getattr(self.known, part).forms for name in form.names)
         hint = "" if self.known.registration else f"run `hsi-se scene fetch {self.known.name}`"
         return find_file(name, self.folders, setting=f"scene {self.known.name}", also=also, hint=hint)
+
+    def _find_labels(self) -> dict[str, Path]:
+        """Returns the label file, or the mask of each class by its name."""
+        if not isinstance(self.files.labels, dict):
+            return {"": self._find("labels")}
+        masks, folders = self.files.labels.items(), self.folders
+        return {name: find_file(file, folders, setting=f"scene.labels.{name}") for name, file in masks}
 
     def has_cube(self) -> bool:
         with suppress(SceneError):
@@ -213,28 +231,33 @@ class SceneSource:
             )
         return found
 
-    def read_labels(self, image: Image | None) -> LabelMap:
-        """Returns the label map, on the grid of the image if one is given, and with its georeference."""
-        path = self._find("labels")
-        keys = self.known.labels.keys if self.known is not None else ()
+    def read_labels(self, image: Image | None, *, is_part: bool = False) -> LabelMap:
+        """Returns the label map, on the grid of the image if one is given, and with its georeference.
+
+        Of several images, each of which `is_part`, one may have no labels.
+        """
+        keys, files, order = self.known.labels.keys if self.known else (), self.files, self.files.byte_order
+        shape, place = (None, None) if image is None else (image.shape[:2], image.raster.georeference)
+        wanted, paths = Wanted(files.label_file, files.unlabelled, shape, place, is_part=is_part), self._find_labels()
         if len(keys) > 1:  # separate maps of training and test pixels, which do not overlap
-            maps = [read_label_map(path, key=key, setting="scene.labels_key").labels for key in keys]
-            label_map = LabelMap(np.maximum.reduce(maps))
+            maps = [read_label_map(paths[""], key=key, setting="scene.labels_key").labels for key in keys]
+            label_map = LabelMap(labels=np.maximum.reduce(maps))
+        elif "" in paths:
+            setting, key = "scene.labels_key", files.labels_key
+            label_map = read_label_map(paths[""], wanted, key=key, setting=setting, byte_order=order)
+        elif files.labels_key is not None:
+            raise refuse("scene.labels", "idle_key")
         else:
-            label_map = read_label_map(
-                path,
-                key=self.files.labels_key,
-                setting="scene.labels_key",
-                unlabelled=self.files.unlabelled,
-                shape=None if image is None else image.shape[:2],
-                byte_order=self.files.byte_order,
-            )
+            label_map = read_masks_of_classes(paths, wanted, byte_order=order)
         if image is None:
             return label_map
-        place, other, like = image.raster.georeference, label_map.georeference, str(image.raster.path)
-        if place is not None:
-            place.check_grid(other, shape=label_map.labels.shape, path=path, like=like)
-        check_same_size(self.name, image.raster.shape, label_map.labels.shape)
+        other, labels = label_map.georeference, label_map.labels
+        if other is not None and other.transform is not None and (place is None or place.transform is None):
+            if labels.shape != shape:
+                raise refuse(", ".join(map(str, paths.values())), "no_place")
+            notes = "the cube has no georeference, so that the labels are taken to have its rows and columns"
+            label_map = replace(label_map, notes=(*label_map.notes, notes))
+        check_same_size(self.name, image.raster.shape, labels.shape)
         self.refuse_idle_byte_order("cube", "labels")
         return replace(label_map, georeference=place or other)
 
@@ -244,26 +267,31 @@ class SceneSource:
 
     def refuse_idle_byte_order(self, *parts: Literal["cube", "labels"]) -> None:
         """Refuses a byte order that no file needs, as it says its own."""
-        if self.files.byte_order is not None and not any(lacks_byte_order(self._find(part)) for part in parts):
+        if self.files.byte_order is None:
+            return
+        paths = [*(self._find_labels().values() if "labels" in parts else ()), self._find("cube")]
+        if not any(map(lacks_byte_order, paths)):
             raise SceneError(
                 f"scene.byte_order = {self.files.byte_order!r}: has no effect, as the files state their own; "
                 "leave it out, or correct the ENVI header"
             )
 
-    def make_truth(self, label_map: LabelMap, nodata: NDArray[np.bool_] | None) -> GroundTruth:
+    def make_truth(
+        self, label_map: LabelMap, nodata: NDArray[np.bool_] | None, *, is_part: bool = False
+    ) -> GroundTruth:
         """Returns the labels with class names and colours; nodata pixels become unlabelled."""
         files, labels, notes = self.files, label_map.labels, label_map.notes
-        names, palette = label_map.class_names, label_map.palette
+        names, palette, polygons = label_map.class_names, label_map.palette, label_map.polygons
         if isinstance(files.class_names, str):
             known = get_known(files.class_names)
             names = known.class_names
             if unnamed := [label for label in _list_ids(labels) if label not in names]:
                 raise SceneError(
                     f"scene.class_names = {files.class_names}: has no names for the labels "
-                    f"{', '.join(map(str, unnamed))} of {files.labels}; list the names instead"
+                    f"{', '.join(map(str, unnamed))} of {files.label_file.file}; list the names instead"
                 )
             if self.known and known.labels_digest not in (None, digest_labels(labels)):
-                notes += (f"{files.labels} differs from the published labels of {known.title}",)
+                notes += (f"{files.label_file.file} differs from the published labels of {known.title}",)
         elif files.class_names is not None:
             names = _one_each(files.class_names, labels, "class_names", "names")
         if files.palette is not None:
@@ -275,11 +303,14 @@ class SceneSource:
             notes += (f"{int(nodata.sum()):,} pixels are nodata{excluded}",)
         else:
             nodata = None
+        if polygons is not None:
+            polygons = np.where(labels == UNLABELLED, 0, polygons).astype(np.int32)
         class_names = {label: names.get(label, f"class {label}") for label in _list_ids(labels)}
         place = label_map.georeference
         return GroundTruth(
-            self.name, labels, class_names, palette=palette, nodata=nodata, georeference=place, notes=notes
-        )
+            self.name, labels, class_names, palette=palette, nodata=nodata, georeference=place, notes=notes,
+            polygons=polygons, is_named=label_map.is_named, is_part=is_part,
+        )  # fmt: skip
 
     def find_natural_colour(self, image: Image) -> tuple[int, int, int] | None:
         """Returns the bands by wavelength, else those of the known scene, else those the file displays."""

@@ -46,8 +46,11 @@ class GroundTruth:
         palette: 8-bit RGB colours of some ids, from the scene's files or its config.
         nodata: `(rows, cols)` mask of pixels without data, which are unlabelled; None if there are none.
         images: where each of several images lies; empty if there is one.
-        is_named: whether the files name the classes and do not number them.
         notes: how the files were read, where the user should know, one sentence each.
+        polygons: `(rows, cols)` number of the polygon that labels a pixel, from 1, and 0 elsewhere; None unless the
+            labels were drawn as polygons.
+        is_named: whether the ids were given to the names of the labels, so that a class is its name.
+        is_part: whether this is one of several images, which may have no labels.
 
     Raises:
         SceneError: the labels are not two-dimensional, or every pixel is unlabelled.
@@ -60,13 +63,15 @@ class GroundTruth:
     nodata: NDArray[np.bool_] | None = field(default=None, kw_only=True)
     georeference: Georeference | None = field(default=None, kw_only=True)
     images: tuple[PlacedImage, ...] = field(default=(), kw_only=True)
-    is_named: bool = field(default=False, kw_only=True)
     notes: tuple[str, ...] = field(default=(), kw_only=True)
+    polygons: NDArray[np.int32] | None = field(default=None, kw_only=True)
+    is_named: bool = field(default=False, kw_only=True)
+    is_part: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.labels.ndim != 2:
             raise SceneError(f"scene {self.name}: the labels have shape {self.labels.shape}; give a map (rows, cols)")
-        if not (self.labels != UNLABELLED).any():
+        if not self.is_part and not (self.labels != UNLABELLED).any():
             raise SceneError(
                 f"scene {self.name}: all {self.labels.size} labels are 0, which means unlabelled; "
                 "give a label map with at least one class"

@@ -26,6 +26,7 @@ from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import OpenedRun, open_run
 from hsi_se.runs.records import MappingCost, RunRecord
 from hsi_se.runs.report import RunReport
+from hsi_se.scene.encodings import renumber
 from hsi_se.scene.loading import load_ground_truth
 from hsi_se.scene.scene import UNLABELLED, GroundTruth
 from hsi_se.system.memory import Meter, keep_freed_memory
@@ -173,6 +174,9 @@ def evaluate_on(
     bundle, record = folder.read_bundle(), folder.read_record()
     settings = find_scene(folder, scene, overrides, data=session.data, unread=("palette",))
     truth = load_ground_truth(settings, session.data)
+    if truth.is_named:
+        labels, names = renumber(truth.labels, truth.class_names, like=bundle.class_names)
+        truth = replace(truth, labels=labels, class_names=names)
     notes = (*truth.notes, *_compare_classes(truth, bundle))
     targets = open_targets(bundle, settings, data=session.data)
     predicted = map_targets(bundle, targets, session=session).labels

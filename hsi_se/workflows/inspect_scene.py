@@ -8,13 +8,13 @@ from pathlib import Path
 from hsi_se.config.scene import OF_CUBE, OF_LABELS, SceneFiles
 from hsi_se.config.yaml_file import dump_config, parse_config
 from hsi_se.errors import ConfigError, SceneError
-from hsi_se.report.figures import save_quick_look, save_spectra
+from hsi_se.report.figures import save_quick_look, save_spectra, to_hex
 from hsi_se.sampling.splits import make_split
 from hsi_se.scene.catalogue import KnownScene, recognise_labels, suggest_known_scene
 from hsi_se.scene.folders import Folders
 from hsi_se.scene.formats import open_file
 from hsi_se.scene.inspection import CubeFacts, inspect_cube
-from hsi_se.scene.labels import is_table, read_remedies, suggest_array
+from hsi_se.scene.labels import may_be_labels, name_kind, read_remedies, suggest_array
 from hsi_se.scene.loading import SceneSource
 from hsi_se.scene.raster import FileContents, Image
 from hsi_se.scene.scene import GroundTruth, make_palette
@@ -50,34 +50,42 @@ def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: 
     for override in overrides:
         if not override.startswith("scene."):
             raise ConfigError(f"--set {override}: inspect takes only settings of the scene; write scene.key=value")
-        if override.partition("=")[0].strip() in ("scene.cube", "scene.labels", "scene.synthetic"):
+        if override.partition("=")[0].strip() in ("scene.cube", "scene.synthetic"):
             raise ConfigError(f"--set {override}: inspect takes files as its arguments; leave it out")
     draft = parse_config(_read_draft(), overrides, path=_UNNAMED)
     assert isinstance(draft.scene, SceneFiles)
     byte_order = draft.scene.byte_order
     if len({*paths}) < len(paths):
         raise ConfigError(f"{' '.join(map(str, paths))}: names a file twice; leave one out")
-    files = tuple((path, None if is_table(path) else open_file(path, byte_order=byte_order)) for path in paths)
+    files = tuple((path, None if name_kind(path) else open_file(path, byte_order=byte_order)) for path in paths)
     cubes = [path for path, held in files if held and not all(each.is_map for each in held.rasters.values())]
+    if len(cubes) > 1:  # a picture, or planes of classes
+        cubes = [path for path in cubes if not may_be_labels(path)] or cubes
     only_maps = [path for path, held in files if path not in cubes]
+    given, is_named = draft.scene.label_file, bool(draft.scene.label_file.file)
+    if is_named and (only_maps or not cubes):
+        raise ConfigError("--set scene.labels: inspect then takes a cube and no other file; leave out the others")
     for path, held in files:
-        if held is not None and not held.rasters:
-            remedy = suggest_array(held, is_map=bool(cubes))
+        if held is not None and not held.rasters and not cubes:
+            remedy = suggest_array(held, is_map=False)
             raise SceneError(f"{path}: no cube and no label map; it contains {held.listing}; {remedy}")
-    for what, found, key in (("cubes", cubes, "numbers"), ("label maps", only_maps, "reshape")):
+    for what, found, keys in (("cubes", cubes, ("planes",)), ("label maps", only_maps, ("masks", "reshape"))):
         if len(found) > 1:
             both = "both " if len(found) == 2 else ""
-            remedy = f"inspect them one at a time, as several are not read together yet; {read_remedies()[key]}"
+            remedy = "; ".join(["inspect them one at a time", *(read_remedies()[key] for key in keys)])
             raise SceneError(f"{' and '.join(map(str, found))} are {both}{what}; {remedy}")
     maps = only_maps or [path for path, held in files if held and any(each.is_map for each in held.rasters.values())]
-    cube_path, labels_path = (cubes or maps)[0], (maps or cubes)[0]
-    scene = draft.scene.model_copy(update={"cube": str(cube_path), "labels": str(labels_path)})
+    labels, file = draft.scene.labels, str((maps or cubes)[0])
+    if not is_named:
+        labels = file if labels == "" else given.model_copy(update={"file": file})
+    scene = draft.scene.model_copy(update={"cube": str((cubes or maps)[0]), "labels": labels})
     source = SceneSource(scene, None, Folders.of(data))
-    for key in (*(() if cubes else OF_CUBE), *(() if maps else OF_LABELS)):
-        if getattr(scene, key) != SceneFiles.model_fields[key].default:
+    defaults = {key: field.default for key, field in SceneFiles.model_fields.items()} | {"labels": ""}
+    for key in (*(() if cubes else OF_CUBE), *(() if maps or is_named else OF_LABELS)):
+        if getattr(draft.scene, key) != defaults[key]:
             raise ConfigError(f"scene.{key}: has no effect on the files named; leave it out, or name its file")
     image = source.open_image() if cubes else None
-    label_map = source.read_labels(image) if maps else None
+    label_map = source.read_labels(image) if maps or is_named else None
     if label_map is None or image is None:
         source.refuse_idle_byte_order("cube")
     likely = truth = None
@@ -104,15 +112,19 @@ def save_survey_figures(survey: Survey, folder: Path) -> list[Path]:
     bands, origin = survey.picture_bands
     shown = ", ".join(str(band + 1) for band in survey.image.bands[list(bands)])
     pictures = [folder / f"{survey.name}-quicklook.png"]
-    save_quick_look(survey.cube.picture, pictures[0], title=f"{survey.name}: bands {shown} ({origin})")
-    if survey.truth is not None:
+    truth, title = survey.truth, f"{survey.name}: bands {shown} ({origin})"
+    names, labels = ({}, None) if truth is None else (truth.class_names, truth.labels)
+    palette = make_palette(names, given=None if truth is None else truth.palette)
+    entries = {label: (f"{label}  {name}", to_hex(palette[label])) for label, name in names.items()}
+    save_quick_look(survey.cube.picture, pictures[0], title=title, labels=labels, entries=entries)
+    if truth is not None:
         pictures.append(folder / f"{survey.name}-spectra.png")
         save_spectra(
             survey.cube.class_means,
             survey.cube.class_deviations,
             pictures[1],
-            names=survey.truth.class_names,
-            palette=make_palette(survey.truth.class_ids, given=survey.truth.palette),
+            names=names,
+            palette=palette,
             wavelengths_nm=survey.image.wavelengths_nm,
             title=survey.name,
         )

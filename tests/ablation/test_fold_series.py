@@ -337,7 +337,10 @@ def test_train_runs_the_folds_of_every_draw_and_says_how_far_it_is(series, call,
         (["--set", "split.buffer=20"], "split.buffer = 20: leaves no training pixels in fold 1 of 3, "),
         (["--set", "split.seed=3"], "split.repeats = 2: has no effect with seed, which fixes the draw of the folds; "),
         (["--set", "split.by=fields"], "split.block_size = 6: has no effect with by: fields; leave it out, or write "),
-        (["--set", "split.by=groups"], "split: by: groups needs a map of group numbers; give groups: FILE"),
+        (
+            ["--set", "split.by=groups", "--set", "split.block_size=16"],
+            "split.by = groups: the labels were not drawn as",
+        ),
         (["--set", "split.groups_key=x"], "split.groups_key = 'x': has no effect with by: blocks; leave it out, or "),
     ],
 )

@@ -435,7 +435,7 @@ def test_scene_without_a_labelled_pixel_is_refused(refuse: Refuse) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(-3, "-3"), (0.5, "0.5"), (np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf"), (1e12, "1e+12")]
+    ("value", "shown"), [(-3, "-3"), (0.5, "0.5"), (np.inf, "inf"), (-np.inf, "-inf"), (1e12, "1e+12")]
 )
 def test_label_that_is_no_whole_number_from_0_up_is_refused_with_its_place(
     refuse: Refuse, value: float, shown: str
@@ -445,7 +445,6 @@ def test_label_that_is_no_whole_number_from_0_up_is_refused_with_its_place(
         -3: "if it marks unlabelled pixels, write scene.unlabelled: -3",
         1e12: "if it marks unlabelled pixels, write scene.unlabelled: 1000000000000",
     }.get(value, "give a label map")
-    remedy = "if it marks unlabelled pixels, save 0 in its place" if np.isnan(value) else remedy
     assert refuse(*_train(FILES)) == (
         f"labels.mat: 2 labels are not non-negative integers, the first is {shown} at row 5, col 6; {remedy}"
     )

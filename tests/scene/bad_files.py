@@ -31,7 +31,8 @@ ROOT = Path(__file__).parents[2]
 LIMIT_S = 10
 LIMIT_BYTES = 2**30
 CLI_EVERY = 10  # every tenth file goes through the command line, exit code and all
-SCENE_KINDS = ("mat-v5", "mat-v5-packed", "mat-v7.3", "hdr", "npy", "npz", "tif", "csv")
+SCENE_KINDS = ("mat-v5", "mat-v5-packed", "mat-v7.3", "hdr", "npy", "npz", "tif", "csv", "png", "gpkg", "geojson")
+LABEL_KINDS = ("csv", "png", "gpkg", "geojson")
 RUN_FILES = ("bundle.safetensors", "split.safetensors", "bundle.json", "record.json", "config.yaml")
 KINDS = (*SCENE_KINDS, "yaml", *RUN_FILES)
 CONFIG = """\
@@ -53,8 +54,11 @@ EXTREME_NUMBERS = (
 
 def write_originals(folder: Path) -> None:
     """A good file of each kind, from which the bad ones are made."""
+    import geopandas
     import h5py
     import rasterio
+    import shapely
+    from PIL import Image
 
     rng = np.random.default_rng(0)
     cube = rng.integers(0, 9000, (12, 10, 16)).astype(np.int16)
@@ -89,6 +93,13 @@ def write_originals(folder: Path) -> None:
             image.update_tags(band, wavelength=str(400 + band), wavelength_units="nm", bbl="1")
     rows = [f"{row},{col},{labels[row, col]}" for row, col in np.argwhere(labels > 0)]
     (folder / "csv").write_text("\n".join(["row,col,label", *rows]))
+    colours = rng.integers(1, 255, (11, 3), dtype=np.uint8)
+    Image.fromarray(colours[labels]).save(folder / "png", format="PNG")
+    boxes = [shapely.box(col, -row - 60, col + 60, -row) for row, col in rng.integers(0, 240, (9, 2)).tolist()]
+    fields = geopandas.GeoDataFrame({"crop": list("abcabcabc")}, geometry=boxes, crs="EPSG:32633")
+    for kind in ("gpkg", "geojson"):
+        fields.to_file(folder / f"fields.{kind}")
+        (folder / f"fields.{kind}").rename(folder / kind)
     (folder / "yaml").write_text(CONFIG)
 
     from hsi_se.config.yaml_file import load_config
@@ -252,6 +263,7 @@ SPECIAL: dict[str, tuple[Callable[[bytes, np.random.Generator], bytes], ...]] = 
     "npy": (_npy_header,),
     "npz": (_archive_tricks,),
     "csv": (_change_a_text_number, _nest_text),
+    "geojson": (_change_a_text_number, _nest_text),
     "yaml": (_change_a_text_number, _nest_text, _yaml_tricks),
     "config.yaml": (_change_a_text_number, _nest_text, _yaml_tricks),
     "bundle.json": (_json_tricks, _json_tricks, _nest_text),
@@ -277,8 +289,8 @@ def open_bad(kind: str, content: bytes, folder: Path) -> None:
     from hsi_se.scene.loading import load_scene
 
     path = write_bad(kind, content, folder)
-    if kind == "csv":
-        load_scene(SceneFiles(cube=str(folder / "cube.npy"), labels=str(path)))
+    if kind in LABEL_KINDS:
+        load_scene(SceneFiles(cube=str(folder / "tif"), labels=str(path)))
     elif kind in SCENE_KINDS:
         load_scene(SceneFiles(cube=str(path), labels=str(folder / "labels.npy")))
         if kind.startswith("mat") or kind == "npz":
@@ -306,7 +318,7 @@ def call_bad(kind: str, content: bytes, folder: Path) -> None:
     elif kind == "yaml":
         arguments = ["info", str(path)]
     else:
-        cube, labels = (folder / "cube.npy", path) if kind == "csv" else (path, folder / "labels.npy")
+        cube, labels = (folder / "tif", path) if kind in LABEL_KINDS else (path, folder / "labels.npy")
         arguments = ["info", str(folder / "good.yaml"), "--set", f"scene={{cube: {cube}, labels: {labels}}}"]
     sys.argv = ["hsi-se", *arguments]
     with (folder / "out").open("w+") as out, (folder / "err").open("w+") as err:

@@ -2,11 +2,7 @@
 
 import os
 import re
-import shlex
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,14 +14,11 @@ from rasterio.crs import CRS
 
 import hsi_se
 from hsi_se.config.scene import SceneFiles
-from hsi_se.config.split import MasksSplit
 from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import SceneError
 from hsi_se.prediction.target import open_target
-from hsi_se.sampling.splits import make_split
 from hsi_se.scene.catalogue import digest_labels, find_known_scene, list_known_scenes, recognise_labels
 from hsi_se.scene.formats import open_file
-from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.inspection import FillFinder
 from hsi_se.scene.loading import load_ground_truth, load_scene
 from hsi_se.scene.raster import chunk_rows, make_image
@@ -487,90 +480,6 @@ def write_tif(path, array, transform, crs="EPSG:32633"):
     return path
 
 
-@needs_cases
-@pytest.mark.parametrize(
-    ("name", "offset"),
-    [
-        ("shifted", "offset by +5 rows and +6 columns (+180 m in x, -150 m in y)"),
-        ("region", "offset by -10 rows and -10 columns (-300 m in x, +300 m in y)"),
-        ("southup", "with rows in the opposite direction"),
-    ],
-)
-def test_labels_on_another_grid_are_refused_and_the_named_command_aligns_them(
-    call, tmp_path, monkeypatch, name, offset
-):
-    folder = CASES / "03-label-grid"
-    cube, labels = folder / "cube.tif", folder / f"{name}.tif"
-    command = ("train", folder / "run.yaml", "--set", "model={name: svm}", "--data", folder, "--set")
-    for refused in ((*command, f"scene.labels={labels}"), ("scene", "inspect", cube, labels)):
-        err = refuse(call, *refused)
-        assert err.startswith(f"hsi-se: {labels}: not on the scene's grid: it is ")
-        assert offset in err
-    monkeypatch.chdir(tmp_path)
-    program, *arguments = shlex.split(err.partition("e.g. ")[2])
-    subprocess.run([Path(sys.executable).parent / program, *arguments], check=True, capture_output=True)
-    if name == "southup":
-        assert call(*command, "scene.labels=aligned.tif", "--out", "run")[0] == 0
-        assert hsi_se.evaluate("run", session=CPU).overall_accuracy > 0.99
-    same = load_ground_truth(SceneFiles(cube=str(cube), labels=str(folder / "same.tif"))).labels
-    aligned = load_ground_truth(SceneFiles(cube=str(cube), labels="aligned.tif")).labels
-    np.testing.assert_array_equal(aligned[aligned > 0], same[aligned > 0])
-
-
-@pytest.mark.parametrize(
-    ("transform", "crs", "problem"),
-    [
-        (GRID @ Affine.translation(0.05, -0.05), "EPSG:32633", None),
-        (GRID @ Affine.scale(1 + 1e-6), "EPSG:32633", None),
-        (GRID, CRS.from_epsg(32633).to_wkt(version="WKT1_ESRI"), None),
-        (GRID, None, None),
-        (GRID @ Affine.translation(0.5, 0.5), "EPSG:32633", r"\+0\.5 rows and \+0\.5 columns \(\+15 m in x"),
-        (GRID @ Affine.scale(1 / 3), "EPSG:32633", "with pixels of 10 × -10, not 30 × -30"),
-        (GRID @ Affine.rotation(5), "EPSG:32633", "with pixels of 29.8858 × -29.8858, not 30 × -30"),
-        (GRID, "EPSG:32632", "and is in EPSG:32632, not EPSG:32633"),
-    ],
-)
-def test_grids_are_compared_up_to_rounding(tmp_path, whole, transform, crs, problem):
-    cube = write_tif(tmp_path / "cube.tif", whole.cube.astype(np.float32), GRID)
-    labels = write_tif(tmp_path / "labels.tif", whole.labels, transform, crs)
-    files = SceneFiles(cube=str(cube), labels=str(labels))
-    if problem is None:
-        np.testing.assert_array_equal(load_scene(files).labels, whole.labels)
-        return
-    for load in (load_scene, load_ground_truth):
-        with pytest.raises(SceneError, match=problem):
-            load(files)
-
-
-def test_the_map_info_of_an_envi_label_map_is_compared_with_a_geotiff(tmp_path, whole):
-    cube = write_tif(tmp_path / "cube.tif", whole.cube.astype(np.float32), GRID)
-    labels = whole.labels.astype(np.uint8)[..., None]
-    files = SceneFiles(cube=str(cube), labels=str(tmp_path / "labels.hdr"))
-    for easting, is_refused in ((365055, False), (365055 - 90, True)):
-        facts = {"map info": ["UTM", 1, 1, easting, 5806125, 30, 30, 33, "North", "WGS-84"]}
-        spectral.io.envi.save_image(str(tmp_path / "labels.hdr"), labels, metadata=facts, force=True)
-        if is_refused:
-            with pytest.raises(SceneError, match=r"\+0 rows and -3 columns \(-90 m in x, \+0 m in y\)"):
-                load_scene(files)
-        else:
-            np.testing.assert_array_equal(load_scene(files).labels, whole.labels)
-
-
-def test_a_mask_on_another_grid_is_refused(tmp_path, whole):
-    write_tif(tmp_path / "cube.tif", whole.cube.astype(np.float32), GRID)
-    write_tif(tmp_path / "labels.tif", whole.labels, GRID)
-    is_train = np.arange(whole.labels.size).reshape(whole.labels.shape) % 2 == 0
-    train = write_tif(tmp_path / "train.tif", np.where(is_train, whole.labels, 0), GRID)
-    test = tmp_path / "test.tif"
-    settings = MasksSplit(kind="masks", train=str(train), test=str(test))
-    scene = load_scene(SceneFiles(cube=str(tmp_path / "cube.tif"), labels=str(tmp_path / "labels.tif")))
-    write_tif(test, np.where(is_train, 0, whole.labels), GRID)
-    assert len(make_split(scene, settings).test) == (whole.labels[~is_train] > 0).sum()
-    write_tif(test, np.where(is_train, 0, whole.labels), GRID @ Affine.translation(0, 2))
-    with pytest.raises(SceneError, match=r"test\.tif: not on the scene's grid: it is offset by \+2 rows"):
-        make_split(scene, settings)
-
-
 def test_a_known_scene_with_two_label_maps_keeps_the_georeference_of_its_cube(tmp_path):
     known = find_known_scene("houston-2013")
     cube = np.random.default_rng(0).random((6, 8, 5)).astype(np.float32)
@@ -579,11 +488,6 @@ def test_a_known_scene_with_two_label_maps_keeps_the_georeference_of_its_cube(tm
     maps = dict(zip(known.labels.keys, (train, np.where(train == 0, 3, 0)), strict=True))
     scipy.io.savemat(tmp_path / known.labels.names[0], maps)
     assert load_scene("houston-2013", tmp_path).georeference.transform == tuple(GRID)[:6]
-
-
-def test_pixels_without_an_area_are_not_compared():
-    flat = Georeference("EPSG:32633", (0.0, 0.0, 1.0, 0.0, 0.0, 1.0))
-    flat.check_grid(Georeference(None, (1.0, 0.0, 9.0, 0.0, 1.0, 9.0)), shape=(3, 3), path=Path("a"), like="b")
 
 
 # --------------------------------------------------------------------------- what else is compared

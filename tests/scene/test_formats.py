@@ -176,7 +176,6 @@ def test_a_label_table_is_read_with_and_without_its_heading(tmp_path):
         ("-1,0,1", "row -1, col 0 is outside"),
         ("1,corn,2", "'1,corn,2' is not row,col,label"),
         ("1,2", "'1,2' is not row,col,label"),
-        ("0,0,-3", "label -3 for row 0, col 0"),
         ("0,1,5", "label 5 for row 0, col 1"),
     ],
 )

@@ -170,7 +170,7 @@ def make_truth(name: str, labels: Sequence[Sequence[int]], names: dict[int, str]
 def test_classes_that_files_name_are_united_by_name() -> None:
     one = make_truth("one", [[1, 2]], {1: "corn", 2: "woods"}, is_named=True, palette={2: (9, 9, 9)})
     two = make_truth("two", [[2, 1]], {1: "beet", 2: "corn"}, is_named=True)
-    both = join_truths("both", [one, two])
+    both = join_truths([one, two], share_labels=False)
     assert both.class_names == {1: "beet", 2: "corn", 3: "woods"}
     assert [both.labels[image.window].tolist() for image in both.images] == [[[2, 3]], [[2, 1]]]
     assert both.palette == {3: (9, 9, 9)}
@@ -179,7 +179,7 @@ def test_classes_that_files_name_are_united_by_name() -> None:
 def test_numbers_with_two_names_are_refused() -> None:
     one, two = make_truth("one", [[1]], {1: "corn"}), make_truth("two", [[1]], {1: "beet"})
     with pytest.raises(SceneError, match="scene: label 1 is corn in one and beet in two; give labels with"):
-        join_truths("both", [one, two])
+        join_truths([one, two], share_labels=False)
 
 
 @pytest.mark.parametrize("padding", ["zero", "reflect"])

@@ -1,6 +1,7 @@
 """What `hsi-se scene` says of files, against plain numpy; the config that it writes trains."""
 
 import re
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -12,7 +13,7 @@ from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import SceneError
 from hsi_se.scene.catalogue import list_known_scenes
 from hsi_se.scene.inspection import inspect_cube
-from hsi_se.scene.loading import load_scene, open_scene_image
+from hsi_se.scene.loading import load_ground_truth, load_scene, open_scene_image
 from hsi_se.scene.synthetic import make_synthetic_scene
 from hsi_se.workflows.inspect_scene import save_survey_figures, suggest_config, survey_files
 from hsi_se.workflows.train import train
@@ -90,6 +91,60 @@ def test_inspect_prints_what_it_sees_and_draws_both_pictures(inspect, files, tmp
     for name in ("cube-quicklook.png", "cube-spectra.png"):
         assert matplotlib.image.imread(tmp_path / "pictures" / name).ndim == 3
         assert f"wrote:  {tmp_path / 'pictures' / name}" in out
+
+
+def test_the_quick_look_shows_the_labels_over_the_image(inspect, files, tmp_path):
+    labels = np.zeros((40, 26), dtype=np.uint8)
+    labels[5:20, 3:12] = 1
+    np.save(files[1], labels)
+    pictures = {}
+    for name, arguments in (("alone", files[:1]), ("labelled", files)):
+        colour = ("--set", "scene.palette=[[255, 0, 255]]") if name == "labelled" else ()
+        assert inspect("inspect", *arguments, *colour, "--out", tmp_path / name)[0] == 0
+        pictures[name] = matplotlib.image.imread(tmp_path / name / "cube-quicklook.png")[..., :3]
+    is_pink = {name: (np.abs(picture - [1, 0, 1]) < 0.01).all(axis=2) for name, picture in pictures.items()}
+    assert not is_pink["alone"].any()
+    rows, cols = np.nonzero(is_pink["labelled"][:, : is_pink["labelled"].shape[1] * 3 // 5])
+    assert np.ptp(rows) / np.ptp(cols) == pytest.approx(15 / 9, rel=0.05)  # the outline, in square pixels
+
+
+def test_labels_with_settings_are_inspected_and_written_to_the_config(inspect, files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    labels = np.load(files[1])
+    chosen = np.argwhere(labels > 0)[::7].tolist()
+    lines = [f"{row},{col},{'ab'[labels[row, col] % 2]},s{row % 3}" for row, col in chosen]
+    Path("points.csv").write_text("\n".join(["row,col,crop,species", *lines]))
+    code, _, err = inspect("inspect", files[0], "points.csv")
+    assert code == 2
+    assert "points.csv: set scene.labels.field to the attribute with the classes; choose from crop (2 values)" in err
+    field = ("--set", "scene.labels.field=crop")
+    code, out, err = inspect("inspect", files[0], "points.csv", *field, "--write-config", "my.yaml")
+    assert code == 0, err
+    assert "points.csv: a table of labels" in out
+    scene = load_ground_truth(load_config("my.yaml").scene)
+    assert scene.class_names == {1: "a", 2: "b"}
+    assert (scene.labels > 0).sum() == len(chosen)
+    np.savez("masks.npz", odd=labels % 2 == 1)
+    np.save("even.npy", (labels % 2 == 0) & (labels > 0))
+    masks = ("--set", "scene.labels={odd: masks.npz, even: even.npy}")
+    code, out, err = inspect("inspect", files[0], *masks, "--out", tmp_path / "out")
+    assert code == 0, err
+    assert re.search(rf"│ +1 │ even +│ +{((labels % 2 == 0) & (labels > 0)).sum()} │", out)
+    for wrong in ((files[1], *masks), (files[0], *field), (files[0], files[1], *masks)):
+        code, _, err = inspect("inspect", *wrong)
+        assert (code, err.count("\n")) == (2, 1)
+
+
+def test_a_picture_of_classes_is_taken_for_the_labels_of_a_cube(inspect, files, tmp_path):
+    labels = np.load(files[1])
+    palette = (
+        np.random.default_rng(0).integers(1, 255, (labels.max() + 1, 3), dtype=np.uint8)
+        * (np.arange(labels.max() + 1) > 0)[:, None]
+    )
+    matplotlib.image.imsave(tmp_path / "classes.png", palette[labels].astype(np.uint8))
+    code, out, err = inspect("inspect", tmp_path / "classes.png", files[0], "--out", tmp_path / "out")
+    assert code == 0, err
+    assert len(re.findall("#[0-9a-f]{6} +│", out)) == len(np.unique(labels)) - 1
 
 
 def test_the_written_config_trains_on_the_files(inspect, tmp_path, monkeypatch):

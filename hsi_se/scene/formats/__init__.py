@@ -13,6 +13,7 @@ _HDF5_OFFSETS = (0, 512, 1024, 2048)  # MATLAB writes a user block first
 _MARK = b"\xef\xbb\xbf"  # which some editors write before UTF-8
 _MAX_HEADER = 2**24  # bytes of an ENVI header
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+PICTURES = {"PNG": b"\x89PNG", "GIF": b"GIF8", "BMP": b"BM"}  # without loss, by GDAL's name
 
 
 def open_file(path: Path, *, byte_order: str | None = None) -> FileContents:
@@ -30,6 +31,8 @@ def open_file(path: Path, *, byte_order: str | None = None) -> FileContents:
         return open_matlab(path)
     if head.startswith(_TIFF_SIGNATURES):
         return open_geotiff(path)
+    if (driver := next((name for name, start in PICTURES.items() if head.startswith(start)), None)) is not None:
+        return open_geotiff(path, driver=driver)
     if head.startswith((b"\x93NUMPY", b"PK\x03\x04")):
         return open_numpy(path)
     header = path if head.lstrip(_MARK).startswith(b"ENVI") else _find_header(path)

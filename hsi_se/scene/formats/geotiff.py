@@ -20,10 +20,10 @@ from hsi_se.scene.wavelengths import to_nanometres
 _CACHE_MB = 64
 
 
-def open_geotiff(path: Path) -> FileContents:
-    """Returns the image of a TIFF file, read in blocks of rows."""
+def open_geotiff(path: Path, *, driver: str = "GTiff") -> FileContents:
+    """Returns the image of a TIFF file, or of a picture that another driver of GDAL reads, in blocks of rows."""
     import_extra("rasterio", path=path)
-    with blaming(path, "not a readable GeoTIFF file", remedy="get the file again"), _open(path) as image:
+    with blaming(path, "not a readable GeoTIFF file", remedy="get the file again"), _open(path, driver) as image:
         shape, kinds = (image.height, image.width, image.count), set(image.dtypes)
         if len(kinds) > 1 or np.dtype(image.dtypes[0]).kind not in "iuf":
             raise SceneError(f"{path}: contains {', '.join(sorted(kinds))} values; give bands of one real type")
@@ -32,31 +32,30 @@ def open_geotiff(path: Path) -> FileContents:
             check_declared(path, shape=block, itemsize=dtype.itemsize, stored=stored, is_packed=True)
         tags = [image.tags(band) for band in image.indexes]
         wavelengths_nm, notes = _find_wavelengths(image, tags)
+        georeference, doubts = _find_georeference(image)
         gain, offset = np.array(image.scales), np.array(image.offsets)
         bad = [band for band, tag in enumerate(tags) if tag.get("bbl", "1").strip() in ("0", "0.0")]
-        transform = None if image.transform.is_identity else tuple(image.transform)[:6]
-        crs = image.crs.to_wkt() if image.crs else None
         is_scaled = bool(((gain != 1) | (offset != 0)).any() and (np.isfinite(gain) & (gain != 0)).all())
         raster = Raster(
             path=path,
             shape=shape,
             dtype=dtype,
-            rows_of=functools.partial(_read, path),
+            rows_of=functools.partial(_read, path, driver),
             wavelengths_nm=wavelengths_nm,
             nodata=image.nodata,
             gain=gain if is_scaled else None,
             offset=offset if is_scaled else None,
             bad_bands=dict.fromkeys(bad, "marked bad in the file"),
-            georeference=Georeference(crs, transform) if crs or transform else None,
+            georeference=georeference,
             palette=_find_palette(image),
-            notes=notes,
+            notes=notes + doubts,
         )
-    return FileContents("GeoTIFF", {"": raster}, describe_array("image", shape, dtype))
+    return FileContents("GeoTIFF" if driver == "GTiff" else driver, {"": raster}, describe_array("image", shape, dtype))
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Any]:
-    """Opens a file with the GTiff driver only, so that files of other formats are refused.
+def _open(path: Path, driver: str) -> Iterator[Any]:
+    """Opens a file with one driver only, so that files of other formats are refused.
 
     Tracebacks that rasterio prints when it cannot decode a GDAL message are suppressed.
     """
@@ -67,18 +66,35 @@ def _open(path: Path) -> Iterator[Any]:
     try:
         with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_CACHE_MB):
             warnings.simplefilter("ignore")  # a scene need not be georeferenced
-            with rasterio.open(path, driver="GTiff", sharing=False) as image:
+            with rasterio.open(path, driver=driver, sharing=False) as image:
                 yield image
     finally:
         sys.excepthook, sys.unraisablehook = hooks
 
 
-def _read(path: Path, first: int, last: int) -> NDArray[Any]:
+def _read(path: Path, driver: str, first: int, last: int) -> NDArray[Any]:
     from rasterio.windows import Window
 
-    with _open(path) as image:
+    with _open(path, driver) as image:
         stored = image.read(window=Window(0, first, image.width, last - first))  # (bands, rows, cols)
     return np.moveaxis(stored, 0, 2)
+
+
+def _find_georeference(image: Any) -> tuple[Georeference | None, tuple[str, ...]]:
+    """Returns the place of an image by its transform, or by ground control points that lie on a regular grid."""
+    from rasterio.transform import from_gcps
+
+    transform, crs = image.transform, image.crs
+    if transform.is_identity and len(image.gcps[0]) > 2:
+        points, crs = image.gcps
+        transform = from_gcps(points)
+        found = np.array([~transform @ (point.x, point.y) for point in points])
+        if (off := np.abs(found - [(point.col, point.row) for point in points]).max()) > 1:
+            return None, (
+                f"its ground control points are up to {off:.1f} pixels off a regular grid; they are not used",
+            )
+    place = Georeference(crs.to_wkt() if crs else None, None if transform.is_identity else tuple(transform)[:6])
+    return (place if place.crs or place.transform else None), ()
 
 
 def _find_wavelengths(image: Any, tags: list[dict[str, str]]) -> tuple[Floats | None, tuple[str, ...]]:
