@@ -8,12 +8,19 @@ from pydantic import BeforeValidator, Discriminator, Field, PositiveFloat, Posit
 
 from hsi_se.config.base import Seed, Settings, _tag_by_shape, mistake
 
+_NM = {"nm": 1, "um": 1000, "µm": 1000, "μm": 1000}
+_NM_RANGE = re.compile(rf"(\d+(?:\.\d+)?)\s*[-–]\s*(\d+(?:\.\d+)?)\s*({'|'.join(_NM)})")
+
 
 def _check_bands(value: object) -> str:
-    """Returns a band or range of bands as text, such as `150` or `104-108`, counted from 1."""
-    match = re.fullmatch(r"([1-9]\d{0,6})(?:\s*[-–]\s*([1-9]\d{0,6}))?", str(value).strip())
+    """Returns bands as text: `150` or `104-108`, counted from 1, or a range of wavelengths as `1340-1450 nm`."""
+    text = str(value).strip()
+    if (found := _NM_RANGE.fullmatch(text)) and float(found[1]) < float(found[2]):
+        low, high = (f"{float(end) * _NM[found[3]]:.10g}" for end in found.groups()[:2])
+        return f"{low}-{high} nm"
+    match = re.fullmatch(r"([1-9]\d{0,6})(?:\s*[-–]\s*([1-9]\d{0,6}))?", text)
     if match is None or isinstance(value, bool) or int(match[2] or match[1]) < int(match[1]):
-        raise mistake("write bands as 150 or 104-108, counted from 1")
+        raise mistake("write bands as 150 or 104-108, counted from 1, or as a range of wavelengths, 1340-1450 nm")
     return f"{match[1]}-{match[2]}" if match[2] else match[1]
 
 
@@ -35,10 +42,23 @@ def _name_of(what: str) -> BeforeValidator:
     return BeforeValidator(check, json_schema_input_type=str)
 
 
-OF_CUBE = ("cube_key", "drop_bands", "wavelengths", "nodata", "scale", "name")  # settings without labels
+OF_CUBE = (
+    "cube_key",
+    "axes",
+    "shape",
+    "drop_bands",
+    "wavelengths",
+    "nodata",
+    "scale",
+    "name",
+)  # settings without labels
 OF_LABELS = ("labels_key", "class_names", "palette", "unlabelled")
 Bands = Annotated[str, BeforeValidator(_check_bands, json_schema_input_type=PositiveInt | str)]
 FileName = Annotated[str, _name_of("a file")]
+Axes = Literal[
+    "rows-cols-bands", "rows-bands-cols", "cols-rows-bands", "cols-bands-rows",
+    "bands-rows-cols", "bands-cols-rows", "bands-first",
+]  # fmt: skip
 Byte = Annotated[int, Field(ge=0, le=255)]
 
 
@@ -46,11 +66,15 @@ class SceneFiles(Settings):
     """Your own scene: an image file and a label file, in any supported format."""
 
     cube: FileName
-    """file of the image, rows × cols × bands; an absolute path, or relative to the working or data folder"""
+    """file or folder of the image, rows × cols × bands; an absolute path, or relative to the working or data folder"""
     labels: FileName
     """file of the label map, rows × cols of integers; searched for like cube"""
     cube_key: str | None = None
-    """variable or layer in the cube file; default: the file's only cube"""
+    """array in the cube file, also GROUP/NAME or STRUCT.FIELD; default: the product's or the file's only cube"""
+    axes: Axes | None = None
+    """order of the axes of the cube's array, for a file that does not state it; default: rows-cols-bands"""
+    shape: tuple[PositiveInt, PositiveInt] | None = None
+    """[rows, cols] of a cube that is stored as bands × pixels or pixels × bands; default: none, the cube is 3-D"""
     labels_key: str | None = None
     """variable or attribute in the labels file; default: the file's only label map"""
     class_names: tuple[str, ...] | str | None = None
@@ -61,7 +85,7 @@ class SceneFiles(Settings):
     unlabelled: int = 0
     """label value of unlabelled pixels; default 0"""
     drop_bands: tuple[Bands, ...] = ()
-    """bands of the file to leave out, counted from 1, such as [104-108, 150]; default: none"""
+    """bands of the file to leave out, counted from 1 or by wavelength, as in [104-108, 1340-1450 nm]; default: none"""
     wavelengths: tuple[PositiveFloat, ...] | str | None = None
     """wavelength of each band of the file, or a text file of them; in nm, or in µm if all are below 100;
     default: the file's"""
@@ -82,9 +106,15 @@ class SceneFiles(Settings):
                 raise mistake(f"{problem}; give every class its own name", key="class_names")
 
     def list_dropped_bands(self) -> list[int]:
-        """Returns the indices of the bands in `drop_bands`, counted from 0."""
-        ends = [(part.partition("-")[0], part.rpartition("-")[2]) for part in self.drop_bands]
+        """Returns the indices of the bands that `drop_bands` names by number, counted from 0."""
+        named = [part for part in self.drop_bands if not part.endswith("nm")]
+        ends = [(part.partition("-")[0], part.rpartition("-")[2]) for part in named]
         return [band - 1 for first, last in ends for band in range(int(first), int(last) + 1)]
+
+    def list_dropped_ranges(self) -> list[tuple[float, float]]:
+        """Returns the ranges of wavelengths in `drop_bands`, in nanometres."""
+        ranges = [part.removesuffix(" nm").split("-") for part in self.drop_bands if part.endswith("nm")]
+        return [(float(low), float(high)) for low, high in ranges]
 
 
 class SyntheticScene(Settings):

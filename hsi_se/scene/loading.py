@@ -1,7 +1,8 @@
 """Loads a `Scene`: a known scene by name, own files by path, or the synthetic scene by its seed."""
 
+import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from hsi_se.errors import SceneError
 from hsi_se.scene.catalogue import KnownScene, digest_labels, find_known_scene, list_known_scenes
 from hsi_se.scene.folders import Data, Folders, find_file
 from hsi_se.scene.formats import lacks_byte_order, open_file
+from hsi_se.scene.formats.arrays import arrange
+from hsi_se.scene.guards import list_orders
 from hsi_se.scene.inspection import FillFinder
 from hsi_se.scene.labels import LabelMap, Labels, pick_raster, read_label_map
 from hsi_se.scene.raster import Floats, Image, Raster, chunk_rows, make_image
@@ -24,18 +27,19 @@ from hsi_se.scene.synthetic import make_synthetic_scene
 from hsi_se.scene.wavelengths import pick_natural_colour, to_nanometres
 
 _MAX_WAVELENGTH_FILE = 2**20  # bytes
+DROPPED_BY_CONFIG = "dropped by the config"  # the reason
 
 SceneSettings = str | SceneFiles | SyntheticScene
 
 
-def load_scene(scene: SceneSettings, data: Data = None, *, keep: Collection[int] | None = None) -> Scene:
+def load_scene(scene: SceneSettings, data: Data = None, *, keep: Sequence[int] | None = None) -> Scene:
     """Returns the scene described by a config's `scene` section.
 
     Args:
         scene: name or alias of a known scene, a pair of files, or seed and size of the synthetic scene.
         data: folder searched before `datasets/`, including up to two levels of sub-folders; the case of
             file names is ignored.
-        keep: exactly the bands to use, 0-based in the file; overrides bad and dropped bands.
+        keep: exactly the bands to use, in order, 0-based in the file; overrides bad and dropped bands.
 
     Raises:
         SceneError: the name is unknown, a file is missing or unreadable, the array is ambiguous, or the
@@ -59,6 +63,7 @@ def load_scene(scene: SceneSettings, data: Data = None, *, keep: Collection[int]
         **vars(replace(truth, notes=notes)),
         cube=cube,
         wavelengths_nm=image.wavelengths_nm,
+        fwhm_nm=image.fwhm_nm,
         natural_colour=source.find_natural_colour(image),
         dropped_bands={band + 1: reason for band, reason in image.dropped.items()},
     )
@@ -77,7 +82,7 @@ def load_ground_truth(scene: SceneSettings, data: Data = None) -> GroundTruth:
     return source.make_truth(label_map, None if image is None else image.read_nodata())
 
 
-def open_scene_image(scene: SceneSettings | Scene, data: Data = None, *, keep: Collection[int] | None = None) -> Image:
+def open_scene_image(scene: SceneSettings | Scene, data: Data = None, *, keep: Sequence[int] | None = None) -> Image:
     """Returns the cube of a scene, loaded or described as for `load_scene`, without reading it; errors as there."""
     if isinstance(scene, SyntheticScene):
         scene = load_scene(scene)
@@ -106,32 +111,47 @@ class SceneSource:
 
     def _find(self, part: Literal["cube", "labels"]) -> Path:
         if self.known is None:
-            return find_file(getattr(self.files, part), self.folders, setting=f"scene.{part}")
+            is_cube = part == "cube"
+            return find_file(getattr(self.files, part), self.folders, setting=f"scene.{part}", may_be_folder=is_cube)
         name, *also = (name for form in getattr(self.known, part).forms for name in form.names)
         hint = "" if self.known.registration else f"run `hsi-se scene fetch {self.known.name}`"
         return find_file(name, self.folders, setting=f"scene {self.known.name}", also=also, hint=hint)
 
     def has_cube(self) -> bool:
         with suppress(SceneError):
-            return self._find("cube").is_file()
+            return self._find("cube").exists()
         return False
 
-    def open_image(self, *, keep: Collection[int] | None = None) -> Image:
+    def open_image(self, *, keep: Sequence[int] | None = None) -> Image:
         files, path = self.files, self._find("cube")
         contents = open_file(path, byte_order=files.byte_order)
-        raster = pick_raster(contents, path, is_map=False, key=files.cube_key, setting="scene.cube_key")
+        is_flat = files.shape is not None
+        if files.shape is not None and files.cube_key is None:  # arrays of as many pixels
+            size, listed = math.prod(files.shape), contents.rasters.items()
+            fitting = {name: each for name, each in listed if each.is_map and size in each.shape[:2]}
+            if not fitting:
+                raise SceneError(
+                    f"{path}: scene.shape = {[*files.shape]}: no array of bands × pixels has {size:,} pixels; the file "
+                    f"contains {contents.listing}; give the rows and columns of the image"
+                )
+            contents = replace(contents, rasters=fitting)
+        raster = pick_raster(contents, path, is_map=is_flat, key=files.cube_key, setting="scene.cube_key")
+        if files.axes is not None or files.shape is not None:
+            raster = arrange(raster, axes=files.axes, grid=files.shape)
         bands = raster.shape[2]
         if files.nodata is not None:
             raster = replace(raster, nodata=None if files.nodata == "none" else float(files.nodata))
         if files.scale is not None:
             raster = replace(raster, gain=None if files.scale == 1 else np.full(bands, 1 / files.scale), offset=None)
         if files.wavelengths is not None:
-            raster = replace(raster, wavelengths_nm=self._read_wavelengths(files.wavelengths, bands=bands))
+            given = self._read_wavelengths(files.wavelengths, bands=bands)
+            raster = replace(raster, wavelengths_nm=given, fwhm_nm=None)
         elif self.known is not None and len(self.known.band_centres_nm) == bands:
             raster = replace(raster, wavelengths_nm=np.array(self.known.band_centres_nm))
+        dropped = [*files.list_dropped_bands(), *_find_bands(raster, files.list_dropped_ranges())]
         return make_image(
             raster,
-            drop=dict.fromkeys(files.list_dropped_bands(), "dropped by the config"),
+            drop=dict.fromkeys(dropped, DROPPED_BY_CONFIG),
             keep=keep,
             is_suspect=self.known is None and files.nodata != "none",
         )
@@ -175,13 +195,18 @@ class SceneSource:
         place, other, like = image.raster.georeference, label_map.georeference, str(image.raster.path)
         if place is not None:
             place.check_grid(other, shape=label_map.labels.shape, path=path, like=like)
-        check_same_size(self.name, image.raster.shape, label_map.labels.shape)
+        raster = image.raster
+        stored = () if raster.stored is None else raster.stored.shape
+        check_same_size(self.name, raster.shape, label_map.labels.shape, stored=stored)
+        if self.files.axes is None and len(list_orders(stored, label_map.labels.shape, bands=(0, 1))) > 0:
+            note = f"{raster.path.name}: another order of the axes fits the labels too; if it is right, set scene.axes"
+            label_map = replace(label_map, notes=(*label_map.notes, note))
         self.refuse_idle_byte_order("cube", "labels")
         return replace(label_map, georeference=place or other)
 
     @property
     def name(self) -> str:
-        return self.files.name or Path(self.files.cube).stem
+        return self.files.name or Path(self.files.cube).stem or Path(self.files.cube).resolve().name
 
     def refuse_idle_byte_order(self, *parts: Literal["cube", "labels"]) -> None:
         """Refuses a byte order that no file needs, as it says its own."""
@@ -230,7 +255,7 @@ class SceneSource:
         if found is None and known is not None and known.shape == image.shape:
             found = known.natural_colour
         if found is None and displayed is not None and np.isin(displayed, image.bands).all():
-            red, green, blue = np.searchsorted(image.bands, displayed).tolist()
+            red, green, blue = map(image.bands.tolist().index, displayed)
             found = red, green, blue
         return found
 
@@ -249,9 +274,27 @@ def _make_raster(scene: Scene) -> Raster:
         dtype=cube.dtype,
         rows_of=read,
         wavelengths_nm=scene.wavelengths_nm,
+        fwhm_nm=scene.fwhm_nm,
         nodata=None if empty is None else np.nan,
         georeference=scene.georeference,
     )
+
+
+def _find_bands(raster: Raster, ranges: Sequence[tuple[float, float]]) -> list[int]:
+    """Returns the 0-based bands whose wavelengths lie in ranges, in nanometres; SceneError if there are none in one."""
+    found: list[int] = []
+    for low, high in ranges:
+        setting, nm = f"scene.drop_bands = {low:g}-{high:g} nm", raster.wavelengths_nm
+        if nm is None:
+            raise SceneError(
+                f"{setting}: the wavelengths of {raster.path} are unknown; set scene.wavelengths, or write band numbers"
+            )
+        inside = np.flatnonzero((nm >= low) & (nm <= high)).tolist()
+        if not inside:
+            ends = f"{np.nanmin(nm):.1f} to {np.nanmax(nm):.1f}"
+            raise SceneError(f"{setting}: no band of {raster.path} lies there; its bands are at {ends} nm; correct it")
+        found += inside
+    return found
 
 
 def _list_ids(labels: Labels) -> list[int]:

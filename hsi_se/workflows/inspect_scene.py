@@ -1,5 +1,6 @@
 """Inspects a user's files before training: facts, pictures, and a config that trains on them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -57,8 +58,15 @@ def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: 
     byte_order = draft.scene.byte_order
     if len({*paths}) < len(paths):
         raise ConfigError(f"{' '.join(map(str, paths))}: names a file twice; leave one out")
-    files = tuple((path, None if is_table(path) else open_file(path, byte_order=byte_order)) for path in paths)
-    cubes = [path for path, held in files if held and not all(each.is_map for each in held.rasters.values())]
+    files = tuple(
+        (path, None if path.is_file() and is_table(path) else open_file(path, byte_order=byte_order)) for path in paths
+    )
+    size = math.prod(draft.scene.shape or ())  # of a cube that is stored as bands × pixels
+    cubes = [
+        path
+        for path, held in files
+        if held and any(not each.is_map or size in each.shape[:2] for each in held.rasters.values())
+    ]
     only_maps = [path for path, held in files if path not in cubes]
     for path, held in files:
         if held is not None and not held.rasters:

@@ -1,4 +1,4 @@
-"""Opens GeoTIFF files with rasterio; tags give wavelengths, bad bands, scale, nodata, georeference."""
+"""Opens GeoTIFF files and VRT stacks with rasterio; tags give wavelengths, bad bands, scale, nodata, georeference."""
 
 import functools
 import sys
@@ -20,18 +20,24 @@ from hsi_se.scene.wavelengths import to_nanometres
 _CACHE_MB = 64
 
 
-def open_geotiff(path: Path) -> FileContents:
-    """Returns the image of a TIFF file, read in blocks of rows."""
+def open_geotiff(path: Path, *, is_stack: bool = False) -> FileContents:
+    """Returns the image of a TIFF file, or of a VRT that stacks other files, read in blocks of rows."""
     import_extra("rasterio", path=path)
-    with blaming(path, "not a readable GeoTIFF file", remedy="get the file again"), _open(path) as image:
+    driver, name = ("VRT", "VRT") if is_stack else ("GTiff", "GeoTIFF")
+    remedy = "check the files that it names" if is_stack else "get the file again"
+    with blaming(path, f"not a readable {name} file", remedy=remedy), _open(path, driver) as image:
         shape, kinds = (image.height, image.width, image.count), set(image.dtypes)
         if len(kinds) > 1 or np.dtype(image.dtypes[0]).kind not in "iuf":
             raise SceneError(f"{path}: contains {', '.join(sorted(kinds))} values; give bands of one real type")
-        dtype, stored = np.dtype(image.dtypes[0]), path.stat().st_size
+        dtype = np.dtype(image.dtypes[0])
+        stored = sum(Path(file).stat().st_size for file in image.files if Path(file).is_file())
         for block in (shape, *image.block_shapes):
             check_declared(path, shape=block, itemsize=dtype.itemsize, stored=stored, is_packed=True)
         tags = [image.tags(band) for band in image.indexes]
         wavelengths_nm, notes = _find_wavelengths(image, tags)
+        unit = tags[0].get("wavelength_units") or tags[0].get("wavelength units")
+        widths = [tag.get("fwhm") for tag in tags]
+        fwhm_nm, _ = to_nanometres([] if None in widths else widths, unit=unit, bands=image.count)
         gain, offset = np.array(image.scales), np.array(image.offsets)
         bad = [band for band, tag in enumerate(tags) if tag.get("bbl", "1").strip() in ("0", "0.0")]
         transform = None if image.transform.is_identity else tuple(image.transform)[:6]
@@ -41,8 +47,9 @@ def open_geotiff(path: Path) -> FileContents:
             path=path,
             shape=shape,
             dtype=dtype,
-            rows_of=functools.partial(_read, path),
+            rows_of=functools.partial(_read, path, driver),
             wavelengths_nm=wavelengths_nm,
+            fwhm_nm=fwhm_nm,
             nodata=image.nodata,
             gain=gain if is_scaled else None,
             offset=offset if is_scaled else None,
@@ -51,12 +58,12 @@ def open_geotiff(path: Path) -> FileContents:
             palette=_find_palette(image),
             notes=notes,
         )
-    return FileContents("GeoTIFF", {"": raster}, describe_array("image", shape, dtype))
+    return FileContents(name, {"": raster}, describe_array("image", shape, dtype))
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Any]:
-    """Opens a file with the GTiff driver only, so that files of other formats are refused.
+def _open(path: Path, driver: str) -> Iterator[Any]:
+    """Opens a file with this driver of GDAL only, so that files of other formats are refused.
 
     Tracebacks that rasterio prints when it cannot decode a GDAL message are suppressed.
     """
@@ -67,16 +74,16 @@ def _open(path: Path) -> Iterator[Any]:
     try:
         with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_CACHE_MB):
             warnings.simplefilter("ignore")  # a scene need not be georeferenced
-            with rasterio.open(path, driver="GTiff", sharing=False) as image:
+            with rasterio.open(path, driver=driver, sharing=False) as image:
                 yield image
     finally:
         sys.excepthook, sys.unraisablehook = hooks
 
 
-def _read(path: Path, first: int, last: int) -> NDArray[Any]:
+def _read(path: Path, driver: str, first: int, last: int) -> NDArray[Any]:
     from rasterio.windows import Window
 
-    with _open(path) as image:
+    with _open(path, driver) as image:
         stored = image.read(window=Window(0, first, image.width, last - first))  # (bands, rows, cols)
     return np.moveaxis(stored, 0, 2)
 

@@ -1,0 +1,167 @@
+"""Opens what is delivered in several files: TIFF with metadata in XML, and folders of products or of bands."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsi_se.errors import SceneError
+from hsi_se.scene.guards import blaming
+from hsi_se.scene.raster import FileContents, Raster, describe_array
+from hsi_se.scene.wavelengths import to_nanometres
+from hsi_se.system.files import read_facts
+
+_METADATA, _IMAGE = "METADATA", "SPECTRAL_IMAGE"
+_IMAGE_ENDINGS = (".tif", ".tiff", ".bsq", ".bil", ".bip")
+_SUFFIXES = (".tif", ".tiff", ".vrt", ".h5", ".he5", ".hdf5", ".nc", ".mat", ".npy", ".npz", ".hdr")
+_MAX_XML = 2**26  # bytes
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
+_LISTED = 5
+
+Opener = Callable[[Path], FileContents]
+
+
+def find_metadata(path: Path) -> Path | None:
+    """Returns the XML beside the image of a product, such as EnMAP's, or None."""
+    return _find_partner(path, _IMAGE, _METADATA, (".xml",))
+
+
+def find_image(path: Path) -> Path | None:
+    """Returns the image that a product's XML describes, or None."""
+    return _find_partner(path, _METADATA, _IMAGE, _IMAGE_ENDINGS)
+
+
+def _find_partner(path: Path, own: str, other: str, endings: Sequence[str]) -> Path | None:
+    start, found, _ = path.name.upper().partition(own)
+    if not found:
+        return None
+    partners = (each for each in sorted(path.parent.iterdir()) if each.suffix.lower() in endings)
+    return next((each for each in partners if each.name.upper().startswith(start + other)), None)
+
+
+def add_metadata(contents: FileContents, path: Path) -> FileContents:
+    """Returns the contents of a product's image with what its XML says of the bands.
+
+    EnMAP describes each band in a `bandID`, DESIS in a `band`; the names of their elements are in `products.toml`.
+    """
+    with blaming(path, "not readable metadata", remedy="get the file again, or move it away"):
+        if path.stat().st_size > _MAX_XML:
+            raise ValueError("longer than any metadata")
+        root, names = ElementTree.parse(path).getroot(), read_facts("hsi_se.scene", "products.toml")["xml"]
+        raster = contents.rasters[""]
+        bands = raster.shape[2]
+        listed = [band for parent in root.iterfind(names["bands"]) for band in parent]
+
+        def read(kind: str) -> list[float]:
+            texts = [next(filter(None, (band.findtext(f"{{*}}{name}") for name in names[kind])), "") for band in listed]
+            return [float(text) for text in texts] if all(texts) and len(texts) == bands else []
+
+        if len(listed) != bands:
+            note = f"{path.name} describes {len(listed)} bands, but {raster.path.name} has {bands}; it is not used"
+            return replace(contents, rasters={"": replace(raster, notes=(*raster.notes, note))})
+        nm, fwhm = (to_nanometres(read(kind), unit="nm", bands=bands) for kind in ("wavelengths", "fwhm"))
+        gain, offset = np.array(read("gain")), np.array(read("offset"))
+        if raster.gain is None and len(gain) and ((gain != 1).any() or offset.any()) and gain.all():
+            raster = replace(raster, gain=gain, offset=offset if offset.any() else None)
+        nodata, expected = root.findtext(names["nodata"]), [root.findtext(name) or "" for name in names["expected"]]
+        usable = {int(number) - 1 for number in re.findall(r"\d+", " ".join(expected))}
+        bad = set(range(bands)) - usable if all(expected) and usable < set(range(bands)) else set()
+        raster = replace(
+            raster,
+            wavelengths_nm=raster.wavelengths_nm if nm[0] is None else nm[0],
+            fwhm_nm=raster.fwhm_nm if fwhm[0] is None else fwhm[0],
+            nodata=float(nodata) if raster.nodata is None and nodata else raster.nodata,
+            bad_bands={**raster.bad_bands, **dict.fromkeys(sorted(bad), f"not among the usable bands in {path.name}")},
+            notes=(*raster.notes, *nm[1]),
+        )
+    return replace(contents, format=f"{contents.format} with {path.name}", rasters={"": raster})
+
+
+def open_folder(folder: Path, open_file: Opener) -> FileContents:
+    """Returns the cube in a folder: of the only product or cube in it, or of TIFF files with a band each.
+
+    SceneError if there are several cubes, or none.
+    """
+    files = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    described = [path for path in files if path.suffix.lower() == ".xml" and find_image(path)]
+    if len(described) == 1:
+        return open_file(described[0])
+    found: dict[Path, FileContents] = {}
+    bands: dict[Path, Raster] = {}
+    for path in files:
+        if path.suffix.lower() not in _SUFFIXES:
+            continue
+        contents = open_file(path)
+        if not all(raster.is_map for raster in contents.rasters.values()):
+            found[path] = contents
+        elif path.suffix.lower() in (".tif", ".tiff"):
+            bands[path] = contents.rasters[""]
+    products = {path: contents for path, contents in found.items() if contents.main is not None}
+    chosen = list((products if len(products) == 1 else found).items())
+    if len(chosen) == 1:
+        return chosen[0][1]
+    if chosen:
+        names = ", ".join(path.name for path, _ in chosen[:_LISTED])
+        raise SceneError(f"{folder}: contains {len(chosen)} cubes ({names}{', …' * (len(chosen) > _LISTED)}); name one")
+    if len(bands) < 2:
+        raise SceneError(f"{folder}: contains no cube and no TIFF files with a band each; name the cube's file")
+    return _stack(folder, bands)
+
+
+def _stack(folder: Path, bands: dict[Path, Raster]) -> FileContents:
+    """Returns the cube of TIFF files with a band each, in the order of the number in which their names differ."""
+    parts = [_NUMBER.split(path.stem) for path in bands]
+    columns = [*zip(*parts, strict=False)]
+    varying = [place for place, column in enumerate(columns) if len({*column}) > 1]
+    is_numbered = len({len(part) for part in parts}) == 1 and len(varying) == 1 and varying[0] % 2 == 1
+    numbers = [float(part[varying[0]]) for part in parts] if is_numbered else []
+    if len({*numbers}) < len(bands):
+        names = ", ".join(path.name for path in [*bands][:_LISTED])
+        raise SceneError(
+            f"{folder}: the names of its TIFF files do not differ in one number only, that of the band ({names}, …); "
+            "put the bands of one image into a folder of their own"
+        )
+    ordered = [bands[path] for _, path in sorted(zip(numbers, bands, strict=True))]
+    first = ordered[0]
+    for other in ordered[1:]:
+        place = other.georeference, first.georeference
+        if other.shape != first.shape or other.dtype != first.dtype or place[0] != place[1]:
+            raise SceneError(
+                f"{other.path}: differs from {first.path.name} in size, type or georeference; "
+                "resample the bands to one grid, or name one file"
+            )
+
+    def read_rows(start: int, stop: int) -> NDArray[Any]:
+        return np.concatenate([band.read_rows(start, stop) for band in ordered], axis=2)
+
+    nm = [None if band.wavelengths_nm is None else band.wavelengths_nm[0] for band in ordered]
+    stems = [re.sub(r"[_-]", " ", band.path.stem) for band in ordered]
+    given: list[Any] = [] if None in nm else nm
+    wavelengths_nm, notes = to_nanometres(given, unit="nm" if given else None, bands=len(nm), names=stems)
+    scales = [(band.gain, band.offset) for band in ordered]
+    gain, offset = (
+        np.array([default if pair[place] is None else pair[place][0] for pair in scales])  # type: ignore[index]
+        for place, default in ((0, 1.0), (1, 0.0))
+    )
+    is_scaled = bool((gain != 1).any() or offset.any())
+    shown = [band.path.name for band in ordered]
+    shown = shown if len(shown) <= _LISTED else [*shown[:2], "…", shown[-1]]
+    raster = replace(
+        first,
+        path=folder,
+        shape=(*first.shape[:2], len(ordered)),
+        rows_of=read_rows,
+        wavelengths_nm=wavelengths_nm,
+        fwhm_nm=None,
+        gain=gain if is_scaled else None,
+        offset=offset if is_scaled else None,
+        bad_bands={},
+        palette={},
+        notes=(*first.notes, *notes, f"{folder.name}: bands in the order of their numbers: {', '.join(shown)}"),
+    )
+    return FileContents("folder of GeoTIFF bands", {"": raster}, describe_array("image", raster.shape, raster.dtype))
