@@ -13,7 +13,7 @@ from hsi_se.scene.raster import Floats
 
 _LISTED = 5
 _OVERLAP = 0.5  # of the median step: smaller steps lie where two detectors overlap
-_FAR, _ORDER = 1e9, 1e-9  # costs
+_FAR, _ORDER = 1e12, 1e-9  # costs, in nm²
 _GAP = 3.0  # times the median step: where the wavelengths step further, bands were left out
 _SHORTEST_NM, _LONGEST_NM = 100.0, 100_000.0  # from the ultraviolet to the thermal infrared
 
@@ -36,7 +36,7 @@ def match_wavelengths(
     is_near = apart <= np.asarray(widths)[:, None] / 2
     # Among bands of the same wavelength, the order decides.
     order = _ORDER * np.subtract.outer(np.arange(len(trained)), np.arange(len(usable))) ** 2
-    rows, cols = linear_sum_assignment(np.where(is_near, apart + order, _FAR))
+    rows, cols = linear_sum_assignment(np.where(is_near, apart**2 + order, _FAR))
     found = dict(zip(rows.tolist(), cols.tolist(), strict=True))
     lost = [row for row in range(len(trained)) if row not in found or not is_near[row, found[row]]]
     if lost:
@@ -91,6 +91,20 @@ def to_nanometres(
         listed = f"{wavelengths.min():g} to {wavelengths.max():g}"
         return None, (f"the file's wavelengths, {listed}, cannot be in {unit}; set scene.wavelengths",)
     return None, (f"unknown wavelength unit {name!r} in the file; wavelengths ignored",)
+
+
+def to_widths(widths: Sequence[Any], *, wavelengths: Sequence[Any], nanometres: Floats | None) -> Floats | None:
+    """Returns widths at half maximum in nanometres, `(bands,)`, from values in the unit of the listed wavelengths.
+
+    `nanometres` are these wavelengths as converted. None if there is not one positive number for each band.
+    """
+    try:
+        given, listed = (np.array([float(value) for value in values]) for values in (widths, wavelengths))
+    except (TypeError, ValueError):
+        return None
+    if nanometres is None or not (len(given) == len(listed) == len(nanometres) and (given > 0).all()):
+        return None
+    return np.asarray(given * nanometres / listed)
 
 
 def pick_natural_colour(wavelengths_nm: Floats | None) -> tuple[int, int, int] | None:

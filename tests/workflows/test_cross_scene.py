@@ -110,6 +110,27 @@ def test_wavelengths_more_than_half_a_band_apart_are_refused(run, folder, shift,
     )
 
 
+@pytest.mark.parametrize("order", ["more", "reversed", "shuffled"])
+def test_bands_are_picked_by_wavelength_whatever_their_number_and_order(run, folder, order):
+    expected = evaluate_on(run, name(write(folder, "second", seed=1), wavelengths=NM.tolist()))
+    cube, rng = np.load(folder / "second.npy"), np.random.default_rng(0)
+    bands = {"more": np.arange(BANDS), "reversed": np.arange(BANDS)[::-1], "shuffled": rng.permutation(BANDS)}[order]
+    cube, nm = cube[..., bands], NM[bands] + 0.2
+    cube = np.concatenate([rng.integers(0, 9, (ROWS, COLS, 2)), cube, rng.integers(0, 9, (ROWS, COLS, 1))], axis=2)
+    files = name(write(folder, order, seed=1, cube=cube), wavelengths=[300.0, 412.0, *nm, 1100.0])
+    found = evaluate_on(run, files)
+    np.testing.assert_array_equal(found.evaluation.confusion, expected.evaluation.confusion)
+    said = f"the bands of {order}.npy are in another order than in training, and used by wavelength"
+    assert (said in found.notes) == (order != "more")
+    assert f"of {order}.npy are excluded, as in training" in " ".join(found.notes)
+
+
+def test_a_band_that_the_user_drops_is_not_picked(run, folder):
+    files = name(write(folder, "second", seed=1), wavelengths=NM.tolist(), drop_bands=[5])
+    with pytest.raises(HsiError, match=r"has no band for 1 of the model's 15 within half a band \(560\.0 nm"):
+        evaluate_on(run, files)
+
+
 def test_unknown_wavelengths_are_said(run, folder):
     found = evaluate_on(run, name(write(folder, "second", seed=1)))
     unknown = f"the wavelengths of {folder / 'second.npy'} are unknown"

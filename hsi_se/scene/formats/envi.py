@@ -17,7 +17,7 @@ from hsi_se.errors import SceneError
 from hsi_se.scene.georeference import Georeference, parse_crs
 from hsi_se.scene.guards import blaming, check_declared, describe_unread, is_packed
 from hsi_se.scene.raster import Colour, FileContents, Floats, Raster, RowReader, Shape, describe_array
-from hsi_se.scene.wavelengths import to_nanometres
+from hsi_se.scene.wavelengths import to_nanometres, to_widths
 
 _BYTE_ORDERS = {"little": "0", "big": "1"}
 _STORED_AXES = {"bsq": (2, 0, 1), "bil": (0, 2, 1), "bip": (0, 1, 2)}  # of rows, cols, bands, by interleave
@@ -97,7 +97,6 @@ def _make_raster(path: Path, header: Header, shape: Shape, dtype: np.dtype[Any],
     rows, _, bands = shape
     values, unit = _list(header, "wavelength"), header.get("wavelength units")
     wavelengths_nm, notes = to_nanometres(values, unit=unit, bands=bands, names=_list(header, "band names"))
-    widths, _ = to_nanometres(_list(header, "fwhm"), unit=unit, bands=bands)
     scale = float(header.get("reflectance scale factor", 1))
     gain = np.full(bands, 1 / scale) if scale not in (0, 1) and math.isfinite(scale) else None
     offset: Floats | None = None
@@ -131,7 +130,7 @@ def _make_raster(path: Path, header: Header, shape: Shape, dtype: np.dtype[Any],
         dtype=dtype,
         rows_of=read,
         wavelengths_nm=wavelengths_nm,
-        fwhm_nm=widths,
+        fwhm_nm=to_widths(_list(header, "fwhm"), wavelengths=values, nanometres=wavelengths_nm),
         nodata=float(header["data ignore value"]) if "data ignore value" in header else None,
         gain=gain,
         offset=offset,

@@ -15,7 +15,7 @@ from hsi_se.errors import SceneError
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.guards import blaming, check_declared, import_extra
 from hsi_se.scene.raster import FileContents, Floats, Raster, describe_array
-from hsi_se.scene.wavelengths import to_nanometres
+from hsi_se.scene.wavelengths import to_nanometres, to_widths
 
 _CACHE_MB = 64
 
@@ -35,9 +35,7 @@ def open_geotiff(path: Path, *, is_stack: bool = False) -> FileContents:
             check_declared(path, shape=block, itemsize=dtype.itemsize, stored=stored, is_packed=True)
         tags = [image.tags(band) for band in image.indexes]
         wavelengths_nm, notes = _find_wavelengths(image, tags)
-        unit = tags[0].get("wavelength_units") or tags[0].get("wavelength units")
-        widths = [tag.get("fwhm") for tag in tags]
-        fwhm_nm, _ = to_nanometres([] if None in widths else widths, unit=unit, bands=image.count)
+        listed, widths = ([tag.get(name) for tag in tags] for name in ("wavelength", "fwhm"))
         gain, offset = np.array(image.scales), np.array(image.offsets)
         bad = [band for band, tag in enumerate(tags) if tag.get("bbl", "1").strip() in ("0", "0.0")]
         transform = None if image.transform.is_identity else tuple(image.transform)[:6]
@@ -49,7 +47,7 @@ def open_geotiff(path: Path, *, is_stack: bool = False) -> FileContents:
             dtype=dtype,
             rows_of=functools.partial(_read, path, driver),
             wavelengths_nm=wavelengths_nm,
-            fwhm_nm=fwhm_nm,
+            fwhm_nm=to_widths(widths, wavelengths=listed, nanometres=wavelengths_nm),
             nodata=image.nodata,
             gain=gain if is_scaled else None,
             offset=offset if is_scaled else None,

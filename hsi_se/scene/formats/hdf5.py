@@ -8,6 +8,7 @@ import functools
 import math
 import re
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -22,7 +23,7 @@ from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.ground import LookupTable
 from hsi_se.scene.guards import blaming, check_declared, import_extra
 from hsi_se.scene.raster import FileContents, Floats, Raster, Slicer, StoredArray, describe_array
-from hsi_se.scene.wavelengths import to_nanometres
+from hsi_se.scene.wavelengths import to_nanometres, to_widths
 from hsi_se.system.files import read_facts
 
 _MOST_DATASETS = 10_000
@@ -202,9 +203,12 @@ class _Source:
             if ends is not None and len(ends) == 2:
                 inside = np.flatnonzero((nm >= ends.min()) & (nm <= ends.max())).tolist()
                 bad |= dict.fromkeys(inside, "in a window that the file marks as bad")
-        is_listed = fwhm is not None and len(fwhm) == bands
-        width = np.where(is_there, fwhm * (found[0] / listed[is_there][0]), np.nan) if is_listed else None
-        return {"wavelengths_nm": nm, "fwhm_nm": width, "bad_bands": bad, "notes": notes}
+        width = np.full(bands, np.nan)
+        if fwhm is not None and len(fwhm) == bands:
+            given = to_widths(fwhm[is_there].tolist(), wavelengths=listed[is_there].tolist(), nanometres=found)
+            width[is_there] = np.nan if given is None else given
+        widths = None if np.isnan(width).all() else width
+        return {"wavelengths_nm": nm, "fwhm_nm": widths, "bad_bands": bad, "notes": notes}
 
     def _scale(self, raster: Raster, key: str, facts: Facts) -> Raster:
         """Returns the raster with the gain and offset of its bands, if the file scales its values."""
@@ -352,6 +356,7 @@ def _make_slicer(path: Path, item: Any, is_reversed: bool) -> Slicer:
         """Returns a file of the array, by the axis cut most, `axis` and the third; and the first of these."""
         other = max({0, 1, 2} - {axis}, key=lambda place: shape[place] / chunks[place])
         file = tempfile.TemporaryFile()  # noqa: SIM115 - is closed with the raster
+        weakref.finalize(take, file.close)
         for first in range(0, shape[other], chunks[other]):
             part = load(other, first, min(first + chunks[other], shape[other]))
             file.write(np.ascontiguousarray(part if axis < 3 - other - axis else part.swapaxes(1, 2)).data)

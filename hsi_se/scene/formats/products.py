@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hsi_se.errors import SceneError
 from hsi_se.scene.guards import blaming
 from hsi_se.scene.raster import FileContents, Raster, describe_array
-from hsi_se.scene.wavelengths import to_nanometres
+from hsi_se.scene.wavelengths import to_nanometres, to_widths
 from hsi_se.system.files import read_facts
 
 _METADATA, _IMAGE = "METADATA", "SPECTRAL_IMAGE"
@@ -55,16 +55,20 @@ def add_metadata(contents: FileContents, path: Path) -> FileContents:
         root, names = ElementTree.parse(path).getroot(), read_facts("hsi_se.scene", "products.toml")["xml"]
         raster = contents.rasters[""]
         bands = raster.shape[2]
-        listed = [band for parent in root.iterfind(names["bands"]) for band in parent]
+        described = [band for parent in root.iterfind(names["bands"]) for band in parent]
 
         def read(kind: str) -> list[float]:
-            texts = [next(filter(None, (band.findtext(f"{{*}}{name}") for name in names[kind])), "") for band in listed]
+            texts = [
+                next(filter(None, (band.findtext(f"{{*}}{name}") for name in names[kind])), "") for band in described
+            ]
             return [float(text) for text in texts] if all(texts) and len(texts) == bands else []
 
-        if len(listed) != bands:
-            note = f"{path.name} describes {len(listed)} bands, but {raster.path.name} has {bands}; it is not used"
+        if len(described) != bands:
+            note = f"{path.name} describes {len(described)} bands, but {raster.path.name} has {bands}; it is not used"
             return replace(contents, rasters={"": replace(raster, notes=(*raster.notes, note))})
-        nm, fwhm = (to_nanometres(read(kind), unit="nm", bands=bands) for kind in ("wavelengths", "fwhm"))
+        listed = read("wavelengths")
+        nm, notes = to_nanometres(listed, unit="nm", bands=bands)
+        fwhm = to_widths(read("fwhm"), wavelengths=listed, nanometres=nm)
         gain, offset = np.array(read("gain")), np.array(read("offset"))
         if raster.gain is None and len(gain) and ((gain != 1).any() or offset.any()) and gain.all():
             raster = replace(raster, gain=gain, offset=offset if offset.any() else None)
@@ -73,11 +77,11 @@ def add_metadata(contents: FileContents, path: Path) -> FileContents:
         bad = set(range(bands)) - usable if all(expected) and usable < set(range(bands)) else set()
         raster = replace(
             raster,
-            wavelengths_nm=raster.wavelengths_nm if nm[0] is None else nm[0],
-            fwhm_nm=raster.fwhm_nm if fwhm[0] is None else fwhm[0],
+            wavelengths_nm=raster.wavelengths_nm if nm is None else nm,
+            fwhm_nm=raster.fwhm_nm if nm is None else fwhm,
             nodata=float(nodata) if raster.nodata is None and nodata else raster.nodata,
             bad_bands={**raster.bad_bands, **dict.fromkeys(sorted(bad), f"not among the usable bands in {path.name}")},
-            notes=(*raster.notes, *nm[1]),
+            notes=(*raster.notes, *notes),
         )
     return replace(contents, format=f"{contents.format} with {path.name}", rasters={"": raster})
 
