@@ -1,7 +1,7 @@
 """Represents an image in a file of any format, and what a scene uses of it. Axes: rows, cols, bands."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,45 @@ class Raster:
         name = self.key or "the image"
         with blaming(self.path, f"{name} cannot be read", remedy="get the file again"):
             return self.rows_of(first, last)
+
+
+def join_bands(parts: Sequence[Raster], *, is_sorted: bool) -> Raster:
+    """Returns the bands of several rasters as one, in ascending order of known wavelengths if `is_sorted`.
+
+    SceneError if they differ in size, type or georeference.
+    """
+    first, sizes = parts[0], [part.shape[2] for part in parts]
+    for other in parts[1:]:
+        grids = [(each.shape[:2], each.dtype, each.georeference) for each in (other, first)]
+        if grids[0] != grids[1]:
+            raise SceneError(
+                f"{other.path}: {other.key or 'its image'} differs from {first.key or first.path.name} in size, type "
+                "or georeference; resample the bands to one grid, or name one of them"
+            )
+
+    def join(name: str, default: float) -> Floats:
+        lists = zip((getattr(part, name) for part in parts), sizes, strict=True)
+        return np.concatenate([np.full(size, default) if values is None else values for values, size in lists])
+
+    nm = join("wavelengths_nm", np.nan)
+    order = np.argsort(nm, kind="stable") if is_sorted else np.arange(len(nm))
+    fwhm, gain, offset = (join(*each)[order] for each in (("fwhm_nm", np.nan), ("gain", 1), ("offset", 0)))
+    starts = np.cumsum([0, *sizes]).tolist()
+    bad = {
+        start + band: why for start, part in zip(starts, parts, strict=False) for band, why in part.bad_bands.items()
+    }
+    return replace(
+        first,
+        shape=(*first.shape[:2], len(nm)),
+        rows_of=lambda start, stop: np.concatenate([part.rows_of(start, stop) for part in parts], axis=2)[..., order],
+        wavelengths_nm=None if np.isnan(nm).all() else nm[order],
+        fwhm_nm=None if np.isnan(fwhm).all() else fwhm,
+        gain=gain if (gain != 1).any() or offset.any() else None,
+        offset=offset if offset.any() else None,
+        bad_bands={place: bad[band] for place, band in enumerate(order.tolist()) if band in bad},
+        stored=None,
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+    )
 
 
 @dataclass(frozen=True)

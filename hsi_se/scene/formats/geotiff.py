@@ -34,8 +34,7 @@ def open_geotiff(path: Path, *, is_stack: bool = False) -> FileContents:
         for block in (shape, *image.block_shapes):
             check_declared(path, shape=block, itemsize=dtype.itemsize, stored=stored, is_packed=True)
         tags = [image.tags(band) for band in image.indexes]
-        wavelengths_nm, notes = _find_wavelengths(image, tags)
-        listed, widths = ([tag.get(name) for tag in tags] for name in ("wavelength", "fwhm"))
+        wavelengths_nm, fwhm_nm, notes = _find_wavelengths(image, tags)
         gain, offset = np.array(image.scales), np.array(image.offsets)
         bad = [band for band, tag in enumerate(tags) if tag.get("bbl", "1").strip() in ("0", "0.0")]
         transform = None if image.transform.is_identity else tuple(image.transform)[:6]
@@ -47,7 +46,7 @@ def open_geotiff(path: Path, *, is_stack: bool = False) -> FileContents:
             dtype=dtype,
             rows_of=functools.partial(_read, path, driver),
             wavelengths_nm=wavelengths_nm,
-            fwhm_nm=to_widths(widths, wavelengths=listed, nanometres=wavelengths_nm),
+            fwhm_nm=fwhm_nm,
             nodata=image.nodata,
             gain=gain if is_scaled else None,
             offset=offset if is_scaled else None,
@@ -86,15 +85,16 @@ def _read(path: Path, driver: str, first: int, last: int) -> NDArray[Any]:
     return np.moveaxis(stored, 0, 2)
 
 
-def _find_wavelengths(image: Any, tags: list[dict[str, str]]) -> tuple[Floats | None, tuple[str, ...]]:
-    """Returns wavelengths from band tags (`wavelength` or GDAL's own), else from band descriptions."""
-    values: list[Any] = [tag.get("wavelength") for tag in tags]
+def _find_wavelengths(image: Any, tags: list[dict[str, str]]) -> tuple[Floats | None, Floats | None, tuple[str, ...]]:
+    """Returns wavelengths, widths and notes from band tags (`wavelength` or GDAL's own), else from descriptions."""
+    values, widths = ([tag.get(name) for tag in tags] for name in ("wavelength", "fwhm"))
     unit = tags[0].get("wavelength_units") or tags[0].get("wavelength units")
     if None in values:
-        values = [image.tags(band, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM") for band in image.indexes]
-        unit = "um"
-    values = [] if None in values else values
-    return to_nanometres(values, unit=unit, bands=image.count, names=image.descriptions)
+        tags, unit = [image.tags(band, ns="IMAGERY") for band in image.indexes], "um"
+        values, widths = ([tag.get(name) for tag in tags] for name in ("CENTRAL_WAVELENGTH_UM", "FWHM_UM"))
+    listed = [] if None in values else values
+    nm, notes = to_nanometres(listed, unit=unit, bands=image.count, names=image.descriptions)
+    return nm, to_widths(widths, wavelengths=values, nanometres=nm), notes
 
 
 def _find_palette(image: Any) -> dict[int, tuple[int, int, int]]:

@@ -5,13 +5,14 @@ A fact that a product's table does not name is searched for under the names of t
 
 import fnmatch
 import functools
+import itertools
 import math
 import re
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,11 @@ from hsi_se.scene.formats.arrays import ROWS_FIRST, is_image, make_raster
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.ground import LookupTable
 from hsi_se.scene.guards import blaming, check_declared, import_extra
-from hsi_se.scene.raster import FileContents, Floats, Raster, Slicer, StoredArray, describe_array
+from hsi_se.scene.raster import FileContents, Floats, Raster, Slicer, StoredArray, describe_array, join_bands
 from hsi_se.scene.wavelengths import to_nanometres, to_widths
 from hsi_se.system.files import read_facts
 
-_MOST_DATASETS = 10_000
+_MOST_DATASETS = 2000
 _MOST_VALUES = 2**20  # of a list of wavelengths or a text
 _MOST_CACHED = 2**29  # bytes of the chunks that are kept, as a later block of rows needs them too
 _LISTED = 8
@@ -56,10 +57,11 @@ def open_hdf5(path: Path) -> FileContents:
         file.visititems(source.add)  # follows hard links only
         images = [key for key in source.datasets if source.is_image(key)]
         rasters = {source.name(key): source.describe(key) for key in images}
-        title, main = source.find_product()
+        title, main = source.product[0], [*source.product[1]]
         if len(main) > 1:
-            joined = _join([rasters[key] for key in main])
-            rasters[joined.key], main = joined, [joined.key]
+            joined = "+".join(key.rpartition("/")[2] for key in main)
+            rasters[joined] = replace(join_bands([rasters[key] for key in main], is_sorted=True), key=joined)
+            main = [joined]
         top = [key for key in source.datasets if "/" not in key]
         shown = top if {*top} & {*images} else [*top, *(key for key in source.datasets if key not in top)]
         entries = [f"{key} group" for key in file if key not in top and not key.startswith("#")]
@@ -70,7 +72,7 @@ def open_hdf5(path: Path) -> FileContents:
     return FileContents(kind, rasters, ", ".join(entries), main[0] if main else None)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Source:
     """An open HDF5 file: its datasets by path."""
 
@@ -96,39 +98,32 @@ class _Source:
         is_text = item.attrs.get("MATLAB_class") == b"char"
         return is_image(item.shape or (), item.dtype) and not is_text and 0 not in item.shape
 
-    def find_product(self) -> tuple[str, list[str]]:
-        """Returns the title of the product that the file is, and the paths of its cubes; empty if it is none."""
+    @functools.cached_property
+    def product(self) -> tuple[str, dict[str, Facts]]:
+        """Returns the title of the product that the file is, and what is known of its cubes, by path."""
+        keys = [key for key in self.datasets if self.is_image(key)]
         for product in _read_table()["products"]:
-            keys = [next(iter(self._match(part)), "") for part in product["parts"]]
-            if all(keys):
-                return product["title"], keys
-        return "", []
-
-    def _match(self, part: Facts) -> list[str]:
-        is_there = part.get("needs", "") in ("", *self.datasets)
-        return [key for key in fnmatch.filter(self.datasets, part["cube"]) if is_there and self.is_image(key)]
-
-    def _list_facts(self, key: str) -> Facts:
-        table = _read_table()
-        conventions: dict[str, Any] = table["conventions"]
-        own = (product | part for product in table["products"] for part in product["parts"] if key in self._match(part))
-        return conventions | next(own, {})
+            if product.get("needs", "") in ("", *self.datasets):
+                found = [(fnmatch.filter(keys, part["cube"]), product | part) for part in product["parts"]]
+                if all(matches for matches, _ in found):
+                    return product["title"], {matches[0]: facts for matches, facts in found}
+        return "", {}
 
     def look_up(self, key: str, names: Names) -> Any:
         """Returns the first fact that has one of these names, at a dataset or a group around it; texts as str."""
-        for name in names:
+        steps = key.split("/")
+        places = ["/".join(steps[:depth]) for depth in range(len(steps), -1, -1)]
+        for name, place in itertools.product(names, places):
             base, _, attribute = name.partition("@")
-            for place in (key, *map(str, PurePosixPath(key).parents)):
-                path = "/".join(part for part in (place.replace(".", "", place == "."), base) if part)
-                item = self.datasets.get(path) if base else self.file[path or "/"]
-                value = None
-                if item is not None and attribute:
-                    value = item.attrs.get(attribute)
-                elif item is not None and math.prod(item.shape or ()) <= _MOST_VALUES:
-                    value = item[()]
-                if value is not None:
-                    value = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
-                    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+            item = self.datasets.get(f"{place}/{base}".lstrip("/")) if base else self.file[place or "/"]
+            value = None
+            if item is not None and attribute:
+                value = item.attrs.get(attribute)
+            elif item is not None and math.prod(item.shape or ()) <= _MOST_VALUES:
+                value = item[()]
+            if value is not None:
+                value = value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+                return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
         return None
 
     def list_numbers(self, key: str, names: Names) -> Floats | None:
@@ -138,7 +133,7 @@ class _Source:
 
     def describe(self, key: str) -> Raster:
         """Returns the raster of a dataset, with what the file says of it."""
-        facts = self._list_facts(key)
+        facts = _read_table()["conventions"] | self.product[1].get(key, {})
         item, shape = self.datasets[key], self.shape(key)
         if item.is_virtual or item.external:
             raise SceneError(f"{self.path}: {key} has its data in another file; give a file that contains it")
@@ -283,39 +278,6 @@ def _place_corners(ends: Sequence[float], shape: tuple[int, int], pixel_m: float
         width, height = (east - west) / max(cols - apart, 1), (south - north) / max(rows - apart, 1)
         return width, 0.0, west - apart * width / 2, 0.0, height, north - apart * height / 2
     return None if len(ends) != 2 or pixel_m is None else (pixel_m, 0.0, ends[0], 0.0, -pixel_m, ends[1])
-
-
-def _join(parts: Sequence[Raster]) -> Raster:
-    """Returns the cubes of several detectors as one, in ascending order of wavelength."""
-    first, bands = parts[0], sum(part.shape[2] for part in parts)
-    if len({(part.shape[:2], part.dtype) for part in parts}) > 1:
-        raise SceneError(f"{first.path}: the cubes of its detectors differ in size or type; set scene.cube_key to one")
-
-    def join(name: str, default: float) -> Floats:
-        lists = ((getattr(part, name), part.shape[2]) for part in parts)
-        return np.concatenate([np.full(length, default) if values is None else values for values, length in lists])
-
-    order = np.argsort(join("wavelengths_nm", np.nan), kind="stable")
-    fwhm, gain, offset = (join(*each)[order] for each in (("fwhm_nm", np.nan), ("gain", 1), ("offset", 0)))
-    starts = np.cumsum([0, *(part.shape[2] for part in parts)])
-    bad = {
-        int(start) + band: why
-        for start, part in zip(starts, parts, strict=False)
-        for band, why in part.bad_bands.items()
-    }
-    return replace(
-        first,
-        key="+".join(part.key.rpartition("/")[2] for part in parts),
-        shape=(*first.shape[:2], bands),
-        rows_of=lambda start, stop: np.concatenate([part.rows_of(start, stop) for part in parts], axis=2)[..., order],
-        wavelengths_nm=join("wavelengths_nm", np.nan)[order],
-        fwhm_nm=fwhm if np.isfinite(fwhm).any() else None,
-        gain=gain if (gain != 1).any() else None,
-        offset=offset if offset.any() else None,
-        bad_bands={place: bad[band] for place, band in enumerate(order.tolist()) if band in bad},
-        stored=None,
-        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
-    )
 
 
 def _read_lookup(path: Path, names: Sequence[str], shape: tuple[int, int], first: int, last: int) -> Lookup:

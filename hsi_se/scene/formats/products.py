@@ -4,15 +4,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
 from hsi_se.scene.guards import blaming
-from hsi_se.scene.raster import FileContents, Raster, describe_array
+from hsi_se.scene.raster import FileContents, Raster, describe_array, join_bands
 from hsi_se.scene.wavelengths import to_nanometres, to_widths
 from hsi_se.system.files import read_facts
 
@@ -131,41 +129,15 @@ def _stack(folder: Path, bands: dict[Path, Raster]) -> FileContents:
             "put the bands of one image into a folder of their own"
         )
     ordered = [bands[path] for _, path in sorted(zip(numbers, bands, strict=True))]
-    first = ordered[0]
-    for other in ordered[1:]:
-        place = other.georeference, first.georeference
-        if other.shape != first.shape or other.dtype != first.dtype or place[0] != place[1]:
-            raise SceneError(
-                f"{other.path}: differs from {first.path.name} in size, type or georeference; "
-                "resample the bands to one grid, or name one file"
-            )
-
-    def read_rows(start: int, stop: int) -> NDArray[Any]:
-        return np.concatenate([band.read_rows(start, stop) for band in ordered], axis=2)
-
-    nm = [None if band.wavelengths_nm is None else band.wavelengths_nm[0] for band in ordered]
-    stems = [re.sub(r"[_-]", " ", band.path.stem) for band in ordered]
-    given: list[Any] = [] if None in nm else nm
-    wavelengths_nm, notes = to_nanometres(given, unit="nm" if given else None, bands=len(nm), names=stems)
-    scales = [(band.gain, band.offset) for band in ordered]
-    gain, offset = (
-        np.array([default if pair[place] is None else pair[place][0] for pair in scales])  # type: ignore[index]
-        for place, default in ((0, 1.0), (1, 0.0))
-    )
-    is_scaled = bool((gain != 1).any() or offset.any())
-    shown = [band.path.name for band in ordered]
+    raster, shown = join_bands(ordered, is_sorted=False), [band.path.name for band in ordered]
+    stems = [re.sub(r"[_-]", " ", name) for name in shown]
+    nm, notes = to_nanometres((), unit=None, bands=len(stems), names=stems)
     shown = shown if len(shown) <= _LISTED else [*shown[:2], "…", shown[-1]]
     raster = replace(
-        first,
+        raster,
         path=folder,
-        shape=(*first.shape[:2], len(ordered)),
-        rows_of=read_rows,
-        wavelengths_nm=wavelengths_nm,
-        fwhm_nm=None,
-        gain=gain if is_scaled else None,
-        offset=offset if is_scaled else None,
-        bad_bands={},
+        wavelengths_nm=nm if raster.wavelengths_nm is None else raster.wavelengths_nm,
         palette={},
-        notes=(*first.notes, *notes, f"{folder.name}: bands in the order of their numbers: {', '.join(shown)}"),
+        notes=(*raster.notes, *notes, f"{folder.name}: bands in the order of their numbers: {', '.join(shown)}"),
     )
     return FileContents("folder of GeoTIFF bands", {"": raster}, describe_array("image", raster.shape, raster.dtype))
