@@ -125,7 +125,7 @@ class SceneSource:
     def open_image(self, *, keep: Sequence[int] | None = None) -> Image:
         files, path = self.files, self._find("cube")
         contents = open_file(path, byte_order=files.byte_order)
-        is_flat = files.shape is not None
+        is_flat, key = files.shape is not None, files.cube_key and files.cube_key.lstrip("/")
         if files.shape is not None and files.cube_key is None:  # arrays of as many pixels
             size, listed = math.prod(files.shape), contents.rasters.items()
             fitting = {name: each for name, each in listed if each.is_map and size in each.shape[:2]}
@@ -135,7 +135,7 @@ class SceneSource:
                     f"contains {contents.listing}; give the rows and columns of the image"
                 )
             contents = replace(contents, rasters=fitting)
-        raster = pick_raster(contents, path, is_map=is_flat, key=files.cube_key, setting="scene.cube_key")
+        raster = pick_raster(contents, path, is_map=is_flat, key=key, setting="scene.cube_key")
         if files.axes is not None or files.shape is not None:
             raster = arrange(raster, axes=files.axes, grid=files.shape)
         bands = raster.shape[2]

@@ -11,6 +11,7 @@ from hsi_se.config.scene import SceneFiles
 from hsi_se.errors import SceneError
 from hsi_se.scene.formats import open_file
 from hsi_se.scene.formats import products as folders
+from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.loading import load_scene, open_scene_image
 from hsi_se.scene.raster import chunk_rows
 from tests.scene.products import (
@@ -214,6 +215,29 @@ def test_a_netcdf_cube_is_read_by_its_key_and_the_conventions(tmp_path, order):
     np.testing.assert_allclose(image.wavelengths_nm, NM)
     assert image.raster.georeference.transform == pytest.approx(NORTH_UP)
     assert CRS.from_wkt(image.raster.georeference.crs) == CRS.from_epsg(32633)
+
+
+def test_the_coordinate_of_the_bands_gives_wavelengths_whatever_its_name(tmp_path):
+    path = tmp_path / "a.nc"
+    with h5py.File(path, "w") as file:
+        file["rho"], file["z"], file["lat"], file["lon"] = CUBE, NM, 5.0 - np.arange(ROWS), 10.0 + np.arange(COLS)
+        file["z"].attrs["units"] = "nm"
+        for axis, name in enumerate(("lat", "lon", "z")):
+            file[name].make_scale(name)
+            file["rho"].dims[axis].attach_scale(file[name])
+    image = open_image(path, cube_key="/rho")
+    np.testing.assert_array_equal(image.wavelengths_nm, NM)
+    assert image.raster.georeference == Georeference("EPSG:4326", (1, 0, 9.5, 0, -1, 5.5))
+
+
+def test_dimensions_without_coordinates_give_no_place(tmp_path):
+    with h5py.File(tmp_path / "a.nc", "w") as file:
+        file["rho"] = CUBE
+        for axis, (name, length) in enumerate((("y", ROWS), ("x", COLS), ("bands", BANDS))):
+            file[name] = np.zeros(length, np.float32)  # as netCDF stores them
+            file[name].make_scale("This is a netCDF dimension but not a netCDF variable.")
+            file["rho"].dims[axis].attach_scale(file[name])
+    assert open_image(tmp_path / "a.nc").raster.georeference is None
 
 
 def test_a_scale_of_another_number_of_bands_is_said(tmp_path):

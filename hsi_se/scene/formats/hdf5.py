@@ -82,7 +82,7 @@ class _Source:
     datasets: dict[str, Any] = field(default_factory=dict)
 
     def add(self, name: str, item: Any) -> None:
-        if hasattr(item, "dtype") and not name.startswith("#"):
+        if hasattr(item, "chunks") and not name.startswith("#"):
             self.datasets[name] = item
         if len(self.datasets) > _MOST_DATASETS:
             raise SceneError(f"{self.path}: contains more than {_MOST_DATASETS:,} arrays; save the cube by itself")
@@ -141,6 +141,8 @@ class _Source:
         for size in (shape, *filter(None, [item.chunks])):
             check_declared(self.path, shape=size, itemsize=itemsize, stored=stored, is_packed=is_packed)
         array = StoredArray(shape, _make_slicer(self.path, item, self.is_matlab), _FLAT_ORDERS[self.is_matlab])
+        named = [f"{dim[0].name[1:]}" for dim in item.dims if len(dim) and _is_wavelength(dim[0].attrs.get("units"))]
+        facts = {**facts, "wavelengths": [*facts["wavelengths"], *named]}
         listed = self.list_numbers(key, facts["wavelengths"])
         axes = self.order_axes(key, facts.get("axes"), 0 if listed is None else len(listed))
         raster = make_raster(self.path, self.name(key), array, item.dtype, axes=axes)
@@ -246,6 +248,8 @@ class _Source:
             found = [self.list_numbers(key, [name]) for name in facts["corners"]]
             ends = [float(values[0]) for values in found if values is not None]
         transform = _place_corners(ends, shape, facts.get("pixel_m")) or self._place_coordinates(key, axes)
+        if transform is not None and crs is None and {"lat", "lon"} <= {name[:3] for name in self.list_dimensions(key)}:
+            crs = "EPSG:4326"
         return Georeference(crs, transform) if crs or transform else None
 
     def _place_coordinates(self, key: str, axes: str) -> Transform | None:
@@ -255,10 +259,15 @@ class _Source:
             values = np.asarray(dim[0][()] if len(dim) else ())
             if name != "bands" and values.ndim == 1 and len(values) > 1 and values.dtype.kind in "iuf":
                 steps = np.diff(values.astype(np.float64))
-                if np.ptp(steps) <= _UNEVEN * abs(steps.mean()):
+                if steps.mean() and np.ptp(steps) <= _UNEVEN * abs(steps.mean()):  # all 0 if netCDF has no coordinates
                     found[name] = float(values[0] - steps.mean() / 2), float(steps.mean())
         is_placed = len(found) == 2 and not any("track" in name for name in self.list_dimensions(key))
         return (found["cols"][1], 0, found["cols"][0], 0, found["rows"][1], found["rows"][0]) if is_placed else None
+
+
+def _is_wavelength(unit: Any) -> bool:
+    text = unit.decode("utf-8", "replace") if isinstance(unit, bytes) else str(unit)
+    return text.casefold().startswith(("nm", "nano", "um", "µm", "micro"))
 
 
 @functools.cache
