@@ -179,13 +179,12 @@ def _pick_by_number(bundle: ModelBundle, image: Image) -> list[int]:
         return list(range(in_file))
     if len(image.bands) == num_bands:
         return list(map(int, image.bands))
-    also = (
-        f" of {num_bands + len(dropped)}, without {describe_bands([band - 1 for band in dropped])}" if dropped else ""
-    )
-    spare = in_file - num_bands
-    remedy = (
-        f"leave out {spare} bands with --set scene.drop_bands=[…]" if spare > 0 else "give a scene of the same sensor"
-    )
+    without = describe_bands([band - 1 for band in dropped])
+    also = f" of {num_bands + len(dropped)}, without {without}" if dropped else ""
+    remedy = "give a scene of the same sensor"
+    if in_file > num_bands:
+        unknown = "" if bundle.facts.wavelengths_nm is None else "set scene.wavelengths, or "
+        remedy = f"{unknown}leave out {in_file - num_bands} bands with --set scene.drop_bands=[…]"
     raise SceneError(
         f"{image.raster.path}: the scene has {in_file} bands, but the model was trained on {num_bands}{also}; {remedy}"
     )

@@ -112,7 +112,7 @@ class SceneSource:
     def _find(self, part: Literal["cube", "labels"]) -> Path:
         if self.known is None:
             is_cube = part == "cube"
-            return find_file(getattr(self.files, part), self.folders, setting=f"scene.{part}", may_be_folder=is_cube)
+            return find_file(getattr(self.files, part), self.folders, setting=f"scene.{part}", or_folder=is_cube)
         name, *also = (name for form in getattr(self.known, part).forms for name in form.names)
         hint = "" if self.known.registration else f"run `hsi-se scene fetch {self.known.name}`"
         return find_file(name, self.folders, setting=f"scene {self.known.name}", also=also, hint=hint)

@@ -77,7 +77,9 @@ def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: 
             both = "both " if len(found) == 2 else ""
             remedy = f"inspect them one at a time, as several are not read together yet; {read_remedies()[key]}"
             raise SceneError(f"{' and '.join(map(str, found))} are {both}{what}; {remedy}")
-    maps = only_maps or [path for path, held in files if held and any(each.is_map for each in held.rasters.values())]
+    unnamed = {path for path, held in files if held and held.main and draft.scene.labels_key is None}
+    with_maps = [path for path, held in files if held and any(each.is_map for each in held.rasters.values())]
+    maps = only_maps or [path for path in with_maps if path not in unnamed]  # layers of a product are no labels
     cube_path, labels_path = (cubes or maps)[0], (maps or cubes)[0]
     scene = draft.scene.model_copy(update={"cube": str(cube_path), "labels": str(labels_path)})
     source = SceneSource(scene, None, Folders.of(data))

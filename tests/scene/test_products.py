@@ -165,6 +165,14 @@ def test_the_lookup_table_puts_a_layer_of_the_swath_on_the_ground(tmp_path, monk
     np.testing.assert_array_equal(ground.take_from_ground(found, shape=(ROWS, COLS), fill=0), layer)
 
 
+def test_inspect_says_that_a_swath_has_a_lookup_table(tmp_path, call, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = call("scene", "inspect", write_emit(tmp_path))
+    assert code == 0
+    assert f"place:        by a lookup table of {COLS + 1} × {ROWS} cells\nCRS:          EPSG:4326\n" in out
+    assert "wavelengths:  450.0 to 2200.0 nm, FWHM 6.0 to 13.0 nm\n" in out
+
+
 def test_a_layer_of_several_bands_is_put_on_the_ground_too(tmp_path):
     ground = open_image(write_emit(tmp_path)).raster.ground
     ((_, found),) = ground.put_on_ground(CUBE, fill=-1)

@@ -131,6 +131,16 @@ def test_a_band_that_the_user_drops_is_not_picked(run, folder):
         evaluate_on(run, files)
 
 
+def test_more_bands_without_wavelengths_ask_for_these_or_for_the_bands_to_drop(run, folder):
+    cube = np.concatenate([np.load(folder / "first.npy")] * 2, axis=2)
+    with pytest.raises(
+        HsiError, match=r"; set scene\.wavelengths, or leave out 17 bands with --set scene\.drop_bands=\[…\]"
+    ):
+        evaluate_on(run, name(write(folder, "many", seed=1, cube=cube)))
+    files = name(write(folder, "many", seed=1, cube=cube), wavelengths=[*NM.tolist(), *(NM + 3000).tolist()])
+    evaluate_on(run, files)
+
+
 def test_unknown_wavelengths_are_said(run, folder):
     found = evaluate_on(run, name(write(folder, "second", seed=1)))
     unknown = f"the wavelengths of {folder / 'second.npy'} are unknown"

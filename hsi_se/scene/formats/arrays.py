@@ -17,6 +17,7 @@ from hsi_se.errors import SceneError
 from hsi_se.scene.guards import ALWAYS_ALLOWED, MOST_PER_BYTE, blaming, check_declared, describe_unread
 from hsi_se.scene.raster import FileContents, Raster, Slicer, StoredArray, describe_array
 
+Grid = tuple[int, int]  # rows, cols
 ROWS_FIRST, BANDS_FIRST = "rows-cols-bands", "bands-rows-cols"
 
 _NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -155,13 +156,7 @@ def _load_once(
 
 
 def make_raster(
-    path: Path,
-    key: str,
-    stored: StoredArray,
-    dtype: np.dtype[Any],
-    *,
-    axes: str = ROWS_FIRST,
-    grid: tuple[int, int] | None = None,
+    path: Path, key: str, stored: StoredArray, dtype: np.dtype[Any], *, axes: str = ROWS_FIRST, grid: Grid | None = None
 ) -> Raster:
     """Returns the raster of a 2-D or 3-D array whose `axes`, such as `rows-cols-bands`, are in that order.
 
@@ -170,16 +165,12 @@ def make_raster(
     """
     names, shape = axes.split("-"), stored.shape
     if grid is None:
-        lengths = (
-            dict(zip(names, shape, strict=True)) if len(shape) == 3 else dict(zip(_PLANE, (*shape, 1), strict=True))
-        )
-        rest = [name for name in names if name != "rows"]
+        lengths = dict(zip(names if len(shape) == 3 else _PLANE, (*shape, 1), strict=False))
 
         def read_rows(first: int, last: int) -> NDArray[Any]:
             part = stored.take(names.index("rows") if len(shape) == 3 else 0, first, last)
-            if len(shape) == 2:
-                return part[:, :, None]
-            return part.transpose(0, 1 + rest.index("cols"), 1 + rest.index("bands"))
+            part = part.reshape(last - first, shape[1], -1) if len(shape) == 2 else part
+            return part if names.index("cols") < names.index("bands") else part.swapaxes(1, 2)
 
     else:
         pixel_axis = int(names[0] == "bands")
@@ -197,7 +188,7 @@ def make_raster(
     return Raster(path=path, key=key, shape=(rows, cols, bands), dtype=dtype, rows_of=read_rows, stored=stored)
 
 
-def arrange(raster: Raster, *, axes: str | None, grid: tuple[int, int] | None) -> Raster:
+def arrange(raster: Raster, *, axes: str | None, grid: Grid | None) -> Raster:
     """Returns a raster with the order of axes and the size `(rows, cols)` that the config gives.
 
     SceneError if the file itself states the order of its axes, or the array has another number of pixels.

@@ -141,7 +141,7 @@ class _Source:
         for size in (shape, *filter(None, [item.chunks])):
             check_declared(self.path, shape=size, itemsize=itemsize, stored=stored, is_packed=is_packed)
         array = StoredArray(shape, _make_slicer(self.path, item, self.is_matlab), _FLAT_ORDERS[self.is_matlab])
-        named = [f"{dim[0].name[1:]}" for dim in item.dims if len(dim) and _is_wavelength(dim[0].attrs.get("units"))]
+        named = [dim[0].name[1:] for dim in item.dims if len(dim) and _is_wavelength(dim[0].attrs.get("units"))]
         facts = {**facts, "wavelengths": [*facts["wavelengths"], *named]}
         listed = self.list_numbers(key, facts["wavelengths"])
         axes = self.order_axes(key, facts.get("axes"), 0 if listed is None else len(listed))
@@ -232,7 +232,7 @@ class _Source:
         crs = self.look_up(key, [*named[:2], *facts["crs"]])
         found = self.look_up(key, [*named[2:], *facts["transform"]])
         values = found.split() if isinstance(found, str) else [] if found is None else np.ravel(found).tolist()
-        crs = f"EPSG:{int(crs)}" if re.fullmatch(r"\d{4,6}(\.0)?", str(crs)) else crs
+        crs = f"EPSG:{int(crs)}" if re.fullmatch(r"\d{4,6}(\.0)?", str(crs)) else crs if isinstance(crs, str) else None
         if len(values) == 6:
             c, a, b, f, d, e = map(float, values)
             return Georeference(crs, (a, b, c, d, e, f))
