@@ -98,13 +98,10 @@ def to_widths(widths: Sequence[Any], *, wavelengths: Sequence[Any], nanometres: 
 
     `nanometres` are these wavelengths as converted. None if there is not one positive number for each band.
     """
-    try:
-        given, listed = (np.array([float(value) for value in values]) for values in (widths, wavelengths))
-    except (TypeError, ValueError):
+    if nanometres is None or not len(widths) == len(wavelengths) == len(nanometres):
         return None
-    if nanometres is None or not (len(given) == len(listed) == len(nanometres) and (given > 0).all()):
-        return None
-    return np.asarray(given * nanometres / listed)
+    found = np.array(widths, dtype=float) * nanometres / np.array(wavelengths, dtype=float)
+    return found if (found > 0).all() else None
 
 
 def pick_natural_colour(wavelengths_nm: Floats | None) -> tuple[int, int, int] | None:

@@ -17,7 +17,6 @@ from hsi_se.errors import SceneError
 from hsi_se.scene.guards import ALWAYS_ALLOWED, MOST_PER_BYTE, blaming, check_declared, describe_unread
 from hsi_se.scene.raster import FileContents, Raster, Slicer, StoredArray, describe_array
 
-Grid = tuple[int, int]  # rows, cols
 ROWS_FIRST, BANDS_FIRST = "rows-cols-bands", "bands-rows-cols"
 
 _NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -155,67 +154,55 @@ def _load_once(
     return StoredArray(tuple(shape), lambda axis, first, last: np.moveaxis(load(key), axis, 0)[first:last], flat_order)
 
 
-def make_raster(
-    path: Path, key: str, stored: StoredArray, dtype: np.dtype[Any], *, axes: str = ROWS_FIRST, grid: Grid | None = None
-) -> Raster:
-    """Returns the raster of a 2-D or 3-D array whose `axes`, such as `rows-cols-bands`, are in that order.
+def make_raster(path: Path, key: str, stored: StoredArray, dtype: np.dtype[Any], *, axes: str = ROWS_FIRST) -> Raster:
+    """Returns the raster of a map (rows, cols), or of a cube with its `axes` in an order such as `rows-cols-bands`."""
+    names, shape = axes.split("-") if len(stored.shape) == 3 else _PLANE, stored.shape
+    rows, cols, bands = (dict(zip(names, (*shape, 1), strict=False))[name] for name in _PLANE)
 
-    With a `grid` (rows, cols), a 2-D array of pixels × bands, or bands × pixels, is a cube; `axes` then says in which
-    order the pixels follow each other, too.
-    """
-    names, shape = axes.split("-"), stored.shape
-    if grid is None:
-        lengths = dict(zip(names if len(shape) == 3 else _PLANE, (*shape, 1), strict=False))
+    def read_rows(first: int, last: int) -> NDArray[Any]:
+        part = stored.take(names.index("rows"), first, last)
+        part = part if len(shape) == 3 else part[:, :, None]
+        return part if names.index("cols") < names.index("bands") else part.swapaxes(1, 2)
 
-        def read_rows(first: int, last: int) -> NDArray[Any]:
-            part = stored.take(names.index("rows") if len(shape) == 3 else 0, first, last)
-            part = part.reshape(last - first, shape[1], -1) if len(shape) == 2 else part
-            return part if names.index("cols") < names.index("bands") else part.swapaxes(1, 2)
-
-    else:
-        pixel_axis = int(names[0] == "bands")
-        lengths = {"rows": grid[0], "cols": grid[1], "bands": shape[1 - pixel_axis]}
-        whole = functools.cache(lambda: stored.take(pixel_axis, 0, shape[pixel_axis]))
-
-        def read_rows(first: int, last: int) -> NDArray[Any]:
-            rows, cols, bands = (lengths[name] for name in _PLANE)
-            if names.index("rows") < names.index("cols"):
-                part: NDArray[Any] = stored.take(pixel_axis, first * cols, last * cols)
-                return part.reshape(last - first, cols, bands)
-            return whole().reshape(cols, rows, bands)[:, first:last].swapaxes(0, 1)
-
-    rows, cols, bands = (lengths[name] for name in _PLANE)
     return Raster(path=path, key=key, shape=(rows, cols, bands), dtype=dtype, rows_of=read_rows, stored=stored)
 
 
-def arrange(raster: Raster, *, axes: str | None, grid: Grid | None) -> Raster:
-    """Returns a raster with the order of axes and the size `(rows, cols)` that the config gives.
+def arrange(raster: Raster, *, axes: str | None, grid: tuple[int, int] | None) -> Raster:
+    """Returns a raster with the order of axes that the config gives.
 
-    SceneError if the file itself states the order of its axes, or the array has another number of pixels.
+    With a `grid` (rows, cols), an array of pixels × bands, or bands × pixels, is a cube; `axes` then also says in which
+    order the pixels follow each other. SceneError if the file itself states the order of its axes, or the array has
+    another number of pixels.
     """
-    name = f"{raster.path}: {raster.key or 'the array'}"
-    if raster.stored is None:
+    stored, name = raster.stored, f"{raster.path}: {raster.key or 'the array'}"
+    if stored is None:
         setting = f"scene.axes = {axes!r}" if axes else f"scene.shape = {list(grid or ())}"
         raise SceneError(f"{setting}: has no effect, as {raster.path} states the order of its axes; leave it out")
-    shape, flat = raster.stored.shape, raster.stored.flat_order
-    size = "×".join(map(str, shape))
     if grid is not None:
-        if math.prod(grid) not in shape:
-            raise SceneError(
-                f"scene.shape = {list(grid)}: {grid[0]} × {grid[1]} are {math.prod(grid):,} pixels, but {name} is "
-                f"{size}; give the rows and columns of the image"
-            )
-        if axes is None and shape[0] == shape[1]:
+        size, num_pixels = "×".join(map(str, stored.shape)), math.prod(grid)
+        if num_pixels not in stored.shape:
+            setting = f"scene.shape = {list(grid)}: {grid[0]} × {grid[1]} are {num_pixels:,} pixels"
+            raise SceneError(f"{setting}, but {name} is {size}; give the rows and columns of the image")
+        if axes is None and stored.shape[0] == stored.shape[1]:
             raise SceneError(f"{name} is {size}: set scene.axes to bands-first or rows-cols-bands")
-        axes = axes or ("bands-first" if math.prod(grid) == shape[1] else f"{flat}-bands")
-        axes = f"bands-{flat}" if axes == "bands-first" else axes
-        if axes.split("-")[1] == "bands" or shape[axes[0] == "b"] != math.prod(grid):
+        is_first = axes.startswith("bands") if axes else num_pixels == stored.shape[1]
+        default = f"bands-{stored.flat_order}" if is_first else f"{stored.flat_order}-bands"
+        axes = default if axes in (None, "bands-first") else axes
+        if "-bands-" in axes or stored.shape[is_first] != num_pixels:
             raise SceneError(f"scene.axes = {axes!r}: does not fit {name}, {size}; leave it out, or use bands-first")
+        stored = _unroll(stored, {"rows": grid[0], "cols": grid[1], "bands": stored.shape[not is_first]}, axes)
     axes = BANDS_FIRST if axes == "bands-first" else axes or ROWS_FIRST
-    found = make_raster(raster.path, raster.key, raster.stored, raster.dtype, axes=axes, grid=grid)
+    found = make_raster(raster.path, raster.key, stored, raster.dtype, axes=axes)
     names = ["nodata", "notes"]
     if found.shape[2] == raster.shape[2]:
         names += ["wavelengths_nm", "fwhm_nm", "gain", "offset", "bad_bands"]
     if found.shape == raster.shape:
         names += ["georeference", "ground"]
     return replace(found, **{name: getattr(raster, name) for name in names})
+
+
+def _unroll(stored: StoredArray, lengths: Mapping[str, int], axes: str) -> StoredArray:
+    """Returns an array of pixels and bands as one with three axes; a compressed one is then in memory as a whole."""
+    shape = tuple(lengths[name] for name in axes.split("-"))
+    whole = functools.cache(lambda: stored.take(0, 0, stored.shape[0]).reshape(shape))
+    return StoredArray(shape, lambda axis, first, last: np.moveaxis(whole(), axis, 0)[first:last])

@@ -94,7 +94,7 @@ def _find_wavelengths(image: Any, tags: list[dict[str, str]]) -> tuple[Floats | 
         values, widths = ([tag.get(name) for tag in tags] for name in ("CENTRAL_WAVELENGTH_UM", "FWHM_UM"))
     listed = [] if None in values else values
     nm, notes = to_nanometres(listed, unit=unit, bands=image.count, names=image.descriptions)
-    return nm, to_widths(widths, wavelengths=values, nanometres=nm), notes
+    return nm, to_widths([] if None in widths else widths, wavelengths=values, nanometres=nm), notes
 
 
 def _find_palette(image: Any) -> dict[int, tuple[int, int, int]]:
