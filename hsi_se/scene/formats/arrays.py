@@ -94,7 +94,7 @@ def _list_fields(structs: Mapping[str, Any]) -> Iterator[tuple[str, NDArray[Any]
         if array.dtype == object and array.size == 1 and hasattr(array.item(), "_fieldnames"):
             inner = array.item()
             yield from _list_fields({f"{name}.{field}": getattr(inner, field) for field in inner._fieldnames})
-        elif is_image(array.shape, array.dtype):
+        elif is_image(array.shape, array.dtype) and array.size > 1:
             yield name, array
 
 
