@@ -41,9 +41,8 @@ def inspect(
     from hsi_se.workflows.inspect_scene import save_survey_figures, suggest_config, survey_files
 
     for path in files:
-        if not path.is_file():
-            problem = "is a folder; name files in it" if path.is_dir() else "no such file; check the path"
-            raise RunError(f"{path}: {problem}")
+        if not path.exists():
+            raise RunError(f"{path}: no such file; check the path")
     if write_config is not None and write_config.exists():
         raise RunError(f"--write-config {write_config}: already exists; name another file")
     survey = survey_files(files, overrides or [], data=data)

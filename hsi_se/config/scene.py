@@ -8,12 +8,19 @@ from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Positive
 
 from hsi_se.config.base import Seed, Settings, _tag_by_shape, mistake
 
+_NM = {"nm": 1, "um": 1000, "µm": 1000, "μm": 1000}
+_NM_RANGE = re.compile(rf"(\d+(?:\.\d+)?)\s*[-–]\s*(\d+(?:\.\d+)?)\s*({'|'.join(_NM)})")
+
 
 def _check_bands(value: object) -> str:
-    """Returns a band or range of bands as text, such as `150` or `104-108`, counted from 1."""
-    match = re.fullmatch(r"([1-9]\d{0,6})(?:\s*[-–]\s*([1-9]\d{0,6}))?", str(value).strip())
+    """Returns bands as text: `150` or `104-108`, counted from 1, or a range of wavelengths as `1340-1450 nm`."""
+    text = str(value).strip()
+    if (found := _NM_RANGE.fullmatch(text)) and float(found[1]) < float(found[2]):
+        low, high = (f"{float(end) * _NM[found[3]]:.10g}" for end in found.groups()[:2])
+        return f"{low}-{high} nm"
+    match = re.fullmatch(r"([1-9]\d{0,6})(?:\s*[-–]\s*([1-9]\d{0,6}))?", text)
     if match is None or isinstance(value, bool) or int(match[2] or match[1]) < int(match[1]):
-        raise mistake("write bands as 150 or 104-108, counted from 1")
+        raise mistake("write bands as 150 or 104-108, counted from 1, or as a range of wavelengths, 1340-1450 nm")
     return f"{match[1]}-{match[2]}" if match[2] else match[1]
 
 
@@ -39,10 +46,14 @@ def _name_of(what: str) -> BeforeValidator:
     return BeforeValidator(check, json_schema_input_type=str)
 
 
-OF_CUBE = ("cube_key", "drop_bands", "wavelengths", "nodata", "scale", "name")  # settings without labels
+OF_CUBE = ("cube_key", "axes", "shape", "drop_bands", "wavelengths", "nodata", "scale", "name")  # without labels
 OF_LABELS = ("labels", "labels_key", "class_names", "palette", "unlabelled")
 Bands = Annotated[str, BeforeValidator(_check_bands, json_schema_input_type=PositiveInt | str)]
 FileName = Annotated[str, _name_of("a file")]
+Axes = Literal[
+    "rows-cols-bands", "rows-bands-cols", "cols-rows-bands", "cols-bands-rows",
+    "bands-rows-cols", "bands-cols-rows", "bands-first",
+]  # fmt: skip
 Byte = Annotated[int, Field(ge=0, le=255)]
 Names = Annotated[tuple[FileName, ...], Field(min_length=1)]
 # Files of one image each: one name, a pattern such as `images/*.tif`, or a list of either.
@@ -108,8 +119,8 @@ class SceneFiles(Settings):
     model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["cube", "labels"]}, {"required": ["images"]}]})
 
     cube: Files | None = None
-    """file of the image, rows × cols × bands; an absolute path, or relative to the working or data folder; a list,
-    or a pattern such as images/*.tif, for several images that train one classifier"""
+    """file or folder of the image, rows × cols × bands; an absolute path, or relative to the working or data folder; a
+    list, or a pattern such as images/*.tif, for several images that train one classifier"""
     labels: Labels | None = None
     """file of the labels (a map, shapes or a table), searched for like cube; {file: FILE, field: NAME} with more
     settings; or a mask file for each class, {soil: FILE, maize: FILE}; for several images a list in their order, a
@@ -117,7 +128,11 @@ class SceneFiles(Settings):
     images: tuple[ImageFiles, ...] = ()
     """several images, in place of cube and labels: a list of {cube: FILE, labels: FILE, name: NAME}"""
     cube_key: str | None = None
-    """variable or layer in the cube file; default: the file's only cube"""
+    """array in the cube file, also GROUP/NAME or STRUCT.FIELD; default: the product's or the file's only cube"""
+    axes: Axes | None = None
+    """order of the axes of the cube's array, for a file that does not state it; default: rows-cols-bands"""
+    shape: tuple[PositiveInt, PositiveInt] | None = None
+    """[rows, cols] of a cube that is stored as bands × pixels or pixels × bands; default: none, the cube is 3-D"""
     labels_key: str | None = None
     """variable in the labels file, or attribute like labels.field; default: the file's only label map"""
     class_names: tuple[str, ...] | str | None = None
@@ -129,7 +144,7 @@ class SceneFiles(Settings):
     """label of unlabelled pixels: a number, nan, or the name or colour ("#rrggbb") of a class; default 0, and
     black in a colour picture"""
     drop_bands: tuple[Bands, ...] = ()
-    """bands of the file to leave out, counted from 1, such as [104-108, 150]; default: none"""
+    """bands of the file to leave out, counted from 1 or by wavelength, as in [104-108, 1340-1450 nm]; default: none"""
     wavelengths: tuple[PositiveFloat, ...] | str | None = None
     """wavelength of each band of the file, or a text file of them; in nm, or in µm if all are below 100;
     default: the file's"""
@@ -166,9 +181,15 @@ class SceneFiles(Settings):
         return LabelFile(file=", ".join(map(str, names)))
 
     def list_dropped_bands(self) -> list[int]:
-        """Returns the indices of the bands in `drop_bands`, counted from 0."""
-        ends = [(part.partition("-")[0], part.rpartition("-")[2]) for part in self.drop_bands]
+        """Returns the indices of the bands that `drop_bands` names by number, counted from 0."""
+        named = [part for part in self.drop_bands if not part.endswith("nm")]
+        ends = [(part.partition("-")[0], part.rpartition("-")[2]) for part in named]
         return [band - 1 for first, last in ends for band in range(int(first), int(last) + 1)]
+
+    def list_dropped_ranges(self) -> list[tuple[float, float]]:
+        """Returns the ranges of wavelengths in `drop_bands`, in nanometres."""
+        ranges = [part.removesuffix(" nm").split("-") for part in self.drop_bands if part.endswith("nm")]
+        return [(float(low), float(high)) for low, high in ranges]
 
 
 class SyntheticScene(Settings):

@@ -21,10 +21,10 @@ from hsi_se.scene.catalogue import find_known_scene
 from hsi_se.scene.folders import Data, Folders, find_file
 from hsi_se.scene.images import list_images
 from hsi_se.scene.inspection import FillFinder
-from hsi_se.scene.loading import SceneSettings, SceneSource, get_known, open_scene_image
+from hsi_se.scene.loading import DROPPED_BY_CONFIG, SceneSettings, SceneSource, get_known, open_scene_image
 from hsi_se.scene.raster import Image, Mask, chunk_rows, describe_bands
 from hsi_se.scene.scene import Scene
-from hsi_se.scene.wavelengths import compare_wavelengths
+from hsi_se.scene.wavelengths import match_wavelengths
 
 _LEAST_OVERLAP = 0.01  # of the wider of two value ranges
 
@@ -114,15 +114,9 @@ def open_target(
     need no comparison. The other arguments are as for `open_scene_image`.
 
     Raises:
-        SceneError: its bands, wavelengths or range of values differ from those of the training.
+        SceneError: it lacks bands of the training, or its range of values differs.
     """
     image, notes = _pick_bands(bundle, scene, data)
-    notes += compare_wavelengths(
-        bundle.facts.wavelengths_nm,
-        None if image.wavelengths_nm is None else image.wavelengths_nm.tolist(),
-        name=str(image.raster.path),
-        bands=(image.bands + 1).tolist(),
-    )
     fill = FillFinder()
     digest, low, high, num_missing, num_odd = _scan(image, fill)
     path, (rows, cols, _) = image.raster.path, image.shape
@@ -152,24 +146,27 @@ def open_targets(bundle: ModelBundle, scene: Scene | SceneSettings, *, data: Dat
 
 
 def _pick_bands(bundle: ModelBundle, scene: Scene | SceneSettings, data: Data) -> tuple[Image, tuple[str, ...]]:
-    """Returns the scene's image in the bundle's bands; bands dropped in training are dropped here too."""
-    dropped, num_bands = bundle.facts.dropped_bands, bundle.reduction.num_bands
+    """Returns the scene's image in the bundle's bands and order: by wavelength if both are known, else by number."""
+    facts, num_bands = bundle.facts, bundle.reduction.num_bands
     image = open_scene_image(scene, data)
-    path, in_file = image.raster.path, image.raster.shape[2]
-    if in_file == num_bands + len(dropped):
-        keep = [band for band in range(in_file) if band + 1 not in dropped]
-    elif in_file == num_bands:
-        keep = list(range(in_file))
-    elif len(image.bands) == num_bands:
-        keep = image.bands.tolist()
-    else:
-        left_out = [band - 1 for band in dropped]
-        also = f" of {num_bands + len(dropped)}, without {describe_bands(left_out)}" if dropped else ""
-        raise SceneError(
-            f"{path}: the scene has {in_file} bands, but the model was trained on {num_bands}{also}; "
-            f"{_suggest_bands(bundle.facts.wavelengths_nm, image, num_bands)}"
+    path, in_file, nm = image.raster.path, image.raster.shape[2], image.raster.wavelengths_nm
+    notes: list[str] = []
+    if facts.wavelengths_nm is not None and nm is not None:
+        widths = facts.fwhm_nm or (None if image.raster.fwhm_nm is None else np.nanmedian(image.raster.fwhm_nm))
+        choices = [band for band in range(in_file) if image.dropped.get(band) != DROPPED_BY_CONFIG]
+        keep = match_wavelengths(
+            np.array(facts.wavelengths_nm),
+            nm,
+            widths=None if widths is None else np.broadcast_to(np.array(widths), num_bands),
+            name=str(path),
+            choices=choices,
         )
-    notes = []
+        if keep != sorted(keep):
+            notes.append(f"the bands of {path.name} are in another order than in training, and used by wavelength")
+    else:
+        keep = _pick_by_number(bundle, image)
+        who = "the training scene" if facts.wavelengths_nm is None else str(path)
+        notes.append(f"the wavelengths of {who} are unknown, so the bands were matched by their numbers only")
     if wanted := {band: reason for band, reason in image.dropped.items() if band in keep}:
         reasons = ", ".join(dict.fromkeys(wanted.values()))
         notes.append(f"bands {describe_bands(wanted)} of {path.name} are used as in training, although {reasons}")
@@ -180,17 +177,24 @@ def _pick_bands(bundle: ModelBundle, scene: Scene | SceneSettings, data: Data) -
     return image, tuple(notes)
 
 
-def _suggest_bands(trained: Sequence[float] | None, image: Image, num_bands: int) -> str:
-    """Returns which bands of an image to drop, if it has more than the training, by their wavelengths."""
-    spare, nm = image.raster.shape[2] - num_bands, image.raster.wavelengths_nm
-    if spare > 0 and trained is not None and nm is not None:
-        nearest = np.abs(np.subtract.outer(trained, nm)).argmin(axis=1).tolist()
-        if len({*nearest}) == num_bands:
-            others = describe_bands({*range(len(nm))}.difference(nearest))
-            return f'leave out the others with --set "scene.drop_bands=[{others}]"'
-    if spare > 0:
-        return f"leave out {spare} bands with --set scene.drop_bands=[…]"
-    return "give a scene of the same sensor"
+def _pick_by_number(bundle: ModelBundle, image: Image) -> list[int]:
+    """Returns the 0-based bands of an image whose number fits; bands dropped in training are dropped here too."""
+    dropped, num_bands, in_file = bundle.facts.dropped_bands, bundle.reduction.num_bands, image.raster.shape[2]
+    if in_file == num_bands + len(dropped):
+        return [band for band in range(in_file) if band + 1 not in dropped]
+    if in_file == num_bands:
+        return list(range(in_file))
+    if len(image.bands) == num_bands:
+        return list(map(int, image.bands))
+    without = describe_bands([band - 1 for band in dropped])
+    also = f" of {num_bands + len(dropped)}, without {without}" if dropped else ""
+    remedy = "give a scene of the same sensor"
+    if in_file > num_bands:
+        unknown = "" if bundle.facts.wavelengths_nm is None else "set scene.wavelengths, or "
+        remedy = f"{unknown}leave out {in_file - num_bands} bands with --set scene.drop_bands=[…]"
+    raise SceneError(
+        f"{image.raster.path}: the scene has {in_file} bands, but the model was trained on {num_bands}{also}; {remedy}"
+    )
 
 
 def _scan(image: Image, fill: FillFinder) -> tuple[str, float, float, int, int]:

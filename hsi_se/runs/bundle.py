@@ -27,6 +27,7 @@ class BundleFacts(Record):
     class_names: tuple[str, ...]
     palette: dict[int, tuple[int, int, int]]
     wavelengths_nm: tuple[float, ...] | None
+    fwhm_nm: tuple[float, ...] | None = None
     dropped_bands: dict[int, str] = Field(default_factory=dict)  # number from 1, and the reason
     value_range: tuple[float, float] | None = None  # of the training pixels, before the reduction
     prediction: PredictionSettings = PredictionSettings()

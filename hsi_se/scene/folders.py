@@ -51,21 +51,30 @@ def _distinct(folders: tuple[Path, ...]) -> tuple[Path, ...]:
 Data = str | Path | Folders | None
 
 
-def find_file(name: str | Path, folders: Folders, *, setting: str, also: Sequence[str] = (), hint: str = "") -> Path:
+def find_file(
+    name: str | Path,
+    folders: Folders,
+    *,
+    setting: str,
+    also: Sequence[str] = (),
+    hint: str = "",
+    or_folder: bool = False,
+) -> Path:
     """Returns the path of a file: `name`, or one of `also`, as given or found below a folder, ignoring case.
 
-    `setting` is the setting that names the file, `hint` a first thing to do if there is none. SceneError if the file
-    does not exist; the message lists the folders searched.
+    `setting` is the setting that names the file, `hint` a first thing to do if there is none; a folder is found
+    only where a file `or_folder` is wanted. SceneError if there is none; the message lists the folders searched.
     """
     for asked in (Path(name).expanduser(), *map(Path, also)):
         for start in folders.starts:
-            if (start / asked).is_file():
+            if (start / asked).is_file() or (or_folder and (start / asked).is_dir()):
                 return start / asked
         if not asked.is_absolute():
             tail = tuple(part.casefold() for part in asked.parts)
             candidates = (path for top in folders.below for depth in _DEPTHS for path in sorted(top.glob(depth)))
             for path in candidates:
-                if tuple(part.casefold() for part in path.parts[-len(tail) :]) == tail and path.is_file():
+                is_wanted = path.is_file() or (or_folder and path.is_dir())
+                if tuple(part.casefold() for part in path.parts[-len(tail) :]) == tail and is_wanted:
                     return path
     if Path(name).expanduser().is_dir():
         raise SceneError(f"{setting}: {name} is a folder; give a file in it")

@@ -12,8 +12,8 @@ from hsi_se.errors import HsiError, SceneError, how_to_install
 from hsi_se.system.files import read_facts
 
 _UNREAD = "hsi_se.scene", "unread.toml"
-_MOST_PER_BYTE = 1100  # deflate compresses at most 1032 bytes into one
-_ALWAYS_ALLOWED = 2**24  # bytes: sparse and constant images may be smaller still
+MOST_PER_BYTE = 1100  # deflate compresses at most 1032 bytes into one
+ALWAYS_ALLOWED = 2**24  # bytes: sparse and constant images may be smaller still
 
 
 def import_extra(name: str, *, path: Path) -> Any:
@@ -48,7 +48,7 @@ def check_declared(
     if any(length < 1 for length in shape):
         raise SceneError(f"{path}: declares an array of {size}; give one with at least one pixel")
     declared = math.prod(int(length) for length in shape) * itemsize
-    if declared > (max(_ALWAYS_ALLOWED, stored * _MOST_PER_BYTE) if is_packed else stored):
+    if declared > (max(ALWAYS_ALLOWED, stored * MOST_PER_BYTE) if is_packed else stored):
         raise SceneError(
             f"{path}: declares an array of {size} ({declared:,} bytes) but contains only {stored:,} bytes "
             f"of data; {cause or 'get the file again'}"
@@ -77,13 +77,18 @@ def describe_unread(path: Path, head: bytes) -> str:
     return f"{path}: {found.format(**names, **remedies)}"
 
 
-def explain_sizes(cube: tuple[int, ...], labels: tuple[int, ...]) -> str:
-    """Returns what to do about a cube `(rows, cols, bands)` and labels `(rows, cols)` of different sizes."""
+def explain_sizes(cube: tuple[int, ...], labels: tuple[int, ...], stored: tuple[int, ...]) -> str:
+    """Returns what to do about a cube and labels of different sizes; see `check_same_size` for the arguments."""
     if sorted(labels) == [1, cube[0] * cube[1]]:
         size = f"{cube[0]}, {cube[1]}"
         return f"reshape the labels: labels.reshape({size}), from MATLAB labels.reshape({size}, order='F')"
-    orders = [axes for axes in itertools.permutations(range(3)) if (cube[axes[0]], cube[axes[1]]) == labels]
-    ways = [*(f"np.transpose(cube, {axes})" for axes in orders), *["labels.T"][: (1, 0, 2) in orders]]
-    if ways:
-        return f"another order of the axes fits; save {' or '.join(ways)}, whichever is rows × cols × bands"
-    return "give two files of the same scene"
+    ways = [f"set scene.axes: {order}" for order in list_orders(stored, labels)]
+    ways += ["transpose the labels (labels.T)"] * (cube[1::-1] == labels)
+    return f"another order of the axes fits: {' or '.join(ways)}" if ways else "give two files of the same scene"
+
+
+def list_orders(stored: tuple[int, ...], labels: tuple[int, ...], *, bands: Sequence[int] = (0, 1, 2)) -> list[str]:
+    """Returns the orders of axes, with that of the bands among `bands`, in which a 3-D array has the labels' size."""
+    orders = itertools.permutations(("rows", "cols", "bands")) if len(stored) == 3 else ()
+    sizes = [(order, dict(zip(order, stored, strict=True))) for order in orders if order.index("bands") in bands]
+    return ["-".join(order) for order, size in sizes if (size["rows"], size["cols"]) == labels]

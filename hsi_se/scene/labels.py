@@ -197,6 +197,10 @@ def pick_raster(
         raise SceneError(f"{path}: {setting} = {key!r}: the array in this file has no name; leave it out")
     if key is not None and key in fitting:
         return fitting[key]
+    if key is None and contents.main in fitting:
+        return fitting[contents.main]
+    if key is None:  # arrays in groups and structs only if there are no others
+        fitting = {name: each for name, each in fitting.items() if not re.search("[/.]", name)} or fitting
     wanted = "no" if key is None else f"{setting} = {key!r} is not a"
     if not fitting or key is not None:
         remedy = f"choose from {', '.join(fitting)}" if fitting else suggest_array(contents, is_map=is_map)
@@ -221,12 +225,7 @@ def suggest_array(contents: FileContents, *, is_map: bool) -> str:
         return f"this may be {this}; {texts['planes' if is_map else 'reshape']}"
     if re.search(r"<U\d|\|S\d|\bchar\b", listing):
         return texts["names"]
-    if not re.search(r"\b(group|struct)\b", listing):
-        return "give another file"
-    prisma, name = re.search(r"PRS_(L\w+?)_", listing), "a struct or group"
-    name = f"a PRISMA {prisma[1]} product" if prisma else name
-    name = "a Planet Tanager product" if "SWATHS/HYP/" in listing else name
-    return f"{name} {texts['inside']}"
+    return "give another file"
 
 
 def read_remedies() -> dict[str, str]:

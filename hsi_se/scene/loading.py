@@ -1,7 +1,8 @@
 """Loads a `Scene`: a known scene by name, own files by path, or the synthetic scene by its seed."""
 
+import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,29 +19,32 @@ from hsi_se.scene.cube import Cube, StoredCube
 from hsi_se.scene.encodings import LabelMap, Wanted, refuse
 from hsi_se.scene.folders import Data, Folders, find_file
 from hsi_se.scene.formats import lacks_byte_order, open_file
+from hsi_se.scene.formats.arrays import arrange
+from hsi_se.scene.guards import list_orders
 from hsi_se.scene.images import join_scenes, join_truths, list_images
 from hsi_se.scene.inspection import FillFinder
 from hsi_se.scene.labels import Labels, pick_raster, read_label_map, read_masks_of_classes
 from hsi_se.scene.raster import Floats, Image, Mask, Raster, chunk_rows, make_image
 from hsi_se.scene.scene import UNLABELLED, GroundTruth, Scene, check_finite, check_same_size
 from hsi_se.scene.synthetic import make_synthetic_scene
-from hsi_se.scene.wavelengths import compare_wavelengths, pick_natural_colour, to_nanometres
+from hsi_se.scene.wavelengths import match_wavelengths, pick_natural_colour, to_nanometres
 
 _MAX_WAVELENGTH_FILE = 2**20  # bytes
 _MOST_IN_MEMORY = 2**28  # bytes of a cube
+DROPPED_BY_CONFIG = "dropped by the config"  # the reason
 
 SceneSettings = str | SceneFiles | SyntheticScene
 Truth = TypeVar("Truth", bound=GroundTruth)
 
 
-def load_scene(scene: SceneSettings, data: Data = None, *, keep: Collection[int] | None = None) -> Scene:
+def load_scene(scene: SceneSettings, data: Data = None, *, keep: Sequence[int] | None = None) -> Scene:
     """Returns the scene described by a config's `scene` section.
 
     Args:
         scene: name or alias of a known scene, a pair of files, or seed and size of the synthetic scene.
         data: folder searched before `datasets/`, including up to two levels of sub-folders; the case of
             file names is ignored.
-        keep: exactly the bands to use, 0-based in the file; overrides bad and dropped bands.
+        keep: exactly the bands to use, in order, 0-based in the file; overrides bad and dropped bands.
 
     Raises:
         SceneError: the name is unknown, a file is missing or unreadable, the array is ambiguous, or the
@@ -57,22 +61,31 @@ def load_scene(scene: SceneSettings, data: Data = None, *, keep: Collection[int]
 
 
 def _open_alike(images: Sequence[Image], sources: Sequence["SceneSource"]) -> list[Image]:
-    """Returns images with the same bands: those that none of them drops."""
-    first, *others = images
-    for image in others:
-        if (bands := image.raster.shape[2]) != first.raster.shape[2]:
-            problem = f"has {bands} bands, and {first.raster.path.name} has {first.raster.shape[2]}"
-            raise SceneError(f"{image.raster.path}: {problem}; give images with the same bands")
-        trained, given = (
-            None if nm is None else nm.tolist() for nm in (first.raster.wavelengths_nm, image.raster.wavelengths_nm)
-        )
-        compare_wavelengths(trained, given, name=str(image.raster.path), bands=range(1, bands + 1))
-    dropped = {band: reason for image in images for band, reason in image.dropped.items()}
-    keep = {*range(first.raster.shape[2])}.difference(dropped)
+    """Returns images with the bands of the first, by wavelength if they are known; one that any drops is left out."""
+    first = images[0].raster
+    bands, reasons = images[0].bands.tolist(), dict(images[0].dropped)
+    of_image = []  # the band of each image for each of the first's
+    for image in images:
+        nm, num_bands = image.raster.wavelengths_nm, image.raster.shape[2]
+        if first.wavelengths_nm is not None and nm is not None:
+            widths = None if first.fwhm_nm is None else first.fwhm_nm[bands]
+            centres, name = first.wavelengths_nm[bands], str(image.raster.path)
+            found = match_wavelengths(centres, nm, widths=widths, name=name, choices=range(num_bands))
+        elif num_bands == first.shape[2]:
+            found = bands
+        else:
+            problem = f"has {num_bands} bands, and {first.path.name} has {first.shape[2]}"
+            raise SceneError(f"{image.raster.path}: {problem}; give images with the same bands, or their wavelengths")
+        own = dict(zip(bands, found, strict=True))
+        reasons |= {band: image.dropped[at] for band, at in own.items() if at in image.dropped}
+        of_image.append(own)
+    keep = [band for band in bands if band not in reasons]
     if not keep:
-        raise SceneError(f"{first.raster.path}: every band is bad or dropped in one of the images; keep at least one")
-    reasons = dict(sorted(dropped.items()))
-    return [replace(source.open_image(keep=keep), dropped=reasons) for source in sources]
+        raise SceneError(f"{first.path}: every band is bad or dropped in one of the images; keep at least one")
+    opened = [
+        source.open_image(keep=[own[band] for band in keep]) for source, own in zip(sources, of_image, strict=True)
+    ]
+    return [replace(image, dropped=dict(sorted(reasons.items()))) for image in opened]
 
 
 def _name_classes(truth: Truth, scene: SceneSettings) -> Truth:
@@ -101,6 +114,7 @@ def _load(source: "SceneSource", image: Image, *, is_part: bool = False) -> Scen
         **vars(replace(truth, notes=notes)),
         cube=cube,
         wavelengths_nm=image.wavelengths_nm,
+        fwhm_nm=image.fwhm_nm,
         natural_colour=source.find_natural_colour(image),
         dropped_bands={band + 1: reason for band, reason in image.dropped.items()},
     )
@@ -138,7 +152,7 @@ def _share_labels(sources: Sequence["SceneSource"]) -> bool:
     return len({str(source.files.labels) for source in sources}) == 1
 
 
-def open_scene_image(scene: SceneSettings | Scene, data: Data = None, *, keep: Collection[int] | None = None) -> Image:
+def open_scene_image(scene: SceneSettings | Scene, data: Data = None, *, keep: Sequence[int] | None = None) -> Image:
     """Returns the cube of a scene, loaded or described as for `load_scene`, without reading it; errors as there."""
     if isinstance(scene, SyntheticScene):
         scene = load_scene(scene)
@@ -176,7 +190,7 @@ class SceneSource:
     def _find(self, part: Literal["cube", "labels"]) -> Path:
         if self.known is None:
             name = self.files.cube if part == "cube" else self.files.label_file.file
-            return find_file(str(name), self.folders, setting=f"scene.{part}")
+            return find_file(str(name), self.folders, setting=f"scene.{part}", or_folder=part == "cube")
         name, *also = (name for form in getattr(self.known, part).forms for name in form.names)
         hint = "" if self.known.registration else f"run `hsi-se scene fetch {self.known.name}`"
         return find_file(name, self.folders, setting=f"scene {self.known.name}", also=also, hint=hint)
@@ -190,25 +204,39 @@ class SceneSource:
 
     def has_cube(self) -> bool:
         with suppress(SceneError):
-            return self._find("cube").is_file()
+            return self._find("cube").exists()
         return False
 
-    def open_image(self, *, keep: Collection[int] | None = None) -> Image:
+    def open_image(self, *, keep: Sequence[int] | None = None) -> Image:
         files, path = self.files, self._find("cube")
         contents = open_file(path, byte_order=files.byte_order)
-        raster = pick_raster(contents, path, is_map=False, key=files.cube_key, setting="scene.cube_key")
+        is_flat, key = files.shape is not None, files.cube_key and files.cube_key.lstrip("/")
+        if files.shape is not None and files.cube_key is None:  # arrays of as many pixels
+            size, listed = math.prod(files.shape), contents.rasters.items()
+            fitting = {name: each for name, each in listed if each.is_map and size in each.shape[:2]}
+            if not fitting:
+                raise SceneError(
+                    f"{path}: scene.shape = {[*files.shape]}: no array of bands × pixels has {size:,} pixels; the file "
+                    f"contains {contents.listing}; give the rows and columns of the image"
+                )
+            contents = replace(contents, rasters=fitting)
+        raster = pick_raster(contents, path, is_map=is_flat, key=key, setting="scene.cube_key")
+        if files.axes is not None or files.shape is not None:
+            raster = arrange(raster, axes=files.axes, grid=files.shape)
         bands = raster.shape[2]
         if files.nodata is not None:
             raster = replace(raster, nodata=None if files.nodata == "none" else float(files.nodata))
         if files.scale is not None:
             raster = replace(raster, gain=None if files.scale == 1 else np.full(bands, 1 / files.scale), offset=None)
         if files.wavelengths is not None:
-            raster = replace(raster, wavelengths_nm=self._read_wavelengths(files.wavelengths, bands=bands))
+            given = self._read_wavelengths(files.wavelengths, bands=bands)
+            raster = replace(raster, wavelengths_nm=given, fwhm_nm=None)
         elif self.known is not None and len(self.known.band_centres_nm) == bands:
             raster = replace(raster, wavelengths_nm=np.array(self.known.band_centres_nm))
+        dropped = [*files.list_dropped_bands(), *_find_bands(raster, files.list_dropped_ranges())]
         return make_image(
             raster,
-            drop=dict.fromkeys(files.list_dropped_bands(), "dropped by the config"),
+            drop=dict.fromkeys(dropped, DROPPED_BY_CONFIG),
             keep=keep,
             is_suspect=self.known is None and files.nodata != "none",
         )
@@ -251,19 +279,24 @@ class SceneSource:
             label_map = read_masks_of_classes(paths, wanted, byte_order=order)
         if image is None:
             return label_map
-        other, labels = label_map.georeference, label_map.labels
+        other, labels, raster = label_map.georeference, label_map.labels, image.raster
         if other is not None and other.transform is not None and (place is None or place.transform is None):
             if labels.shape != shape:
                 raise refuse(", ".join(map(str, paths.values())), "no_place")
-            notes = "the cube has no georeference, so that the labels are taken to have its rows and columns"
-            label_map = replace(label_map, notes=(*label_map.notes, notes))
-        check_same_size(self.name, image.raster.shape, labels.shape)
+            note = "the cube has no georeference, so that the labels are taken to have its rows and columns"
+            label_map = replace(label_map, notes=(*label_map.notes, note))
+        stored = () if raster.stored is None else raster.stored.shape
+        check_same_size(self.name, raster.shape, labels.shape, stored=stored)
+        if self.files.axes is None and len(list_orders(stored, labels.shape, bands=(0, 1))) > 0:
+            note = f"{raster.path.name}: another order of the axes fits the labels too; if it is right, set scene.axes"
+            label_map = replace(label_map, notes=(*label_map.notes, note))
         self.refuse_idle_byte_order("cube", "labels")
         return replace(label_map, georeference=place or other)
 
     @property
     def name(self) -> str:
-        return self.files.name or Path(str(self.files.cube)).stem
+        path = Path(str(self.files.cube))
+        return self.files.name or path.stem or path.resolve().name
 
     def refuse_idle_byte_order(self, *parts: Literal["cube", "labels"]) -> None:
         """Refuses a byte order that no file needs, as it says its own."""
@@ -320,7 +353,7 @@ class SceneSource:
         if found is None and known is not None and known.shape == image.shape:
             found = known.natural_colour
         if found is None and displayed is not None and np.isin(displayed, image.bands).all():
-            red, green, blue = np.searchsorted(image.bands, displayed).tolist()
+            red, green, blue = map(image.bands.tolist().index, displayed)
             found = red, green, blue
         return found
 
@@ -339,9 +372,27 @@ def _make_raster(scene: Scene) -> Raster:
         dtype=cube.dtype,
         rows_of=read,
         wavelengths_nm=scene.wavelengths_nm,
+        fwhm_nm=scene.fwhm_nm,
         nodata=None if empty is None else np.nan,
         georeference=scene.georeference,
     )
+
+
+def _find_bands(raster: Raster, ranges: Sequence[tuple[float, float]]) -> list[int]:
+    """Returns the 0-based bands whose wavelengths lie in ranges, in nanometres; SceneError if there are none in one."""
+    found: list[int] = []
+    for low, high in ranges:
+        setting, nm = f"scene.drop_bands = {low:g}-{high:g} nm", raster.wavelengths_nm
+        if nm is None:
+            raise SceneError(
+                f"{setting}: the wavelengths of {raster.path} are unknown; set scene.wavelengths, or write band numbers"
+            )
+        inside = np.flatnonzero((nm >= low) & (nm <= high)).tolist()
+        if not inside:
+            ends = f"{np.nanmin(nm):.1f} to {np.nanmax(nm):.1f}"
+            raise SceneError(f"{setting}: no band of {raster.path} lies there; its bands are at {ends} nm; correct it")
+        found += inside
+    return found
 
 
 def _list_ids(labels: Labels) -> list[int]:

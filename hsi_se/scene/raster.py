@@ -1,7 +1,7 @@
 """Represents an image in a file of any format, and what a scene uses of it. Axes: rows, cols, bands."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
 from hsi_se.scene.georeference import Georeference
+from hsi_se.scene.ground import LookupTable
 from hsi_se.scene.guards import blaming
 
 ROWS_PER_CHUNK = 32
@@ -17,8 +18,21 @@ ROWS_PER_CHUNK = 32
 Floats = NDArray[np.float64]
 Shape = tuple[int, int, int]  # rows, cols, bands
 RowReader = Callable[[int, int], NDArray[Any]]  # returns rows `first..last-1`, `(rows, cols, bands)`, as stored
+Slicer = Callable[[int, int, int], NDArray[Any]]
 Mask = NDArray[np.bool_]
 Colour = tuple[int, int, int]  # 8-bit red, green, blue
+
+
+@dataclass(frozen=True, eq=False)
+class StoredArray:
+    """A 2-D or 3-D array: `take(axis, first, last)` returns the slice `first..last-1` of an axis, which comes first.
+
+    `flat_order` tells how its format, as a rule, unrolls an image into pixels: by "rows-cols" or "cols-rows".
+    """
+
+    shape: tuple[int, ...]
+    take: Slicer
+    flat_order: str = "rows-cols"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -29,12 +43,15 @@ class Raster:
         path, key: the file, and the name of the array in it, if it has one.
         shape: `(rows, cols, bands)`; a label map has one band.
         rows_of: reads rows of the file.
-        wavelengths_nm: `(bands,)` band centres in nanometres.
+        wavelengths_nm, fwhm_nm: `(bands,)` band centres and full widths at half maximum in nanometres; a band that
+            the sensor lacks has NaN, and is bad.
         nodata: the stored value that marks missing data; may be NaN.
         gain, offset: `(bands,)`; value = stored · gain + offset; None if stored values are used unchanged.
         bad_bands: 0-based bands that the file marks as bad, each with the reason.
         class_names, palette: names and colours of a classification, by label.
         natural_colour: 0-based red, green and blue bands that the file suggests for display.
+        ground: the table that puts the rows and columns of a swath on the ground; such a raster has no georeference.
+        stored: the array of a file that does not state the order of its axes.
         notes: metadata that could not be used, one sentence each.
     """
 
@@ -44,6 +61,7 @@ class Raster:
     dtype: np.dtype[Any]
     rows_of: RowReader
     wavelengths_nm: Floats | None = None
+    fwhm_nm: Floats | None = None
     nodata: float | None = None
     gain: Floats | None = None
     offset: Floats | None = None
@@ -52,6 +70,8 @@ class Raster:
     class_names: Mapping[int, str] = field(default_factory=dict)
     palette: Mapping[int, Colour] = field(default_factory=dict)
     natural_colour: tuple[int, int, int] | None = None
+    ground: LookupTable | None = None
+    stored: StoredArray | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -65,13 +85,56 @@ class Raster:
             return self.rows_of(first, last)
 
 
+def join_bands(parts: Sequence[Raster], *, is_sorted: bool) -> Raster:
+    """Returns the bands of several rasters as one, in ascending order of known wavelengths if `is_sorted`.
+
+    SceneError if they differ in size, type or georeference.
+    """
+    first, sizes = parts[0], [part.shape[2] for part in parts]
+    for other in parts[1:]:
+        grids = [(each.shape[:2], each.dtype, each.georeference) for each in (other, first)]
+        if grids[0] != grids[1]:
+            raise SceneError(
+                f"{other.path}: {other.key or 'its image'} differs from {first.key or first.path.name} in size, type "
+                "or georeference; resample the bands to one grid, or name one of them"
+            )
+
+    def join(name: str, default: float) -> Floats:
+        lists = zip((getattr(part, name) for part in parts), sizes, strict=True)
+        return np.concatenate([np.full(size, default) if values is None else values for values, size in lists])
+
+    nm = join("wavelengths_nm", np.nan)
+    order = np.argsort(nm, kind="stable") if is_sorted else np.arange(len(nm))
+    fwhm, gain, offset = (join(*each)[order] for each in (("fwhm_nm", np.nan), ("gain", 1), ("offset", 0)))
+    starts = np.cumsum([0, *sizes]).tolist()
+    bad = {
+        start + band: why for start, part in zip(starts, parts, strict=False) for band, why in part.bad_bands.items()
+    }
+    return replace(
+        first,
+        shape=(*first.shape[:2], len(nm)),
+        rows_of=lambda start, stop: np.concatenate([part.rows_of(start, stop) for part in parts], axis=2)[..., order],
+        wavelengths_nm=None if np.isnan(nm).all() else nm[order],
+        fwhm_nm=None if np.isnan(fwhm).all() else fwhm,
+        gain=gain if (gain != 1).any() or offset.any() else None,
+        offset=offset if offset.any() else None,
+        bad_bands={place: bad[band] for place, band in enumerate(order.tolist()) if band in bad},
+        stored=None,
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+    )
+
+
 @dataclass(frozen=True)
 class FileContents:
-    """The contents of a file: its format, its numeric 2-D and 3-D arrays by name, and a text listing."""
+    """The contents of a file: its format, its numeric 2-D and 3-D arrays by name, and a text listing.
+
+    `main` is the name of a product's cube, which is used if no other one is named.
+    """
 
     format: str
     rasters: Mapping[str, Raster]
     listing: str
+    main: str | None = None
 
 
 def is_nodata(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
@@ -100,9 +163,9 @@ class Image:
 
     Attributes:
         raster: the raster in the file.
-        bands: `(bands,)` indices of the kept bands, 0-based in the file.
+        bands: `(bands,)` indices of the kept bands, 0-based in the file, in the order in which they are used.
         dropped: the other bands, 0-based in the file, each with the reason.
-        wavelengths_nm, nodata, gain, offset: as in `Raster`, of the kept bands.
+        wavelengths_nm, fwhm_nm, nodata, gain, offset: as in `Raster`, of the kept bands.
         has_nodata: whether any value of the file, also in a dropped band, is the nodata value.
         is_suspect: whether its values may contain fill that no setting declares.
     """
@@ -111,6 +174,7 @@ class Image:
     bands: NDArray[np.intp]
     dropped: Mapping[int, str]
     wavelengths_nm: Floats | None
+    fwhm_nm: Floats | None
     nodata: float | None
     gain: Floats | None
     offset: Floats | None
@@ -121,6 +185,11 @@ class Image:
     def shape(self) -> tuple[int, int, int]:
         rows, cols, _ = self.raster.shape
         return rows, cols, len(self.bands)
+
+    @property
+    def is_whole(self) -> bool:
+        """Returns whether all bands of the file are kept in their order."""
+        return np.array_equal(self.bands, np.arange(self.raster.shape[2]))
 
     def list_dropped(self) -> dict[str, str]:
         """Returns the dropped bands as text, by the reason; see `describe_bands`."""
@@ -135,7 +204,7 @@ class Image:
         if no value marks nodata. Scaled values are float32.
         """
         cube = self.raster.read_rows(first, last)
-        if self.dropped:
+        if not self.is_whole:
             cube = cube[..., self.bands]
         empty = None if self.nodata is None else np.asarray(is_nodata(cube, self.nodata).any(axis=2))
         if self.gain is not None:
@@ -148,7 +217,7 @@ class Image:
 
     def read(self) -> tuple[NDArray[Any], Mask | None]:
         """Returns the whole image as `read_rows` does; memory-mapped if stored values are used unchanged."""
-        if not self.dropped and self.nodata is None and self.gain is None:
+        if self.is_whole and self.nodata is None and self.gain is None:
             return self.read_rows(0, self.shape[0])
         # The dtype read may be smaller than the declared one.
         cube = np.empty(self.shape, self.read_rows(0, 1)[0].dtype)
@@ -168,12 +237,12 @@ class Image:
 
 
 def make_image(
-    raster: Raster, *, drop: Mapping[int, str], keep: Collection[int] | None = None, is_suspect: bool = True
+    raster: Raster, *, drop: Mapping[int, str], keep: Sequence[int] | None = None, is_suspect: bool = True
 ) -> Image:
     """Returns the image of a raster, without bad bands and bands that are nodata in every pixel.
 
     Further bands, 0-based, are dropped for the reasons in `drop`, or exactly the bands in `keep` are kept, also bad
-    ones. SceneError if a band to drop does not exist, a band to keep is empty, or no band is left.
+    ones, in that order. SceneError if a band to drop does not exist, a band to keep is empty, or no band is left.
     """
     num_bands = raster.shape[2]
     if beyond := [band for band in drop if band >= num_bands]:
@@ -190,17 +259,20 @@ def make_image(
             )
     else:
         dropped = {**dict.fromkeys(sorted(empty_bands), "nodata in every pixel"), **raster.bad_bands, **drop}
-    bands = np.array([band for band in range(num_bands) if band not in dropped], dtype=np.intp)
+        keep = [band for band in range(num_bands) if band not in dropped]
+    bands = np.array(keep, dtype=np.intp)
     if not len(bands):
         raise SceneError(f"{raster.path}: all {num_bands} bands are bad or dropped; keep at least one")
-    wavelengths_nm, gain, offset = (
-        None if values is None else values[bands] for values in (raster.wavelengths_nm, raster.gain, raster.offset)
+    wavelengths_nm, fwhm_nm, gain, offset = (
+        None if values is None else values[bands]
+        for values in (raster.wavelengths_nm, raster.fwhm_nm, raster.gain, raster.offset)
     )
     return Image(
         raster=raster,
         bands=bands,
         dropped=dict(sorted(dropped.items())),
         wavelengths_nm=wavelengths_nm,
+        fwhm_nm=fwhm_nm,
         nodata=raster.nodata,
         gain=gain,
         offset=offset,
@@ -219,9 +291,9 @@ def describe_bands(bands: Collection[int], *, wavelengths_nm: Floats | None = No
     ends = [band for band in sorted(bands) if band + 1 not in bands]
     runs = list(zip(starts, ends, strict=True))
     text = ", ".join(describe(first + 1, last + 1) for first, last in runs)
-    if wavelengths_nm is None or not runs:
+    if wavelengths_nm is None or not np.isfinite(wavelengths_nm[list(bands)]).all() or not runs:
         return text
-    nm = [round(float(wavelength)) for wavelength in wavelengths_nm]
+    nm = {band: round(float(wavelengths_nm[band])) for band in bands}
     return f"{text} ({', '.join(f'{describe(nm[first], nm[last])} nm' for first, last in runs)})"
 
 

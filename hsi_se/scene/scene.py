@@ -116,7 +116,7 @@ class Scene(GroundTruth):
     Attributes:
         cube: `(rows, cols, bands)`, any real dtype, finite everywhere, zero at nodata pixels; a large one stays in its
             files.
-        wavelengths_nm: `(bands,)` band centres in nanometres, if known.
+        wavelengths_nm, fwhm_nm: `(bands,)` band centres and widths at half maximum in nanometres, if known.
         natural_colour: 0-based red, green and blue bands for a natural-colour picture, if known.
         dropped_bands: bands of the file that `cube` excludes, counted from 1, each with the reason.
 
@@ -126,6 +126,7 @@ class Scene(GroundTruth):
 
     cube: Cube
     wavelengths_nm: NDArray[np.float64] | None = None
+    fwhm_nm: NDArray[np.float64] | None = None
     natural_colour: tuple[int, int, int] | None = None
     dropped_bands: Mapping[int, str] = field(default_factory=dict)
 
@@ -167,12 +168,15 @@ def check_finite(name: str, cube: Cube) -> None:
             )
 
 
-def check_same_size(name: str, cube: tuple[int, ...], labels: tuple[int, ...]) -> None:
-    """Raises SceneError unless a cube `(rows, cols, bands)` has the size of the labels `(rows, cols)`."""
+def check_same_size(name: str, cube: tuple[int, ...], labels: tuple[int, ...], *, stored: tuple[int, ...] = ()) -> None:
+    """Raises SceneError unless a cube `(rows, cols, bands)` has the size of the labels `(rows, cols)`.
+
+    `stored` is the shape of the array that the cube is read from, if its file does not state the order of the axes.
+    """
     if cube[:2] != labels:
         raise SceneError(
             f"scene {name}: the cube has {cube[0]} × {cube[1]} pixels and the labels have "
-            f"{labels[0]} × {labels[1]} (rows × cols); {explain_sizes(cube, labels)}"
+            f"{labels[0]} × {labels[1]} (rows × cols); {explain_sizes(cube, labels, stored)}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Converts and compares band wavelengths, and chooses the bands to display."""
+"""Converts and matches band wavelengths, and chooses the bands to display."""
 
 import re
 from collections.abc import Sequence
@@ -6,41 +6,48 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 from hsi_se.errors import SceneError
 from hsi_se.scene.raster import Floats
 
 _LISTED = 5
+_OVERLAP = 0.5  # of the median step: smaller steps lie where two detectors overlap
+_FAR, _ORDER = 1e12, 1e-9  # costs, in nm²
 _GAP = 3.0  # times the median step: where the wavelengths step further, bands were left out
 _SHORTEST_NM, _LONGEST_NM = 100.0, 100_000.0  # from the ultraviolet to the thermal infrared
 
 
-def compare_wavelengths(
-    trained: Sequence[float] | None, given: Sequence[float] | None, *, name: str, bands: Sequence[int]
-) -> tuple[str, ...]:
-    """Checks that a scene has the wavelengths of the training scene; returns notes for the user.
+def match_wavelengths(
+    trained: Floats, given: Floats, *, widths: Floats | None, name: str, choices: Sequence[int]
+) -> list[int]:
+    """Returns the 0-based band of a file for each band of a model: the nearest wavelengths, each band used once.
 
-    `trained` and `given` are `(bands,)` band centres in nanometres, if known; `name` and `bands`, `(bands,)` band
-    numbers, are those of the other scene, for the message. SceneError if a wavelength differs by more than half a band
-    from the training scene's: half the distance to the nearer neighbouring band.
+    `trained` `(bands,)` are the model's band centres, `given` those of the file, in nanometres; `choices` are the bands
+    of the file that may be used. SceneError if a model's band has none within half of its FWHM, given as `widths`
+    `(bands,)`, or within half of the distance to its neighbour.
     """
-    if trained is None or given is None:
-        who = "the training scene" if trained is None else name
-        return (f"the wavelengths of {who} are unknown, so the bands were matched by their numbers only",)
-    if len(trained) < 2:
-        return ()
-    steps = np.abs(np.diff(trained))
-    widths = np.minimum(np.append(steps, np.inf), np.insert(steps, 0, np.inf))
-    apart = np.flatnonzero(np.abs(np.subtract(given, trained)) > widths / 2).tolist()
-    if apart:
-        pairs = [f"band {bands[band]}: {trained[band]:.1f} and {given[band]:.1f} nm" for band in apart]
-        more = f" and {len(apart) - _LISTED} more" if len(apart) > _LISTED else ""
+    if widths is None or not np.isfinite(widths).all():
+        steps = np.abs(np.diff(trained))
+        steps = np.where(steps < _OVERLAP * np.median(steps), np.inf, steps) if len(steps) else steps
+        widths = np.minimum(np.append(steps, np.inf), np.insert(steps, 0, np.inf))
+    usable = np.array([band for band in choices if np.isfinite(given[band])], dtype=np.intp)
+    apart = np.abs(trained[:, None] - given[usable])  # (bands of the model, bands of the file)
+    is_near = apart <= np.asarray(widths)[:, None] / 2
+    # Among bands of the same wavelength, the order decides.
+    order = _ORDER * np.subtract.outer(np.arange(len(trained)), np.arange(len(usable))) ** 2
+    rows, cols = linear_sum_assignment(np.where(is_near, apart**2 + order, _FAR))
+    found = dict(zip(rows.tolist(), cols.tolist(), strict=True))
+    lost = [row for row in range(len(trained)) if row not in found or not is_near[row, found[row]]]
+    if lost:
+        nearest = [f", nearest {given[usable[apart[row].argmin()]]:.1f}" if len(usable) else "" for row in lost]
+        pairs = [f"{trained[row]:.1f} nm{near}" for row, near in zip(lost[:_LISTED], nearest, strict=False)]
+        more = f" and {len(lost) - _LISTED} more" if len(lost) > _LISTED else ""
         raise SceneError(
-            f"{name}: {len(apart)} of {len(trained)} bands differ by more than half a band from the "
-            f"training scene's (trained and given: {', '.join(pairs[:_LISTED])}{more}); "
-            "give a scene of the same sensor, or resample it"
+            f"{name}: has no band for {len(lost)} of the model's {len(trained)} within half a band "
+            f"({'; '.join(pairs)}{more}); give a scene of the same sensor, or resample it"
         )
-    return ()
+    return [int(usable[found[row]]) for row in range(len(trained))]
 
 
 NATURAL_COLOUR_NM = (640, 550, 460)  # red, green, blue
@@ -84,6 +91,17 @@ def to_nanometres(
         listed = f"{wavelengths.min():g} to {wavelengths.max():g}"
         return None, (f"the file's wavelengths, {listed}, cannot be in {unit}; set scene.wavelengths",)
     return None, (f"unknown wavelength unit {name!r} in the file; wavelengths ignored",)
+
+
+def to_widths(widths: Sequence[Any], *, wavelengths: Sequence[Any], nanometres: Floats | None) -> Floats | None:
+    """Returns widths at half maximum in nanometres, `(bands,)`, from values in the unit of the listed wavelengths.
+
+    `nanometres` are these wavelengths as converted. None if there is not one positive number for each band.
+    """
+    if nanometres is None or not len(widths) == len(wavelengths) == len(nanometres):
+        return None
+    found = np.array(widths, dtype=float) * nanometres / np.array(wavelengths, dtype=float)
+    return found if (found > 0).all() else None
 
 
 def pick_natural_colour(wavelengths_nm: Floats | None) -> tuple[int, int, int] | None:

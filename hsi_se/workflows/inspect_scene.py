@@ -1,5 +1,6 @@
 """Inspects a user's files before training: facts, pictures, and a config that trains on them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -58,7 +59,12 @@ def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: 
     if len({*paths}) < len(paths):
         raise ConfigError(f"{' '.join(map(str, paths))}: names a file twice; leave one out")
     files = tuple((path, None if name_kind(path) else open_file(path, byte_order=byte_order)) for path in paths)
-    cubes = [path for path, held in files if held and not all(each.is_map for each in held.rasters.values())]
+    size = math.prod(draft.scene.shape or ())  # of a cube that is stored as bands × pixels
+    cubes = [
+        path
+        for path, held in files
+        if held and any(not each.is_map or size in each.shape[:2] for each in held.rasters.values())
+    ]
     if len(cubes) > 1:  # a picture, or planes of classes
         cubes = [path for path in cubes if not may_be_labels(path)] or cubes
     only_maps = [path for path, held in files if path not in cubes]
@@ -74,7 +80,9 @@ def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: 
             both = "both " if len(found) == 2 else ""
             remedy = "; ".join(["inspect them one at a time", *(read_remedies()[key] for key in keys)])
             raise SceneError(f"{' and '.join(map(str, found))} are {both}{what}; {remedy}")
-    maps = only_maps or [path for path, held in files if held and any(each.is_map for each in held.rasters.values())]
+    unnamed = {path for path, held in files if held and held.main and draft.scene.labels_key is None}
+    with_maps = [path for path, held in files if held and any(each.is_map for each in held.rasters.values())]
+    maps = only_maps or [path for path in with_maps if path not in unnamed]  # layers of a product are no labels
     labels, file = draft.scene.labels, str((maps or cubes)[0])
     if not is_named:
         labels = file if labels == "" else given.model_copy(update={"file": file})

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,7 +15,7 @@ from hsi_se.runs.records import flatten
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.folders import Folders
 from hsi_se.scene.scene import Scene
-from hsi_se.scene.wavelengths import compare_wavelengths
+from hsi_se.scene.wavelengths import match_wavelengths
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,15 +57,21 @@ class Start:
         if (bands := self.bundle.reduction.num_bands) != scene.num_bands:
             problem = f"was trained on {bands} bands, and scene {scene.name} has {scene.num_bands}"
             raise ConfigError(f"{name}: {problem}; use a scene with the same bands, or choose them with drop_bands")
-        nm = None if scene.wavelengths_nm is None else scene.wavelengths_nm.tolist()
-        notes = compare_wavelengths(facts.wavelengths_nm, nm, name=scene.name, bands=range(1, bands + 1))
+        if facts.wavelengths_nm is not None and scene.wavelengths_nm is not None:
+            widths = None if facts.fwhm_nm is None else np.array(facts.fwhm_nm)
+            centres, every = np.array(facts.wavelengths_nm), [*range(bands)]
+            found = match_wavelengths(centres, scene.wavelengths_nm, widths=widths, name=scene.name, choices=every)
+            if found != every:
+                raise ConfigError(
+                    f"{name}: scene {scene.name} has its bands in another order; bring them into that one"
+                )
         if record.scene_digest == digest:
             known = {tuple(pixel) for pixel in self.folder.read_split().training_side.tolist()}
             if seen := sum(tuple(pixel) in known for pixel in split.test.tolist()):
                 problem = f"was trained on {seen:,} of the test pixels of this split"
                 raise ConfigError(f"{name}: {problem}; use its split and its seed, or start from another scene's run")
         head = "" if self._has_classes_of(scene) else "; its classes are others, so the last layer is new"
-        return "; ".join((f"training starts from the weights and the reduction of {self.folder}{head}", *notes))
+        return f"training starts from the weights and the reduction of {self.folder}{head}"
 
     def _has_classes_of(self, scene: Scene) -> bool:
         return tuple(scene.class_names[label] for label in scene.class_ids.tolist()) == self.bundle.facts.class_names

@@ -229,6 +229,7 @@ def _train_into(
         class_names=start.class_names,
         palette=make_palette(scene.class_ids, given=scene.palette),
         wavelengths_nm=None if scene.wavelengths_nm is None else tuple(scene.wavelengths_nm.tolist()),
+        fwhm_nm=None if scene.fwhm_nm is None else tuple(scene.fwhm_nm.tolist()),
         dropped_bands=dict(scene.dropped_bands),
         value_range=(float(trained_on.min()), float(trained_on.max())),
         prediction=config.prediction,

@@ -269,19 +269,23 @@ def test_missing_scene_file_is_named_with_the_setting_and_where_it_was_searched(
     )
 
 
+NO_CUBE = "folder: contains no cube and no TIFF files with a band each; name the cube's file"
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
         (["train", "folder"], "folder: is a folder; give a YAML config file in it"),
         (["ablate", "folder"], "folder: is a folder; give a YAML config file in it"),
-        (_train("scene={cube: folder, labels: labels.mat}"), "scene.cube: folder is a folder; give a file in it"),
+        (_train("scene={cube: folder, labels: labels.mat}"), NO_CUBE),
+        (_train("scene={cube: cube.mat, labels: folder}"), "scene.labels: folder is a folder; give a file in it"),
         (
             _train(FILES, "split={kind: masks, partition: folder}"),
             "split.partition: folder is a folder; give a file in it",
         ),
-        (["scene", "inspect", "folder"], "folder: is a folder; name files in it"),
-        (["map", "run", "--scene", "folder"], "scene.cube: folder is a folder; give a file in it"),
-        (["eval", "run", "--scene", "folder"], "scene.labels: folder is a folder; give a file in it"),
+        (["scene", "inspect", "folder"], NO_CUBE),
+        (["map", "run", "--scene", "folder"], NO_CUBE),
+        (["eval", "run", "--scene", "folder"], NO_CUBE),
         (
             ["split", "config.yaml", "--out", "a.png", "--out", "folder"],
             "--out folder: name a file that ends in .png, .pdf, .svg, .json, .mat, .npz",
@@ -382,8 +386,8 @@ def test_file_without_a_3d_array_is_answered_with_what_it_holds(refuse: Refuse) 
     message = refuse(*_train(FILES))
     assert message == (
         "cube.mat: no 3-D numeric array; the file contains flat 4×5 double, text 1 char, many 1×1 struct; "
-        "this may be a label map in place of a cube; a cube of bands × pixels must be reshaped to "
-        "rows × cols × bands"
+        "this may be a label map in place of a cube; for a cube of bands × pixels, set "
+        "scene.shape: [ROWS, COLS]"
     )
 
 

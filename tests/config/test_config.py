@@ -734,7 +734,9 @@ FILE_CHANGES = {
     "class_names": "[corn, woods]",
     "palette": "[[255, 0, 0], [0, 0, 255]]",
     "unlabelled": "255",
-    "drop_bands": "[104-108, 150]",
+    "axes": "bands-first",
+    "shape": "[30, 40]",
+    "drop_bands": "[104-108, 150, 1340-1450 nm]",
     "wavelengths": "[0.4, 0.5]",
     "nodata": "-9999",
     "scale": "10000",
@@ -757,12 +759,21 @@ def test_bands_to_drop_are_counted_from_one(load: Load) -> None:
     scene = load(GOOD, FILES, "scene.drop_bands=[104-106, 150, '7 - 8']").scene
     assert isinstance(scene, SceneFiles)
     assert scene.list_dropped_bands() == [103, 104, 105, 149, 6, 7]
+    assert scene.list_dropped_ranges() == []
 
 
-@pytest.mark.parametrize("bands", ["0", "108-104", "a-b", "-3", "true", "1.5"])
+@pytest.mark.parametrize("text", ["1340-1450 nm", "1340 – 1450nm", "1.34-1.45 µm", "1.34-1.45um"])
+def test_bands_to_drop_may_be_ranges_of_wavelengths(load: Load, text: str) -> None:
+    scene = load(GOOD, FILES, f"scene.drop_bands=[2, {text}]").scene
+    assert isinstance(scene, SceneFiles)
+    assert scene.list_dropped_bands() == [1]
+    assert scene.list_dropped_ranges() == [(1340, 1450)]
+
+
+@pytest.mark.parametrize("bands", ["0", "108-104", "a-b", "-3", "true", "1.5", "1450-1340 nm", "1400 nm", "1-2 km"])
 def test_bands_that_are_none_are_refused(refuse: Callable[..., str], bands: str) -> None:
     message = refuse(GOOD, FILES, f"scene.drop_bands=[{bands}]")
-    assert message.endswith("write bands as 150 or 104-108, counted from 1")
+    assert message.endswith("write bands as 150 or 104-108, counted from 1, or as a range of wavelengths, 1340-1450 nm")
 
 
 @pytest.mark.parametrize("value", [".nan", "nan"])

@@ -1,8 +1,12 @@
-"""Opens files of named arrays: MATLAB v5 with SciPy, HDF5 and MATLAB v7.3 with h5py, .npy and .npz with NumPy."""
+"""Opens files of named arrays: MATLAB v5 with SciPy, .npy and .npz with NumPy; and lays stored arrays out as images."""
 
 import functools
+import math
+import struct
 import zipfile
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -10,11 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.guards import blaming, check_declared, describe_unread, import_extra
-from hsi_se.scene.raster import FileContents, Raster, RowReader, describe_array
+from hsi_se.scene.guards import ALWAYS_ALLOWED, MOST_PER_BYTE, blaming, check_declared, describe_unread
+from hsi_se.scene.raster import FileContents, Raster, Slicer, StoredArray, describe_array
+
+ROWS_FIRST, BANDS_FIRST = "rows-cols-bands", "bands-rows-cols"
 
 _NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-# MATLAB's names of numeric types; structs and cells are never parsed, as they may be nested endlessly.
+_PLANE = ("rows", "cols", "bands")
+_LISTED = 8
+_MATRIX, _COMPRESSED = 14, 15  # data types of MATLAB v5 elements
+_DEEPEST, _MOST_ARRAYS = 16, 10_000  # of arrays in structs and cells
+# MATLAB's names of numeric types.
+_NAMES = {"float64": "double", "float32": "single", "bool": "logical"}
 _MATLAB_KINDS = ("single", "double", "logical", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)))
 
 
@@ -23,73 +34,75 @@ def open_matlab(path: Path) -> FileContents:
     import scipy.io
 
     with blaming(path, "not a readable MATLAB file", remedy="give a .mat file"):
-        contents = scipy.io.whosmat(path)
+        contents: list[tuple[str, tuple[int, ...], str]] = [*scipy.io.whosmat(path)]
 
     def load(key: str) -> NDArray[Any]:
-        array = np.asarray(scipy.io.loadmat(path, variable_names=[key])[key])
+        name, *fields = key.split(".")
+        array = scipy.io.loadmat(path, variable_names=[name], struct_as_record=False)[name]
+        for field in fields:
+            array = getattr(array.item(), field)
+        array = np.asarray(array)
         if np.iscomplexobj(array):
             raise SceneError(f"{path}: {key} is complex; give real values")
         return array
 
+    size, entries = path.stat().st_size, [describe_array(*entry) for entry in contents]
+    if any(kind == "struct" for _, _, kind in contents):
+        with blaming(path, "not a readable MATLAB file", remedy="get the file again"):
+            _check_nesting(path.read_bytes())
+            found = dict(_list_fields({key: load(key) for key, _, kind in contents if kind == "struct"}))
+        contents += [(key, array.shape, _NAMES.get(array.dtype.name, array.dtype.name)) for key, array in found.items()]
+        entries += [describe_array(key, array.shape, array.dtype) for key, array in found.items()][:_LISTED]
     rasters = {}
     for key, shape, kind in contents:
         if kind in _MATLAB_KINDS and len(shape) in (2, 3) and shape != (1, 1):  # a number is no map
             # MATLAB stores integers in as few bytes as they need, whatever the type.
-            check_declared(path, shape=shape, itemsize=1, stored=path.stat().st_size, is_packed=True)
-            dtype = np.dtype("uint8" if kind == "logical" else kind)
-            rasters[key] = _make_raster(path, key, shape, dtype, _read_once(load, key))
-    return FileContents("MATLAB v5", rasters, ", ".join(describe_array(*entry) for entry in contents))
+            check_declared(path, shape=shape, itemsize=1, stored=size, is_packed=True)
+            stored = _load_once(load, key, shape, flat_order="cols-rows")
+            rasters[key] = make_raster(path, key, stored, np.dtype("uint8" if kind == "logical" else kind))
+    return FileContents("MATLAB v5", rasters, ", ".join(entries))
 
 
-def open_hdf5(path: Path) -> FileContents:
-    """Returns the top-level arrays of an HDF5 file, without links to other files; MATLAB v7.3 reverses their axes."""
-    h5py = import_extra("h5py", path=path)
-    rasters, entries = {}, []
-    with (
-        blaming(path, "not a readable HDF5 or MATLAB v7.3 file", remedy="get the file again"),
-        h5py.File(path, "r") as file,
-    ):
-        is_matlab = file.userblock_size > 0
-        order = slice(None, None, -1 if is_matlab else 1)
-        for key in file:
-            if not isinstance(file.get(key, getlink=True), h5py.HardLink):
+def _check_nesting(content: bytes) -> None:
+    """Refuses a MATLAB v5 file whose arrays are nested so deeply, or so many, that a parser may not come back."""
+    order = "<" if content[126:128] == b"IM" else ">"
+    todo, count = [(memoryview(content)[128:], 0)], 0
+    while todo:
+        part, depth = todo.pop()
+        place = 0
+        while place + 8 <= len(part):
+            kind, size = struct.unpack_from(f"{order}II", part, place)
+            place += 8
+            if kind >> 16:  # the value is inside the tag
                 continue
-            item = file[key]
-            if not isinstance(item, h5py.Dataset):
-                entries.append(f"{key} group")
-                continue
-            shape = (item.shape or ())[order]
-            entries.append(describe_array(key, shape, item.dtype))
-            if not _is_image(shape, item.dtype) or item.attrs.get("MATLAB_class") == b"char" or 0 in shape:
-                continue
-            if item.is_virtual or item.external:
-                raise SceneError(f"{path}: {key} has its data in another file; give a file that contains it")
-            stored, itemsize, is_packed = item.id.get_storage_size(), item.dtype.itemsize, bool(item.chunks)
-            for size in (shape, *filter(None, [item.chunks])):
-                check_declared(path, shape=size, itemsize=itemsize, stored=stored, is_packed=is_packed)
-            read = functools.partial(_read_hdf5, path, key, is_matlab)
-            rasters[key] = _make_raster(path, key, shape, item.dtype, read)
-        if not rasters:  # lists what is in groups, as its names tell what the file is
-            names: list[str] = []
-            file.visit(names.append)
-            nested = [(name, file[name]) for name in names if "/" in name and not name.startswith("#")]
-            arrays = [(name, item) for name, item in nested if isinstance(item, h5py.Dataset)][:8]
-            entries += [describe_array(name, (item.shape or ())[order], item.dtype) for name, item in arrays]
-    return FileContents("MATLAB v7.3" if is_matlab else "HDF5", rasters, ", ".join(entries))
+            count += kind == _MATRIX
+            if size > len(part) - place or depth > _DEEPEST or count > _MOST_ARRAYS:
+                raise ValueError("arrays are cut off, or nested too deeply")
+            inner = part[place : place + size]
+            if kind == _COMPRESSED:
+                unpacked = zlib.decompressobj().decompress(inner, max(ALWAYS_ALLOWED, MOST_PER_BYTE * size))
+                todo.append((memoryview(unpacked), depth))
+            elif kind == _MATRIX:
+                todo.append((inner, depth + 1))
+            place += size if kind == _COMPRESSED else -(-size // 8) * 8
 
 
-def _read_hdf5(path: Path, key: str, is_reversed: bool, first: int, last: int) -> NDArray[Any]:
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        return np.asarray(file[key][..., first:last].T if is_reversed else file[key][first:last])
+def _list_fields(structs: Mapping[str, Any]) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yields the numeric arrays in MATLAB structs, each named STRUCT.FIELD."""
+    for name, value in structs.items():
+        array = np.asarray(value)
+        if array.dtype == object and array.size == 1 and hasattr(array.item(), "_fieldnames"):
+            inner = array.item()
+            yield from _list_fields({f"{name}.{field}": getattr(inner, field) for field in inner._fieldnames})
+        elif is_image(array.shape, array.dtype) and array.size > 1:
+            yield name, array
 
 
 def open_numpy(path: Path) -> FileContents:
     """Returns the array of a .npy file, memory-mapped, or those of a .npz file. Object arrays are refused."""
     rasters, entries = {}, []
 
-    def add(key: str, stream: IO[bytes], num_bytes: int, read: RowReader) -> None:
+    def add(key: str, stream: IO[bytes], num_bytes: int, take: Slicer) -> None:
         version = np.lib.format.read_magic(stream)
         if version not in _NPY_HEADERS:
             raise ValueError(f"format version {version}")
@@ -97,15 +110,15 @@ def open_numpy(path: Path) -> FileContents:
         if dtype.hasobject:
             raise SceneError(f"{path}: {key or 'the array'} contains Python objects; save plain numbers instead")
         entries.append(describe_array(key, shape, dtype))
-        if _is_image(shape, dtype):
+        if is_image(shape, dtype):
             stored = num_bytes - stream.tell()
             check_declared(path, shape=shape, itemsize=dtype.itemsize, stored=stored, is_packed=False)
-            rasters[key] = _make_raster(path, key, shape, dtype, read)
+            rasters[key] = make_raster(path, key, StoredArray(shape, take), dtype)
 
-    def read_mapped(first: int, last: int) -> NDArray[Any]:
+    def take_mapped(axis: int, first: int, last: int) -> NDArray[Any]:
         # The file is mapped anew each time, so that pages read before are released.
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        return array[first:last]
+        return np.moveaxis(array, axis, 0)[first:last]
 
     def load(key: str) -> NDArray[Any]:
         with np.load(path, allow_pickle=False) as arrays:
@@ -114,7 +127,7 @@ def open_numpy(path: Path) -> FileContents:
     with blaming(path, "not a readable .npy or .npz file of plain arrays", remedy="get the file again"):
         if not zipfile.is_zipfile(path):
             with path.open("rb") as stream:
-                add("", stream, path.stat().st_size, read_mapped)
+                add("", stream, path.stat().st_size, take_mapped)
             return FileContents(".npy", rasters, entries[0])
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
@@ -122,27 +135,74 @@ def open_numpy(path: Path) -> FileContents:
                 if key != member.filename:
                     check_declared(path, shape=(size,), itemsize=1, stored=member.compress_size, is_packed=True)
                     with archive.open(member) as unpacked:
-                        add(key, unpacked, size, _read_once(load, key))
+                        add(key, unpacked, size, _load_once(load, key, ()).take)
         if not entries:
             raise SceneError(describe_unread(path, b"PK"))
         return FileContents(".npz", rasters, ", ".join(entries))
 
 
-def _is_image(shape: Sequence[int], dtype: np.dtype[Any]) -> bool:
+def is_image(shape: Sequence[int], dtype: np.dtype[Any]) -> bool:
+    """Returns whether an array can be a cube or a label map."""
     return dtype.kind in "iufb" and len(shape) in (2, 3)
 
 
-def _read_once(load: Callable[[str], NDArray[Any]], key: str) -> RowReader:
-    """Returns a function that reads rows of an array which is loaded as a whole, and kept."""
+def _load_once(
+    load: Callable[[str], NDArray[Any]], key: str, shape: Sequence[int], *, flat_order: str = "rows-cols"
+) -> StoredArray:
+    """Returns an array that is loaded as a whole on its first use, and kept."""
     load = functools.cache(load)
-    return lambda first, last: load(key)[first:last]
+    return StoredArray(tuple(shape), lambda axis, first, last: np.moveaxis(load(key), axis, 0)[first:last], flat_order)
 
 
-def _make_raster(path: Path, key: str, shape: Sequence[int], dtype: np.dtype[Any], read: RowReader) -> Raster:
-    """Returns the raster of a 2-D or 3-D array from a function that reads its rows."""
-    rows, cols, bands = (*shape, 1)[:3]
+def make_raster(path: Path, key: str, stored: StoredArray, dtype: np.dtype[Any], *, axes: str = ROWS_FIRST) -> Raster:
+    """Returns the raster of a map (rows, cols), or of a cube with its `axes` in an order such as `rows-cols-bands`."""
+    names, shape = axes.split("-") if len(stored.shape) == 3 else _PLANE, stored.shape
+    rows, cols, bands = (dict(zip(names, (*shape, 1), strict=False))[name] for name in _PLANE)
 
     def read_rows(first: int, last: int) -> NDArray[Any]:
-        return read(first, last).reshape(last - first, cols, bands)
+        part = stored.take(names.index("rows"), first, last)
+        part = part if len(shape) == 3 else part[:, :, None]
+        return part if names.index("cols") < names.index("bands") else part.swapaxes(1, 2)
 
-    return Raster(path=path, key=key, shape=(rows, cols, bands), dtype=dtype, rows_of=read_rows)
+    return Raster(path=path, key=key, shape=(rows, cols, bands), dtype=dtype, rows_of=read_rows, stored=stored)
+
+
+def arrange(raster: Raster, *, axes: str | None, grid: tuple[int, int] | None) -> Raster:
+    """Returns a raster with the order of axes that the config gives.
+
+    With a `grid` (rows, cols), an array of pixels × bands, or bands × pixels, is a cube; `axes` then also says in which
+    order the pixels follow each other. SceneError if the file itself states the order of its axes, or the array has
+    another number of pixels.
+    """
+    stored, name = raster.stored, f"{raster.path}: {raster.key or 'the array'}"
+    if stored is None:
+        setting = f"scene.axes = {axes!r}" if axes else f"scene.shape = {list(grid or ())}"
+        raise SceneError(f"{setting}: has no effect, as {raster.path} states the order of its axes; leave it out")
+    if grid is not None:
+        size, num_pixels = "×".join(map(str, stored.shape)), math.prod(grid)
+        if num_pixels not in stored.shape:
+            setting = f"scene.shape = {list(grid)}: {grid[0]} × {grid[1]} are {num_pixels:,} pixels"
+            raise SceneError(f"{setting}, but {name} is {size}; give the rows and columns of the image")
+        if axes is None and stored.shape[0] == stored.shape[1]:
+            raise SceneError(f"{name} is {size}: set scene.axes to bands-first or rows-cols-bands")
+        is_first = axes.startswith("bands") if axes else num_pixels == stored.shape[1]
+        default = f"bands-{stored.flat_order}" if is_first else f"{stored.flat_order}-bands"
+        axes = default if axes in (None, "bands-first") else axes
+        if "-bands-" in axes or stored.shape[is_first] != num_pixels:
+            raise SceneError(f"scene.axes = {axes!r}: does not fit {name}, {size}; leave it out, or use bands-first")
+        stored = _unroll(stored, {"rows": grid[0], "cols": grid[1], "bands": stored.shape[not is_first]}, axes)
+    axes = BANDS_FIRST if axes == "bands-first" else axes or ROWS_FIRST
+    found = make_raster(raster.path, raster.key, stored, raster.dtype, axes=axes)
+    names = ["nodata", "notes"]
+    if found.shape[2] == raster.shape[2]:
+        names += ["wavelengths_nm", "fwhm_nm", "gain", "offset", "bad_bands"]
+    if found.shape == raster.shape:
+        names += ["georeference", "ground"]
+    return replace(found, **{name: getattr(raster, name) for name in names})
+
+
+def _unroll(stored: StoredArray, lengths: Mapping[str, int], axes: str) -> StoredArray:
+    """Returns an array of pixels and bands as one with three axes; a compressed one is then in memory as a whole."""
+    shape = tuple(lengths[name] for name in axes.split("-"))
+    whole = functools.cache(lambda: stored.take(0, 0, stored.shape[0]).reshape(shape))
+    return StoredArray(shape, lambda axis, first, last: np.moveaxis(whole(), axis, 0)[first:last])

@@ -17,7 +17,7 @@ from hsi_se.errors import SceneError
 from hsi_se.scene.georeference import Georeference, parse_crs
 from hsi_se.scene.guards import blaming, check_declared, describe_unread, is_packed
 from hsi_se.scene.raster import Colour, FileContents, Floats, Raster, RowReader, Shape, describe_array
-from hsi_se.scene.wavelengths import to_nanometres
+from hsi_se.scene.wavelengths import to_nanometres, to_widths
 
 _BYTE_ORDERS = {"little": "0", "big": "1"}
 _STORED_AXES = {"bsq": (2, 0, 1), "bil": (0, 2, 1), "bip": (0, 1, 2)}  # of rows, cols, bands, by interleave
@@ -119,7 +119,8 @@ def _make_raster(path: Path, header: Header, shape: Shape, dtype: np.dtype[Any],
     class_names = {label: name for label, name in enumerate(listed) if name}
     if listed and len(listed) != int(header.get("classes", len(listed))):
         notes += (f"the header declares {header['classes']} classes, but names {len(listed)}",)
-    georeference = _find_georeference(header)
+    stated = ",".join(_list(header, "coordinate system string"))
+    georeference = place_by_map_info(_list(header, "map info"), crs=stated)
     crs, other = georeference and georeference.crs, _name_crs(_list(header, "map info"))
     if crs and other and (known := parse_crs(crs)) and known != parse_crs(other):
         notes += (f"the header's map info is {other}, its coordinate system string another; the latter is used",)
@@ -129,6 +130,7 @@ def _make_raster(path: Path, header: Header, shape: Shape, dtype: np.dtype[Any],
         dtype=dtype,
         rows_of=read,
         wavelengths_nm=wavelengths_nm,
+        fwhm_nm=to_widths(_list(header, "fwhm"), wavelengths=values, nanometres=wavelengths_nm),
         nodata=float(header["data ignore value"]) if "data ignore value" in header else None,
         gain=gain,
         offset=offset,
@@ -233,9 +235,8 @@ def _find_palette(header: Header, labels: Collection[int]) -> dict[int, Colour]:
     }
 
 
-def _find_georeference(header: Header) -> Georeference | None:
-    """Returns the georeference in `map info`, which refers to pixel corners and counts pixels from 1."""
-    info = _list(header, "map info")
+def place_by_map_info(info: list[str], *, crs: str | None = None) -> Georeference | None:
+    """Returns the georeference in ENVI's `map info`, which refers to pixel corners and counts pixels from 1."""
     if len(info) < 7 or info[0].strip().casefold() == "arbitrary":
         return None
     ref_col, ref_row, easting, northing, width, height = (float(value) for value in info[1:7])
@@ -243,7 +244,6 @@ def _find_georeference(header: Header) -> Georeference | None:
     cos, sin = math.cos(math.radians(-turn)), math.sin(math.radians(-turn))
     a, b, d, e = cos * width, -sin * width, -sin * height, -cos * height
     corner = (easting - (ref_col - 1) * width, northing + (ref_row - 1) * height)
-    crs = ",".join(_list(header, "coordinate system string"))
     return Georeference(crs or _name_crs(info), (a, b, corner[0], d, e, corner[1]))
 
 

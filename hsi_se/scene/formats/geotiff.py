@@ -1,4 +1,4 @@
-"""Opens GeoTIFF files with rasterio; tags give wavelengths, bad bands, scale, nodata, georeference."""
+"""Opens GeoTIFF files and VRT stacks with rasterio; tags give wavelengths, bad bands, scale, nodata, georeference."""
 
 import functools
 import sys
@@ -15,23 +15,26 @@ from hsi_se.errors import SceneError
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.guards import blaming, check_declared, import_extra
 from hsi_se.scene.raster import FileContents, Floats, Raster, describe_array
-from hsi_se.scene.wavelengths import to_nanometres
+from hsi_se.scene.wavelengths import to_nanometres, to_widths
 
 _CACHE_MB = 64
 
 
 def open_geotiff(path: Path, *, driver: str = "GTiff") -> FileContents:
-    """Returns the image of a TIFF file, or of a picture that another driver of GDAL reads, in blocks of rows."""
+    """Returns the image of a TIFF file, of a VRT that stacks other files, or of a picture that GDAL reads, by rows."""
     import_extra("rasterio", path=path)
-    with blaming(path, "not a readable GeoTIFF file", remedy="get the file again"), _open(path, driver) as image:
+    name = {"GTiff": "GeoTIFF"}.get(driver, driver)
+    remedy = "check the files that it names" if driver == "VRT" else "get the file again"
+    with blaming(path, f"not a readable {name} file", remedy=remedy), _open(path, driver) as image:
         shape, kinds = (image.height, image.width, image.count), set(image.dtypes)
         if len(kinds) > 1 or np.dtype(image.dtypes[0]).kind not in "iuf":
             raise SceneError(f"{path}: contains {', '.join(sorted(kinds))} values; give bands of one real type")
-        dtype, stored = np.dtype(image.dtypes[0]), path.stat().st_size
+        dtype = np.dtype(image.dtypes[0])
+        stored = sum(Path(file).stat().st_size for file in image.files if Path(file).is_file())
         for block in (shape, *image.block_shapes):
             check_declared(path, shape=block, itemsize=dtype.itemsize, stored=stored, is_packed=True)
         tags = [image.tags(band) for band in image.indexes]
-        wavelengths_nm, notes = _find_wavelengths(image, tags)
+        wavelengths_nm, fwhm_nm, notes = _find_wavelengths(image, tags)
         georeference, doubts = _find_georeference(image)
         gain, offset = np.array(image.scales), np.array(image.offsets)
         bad = [band for band, tag in enumerate(tags) if tag.get("bbl", "1").strip() in ("0", "0.0")]
@@ -42,6 +45,7 @@ def open_geotiff(path: Path, *, driver: str = "GTiff") -> FileContents:
             dtype=dtype,
             rows_of=functools.partial(_read, path, driver),
             wavelengths_nm=wavelengths_nm,
+            fwhm_nm=fwhm_nm,
             nodata=image.nodata,
             gain=gain if is_scaled else None,
             offset=offset if is_scaled else None,
@@ -50,7 +54,7 @@ def open_geotiff(path: Path, *, driver: str = "GTiff") -> FileContents:
             palette=_find_palette(image),
             notes=notes + doubts,
         )
-    return FileContents("GeoTIFF" if driver == "GTiff" else driver, {"": raster}, describe_array("image", shape, dtype))
+    return FileContents(name, {"": raster}, describe_array("image", shape, dtype))
 
 
 @contextmanager
@@ -97,15 +101,16 @@ def _find_georeference(image: Any) -> tuple[Georeference | None, tuple[str, ...]
     return (place if place.crs or place.transform else None), ()
 
 
-def _find_wavelengths(image: Any, tags: list[dict[str, str]]) -> tuple[Floats | None, tuple[str, ...]]:
-    """Returns wavelengths from band tags (`wavelength` or GDAL's own), else from band descriptions."""
-    values: list[Any] = [tag.get("wavelength") for tag in tags]
+def _find_wavelengths(image: Any, tags: list[dict[str, str]]) -> tuple[Floats | None, Floats | None, tuple[str, ...]]:
+    """Returns wavelengths, widths and notes from band tags (`wavelength` or GDAL's own), else from descriptions."""
+    values, widths = ([tag.get(name) for tag in tags] for name in ("wavelength", "fwhm"))
     unit = tags[0].get("wavelength_units") or tags[0].get("wavelength units")
     if None in values:
-        values = [image.tags(band, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM") for band in image.indexes]
-        unit = "um"
-    values = [] if None in values else values
-    return to_nanometres(values, unit=unit, bands=image.count, names=image.descriptions)
+        tags, unit = [image.tags(band, ns="IMAGERY") for band in image.indexes], "um"
+        values, widths = ([tag.get(name) for tag in tags] for name in ("CENTRAL_WAVELENGTH_UM", "FWHM_UM"))
+    listed = [] if None in values else values
+    nm, notes = to_nanometres(listed, unit=unit, bands=image.count, names=image.descriptions)
+    return nm, to_widths([] if None in widths else widths, wavelengths=values, nanometres=nm), notes
 
 
 def _find_palette(image: Any) -> dict[int, tuple[int, int, int]]:
