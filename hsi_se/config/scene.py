@@ -57,7 +57,7 @@ class SceneFiles(Settings):
     """class names in ascending order of label, or the name of a known scene; default: the file's names, or numbers"""
     palette: tuple[tuple[Byte, Byte, Byte], ...] | None = None
     """class colours as [red, green, blue], 0 to 255, in ascending order of label; default: the file's
-    colours, or a built-in palette"""
+    colours, or ones that colour-blind readers can tell apart"""
     unlabelled: int = 0
     """label value of unlabelled pixels; default 0"""
     drop_bands: tuple[Bands, ...] = ()

@@ -1,8 +1,7 @@
 """Pictures of a scene, its classes and its split, and what all figures share, such as colours."""
 
 import io
-import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -18,9 +17,9 @@ from hsi_se.prediction.class_map import ClassMap
 from hsi_se.report.fonts import write_names
 from hsi_se.sampling.disjoint import Side, SideMap
 from hsi_se.scene.raster import Colour, Floats
-from hsi_se.scene.scene import UNLABELLED
+from hsi_se.scene.scene import UNLABELLED, make_palette, parse_colour
 from hsi_se.scene.wavelengths import split_at_gaps
-from hsi_se.system.files import read_facts, replacing
+from hsi_se.system.files import replacing
 
 _DPI = 150
 _LEGEND_INCHES = 2.6
@@ -89,7 +88,7 @@ def show_values(axes: Axes, values: NDArray[np.integer], entries: Entries) -> li
     """Draws a map `(rows, cols)` of values that are all in `entries`, and returns the handles of its legend."""
     lookup = np.zeros((max(entries) + 1, 3), dtype=np.uint8)
     for value, (_, colour) in entries.items():
-        lookup[value] = to_rgb(colour)
+        lookup[value] = parse_colour(colour)
     axes.imshow(lookup[values], interpolation="nearest")
     return [Patch(facecolor=colour, edgecolor="0.4", linewidth=0.5, label=name) for name, colour in entries.values()]
 
@@ -176,8 +175,8 @@ def describe_sides(sides: SideMap | NDArray[np.int32], *, num_folds: int = 0) ->
     """
     entries: dict[int, tuple[str, str]] = dict(SIDE_COLOURS)
     if num_folds:
-        of_folds = make_distinct_palette(range(1, num_folds + 1)).items()
-        entries = {0: entries[0], **{fold: (f"fold {fold}", to_hex(colour)) for fold, colour in of_folds}}
+        palette = make_palette(range(1, num_folds + 1))
+        entries = {0: entries[0]} | {fold: (f"fold {fold}", to_hex(palette[fold])) for fold in range(1, num_folds + 1)}
     return {
         side: (f"{name}: {count:,}", colour)
         for side, (name, colour) in entries.items()
@@ -187,18 +186,3 @@ def describe_sides(sides: SideMap | NDArray[np.int32], *, num_folds: int = 0) ->
 
 def to_hex(colour: Colour) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
-
-
-def make_distinct_palette(class_ids: Iterable[int]) -> dict[int, Colour]:
-    """Returns an 8-bit RGB colour for each label, also distinct for colour-blind readers.
-
-    Labels take the colours of `palette.toml` in ascending order; beyond its end the colours repeat.
-    """
-    colours = read_facts("hsi_se.report", "palette.toml")["distinct"]
-    labels = sorted(int(label) for label in class_ids)
-    return {label: to_rgb(colour) for label, colour in zip(labels, itertools.cycle(colours), strict=False)}
-
-
-def to_rgb(colour: str) -> Colour:
-    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
-    return red, green, blue
