@@ -1,6 +1,5 @@
 """The folder of a map, and the draft in which it is made: hidden layers and a journal of the finished tiles."""
 
-import csv
 import json
 import math
 import os
@@ -17,16 +16,8 @@ from scipy.special import entr
 
 from hsi_se.errors import RunError, how_to_install
 from hsi_se.evaluation.confidence import to_probabilities
-from hsi_se.maps.layers import (
-    NODATA_NAME,
-    Classes,
-    Layer,
-    find_rotation,
-    has_rasterio,
-    list_classes,
-    write_envi_header,
-    write_geotiff,
-)
+from hsi_se.maps import layers as formats
+from hsi_se.maps.layers import NODATA_NAME, Classes, Layer, has_rasterio, list_classes
 from hsi_se.maps.products import write_item, write_polygons
 from hsi_se.prediction.class_map import ClassMap, pick_classes
 from hsi_se.prediction.logits import list_tiles
@@ -45,19 +36,11 @@ _PUBLISHED = "published "  # in a journal, before the names of files
 
 @dataclass(frozen=True)
 class Wishes:
-    """What is asked of a map besides the class of each pixel.
-
-    Attributes:
-        probabilities: the probability of each class, and the entropy.
-        min_probability: pixels whose likeliest class has less stay unclassified.
-        mask: the name of the area that the map is limited to.
-        polygons: a vector file to write.
-        stac: a STAC item.
-    """
+    """What is asked of a map besides the class of each pixel; see `write_map`."""
 
     probabilities: bool
     min_probability: float | None
-    mask: str | None
+    mask: Path | None
     polygons: Path | None
     stac: bool
 
@@ -256,28 +239,23 @@ class MapDraft:
         facts, wishes, folder, classes = self.bundle.facts, self.wishes, self.folder, self.classes
         for layer in self.layers:
             about = classes if layer is self.layers[0] else self.about_probabilities
-            write_envi_header(layer, place, about=about)
+            formats.write_envi_header(layer, place, about=about)
             if has_rasterio():
-                write_geotiff(layer, place, about=about)
+                formats.write_geotiff(layer, place, about=about)
         notes = []
         if place.transform is None:
             notes.append(f"{scene.name} has no georeference, so the map has none")
-        elif find_rotation(place) is None:
+        elif formats.find_rotation(place) is None:
             problem = "the scene is sheared or mirrored, which an ENVI header cannot express"
             notes.append(f"{problem}; the GeoTIFF is georeferenced")
         if not has_rasterio():
             notes.append(f"no GeoTIFF was written because rasterio is missing; {how_to_install('geo')}")
-        title = f"{name}, mapped by {mapped_by}"
-        counts = self._save_figure(title, place)
-        hectare = place.pixel_area_m2 and place.pixel_area_m2 / 10_000
-        rows = [
-            (label, name, to_hex(classes.palette[label]), int(counts[label])) for label, name in classes.names.items()
-        ]
-        folder.style.write_text(fill_template("hsi_se.maps", "map.qml", rows=rows), encoding="utf-8")
-        with folder.table.open("w", encoding="utf-8", newline="") as stream:
-            table = csv.writer(stream)
-            table.writerow(("label", "name", "colour", "pixels", "hectares"))
-            table.writerows((*row, "" if hectare is None else round(row[-1] * hectare, 6)) for row in rows)
+        counts = self._save_figure(f"{name}, mapped by {mapped_by}", place)
+        hectare, colours = place.pixel_area_m2 and place.pixel_area_m2 / 10_000, classes.palette
+        rows = [(label, text, to_hex(colours[label]), int(counts[label])) for label, text in classes.names.items()]
+        for path in (folder.style, folder.table):
+            text = fill_template("hsi_se.maps", path.name, rows=rows, hectare=hectare)
+            path.write_text(text, encoding="utf-8")
         about_map = {
             "scene": str(scene.resolve()),
             "scene_digest": target.digest,
@@ -286,7 +264,7 @@ class MapDraft:
             "probabilities": self.about_probabilities or None,
             "temperature": facts.scaling.temperature if self.about_probabilities else None,
             "min_probability": wishes.min_probability,
-            "mask": wishes.mask,
+            "mask": wishes.mask and str(wishes.mask),
             "polygons": wishes.polygons and str(wishes.polygons.resolve()),
             "num_nodata": int(counts[UNLABELLED]),
             "classes": [{"label": label, "name": name, "num_pixels": count} for label, name, _, count in rows],
@@ -296,9 +274,8 @@ class MapDraft:
         if wishes.polygons is not None:
             write_polygons(folder.geotiff, wishes.polygons, classes=classes, place=place)
         if wishes.stac:
-            lineage = f"{scene.name}, classified by {mapped_by} ({facts.model.name}) of hsi-se"
-            size = self.layers[0].shape[:2]
-            write_item(folder.item, title=title, scene=scene, shape=size, place=place, classes=classes, lineage=lineage)
+            title = f"{name}, mapped by {mapped_by} ({facts.model.name})"
+            write_item(folder.item, title=title, scene=scene, layer=self.layers[0], place=place, classes=classes)
         return notes
 
     def _save_figure(self, title: str, place: Georeference) -> NDArray[np.int64]:
@@ -313,5 +290,5 @@ class MapDraft:
         names = {UNLABELLED: NODATA_NAME, **classes.names} if counts[UNLABELLED] else classes.names
         small = ClassMap(np.concatenate(picture).astype(np.int32), names, classes.palette)
         title = title if step == 1 else f"{title}, 1 pixel in {step}"
-        save_map(small, self.folder.figure, title=title, place=place, step=step)
+        save_map(small, self.folder.figure, title=title, place=place.coarsen(step))
         return counts

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from anyascii import anyascii
 
-from hsi_se.maps.layers import NODATA_NAME, Classes
+from hsi_se.maps.layers import NODATA_NAME, Classes, Layer
 from hsi_se.report.figures import to_hex
 from hsi_se.scene.georeference import Georeference, parse_crs
 from hsi_se.scene.scene import UNLABELLED
@@ -20,7 +20,7 @@ from hsi_se.version import __version__
 
 ENDINGS = (".gpkg", ".geojson", ".shp")
 # As in the names of EnMAP's (20220724T104526Z), EMIT's, DESIS's, PRISMA's (20200701102040) and AVIRIS's products.
-_TIME = re.compile(r"(?<!\d)(20\d{6})t?([0-2]\d[0-5]\d[0-5]\d)(?!\d)", re.IGNORECASE)
+_TIME = re.compile(r"(?<!\d)(20\d\d)(0\d|1[0-2])([0-2]\d|3[01])T?([01]\d|2[0-3])([0-5]\d)([0-5]\d)(?!\d)", re.I)
 
 
 def write_polygons(geotiff: Path, path: Path, *, classes: Classes, place: Georeference) -> None:
@@ -48,13 +48,11 @@ def write_polygons(geotiff: Path, path: Path, *, classes: Classes, place: Georef
             part.replace(path.parent / part.name)
 
 
-def write_item(
-    path: Path, *, title: str, scene: Path, shape: tuple[int, int], place: Georeference, classes: Classes, lineage: str
-) -> None:
+def write_item(path: Path, *, title: str, scene: Path, layer: Layer, place: Georeference, classes: Classes) -> None:
     """Writes a STAC item (https://stacspec.org, version 1.1), which pystac has validated.
 
     Extensions: projection, classification and processing. Its assets are the files of `item.json` that lie beside
-    `path`; `lineage` is a sentence on how the map was made. Without a time of the scene it has that of the map.
+    `path`. Without a time of the `scene` it has that of the map.
     """
     from pystac.validation import validate_dict
     from rasterio.warp import transform_geom
@@ -63,37 +61,18 @@ def write_item(
     from shapely.geometry.polygon import orient
 
     crs, (a, b, c, d, e, f) = parse_crs(place.crs or ""), place.transform or (1, 0, 0, 0, 1, 0)
-    corners = ((0, 0), (0, shape[0]), (shape[1], shape[0]), (shape[1], 0))  # (col, row)
+    rows, cols, _ = layer.shape
+    corners = ((0, 0), (0, rows), (cols, rows), (cols, 0))
     here = Polygon([(a * col + b * row + c, d * col + e * row + f) for col, row in corners])
     outline = orient(to_shape(transform_geom(crs, "EPSG:4326", mapping(here))))
-    named = [(UNLABELLED, NODATA_NAME), *classes.names.items()]
-    text = fill_template(
-        "hsi_se.maps",
-        "item.json",
-        id=_to_identifier(title),
-        title=title,
-        lineage=lineage,
-        version=__version__,
-        now=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        acquired=_find_time(scene),
-        outline=mapping(outline),
-        bounds=outline.bounds,
-        code=crs.to_epsg() and f"EPSG:{crs.to_epsg()}",
-        wkt2=crs.to_wkt(version="WKT2_2019"),
-        extent=here.bounds,
-        shape=shape,
-        transform=(a, b, c, d, e, f),
-        classes=[
-            {
-                "label": label,
-                "id": _to_identifier(name) or f"class-{label}",
-                "name": name,
-                "colour": to_hex(classes.palette.get(label, (0, 0, 0)))[1:].upper(),
-            }
-            for label, name in named
-        ],
-    )
-    item = json.loads(text)
+    places = {"outline": mapping(outline), "bounds": outline.bounds, "extent": here.bounds, "shape": (rows, cols)}
+    times = {"acquired": _find_time(scene), "now": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
+    facts = {"title": title, "scene": scene.name, "transform": place.transform, "version": __version__}
+    facts |= {"code": crs.to_epsg() and f"EPSG:{crs.to_epsg()}", "wkt2": crs.to_wkt(version="WKT2_2019")}
+    names = {UNLABELLED: NODATA_NAME, **classes.names}
+    colours = {label: to_hex(classes.palette.get(label, (0, 0, 0)))[1:].upper() for label in names}
+    words = {"names": names, "colours": colours, "identify": _to_identifier}
+    item = json.loads(fill_template("hsi_se.maps", "item.json", **places, **times, **facts, **words))
     item["assets"] = {key: each for key, each in item["assets"].items() if (path.parent / each["href"]).is_file()}
     validate_dict(item, extensions=[])  # whose schemas would have to be fetched
     path.write_text(f"{json.dumps(item, indent=2, ensure_ascii=False)}\n", encoding="utf-8")
@@ -111,8 +90,6 @@ def _find_time(path: Path) -> str | None:
     with suppress(rasterio.errors.RasterioIOError), warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         with rasterio.open(path) as image:
-            stated = re.sub(r"[-:]|[.Z].*", "", image.tags(ns="ENVI").get("acquisition_time", ""))
-    for found in filter(None, (_TIME.search(stated), _TIME.search(path.name))):
-        with suppress(ValueError):  # numbers that are no time
-            return datetime.datetime.strptime("".join(found.groups()), "%Y%m%d%H%M%S").isoformat() + "Z"
-    return None
+            stated = re.sub(r"[-:]", "", image.tags(ns="ENVI").get("acquisition_time", ""))
+    found = _TIME.search(stated) or _TIME.search(path.name)
+    return found and found.expand(r"\1-\2-\3T\4:\5:\6Z")

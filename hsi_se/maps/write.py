@@ -29,7 +29,7 @@ from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import find_data
 from hsi_se.scene.georeference import Georeference, parse_crs
-from hsi_se.scene.raster import Image, Mask
+from hsi_se.scene.raster import Image, Mask, Raster
 from hsi_se.system.cluster import Call, run_tasks, share, start_cluster
 from hsi_se.system.session import Session
 
@@ -60,8 +60,7 @@ def write_map(
         scene, overrides: as for `find_scene`; by default the run's own scene.
         out: the folder to write; by default `map` in the run folder, or `map-NAME` for another scene.
         probabilities: whether to write the probability of each class and the entropy, at the bundle's temperature.
-        min_probability: pixels whose likeliest class has a lower probability stay unclassified, with a label of their
-            own above those of the classes; in (0, 1).
+        min_probability: in (0, 1); pixels whose likeliest class has less get a label of their own, above the classes.
         mask: polygons, or a raster that is not 0 inside; pixels outside are nodata. See `read_area`.
         polygons: a vector file to write the areas of the classes to, `.gpkg`, `.geojson` or `.shp`.
         stac: whether to write a STAC item.
@@ -73,19 +72,19 @@ def write_map(
     """
     folder = RunFolder.open(run)
     bundle, record = folder.read_bundle(), folder.read_record()
-    vectors = None if polygons is None else Path(polygons)
-    wishes = Wishes(probabilities, min_probability, None if mask is None else str(mask), vectors, stac)
+    area, vectors = (None if path is None else Path(path) for path in (mask, polygons))
+    wishes = Wishes(probabilities, min_probability, area, vectors, stac)
     _check_wishes(wishes, bundle)
     is_own = scene is None and not overrides
     data = find_data(folder, record, session.data, is_own_scene=scene is None)
     source = find_scene(folder, scene, overrides, data=data, unread=(*OF_LABELS, "name"))
     target = open_target(bundle, source, data=data, is_own=is_own)
-    _check_place(wishes, target)
+    _check_place(wishes, target.image.raster)
     name = record.scene if scene is None else Path(scene).stem
     result = MapFolder(out if out is not None else folder.path / ("map" if scene is None else f"map-{name}"))
     if out is None and scene is not None:
         result.refuse_other(target.image.raster.path)
-    inside, about_area = (None, []) if mask is None else read_area(str(mask), target.image)
+    inside, about_area = (None, []) if area is None else read_area(str(area), target.image)
     # With a cluster, the local predictor only tells how many rows a tile has.
     predictor = TilePredictor(bundle, engine=engine, device=session.device if scheduler is None else "cpu")
     rows, cols, _ = target.image.shape
@@ -189,9 +188,8 @@ def _check_wishes(wishes: Wishes, bundle: ModelBundle) -> None:
         raise SceneError(f"label {highest}: a map can store labels up to 65535; renumber them")
 
 
-def _check_place(wishes: Wishes, target: Target) -> None:
-    """Raises HsiError if a product is asked for that needs a georeference, or a library, that is missing."""
-    raster = target.image.raster
+def _check_place(wishes: Wishes, raster: Raster) -> None:
+    """Raises ConfigError if what is asked for needs a georeference, or a library, that is missing."""
     place = raster.georeference or Georeference(None, None)
     for option, is_wished, library in (("--polygons", wishes.polygons, "geopandas"), ("--stac", wishes.stac, "pystac")):
         if is_wished and importlib.util.find_spec(library) is None:

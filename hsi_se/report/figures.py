@@ -67,31 +67,25 @@ class Drawing:
         return text.replace("<svg", f'<svg role="img" aria-label="{escape(self.in_words or self.caption)}"', 1)
 
 
-def save_map(class_map: ClassMap, path: Path, *, title: str, place: Georeference | None = None, step: int = 1) -> None:
+def save_map(class_map: ClassMap, path: Path, *, title: str, place: Georeference | None = None) -> None:
     """Writes the map as a PNG in the class colours, oriented as in the file, with a legend beside it.
 
-    With a georeference, of pixels `1 / step` as large as those of the map, it has coordinates, north and a scale bar.
+    With a georeference it has coordinates, north and a scale bar.
     """
     names = {label: f"{label}  {name}" for label, name in class_map.class_names.items()}
     if (class_map.labels == UNLABELLED).any():
         names = {UNLABELLED: "unlabelled", **names}
     entries = {label: (name, to_hex(class_map.palette[label])) for label, name in names.items()}
-    save_values(class_map.labels, entries, path, title=title, place=place, step=step)
+    save_values(class_map.labels, entries, path, title=title, place=place)
 
 
 def save_values(
-    values: NDArray[np.integer],
-    entries: Entries,
-    path: Path,
-    *,
-    title: str,
-    place: Georeference | None = None,
-    step: int = 1,
+    values: NDArray[np.integer], entries: Entries, path: Path, *, title: str, place: Georeference | None = None
 ) -> None:
     """Writes a map `(rows, cols)` as a PNG with its legend beside it, from the upper edge down; see `save_map`."""
     figure, axes = _make_map_figure(*values.shape, title=title)
     if place is not None and place.transform is not None:
-        draw_place(axes, place, shape=values.shape, step=step)
+        draw_place(axes, place, shape=values.shape)
     axes.legend(
         handles=show_values(axes, values, entries), ncols=-(-len(entries) // _MOST_LINES), loc="upper left",
         bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0, fontsize=7.5, frameon=False,

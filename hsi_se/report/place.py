@@ -14,24 +14,23 @@ _DEGREE_M = 111_320  # of latitude, and of longitude at the equator
 _BELOW = 0.5  # inches: under the tick labels and the name of the axis
 
 
-def draw_place(axes: Axes, place: Georeference, *, shape: tuple[int, ...], step: int = 1) -> None:
+def draw_place(axes: Axes, place: Georeference, *, shape: tuple[int, ...]) -> None:
     """Replaces rows and columns at the edges of an image `(rows, cols)` by coordinates, and draws scale bar and north.
 
-    A pixel of the image is `step` pixels of the georeference wide. On a rotated grid, each edge has the coordinate that
-    changes most along it, where it is reached. There is no scale bar if the coordinate system is unknown.
+    On a rotated grid, each edge has the coordinate that changes most along it, where it is reached. There is no scale
+    bar if the coordinate system is unknown.
     """
     from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
     rows, cols = shape
     a, b, c, d, e, f = place.transform or (1, 0, 0, 0, 1, 0)
-    grid, known = step * np.array([[a, b], [d, e]]), parse_crs(place.crs or "")  # (col, row) to (x, y)
+    grid, known = np.array([[a, b], [d, e]]), parse_crs(place.crs or "")  # (col, row) to (x, y)
     names, metres = ("x", "y"), None
     if known is not None and known.is_geographic:
-        narrowing = math.cos(math.radians(f + (d * cols + e * rows) * step / 2))
+        narrowing = math.cos(math.radians(f + (d * cols + e * rows) / 2))
         names, metres = ("longitude, °", "latitude, °"), np.array((_DEGREE_M * narrowing, _DEGREE_M))
     elif known is not None and known.is_projected:
-        unit, in_metres = known.linear_units_factor
-        unit = "m" if in_metres == 1 else unit
+        unit, in_metres = ("m", 1) if known.linear_units_factor[1] == 1 else known.linear_units_factor
         names, metres = (f"easting, {unit}", f"northing, {unit}"), np.array((in_metres, in_metres))
     for axis, column, length, start in ((axes.xaxis, 0, cols, grid[:, 1] * rows), (axes.yaxis, 1, rows, (0, 0))):
         which = int(abs(grid[1, column]) > abs(grid[0, column]))

@@ -1,6 +1,7 @@
 """Inspects a user's files before training: facts, pictures, and a config that trains on them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -11,12 +12,12 @@ from hsi_se.config.scene import OF_CUBE, OF_LABELS, SceneFiles
 from hsi_se.config.yaml_file import dump_config, parse_config
 from hsi_se.errors import ConfigError, SceneError, SplitError
 from hsi_se.report.figures import save_quick_look, save_spectra
-from hsi_se.sampling.splits import Pixels, Split, make_split
+from hsi_se.sampling.splits import Split, make_split
 from hsi_se.scene.catalogue import KnownScene, recognise_labels, suggest_known_scene
 from hsi_se.scene.folders import Folders
 from hsi_se.scene.formats import open_file
 from hsi_se.scene.inspection import CubeFacts, inspect_cube
-from hsi_se.scene.labels import Labels, is_table, read_remedies, suggest_array
+from hsi_se.scene.labels import is_table, read_remedies, suggest_array
 from hsi_se.scene.loading import SceneSource
 from hsi_se.scene.raster import FileContents, Image
 from hsi_se.scene.scene import GroundTruth, make_palette
@@ -128,11 +129,11 @@ def suggest_config(survey: Survey, overrides: Sequence[str] = ()) -> str:
     `overrides` are settings outside the `scene` section. HsiError without a cube or labels, or if a setting is wrong.
     """
     if survey.image is None or survey.truth is None:
-        what, paths = (
+        what, named = (
             "cube" if survey.image is None else "label map",
             " and ".join(str(path) for path, _ in survey.files),
         )
-        raise SceneError(f"{paths}: training also needs a {what}; name both files")
+        raise SceneError(f"{named}: training also needs a {what}; name both files")
     facts, truth, bands = read_facts("hsi_se.workflows", "suggested.toml"), survey.truth, survey.image.shape[2]
     settings = next(row["settings"] for row in facts["patch"] if min(truth.shape) >= row["side"])
 
@@ -140,33 +141,26 @@ def suggest_config(survey: Survey, overrides: Sequence[str] = ()) -> str:
         config = parse_config(_read_draft(), [*settings, *changes, *overrides], path=_UNNAMED)
         return [make_split(truth, part.split, seed=config.seed) for part in config.list_folds()]
 
-    best, problem = (np.inf, "", ""), None
+    chosen, about = list[str](), ""
     for row in facts["split"]:
-        try:
-            splits = divide(split := f"split={row['settings']}")
-        except (ConfigError, SplitError) as error:
-            problem = problem or error
-            continue
-        lost = [~np.isin(_list_labels(truth, each.test), _list_labels(truth, each.train)) for each in splits]
-        best = min(best, (np.concatenate(lost).mean(), split, row["about"]), key=lambda found: found[0])
-        if best[0] <= facts["most_lost"]:
+        with suppress(ConfigError, SplitError):
+            parts = divide(split := f"split={row['settings']}")
+            lost = [~np.isin(*(truth.labels[tuple(pixels.T)] for pixels in (each.test, each.train))) for each in parts]
+            chosen, about = [split], row["about"]
+            if np.concatenate(lost).mean() <= facts["most_lost"]:
+                break
+    for share in (*facts["validation"], 0):
+        changes = [*chosen, f"split.validation={share}"]
+        if min(len(part.val) for part in divide(*changes)) >= facts["least_validation"] or not share:
             break
-    _, split, about = best
-    if not split and problem is not None:
-        raise problem
-    shares = (f"split.validation={share}" for share in (*facts["validation"], 0))
-    share = next(
-        each for each in shares
-        if each.endswith("=0") or min(len(part.val) for part in divide(split, each)) >= facts["least_validation"]
-    )  # fmt: skip
-    num_train = min(len(part.train) for part in divide(split, share))
+    num_train = min(len(part.train) for part in divide(*changes))
     batch = next(row["size"] for row in facts["batch"] if num_train >= row["pixels"])
     epochs = int(np.clip(round(facts["steps"] * batch / num_train), *facts["epochs"]))
     components = max(1, min(30, bands, num_train - 1))
     sizes = [f"reduction.components={components}", f"train.epochs={epochs}", f"train.batch_size={batch}"]
     if components < _SMALLEST_3D_DEPTH and "svm" not in settings[-1]:
         sizes.append("model.order=2d-3d")
-    config = parse_config(_read_draft(), [*settings, split, share, *sizes, *overrides], path=_UNNAMED)
+    config = parse_config(_read_draft(), [*settings, *changes, *sizes, *overrides], path=_UNNAMED)
     config = config.model_copy(update={"scene": survey.scene})
     heading = _read_draft().partition("\n")[0]
     text = f"{heading}\n# {about}\n{dump_config(config, is_named=False)}"
@@ -174,10 +168,6 @@ def suggest_config(survey: Survey, overrides: Sequence[str] = ()) -> str:
         hint = f"class_names: {survey.likely.name}  # {suggest_names(survey.likely)}, remove the first #"
         text = text.replace("\nsplit:", f"\n  # {hint}\nsplit:", 1)
     return text
-
-
-def _list_labels(truth: GroundTruth, pixels: Pixels) -> Labels:
-    return np.asarray(truth.labels[tuple(pixels.T)])
 
 
 def _read_draft() -> str:

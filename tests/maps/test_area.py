@@ -52,7 +52,7 @@ def test_another_threshold_does_not_go_on_with_an_unfinished_map(run, tmp_path, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("hsi_se.maps.folder.write_geotiff", stop)
+        patch.setattr("hsi_se.maps.layers.write_geotiff", stop)
         with pytest.raises(KeyboardInterrupt):
             map_again(run, tmp_path, min_probability=0.34)
     again, notes = map_again(run, tmp_path, min_probability=0.9)

@@ -680,7 +680,7 @@ def interrupt(*_: object, **__: object) -> None:
 
 def test_a_layer_that_has_lost_its_end_is_made_again(run, result, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("hsi_se.maps.folder.write_geotiff", interrupt)
+        patch.setattr("hsi_se.maps.layers.write_geotiff", interrupt)
         with pytest.raises(KeyboardInterrupt):
             map_again(run, tmp_path / "out")
     os.truncate(tmp_path / "out" / ".unfinished" / "map.img", 3)
@@ -694,7 +694,7 @@ def test_half_a_geotiff_of_a_killed_map_is_written_again(run, result, tmp_path, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("hsi_se.maps.folder.write_geotiff", stop)
+        patch.setattr("hsi_se.maps.layers.write_geotiff", stop)
         with pytest.raises(KeyboardInterrupt):
             map_again(run, tmp_path / "out")
     again, _ = map_again(run, tmp_path / "out")
