@@ -20,9 +20,9 @@ _LAYER = "|layername="  # before the name of a layer, as QGIS writes it
 def read_area(name: str, image: Image) -> tuple[Mask, list[str]]:
     """Returns the mask `(rows, cols)` of the pixels of an image whose centres lie inside an area, and notes.
 
-    `name` is a vector file, of which `FILE|layername=NAME` names a layer, or a raster with one band, on the same grid
-    or anywhere else with a georeference (nearest neighbour). HsiError if the file cannot be read or placed, has no
-    polygons or several layers, or contains no pixel with data.
+    `name` is a vector file or a raster with one band, on the same grid or anywhere else with a georeference (nearest
+    neighbour); `FILE|layername=NAME` names one of several layers or arrays. HsiError if the file cannot be read or
+    placed, has no polygons or several layers, or contains no pixel with data.
     """
     path, notes = Path(name.partition(_LAYER)[0]), list[str]()
     place = image.raster.georeference or Georeference(None, None)
@@ -31,7 +31,7 @@ def read_area(name: str, image: Image) -> tuple[Mask, list[str]]:
     with blaming(path, "cannot be placed on the scene", remedy="correct its georeference"):
         shapes = _read_polygons(name, path)
         if shapes is None:
-            inside = _read_raster(path, image.shape[:2], place, notes)
+            inside = _read_raster(name, image.shape[:2], place, notes)
         elif place.transform is None:
             problem = f"{image.raster.path} has no georeference, so that polygons cannot be placed on it"
             raise ConfigError(f"--mask {name}: {problem}; give a raster mask of the same size")
@@ -83,8 +83,10 @@ def _read_polygons(name: str, path: Path) -> Any:
     return shapes
 
 
-def _read_raster(path: Path, shape: tuple[int, int], place: Georeference, notes: list[str]) -> Mask:
-    raster = pick_raster(open_file(path), path, is_map=True, key=None, setting="--mask", shape=shape)
+def _read_raster(name: str, shape: tuple[int, int], place: Georeference, notes: list[str]) -> Mask:
+    path, key = Path(name.partition(_LAYER)[0]), name.partition(_LAYER)[2] or None
+    option = f'--mask "{path}{_LAYER}NAME"'
+    raster = pick_raster(open_file(path), path, is_map=True, key=key, setting=option, shape=shape)
     notes += [f"{path.name}: {note}" for note in raster.notes]
     stored = raster.read_rows(0, raster.shape[0])[..., 0]
     inside = np.asarray((stored != 0) & ~np.isnan(stored.astype(np.float64)))

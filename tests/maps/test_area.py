@@ -111,6 +111,8 @@ def write_masks(folder: Path) -> dict[str, Path]:
     inside, files = burn(AREA), {}
     np.save(folder / "mask.npy", inside.astype(np.uint8))
     files["array"] = folder / "mask.npy"
+    np.savez(folder / "two.npz", inside=inside.astype(np.uint8), other=np.ones(SIZE, np.uint8))
+    files["array of several"] = Path(f"{folder}/two.npz|layername=inside")
     files["same grid"] = write_mask(folder / "same.tif", inside, crs="EPSG:32633", transform=TRANSFORM)
     fine = np.zeros((60, 60), bool)  # of thirds of a pixel, from another corner
     fine[6:33, 9:30] = True
@@ -156,6 +158,8 @@ def test_an_area_that_is_none_is_refused(run, tmp_path):
     assert find_refusal(run, mask=tmp_path / "far.gpkg").endswith("is inside; give an area that overlaps the scene")
     assert "that has data is inside" in find_refusal(run, mask=tmp_path / "nodata.gpkg")
     assert "contains no polygons; give" in find_refusal(run, mask=tmp_path / "points.gpkg")
+    assert f'choose one with --mask "{tmp_path}/two.npz|layername=NAME"' in find_refusal(run, mask=tmp_path / "two.npz")
+    assert "choose from inside, other" in find_refusal(run, mask=f"{tmp_path}/two.npz|layername=outside")
     assert "no such file" in find_refusal(run, mask=tmp_path / "absent.gpkg")
     assert "has 3 × 4 pixels and the scene 14 × 11" in find_refusal(run, mask=tmp_path / "small.npy")
     assert "text.txt" in find_refusal(run, mask=tmp_path / "text.txt")
