@@ -290,5 +290,8 @@ class MapDraft:
         names = {UNLABELLED: NODATA_NAME, **classes.names} if counts[UNLABELLED] else classes.names
         small = ClassMap(np.concatenate(picture).astype(np.int32), names, classes.palette)
         title = title if step == 1 else f"{title}, 1 pixel in {step}"
-        save_map(small, self.folder.figure, title=title, place=place.coarsen(step))
+        if place.transform is not None:
+            a, b, c, d, e, f = place.transform
+            place = Georeference(place.crs, (step * a, step * b, c, step * d, step * e, f))
+        save_map(small, self.folder.figure, title=title, place=place)
         return counts

@@ -103,30 +103,17 @@ def write_envi_header(layer: Layer, georeference: Georeference, *, about: Classe
 
     The georeference is written if ENVI's map info can express it, see `find_rotation`.
     """
-    import spectral.io.envi
-
-    rows, cols, bands = layer.shape
-    sentence = f"; {_to_envi(about)}" if isinstance(about, str) else ""
-    header: dict[str, Any] = {
-        "description": f"written by hsi-se: {layer.path.stem}{sentence}",
-        "samples": cols,
-        "lines": rows,
-        "bands": bands,
-        "header offset": 0,
-        "file type": "ENVI Standard" if isinstance(about, str) else "ENVI Classification",
-        "data type": spectral.io.envi.dtype_to_envi[np.dtype(layer.dtype).char],
-        "interleave": "bil",
-        "byte order": 0,
-        "data ignore value": f"{layer.nodata:g}",
-        "band names": [_to_envi(name) for name in layer.band_names],
+    entries, sentence = (about.list_all(), "") if isinstance(about, Classes) else ([], f"; {about}")
+    facts = {
+        "layer": layer,
+        "description": _to_envi(f"written by hsi-se: {layer.path.stem}{sentence}"),
+        "band_names": [_to_envi(name) for name in layer.band_names],
+        "class_names": [_to_envi(name) for name, _ in entries],
+        "class_lookup": [value for _, colour in entries for value in colour],
+        "place": _describe_place(georeference),
     }
-    if isinstance(about, Classes):
-        entries = about.list_all()
-        header["classes"] = len(entries)
-        header["class names"] = [_to_envi(name) for name, _ in entries]
-        header["class lookup"] = [value for _, colour in entries for value in colour]
-    header |= _describe_place(georeference)
-    spectral.io.envi.write_envi_header(str(layer.path.with_suffix(".hdr")), header)
+    text = fill_template("hsi_se.maps", "map.hdr", **facts)
+    layer.path.with_suffix(".hdr").write_text(f"{text}\n", encoding="utf-8")
 
 
 def find_rotation(georeference: Georeference) -> float | None:

@@ -40,13 +40,6 @@ class Georeference:
         a, b, _, d, e, _ = self.transform
         return float(abs(a * e - b * d) * metres**2)
 
-    def coarsen(self, step: int) -> "Georeference":
-        """Returns the georeference of a raster that has every `step`-th row and column, as areas."""
-        if self.transform is None:
-            return self
-        a, b, c, d, e, f = self.transform
-        return Georeference(self.crs, (step * a, step * b, c, step * d, step * e, f))
-
     def check_grid(self, other: "Georeference | None", *, shape: tuple[int, int], path: Path, like: str) -> None:
         """Checks that a raster of `shape`, in the file `path`, lies on this grid, that of the file `like`.
 

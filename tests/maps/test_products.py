@@ -114,7 +114,7 @@ def test_coordinates_north_and_scale_of_the_picture_are_those_of_the_scene(crs, 
     rows, cols, step = 80, 60, 2
     axes = Figure().add_subplot()
     axes.imshow(np.zeros((rows, cols)))
-    draw_place(axes, Georeference(crs, tuple(grid)[:6]).coarsen(step), shape=(rows, cols))
+    draw_place(axes, Georeference(crs, tuple(grid @ Affine.scale(step))[:6]), shape=(rows, cols))
     assert (axes.get_xlabel(), axes.get_ylabel()) == names
     for axis, other, is_x in ((axes.xaxis, rows, True), (axes.yaxis, 0, False)):
         texts = [text.get_text() for text in axis.get_ticklabels()]
