@@ -89,7 +89,8 @@ def write_map(
     predictor = TilePredictor(bundle, engine=engine, device=session.device if scheduler is None else "cpu")
     rows, cols, _ = target.image.shape
     about = _describe_probabilities(bundle, is_own=is_own) if probabilities or min_probability is not None else ""
-    digest = _digest(bundle, target, engine, about, tile_rows, wishes, inside is not None and inside.tobytes())
+    of_area = None if inside is None else hashlib.sha256(np.packbits(inside).data).hexdigest()
+    digest = _digest(bundle, target, engine, about, tile_rows, wishes, of_area)
     if wishes.polygons is not None:
         result.refuse_polygons(wishes.polygons, digest=digest)
     with start_cluster(None, scheduler) as client, result.open_draft() as unfinished:
