@@ -157,7 +157,7 @@ def write_geotiff(layer: Layer, georeference: Georeference, *, about: Classes | 
     }
     described.write_text(fill_template("hsi_se.maps", "map.vrt", **facts), encoding="utf-8")
     resampling = "mode" if isinstance(about, Classes) else "average"
-    options = {"compress": "deflate", "bigtiff": "if_safer", "overview_resampling": resampling}
+    options = {"compress": "deflate", "bigtiff": "if_safer", "blocksize": 256, "overview_resampling": resampling}
     path.unlink(missing_ok=True)  # GDAL would read what a killed process has left
     with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=8, GDAL_PAM_ENABLED=False):
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
