@@ -142,6 +142,19 @@ def map_scene(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write each class's probability, and the entropy.")
     ] = False,
+    min_probability: Annotated[
+        float | None,
+        typer.Option("--min-probability", metavar="P", help="Leave pixels unclassified below this probability."),
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option("--mask", metavar="FILE", help="Map only inside these polygons, or where a raster is not 0."),
+    ] = None,
+    polygons: Annotated[
+        Path | None,
+        typer.Option("--polygons", metavar="FILE", help="Also write the classes as polygons (.gpkg, .geojson, .shp)."),
+    ] = None,
+    stac: Annotated[bool, typer.Option("--stac", help="Also write a STAC item.")] = False,
     engine: Annotated[
         str, usage.choose("--engine", "dense", "patches", help="patches computes the same map patch by patch, slowly.")
     ] = "dense",
@@ -149,7 +162,7 @@ def map_scene(
     data: usage.DataFolder = None,
     device: usage.Device = "auto",
 ) -> None:
-    """Map a whole scene with the classifier of RUN, as ENVI, GeoTIFF and PNG.
+    """Map a whole scene with the classifier of RUN, as Cloud-Optimised GeoTIFF, ENVI and PNG.
 
     Can be interrupted and resumed with the same command.
     """
@@ -167,11 +180,15 @@ def map_scene(
             overrides=overrides or [],
             out=out,
             probabilities=probabilities,
+            min_probability=min_probability,
+            mask=mask,
+            polygons=polygons,
+            stac=stac,
             engine=cast(Literal["dense", "patches"], engine),
             scheduler=scheduler,
             session=session,
         )
-    for path in written:
+    for path in (*written, *([] if polygons is None else [polygons])):
         print(f"wrote:  {path}")
 
 

@@ -13,6 +13,7 @@ import typer
 
 from hsi_se.cli.evaluate import evaluate, export, gap, map_scene, split
 from hsi_se.cli.look import explain, info, report, schema, watch
+from hsi_se.cli.quickstart import quickstart
 from hsi_se.cli.scene import app as scene_app
 from hsi_se.cli.train import ablate, resume, train
 from hsi_se.cli.usage import Command, Group, UsageError, check_words, describe_mistake
@@ -32,6 +33,7 @@ app = typer.Typer(
 app.add_typer(scene_app, name="scene", rich_help_panel="Data")
 for _panel, _name, _function, _example in (
     ("Data", "split", split, "split configs/demo.yaml --out split.png --out split.mat"),
+    ("Train", "quickstart", quickstart, "quickstart cube.tif labels.tif --out runs/first"),
     ("Train", "train", train, "train configs/demo.yaml --set train.epochs=5 --out runs/demo"),
     ("Train", "resume", resume, "resume runs/demo"),
     ("Train", "eval", evaluate, "eval runs/demo"),

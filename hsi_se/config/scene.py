@@ -139,7 +139,7 @@ class SceneFiles(Settings):
     """class names in ascending order of label, or the name of a known scene; default: the file's names, or numbers"""
     palette: tuple[tuple[Byte, Byte, Byte], ...] | None = None
     """class colours as [red, green, blue], 0 to 255, in ascending order of label; default: the file's
-    colours, or a built-in palette"""
+    colours, or ones that colour-blind readers can tell apart"""
     unlabelled: Annotated[int | str, BeforeValidator(_check_unlabelled)] = 0
     """label of unlabelled pixels: a number, nan, or the name or colour ("#rrggbb") of a class; default 0, and
     black in a colour picture"""

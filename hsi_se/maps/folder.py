@@ -16,20 +16,33 @@ from scipy.special import entr
 
 from hsi_se.errors import RunError, how_to_install
 from hsi_se.evaluation.confidence import to_probabilities
-from hsi_se.maps.layers import NODATA_NAME, Classes, Layer, has_rasterio, is_north_up, write_envi_header, write_geotiff
+from hsi_se.maps import layers as formats
+from hsi_se.maps.layers import NODATA_NAME, Classes, Layer, has_rasterio, list_classes
+from hsi_se.maps.products import write_item, write_polygons
 from hsi_se.prediction.class_map import ClassMap, pick_classes
 from hsi_se.prediction.logits import list_tiles
 from hsi_se.prediction.target import Target
-from hsi_se.report.figures import save_map
+from hsi_se.report.figures import save_map, to_hex
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.scene import UNLABELLED
-from hsi_se.system.files import Folder, sync_folder
+from hsi_se.system.files import Folder, fill_template, sync_folder
 from hsi_se.system.locks import hold
 
 _LONGEST_FIGURE = 2000  # side of the picture in pixels
 _NO_SHARE = -1.0  # stored where there is no probability
 _PUBLISHED = "published "  # in a journal, before the names of files
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What is asked of a map besides the class of each pixel; see `write_map`."""
+
+    probabilities: bool
+    min_probability: float | None
+    mask: Path | None
+    polygons: Path | None
+    stac: bool
 
 
 class MapFolder(Folder):
@@ -42,9 +55,13 @@ class MapFolder(Folder):
         self.header = self.path / "map.hdr"
         self.geotiff = self.path / "map.tif"
         self.geotiff_facts = self.path / "map.tif.aux.xml"
+        self.style = self.path / "map.qml"
+        self.table = self.path / "classes.csv"
+        self.item = self.path / "map.stac.json"
         self.figure = self.path / "map.png"
         self.probabilities = self.path / "probabilities.img"
         self.entropy = self.path / "entropy.img"
+        self.draft = self.path / ".unfinished"
         self.journal = self.path / "journal"  # only in a draft
 
     def refuse_other(self, scene: Path) -> None:
@@ -60,7 +77,16 @@ class MapFolder(Folder):
         """Returns every file that a map may have, in the order of writing: a header comes after its data."""
         layers = (self.probabilities, self.entropy, self.image)
         endings = (".img", ".hdr", ".tif", ".tif.aux.xml")
-        return [*(layer.with_suffix(end) for layer in layers for end in endings), self.figure, self.facts]
+        others = (self.style, self.table, self.figure, self.item, self.facts)
+        return [*(layer.with_suffix(end) for layer in layers for end in endings), *others]
+
+    def refuse_polygons(self, path: Path, *, digest: str) -> None:
+        """Raises RunError if a vector file exists that is not of the map here, finished or with this digest."""
+        with suppress(OSError, KeyError, TypeError, ValueError):
+            if json.loads(self.facts.read_text(encoding="utf-8"))["polygons"] == str(path.resolve()):
+                return
+        if path.exists() and MapFolder(self.draft).read_journal()[0].get("digest") != digest:
+            raise RunError(f"--polygons {path}: already exists; name another file")
 
     def log(self, line: str) -> None:
         """Appends a line to the journal and syncs it to the disk."""
@@ -76,7 +102,7 @@ class MapFolder(Folder):
         RunError if another process is making a map here, a file in the way is not of a map, or the disk is full.
         """
         with hold(self.path, "making a map"):
-            draft = MapFolder(self.path / ".unfinished")
+            draft = MapFolder(self.draft)
             if not self.facts.is_file() and not draft.path.is_dir():
                 for path in self.list_files():
                     if path.exists():
@@ -141,11 +167,13 @@ class MapDraft:
 
     The journal's first line identifies the map. Each other line names the rows of a tile, and is written
     when the tile is on the disk. A torn line names no tile. `todo` lists the tiles without a line.
-    `about_probabilities` says how they are calibrated; empty for a map of classes only.
+    `about_probabilities` says how they are calibrated; empty where none are used.
     """
 
     folder: MapFolder
     bundle: ModelBundle
+    wishes: Wishes
+    classes: Classes
     layers: Sequence[Layer]
     todo: list[range]
     about_probabilities: str
@@ -156,15 +184,17 @@ class MapDraft:
         folder: MapFolder,
         bundle: ModelBundle,
         *,
+        wishes: Wishes,
         shape: tuple[int, int],
         about_probabilities: str,
         digest: str,
         tile_rows: int,
     ) -> Self:
         """Returns the draft in a folder; an existing one is kept if its digest is the same, else replaced."""
-        dtype = "uint8" if max(bundle.facts.class_ids) < 2**8 else "uint16"
+        classes = list_classes(bundle, min_probability=wishes.min_probability)
+        dtype = "uint8" if max(classes.names) < 2**8 else "uint16"
         layers = [Layer(folder.image, (*shape, 1), dtype, UNLABELLED, ("class",))]
-        if about_probabilities:
+        if wishes.probabilities:
             names = bundle.facts.class_names
             layers += [
                 Layer(folder.probabilities, (*shape, len(names)), "float32", _NO_SHARE, names),
@@ -179,14 +209,18 @@ class MapDraft:
                 layer.create()
             folder.log(json.dumps(head))
         todo = [tile for tile in list_tiles(shape[0], head["tile_rows"]) if str(tile) not in done]
-        return cls(folder, bundle, layers, todo, about_probabilities)
+        return cls(folder, bundle, wishes, classes, layers, todo, about_probabilities)
 
     def write(self, tile: range, logits: NDArray[np.float32], missing: NDArray[np.bool_]) -> None:
         """Writes a tile from its logits `(rows, cols, C)`. It is on the disk afterwards."""
-        values: list[NDArray[Any]] = [pick_classes(logits, class_ids=self.bundle.class_ids, missing=missing)[..., None]]
+        labels = pick_classes(logits, class_ids=self.bundle.class_ids, missing=missing)[..., None]
+        values: list[NDArray[Any]] = [labels]
         if self.about_probabilities:
             shares = to_probabilities(logits, temperature=self.bundle.facts.scaling.temperature)
-            values += [shares, entr(shares).sum(axis=2, keepdims=True)]
+            if self.wishes.min_probability is not None:
+                is_doubtful = shares.max(axis=2) < self.wishes.min_probability
+                labels[is_doubtful & ~missing] = max(self.classes.names)
+            values += [shares, entr(shares).sum(axis=2, keepdims=True)] if self.wishes.probabilities else []
             for stored in values[1:]:
                 stored[missing] = _NO_SHARE
         for layer, rows in zip(self.layers, values, strict=True):
@@ -194,54 +228,70 @@ class MapDraft:
         self.folder.log(str(tile))
         self.todo.remove(tile)
 
-    def finish(self, target: Target, *, title: str, engine: str) -> list[str]:
-        """Writes all but the layers themselves; returns a sentence on each thing not written."""
+    def finish(self, target: Target, *, name: str, mapped_by: str, engine: str) -> list[str]:
+        """Writes all but the layers themselves; returns a sentence on each thing not written.
+
+        `name` is the scene's, `mapped_by` that of the run.
+        """
         assert not self.todo, "tiles are missing"
-        georeference = target.image.raster.georeference or Georeference(None, None)
-        facts = self.bundle.facts
-        classes = Classes(self.bundle.class_names, facts.palette)
+        scene = target.image.raster.path
+        place = target.image.raster.georeference or Georeference(None, None)
+        facts, wishes, folder, classes = self.bundle.facts, self.wishes, self.folder, self.classes
         for layer in self.layers:
             about = classes if layer is self.layers[0] else self.about_probabilities
-            write_envi_header(layer, georeference, about=about)
+            formats.write_envi_header(layer, place, about=about)
             if has_rasterio():
-                write_geotiff(layer, georeference, about=about)
+                formats.write_geotiff(layer, place, about=about)
         notes = []
-        if georeference.transform is None:
-            notes.append(f"{target.image.raster.path.name} has no georeference, so the map has none")
-        elif not is_north_up(georeference):
-            notes.append("the scene is rotated, which an ENVI header cannot express; the GeoTIFF is georeferenced")
+        if place.transform is None:
+            notes.append(f"{scene.name} has no georeference, so the map has none")
+        elif formats.find_rotation(place) is None:
+            problem = "the scene is sheared or mirrored, which an ENVI header cannot express"
+            notes.append(f"{problem}; the GeoTIFF is georeferenced")
         if not has_rasterio():
             notes.append(f"no GeoTIFF was written because rasterio is missing; {how_to_install('geo')}")
-        counts = self._save_figure(title)
+        counts = self._save_figure(f"{name}, mapped by {mapped_by}", place)
+        hectare, colours = place.pixel_area_m2 and place.pixel_area_m2 / 10_000, classes.palette
+        rows = [(label, text, to_hex(colours[label]), int(counts[label])) for label, text in classes.names.items()]
+        for path in (folder.style, folder.table):
+            text = fill_template("hsi_se.maps", path.name, rows=rows, hectare=hectare)
+            path.write_text(text, encoding="utf-8")
         about_map = {
-            "scene": str(target.image.raster.path.resolve()),
+            "scene": str(scene.resolve()),
             "scene_digest": target.digest,
             "split_digest": facts.split_digest,
             "engine": engine,
             "probabilities": self.about_probabilities or None,
             "temperature": facts.scaling.temperature if self.about_probabilities else None,
+            "min_probability": wishes.min_probability,
+            "mask": wishes.mask and str(wishes.mask),
+            "polygons": wishes.polygons and str(wishes.polygons.resolve()),
             "num_nodata": int(counts[UNLABELLED]),
-            "classes": [
-                {"label": label, "name": name, "num_pixels": int(counts[label])}
-                for label, name in self.bundle.class_names.items()
-            ],
+            "classes": [{"label": label, "name": name, "num_pixels": count} for label, name, _, count in rows],
         }
         text = json.dumps(about_map, indent=2, ensure_ascii=False)
-        self.folder.facts.write_text(f"{text}\n", encoding="utf-8")
+        folder.facts.write_text(f"{text}\n", encoding="utf-8")
+        if wishes.polygons is not None:
+            write_polygons(folder.geotiff, wishes.polygons, classes=classes, place=place)
+        if wishes.stac:
+            title = f"{name}, mapped by {mapped_by} ({facts.model.name})"
+            write_item(folder.item, title=title, scene=scene, layer=self.layers[0], place=place, classes=classes)
         return notes
 
-    def _save_figure(self, title: str) -> NDArray[np.int64]:
+    def _save_figure(self, title: str, place: Georeference) -> NDArray[np.int64]:
         """Writes the picture; returns the number of pixels of each label."""
-        labels, facts = self.layers[0], self.bundle.facts
-        counts = np.zeros(max(facts.class_ids) + 1, np.int64)
+        labels, classes = self.layers[0], self.classes
+        counts = np.zeros(max(classes.names) + 1, np.int64)
         step = math.ceil(max(labels.shape[:2]) / _LONGEST_FIGURE)
         picture = []
         for first, block in labels.blocks():
             counts += np.bincount(block.ravel(), minlength=len(counts))
             picture.append(block[-first % step :: step, ::step, 0])
-        names = self.bundle.class_names
-        if counts[UNLABELLED]:
-            names = {UNLABELLED: NODATA_NAME, **names}
-        small = ClassMap(np.concatenate(picture).astype(np.int32), names, facts.palette)
-        save_map(small, self.folder.figure, title=title if step == 1 else f"{title}, 1 pixel in {step}")
+        names = {UNLABELLED: NODATA_NAME, **classes.names} if counts[UNLABELLED] else classes.names
+        small = ClassMap(np.concatenate(picture).astype(np.int32), names, classes.palette)
+        title = title if step == 1 else f"{title}, 1 pixel in {step}"
+        if place.transform is not None:
+            a, b, c, d, e, f = place.transform
+            place = Georeference(place.crs, (step * a, step * b, c, step * d, step * e, f))
+        save_map(small, self.folder.figure, title=title, place=place)
         return counts

@@ -1,4 +1,4 @@
-"""Map layers on disk: raw rows while a map is made, then ENVI headers and GeoTIFF copies.
+"""Map layers on disk: raw rows while a map is made, then ENVI headers and Cloud-Optimised GeoTIFF copies.
 
 A layer is band-interleaved by line and little-endian, so that the rows of a tile are contiguous in the file.
 """
@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsi_se.report.tables import render_template
+from hsi_se.runs.bundle import ModelBundle
 from hsi_se.scene.georeference import Georeference, parse_crs
 from hsi_se.scene.raster import Colour
-from hsi_se.scene.scene import UNLABELLED
+from hsi_se.scene.scene import UNLABELLED, parse_colour
+from hsi_se.system.files import fill_template, read_facts
 
 NODATA_NAME = "nodata"
 _ROWS_PER_BLOCK = 128
+_SAME_ANGLE = 1e-6  # degrees
 _RAT_COLUMNS = (("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8))
 
 
@@ -85,43 +87,46 @@ class Classes:
         ]
 
 
+def list_classes(bundle: ModelBundle, *, min_probability: float | None = None) -> Classes:
+    """Returns the classes of a bundle and, with a least probability, one above them for pixels left unclassified."""
+    names, palette = dict(bundle.class_names), dict(bundle.facts.palette)
+    if min_probability is not None:
+        label, name = max(names) + 1, f"unclassified (p < {min_probability:g})"
+        greys = map(parse_colour, read_facts("hsi_se.scene", "palette.toml")["unclassified"])
+        palette[label] = next((grey for grey in greys if grey not in palette.values()), (127, 127, 127))
+        names[label] = f"{name}, {label}" if name in names.values() else name
+    return Classes(names, palette)
+
+
 def write_envi_header(layer: Layer, georeference: Georeference, *, about: Classes | str) -> None:
     """Writes the `.hdr` beside a layer's raw data, with its classes or a sentence about its values.
 
-    The georeference is written if ENVI's map info can express it: north up, without shear.
+    The georeference is written if ENVI's map info can express it, see `find_rotation`.
     """
-    import spectral.io.envi
-
-    rows, cols, bands = layer.shape
-    sentence = f"; {_to_envi(about)}" if isinstance(about, str) else ""
-    header: dict[str, Any] = {
-        "description": f"written by hsi-se: {layer.path.stem}{sentence}",
-        "samples": cols,
-        "lines": rows,
-        "bands": bands,
-        "header offset": 0,
-        "file type": "ENVI Standard" if isinstance(about, str) else "ENVI Classification",
-        "data type": spectral.io.envi.dtype_to_envi[np.dtype(layer.dtype).char],
-        "interleave": "bil",
-        "byte order": 0,
-        "data ignore value": f"{layer.nodata:g}",
-        "band names": [_to_envi(name) for name in layer.band_names],
+    entries, sentence = (about.list_all(), "") if isinstance(about, Classes) else ([], f"; {about}")
+    facts = {
+        "layer": layer,
+        "description": _to_envi(f"written by hsi-se: {layer.path.stem}{sentence}"),
+        "band_names": [_to_envi(name) for name in layer.band_names],
+        "class_names": [_to_envi(name) for name, _ in entries],
+        "class_lookup": [value for _, colour in entries for value in colour],
+        "place": _describe_place(georeference),
     }
-    if isinstance(about, Classes):
-        entries = about.list_all()
-        header["classes"] = len(entries)
-        header["class names"] = [_to_envi(name) for name, _ in entries]
-        header["class lookup"] = [value for _, colour in entries for value in colour]
-    header |= _describe_place(georeference)
-    spectral.io.envi.write_envi_header(str(layer.path.with_suffix(".hdr")), header)
+    text = fill_template("hsi_se.maps", "map.hdr", **facts)
+    layer.path.with_suffix(".hdr").write_text(f"{text}\n", encoding="utf-8")
 
 
-def is_north_up(georeference: Georeference) -> bool:
-    """Whether columns run east and rows run south, as ENVI's map info requires here."""
+def find_rotation(georeference: Georeference) -> float | None:
+    """Returns the rotation for ENVI's map info in degrees, as GDAL reads it; None if it cannot express the grid."""
     if georeference.transform is None:
-        return False
+        return None
     a, b, _, d, e, _ = georeference.transform
-    return b == d == 0 and a > 0 > e
+    if b == d == 0 and a > 0 and e > 0:
+        return 180  # which GDAL takes for rows that run north
+    of_cols, of_rows = math.degrees(math.atan2(b, a)), math.degrees(math.atan2(d, -e))
+    if abs((of_cols - of_rows + 180) % 360 - 180) > _SAME_ANGLE:
+        return None  # mirrored or sheared, or pixels that are not square are turned
+    return of_cols if abs(abs(of_cols) - 180) > _SAME_ANGLE else 540
 
 
 def has_rasterio() -> bool:
@@ -129,65 +134,50 @@ def has_rasterio() -> bool:
 
 
 def write_geotiff(layer: Layer, georeference: Georeference, *, about: Classes | str) -> None:
-    """Writes a layer as GeoTIFF beside its raw data, block by block; a plain TIFF without a georeference.
+    """Writes a layer as Cloud-Optimised GeoTIFF beside its raw data, in bounded memory; with a georeference, if any.
 
-    A classification gets a colour table, and a file `.aux.xml` with the class names, which the format
-    itself cannot store. Other layers get a description, the sentence about their values. OSError if the file does not
-    read back as written.
+    A classification gets overviews by mode, a colour table, and a file `.aux.xml` with the class names, which the
+    format itself cannot store. Other layers get overviews by mean and a description, the sentence about their values.
+    OSError if the file does not read back as written.
     """
     import rasterio
-    from affine import Affine
+    import rasterio.shutil
     from rasterio.windows import Window
 
-    rows, cols, bands = layer.shape
-    path = layer.path.with_suffix(".tif")
-    profile = {
-        "driver": "GTiff",
-        "height": rows,
-        "width": cols,
-        "count": bands,
-        "dtype": layer.dtype,
-        "nodata": layer.nodata,
-        "compress": "deflate",
-        "interleave": "band",
-        "bigtiff": "if_safer",
-        "blockysize": _ROWS_PER_BLOCK,  # so that each strip is written once
-        "transform": None if georeference.transform is None else Affine(*georeference.transform),
-        "crs": georeference.crs,
+    path, cols = layer.path.with_suffix(".tif"), layer.shape[1]
+    known, place = parse_crs(georeference.crs or ""), georeference.transform
+    described = layer.path.with_suffix(".vrt")
+    facts = {
+        "layer": layer,
+        "itemsize": np.dtype(layer.dtype).itemsize,
+        "wkt": known.to_wkt() if known else "",
+        "transform": place and [repr(float(place[index])) for index in (2, 0, 1, 5, 3, 4)],
+        "sentence": about if isinstance(about, str) else "",
+        "colours": [colour for _, colour in about.list_all()] if isinstance(about, Classes) else (),
     }
+    described.write_text(fill_template("hsi_se.maps", "map.vrt", **facts), encoding="utf-8")
+    resampling = "mode" if isinstance(about, Classes) else "average"
+    options = {"compress": "deflate", "bigtiff": "if_safer", "blocksize": 256, "overview_resampling": resampling}
     path.unlink(missing_ok=True)  # GDAL would read what a killed process has left
     with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=8, GDAL_PAM_ENABLED=False):
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         try:
-            with rasterio.open(path, "w", **profile) as image:
-                for band, name in enumerate(layer.band_names, start=1):
-                    image.set_band_description(band, name)
-                if isinstance(about, Classes):
-                    image.write_colormap(1, dict(enumerate(colour for _, colour in about.list_all())))
-                else:
-                    image.update_tags(TIFFTAG_IMAGEDESCRIPTION=about)
-                for first, block in layer.blocks():
-                    image.write(np.moveaxis(block, 2, 0), window=Window(0, first, cols, len(block)))
+            rasterio.shutil.copy(described, path, driver="COG", **options)
             with rasterio.open(path) as image:  # GDAL does not report what fails on closing a file
                 is_whole = all(
                     np.array_equal(image.read(window=Window(0, first, cols, len(block))), np.moveaxis(block, 2, 0))
                     for first, block in layer.blocks()
                 )
-        except rasterio.errors.RasterioIOError:
+        except (rasterio.errors.RasterioError, rasterio.errors.RasterioIOError):
             is_whole = False
+    described.unlink()
     if not is_whole:
         raise OSError(errno.EIO, "GDAL could not write it", str(path))
-    if isinstance(about, Classes):
-        _write_names(about, path.with_name(f"{path.name}.aux.xml"))
-
-
-def _write_names(classes: Classes, path: Path) -> None:
-    """Writes GDAL's sidecar file: category names, and an attribute table for the legend in QGIS."""
-    # Without the XML declaration, with which GDAL ignores a file.
-    entries = classes.list_all()
-    rows = [(label, entries[label][0], *entries[label][1]) for label in (UNLABELLED, *classes.names)]
-    text = render_template("map.aux.xml", names=[name for name, _ in entries], columns=_RAT_COLUMNS, rows=rows)
-    path.write_text(text, encoding="utf-8")
+    if isinstance(about, Classes):  # GDAL's sidecar: category names, and an attribute table for the legend in QGIS
+        labels = (UNLABELLED, *about.names)  # without an XML declaration, with which GDAL ignores a file
+        facts = {"entries": about.list_all(), "columns": _RAT_COLUMNS, "labels": labels}
+        text = fill_template("hsi_se.maps", "map.aux.xml", **facts)
+        path.with_name(f"{path.name}.aux.xml").write_text(text, encoding="utf-8")
 
 
 def _to_envi(name: str) -> str:
@@ -196,10 +186,11 @@ def _to_envi(name: str) -> str:
 
 
 def _describe_place(georeference: Georeference) -> dict[str, str]:
-    if georeference.transform is None or not is_north_up(georeference):
+    turn = find_rotation(georeference)
+    if georeference.transform is None or turn is None:
         return {}
-    a, _, x, _, e, y = georeference.transform
-    numbers = ["1", "1", f"{x:.12g}", f"{y:.12g}", f"{a:.12g}", f"{-e:.12g}"]
+    a, b, x, d, e, y = georeference.transform
+    numbers = ["1", "1", *(f"{number:.12g}" for number in (x, y, math.hypot(a, b), math.hypot(d, e)))]
     epsg, wkt = _identify(georeference.crs or "")
     info = ["Arbitrary", *numbers]
     if epsg == 4326:
@@ -207,6 +198,7 @@ def _describe_place(georeference: Georeference) -> dict[str, str]:
     elif epsg is not None and epsg // 100 in (326, 327):
         half = "North" if epsg // 100 == 326 else "South"
         info = ["UTM", *numbers, str(epsg % 100), half, "WGS-84", "units=Meters"]
+    info += [f"rotation={turn:.12g}"] if turn else []
     place = {"map info": ", ".join(info), "coordinate system string": wkt}
     return {key: f"{{{text}}}" for key, text in place.items() if text}
 

@@ -5,6 +5,7 @@ On a cluster, reduced and padded rows go out and logits come back: the workers n
 
 import functools
 import hashlib
+import importlib.util
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,15 +17,19 @@ from numpy.typing import NDArray
 
 from hsi_se.config.model import Svm
 from hsi_se.config.scene import OF_LABELS
-from hsi_se.errors import ClusterError, ConfigError, SceneError
-from hsi_se.maps.folder import MapDraft, MapFolder
+from hsi_se.errors import ClusterError, ConfigError, SceneError, how_to_install
+from hsi_se.maps.area import read_area
+from hsi_se.maps.folder import MapDraft, MapFolder, Wishes
+from hsi_se.maps.layers import list_classes
+from hsi_se.maps.products import ENDINGS
 from hsi_se.prediction.bundled import Prediction, Tile, TilePredictor, TileSource, predict_tiles
 from hsi_se.prediction.logits import Engine
 from hsi_se.prediction.target import Target, find_scene, open_target
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import find_data
-from hsi_se.scene.raster import Image, Mask
+from hsi_se.scene.georeference import Georeference, parse_crs
+from hsi_se.scene.raster import Image, Mask, Raster
 from hsi_se.system.cluster import Call, run_tasks, share, start_cluster
 from hsi_se.system.session import Session
 
@@ -36,6 +41,10 @@ def write_map(
     overrides: Sequence[str] = (),
     out: str | Path | None = None,
     probabilities: bool = False,
+    min_probability: float | None = None,
+    mask: str | Path | None = None,
+    polygons: str | Path | None = None,
+    stac: bool = False,
     engine: Engine = "dense",
     scheduler: str | None = None,
     tile_rows: int | None = None,
@@ -51,6 +60,10 @@ def write_map(
         scene, overrides: as for `find_scene`; by default the run's own scene.
         out: the folder to write; by default `map` in the run folder, or `map-NAME` for another scene.
         probabilities: whether to write the probability of each class and the entropy, at the bundle's temperature.
+        min_probability: in (0, 1); pixels whose likeliest class has less get a label of their own, above the classes.
+        mask: polygons, or a raster that is not 0 inside; pixels outside are nodata. See `read_area`.
+        polygons: a vector file to write the areas of the classes to, `.gpkg`, `.geojson` or `.shp`.
+        stac: whether to write a STAC item.
         engine, session, tile_rows: as for `map_scene`.
         scheduler: address of a Dask scheduler, `tcp://host:8786`, whose workers compute the tiles.
 
@@ -59,20 +72,27 @@ def write_map(
     """
     folder = RunFolder.open(run)
     bundle, record = folder.read_bundle(), folder.read_record()
-    _check_storable(bundle, probabilities=probabilities)
+    area, vectors = (None if path is None else Path(path) for path in (mask, polygons))
+    wishes = Wishes(probabilities, min_probability, area, vectors, stac)
+    _check_wishes(wishes, bundle)
     is_own = scene is None and not overrides
     data = find_data(folder, record, session.data, is_own_scene=scene is None)
     source = find_scene(folder, scene, overrides, data=data, unread=(*OF_LABELS, "name"))
     target = open_target(bundle, source, data=data, is_own=is_own)
+    _check_place(wishes, target.image.raster)
     name = record.scene if scene is None else Path(scene).stem
     result = MapFolder(out if out is not None else folder.path / ("map" if scene is None else f"map-{name}"))
     if out is None and scene is not None:
         result.refuse_other(target.image.raster.path)
+    inside, about_area = (None, []) if area is None else read_area(str(area), target.image)
     # With a cluster, the local predictor only tells how many rows a tile has.
     predictor = TilePredictor(bundle, engine=engine, device=session.device if scheduler is None else "cpu")
     rows, cols, _ = target.image.shape
-    about = _describe_probabilities(bundle, is_own=is_own) if probabilities else ""
-    digest = _digest(bundle, target, engine, about, tile_rows)
+    about = _describe_probabilities(bundle, is_own=is_own) if probabilities or min_probability is not None else ""
+    of_area = None if inside is None else hashlib.sha256(np.packbits(inside).data).hexdigest()
+    digest = _digest(bundle, target, engine, about, tile_rows, wishes, of_area)
+    if wishes.polygons is not None:
+        result.refuse_polygons(wishes.polygons, digest=digest)
     with start_cluster(None, scheduler) as client, result.open_draft() as unfinished:
         if unfinished.list_published() and unfinished.read_journal()[0].get("digest") == digest:
             session.observer.note("the map was complete, and only its files are moved into place")
@@ -80,13 +100,18 @@ def write_map(
         draft = MapDraft.open(
             unfinished,
             bundle,
+            wishes=wishes,
             shape=(rows, cols),
             about_probabilities=about,
             digest=digest,
             tile_rows=tile_rows or predictor.choose_tile_rows(cols),
         )
-        for note in filter(None, (*target.notes, about)):
+        for note in filter(None, (*target.notes, about, *about_area)):
             session.observer.note(note)
+        if inside is not None:
+            for tile in [tile for tile in draft.todo if not inside[tile.start : tile.stop].any()]:
+                size = len(tile), cols
+                draft.write(tile, np.zeros((*size, len(bundle.class_ids)), np.float32), np.ones(size, bool))
         todo = tuple(draft.todo)
         num_left = sum(map(len, todo))
         if num_left < rows:
@@ -99,13 +124,13 @@ def write_map(
         else:
             done = predict_on_cluster(bundle, target.image, todo, engine=engine, client=client, session=session)
         for tile, logits, missing in done:
-            draft.write(tile, logits, missing)
+            draft.write(tile, logits, missing if inside is None else missing | ~inside[tile.start : tile.stop])
         elapsed = time.perf_counter() - start
         session.observer.note(
             f"{num_left * cols:,} pixels in {elapsed:.1f} s, {num_left * cols / elapsed:,.0f} pixels/s"
         )
         del predictor, done  # frees the weights before pictures are drawn
-        for note in draft.finish(target, title=f"{name}, mapped by {record.name}", engine=engine):
+        for note in draft.finish(target, name=name, mapped_by=record.name, engine=engine):
             session.observer.note(note)
         return result.publish(unfinished)
 
@@ -145,12 +170,34 @@ def _predict(bundle: ModelBundle, engine: Engine, device: str, tile: Tile) -> ND
     return _prepare(bundle, engine, device).predict(tile)
 
 
-def _check_storable(bundle: ModelBundle, *, probabilities: bool) -> None:
-    """Raises HsiError if the files of a map cannot store what a bundle predicts."""
-    if probabilities and isinstance(bundle.facts.model, Svm):
-        raise ConfigError("--probabilities: the scores of model.name = svm are votes; map it without")
-    if max(bundle.facts.class_ids) >= 2**16:
-        raise SceneError(f"label {max(bundle.facts.class_ids)}: a map can store labels up to 65535; renumber them")
+def _check_wishes(wishes: Wishes, bundle: ModelBundle) -> None:
+    """Raises HsiError if the files of a map cannot store what a bundle predicts, or a wish cannot be met."""
+    is_of_votes, least, polygons = isinstance(bundle.facts.model, Svm), wishes.min_probability, wishes.polygons
+    for option, is_wished in (("--probabilities", wishes.probabilities), ("--min-probability", least is not None)):
+        if is_wished and is_of_votes:
+            raise ConfigError(f"{option}: the scores of model.name = svm are votes; map it without")
+    if least is not None and not 0 < least < 1:
+        raise ConfigError(f"--min-probability {least:g}: must lie between 0 and 1, both excluded; write 0.6 or so")
+    if least is not None and least * len(bundle.class_ids) <= 1:
+        problem = f"has no effect, as the likeliest of {len(bundle.class_ids)} classes never has less"
+        raise ConfigError(f"--min-probability {least:g}: {problem}; write more than {1 / len(bundle.class_ids):.3g}")
+    if polygons is not None and polygons.suffix.casefold() not in ENDINGS:
+        raise ConfigError(f"--polygons {polygons}: name a file that ends in {', '.join(ENDINGS)}")
+    if polygons is not None and not polygons.parent.is_dir():
+        raise ConfigError(f"--polygons {polygons}: there is no folder {polygons.parent}; make it first")
+    if (highest := max(list_classes(bundle, min_probability=least).names)) >= 2**16:
+        raise SceneError(f"label {highest}: a map can store labels up to 65535; renumber them")
+
+
+def _check_place(wishes: Wishes, raster: Raster) -> None:
+    """Raises ConfigError if what is asked for needs a georeference, or a library, that is missing."""
+    place = raster.georeference or Georeference(None, None)
+    for option, is_wished, library in (("--polygons", wishes.polygons, "geopandas"), ("--stac", wishes.stac, "pystac")):
+        if is_wished and importlib.util.find_spec(library) is None:
+            raise ConfigError(f"{option}: needs {library}; {how_to_install('geo')}")
+        if is_wished and (place.transform is None or parse_crs(place.crs or "") is None):
+            problem = f"{raster.path} has no georeference in a known coordinate system"
+            raise ConfigError(f"{option}: {problem}; add it to the file, or leave {option} out")
 
 
 def _describe_probabilities(bundle: ModelBundle, *, is_own: bool) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.confidence import Reliability, to_probabilities
-from hsi_se.report.figures import make_distinct_palette, to_hex
+from hsi_se.report.figures import to_hex
 from hsi_se.runs.bundle import BundleFacts
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import Explanation, RunRecord
@@ -22,7 +22,7 @@ from hsi_se.sampling.disjoint import Side
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.inspection import stretch
 from hsi_se.scene.raster import Floats, chunk_rows
-from hsi_se.scene.scene import Scene
+from hsi_se.scene.scene import Scene, make_palette
 from hsi_se.scene.wavelengths import pick_false_colour
 
 NUM_TOP = 3
@@ -191,7 +191,7 @@ class RunFiles:
 
     def list_classes(self) -> list[PageClass]:
         ids, names, palette = self.facts.class_ids, self.facts.class_names, self.facts.palette
-        distinct = make_distinct_palette(ids)
+        distinct = make_palette(ids)
         mapped = np.bincount(self.explorer.prediction.ravel(), minlength=len(ids) + 1)[1:].tolist()
         return [
             PageClass(label, name, to_hex(palette[label]), to_hex(distinct[label]), count)

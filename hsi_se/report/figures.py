@@ -1,8 +1,7 @@
 """Pictures of a scene, its classes and its split, and what all figures share, such as colours."""
 
 import io
-import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -17,11 +16,13 @@ from scipy.ndimage import maximum_filter, minimum_filter
 
 from hsi_se.prediction.class_map import ClassMap
 from hsi_se.report.fonts import write_names
+from hsi_se.report.place import draw_place
 from hsi_se.sampling.disjoint import Side, SideMap
+from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.raster import Colour, Floats
-from hsi_se.scene.scene import UNLABELLED
+from hsi_se.scene.scene import UNLABELLED, make_palette, parse_colour
 from hsi_se.scene.wavelengths import split_at_gaps
-from hsi_se.system.files import read_facts, replacing
+from hsi_se.system.files import replacing
 
 _DPI = 150
 _TINT = 0.35  # opacity of labels over an image
@@ -68,18 +69,25 @@ class Drawing:
         return text.replace("<svg", f'<svg role="img" aria-label="{escape(self.in_words or self.caption)}"', 1)
 
 
-def save_map(class_map: ClassMap, path: Path, *, title: str) -> None:
-    """Writes the map as a PNG in the class colours, oriented as in the file, with a legend beside it."""
+def save_map(class_map: ClassMap, path: Path, *, title: str, place: Georeference | None = None) -> None:
+    """Writes the map as a PNG in the class colours, oriented as in the file, with a legend beside it.
+
+    With a georeference it has coordinates, north and a scale bar.
+    """
     names = {label: f"{label}  {name}" for label, name in class_map.class_names.items()}
     if (class_map.labels == UNLABELLED).any():
         names = {UNLABELLED: "unlabelled", **names}
     entries = {label: (name, to_hex(class_map.palette[label])) for label, name in names.items()}
-    save_values(class_map.labels, entries, path, title=title)
+    save_values(class_map.labels, entries, path, title=title, place=place)
 
 
-def save_values(values: NDArray[np.integer], entries: Entries, path: Path, *, title: str) -> None:
-    """Writes a map `(rows, cols)` as a PNG with its legend beside it, from the upper edge down."""
+def save_values(
+    values: NDArray[np.integer], entries: Entries, path: Path, *, title: str, place: Georeference | None = None
+) -> None:
+    """Writes a map `(rows, cols)` as a PNG with its legend beside it, from the upper edge down; see `save_map`."""
     figure, axes = _make_map_figure(*values.shape, title=title)
+    if place is not None and place.transform is not None:
+        draw_place(axes, place, shape=values.shape)
     _add_legend(axes, show_values(axes, values, entries))
     save_figure(figure, path)
 
@@ -96,7 +104,7 @@ def show_values(axes: Axes, values: NDArray[np.integer], entries: Entries, alpha
     """Draws a map `(rows, cols)` of values that are all in `entries`, and returns the handles of its legend."""
     lookup = np.zeros((max(entries) + 1, 3), dtype=np.uint8)
     for value, (_, colour) in entries.items():
-        lookup[value] = to_rgb(colour)
+        lookup[value] = parse_colour(colour)
     axes.imshow(lookup[values], interpolation="nearest", alpha=alpha)
     return [Patch(facecolor=colour, edgecolor="0.4", linewidth=0.5, label=name) for name, colour in entries.values()]
 
@@ -192,8 +200,8 @@ def describe_sides(sides: SideMap | NDArray[np.int32], *, num_folds: int = 0) ->
     """
     entries: dict[int, tuple[str, str]] = dict(SIDE_COLOURS)
     if num_folds:
-        of_folds = make_distinct_palette(range(1, num_folds + 1)).items()
-        entries = {0: entries[0], **{fold: (f"fold {fold}", to_hex(colour)) for fold, colour in of_folds}}
+        palette = make_palette(range(1, num_folds + 1))
+        entries = {0: entries[0]} | {fold: (f"fold {fold}", to_hex(palette[fold])) for fold in range(1, num_folds + 1)}
     return {
         side: (f"{name}: {count:,}", colour)
         for side, (name, colour) in entries.items()
@@ -203,18 +211,3 @@ def describe_sides(sides: SideMap | NDArray[np.int32], *, num_folds: int = 0) ->
 
 def to_hex(colour: Colour) -> str:
     return "#{:02x}{:02x}{:02x}".format(*colour)
-
-
-def make_distinct_palette(class_ids: Iterable[int]) -> dict[int, Colour]:
-    """Returns an 8-bit RGB colour for each label, also distinct for colour-blind readers.
-
-    Labels take the colours of `palette.toml` in ascending order; beyond its end the colours repeat.
-    """
-    colours = read_facts("hsi_se.report", "palette.toml")["distinct"]
-    labels = sorted(int(label) for label in class_ids)
-    return {label: to_rgb(colour) for label, colour in zip(labels, itertools.cycle(colours), strict=False)}
-
-
-def to_rgb(colour: str) -> Colour:
-    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
-    return red, green, blue

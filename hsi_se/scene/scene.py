@@ -1,6 +1,7 @@
 """Defines a scene: a label map (rows, cols), a cube (rows, cols, bands) and their metadata."""
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,8 +14,10 @@ from hsi_se.scene.cube import Cube
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.guards import explain_sizes
 from hsi_se.scene.raster import Colour, chunk_rows
+from hsi_se.system.files import read_facts
 
 UNLABELLED = 0
+_CLOSE = 32  # of 255, the difference of two colours in every channel
 
 
 Window = tuple[slice, slice]  # rows and cols
@@ -181,21 +184,19 @@ def check_same_size(name: str, cube: tuple[int, ...], labels: tuple[int, ...], *
 
 
 def make_palette(class_ids: Iterable[int], *, given: Mapping[int, Colour] | None = None) -> dict[int, Colour]:
-    """Returns an 8-bit RGB colour for unlabelled pixels and for each label.
+    """Returns an 8-bit RGB colour for unlabelled pixels and for each label, by label.
 
-    Labels have the colours of Spectral Python (`spectral.spy_colors`); labels beyond its list get
-    evenly spaced hues. Colours in `given` take precedence.
+    Colours in `given` take precedence. The other labels take, in ascending order, the colours of `palette.toml`, which
+    are distinct for colour-blind readers too, without those close to a given one. Beyond the end the colours repeat.
     """
-    from spectral import spy_colors
+    known, ids = {UNLABELLED: (0, 0, 0)} | dict(given or {}), sorted(int(label) for label in class_ids)
+    colours = [parse_colour(text) for text in read_facts("hsi_se.scene", "palette.toml")["colours"]]
+    taken = np.array([known[label] for label in (UNLABELLED, *ids) if label in known])  # (n, 3)
+    others = itertools.cycle([each for each in colours if np.abs(taken - each).max(axis=1).min() >= _CLOSE] or colours)
+    return {label: known[label] if label in known else next(others) for label in (UNLABELLED, *ids)}
 
-    ids = sorted(int(label) for label in class_ids)
-    beyond = [label for label in ids if label >= len(spy_colors)]
-    palette = {}
-    if beyond:
-        import matplotlib  # which is slow to load, and few scenes have so many classes
 
-        hues = matplotlib.colormaps["hsv"].resampled(len(beyond) + 1)
-        palette = {label: hues(index, bytes=True)[:3] for index, label in enumerate(beyond)}
-    palette |= {label: spy_colors[label] for label in (UNLABELLED, *ids) if label < len(spy_colors)}
-    palette |= {label: colour for label, colour in (given or {}).items() if label in palette}
-    return {label: (int(red), int(green), int(blue)) for label, (red, green, blue) in sorted(palette.items())}
+def parse_colour(text: str) -> Colour:
+    """Returns the 8-bit colour `rrggbb`, with or without # before it."""
+    red, green, blue = bytes.fromhex(text.removeprefix("#"))
+    return red, green, blue

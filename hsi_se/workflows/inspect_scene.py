@@ -2,15 +2,18 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
+
 from hsi_se.config.scene import OF_CUBE, OF_LABELS, SceneFiles
 from hsi_se.config.yaml_file import dump_config, parse_config
-from hsi_se.errors import ConfigError, SceneError
+from hsi_se.errors import ConfigError, SceneError, SplitError
 from hsi_se.report.figures import save_quick_look, save_spectra, to_hex
-from hsi_se.sampling.splits import make_split
+from hsi_se.sampling.splits import Split, make_split
 from hsi_se.scene.catalogue import KnownScene, recognise_labels, suggest_known_scene
 from hsi_se.scene.folders import Folders
 from hsi_se.scene.formats import open_file
@@ -20,6 +23,7 @@ from hsi_se.scene.loading import SceneSource
 from hsi_se.scene.raster import FileContents, Image
 from hsi_se.scene.scene import GroundTruth, make_palette
 from hsi_se.scene.wavelengths import pick_false_colour
+from hsi_se.system.files import read_facts
 
 _SMALLEST_3D_DEPTH = 13
 _UNNAMED = Path("inspect")
@@ -139,18 +143,47 @@ def save_survey_figures(survey: Survey, folder: Path) -> list[Path]:
     return pictures
 
 
-def suggest_config(survey: Survey) -> str:
-    """Returns a config, as YAML, that trains on the files of a survey; SceneError without a cube or labels."""
+def suggest_config(survey: Survey, overrides: Sequence[str] = ()) -> str:
+    """Returns a config, as YAML, that trains on the files of a survey, with settings by their size; see suggested.toml.
+
+    `overrides` are settings outside the `scene` section. HsiError without a cube or labels, or if a setting is wrong.
+    """
     if survey.image is None or survey.truth is None:
-        what = "cube" if survey.image is None else "label map"
-        raise SceneError(f"--write-config: training also needs a {what}; name both files")
-    num_train = len(make_split(survey.truth, parse_config(_read_draft(), path=_UNNAMED).split).train)
-    components = max(1, min(30, survey.image.shape[2], num_train - 1))
-    order = "3d-2d" if components >= _SMALLEST_3D_DEPTH else "2d-3d"
-    config = parse_config(_read_draft(), [f"reduction.components={components}", f"model.order={order}"], path=_UNNAMED)
+        what, named = (
+            "cube" if survey.image is None else "label map",
+            " and ".join(str(path) for path, _ in survey.files),
+        )
+        raise SceneError(f"{named}: training also needs a {what}; name both files")
+    facts, truth, bands = read_facts("hsi_se.workflows", "suggested.toml"), survey.truth, survey.image.shape[2]
+    settings = next(row["settings"] for row in facts["patch"] if min(truth.shape) >= row["side"])
+
+    def divide(*changes: str) -> list[Split]:
+        config = parse_config(_read_draft(), [*settings, *changes, *overrides], path=_UNNAMED)
+        return [make_split(truth, part.split, seed=config.seed) for part in config.list_folds()]
+
+    chosen, about = list[str](), ""
+    for row in facts["split"]:
+        with suppress(ConfigError, SplitError):
+            parts = divide(split := f"split={row['settings']}")
+            lost = [~np.isin(*(truth.labels[tuple(pixels.T)] for pixels in (each.test, each.train))) for each in parts]
+            chosen, about = [split], row["about"]
+            if np.concatenate(lost).mean() <= facts["most_lost"]:
+                break
+    for share in (*facts["validation"], 0):
+        changes = [*chosen, f"split.validation={share}"]
+        if min(len(part.val) for part in divide(*changes)) >= facts["least_validation"] or not share:
+            break
+    num_train = min(len(part.train) for part in divide(*changes))
+    batch = next(row["size"] for row in facts["batch"] if num_train >= row["pixels"])
+    epochs = int(np.clip(round(facts["steps"] * batch / num_train), *facts["epochs"]))
+    components = max(1, min(30, bands, num_train - 1))
+    sizes = [f"reduction.components={components}", f"train.epochs={epochs}", f"train.batch_size={batch}"]
+    if components < _SMALLEST_3D_DEPTH and "svm" not in settings[-1]:
+        sizes.append("model.order=2d-3d")
+    config = parse_config(_read_draft(), [*settings, *changes, *sizes, *overrides], path=_UNNAMED)
     config = config.model_copy(update={"scene": survey.scene})
-    heading = [line for line in _read_draft().splitlines(keepends=True) if line.startswith("#")]
-    text = "".join(heading) + dump_config(config, is_named=False)
+    heading = _read_draft().partition("\n")[0]
+    text = f"{heading}\n# {about}\n{dump_config(config, is_named=False)}"
     if survey.likely is not None:
         hint = f"class_names: {survey.likely.name}  # {suggest_names(survey.likely)}, remove the first #"
         text = text.replace("\nsplit:", f"\n  # {hint}\nsplit:", 1)

@@ -21,7 +21,7 @@ from tests.conftest import ROOT, TINY
 DEMO = str(ROOT / "configs" / "demo.yaml")
 PANELS = {
     "Data": ["scene", "split"],
-    "Train": ["train", "resume", "eval", "gap"],
+    "Train": ["quickstart", "train", "resume", "eval", "gap"],
     "Look": ["info", "report", "watch", "explain", "schema"],
     "Compare": ["ablate"],
     "Deliver": ["map", "export"],

@@ -27,7 +27,7 @@ from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import ConfigError, RunError, SceneError
 from hsi_se.maps import layers as writers
 from hsi_se.maps.folder import MapFolder
-from hsi_se.maps.layers import Layer
+from hsi_se.maps.layers import Classes, Layer, write_envi_header, write_geotiff
 from hsi_se.maps.write import write_map
 from hsi_se.prediction.bundled import TilePredictor, TileSource, build_bundled_model, predict_tiles
 from hsi_se.prediction.logits import list_tiles, predict_logits
@@ -384,14 +384,51 @@ def test_a_scene_without_a_place_gives_a_plain_tiff_and_says_so(run, tmp_path):
         assert file.nodata == 0
 
 
-def test_a_rotated_scene_is_placed_by_the_geotiff_alone(run, tmp_path):
+NOT_SQUARE = TRANSFORM @ Affine.scale(1, 0.5)
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        *(TRANSFORM @ Affine.rotation(angle) for angle in (20, 90, -120, 180)),
+        NOT_SQUARE @ Affine.rotation(20),
+        TRANSFORM @ Affine.scale(1, -1),  # rows run north
+        Affine(0.01, 0, 13, 0, -0.01, 52) @ Affine.rotation(45),
+    ],
+)
+def test_gdal_places_both_files_of_a_rotated_scene_alike(tmp_path, grid):
+    layer = Layer(tmp_path / "map.img", (3, 4, 1), "uint8", 0, ("class",))
+    layer.create()
+    epsg = 4326 if grid.c == 13 else 32633
+    place = Georeference(f"EPSG:{epsg}", tuple(grid)[:6])
+    classes = Classes({1: "a"}, {1: (1, 2, 3)})
+    write_envi_header(layer, place, about=classes)
+    write_geotiff(layer, place, about=classes)
+    for path in (layer.path, layer.path.with_suffix(".tif")):
+        with rasterio.open(path) as file:
+            np.testing.assert_allclose(tuple(file.transform), tuple(grid), atol=1e-6)
+            assert (file.crs.is_geographic, "WGS 84" in file.crs.to_wkt()) == (epsg == 4326, True)
+
+
+def test_a_rotated_scene_is_mapped_without_a_word(run, tmp_path):
     turned = TRANSFORM @ Affine.rotation(20)
     path = write_scene(tmp_path / "turned.tif", place={"crs": "EPSG:32633", "transform": turned})
     result, notes = map_again(run, tmp_path / "out", scene=path)
-    assert any("rotated" in note for note in notes.notes)
+    assert not any("rotated" in note or "ENVI" in note for note in notes.notes)
+    assert "rotation=-20}" in result.header.read_text()
+
+
+@pytest.mark.parametrize("grid", [Affine.rotation(20) @ NOT_SQUARE, TRANSFORM @ Affine.scale(-1, 1)])
+def test_a_grid_that_envi_cannot_express_is_in_the_geotiff_alone(run, tmp_path, grid):
+    path = write_scene(tmp_path / "turned.tif", place={"crs": "EPSG:32633", "transform": grid})
+    result, notes = map_again(run, tmp_path / "out", scene=path)
+    assert (
+        "the scene is sheared or mirrored, which an ENVI header cannot express; the GeoTIFF is georeferenced"
+        in notes.notes
+    )
     assert "map info" not in result.header.read_text()
     with rasterio.open(result.geotiff) as file:
-        assert file.transform.almost_equals(turned)
+        assert file.transform.almost_equals(grid)
 
 
 def test_without_rasterio_there_is_no_geotiff_and_a_word_how_to_get_it(run, tmp_path, monkeypatch):
@@ -625,13 +662,13 @@ def test_a_full_disk_is_one_line_and_the_map_goes_on_later(run, result, tmp_path
 def test_a_geotiff_that_is_cut_short_as_it_is_closed_is_not_published(run, tmp_path, monkeypatch):
     """GDAL says nothing then."""
 
-    class Truncated(rasterio.io.DatasetWriter):
-        def __exit__(self, *error: object) -> None:
-            super().__exit__(*error)
-            os.truncate(self.name, Path(self.name).stat().st_size - 100)
+    copy = rasterio.shutil.copy
 
-    monkeypatch.setattr("rasterio.get_writer_for_path", lambda *_, **__: Truncated)
-    monkeypatch.setattr("rasterio.get_writer_for_driver", lambda *_, **__: Truncated)
+    def truncate(source: Path, path: Path, **options: object) -> None:
+        copy(source, path, **options)
+        os.truncate(path, path.stat().st_size - 100)
+
+    monkeypatch.setattr("rasterio.shutil.copy", truncate)
     with pytest.raises(RunError, match=r"map.tif: GDAL could not write it; "):
         map_again(run, tmp_path / "out")
     assert not (tmp_path / "out" / "map.json").exists()
@@ -643,7 +680,7 @@ def interrupt(*_: object, **__: object) -> None:
 
 def test_a_layer_that_has_lost_its_end_is_made_again(run, result, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("hsi_se.maps.folder.write_geotiff", interrupt)
+        patch.setattr("hsi_se.maps.layers.write_geotiff", interrupt)
         with pytest.raises(KeyboardInterrupt):
             map_again(run, tmp_path / "out")
     os.truncate(tmp_path / "out" / ".unfinished" / "map.img", 3)
@@ -657,7 +694,7 @@ def test_half_a_geotiff_of_a_killed_map_is_written_again(run, result, tmp_path, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("hsi_se.maps.folder.write_geotiff", stop)
+        patch.setattr("hsi_se.maps.layers.write_geotiff", stop)
         with pytest.raises(KeyboardInterrupt):
             map_again(run, tmp_path / "out")
     again, _ = map_again(run, tmp_path / "out")
@@ -681,7 +718,8 @@ def test_a_map_is_on_the_disk_before_it_takes_another_ones_place(run, tmp_path, 
     monkeypatch.setattr(os, "fsync", note)
     monkeypatch.setattr(Path, "replace", check)
     map_again(run, tmp_path / "out")
-    assert moved == ["map.img", "map.hdr", "map.tif", "map.tif.aux.xml", "map.png", "map.json"]
+    rasters = ["map.img", "map.hdr", "map.tif", "map.tif.aux.xml"]
+    assert moved == [*rasters, "map.qml", "classes.csv", "map.png", "map.json"]
 
 
 def test_a_scene_of_the_same_values_at_another_place_is_mapped_anew(run, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The page of a run in a headless Chromium: what it shows is what was measured, whatever drives it."""
 
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import hsi_se
 from hsi_se.config.yaml_file import load_config
 from hsi_se.report.explorer import RunFiles
+from hsi_se.report.page import write_page
 from hsi_se.runs.folder import RunFolder
 from hsi_se.sampling.disjoint import Side
 from hsi_se.scene.synthetic import make_synthetic_scene
@@ -316,18 +318,28 @@ def test_a_class_in_the_legend_is_shown_alone(reader, files):
     assert not reader.page.locator("#lit").is_visible()
 
 
-def test_the_colour_blind_palette_recolours_map_and_legend(reader, files):
-    reader.page.click('button[data-palette="distinct"]')
-    reader.page.mouse.move(0, 0)
-    reader.settle()
+def test_colours_of_the_labels_can_be_changed_for_those_that_colour_blind_readers_tell_apart(reader, run, tmp_path):
+    assert not reader.page.locator("[data-palette]:not(html)").count(), "both are the same"
+    run = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    facts = run.read_facts()
+    red = facts.model_copy(update={"palette": {label: (200, label, 0) for label in facts.palette}})
+    run.bundle_facts.write_text(red.model_dump_json())
+    write_page(run)
+    reader.open(run)
+    files = RunFiles.read(run)
     explorer, classes = files.explorer, files.list_classes()
-    colours = np.array([(0, 0, 0), *(to_rgb(each.distinct) for each in classes)])
     away = np.ones(explorer.truth.shape, dtype=bool)
     away[find_first(files)] = False
-    np.testing.assert_array_equal(reader.colours(*explorer.truth.shape)[away], colours[explorer.prediction][away])
     swatch = reader.page.locator(".legend .swatch").first
-    shown = swatch.evaluate("(each) => getComputedStyle(each).backgroundColor")
-    assert shown == "rgb({}, {}, {})".format(*to_rgb(classes[0].distinct))
+    for choice in ("distinct", "usual"):
+        reader.page.click(f'button[data-palette="{choice}"]')
+        reader.page.mouse.move(0, 0)
+        reader.settle()
+        wanted = [to_rgb(each.distinct if choice == "distinct" else each.colour) for each in classes]
+        colours = np.array([(0, 0, 0), *wanted])
+        np.testing.assert_array_equal(reader.colours(*explorer.truth.shape)[away], colours[explorer.prediction][away])
+        shown = swatch.evaluate("(each) => getComputedStyle(each).backgroundColor")
+        assert shown == "rgb({}, {}, {})".format(*wanted[0])
 
 
 def test_keys_move_zoom_choose_and_clear(reader, files, scene):

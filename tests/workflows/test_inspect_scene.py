@@ -158,7 +158,7 @@ def test_the_written_config_trains_on_the_files(inspect, tmp_path, monkeypatch):
     config = load_config("my.yaml", ["train.epochs=1"])
     assert config.name == "my"
     np.testing.assert_array_equal(load_scene(config.scene).labels, scene.labels)
-    bundle = train(config, out="run").read_bundle()
+    bundle = train(config.list_folds()[0], out="run").read_bundle()
     assert bundle.facts.dropped_bands == {3: "dropped by the config"}
     code, _, err = inspect("inspect", "labels.npy", "cube.mat", *settings, "--write-config", "my.yaml")
     assert code == 2
@@ -170,7 +170,7 @@ def test_half_a_scene_is_inspected_but_gets_no_config(files, missing, tmp_path):
     survey = survey_files([files[0] if missing == "label map" else files[1]])
     assert (survey.cube is None) == (missing == "cube")
     assert len(save_survey_figures(survey, tmp_path / "out")) == (0 if missing == "cube" else 1)
-    with pytest.raises(SceneError, match=f"--write-config: training also needs a {missing}"):
+    with pytest.raises(SceneError, match=f": training also needs a {missing}; name both files"):
         suggest_config(survey)
 
 
