@@ -158,10 +158,7 @@ def _finish(path: Path, read: LabelMap, style: Style, *, setting: str, unlabelle
         if (values[wrong] == first).all() and first.is_integer():
             instead = f"write scene.unlabelled: {first:.0f}" if setting.startswith("scene") else "save 0 in its place"
             remedy = f"if it marks unlabelled pixels, {instead}"
-        raise SceneError(
-            f"{path}: {int(wrong.sum())} labels are not non-negative integers, the first is "
-            f"{first:g} at row {row}, col {col}; {remedy}"
-        )
+        raise refuse(path, "not_whole", count=wrong.sum(), first=first, row=row, col=col, remedy=remedy)
     if unlabelled != UNLABELLED and not (is_missing if unlabelled == "nan" else values == number).any():
         raise refuse(path, "idle_unlabelled", value=unlabelled)
     notes = (*style.notes, *read.notes)
