@@ -19,10 +19,13 @@ from hsi_se.scene.raster import Colour, Floats
 from hsi_se.system.files import read_facts
 
 _MOST_COLOURS, _MOST_NAMES = 256, 1000
-_WHOLE = re.compile(r"[+-]?\d{1,15}(\.0*)?")
+WHOLE = re.compile(r"[+-]?\d{1,15}(\.0*)?")
 # Cells may be nested so deeply that reading them ends the process, so that another process does it.
 _READ_TEXTS = """
 import sys, numpy, scipy.io
+if sys.platform != "win32":
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
 arrays = {}
 for key, _, kind in scipy.io.whosmat(sys.argv[1]):
     if kind in ("cell", "char"):
@@ -91,7 +94,7 @@ def number_classes(
     kept = [name for name in names if name not in ("", unlabelled if is_by_name else blank)]
     if len(kept) > _MOST_NAMES:
         raise refuse(path, "too_many", count=len(kept), first=kept[0])
-    is_numeric = all(map(_WHOLE.fullmatch, kept))
+    is_numeric = all(map(WHOLE.fullmatch, kept))
     numbers = {name: float(name) if is_numeric else float(place) for place, name in enumerate(kept, start=1)}
     values_by_name = np.array([numbers.get(name, np.nan) for name in names])
     return values_by_name[places.reshape(-1)], {} if is_numeric else dict(enumerate(kept, start=1))

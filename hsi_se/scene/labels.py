@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hsi_se.config.scene import LabelFile
 from hsi_se.errors import SceneError
-from hsi_se.scene.encodings import LabelMap, Wanted, decode, read_lists, refuse, unite_masks
+from hsi_se.scene.encodings import WHOLE, LabelMap, Wanted, decode, read_lists, refuse, unite_masks
 from hsi_se.scene.formats import PICTURES, open_file
 from hsi_se.scene.guards import blaming
 from hsi_se.scene.raster import FileContents, Raster, is_nodata
@@ -140,8 +140,8 @@ def _finish(path: Path, read: LabelMap, style: Style, *, setting: str, unlabelle
     if read.is_named:
         palette |= {label: style.colours[name] for label, name in names.items() if name in style.colours}
     else:
-        names |= {int(value): name for value, name in style.names.items() if value.isdecimal()}
-        palette |= {int(value): colour for value, colour in style.colours.items() if value.isdecimal()}
+        names |= {int(float(value)): name for value, name in style.names.items() if WHOLE.fullmatch(value)}
+        palette |= {int(float(value)): each for value, each in style.colours.items() if WHOLE.fullmatch(value)}
     if isinstance(unlabelled, str) and unlabelled != "nan":
         found = [UNLABELLED] if read.is_named else [label for label, name in names.items() if name == unlabelled]
         if not found:
@@ -158,10 +158,7 @@ def _finish(path: Path, read: LabelMap, style: Style, *, setting: str, unlabelle
         if (values[wrong] == first).all() and first.is_integer():
             instead = f"write scene.unlabelled: {first:.0f}" if setting.startswith("scene") else "save 0 in its place"
             remedy = f"if it marks unlabelled pixels, {instead}"
-        raise SceneError(
-            f"{path}: {int(wrong.sum())} labels are not non-negative integers, the first is "
-            f"{first:g} at row {row}, col {col}; {remedy}"
-        )
+        raise refuse(path, "not_whole", count=wrong.sum(), first=first, row=row, col=col, remedy=remedy)
     if unlabelled != UNLABELLED and not (is_missing if unlabelled == "nan" else values == number).any():
         raise refuse(path, "idle_unlabelled", value=unlabelled)
     notes = (*style.notes, *read.notes)

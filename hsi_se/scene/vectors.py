@@ -239,8 +239,9 @@ def _read_regions(path: Path, wanted: Wanted, lines: Sequence[str]) -> LabelMap:
     headings = [line.strip("; ").split() for line in lines if re.match(r";\s*(ID\s+)?X\s+Y", line)]
     x = headings[0].index("X") if headings else 1
     rows = [line.split() for line in lines if not line.startswith(";")]
-    names = np.repeat(told["ROI name"], [int(number) for number in told["ROI npts"]]).tolist()
-    if len(names) != len(rows):
-        raise ValueError(f"{len(names)} pixels are declared, {len(rows)} listed")
+    sizes = [int(number) for number in told["ROI npts"]]
+    if sum(sizes) != len(rows):
+        raise ValueError(f"{sum(sizes)} pixels are declared, {len(rows)} listed")
+    names = np.repeat(told["ROI name"], sizes).tolist()
     pixels = np.array([[float(row[x + 1]), float(row[x])] for row in rows]).astype(np.int64) - 1
     return _fill(path, wanted, pixels, number_classes(path, names, wanted.unlabelled))

@@ -228,13 +228,27 @@ def test_a_style_of_qgis_names_and_colours_the_labels_beside_it():
     assert scene.palette == {1: (10, 11, 12), 3: (255, 0, 0)}
 
 
-@pytest.mark.parametrize("text", ["<qgis", QML.replace("'SYSTEM'>", "'SYSTEM' [<!ENTITY a 'b'>]>"), QML + " " * 2**22])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<qgis",
+        QML.replace("'SYSTEM'>", "'SYSTEM' [<!ENTITY a 'b'>]>"),
+        QML + " " * 2**22,
+        QML.replace("#0a0b0c", "9" * 5000),
+    ],
+)
 def test_a_style_that_is_damaged_or_dangerous_is_a_note(text):
     np.save("labels.npy", LABELS)
     Path("labels.qml").write_text(text)
     scene = read("labels.npy")
     assert scene.class_names[1] == "class 1"
     assert [note.partition(" (")[0] for note in scene.notes] == ["labels.qml: is not a readable style"]
+
+
+def test_an_endless_number_in_a_style_is_no_label():
+    np.save("labels.npy", LABELS)
+    Path("labels.qml").write_text(QML.replace('value="1"', f'value="{"9" * 5000}"'))
+    assert read("labels.npy").class_names == {1: "class 1", 2: "class 2", 3: "Soil"}
 
 
 def test_our_own_map_gives_its_names_and_colours_back():

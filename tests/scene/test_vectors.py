@@ -1,6 +1,7 @@
 """Labels drawn as polygons, points or regions, and tables of points, on the grid of a cube."""
 
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -160,6 +161,25 @@ def test_overlaps_of_two_classes_are_unlabelled_and_small_polygons_counted():
     )
     assert several == "boxes.gpkg: 18 pixels are in shapes of several classes and are left unlabelled"
     assert (read({"file": "boxes.gpkg", "all_touched": True}).labels == 2).sum() == 19
+
+
+def test_a_polygon_of_several_parts_with_a_hole_has_one_number():
+    ring = draw(0, 6, 0, 6).difference(draw(2, 4, 2, 4, margin=-0.1))
+    parts = shapely.MultiPolygon([ring, draw(8, 10, 7, 9)])
+    geopandas.GeoDataFrame({"crop": ["a", "b"]}, geometry=[parts, draw(2, 4, 2, 4)], crs=CRS).to_file("parts.gpkg")
+    wanted = np.zeros((ROWS, COLS), dtype=int)
+    wanted[:6, :6], wanted[2:4, 2:4], wanted[8:10, 7:9] = 1, 2, 1
+    scene = read("parts.gpkg")
+    np.testing.assert_array_equal(scene.labels, wanted)
+    np.testing.assert_array_equal(scene.polygons, wanted)
+
+
+def test_without_geopandas_shapes_name_what_to_install_and_tables_of_pixels_are_read(monkeypatch):
+    make_fields().to_file("fields.gpkg")
+    Path("pixels.csv").write_text("row,col,class\n1,2,a\n3,4,b\n")
+    monkeypatch.setitem(sys.modules, "geopandas", None)
+    assert refuse("fields.gpkg").startswith("fields.gpkg: reading this file needs geopandas; ")
+    assert read("pixels.csv").class_names == {1: "a", 2: "b"}
 
 
 def test_numbers_of_classes_stay_and_names_of_all_shapes_are_numbered():

@@ -93,7 +93,7 @@ def _find_georeference(image: Any) -> tuple[Georeference | None, tuple[str, ...]
         points, crs = image.gcps
         transform = from_gcps(points)
         found = np.array([~transform @ (point.x, point.y) for point in points])
-        if (off := np.abs(found - [(point.col, point.row) for point in points]).max()) > 1:
+        if (off := np.abs(found - [(point.col, point.row) for point in points]).max()) > 0.5:
             return None, (
                 f"its ground control points are up to {off:.1f} pixels off a regular grid; they are not used",
             )
