@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -234,8 +234,14 @@ class MapDraft:
         `name` is the scene's, `mapped_by` that of the run.
         """
         assert not self.todo, "tiles are missing"
-        scene = target.image.raster.path
-        place = target.image.raster.georeference or Georeference(None, None)
+        if (ground := target.image.raster.ground) is None:
+            return self._finish(target, name=name, mapped_by=mapped_by, engine=engine)
+        on_ground = replace(self, layers=[formats.put_on_ground(layer, ground) for layer in self.layers])
+        note = "the map is on the ground grid of the scene's lookup table, not in the rows and columns of the swath"
+        return [note, *on_ground._finish(target, name=name, mapped_by=mapped_by, engine=engine)]
+
+    def _finish(self, target: Target, *, name: str, mapped_by: str, engine: str) -> list[str]:
+        scene, place = target.image.raster.path, target.image.raster.place
         facts, wishes, folder, classes = self.bundle.facts, self.wishes, self.folder, self.classes
         for layer in self.layers:
             about = classes if layer is self.layers[0] else self.about_probabilities

@@ -10,7 +10,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.scene.georeference import Georeference, parse_crs
+from hsi_se.scene.ground import LookupTable
 from hsi_se.scene.raster import Colour
 from hsi_se.scene.scene import UNLABELLED, parse_colour
 from hsi_se.system.files import fill_template, read_facts
@@ -70,6 +71,19 @@ class Layer:
             offset = first * cols * bands * dtype.itemsize
             values = np.fromfile(self.path, dtype=dtype, count=count, offset=offset)
             yield first, values.reshape(-1, bands, cols).transpose(0, 2, 1).astype(self.dtype)
+
+
+def put_on_ground(layer: Layer, ground: LookupTable) -> Layer:
+    """Returns a layer of a swath on the ground grid of its lookup table, in the place of its file."""
+    rows, cols, bands = layer.shape
+    stored = np.memmap(layer.path, np.dtype(layer.dtype).newbyteorder("<"), "r", shape=(rows, bands, cols))
+    draft = replace(layer, path=layer.path.with_name(f".{layer.path.name}"), shape=(*ground.shape, bands))
+    draft.create()
+    for first, block in ground.put_on_ground(stored.transpose(0, 2, 1), fill=layer.nodata):
+        draft.write(first, block)
+    del stored
+    draft.path.replace(layer.path)
+    return replace(draft, path=layer.path)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from hsi_se.config.model import Svm
-from hsi_se.config.scene import OF_LABELS
+from hsi_se.config.scene import OF_LABELS, SceneFiles
 from hsi_se.errors import ClusterError, ConfigError, SceneError, how_to_install
 from hsi_se.maps.area import read_area
 from hsi_se.maps.folder import MapDraft, MapFolder, Wishes
@@ -28,7 +28,9 @@ from hsi_se.prediction.target import Target, find_scene, open_target
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import find_data
-from hsi_se.scene.georeference import Georeference, parse_crs
+from hsi_se.runs.records import RunRecord
+from hsi_se.scene.georeference import parse_crs
+from hsi_se.scene.images import list_images
 from hsi_se.scene.raster import Image, Mask, Raster
 from hsi_se.system.cluster import Call, run_tasks, share, start_cluster
 from hsi_se.system.session import Session
@@ -50,7 +52,7 @@ def write_map(
     tile_rows: int | None = None,
     session: Session = Session(),
 ) -> list[Path]:
-    """Maps a scene with the classifier of a run and returns the files of the map.
+    """Maps a scene with the classifier of a run and returns the files of the map, or of the map of each image.
 
     The map is made in a hidden folder. Finished tiles in it are kept if they belong to the same bundle, values and
     settings.
@@ -58,7 +60,8 @@ def write_map(
     Args:
         run: a folder that `train` wrote.
         scene, overrides: as for `find_scene`; by default the run's own scene.
-        out: the folder to write; by default `map` in the run folder, or `map-NAME` for another scene.
+        out: the folder to write; by default `map` in the run folder, or `map-NAME` for another scene; it contains a
+            folder for each of several images.
         probabilities: whether to write the probability of each class and the entropy, at the bundle's temperature.
         min_probability: in (0, 1); pixels whose likeliest class has less get a label of their own, above the classes.
         mask: polygons, or a raster that is not 0 inside; pixels outside are nodata. See `read_area`.
@@ -78,17 +81,50 @@ def write_map(
     is_own = scene is None and not overrides
     data = find_data(folder, record, session.data, is_own_scene=scene is None)
     source = find_scene(folder, scene, overrides, data=data, unread=(*OF_LABELS, "name"))
-    target = open_target(bundle, source, data=data, is_own=is_own)
-    _check_place(wishes, target.image.raster)
+    images = list_images(source, data) if isinstance(source, SceneFiles) else (source,)
     name = record.scene if scene is None else Path(scene).stem
-    result = MapFolder(out if out is not None else folder.path / ("map" if scene is None else f"map-{name}"))
-    if out is None and scene is not None:
-        result.refuse_other(target.image.raster.path)
+    path = Path(out) if out is not None else folder.path / ("map" if scene is None else f"map-{name}")
+    if len(images) > 1 and wishes.polygons is not None:
+        problem = f"the scene has {len(images)} images, and their polygons would be in one file"
+        raise ConfigError(f"--polygons {wishes.polygons}: {problem}; map them one at a time with --scene")
+    written: list[Path] = []
+    for image in images:
+        target = open_target(bundle, image, data=data, is_own=is_own)
+        _check_place(wishes, target.image.raster)
+        result, title = MapFolder(path), name
+        if len(images) > 1 and isinstance(image, SceneFiles):
+            session.observer.note(f"mapping {image.name}")
+            result, title = MapFolder(path / str(image.name)), str(image.name)
+        elif out is None and scene is not None:
+            result.refuse_other(target.image.raster.path)
+        written += _map_image(
+            bundle, record, target, result, wishes, is_own=is_own, title=title, engine=engine, scheduler=scheduler,
+            tile_rows=tile_rows, session=session,
+        )  # fmt: skip
+    return written
+
+
+def _map_image(
+    bundle: ModelBundle,
+    record: RunRecord,
+    target: Target,
+    result: MapFolder,
+    wishes: Wishes,
+    *,
+    is_own: bool,
+    title: str,
+    engine: Engine,
+    scheduler: str | None,
+    tile_rows: int | None,
+    session: Session,
+) -> list[Path]:
+    area, min_probability = wishes.mask, wishes.min_probability
     inside, about_area = (None, []) if area is None else read_area(str(area), target.image)
     # With a cluster, the local predictor only tells how many rows a tile has.
     predictor = TilePredictor(bundle, engine=engine, device=session.device if scheduler is None else "cpu")
     rows, cols, _ = target.image.shape
-    about = _describe_probabilities(bundle, is_own=is_own) if probabilities or min_probability is not None else ""
+    is_soft = wishes.probabilities or min_probability is not None
+    about = _describe_probabilities(bundle, is_own=is_own) if is_soft else ""
     of_area = None if inside is None else hashlib.sha256(np.packbits(inside).data).hexdigest()
     digest = _digest(bundle, target, engine, about, tile_rows, wishes, of_area)
     if wishes.polygons is not None:
@@ -130,7 +166,7 @@ def write_map(
             f"{num_left * cols:,} pixels in {elapsed:.1f} s, {num_left * cols / elapsed:,.0f} pixels/s"
         )
         del predictor, done  # frees the weights before pictures are drawn
-        for note in draft.finish(target, name=name, mapped_by=record.name, engine=engine):
+        for note in draft.finish(target, name=title, mapped_by=record.name, engine=engine):
             session.observer.note(note)
         return result.publish(unfinished)
 
@@ -191,7 +227,7 @@ def _check_wishes(wishes: Wishes, bundle: ModelBundle) -> None:
 
 def _check_place(wishes: Wishes, raster: Raster) -> None:
     """Raises ConfigError if what is asked for needs a georeference, or a library, that is missing."""
-    place = raster.georeference or Georeference(None, None)
+    place = raster.place
     for option, is_wished, library in (("--polygons", wishes.polygons, "geopandas"), ("--stac", wishes.stac, "pystac")):
         if is_wished and importlib.util.find_spec(library) is None:
             raise ConfigError(f"{option}: needs {library}; {how_to_install('geo')}")

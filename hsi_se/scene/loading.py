@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -20,6 +21,7 @@ from hsi_se.scene.encodings import LabelMap, Wanted, refuse
 from hsi_se.scene.folders import Data, Folders, find_file
 from hsi_se.scene.formats import lacks_byte_order, open_file
 from hsi_se.scene.formats.arrays import arrange
+from hsi_se.scene.ground import LookupTable
 from hsi_se.scene.guards import list_orders
 from hsi_se.scene.images import join_scenes, join_truths, list_images
 from hsi_se.scene.inspection import FillFinder
@@ -264,25 +266,19 @@ class SceneSource:
 
         Of several images, each of which `is_part`, one may have no labels.
         """
-        keys, files, order = self.known.labels.keys if self.known else (), self.files, self.files.byte_order
         shape, place = (None, None) if image is None else (image.shape[:2], image.raster.georeference)
-        wanted, paths = Wanted(files.label_file, files.unlabelled, shape, place, is_part=is_part), self._find_labels()
-        if len(keys) > 1:  # separate maps of training and test pixels, which do not overlap
-            maps = [read_label_map(paths[""], key=key, setting="scene.labels_key").labels for key in keys]
-            label_map = LabelMap(labels=np.maximum.reduce(maps))
-        elif "" in paths:
-            setting, key = "scene.labels_key", files.labels_key
-            label_map = read_label_map(paths[""], wanted, key=key, setting=setting, byte_order=order)
-        elif files.labels_key is not None:
-            raise refuse("scene.labels", "idle_key")
+        files = self.files
+        wanted = Wanted(files.label_file, files.unlabelled, shape, place, is_part=is_part)
+        if image is None or image.raster.ground is None:
+            label_map = self._read_label_map(wanted)
         else:
-            label_map = read_masks_of_classes(paths, wanted, byte_order=order)
+            label_map = self._read_labels_of_swath(wanted, image.raster.ground)
         if image is None:
             return label_map
         other, labels, raster = label_map.georeference, label_map.labels, image.raster
         if other is not None and other.transform is not None and (place is None or place.transform is None):
             if labels.shape != shape:
-                raise refuse(", ".join(map(str, paths.values())), "no_place")
+                raise refuse(", ".join(map(str, self._find_labels().values())), "no_place")
             note = "the cube has no georeference, so that the labels are taken to have its rows and columns"
             label_map = replace(label_map, notes=(*label_map.notes, note))
         stored = () if raster.stored is None else raster.stored.shape
@@ -292,6 +288,31 @@ class SceneSource:
             label_map = replace(label_map, notes=(*label_map.notes, note))
         self.refuse_idle_byte_order("cube", "labels")
         return replace(label_map, georeference=place or other)
+
+    def _read_label_map(self, wanted: Wanted) -> LabelMap:
+        keys, files, order = self.known.labels.keys if self.known else (), self.files, self.files.byte_order
+        setting, paths = "scene.labels_key", self._find_labels()
+        if len(keys) > 1:  # separate maps of training and test pixels, which do not overlap
+            maps = [read_label_map(paths[""], key=key, setting=setting).labels for key in keys]
+            return LabelMap(labels=np.maximum.reduce(maps))
+        if "" in paths:
+            return read_label_map(paths[""], wanted, key=files.labels_key, setting=setting, byte_order=order)
+        if files.labels_key is not None:
+            raise refuse("scene.labels", "idle_key")
+        return read_masks_of_classes(paths, wanted, byte_order=order)
+
+    def _read_labels_of_swath(self, wanted: Wanted, ground: LookupTable) -> LabelMap:
+        """Returns labels in the rows and columns of a swath; those with a place are taken from the ground."""
+        with suppress(SceneError):
+            found = self._read_label_map(wanted)
+            if found.labels.shape == wanted.shape and (found.georeference is None or not found.georeference.transform):
+                return found
+        found = self._read_label_map(replace(wanted, shape=ground.shape, place=ground.georeference))
+        if found.labels.shape != ground.shape or wanted.shape is None:
+            return found
+        take = partial(ground.take_from_ground, shape=wanted.shape, fill=0)
+        polygons = None if found.polygons is None else take(found.polygons)
+        return replace(found, labels=take(found.labels), polygons=polygons, georeference=None)
 
     @property
     def name(self) -> str:

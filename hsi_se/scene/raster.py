@@ -75,6 +75,11 @@ class Raster:
     notes: tuple[str, ...] = ()
 
     @property
+    def place(self) -> Georeference:
+        """Returns the georeference of a map of this raster; without one, both of its parts are None."""
+        return (self.ground.georeference if self.ground else self.georeference) or Georeference(None, None)
+
+    @property
     def is_map(self) -> bool:
         return self.shape[2] == 1
 
