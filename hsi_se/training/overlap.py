@@ -3,12 +3,12 @@
 Patches that overlap contain the same location several times. With n_l the number of patches that cover
 location l, and N = d · Σ_l n_l, the statistics of the batch of patches are, for each feature,
 
-    μ = Σ_{d,l} n_l x / N        σ² = Σ_{d,l} n_l (x - μ)² / N        y = relu(γ (x - μ) / √(σ² + ε) + β)
+    μ = Σ_{d,l} n_l x / N        σ² = Σ_{d,l} n_l (x - μ)² / N        y = γ (x - μ) / √(σ² + ε) + β
 
 Gradients of a location are summed over the patches that cover it.
 
-Axes: d spectral depth, l locations, c features; h, w rows and cols of the shared features, C channels (last
-axis); n patches of s × s locations.
+Axes: d spectral depth, c features; h, w rows and cols of the shared features, C channels (last axis); n patches of
+s × s locations.
 """
 
 import math
@@ -24,23 +24,22 @@ Corners = list[tuple[int, int]]  # upper-left (row, col) of each patch
 
 
 def normalize(x: Tensor, norm: _BatchNorm, *, counts: Tensor) -> Tensor:
-    """Returns `relu(norm(x))` `(d, l, c)` as if location l occurred `counts[l]` times in the batch.
+    """Returns `norm(x)` `(1, c, …, h, w)` as if each location occurred `counts` `(h, w)` times in the batch.
 
-    The running statistics are updated as for that batch, with its unbiased variance.
-
-    Args:
-        x: `(d, l, c)`, contiguous.
-        norm: a batch norm in training mode, with weights and running statistics.
-        counts: `(l,)` number of patches that cover each location. A location with count 0 has no effect on
-            the statistics, and its gradient is 0 because no patch reads its output.
+    The norm is in training mode. Its running statistics are updated as for that batch, with its unbiased variance.
+    A location with count 0 has no effect on the statistics, and its gradient is 0 because no patch reads its output.
     """
-    total = len(x) * float(counts.sum())
+    total = float(counts.sum()) * x[0, 0].numel() / counts.numel()
+    others, along_channels = [0, *range(2, x.ndim)], (1, -1, *[1] * (x.ndim - 2))
     with torch.autocast(x.device.type, enabled=False):  # the sums stay float32
-        y, mean, variance = _WeightedNorm.apply(  # type: ignore[no-untyped-call]
-            x, counts[:, None], norm.weight, norm.bias, norm.eps, total
-        )
+        values, shares = x.to(counts.dtype), counts / total
+        mean = (values * shares).sum(others)  # (c,)
+        centred = values - mean.view(along_channels)
+        variance = (centred.square() * shares).sum(others)
+        scale = norm.weight * (variance + norm.eps).rsqrt()
+        y = torch.addcmul(norm.bias.view(along_channels), centred, scale.view(along_channels))
     move_statistics(norm, mean, variance * (total / (total - 1)))
-    return cast(Tensor, y)
+    return y.to(x.dtype)
 
 
 @torch.no_grad()
@@ -53,50 +52,6 @@ def move_statistics(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
     norm.running_var.lerp_(variance, norm.momentum)
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked += 1
-
-
-class _WeightedNorm(Function):
-    """The normalisation and its gradient.
-
-    Both loop over slabs of one depth, so that a slab stays in the cache from one operation to the next.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, counts: Tensor, weight: Tensor, bias: Tensor, eps: float, total: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        shares = (counts / total).T  # (1, l)
-        mean = cast(Tensor, sum(shares @ slab.to(counts.dtype) for slab in x))  # (1, c)
-        variance = cast(Tensor, sum(shares @ (slab - mean).square_() for slab in x))
-        scale = (variance + eps).rsqrt_()
-        gain = scale * weight
-        offset = bias - mean * gain
-        y = torch.empty_like(x)
-        for slab, out in zip(x, y, strict=True):
-            out.copy_(torch.addcmul(offset, slab.to(counts.dtype), gain).relu_())
-        ctx.save_for_backward(x, y, counts, mean, scale, gain)
-        ctx.total = total
-        mean, variance = mean[0], variance[0]
-        ctx.mark_non_differentiable(mean, variance)
-        return y, mean, variance
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, counts, mean, scale, gain = ctx.saved_tensors
-        grad = torch.empty_like(x)  # first the gradient g before the ReLU, then that of x
-        of_bias, of_centred = torch.zeros_like(mean), torch.zeros_like(mean)
-        for slab, above, out, given in zip(x, y, grad, grads[0], strict=True):
-            torch.ops.aten.threshold_backward.grad_input(given, above, 0, grad_input=out)
-            of_bias += out.sum(0, dtype=mean.dtype)
-            of_centred += ((slab - mean) * out).sum(0)
-        # With x̂ = scale · (x - mean):  dx = gain · (g - counts / total · (Σ g + x̂ Σ g x̂)).
-        # The terms without g are linear in x: counts · (level + slope · x).
-        slope = gain * scale**2 * of_centred / ctx.total
-        level = gain * of_bias / ctx.total - slope * mean
-        for slab, out in zip(x, grad, strict=True):
-            line = torch.addcmul(level, slab.to(mean.dtype), slope).mul_(counts)
-            out.copy_((out * gain).sub_(line))
-        return grad, None, (of_centred * scale)[0], of_bias[0], None, None
 
 
 def gather_windows(features: Tensor, corners: Corners, *, size: int, gates: Tensor | None = None) -> Tensor:

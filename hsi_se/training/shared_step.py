@@ -21,9 +21,7 @@ k components; c features, d spectral depth, C = c·d channels.
 
 from typing import cast
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hsi_se.attention.channel_gate import ChannelGate
@@ -72,39 +70,13 @@ def _run_stage(stage: nn.Module, x: Tensor, corners: Corners, *, extra_rows: int
     """
     if isinstance(stage, nn.Flatten):
         return cast(Tensor, stage(x))
-    is_rectified = False
     for module in stage.children():
-        match module:
-            case nn.Conv2d() | nn.Conv3d():
-                x = _convolve(module, x)
-            case _BatchNorm():
-                h, w = x.shape[-2:]
-                counts = count_coverage(corners, shape=(h, w), size=h - extra_rows, like=x)
-                by_location = x.movedim(1, -1)  # (1, d, h, w, c) or (1, h, w, c)
-                flat = by_location.reshape(-1, h * w, x.shape[1])
-                x = normalize(flat, module, counts=counts.flatten()).view(by_location.shape).movedim(-1, 1)
-                is_rectified = True  # `normalize` includes the ReLU
-            case nn.ReLU() if is_rectified:
-                pass
-            case _:
-                x = module(x)
+        if isinstance(module, _BatchNorm):
+            h, w = x.shape[-2:]
+            x = normalize(x, module, counts=count_coverage(corners, shape=(h, w), size=h - extra_rows, like=x))
+        else:
+            x = module(x)
     return x
-
-
-def _convolve(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
-    """Applies a convolution to `(1, c, h, w)` or `(1, c, d, h, w)`.
-
-    A 3-D convolution of a single feature runs as a 2-D one: the kernel's depths become input channels,
-    and the output's depths become the batch. torch's own 3-D convolution is slow with few channels.
-    """
-    if x.ndim == 4 or x.shape[1] > 1:
-        return cast(Tensor, conv(x))
-    depth = conv.kernel_size[0]
-    left = x.shape[2] - depth + 1
-    slabs = torch.stack([x[0, 0, tap : tap + left] for tap in range(depth)], -1)  # (d, h, w, depth)
-    slabs = slabs.movedim(-1, 1)  # (d, depth, h, w)
-    y = F.conv2d(slabs, conv.weight.squeeze(1), conv.bias)  # (d, c, h, w)
-    return y.transpose(0, 1)[None]  # (1, c, d, h, w)
 
 
 def _cut_patches(block: nn.Module, x: Tensor, corners: Corners, *, size: int) -> Tensor:
