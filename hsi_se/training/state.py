@@ -147,11 +147,11 @@ class TrainingState:
         Raises:
             LookupError, RuntimeError, TypeError, ValueError: the state does not fit this run.
         """
-        optimizer = saved["optimizer"]
-        by_number = {int(number): values for number, values in optimizer["state"].items()}
-        saved = {**saved, "optimizer": {**optimizer, "state": by_number}}
         for name, part in self._parts.items():
-            part.load_state_dict(saved[name])
+            state = saved[name]
+            if part is self.optimizer:  # JSON has made texts of its parameters' numbers
+                state = {**state, "state": {int(number): values for number, values in state["state"].items()}}
+            part.load_state_dict(state)
         self.generator.set_state(saved["generators"]["order"])
         torch.set_rng_state(saved["generators"]["cpu"])
         if self.device.type == "cuda":
