@@ -12,6 +12,7 @@ s × s locations.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -23,35 +24,34 @@ from torch.nn.modules.batchnorm import _BatchNorm
 Corners = list[tuple[int, int]]  # upper-left (row, col) of each patch
 
 
-def normalize(x: Tensor, norm: _BatchNorm, *, counts: Tensor) -> Tensor:
-    """Returns `norm(x)` `(1, c, …, h, w)` as if each location occurred `counts` `(h, w)` times in the batch.
+def normalize(
+    x: Tensor, norm: _BatchNorm, *, counts: Tensor, total: float, add: Callable[[Tensor], Tensor] = lambda part: part
+) -> Tensor:
+    """Returns `norm(x)` `(n, c, …, h, w)` as if each location occurred `counts` `(h, w)` times in the batch.
 
     The norm is in training mode. Its running statistics are updated as for that batch, with its unbiased variance.
     A location with count 0 has no effect on the statistics, and its gradient is 0 because no patch reads its output.
+    The mean is summed before the variance. One pass with E[x²] - E[x]² would lose digits by cancellation.
+
+    Args:
+        counts: of at least float32, the type in which values are summed.
+        total: values per feature in the whole batch, each as often as it counts.
+        add: sums a tensor over the processes that share the batch.
     """
-    total = float(counts.sum()) * x[0, 0].numel() / counts.numel()
     others, along_channels = [0, *range(2, x.ndim)], (1, -1, *[1] * (x.ndim - 2))
     with torch.autocast(x.device.type, enabled=False):  # the sums stay float32
-        values, shares = x.to(counts.dtype), counts / total
-        mean = (values * shares).sum(others)  # (c,)
+        values = x.to(counts.dtype)
+        mean = add((values * counts).sum(others)) / total  # (c,)
         centred = values - mean.view(along_channels)
-        variance = (centred.square() * shares).sum(others)
+        variance = add((centred.square() * counts).sum(others)) / total
         scale = norm.weight * (variance + norm.eps).rsqrt()
         y = torch.addcmul(norm.bias.view(along_channels), centred, scale.view(along_channels))
-    move_statistics(norm, mean, variance * (total / (total - 1)))
+    running: Any = norm  # it has statistics and a momentum
+    with torch.no_grad():
+        running.running_mean.lerp_(mean, running.momentum)
+        running.running_var.lerp_(variance * (total / (total - 1)), running.momentum)
+        running.num_batches_tracked += 1
     return y.to(x.dtype)
-
-
-@torch.no_grad()
-def move_statistics(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
-    """Moves a norm's running statistics towards those of a batch."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    assert norm.momentum is not None
-    norm.running_mean.lerp_(mean, norm.momentum)
-    norm.running_var.lerp_(variance, norm.momentum)
-    if norm.num_batches_tracked is not None:
-        norm.num_batches_tracked += 1
 
 
 def gather_windows(features: Tensor, corners: Corners, *, size: int, gates: Tensor | None = None) -> Tensor:
@@ -61,14 +61,14 @@ def gather_windows(features: Tensor, corners: Corners, *, size: int, gates: Tens
     """
     if gates is not None:
         return cast(Tensor, _GateWindows.apply(features, corners, size, gates))  # type: ignore[no-untyped-call]
-    flat = features.flatten(0, 1).to(_sum_type(features))
+    flat = features.flatten(0, 1).to(sum_type(features))
     patches = F.embedding(_locate(corners, width=features.shape[1], size=size).to(flat.device), flat)  # (n, s², C)
     return patches.to(features.dtype).view(-1, size, size, features.shape[2])
 
 
 def average_windows(features: Tensor, corners: Corners, *, size: int) -> Tensor:
     """Returns the mean of each channel over each patch `(n, C)`, without copying the patches."""
-    flat = features.flatten(0, 1).to(_sum_type(features))
+    flat = features.flatten(0, 1).to(sum_type(features))
     means = F.embedding_bag(_locate(corners, width=features.shape[1], size=size), flat, mode="mean")
     return means.to(features.dtype)
 
@@ -79,7 +79,7 @@ def count_coverage(corners: Corners, *, shape: tuple[int, int], size: int, like:
     The result `shape` is on the device of `like`, in the type in which values like it are summed.
     """
     counts = torch.bincount(_locate(corners, width=shape[1], size=size).flatten(), minlength=math.prod(shape))
-    return counts.view(shape).to(like.device, _sum_type(like))
+    return counts.view(shape).to(like.device, sum_type(like))
 
 
 def _locate(corners: Corners, *, width: int, size: int) -> Tensor:
@@ -89,7 +89,7 @@ def _locate(corners: Corners, *, width: int, size: int) -> Tensor:
     return (first + width * steps[:, None] + steps).flatten(1)
 
 
-def _sum_type(x: Tensor) -> torch.dtype:
+def sum_type(x: Tensor) -> torch.dtype:
     """Returns the type in which values like `x` are summed: at least float32."""
     return torch.promote_types(x.dtype, torch.float32)
 
@@ -120,8 +120,8 @@ class _GateWindows(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         features, gates = ctx.saved_tensors
-        of_features = torch.zeros_like(features, dtype=_sum_type(features))
-        of_gates = torch.empty_like(gates, dtype=_sum_type(gates))
+        of_features = torch.zeros_like(features, dtype=sum_type(features))
+        of_gates = torch.empty_like(gates, dtype=sum_type(gates))
         targets, windows = (_windows(each, ctx.corners, ctx.size) for each in (of_features, features))
         for i, (target, window, grad) in enumerate(zip(targets, windows, grads[0].contiguous(), strict=True)):
             target.addcmul_(grad, gates[i])

@@ -68,12 +68,11 @@ def _run_stage(stage: nn.Module, x: Tensor, corners: Corners, *, extra_rows: int
     Valid convolutions shrink the area and a patch by the same number of rows. A patch's features thus
     always have `h - extra_rows` rows, and as many cols.
     """
-    if isinstance(stage, nn.Flatten):
-        return cast(Tensor, stage(x))
-    for module in stage.children():
+    for module in [*stage.children()] or [stage]:
         if isinstance(module, _BatchNorm):
             h, w = x.shape[-2:]
-            x = normalize(x, module, counts=count_coverage(corners, shape=(h, w), size=h - extra_rows, like=x))
+            counts = count_coverage(corners, shape=(h, w), size=h - extra_rows, like=x)
+            x = normalize(x, module, counts=counts, total=float(counts.sum()) * x[0, 0].numel() / counts.numel())
         else:
             x = module(x)
     return x

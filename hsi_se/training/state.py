@@ -144,8 +144,7 @@ class TrainingState:
     def load(self, saved: Tree) -> None:
         """Restores a state returned by `save`, including torch's global generators.
 
-        Raises:
-            LookupError, RuntimeError, TypeError, ValueError: the state does not fit this run.
+        LookupError, RuntimeError, TypeError or ValueError if the state does not fit this run.
         """
         for name, part in self._parts.items():
             state = saved[name]
