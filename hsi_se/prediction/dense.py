@@ -209,7 +209,8 @@ class DenseEngine(TileEngine):
             self._head = DenseHead(model, is_shared=not blocks)
         early = {point: block for point, block in blocks.items() if point != self._last}
         if not blocks and self._head.can_share:
-            self._shared, self._finish = self._last, self._transform
+            of_scene = functools.partial(self._head.of_scene, num_together=self.budget.most_transforms)
+            self._shared, self._finish = self._last, of_scene
         elif not early and isinstance(model.attention[self._last], ChannelGate | nn.Identity):
             self._shared, self._finish = self._last, self._gate_head
         elif (
@@ -237,9 +238,6 @@ class DenseEngine(TileEngine):
                 margin = self.model.patch_size - 1
                 num_bytes += FLOAT_BYTES * (rows + margin) * (cols + margin) * span * (span + 1) * out
         return num_bytes
-
-    def _transform(self, features: Tensor) -> Tensor:
-        return self._head.of_scene(features, num_together=self.budget.most_transforms)
 
     def _gate_head(self, features: Tensor) -> Tensor:
         """Returns the logits from the last features `(d, c, h, w)`, scaled by each patch's gate, if any."""

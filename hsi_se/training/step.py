@@ -245,7 +245,7 @@ class Stepper:
         total = F.cross_entropy(  # for a mean, torch would select patches, and a GPU wait for their number
             logits.float(), targets[share], weight=weight, label_smoothing=smoothing, reduction="sum"
         )
-        return total / _total_weight(targets, weight)
+        return total / (len(targets) if weight is None else weight[targets].sum())
 
     @cached_property
     def _stage_costs(self) -> list[StageCost]:
@@ -284,11 +284,6 @@ def _explain_obstacle(model: nn.Module, settings: TrainSettings, *, device: torc
     if settings.vary_by == "patch" and varied:
         return f"each patch has its own {' and '.join(varied)}; train.vary_by: batch draws them per batch"
     return ""
-
-
-def _total_weight(targets: Tensor, weight: Tensor | None) -> Tensor | int:
-    """Returns the sum of the patches' class weights, by which cross-entropy divides its weighted mean."""
-    return len(targets) if weight is None else weight[targets].sum()
 
 
 def choose_precision(asked: Literal["float32", "tf32", "bfloat16", "auto"], device: torch.device) -> Precision:
