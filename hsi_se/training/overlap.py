@@ -13,11 +13,10 @@ s × s locations.
 
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -54,13 +53,8 @@ def normalize(
     return y.to(x.dtype)
 
 
-def gather_windows(features: Tensor, corners: Corners, *, size: int, gates: Tensor | None = None) -> Tensor:
-    """Returns the patches `(n, s, s, C)` of features `(h, w, C)`.
-
-    The `gates` `(n, C)`, if any, scale the channels of each patch.
-    """
-    if gates is not None:
-        return cast(Tensor, _GateWindows.apply(features, corners, size, gates))  # type: ignore[no-untyped-call]
+def gather_windows(features: Tensor, corners: Corners, *, size: int) -> Tensor:
+    """Returns the patches `(n, s, s, C)` of features `(h, w, C)`."""
     flat = features.flatten(0, 1).to(sum_type(features))
     patches = F.embedding(_locate(corners, width=features.shape[1], size=size).to(flat.device), flat)  # (n, s², C)
     return patches.to(features.dtype).view(-1, size, size, features.shape[2])
@@ -92,38 +86,3 @@ def _locate(corners: Corners, *, width: int, size: int) -> Tensor:
 def sum_type(x: Tensor) -> torch.dtype:
     """Returns the type in which values like `x` are summed: at least float32."""
     return torch.promote_types(x.dtype, torch.float32)
-
-
-def _windows(features: Tensor, corners: Corners, size: int) -> list[Tensor]:
-    """Returns a view `(s, s, C)` of the features for each patch."""
-    return [features[row : row + size, col : col + size] for row, col in corners]
-
-
-class _GateWindows(Function):
-    """Forward: patches[i] = gates[i] · windows[i].
-
-    Backward: each window of the features' gradient gets += gates[i] · grad[i], and the gradient of
-    gates[i] is the sum of grad[i] · windows[i] over its s × s locations. The patches before the gates,
-    the largest tensors of a training step, are thus never copied.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, corners: Corners, size: int, gates: Tensor) -> Tensor:
-        patches = features.new_empty(len(corners), size, size, features.shape[2])
-        gates = gates.to(features.dtype)
-        for window, gate, patch in zip(_windows(features, corners, size), gates, patches, strict=True):
-            torch.mul(window, gate, out=patch)
-        ctx.save_for_backward(features, gates)
-        ctx.corners, ctx.size = corners, size
-        return patches
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        features, gates = ctx.saved_tensors
-        of_features = torch.zeros_like(features, dtype=sum_type(features))
-        of_gates = torch.empty_like(gates, dtype=sum_type(gates))
-        targets, windows = (_windows(each, ctx.corners, ctx.size) for each in (of_features, features))
-        for i, (target, window, grad) in enumerate(zip(targets, windows, grads[0].contiguous(), strict=True)):
-            target.addcmul_(grad, gates[i])
-            torch.sum(grad * window, (0, 1), dtype=of_gates.dtype, out=of_gates[i])
-        return of_features.to(features.dtype), None, None, of_gates.to(gates.dtype)

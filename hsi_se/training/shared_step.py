@@ -81,17 +81,16 @@ def _run_stage(stage: nn.Module, x: Tensor, corners: Corners, *, extra_rows: int
 def _cut_patches(block: nn.Module, x: Tensor, corners: Corners, *, size: int) -> Tensor:
     """Cuts patches `(n, …, s, s)` from features `(1, …, h, w)` and applies their attention block.
 
-    The gates of a channel gate that squeezes by the mean depend only on the channels' means over each
-    window. They are computed before the patches are cut, and applied while they are cut.
+    The gates of a channel gate that squeezes by the mean are computed before the patches are cut, since they depend
+    only on the channels' means over each window.
     """
     shape = x.shape[1:-2]  # (C,) or (c, d)
-    features = x[0].movedim((-2, -1), (0, 1)).flatten(2).contiguous()  # (h, w, C)
-    gates = None
+    features = x[0].movedim((-2, -1), (0, 1)).flatten(2)  # (h, w, C)
+    patches = gather_windows(features, corners, size=size)  # (n, s, s, C)
     if isinstance(block, ChannelGate) and block.squeeze == "mean":
         means = average_windows(features, corners, size=size).view(-1, *shape, 1, 1)
         gates = block.excitation(means)  # (n, the gated axis)
         if len(shape) == 2:
             gates = gates.unsqueeze(3 - block.gated_dim).expand(means.shape[:3]).flatten(1)  # (n, C)
-        block = nn.Identity()  # `gather_windows` applies the gates
-    patches = gather_windows(features, corners, size=size, gates=gates)  # (n, s, s, C)
+        patches, block = patches * gates[:, None, None].to(patches.dtype), nn.Identity()
     return cast(Tensor, block(patches.view(*patches.shape[:3], *shape).movedim((1, 2), (-2, -1))))

@@ -185,9 +185,7 @@ CORNERS = [(0, 0), (1, 2), (1, 2), (3, 1)]
 def test_gathers_and_window_means_have_the_gradients_that_differences_give():
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(5, 6, 3, generator=generator, dtype=torch.float64, requires_grad=True)
-    gates = torch.rand(4, 3, generator=generator, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda f: gather_windows(f, CORNERS, size=2), (features,))
-    assert torch.autograd.gradcheck(lambda f, g: gather_windows(f, CORNERS, size=2, gates=g), (features, gates))
     assert torch.autograd.gradcheck(lambda f: average_windows(f, CORNERS, size=2), (features,))
 
 
@@ -195,9 +193,6 @@ def test_gathered_windows_are_slices_of_the_features():
     features = torch.randn(5, 6, 3, dtype=torch.float64)
     expected = torch.stack([features[row : row + 2, col : col + 2] for row, col in CORNERS])
     assert torch.equal(gather_windows(features, CORNERS, size=2), expected)
-    gates = torch.rand(4, 3, dtype=torch.float64)
-    gated = gather_windows(features, CORNERS, size=2, gates=gates)
-    assert torch.equal(gated, expected * gates[:, None, None])
     torch.testing.assert_close(average_windows(features, CORNERS, size=2), expected.mean((1, 2)))
 
 
