@@ -76,16 +76,11 @@ class DenseHead:
         num_products = max(1, round(len(hidden) / _PATCHES_PER_PRODUCT)) if self._is_packed else 1
         size = math.ceil(len(hidden) / num_products)  # equal sizes: a small last product would be slow
         sums = list(torch.split(hidden, size))
-        gated = first.new_empty(size if gates is not None else 0, num_values)  # on a CPU, it stays in the cache
         for part, weight in zip(parts, self._weights, strict=True):
             for number, some in enumerate(torch.split(part, size)):
-                if gates is None:
-                    some = some.reshape(-1, num_values)
-                else:
-                    gate = gates[number * size :][:size].view(*some.shape[:-2], 1, -1)
-                    target = gated[: len(gate.flatten(0, -3))]
-                    torch.mul(some, gate, out=target.view(some.shape))
-                    some = target
+                if gates is not None:
+                    some = some * gates[number * size :][:size].view(*some.shape[:-2], 1, -1)
+                some = some.reshape(-1, num_values)
                 if self._is_packed:
                     sums[number] = torch.ops.mkldnn._linear_pointwise.binary(some, sums[number], weight, None, "add")
                 else:
