@@ -11,6 +11,7 @@ c features, d spectral depth; k components; n patches.
 
 import copy
 import math
+from itertools import takewhile
 
 import torch
 from torch import Tensor, nn
@@ -32,13 +33,8 @@ class WindowEngine(TileEngine):
     def __init__(self, model: Network, *, tf32: bool = False) -> None:
         super().__init__(model, tf32=tf32)
         shapes = [(1, model.num_bands, model.patch_size, model.patch_size), *model.shapes.values()]
-        points: list[str] = []
-        for (point, stage), shape in zip(model.stages.items(), shapes, strict=False):
-            if not can_share(stage, shape):
-                break
-            points.append(point)
-            if not isinstance(model.attention[point], nn.Identity):
-                break
+        inputs = dict(zip(model.stages, shapes, strict=False))
+        points = [*takewhile(lambda point: can_share(model.stages[point], inputs[point]), model.early_points)]
         macs = {row.name: row.macs for row in count_stage_costs(model)} if points else {}
         shared = sum(macs[point] for point in points)
         self._window_macs = max(1, sum(macs.values()) - shared)

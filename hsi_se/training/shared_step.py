@@ -36,13 +36,6 @@ def can_share(model: nn.Module) -> bool:
     return isinstance(model, HybridSN | Cnn3d)
 
 
-def list_shared_points(model: Network) -> list[str]:
-    """Returns the names of the stages that run over the area: up to the first attention block."""
-    points = list(model.stages)
-    blocks = [not isinstance(model.attention[point], nn.Identity) for point in points]
-    return points[: blocks.index(True) + 1] if True in blocks else points
-
-
 def share_forward(model: Network, area: Tensor, corners: Corners) -> Tensor:
     """Returns the logits `(n, classes)` of the patches of an area, equal to those of `model` on each patch.
 
@@ -52,7 +45,7 @@ def share_forward(model: Network, area: Tensor, corners: Corners) -> Tensor:
         corners: upper-left (row, col) in the area of each of the n patches.
     """
     x = area.permute(2, 0, 1)[None, None]  # (1, 1, k, h, w)
-    shared = list_shared_points(model)
+    shared = model.early_points
     for point in shared:
         x = _run_stage(model.stages[point], x, corners, extra_rows=area.shape[0] - model.patch_size)
     size = x.shape[-1] - (area.shape[1] - model.patch_size)

@@ -23,7 +23,7 @@ from hsi_se.sampling.patches import NUM_SYMMETRIES, PatchDataset
 from hsi_se.training.distributed import World
 from hsi_se.training.graph import GraphedStep, can_capture
 from hsi_se.training.overlap import Corners, gather_windows
-from hsi_se.training.shared_step import can_share, list_shared_points, share_forward
+from hsi_se.training.shared_step import can_share, share_forward
 
 # Time of one MAC in the shared pass relative to one patch by patch, including gathers and scatter-adds.
 # Measured by benchmarks/training_throughput.py: 1.04 without attention, 0.99 with gates; 1.1 leaves a margin.
@@ -257,7 +257,7 @@ class Stepper:
         With `area`, the rows and cols that the batch covers, they are those of the shared pass.
         """
         macs = {}
-        shared = list_shared_points(cast(Network, self._model))
+        shared = cast(Network, self._model).early_points
         for cost in self._stage_costs:
             span = cost.shape[-1]
             if area is not None and cost.name in shared:
