@@ -10,7 +10,9 @@ import torch
 
 from hsi_se.cli.main import main
 from hsi_se.config.experiment import Config
+from hsi_se.config.model import Lda, Svm
 from hsi_se.config.yaml_file import load_config
+from hsi_se.evaluation import baselines
 from hsi_se.evaluation.confidence import TemperatureScaling
 from hsi_se.runs.folder import RunFolder
 from hsi_se.scene.scene import Scene
@@ -96,6 +98,18 @@ def browser():
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=sandbox)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="module")
+def quick_baseline():
+    """A spectral baseline from few candidates, for modules whose facts do not depend on which one is chosen.
+
+    Not for modules that share a session's runs with others, nor for what other processes compute.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(baselines, "_CANDIDATES", (Svm(name="svm"), Lda(name="lda")))
+        patch.setattr(baselines, "_GRID", ((100.0,), (1.0,)))
+        yield
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ They are one column wide, so that they can be read in a paper, on the page and o
 """
 
 import math
-import textwrap
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from matplotlib.ticker import MaxNLocator
 from hsi_se.ablation.record import AblationFolder, AblationReport, SceneReport, VariantReport
 from hsi_se.evaluation.statistics import RankTest, Summary
 from hsi_se.report.figures import Drawing
-from hsi_se.system.files import replacing
 
 _WIDTH = 5.0  # inches
 _STYLE = "hsi_se.ablation.ablation"
@@ -67,14 +66,10 @@ def write_ablation_figures(report: AblationReport, folder: AblationFolder, *, fi
 
     Figures of that format which the report no longer allows are removed.
     """
-    figures = {figure.name: figure for figure in list_figures(report)}
-    paths = {name: folder.figures / f"{name}.{file_format}" for name in _CAPTIONS}
-    for name in paths.keys() - figures.keys():
-        paths[name].unlink(missing_ok=True)
-    for name, figure in figures.items():
-        with replacing(paths[name]) as draft:
-            figure.save(draft, file_format=file_format)
-    return [paths[name] for name in figures]
+    written = [figure.write(folder.figures, file_format=file_format) for figure in list_figures(report)]
+    for path in {folder.figures / f"{name}.{file_format}" for name in _CAPTIONS}.difference(written):
+        path.unlink(missing_ok=True)
+    return written
 
 
 def _stack(heights: Sequence[float]) -> tuple[Figure, list[Axes]]:
@@ -114,11 +109,9 @@ def _draw_seeds(scenes: Sequence[SceneReport], baseline: str) -> Figure:
                 where = "to the left" if min(means.values()) < low else "to the right"
             least, most = f"{min(means.values()):.2f}", f"{max(means.values()):.2f}"
             title += f"\n{field.replace('_', ' ')} {least if least == most else f'{least} to {most}'} %, {where}"
-        names = [f"{_wrap(variant.name)}\nn = {len(variant.runs)}" for variant in scene.variants]
+        names = [f"{fill(variant.name, _NAME_WIDTH)}\nn = {len(variant.runs)}" for variant in scene.variants]
         axes.set_yticks(range(len(names)), names)
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_xlabel("OA, %")
-        axes.set_title(title)
+        axes.set(ylim=(len(names) - 0.5, -0.5), xlabel="OA, %", title=title)
         axes.grid(axis="x")
     return figure
 
@@ -148,8 +141,8 @@ def _draw_pairs(scenes: Sequence[SceneReport], baseline: str) -> Figure:
             _draw_lines(axes, variant, baseline)
         ends = [100 * run.overall_accuracy for variant in scene.variants for run in variant.runs]
         margin = 0.06 * max(max(ends) - min(ends), 0.5)  # all rows of a scene have the same scale
-        panels[0].set_ylim(min(ends) - margin, max(ends) + margin)
-        panels[0].set_ylabel(f"OA, %\n{_wrap(scene.name)}")
+        label = f"OA, %\n{fill(scene.name, _NAME_WIDTH)}"
+        panels[0].set(ylim=(min(ends) - margin, max(ends) + margin), ylabel=label)
     return figure
 
 
@@ -159,9 +152,9 @@ def _draw_lines(axes: Axes, variant: VariantReport, baseline: str) -> None:
         ends = [100 * accuracy - 100 * difference, 100 * accuracy]
         colour = _UP if difference > 0 else _DOWN if difference < 0 else "0.5"
         axes.plot([0, 1], ends, "o-", color=colour, markersize=3.5, linewidth=1)
-    axes.set_xticks([0, 1], [_wrap(name, width=12) for name in (baseline, variant.name)], fontsize=8)
-    axes.set_xlim(-0.45, 1.45)
-    axes.set_title(f"{sum(difference > 0 for _, difference in pairs)} of {len(pairs)} up")
+    axes.set_xticks([0, 1], [fill(name, 12) for name in (baseline, variant.name)], fontsize=8)
+    title = f"{sum(difference > 0 for _, difference in pairs)} of {len(pairs)} up"
+    axes.set(xlim=(-0.45, 1.45), title=title)
     axes.grid(axis="y")
 
 
@@ -190,9 +183,7 @@ def _draw_cost(scenes: Sequence[SceneReport]) -> Figure:
         else:
             axes.ticklabel_format(axis="x", useOffset=False)
             axes.locator_params(axis="x", nbins=6)
-        axes.set_xlabel("million multiply-accumulates per patch")
-        axes.set_ylabel("OA, %")
-        axes.set_title(scene.name)
+        axes.set(xlabel="million multiply-accumulates per patch", ylabel="OA, %", title=scene.name)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
         axes.grid(axis="y")
     return figure
@@ -212,10 +203,8 @@ def _draw_convergence(scenes: Sequence[SceneReport]) -> Figure:
             _draw_curve(below, found.validation_loss, variant.name, style)
         if scene.target is not None:
             above.axhline(100 * scene.target, color="0.3", linewidth=0.8, linestyle=":")
-        above.set_title(scene.name)
-        above.set_ylabel("validation OA, %")
-        below.set_ylabel("validation loss")
-        below.set_xlabel("epoch")
+        above.set(title=scene.name, ylabel="validation OA, %")
+        below.set(xlabel="epoch", ylabel="validation loss")
         below.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
     return figure
 
@@ -261,7 +250,3 @@ def _draw_ranks(friedman: RankTest) -> Figure:
     axes.hlines(1.0, 1, 1 + width, color="black", linewidth=1.4)
     axes.text(1 + width / 2, 1.08, f"critical difference {width:.2f}", ha="center", va="bottom")
     return figure
-
-
-def _wrap(name: str, *, width: int = _NAME_WIDTH) -> str:
-    return textwrap.fill(name, width)

@@ -63,27 +63,19 @@ class Grid(Settings):
 class AblationSettings(Settings):
     """The settings of an ablation file."""
 
-    name: ConfigName = Field(default="", description="the file's name unless given")
-    base: str = Field(description="a config beside this file, in its parent folder or in the working directory")
+    name: ConfigName = ""  # the file's name unless given
+    base: str  # a config beside this file, in its parent folder or in the working directory
     seeds: Annotated[tuple[Seed, ...], BeforeValidator(_read_seeds), Field(min_length=1)]
-    threads: PositiveInt = Field(
-        default=DEFAULT_THREADS,
-        le=256,
-        description="threads of each run, the same on every machine so that all compute the same numbers",
-    )
-    set: Overrides = Field(default={}, description="dotted keys that override the base for all variants")
-    scenes: dict[Name, Overrides] = Field(default={}, description="overrides of the base for each scene")
-    variants: dict[Name, Overrides] = Field(default={}, description="overrides of the base for each variant")
+    # Threads of each run, the same on every machine so that all compute the same numbers.
+    threads: PositiveInt = Field(default=DEFAULT_THREADS, le=256)
+    set: Overrides = Field(default={})  # dotted keys that override the base for all variants
+    scenes: dict[Name, Overrides] = Field(default={})  # overrides of the base for each scene
+    variants: dict[Name, Overrides] = Field(default={})  # overrides of the base for each variant
     grid: Grid | None = None
-    baseline: str | None = Field(
-        default=None, description="the variant the others are compared with; by default the first"
-    )
-
-    reach: Annotated[float, AfterValidator(_check_reach)] | None = Field(
-        default=None,
-        description="validation accuracy, a fraction, until which the report counts epochs; by default the "
-        "lowest of the variants' best mean accuracies",
-    )
+    baseline: str | None = None  # the variant the others are compared with; by default the first
+    # The validation accuracy, a fraction, until which the report counts epochs; by default the lowest of the variants'
+    # best mean accuracies.
+    reach: Annotated[float, AfterValidator(_check_reach)] | None = None
 
     @model_validator(mode="after")
     def _variants_are_named(self) -> Self:

@@ -1,5 +1,6 @@
 """Estimates what an ablation will cost before any run: the size and one timed step of each variant."""
 
+import itertools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hsi_se.ablation.file import Ablation, Overrides, PlannedRun
+from hsi_se.ablation.file import Ablation, Overrides
 from hsi_se.ablation.run import check_runs, check_scenes, find_folder
 from hsi_se.ablation.summary import is_finished
 from hsi_se.config.experiment import Config
@@ -46,11 +47,9 @@ def plan_ablation(
     check_scenes(ablation, data)
     folder = find_folder(ablation, out)
     check_runs(ablation, folder)
-    groups: dict[tuple[str, str], list[PlannedRun]] = {}
-    for run in ablation.runs:
-        groups.setdefault((run.scene, run.variant), []).append(run)
     rows = []
-    for (scene, name), runs in groups.items():
+    for scene, name in itertools.product(ablation.scenes, ablation.variants):
+        runs = [run for run in ablation.runs if (run.scene, run.variant) == (scene, name)]
         config, num_parts = runs[0].parts[0].config, len(runs[0].parts)
         truth = load_ground_truth(config.scene, data)
         num_train = len(make_split(truth, config.split, seed=config.seed, data=data).train)
@@ -61,18 +60,9 @@ def plan_ablation(
             with fixed_threads(ablation.threads):
                 step_s = time_step(config, num_bands=network.input_shape[1], num_classes=truth.num_classes)
             training_s = num_parts * config.train.epochs * -(-num_train // config.train.batch_size) * step_s
-        rows.append(
-            PlannedVariant(
-                scene=scene,
-                name=name,
-                settings=ablation.variants[name],
-                seeds=tuple(run.seed for run in runs),
-                num_finished=sum(is_finished(run, folder) for run in runs),
-                num_parameters=num_parameters,
-                macs=macs,
-                training_s=training_s,
-            )
-        )
+        seeds, num_finished = tuple(run.seed for run in runs), sum(is_finished(run, folder) for run in runs)
+        settings, cost = ablation.variants[name], (num_parameters, macs, training_s)
+        rows.append(PlannedVariant(scene, name, settings, seeds, num_finished, *cost))
     return rows
 
 

@@ -200,6 +200,11 @@ class AblationFolder(Folder):
             raise RunError(f"{path}: no ablation in here; `hsi-se ablate` prints the path it writes")
         return folder
 
+    @property
+    def is_one(self) -> bool:
+        """Whether this is the folder of an ablation at all."""
+        return self.report.is_file() or self.plan.is_file()
+
     def run_of(self, variant: str, seed: int, *, scene: str = "", fold: int | None = None) -> RunFolder:
         """Returns the folder of a run; `scene` is empty if the ablation names no scenes."""
         run = RunFolder(self.path.joinpath("runs", *filter(None, (scene, variant)), f"seed-{seed}"))

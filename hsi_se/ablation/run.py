@@ -156,9 +156,8 @@ def run_ablation(
         scheduler: address of an existing Dask cluster whose workers can read the scene's files.
         watcher: receives progress.
 
-    Raises:
-        HsiError: a mistake that concerns every run, or a folder with other contents. A run that fails is listed in the
-            report instead.
+    HsiError for a mistake that concerns every run, or a folder with other contents. A run that fails is listed in the
+    report instead.
     """
     if is_distributed():
         raise ConfigError("torchrun: runs one training in several processes; start series of runs without it")

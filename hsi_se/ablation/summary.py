@@ -26,7 +26,6 @@ from hsi_se.evaluation.statistics import (
     SHARE,
     SIGNED,
     McNemarTest,
-    PairedTest,
     Range,
     RankTest,
     Summary,
@@ -168,11 +167,7 @@ def assemble(
     ]
     friedman, reason = (None, "") if ablation.is_of_seeds else _rank(scenes)
     return AblationReport(
-        name=ablation.name,
-        digest=ablation.digest,
-        baseline=ablation.baseline,
-        seeds=ablation.seeds,
-        threads=ablation.threads,
+        **{name: getattr(ablation, name) for name in ("name", "digest", "baseline", "seeds", "threads")},
         scenes=tuple(scenes),
         friedman=friedman,
         no_friedman=reason,
@@ -199,16 +194,13 @@ def _compare(differences: Mapping[Name, Sequence[float]]) -> dict[Name, Comparis
     for place, (name, test) in enumerate(tests.items()):
         best = p.copy()
         best[place] = least_p(test.difference.n)  # all signs equal
+        # The fewest seeds with which the test could show a difference; 0 if these could.
         needed = 0 if adjust_holm(best)[place] <= LEVEL else fewest_pairs(len(p))
-        found[name] = _describe(test, float(adjust_holm(p)[place]), needed=needed)
+        p_holm = float(adjust_holm(p)[place])
+        values = {**vars(test), "p_holm": p_holm, "is_shown": p_holm <= LEVEL}
+        sentence = fill_template("hsi_se.ablation", "comparison.txt", **values, needed=needed, points=points).strip()
+        found[name] = Comparison(**values, sentence=sentence)
     return found
-
-
-def _describe(test: PairedTest, p_holm: float, *, needed: int) -> Comparison:
-    """`needed` seeds are the fewest with which the test could show a difference; 0 if these could."""
-    values = {**vars(test), "p_holm": p_holm, "is_shown": p_holm <= LEVEL}
-    sentence = fill_template("hsi_se.ablation", "comparison.txt", **values, needed=needed, points=points).strip()
-    return Comparison(**values, sentence=sentence)
 
 
 def _summarize_scene(

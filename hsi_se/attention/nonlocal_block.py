@@ -39,15 +39,11 @@ class NonLocal(AttentionBlock):
         if self.sub_sample:
             keys, values = _halve(keys), _halve(values)
         # Fused attention avoids a q × s matrix, but needs a contiguous last axis, even of length 1.
-        q, k, v = (_to_rows(each)[:, None] for each in (queries, keys, values))  # (n, 1, positions, c/r)
+        rows = (each.flatten(2).transpose(1, 2)[:, None] for each in (queries, keys, values))
+        q, k, v = (each.clone(memory_format=torch.contiguous_format) for each in rows)  # (n, 1, positions, c/r)
         gathered = F.scaled_dot_product_attention(q, k, v, scale=1.0)[:, 0]  # (n, q, c/r)
         update: Tensor = self.norm(self.out(gathered.transpose(1, 2).reshape(queries.shape)))
         return x + update
-
-
-def _to_rows(x: Tensor) -> Tensor:
-    """Returns a copy of `(n, c, …)` as `(n, positions, c)`."""
-    return x.flatten(2).transpose(1, 2).clone(memory_format=torch.contiguous_format)
 
 
 def _halve(x: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ def report(
         raise ConfigError(f"--out {out}: name a file that ends in .html")
     written: list[Path] = []
     folder: AblationFolder | RunFolder
-    if _is_ablation(run):
+    if AblationFolder(run).is_one:
         from hsi_se.ablation.figures import write_ablation_figures
         from hsi_se.ablation.tables import write_reports
 
@@ -119,13 +119,6 @@ def report(
         webbrowser.open(page.resolve().as_uri())
 
 
-def _is_ablation(path: Path) -> bool:
-    from hsi_se.ablation.record import AblationFolder
-
-    folder = AblationFolder(path)
-    return folder.report.is_file() or folder.plan.is_file()
-
-
 def watch(run: RunOrAblation) -> None:
     """Follow the training in a folder: the epoch, loss, validation accuracy and time left of each run."""
     from contextlib import suppress
@@ -146,7 +139,7 @@ def explain(run: RunOrAblation, data: DataFolder = None, device: Device = "auto"
     from hsi_se.ablation.record import AblationFolder
     from hsi_se.runs.folder import RunFolder
 
-    if _is_ablation(run):
+    if AblationFolder(run).is_one:
         _explain_ablation(AblationFolder.open(run), data=data, device=device)
         return
     folder = RunFolder.open(run)

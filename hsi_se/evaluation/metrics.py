@@ -95,10 +95,5 @@ def evaluate_test(truth: GroundTruth, split: Split, predicted: NDArray[np.intege
     return evaluate_labels(true, predicted, class_ids=ids, class_names=names)
 
 
-def number_or_none(value: float) -> float | None:
-    """Returns a value as JSON can store it: None in place of NaN."""
-    return None if np.isnan(value) else float(value)
-
-
 def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Fractions:
     return np.asarray(np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0))

@@ -11,7 +11,6 @@ copied, but (t + b - 1) / t times as many products are computed, most of them wi
 Axes: n patches, c and o channels, d and z depths of the input and output, h rows, w cols, t depths of the kernel.
 """
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -76,12 +75,12 @@ def make_band(weight: Tensor, together: int) -> Tensor:
 
 
 def choose_together(x: Tensor, weight: Tensor) -> int | None:
-    """Returns how many depths of the output to compute together, for `convolve`; None on a CPU, but 1 for one scene.
+    """Returns how many depths of the output to compute together, for `convolve`; None on a CPU, but 1 for one image.
 
     A single input channel leaves too little work for narrow bands, so all depths are computed together.
     """
     if not x.is_cuda:  # torch's own 3-D convolution shares the work by patches: with one, it is five times slower
-        return 1 if torch.is_inference_mode_enabled() and len(x) == 1 else None
+        return 1 if len(x) == 1 else None
     num_out, channels, depth = weight.shape[:3]
     num_depths = x.shape[2] - depth + 1
     most = num_depths if channels == 1 else max(1, _OUTPUTS_TOGETHER // num_out)

@@ -11,6 +11,7 @@ import itertools
 import math
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.module_tracker import ModuleTracker
 
 from hsi_se.attention import AttentionBlock
 from hsi_se.config import model as config
@@ -71,20 +73,10 @@ def count_stage_costs(model: Network) -> list[StageCost]:
     others = (pair for pair in model.named_children() if pair[0] not in ("stages", "attention"))
     modules |= {name: child for name, child in others if name == "head" or count_parameters(child)}
     patch = torch.zeros(1, 1, model.num_bands, model.patch_size, model.patch_size)
-    counted: dict[nn.Module, _OtherOperations] = {}
-
-    def start(block: nn.Module, _: object) -> None:
-        counted[block] = _OtherOperations()
-        counted[block].__enter__()  # type: ignore[no-untyped-call]
-
-    def stop(block: nn.Module, *_: object) -> None:
-        counted[block].__exit__(None, None, None)  # type: ignore[no-untyped-call]
-
-    with FlopCounterMode(display=False, custom_mapping=_FUSED) as counter, ExitStack() as hooks:
-        for module in model.modules():
-            if isinstance(module, AttentionBlock):
-                hooks.enter_context(module.register_forward_pre_hook(start))
-                hooks.enter_context(module.register_forward_hook(stop))
+    full_names = {name: f"{type(model).__name__}.{name}" for name, _ in model.named_modules()}
+    blocks = {full_names[name] for name, module in model.named_modules() if isinstance(module, AttentionBlock)}
+    counter = FlopCounterMode(display=False, custom_mapping=_FUSED)
+    with counter, _OtherOperations(blocks, counter.mod_tracker) as others, ExitStack() as hooks:
         shapes: dict[str, tuple[int, ...]] = {}
         for name, module in modules.items():
             note = partial(lambda name, _, __, output: shapes.update({name: tuple(output.shape[1:])}), name)
@@ -97,8 +89,7 @@ def count_stage_costs(model: Network) -> list[StageCost]:
             name=name.removeprefix("stages."),
             shape=shapes[name],
             num_parameters=count_parameters(module),
-            macs=flops.get(f"{type(model).__name__}.{name}", 0) // 2
-            + sum(counted[each].count for each in module.modules() if each in counted),
+            macs=flops.get(full_names[name], 0) // 2 + others.counts[full_names[name]],
             contents=module.extra_repr() or _describe_layers(module),
         )
         for name, module in modules.items()
@@ -124,28 +115,35 @@ _COPIES = ("clone", "copy_", "_to_copy")  # so tagged, too, and free
 
 
 class _OtherOperations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts what is not a product of two matrices: operations on single values."""
+    """Counts what is not a product of two matrices: operations on single values, by the modules around a block."""
 
-    def __init__(self) -> None:
+    def __init__(self, blocks: set[str], tracker: ModuleTracker) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.count = 0
+        self._blocks, self._tracker = blocks, tracker
+        self.counts: Counter[str] = Counter()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
+        if self._blocks & self._tracker.parents:
+            count = self._count(func, args, result)
+            self.counts.update(dict.fromkeys(self._tracker.parents, count))
+        return result
+
+    @staticmethod
+    def _count(func: Any, args: tuple[Any, ...], result: Any) -> int:
         name = func.overloadpacket.__name__
         if name in _READ:
-            self.count += args[0].numel()
-        elif name == "avg_pool2d":
-            self.count += result.numel() * math.prod(args[1])
-        elif name == "scaled_dot_product_attention":
-            self.count += 3 * _count_scores(args[0].shape, args[1].shape)  # exponential, sum, division
-        elif name in ("softmax", "_softmax"):
-            self.count += 3 * result.numel()
-        elif name in _WRITTEN or (torch.Tag.pointwise in func.tags and name not in _COPIES):
-            self.count += result.numel()
-        return result
+            return int(args[0].numel())
+        if name == "avg_pool2d":
+            return int(result.numel() * math.prod(args[1]))
+        if name == "scaled_dot_product_attention":
+            return 3 * _count_scores(args[0].shape, args[1].shape)  # exponential, sum, division
+        if name in ("softmax", "_softmax"):
+            return 3 * int(result.numel())
+        is_written = name in _WRITTEN or (torch.Tag.pointwise in func.tags and name not in _COPIES)
+        return int(result.numel()) if is_written else 0
 
 
 def _describe_layers(stage: nn.Module) -> str:
@@ -207,14 +205,13 @@ def compare_blocks(
 
 def _time_blocks(model: Network, patches: Tensor) -> float:
     """Returns the median time in seconds that a forward pass of `patches` spends in attention blocks."""
-    starts: list[float] = []
     spent: list[float] = []
 
     def start(*_: object) -> None:
-        starts.append(time.perf_counter())
+        spent[-1] -= time.perf_counter()
 
     def stop(*_: object) -> None:
-        spent[-1] += time.perf_counter() - starts.pop()
+        spent[-1] += time.perf_counter()
 
     for module in model.modules():
         if isinstance(module, AttentionBlock):

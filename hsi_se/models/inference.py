@@ -14,9 +14,7 @@ from hsi_se.system.processes import is_distributed, local_rank
 def pick_device(name: str) -> torch.device:
     """Returns the device to compute on; `auto` is the GPU if there is one.
 
-    Raises:
-        TrainingError: `cuda` is requested but not available, the name is unknown, or there are more
-            processes than GPUs.
+    TrainingError if `cuda` is not available, the name is unknown, or there are more processes than GPUs.
     """
     choices = ("auto", "cpu", "cuda")
     if name not in choices:

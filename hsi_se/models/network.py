@@ -42,6 +42,13 @@ class Network(nn.Module):
             x = self.attention[point](stage(x))
         return self.classify(x)
 
+    @property
+    def early_points(self) -> list[str]:
+        """The names of the stages up to the first attention block: all if there is none."""
+        points = list(self.stages)
+        blocks = [not isinstance(self.attention[point], nn.Identity) for point in points]
+        return points[: blocks.index(True) + 1] if True in blocks else points
+
     def classify(self, x: Tensor) -> Tensor:
         """Returns the logits `(n, C)` for the features of the last point."""
         logits: Tensor = self.head(x)

@@ -184,7 +184,9 @@ def map_scene(
     tile_rows: int | None = None,
     session: Session = Session(),
 ) -> ClassMap:
-    """Returns the class map of a whole scene, which can differ from the training scene.
+    """Returns the class map `(rows, cols)` of a scene, which can differ from the training scene; 0 without data.
+
+    Several images lie on one canvas, as in `load_scene`. HsiError if the scene cannot be read or does not fit the bundle.
 
     Args:
         bundle: a trained bundle, or the folder of its run.
@@ -193,12 +195,6 @@ def map_scene(
         session: the folder of scenes, the device and the observer.
         engine: `dense` or `patches`; see `predict_logits`.
         tile_rows: rows per tile; by default as many as fit into the engine's memory.
-
-    Returns:
-        The map `(rows, cols)`, of several images on their canvas; 0 where the scene has no data.
-
-    Raises:
-        HsiError: the scene cannot be read or does not fit the bundle.
     """
     if not isinstance(bundle, ModelBundle):
         bundle = load_bundle(bundle)

@@ -20,11 +20,11 @@ features; d spectral depth, c features; k components; p patch size.
 
 import functools
 import math
-from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -36,10 +36,11 @@ from hsi_se.models.inference import evaluation_mode
 from hsi_se.models.network import Network
 from hsi_se.prediction.dense_head import DenseHead
 from hsi_se.prediction.mixing import convolve_gated, convolve_gated_at_once
-from hsi_se.prediction.shared_features import fold_stages, gate_windows
+from hsi_se.prediction.shared_features import fold_norm, gate_windows
 
 FLOAT_BYTES = 4
 _GPU_FRACTION = 4  # of a GPU's free memory, one part in this many is used
+_NUM_COPIES = 12  # of the largest features: the slices of a convolution, its output, norm and ReLU
 _SMALLEST_TILE = 2**24  # bytes below which less memory would not help
 _MAX_WORKERS = 4  # concurrent tiles; with more, tiles get so small that their margins cost too much
 _NARROWEST = 16  # fewest columns of a tile if there are several workers
@@ -67,27 +68,32 @@ class Budget:
         return replace(self, tile_bytes=tile_bytes, batch_bytes=tile_bytes // 16)
 
 
-class TileEngine(ABC):
-    """Predicts rows of a scene tile by tile, within a budget of memory.
+class TileEngine:
+    """Predicts rows of a scene tile by tile, within a budget of memory: the base class of both dense engines.
 
     The engine uses the weights that the model has now, in any mode and on any device. If they change,
     build a new engine. The model itself is not changed.
     """
 
     _shared: str  # the last point that is computed for all patches at once
+    _stages: nn.Module  # computes its features
+    _finish: Callable[[Tensor], Tensor]  # returns the logits (rows, cols, classes) of these features (d, c, h, w)
 
     def __init__(self, model: Network, *, tf32: bool = False) -> None:
         self.model, self._tf32 = model, tf32
         self._device = next(model.parameters()).device
         self.budget = Budget.choose(self._device)
+        self._most_floats = max(model.num_bands, *(math.prod(shape[:-2]) for shape in model.shapes.values()))
 
-    @abstractmethod
     def _count_bytes(self, rows: int, cols: int) -> int:
         """Returns the approximate peak memory of a tile in bytes."""
+        margin = self.model.patch_size - 1
+        return FLOAT_BYTES * (rows + margin) * (cols + margin) * _NUM_COPIES * self._most_floats
 
-    @abstractmethod
     def _predict_tile(self, padded: Tensor) -> Tensor:
         """Returns the logits `(rows, cols, classes)` of a padded tile `(h, w, k)`."""
+        x = self._stages(padded.permute(2, 0, 1)[None, None].contiguous())  # (1, c, h, w) or (1, c, d, h, w)
+        return self._finish(x[0].transpose(0, 1) if x.ndim == 5 else x)
 
     def predict_rows(self, padded: Tensor) -> Tensor:
         """Returns the logits of some rows of a scene.
@@ -199,11 +205,12 @@ class DenseEngine(TileEngine):
         self._spare: list[Tensor] = []  # buffers of finished tiles, for reuse
         blocks = {name: each for name, each in model.attention.items() if not isinstance(each, nn.Identity)}
         with evaluation_mode(model):
-            self._stages = fold_stages(model)
+            folded = {point: fold_norm(stage) for point, stage in model.stages.items()}
             self._head = DenseHead(model, is_shared=not blocks)
         early = {point: block for point, block in blocks.items() if point != self._last}
         if not blocks and self._head.can_share:
-            self._shared, self._finish = self._last, self._transform
+            of_scene = functools.partial(self._head.of_scene, num_together=self.budget.most_transforms)
+            self._shared, self._finish = self._last, of_scene
         elif not early and isinstance(model.attention[self._last], ChannelGate | nn.Identity):
             self._shared, self._finish = self._last, self._gate_head
         elif (
@@ -215,38 +222,22 @@ class DenseEngine(TileEngine):
             self._shared, self._finish = "fold", self._mix
         else:
             self._shared, self._finish = next(iter(blocks)), self._run_windows
+        self._conv2d = cast(nn.Conv2d, folded["conv2d"].conv)
         points = list(model.stages)
-        early_points = points[: points.index(self._shared) + 1]
-        self._early = [self._stages[point] for point in early_points if point in self._stages]
+        # Features are not folded before a block at `fold`: `_mix` needs their depths.
+        shared = points[: points.index(self._shared) + (self._shared != "fold")]
+        self._stages = nn.Sequential(*(folded[point] for point in shared))
 
     def _count_bytes(self, rows: int, cols: int) -> int:
-        margin = self.model.patch_size - 1
-        locations = (rows + margin) * (cols + margin)
-        d, c = self.model.num_bands, 1
-        most = kept = 0
-        for stage in self._early:
-            out, taps = stage.weight.shape[:2]
-            num_slabs = (d * c - taps) // stage.num_features + 1
-            most = max(most, locations * (d * c + 2 * num_slabs * (taps + out)))
-            d, c = num_slabs, out
-        finishing = locations * 2 * d * c
+        num_bytes = super()._count_bytes(rows, cols)
         if self._finish == self._mix:
-            out, taps = self._stages["conv2d"].weight.shape[:2]
-            finishing += rows * cols * 3 * taps
+            (out, taps), span = self._conv2d.weight.shape[:2], self._head.span
             if self._device.type == "cpu":  # buffers that are reused from tile to tile
-                kept = rows * ((self._head.span + 7) * self._head.span**2 * out + taps * out)
+                num_bytes += FLOAT_BYTES * rows * ((span + 7) * span**2 * out + taps * out)
             else:
-                finishing += locations * self._head.span * (self._head.span + 1) * out
-        return FLOAT_BYTES * (kept + max(most, finishing))
-
-    def _predict_tile(self, padded: Tensor) -> Tensor:
-        x = padded.permute(2, 0, 1).unsqueeze(1)  # (d=k, c=1, h, w)
-        for stage in self._early:
-            x = stage(x)
-        return self._finish(x)
-
-    def _transform(self, features: Tensor) -> Tensor:
-        return self._head.of_scene(features, num_together=self.budget.most_transforms)
+                margin = self.model.patch_size - 1
+                num_bytes += FLOAT_BYTES * (rows + margin) * (cols + margin) * span * (span + 1) * out
+        return num_bytes
 
     def _gate_head(self, features: Tensor) -> Tensor:
         """Returns the logits from the last features `(d, c, h, w)`, scaled by each patch's gate, if any."""
@@ -287,8 +278,9 @@ class DenseEngine(TileEngine):
                 gates = more if gates is None else gates * more
         assert gates is not None
         rows = len(gates)
-        stage = self._stages["conv2d"]
-        weight = stage.weight.view(-1, *features.shape[:2], 9)  # (o, d, c, taps)
+        depth, num_features = features.shape[:2]
+        bias = cast(Tensor, self._conv2d.bias)
+        weight = self._conv2d.weight.view(-1, num_features, depth, 9).transpose(1, 2)  # (o, d, c, taps)
         # Channels with a common gate form a group g: all features of a depth, all depths of a feature,
         # or a single channel.
         match features.shape[:2]:
@@ -302,11 +294,11 @@ class DenseEngine(TileEngine):
         weight = weight.permute(1, 2, 3, 0).flatten(1, 2)  # (g, t·9, o)
         gates = gates.flatten(2)
         convolved: Iterable[Sequence[Tensor] | Tensor]
-        missing = stage.bias
+        missing = bias
         if self._device.type == "cpu":
-            convolved = convolve_gated(features, gates, weight=weight, bias=stage.bias, span=span, spare=self._spare)
+            convolved = convolve_gated(features, gates, weight=weight, bias=bias, span=span, spare=self._spare)
         else:
-            convolved = [convolve_gated_at_once(features, gates, weight=weight, bias=stage.bias, span=span)]
+            convolved = [convolve_gated_at_once(features, gates, weight=weight, bias=bias, span=span)]
             missing = torch.zeros_like(missing)
         logits = [self._finish_patches(parts, missing) for parts in convolved]  # of some cols each
         return torch.cat([some.view(-1, rows, some.shape[1]) for some in logits]).transpose(0, 1)

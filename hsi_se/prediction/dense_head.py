@@ -40,7 +40,10 @@ class DenseHead:
             weight = (weight / self.span**2).expand(-1, -1, -1, self.span, self.span)
         by_col = weight.permute(4, 3, 2, 1, 0).flatten(1, 3).flip(0)  # (span, span·d·c, hidden)
         self._is_packed = weight.device.type == "cpu" and _can_pack()
-        self._weights = [_pack(some) if self._is_packed else some.contiguous() for some in by_col]
+        self._weights = [some.contiguous() for some in by_col]
+        if self._is_packed:  # in the memory order of `torch.ops.mkldnn._linear_pointwise`
+            pack = torch.ops.mkldnn._reorder_linear_weight
+            self._weights = [pack(some.T.contiguous(), _PATCHES_PER_PRODUCT) for some in by_col]
         self.bias = linear.bias
         self.summed = weight.sum((3, 4)).transpose(1, 2).flatten(1)  # (hidden, d·c), over all locations
         self._rest = model.head[1:]
@@ -73,16 +76,11 @@ class DenseHead:
         num_products = max(1, round(len(hidden) / _PATCHES_PER_PRODUCT)) if self._is_packed else 1
         size = math.ceil(len(hidden) / num_products)  # equal sizes: a small last product would be slow
         sums = list(torch.split(hidden, size))
-        gated = first.new_empty(size if gates is not None else 0, num_values)  # on a CPU, it stays in the cache
         for part, weight in zip(parts, self._weights, strict=True):
             for number, some in enumerate(torch.split(part, size)):
-                if gates is None:
-                    some = some.reshape(-1, num_values)
-                else:
-                    gate = gates[number * size :][:size].view(*some.shape[:-2], 1, -1)
-                    target = gated[: len(gate.flatten(0, -3))]
-                    torch.mul(some, gate, out=target.view(some.shape))
-                    some = target
+                if gates is not None:
+                    some = some * gates[number * size :][:size].view(*some.shape[:-2], 1, -1)
+                some = some.reshape(-1, num_values)
                 if self._is_packed:
                     sums[number] = torch.ops.mkldnn._linear_pointwise.binary(some, sums[number], weight, None, "add")
                 else:
@@ -123,9 +121,3 @@ def _can_pack() -> bool:
     """Returns whether oneDNN has products with packed weights: on AMD, a fifth faster than MKL's."""
     is_x86 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
     return is_x86 and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-
-
-def _pack(weight: Tensor) -> Tensor:
-    """Returns a weight `(in, hidden)` in the memory order of `torch.ops.mkldnn._linear_pointwise`."""
-    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.T.contiguous(), _PATCHES_PER_PRODUCT)
-    return packed

@@ -89,9 +89,6 @@ def predict_logits(
         on_batch: called with the number of finished pixels after each step.
         tile_rows: rows that the dense engine computes at once; by default as many as fit its memory.
         precision: `tf32` lets a GPU that has TF32 round the factors of products to it.
-
-    Raises:
-        ConfigError: the engine is unknown.
     """
     predictor = RowPredictor(model, engine=engine, precision=precision)
     rows, cols = cube.shape[:2]

@@ -29,7 +29,6 @@ _NUM_COLS = 8  # columns of patches that are yielded together
 _SCRATCH_FLOATS = 2**18  # size of one product, which stays in the cache until it is stored
 _COLUMNS_TOGETHER = 8  # columns of locations whose G is computed at once on a GPU
 _ALIGNMENT = 4  # floats to whose multiple rows of a product are extended there
-_EDGE_LOCATIONS = 4  # locations near the top or bottom edge that share one product, to save calls
 
 
 def convolve_gated(
@@ -75,18 +74,18 @@ def convolve_gated(
         covering = gates[:, left:right].contiguous()
         wrap = right // num_slots * num_slots  # where the ring buffer begins again
         runs = [(left, wrap), (wrap, right)] if left < wrap < right else [(left, right)]
-        for row, top, step, mixed in _mix_column(covering, products, scratch, span=span):
+        for row, top, mixed in _mix_column(covering, products, scratch, span=span):
             num_locations, num_rows = mixed.shape[:2]
             for begin, end in runs:
                 # In the patch of row p and col q, location (row, col) has y = row - p and x = col - q.
                 # The next patch row thus has y - 1, and the next patch col x - 1, which is stored one
-                # x_stride further. The next location has y + 1 in the patch `step` rows further.
+                # x_stride further. The next location has the same y in the next patch row.
                 corner = (span - 1 - (col - begin)) * x_stride + begin % num_slots * slot_stride
                 offset = corner + top * row_stride + (row - top) * y_stride
                 next_row = row_stride - y_stride
                 target = patches.as_strided(
                     (num_locations, num_rows, end - begin, num_out),
-                    (y_stride + step * next_row, next_row, slot_stride + x_stride, 1),
+                    (row_stride, next_row, slot_stride + x_stride, 1),
                     offset,
                 )
                 torch.maximum(mixed[:, :, begin - left : end - left], floor, out=target)
@@ -143,16 +142,10 @@ def convolve_gated_at_once(features: Tensor, gates: Tensor, *, weight: Tensor, b
     return [mixed.as_strided(shape, strides, corner + x * x_stride) for x in reversed(range(span))]
 
 
-def _mix_column(
-    covering: Tensor, products: Tensor, scratch: Tensor, *, span: int
-) -> Iterator[tuple[int, int, int, Tensor]]:
+def _mix_column(covering: Tensor, products: Tensor, scratch: Tensor, *, span: int) -> Iterator[tuple[int, int, Tensor]]:
     """Computes C for one column of locations, in several products.
 
-    The first and last span - 1 locations are covered by fewer patch rows than the others. Some of them
-    share one product with all patches that cover any of them. This product also contains pairs of a
-    location and a patch that does not cover it. The caller writes their values into the neighbouring
-    patch, to the memory of another location. That location must be yielded later, so that the correct
-    value overwrites the wrong one. Hence the order: last locations, first locations, those in between.
+    The first and last span - 1 locations are covered by fewer patch rows than the others, so each has its own product.
 
     Args:
         covering: `(rows, cols, g)` gates of the patches that cover the column of locations.
@@ -160,20 +153,16 @@ def _mix_column(
         scratch: buffer for a product; the next iteration overwrites it.
 
     Yields:
-        The first location; the first patch row of that location; the number of patch rows, 0 or 1, by
-        which this row increases from one location to the next; C `(locations, patch rows, cols, o)`.
+        The first location; the first patch row that covers it, which is one more for each further location; and C
+            `(locations, patch rows, cols, o)`.
     """
     rows, cols, num_groups = covering.shape
     num_out = products.shape[2]
     flat = covering.view(rows * cols, num_groups)
-    by_location = products.flatten(1)  # (g, y·o)
-    together = _EDGE_LOCATIONS if rows >= 2 * span else 1
-    for first, last in ((max(rows, span - 1), rows + span - 1), (0, span - 1)):
-        for row in range(first, last, together):
-            count = min(together, last - row)
-            top, bottom = max(0, row - span + 1), min(rows, row + count)
-            mixed = flat[top * cols : bottom * cols] @ by_location[:, row * num_out : (row + count) * num_out]
-            yield row, top, 0, mixed.view(bottom - top, cols, count, num_out).permute(2, 0, 1, 3)
+    for row in (*range(span - 1), *range(max(rows, span - 1), rows + span - 1)):
+        top, bottom = max(0, row - span + 1), min(rows, row + 1)
+        mixed = flat[top * cols : bottom * cols] @ products[:, row]
+        yield row, top, mixed.view(1, bottom - top, cols, num_out)
     by_row = products.transpose(0, 1)
     step = max(1, _SCRATCH_FLOATS // (span * cols * num_out))
     for row in range(span - 1, rows, step):
@@ -185,7 +174,7 @@ def _mix_column(
         )
         mixed = scratch[: count * span * cols * num_out].view(count, span * cols, num_out)
         torch.bmm(windows, by_row[row : row + count], out=mixed)
-        yield row, top, 1, mixed.view(count, span, cols, num_out)
+        yield row, top, mixed.view(count, span, cols, num_out)
 
 
 def _take(spare: list[Tensor], size: int, *, like: Tensor) -> Tensor:

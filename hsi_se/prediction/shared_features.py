@@ -4,8 +4,8 @@ Axes: d spectral depth, c features; h rows and w cols of the padded scene, or of
 convolutions; rows and cols of patches, one per pixel; o output features.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections import OrderedDict
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,57 +13,18 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hsi_se.attention.channel_gate import ChannelGate
-from hsi_se.models.hybridsn import HybridSN
 
 
-@dataclass(frozen=True)
-class SharedStage:
-    """A convolution of HybridSN followed by ReLU, with its batch norm folded into the weights.
+def fold_norm(stage: nn.Module) -> nn.Module:
+    """Returns a stage of HybridSN whose batch norm, if any, is folded into the weights of its convolution.
 
-    A 3-D convolution runs as a 2-D one. The output's depths become the batch, and the kernel's depths
-    become input channels. For a whole scene, torch's own 3-D convolution takes up to six times as long.
+    The statistics are the running ones: with scale s = γ / √(σ² + ε), the weight is s · W and the bias s · (b - μ) + β.
     """
-
-    weight: Tensor  # (o, depth·c, 3, 3)
-    bias: Tensor  # (o,)
-    num_features: int  # c; for a 2-D convolution all depths count as features
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Maps features `(d, c, h, w)` to `(d - depth + 1, o, h - 2, w - 2)`."""
-        h, w = x.shape[2:]
-        x = x.reshape(-1, self.num_features, h, w).contiguous()
-        taps = self.weight.shape[1]
-        depth = taps // self.num_features
-        slabs = x.as_strided((len(x) - depth + 1, taps, h, w), (x.stride(0), h * w, w, 1))
-        return F.conv2d(slabs, self.weight, self.bias).relu_()
-
-
-def fold_stages(model: HybridSN) -> dict[str, SharedStage]:
-    """Returns the convolutions of a network by stage name, with its running batch-norm statistics folded in.
-
-    With scale s = γ / √(σ² + ε), the folded weight is s · W and the folded bias is s · (b - μ) + β.
-    """
-    folded = {}
-    num_features, num_depths = 1, model.num_bands
-    for point, stage in model.stages.items():
-        modules = dict(stage.named_children())
-        conv = modules.get("conv")
-        if not isinstance(conv, nn.Conv2d | nn.Conv3d):  # `fold`
-            continue
-        if isinstance(norm := modules["norm"], nn.BatchNorm2d | nn.BatchNorm3d):
-            conv = fuse_conv_bn_eval(conv, norm)
-        weight, bias = conv.weight, conv.bias
-        assert bias is not None
-        if isinstance(conv, nn.Conv2d):
-            weight = weight.view(-1, num_features, num_depths, 3, 3)
-            inputs = num_features * num_depths
-            num_features, num_depths = 1, conv.out_channels  # a 3-D stage after it sees features as depths
-        else:
-            inputs = conv.in_channels
-            num_features, num_depths = conv.out_channels, num_depths - conv.kernel_size[0] + 1
-        weight = weight.transpose(1, 2).flatten(1, 2).contiguous()  # (o, depth·c, 3, 3)
-        folded[point] = SharedStage(weight, bias.clone(), inputs)
-    return folded
+    layers = dict(stage.named_children())
+    if isinstance(norm := layers.get("norm"), nn.BatchNorm2d | nn.BatchNorm3d):
+        layers["conv"] = fuse_conv_bn_eval(cast(nn.Conv2d, layers["conv"]), norm)
+        layers.pop("norm")
+    return nn.Sequential(OrderedDict(layers)) if layers else stage
 
 
 def gate_windows(

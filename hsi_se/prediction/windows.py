@@ -11,6 +11,7 @@ c features, d spectral depth; k components; n patches.
 
 import copy
 import math
+from itertools import takewhile
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from hsi_se.attention.channel_gate import ChannelGate
 from hsi_se.models.cost import count_stage_costs
 from hsi_se.models.inference import evaluation_mode
 from hsi_se.models.network import Network
-from hsi_se.prediction.dense import FLOAT_BYTES, TileEngine
+from hsi_se.prediction.dense import TileEngine
 from hsi_se.prediction.shared_features import gate_windows, slide
 
 _LEAST_SHARE = 0.25  # of a patch's MACs in the shared stages; with less, copying windows takes more time than it saves
@@ -32,43 +33,27 @@ class WindowEngine(TileEngine):
     def __init__(self, model: Network, *, tf32: bool = False) -> None:
         super().__init__(model, tf32=tf32)
         shapes = [(1, model.num_bands, model.patch_size, model.patch_size), *model.shapes.values()]
-        self._num_floats = [math.prod(shape[:-2]) for shape in shapes]  # per location, before and after every stage
-        points: list[str] = []
-        for (point, stage), shape in zip(model.stages.items(), shapes, strict=False):
-            if not can_share(stage, shape):
-                break
-            points.append(point)
-            if not isinstance(model.attention[point], nn.Identity):
-                break
+        inputs = dict(zip(model.stages, shapes, strict=False))
+        points = [*takewhile(lambda point: can_share(model.stages[point], inputs[point]), model.early_points)]
         macs = {row.name: row.macs for row in count_stage_costs(model)} if points else {}
         shared = sum(macs[point] for point in points)
         self._window_macs = max(1, sum(macs.values()) - shared)
         self.is_useful = shared > _LEAST_SHARE * sum(macs.values())
         self._shared = (points or [*model.stages])[-1]
         self._stages = nn.Sequential(*(model.stages[point] for point in points))
-        self._is_pooled = (
+        is_pooled = (
             len(points) == len(model.stages)
             and isinstance(model.attention[self._shared], nn.Identity | ChannelGate)
             and isinstance(pool := model.head[0], nn.AdaptiveAvgPool2d | nn.AdaptiveAvgPool3d)
             and pool.output_size == 1
             and type(model).classify is Network.classify
         )
+        self._finish = self._pool if is_pooled else self._run_windows
 
     def choose_tile_rows(self, cols: int) -> int:
         rows = super().choose_tile_rows(cols)
-        is_slow = self._device.type == "cpu" and not self._is_pooled
+        is_slow = self._device.type == "cpu" and self._finish == self._run_windows
         return min(rows, max(1, int(_TILE_MACS / (self._window_macs * cols)))) if is_slow else rows
-
-    def _count_bytes(self, rows: int, cols: int) -> int:
-        margin = self.model.patch_size - 1
-        num_copies = 8  # of the largest features: the slices of a convolution, its output, norm and ReLU
-        return FLOAT_BYTES * (rows + margin) * (cols + margin) * num_copies * max(self._num_floats)
-
-    def _predict_tile(self, padded: Tensor) -> Tensor:
-        features = self._stages(padded.permute(2, 0, 1)[None, None].contiguous())  # (1, c, h, w) or (1, c, d, h, w)
-        if features.ndim == 5:
-            features = features[0].transpose(0, 1)  # (d, c, h, w)
-        return self._pool(features) if self._is_pooled else self._run_windows(features)
 
     def _pool(self, features: Tensor) -> Tensor:
         """Returns the logits `(rows, cols, classes)` from the last features `(d, c, h, w)`, by their mean per patch.

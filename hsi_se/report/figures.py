@@ -51,7 +51,14 @@ class Drawing:
     style: str  # of matplotlib: a file in a package
     in_words: str = ""  # for those who do not see it; the caption by default
 
-    def save(self, target: Path | io.StringIO, *, file_format: str) -> None:
+    def write(self, folder: Path, *, file_format: str) -> Path:
+        """Draws the figure into a file of a folder, `png`, `pdf` or `svg`, and returns its path."""
+        path = folder / f"{self.name}.{file_format}"
+        with replacing(path) as draft:
+            self._save(draft, file_format=file_format)
+        return path
+
+    def _save(self, target: Path | io.StringIO, *, file_format: str) -> None:
         """Draws and saves the figure, without a date, so that the same input gives the same bytes."""
         unsaid = {"svg": ("Creator", "Date", "Format", "Type"), "pdf": ("CreationDate",), "png": ()}[file_format]
         # The salt keeps the identifiers of several SVG figures on one page apart.
@@ -63,7 +70,7 @@ class Drawing:
     def render_svg(self) -> str:
         """Returns the figure as an `<svg>` element for an HTML page."""
         stream = io.StringIO()
-        self.save(stream, file_format="svg")
+        self._save(stream, file_format="svg")
         text = stream.getvalue()
         text = text[text.index("<svg") :].replace("*{stroke-linejoin", ".drawn *{stroke-linejoin", 1)
         return text.replace("<svg", f'<svg role="img" aria-label="{escape(self.in_words or self.caption)}"', 1)

@@ -21,7 +21,6 @@ from hsi_se.report.figures import Drawing, Entries, describe_sides, show_values,
 from hsi_se.report.tables import percent
 from hsi_se.runs.records import Explanation
 from hsi_se.scene.scene import UNLABELLED
-from hsi_se.system.files import replacing
 
 COLUMN_INCHES = 3.5  # as in the journals of the field
 SMALLEST_PT = 7.0
@@ -45,11 +44,7 @@ def write_figures(run: RunFiles, *, file_format: str) -> list[Path]:
     ]
     if (explanation := run.explanation) is not None and explanation.gates:
         drawings.append(Drawing("gates", "Gates", lambda: draw_explanation(explanation), _STYLE))
-    paths = [run.folder.figures / f"{drawing.name}.{file_format}" for drawing in drawings]
-    for drawing, path in zip(drawings, paths, strict=True):
-        with replacing(path) as draft:
-            drawing.save(draft, file_format=file_format)
-    return paths
+    return [drawing.write(run.folder.figures, file_format=file_format) for drawing in drawings]
 
 
 def list_charts(run: RunFiles) -> list[Drawing]:
@@ -155,9 +150,7 @@ def _draw_training(run: RunFiles) -> Figure:
     figure, axes = _make(2.3)
     dot = "o" if len(epochs) == 1 else None
     axes.plot(epochs, [epoch.loss for epoch in history], color=_FIRST, marker=dot, label="training loss")
-    axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("loss")
+    axes.set(xlim=(min(epochs) - 0.5, max(epochs) + 0.5), xlabel="epoch", ylabel="loss")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     known = [epoch for epoch in history if epoch.validation_accuracy is not None]
     if known:

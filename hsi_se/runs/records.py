@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from hsi_se.progress import EpochRecord
 from hsi_se.scene.scene import PlacedImage
+
+Unknown = BeforeValidator(lambda value: None if value != value else value)  # NaN becomes None: JSON has no NaN
 
 
 class Record(BaseModel):
@@ -82,7 +84,7 @@ class Spectrum(Record):
     unit: str  # nm, or band: the number of the band in the reduced scene, from 1
     positions: tuple[float, ...]
     # One row per class; None where there is no component.
-    mean_excitation: tuple[tuple[float | None, ...], ...]
+    mean_excitation: tuple[tuple[Annotated[float | None, Unknown], ...], ...]
 
 
 class GateExplanation(Record):

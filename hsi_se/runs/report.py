@@ -9,16 +9,16 @@ from typing import Annotated, Any, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from hsi_se.evaluation.area import AREA_CAVEAT
 from hsi_se.evaluation.assessment import REPORTED_COVERAGES, Assessment
 from hsi_se.evaluation.audit import Leakage, SplitAudit
 from hsi_se.evaluation.baselines import Candidate, SpectralBaseline
 from hsi_se.evaluation.confidence import TemperatureScaling
-from hsi_se.evaluation.metrics import Evaluation, number_or_none
+from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.evaluation.verdict import BaselineComparison, Outcome
-from hsi_se.runs.records import Record, RunRecord
+from hsi_se.runs.records import Record, RunRecord, Unknown
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -39,10 +39,9 @@ Row = TypeVar("Row", bound=_Part)
 
 
 def _list_rows(kind: type[Row], *columns: Sequence[Any] | NDArray[Any]) -> tuple[Row, ...]:
-    """Returns a table from its columns, which are the fields of a row in their order; a NaN becomes None."""
-    values = zip(*(np.asarray(column, dtype=object) for column in columns), strict=True)
-    known = ([None if value != value else value for value in row] for row in values)
-    return tuple(kind(**dict(zip(kind.model_fields, row, strict=True))) for row in known)
+    """Returns a table from its columns, which are the fields of a row in their order."""
+    rows = zip(*(np.asarray(column, dtype=object) for column in columns), strict=True)
+    return tuple(kind(**dict(zip(kind.model_fields, row, strict=True))) for row in rows)
 
 
 class Accuracies(_Part):
@@ -50,7 +49,7 @@ class Accuracies(_Part):
 
     overall_accuracy: Share
     average_accuracy: Share
-    kappa: Annotated[float | None, Field(ge=-1, le=1), BeforeValidator(lambda value: None if value != value else value)]
+    kappa: Annotated[float | None, Field(ge=-1, le=1), Unknown]
 
 
 class BaselineReport(Accuracies):
@@ -112,9 +111,9 @@ class ClassAccuracy(_OfClass):
     """The accuracy of one class, as in `Evaluation`; null where there are no pixels to compute it from."""
 
     support: Count
-    producers_accuracy: Share | None
-    users_accuracy: Share | None
-    f1: Share | None
+    producers_accuracy: Annotated[Share | None, Unknown]
+    users_accuracy: Annotated[Share | None, Unknown]
+    f1: Annotated[Share | None, Unknown]
 
 
 def list_class_accuracies(evaluation: Evaluation) -> tuple[ClassAccuracy, ...]:
@@ -143,15 +142,15 @@ class ClassArea(_OfClass):
     """The area of one class in pixels: as mapped, and adjusted for the map's errors."""
 
     mapped_pixels: Count
-    adjusted_pixels: float | None
-    margin_95: NotNegative | None  # half the width of the 95 % interval
+    adjusted_pixels: Annotated[float | None, Unknown]
+    margin_95: Annotated[NotNegative | None, Unknown]  # half the width of the 95 % interval
 
 
 class AreaAccuracy(_Part):
     """The fraction of the map's area that is classified correctly."""
 
-    overall_accuracy: NotNegative | None
-    margin_95: NotNegative | None
+    overall_accuracy: Annotated[NotNegative | None, Unknown]
+    margin_95: Annotated[NotNegative | None, Unknown]
 
 
 _OF_RECORD = {
@@ -241,8 +240,7 @@ class RunReport(SplitReport, Accuracies):
             area_caveat=AREA_CAVEAT,
             area=_list_rows(ClassArea, evaluation.class_ids, evaluation.class_names, area.mapped_pixels, *in_pixels),
             area_adjusted_accuracy=AreaAccuracy(
-                overall_accuracy=number_or_none(area.overall_accuracy.value),
-                margin_95=number_or_none(area.overall_accuracy.margin),
+                overall_accuracy=area.overall_accuracy.value, margin_95=area.overall_accuracy.margin
             ),
             **record.model_dump(include=_OF_RECORD),
         )

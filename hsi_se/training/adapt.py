@@ -17,12 +17,9 @@ def adapt_norms(
 ) -> None:
     """Replaces the running statistics of every batch norm by statistics of unlabelled patches.
 
-    The weights do not change. All other layers, including dropout, run in evaluation mode.
-
-    Args:
-        model: maps patches to logits, on the dataset's device; its training or evaluation mode is restored.
-        patches: patches of the scene to be mapped; of more than `max_patches`, a random sample by `seed`.
-        batch_size: patches per batch; the statistics are averaged over the batches.
+    The weights do not change. All other layers, including dropout, run in evaluation mode; the model's own mode is
+    restored. The patches are of the scene to be mapped: of more than `max_patches`, a random sample by `seed`. The
+    statistics are averaged over the batches.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     momenta = {norm: norm.momentum for norm in norms}

@@ -70,8 +70,7 @@ class Checkpoints(Keeper):
     def restore(self, state: TrainingState) -> None:
         """Loads the newest intact checkpoint into `state`; without any checkpoint `state` is unchanged.
 
-        Raises:
-            RunError: the folder contains checkpoints, but none of them can be used.
+        RunError if the folder contains checkpoints, but none of them can be used.
         """
         paths = list_checkpoints(self.folder)
         damaged = []
@@ -114,11 +113,9 @@ class Checkpoints(Keeper):
             raise RunError(f"{path}: is not a checkpoint of this run ({_shorten(error)}); train again") from None
 
     def after_step(self, state: TrainingState) -> None:
-        """Saves if a checkpoint is due or a signal has arrived.
+        """Saves if a checkpoint is due or a signal has arrived, and then raises Interrupted.
 
-        Raises:
-            Interrupted: a signal has arrived; the state has been saved.
-            OSError: the checkpoint could not be written; the previous one is intact.
+        OSError if the checkpoint could not be written; the previous one is intact.
         """
         if self.world.any(self.stop.signal_number is not None):
             self.save(state)
@@ -167,8 +164,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def read_checkpoint(path: Path) -> Tree:
     """Returns the contents of a checkpoint, with its tensors on the CPU.
 
-    Raises:
-        RunError: the file is damaged, unreadable or not a checkpoint.
+    RunError if the file is damaged, unreadable or not a checkpoint.
     """
     match = _NAME.fullmatch(path.name)
     try:

@@ -15,20 +15,14 @@ def fit_classical(
 ) -> CentrePixelClassifier:
     """Returns the fitted classifier as a module that maps patches `(n, 1, k, p, p)` to logits `(n, C)`.
 
-    Args:
-        x: `(n, k)` components of the training pixels.
-        folds: the training pixels and their classes, in 0..C-1; its parts are used to tune an SVM.
-        patch_size: p of the patches, which it classifies by their centre pixels.
-        seed: as for `fit_pixel_classifier`.
-
-    Raises:
-        TrainingError: the training set contains a single class, or LDA cannot estimate a covariance.
+    It classifies patches by their centre pixels. `x` are the components `(n, k)` of the pixels of `folds`, the
+    training set; the parts of the folds are used to tune an SVM. TrainingError if the training set contains a single
+    class, or LDA cannot estimate a covariance.
     """
     counts = np.bincount(folds.classes)
     if np.count_nonzero(counts) == 1:
-        raise TrainingError(
-            f"model.name = {settings.name}: the training set contains a single class; train on two or more"
-        )
+        problem = "the training set contains a single class; train on two or more"
+        raise TrainingError(f"model.name = {settings.name}: {problem}")
     if isinstance(settings, Lda) and counts.max() == 1:
         raise TrainingError(
             "model.name = lda: every class has a single training pixel, so the spectra of a class have no "

@@ -2,8 +2,7 @@
 
 The result equals that of a single process, up to rounding:
 
-- Batches and their order are the same. Each process draws all random numbers of the whole batch and
-  keeps its share.
+- Batches and their order are the same. Each process draws all random numbers of the whole batch and keeps its share.
 - Batch norm uses the statistics of the whole batch.
 - Gradients are summed over the processes.
 
@@ -26,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hsi_se.errors import ClusterError, TrainingError
 from hsi_se.system.processes import is_distributed
-from hsi_se.training.overlap import move_statistics
+from hsi_se.training.overlap import normalize, sum_type
 
 _TIMEOUT = datetime.timedelta(seconds=45)  # after this time, a process stops waiting for one that has died
 _LOST = ("gloo", "Gloo", "NCCL", "peer", "Timed out", "Broken pipe")  # words of torch's errors about one
@@ -71,6 +70,7 @@ class World:
                 module.__class__ = _SharedNorm
             elif type(module) is nn.Dropout:
                 module.__class__ = _SharedDropout
+            if isinstance(module, _SharedNorm | _SharedDropout):
                 vars(module)["world"] = self
         return DistributedDataParallel(twin, broadcast_buffers=False)
 
@@ -87,13 +87,12 @@ class World:
         return bool(self.sum(torch.tensor(int(flag))))
 
     def agree(self, text: str) -> bool:
-        """Returns whether all processes pass the same text (its first 64 bytes); waits for all of them."""
+        """Returns whether all processes pass the same text; waits for all of them."""
         if self.is_alone:
             return True
-        mine = torch.frombuffer(bytearray(text.encode()[:64].ljust(64)), dtype=torch.uint8)
-        first = mine.clone()
-        dist.broadcast(first, 0)
-        return not self.any(not torch.equal(mine, first))
+        texts = [""] * self.size
+        dist.all_gather_object(texts, text)
+        return len({*texts}) == 1
 
 
 @contextmanager
@@ -161,26 +160,14 @@ class _SharedDropout(nn.Dropout):
 
 
 class _SharedNorm(_BatchNorm):
-    """Batch norm over the patches of all processes.
+    """Batch norm over the patches of all processes."""
 
-    The mean is summed over the processes before the variance. One pass with E[x²] - E[x]² would save an
-    exchange but lose digits by cancellation.
-    """
+    world: World
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        others = [axis for axis in range(x.ndim) if axis != 1]
-        values = x.float() if x.dtype == torch.bfloat16 else x
-        count = values.new_full((1,), values.numel() // values.shape[1])
-        sums = _sum(torch.cat([values.sum(others), count]))  # (c + 1,)
-        mean, count = sums[:-1] / sums[-1], sums[-1]
-        along_channels = (1, -1, *[1] * (x.ndim - 2))
-        centred = values - mean.view(along_channels)
-        variance = _sum(centred.square().sum(others)) / count
-        move_statistics(self, mean, variance * (count / (count - 1)))
-        scale = torch.rsqrt(variance + self.eps) * self.weight
-        y = centred * scale.view(along_channels) + self.bias.view(along_channels)
-        return y.to(x.dtype)
+        total = self.world._num_patches * x[0, 0].numel()
+        return normalize(x, self, counts=x.new_ones((), dtype=sum_type(x)), total=total, add=_sum)
 
     def _check_input_dim(self, x: Tensor) -> None: ...

@@ -22,18 +22,12 @@ from hsi_se.training.step import Stepper
 
 @dataclass(frozen=True)
 class FitResult:
-    """The outcome of a training run.
+    """The outcome of a training run."""
 
-    Attributes:
-        best_epoch: epoch whose weights the model now has, from 1.
-        training_s: time in seconds, without interruptions.
-        notes: what the user should know about the training, one sentence each.
-    """
-
-    best_epoch: int
+    best_epoch: int  # whose weights the model now has, from 1
     history: tuple[EpochRecord, ...]
-    training_s: float = 0.0
-    notes: tuple[str, ...] = ()
+    training_s: float = 0.0  # without interruptions
+    notes: tuple[str, ...] = ()  # what the user should know about the training, one sentence each
 
 
 def fit(
@@ -64,15 +58,10 @@ def fit(
         model: maps patches `(n, 1, k, p, p)` to logits `(n, C)`, on the datasets' device.
         train, val: patches with targets; `val` may be empty.
         num_classes: C.
-        settings: the config's `train` section.
-        seed: an int in 0..2⁶³.
-        observer: receives progress events for every batch and epoch.
         keeper: saves the training state and restores it when a run is resumed.
         world: the processes that share each batch; each of them receives all patches.
 
-    Raises:
-        DivergedError: the loss or a weight is NaN or infinite.
-        TrainingError: there are more processes than patches in a batch.
+    DivergedError if the loss or a weight is NaN or infinite; TrainingError for more processes than patches in a batch.
     """
     world, keeper = world or World(), keeper or Keeper()
     state = TrainingState(model, settings, num_patches=len(train), seed=seed)

@@ -3,117 +3,66 @@
 Patches that overlap contain the same location several times. With n_l the number of patches that cover
 location l, and N = d · Σ_l n_l, the statistics of the batch of patches are, for each feature,
 
-    μ = Σ_{d,l} n_l x / N        σ² = Σ_{d,l} n_l (x - μ)² / N        y = relu(γ (x - μ) / √(σ² + ε) + β)
+    μ = Σ_{d,l} n_l x / N        σ² = Σ_{d,l} n_l (x - μ)² / N        y = γ (x - μ) / √(σ² + ε) + β
 
 Gradients of a location are summed over the patches that cover it.
 
-Axes: d spectral depth, l locations, c features; h, w rows and cols of the shared features, C channels (last
-axis); n patches of s × s locations.
+Axes: d spectral depth, c features; h, w rows and cols of the shared features, C channels (last axis); n patches of
+s × s locations.
 """
 
 import math
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 Corners = list[tuple[int, int]]  # upper-left (row, col) of each patch
 
 
-def normalize(x: Tensor, norm: _BatchNorm, *, counts: Tensor) -> Tensor:
-    """Returns `relu(norm(x))` `(d, l, c)` as if location l occurred `counts[l]` times in the batch.
+def normalize(
+    x: Tensor, norm: _BatchNorm, *, counts: Tensor, total: float, add: Callable[[Tensor], Tensor] = lambda part: part
+) -> Tensor:
+    """Returns `norm(x)` `(n, c, …, h, w)` as if each location occurred `counts` `(h, w)` times in the batch.
 
-    The running statistics are updated as for that batch, with its unbiased variance.
+    The norm is in training mode. Its running statistics are updated as for that batch, with its unbiased variance.
+    A location with count 0 has no effect on the statistics, and its gradient is 0 because no patch reads its output.
+    The mean is summed before the variance. One pass with E[x²] - E[x]² would lose digits by cancellation.
 
     Args:
-        x: `(d, l, c)`, contiguous.
-        norm: a batch norm in training mode, with weights and running statistics.
-        counts: `(l,)` number of patches that cover each location. A location with count 0 has no effect on
-            the statistics, and its gradient is 0 because no patch reads its output.
+        counts: of at least float32, the type in which values are summed.
+        total: values per feature in the whole batch, each as often as it counts.
+        add: sums a tensor over the processes that share the batch.
     """
-    total = len(x) * float(counts.sum())
+    others, along_channels = [0, *range(2, x.ndim)], (1, -1, *[1] * (x.ndim - 2))
     with torch.autocast(x.device.type, enabled=False):  # the sums stay float32
-        y, mean, variance = _WeightedNorm.apply(  # type: ignore[no-untyped-call]
-            x, counts[:, None], norm.weight, norm.bias, norm.eps, total
-        )
-    move_statistics(norm, mean, variance * (total / (total - 1)))
-    return cast(Tensor, y)
+        values = x.to(counts.dtype)
+        mean = add((values * counts).sum(others)) / total  # (c,)
+        centred = values - mean.view(along_channels)
+        variance = add((centred.square() * counts).sum(others)) / total
+        scale = norm.weight * (variance + norm.eps).rsqrt()
+        y = torch.addcmul(norm.bias.view(along_channels), centred, scale.view(along_channels))
+    running: Any = norm  # it has statistics and a momentum
+    with torch.no_grad():
+        running.running_mean.lerp_(mean, running.momentum)
+        running.running_var.lerp_(variance * (total / (total - 1)), running.momentum)
+        running.num_batches_tracked += 1
+    return y.to(x.dtype)
 
 
-@torch.no_grad()
-def move_statistics(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
-    """Moves a norm's running statistics towards those of a batch."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    assert norm.momentum is not None
-    norm.running_mean.lerp_(mean, norm.momentum)
-    norm.running_var.lerp_(variance, norm.momentum)
-    if norm.num_batches_tracked is not None:
-        norm.num_batches_tracked += 1
-
-
-class _WeightedNorm(Function):
-    """The normalisation and its gradient.
-
-    Both loop over slabs of one depth, so that a slab stays in the cache from one operation to the next.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, counts: Tensor, weight: Tensor, bias: Tensor, eps: float, total: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        shares = (counts / total).T  # (1, l)
-        mean = cast(Tensor, sum(shares @ slab.to(counts.dtype) for slab in x))  # (1, c)
-        variance = cast(Tensor, sum(shares @ (slab - mean).square_() for slab in x))
-        scale = (variance + eps).rsqrt_()
-        gain = scale * weight
-        offset = bias - mean * gain
-        y = torch.empty_like(x)
-        for slab, out in zip(x, y, strict=True):
-            out.copy_(torch.addcmul(offset, slab.to(counts.dtype), gain).relu_())
-        ctx.save_for_backward(x, y, counts, mean, scale, gain)
-        ctx.total = total
-        mean, variance = mean[0], variance[0]
-        ctx.mark_non_differentiable(mean, variance)
-        return y, mean, variance
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, counts, mean, scale, gain = ctx.saved_tensors
-        grad = torch.empty_like(x)  # first the gradient g before the ReLU, then that of x
-        of_bias, of_centred = torch.zeros_like(mean), torch.zeros_like(mean)
-        for slab, above, out, given in zip(x, y, grad, grads[0], strict=True):
-            torch.ops.aten.threshold_backward.grad_input(given, above, 0, grad_input=out)
-            of_bias += out.sum(0, dtype=mean.dtype)
-            of_centred += ((slab - mean) * out).sum(0)
-        # With x̂ = scale · (x - mean):  dx = gain · (g - counts / total · (Σ g + x̂ Σ g x̂)).
-        # The terms without g are linear in x: counts · (level + slope · x).
-        slope = gain * scale**2 * of_centred / ctx.total
-        level = gain * of_bias / ctx.total - slope * mean
-        for slab, out in zip(x, grad, strict=True):
-            line = torch.addcmul(level, slab.to(mean.dtype), slope).mul_(counts)
-            out.copy_((out * gain).sub_(line))
-        return grad, None, (of_centred * scale)[0], of_bias[0], None, None
-
-
-def gather_windows(features: Tensor, corners: Corners, *, size: int, gates: Tensor | None = None) -> Tensor:
-    """Returns the patches `(n, s, s, C)` of features `(h, w, C)`.
-
-    The `gates` `(n, C)`, if any, scale the channels of each patch.
-    """
-    if gates is not None:
-        return cast(Tensor, _GateWindows.apply(features, corners, size, gates))  # type: ignore[no-untyped-call]
-    flat = features.flatten(0, 1).to(_sum_type(features))
+def gather_windows(features: Tensor, corners: Corners, *, size: int) -> Tensor:
+    """Returns the patches `(n, s, s, C)` of features `(h, w, C)`."""
+    flat = features.flatten(0, 1).to(sum_type(features))
     patches = F.embedding(_locate(corners, width=features.shape[1], size=size).to(flat.device), flat)  # (n, s², C)
     return patches.to(features.dtype).view(-1, size, size, features.shape[2])
 
 
 def average_windows(features: Tensor, corners: Corners, *, size: int) -> Tensor:
     """Returns the mean of each channel over each patch `(n, C)`, without copying the patches."""
-    flat = features.flatten(0, 1).to(_sum_type(features))
+    flat = features.flatten(0, 1).to(sum_type(features))
     means = F.embedding_bag(_locate(corners, width=features.shape[1], size=size), flat, mode="mean")
     return means.to(features.dtype)
 
@@ -124,7 +73,7 @@ def count_coverage(corners: Corners, *, shape: tuple[int, int], size: int, like:
     The result `shape` is on the device of `like`, in the type in which values like it are summed.
     """
     counts = torch.bincount(_locate(corners, width=shape[1], size=size).flatten(), minlength=math.prod(shape))
-    return counts.view(shape).to(like.device, _sum_type(like))
+    return counts.view(shape).to(like.device, sum_type(like))
 
 
 def _locate(corners: Corners, *, width: int, size: int) -> Tensor:
@@ -134,41 +83,6 @@ def _locate(corners: Corners, *, width: int, size: int) -> Tensor:
     return (first + width * steps[:, None] + steps).flatten(1)
 
 
-def _sum_type(x: Tensor) -> torch.dtype:
+def sum_type(x: Tensor) -> torch.dtype:
     """Returns the type in which values like `x` are summed: at least float32."""
     return torch.promote_types(x.dtype, torch.float32)
-
-
-def _windows(features: Tensor, corners: Corners, size: int) -> list[Tensor]:
-    """Returns a view `(s, s, C)` of the features for each patch."""
-    return [features[row : row + size, col : col + size] for row, col in corners]
-
-
-class _GateWindows(Function):
-    """Forward: patches[i] = gates[i] · windows[i].
-
-    Backward: each window of the features' gradient gets += gates[i] · grad[i], and the gradient of
-    gates[i] is the sum of grad[i] · windows[i] over its s × s locations. The patches before the gates,
-    the largest tensors of a training step, are thus never copied.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, corners: Corners, size: int, gates: Tensor) -> Tensor:
-        patches = features.new_empty(len(corners), size, size, features.shape[2])
-        gates = gates.to(features.dtype)
-        for window, gate, patch in zip(_windows(features, corners, size), gates, patches, strict=True):
-            torch.mul(window, gate, out=patch)
-        ctx.save_for_backward(features, gates)
-        ctx.corners, ctx.size = corners, size
-        return patches
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        features, gates = ctx.saved_tensors
-        of_features = torch.zeros_like(features, dtype=_sum_type(features))
-        of_gates = torch.empty_like(gates, dtype=_sum_type(gates))
-        targets, windows = (_windows(each, ctx.corners, ctx.size) for each in (of_features, features))
-        for i, (target, window, grad) in enumerate(zip(targets, windows, grads[0].contiguous(), strict=True)):
-            target.addcmul_(grad, gates[i])
-            torch.sum(grad * window, (0, 1), dtype=of_gates.dtype, out=of_gates[i])
-        return of_features.to(features.dtype), None, None, of_gates.to(gates.dtype)

@@ -21,9 +21,7 @@ k components; c features, d spectral depth, C = c·d channels.
 
 from typing import cast
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hsi_se.attention.channel_gate import ChannelGate
@@ -38,13 +36,6 @@ def can_share(model: nn.Module) -> bool:
     return isinstance(model, HybridSN | Cnn3d)
 
 
-def list_shared_points(model: Network) -> list[str]:
-    """Returns the names of the stages that run over the area: up to the first attention block."""
-    points = list(model.stages)
-    blocks = [not isinstance(model.attention[point], nn.Identity) for point in points]
-    return points[: blocks.index(True) + 1] if True in blocks else points
-
-
 def share_forward(model: Network, area: Tensor, corners: Corners) -> Tensor:
     """Returns the logits `(n, classes)` of the patches of an area, equal to those of `model` on each patch.
 
@@ -54,7 +45,7 @@ def share_forward(model: Network, area: Tensor, corners: Corners) -> Tensor:
         corners: upper-left (row, col) in the area of each of the n patches.
     """
     x = area.permute(2, 0, 1)[None, None]  # (1, 1, k, h, w)
-    shared = list_shared_points(model)
+    shared = model.early_points
     for point in shared:
         x = _run_stage(model.stages[point], x, corners, extra_rows=area.shape[0] - model.patch_size)
     size = x.shape[-1] - (area.shape[1] - model.patch_size)
@@ -70,57 +61,29 @@ def _run_stage(stage: nn.Module, x: Tensor, corners: Corners, *, extra_rows: int
     Valid convolutions shrink the area and a patch by the same number of rows. A patch's features thus
     always have `h - extra_rows` rows, and as many cols.
     """
-    if isinstance(stage, nn.Flatten):
-        return cast(Tensor, stage(x))
-    is_rectified = False
-    for module in stage.children():
-        match module:
-            case nn.Conv2d() | nn.Conv3d():
-                x = _convolve(module, x)
-            case _BatchNorm():
-                h, w = x.shape[-2:]
-                counts = count_coverage(corners, shape=(h, w), size=h - extra_rows, like=x)
-                by_location = x.movedim(1, -1)  # (1, d, h, w, c) or (1, h, w, c)
-                flat = by_location.reshape(-1, h * w, x.shape[1])
-                x = normalize(flat, module, counts=counts.flatten()).view(by_location.shape).movedim(-1, 1)
-                is_rectified = True  # `normalize` includes the ReLU
-            case nn.ReLU() if is_rectified:
-                pass
-            case _:
-                x = module(x)
+    for module in [*stage.children()] or [stage]:
+        if isinstance(module, _BatchNorm):
+            h, w = x.shape[-2:]
+            counts = count_coverage(corners, shape=(h, w), size=h - extra_rows, like=x)
+            x = normalize(x, module, counts=counts, total=float(counts.sum()) * x[0, 0].numel() / counts.numel())
+        else:
+            x = module(x)
     return x
-
-
-def _convolve(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
-    """Applies a convolution to `(1, c, h, w)` or `(1, c, d, h, w)`.
-
-    A 3-D convolution of a single feature runs as a 2-D one: the kernel's depths become input channels,
-    and the output's depths become the batch. torch's own 3-D convolution is slow with few channels.
-    """
-    if x.ndim == 4 or x.shape[1] > 1:
-        return cast(Tensor, conv(x))
-    depth = conv.kernel_size[0]
-    left = x.shape[2] - depth + 1
-    slabs = torch.stack([x[0, 0, tap : tap + left] for tap in range(depth)], -1)  # (d, h, w, depth)
-    slabs = slabs.movedim(-1, 1)  # (d, depth, h, w)
-    y = F.conv2d(slabs, conv.weight.squeeze(1), conv.bias)  # (d, c, h, w)
-    return y.transpose(0, 1)[None]  # (1, c, d, h, w)
 
 
 def _cut_patches(block: nn.Module, x: Tensor, corners: Corners, *, size: int) -> Tensor:
     """Cuts patches `(n, …, s, s)` from features `(1, …, h, w)` and applies their attention block.
 
-    The gates of a channel gate that squeezes by the mean depend only on the channels' means over each
-    window. They are computed before the patches are cut, and applied while they are cut.
+    The gates of a channel gate that squeezes by the mean are computed before the patches are cut, since they depend
+    only on the channels' means over each window.
     """
     shape = x.shape[1:-2]  # (C,) or (c, d)
-    features = x[0].movedim((-2, -1), (0, 1)).flatten(2).contiguous()  # (h, w, C)
-    gates = None
+    features = x[0].movedim((-2, -1), (0, 1)).flatten(2)  # (h, w, C)
+    patches = gather_windows(features, corners, size=size)  # (n, s, s, C)
     if isinstance(block, ChannelGate) and block.squeeze == "mean":
         means = average_windows(features, corners, size=size).view(-1, *shape, 1, 1)
         gates = block.excitation(means)  # (n, the gated axis)
         if len(shape) == 2:
             gates = gates.unsqueeze(3 - block.gated_dim).expand(means.shape[:3]).flatten(1)  # (n, C)
-        block = nn.Identity()  # `gather_windows` applies the gates
-    patches = gather_windows(features, corners, size=size, gates=gates)  # (n, s, s, C)
+        patches, block = patches * gates[:, None, None].to(patches.dtype), nn.Identity()
     return cast(Tensor, block(patches.view(*patches.shape[:3], *shape).movedim((1, 2), (-2, -1))))

@@ -15,6 +15,8 @@ from hsi_se.progress import EpochRecord
 
 MOST_INPUTS = 5_184  # of an output value, at the full learning rate: HybridSN at patches of 17, as measured
 Tree = dict[str, Any]  # nested; leaves are tensors and JSON values
+# Attributes of a state that a checkpoint stores as they are.
+_TENSORS, _NUMBERS = ("total_loss", "first_losses"), ("epoch", "steps", "learning_rate", "best_accuracy", "best_epoch")
 
 
 class TrainingState:
@@ -49,6 +51,12 @@ class TrainingState:
         self._order = torch.empty(0, dtype=torch.int64)  # order of the epoch's patches; empty between epochs
         self._started = time.perf_counter()  # moved back by the time that earlier sessions took
         self._epoch_started_s = 0.0
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        """What keeps a state dict of its own."""
+        average = {} if self._average is None else {"average": self._average}
+        return {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule, **average}
 
     @property
     def judged(self) -> nn.Module:
@@ -123,21 +131,12 @@ class TrainingState:
         if self.device.type == "cuda":
             generators["cuda"] = torch.cuda.get_rng_state(self.device)
         return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "average": {} if self._average is None else self._average.state_dict(),
+            **{name: part.state_dict() for name, part in self._parts.items()},
+            **{name: getattr(self, name) for name in (*_TENSORS, *_NUMBERS)},
             "generators": generators,
             "order": self._order,
-            "total_loss": self.total_loss,
-            "first_losses": self.first_losses,
             "best_weights": self.best_weights,
-            "epoch": self.epoch,
-            "steps": self.steps,
-            "learning_rate": self.learning_rate,
             "history": [record.model_dump(mode="json") for record in self.history],
-            "best_accuracy": self.best_accuracy,
-            "best_epoch": self.best_epoch,
             "elapsed_s": self.elapsed_s,
             "epoch_started_s": self._epoch_started_s,
         }
@@ -145,28 +144,24 @@ class TrainingState:
     def load(self, saved: Tree) -> None:
         """Restores a state returned by `save`, including torch's global generators.
 
-        Raises:
-            LookupError, RuntimeError, TypeError, ValueError: the state does not fit this run.
+        LookupError, RuntimeError, TypeError or ValueError if the state does not fit this run.
         """
-        self.model.load_state_dict(saved["model"])
-        optimizer = saved["optimizer"]
-        by_number = {int(number): values for number, values in optimizer["state"].items()}
-        self.optimizer.load_state_dict({**optimizer, "state": by_number})
-        self.schedule.load_state_dict(saved["schedule"])
-        if self._average is not None:
-            self._average.load_state_dict(saved["average"])
+        for name, part in self._parts.items():
+            state = saved[name]
+            if part is self.optimizer:  # JSON has made texts of its parameters' numbers
+                state = {**state, "state": {int(number): values for number, values in state["state"].items()}}
+            part.load_state_dict(state)
         self.generator.set_state(saved["generators"]["order"])
         torch.set_rng_state(saved["generators"]["cpu"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(saved["generators"]["cuda"], self.device)
         self._order = saved["order"]
-        self.total_loss = saved["total_loss"].to(self.device)
-        self.first_losses = saved["first_losses"].to(self.device)
+        for name in _TENSORS:
+            setattr(self, name, saved[name].to(self.device))
+        for name in _NUMBERS:
+            setattr(self, name, type(getattr(self, name))(saved[name]))
         self.best_weights = {name: value.to(self.device) for name, value in saved["best_weights"].items()}
-        self.epoch, self.steps = int(saved["epoch"]), int(saved["steps"])
-        self.learning_rate = float(saved["learning_rate"])
         self.history = [EpochRecord.model_validate(record) for record in saved["history"]]
-        self.best_accuracy, self.best_epoch = float(saved["best_accuracy"]), int(saved["best_epoch"])
         self._started = time.perf_counter() - float(saved["elapsed_s"])
         self._epoch_started_s = float(saved["epoch_started_s"])
 

@@ -23,7 +23,7 @@ from hsi_se.sampling.patches import NUM_SYMMETRIES, PatchDataset
 from hsi_se.training.distributed import World
 from hsi_se.training.graph import GraphedStep, can_capture
 from hsi_se.training.overlap import Corners, gather_windows
-from hsi_se.training.shared_step import can_share, list_shared_points, share_forward
+from hsi_se.training.shared_step import can_share, share_forward
 
 # Time of one MAC in the shared pass relative to one patch by patch, including gathers and scatter-adds.
 # Measured by benchmarks/training_throughput.py: 1.04 without attention, 0.99 with gates; 1.1 leaves a margin.
@@ -245,7 +245,7 @@ class Stepper:
         total = F.cross_entropy(  # for a mean, torch would select patches, and a GPU wait for their number
             logits.float(), targets[share], weight=weight, label_smoothing=smoothing, reduction="sum"
         )
-        return total / _total_weight(targets, weight)
+        return total / (len(targets) if weight is None else weight[targets].sum())
 
     @cached_property
     def _stage_costs(self) -> list[StageCost]:
@@ -257,7 +257,7 @@ class Stepper:
         With `area`, the rows and cols that the batch covers, they are those of the shared pass.
         """
         macs = {}
-        shared = list_shared_points(cast(Network, self._model))
+        shared = cast(Network, self._model).early_points
         for cost in self._stage_costs:
             span = cost.shape[-1]
             if area is not None and cost.name in shared:
@@ -284,11 +284,6 @@ def _explain_obstacle(model: nn.Module, settings: TrainSettings, *, device: torc
     if settings.vary_by == "patch" and varied:
         return f"each patch has its own {' and '.join(varied)}; train.vary_by: batch draws them per batch"
     return ""
-
-
-def _total_weight(targets: Tensor, weight: Tensor | None) -> Tensor | int:
-    """Returns the sum of the patches' class weights, by which cross-entropy divides its weighted mean."""
-    return len(targets) if weight is None else weight[targets].sum()
 
 
 def choose_precision(asked: Literal["float32", "tf32", "bfloat16", "auto"], device: torch.device) -> Precision:

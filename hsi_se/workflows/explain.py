@@ -19,7 +19,6 @@ from hsi_se.attention.channel_gate import ChannelGate
 from hsi_se.attention.scse import ConcurrentSqueezeExcite
 from hsi_se.config.model import HybridSN, Network
 from hsi_se.errors import RunError
-from hsi_se.evaluation.metrics import number_or_none
 from hsi_se.models.cnn3d import Cnn3d
 from hsi_se.models.inference import pick_device, predict_patches, set_tf32
 from hsi_se.prediction.bundled import build_bundled_model
@@ -226,7 +225,7 @@ def _describe(point: str, gate: Gate, means: ClassMeans, model: nn.Module, bundl
         spectrum = Spectrum(
             unit="band" if nm is None else "nm",
             positions=tuple(range(1, bundle.reduction.num_bands + 1)) if nm is None else nm,
-            mean_excitation=tuple(tuple(map(number_or_none, row)) for row in rows),
+            mean_excitation=tuple(map(tuple, rows)),
         )
     return GateExplanation(
         point=point,

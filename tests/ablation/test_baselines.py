@@ -9,6 +9,7 @@ import pytest
 from hsi_se.ablation import run as runner
 from hsi_se.ablation.file import load_ablation
 from hsi_se.ablation.record import AblationFolder
+from hsi_se.config.model import Lda, Svm
 from hsi_se.evaluation import baselines
 from hsi_se.system.memory import fixed_threads
 from hsi_se.workflows.evaluate import assess_run
@@ -33,12 +34,20 @@ def count(monkeypatch):
     return chosen
 
 
+@pytest.fixture
+def few(monkeypatch):
+    """Few candidates, where it does not matter which one is chosen."""
+    monkeypatch.setattr(baselines, "_CANDIDATES", (Svm(name="svm"), Lda(name="lda")))
+    monkeypatch.setattr(baselines, "_GRID", ((10.0, 100.0), (1.0,)))
+
+
 def load(tmp_path, text: str = THREE):
     path = tmp_path / "tiny.yaml"
     path.write_text(text)
     return load_ablation(path)
 
 
+@pytest.mark.usefixtures("few")
 def test_each_seed_is_tuned_once_and_every_run_has_its_own_numbers(count, tmp_path):
     folder, report = runner.run_ablation(load(tmp_path), out=tmp_path / "out", session=CPU, watcher=Log())
     assert count == [0, 1]
@@ -65,6 +74,7 @@ def test_each_seed_is_tuned_once_and_every_run_has_its_own_numbers(count, tmp_pa
     assert count == [0, 1, 1, 1]
 
 
+@pytest.mark.usefixtures("few")
 def test_another_reduction_has_baselines_of_its_own(count, tmp_path):
     text = FILE.replace("seeds: 0-1", "seeds: 3").replace("epochs: 2", "epochs: 1")
     text += "  more: {reduction.components: 14}\n  wide: {reduction.components: 14, model.width: 0.5}\n"
@@ -91,6 +101,7 @@ def test_baselines_of_another_split_are_not_used(count, finished, tmp_path):
     assert len(count) == 1
 
 
+@pytest.mark.usefixtures("few")
 def test_on_a_cluster_too_each_seed_is_tuned_once(count, tmp_path):
     distributed = pytest.importorskip("distributed")
     here = {"processes": False, "protocol": "tcp", "host": "127.0.0.1", "dashboard_address": None}

@@ -23,6 +23,7 @@ from tests.ablation.conftest import Log
 from tests.conftest import CPU, ROOT, TINY
 
 DEMO = ROOT / "configs" / "demo.yaml"
+pytestmark = pytest.mark.usefixtures("quick_baseline")
 SPLIT = "split={kind: folds, by: blocks, folds: 3, block_size: 6, repeats: 2}"
 SVM = (*TINY, "model={name: svm}", "prediction.smoothing={spatial: 1, range: 0.5}", SPLIT, "split.buffer=5")
 LABELS = make_synthetic_scene(seed=0, rows=24, cols=24, bands=16).labels
@@ -278,9 +279,12 @@ def test_an_ablation_pairs_its_variants_by_draw(compared):
 
 @pytest.mark.slow
 def test_workers_compute_what_one_process_does(compared, file, tmp_path):
-    folder, report = runner.run_ablation(
-        load_ablation(file), out=tmp_path / "out", session=CPU, workers=2, watcher=Log()
-    )
+    distributed = pytest.importorskip("distributed")
+    here = {"processes": False, "protocol": "tcp", "host": "127.0.0.1", "dashboard_address": None}
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, **here) as cluster:
+        folder, report = runner.run_ablation(
+            load_ablation(file), out=tmp_path / "out", session=CPU, scheduler=cluster.scheduler_address, watcher=Log()
+        )
     assert not report.failed
     for run in (run for variant in report.scenes[0].variants for run in variant.runs):
         for name in ("predictions", "explorer"):

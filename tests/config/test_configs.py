@@ -222,6 +222,7 @@ def test_the_second_ablation_repeats_the_best_variant_of_the_first_on_new_seeds(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_baseline")
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_config_runs_for_an_epoch_on_a_small_scene(path, tmp_path):
     small = [

@@ -143,7 +143,8 @@ def test_a_scheduler_that_does_not_answer_is_refused_in_one_line(run, tmp_path, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x"])
-def test_a_scheduler_that_does_not_answer_is_given_up_soon(address):
+def test_a_scheduler_that_does_not_answer_is_given_up_soon(address, monkeypatch):
+    monkeypatch.setattr(pool, "_CONNECT_S", 2)
     start = time.monotonic()
     with pytest.raises(ClusterError, match="no Dask scheduler answers there"):
         pool.connect(address)

@@ -81,15 +81,14 @@ def test_the_number_of_depths_together_follows_from_the_shape(channels, num_out,
     x = torch.randn(1, channels, depth + num_depths - 1, 5, 5)
     weight = torch.randn(num_out, channels, depth, 3, 3)
     assert choose_together(x.as_subclass(_OnGpu), weight) == expected
-    assert choose_together(x, weight) is None
+    assert choose_together(x.expand(2, -1, -1, -1, -1), weight) is None
 
 
 @pytest.mark.parametrize(("num_images", "together"), [(1, 1), (2, None)])
-def test_on_a_cpu_a_single_scene_is_convolved_in_2d(num_images, together):
+def test_on_a_cpu_a_single_image_is_convolved_in_2d(num_images, together):
     x, weight = torch.randn(num_images, 2, 9, 12, 11), torch.randn(3, 2, 5, 3, 3)
-    with torch.inference_mode():
-        assert choose_together(x, weight) == together
-        y = convolve(x, weight, None, together=together)
+    assert choose_together(x, weight) == together
+    y = convolve(x, weight, None, together=together)
     torch.testing.assert_close(y, nn.functional.conv3d(x, weight), rtol=1e-5, atol=1e-5)
 
 

@@ -158,23 +158,22 @@ def test_a_location_that_is_not_counted_would_be_noticed(monkeypatch):
 )
 def test_a_counted_norm_is_batch_norm_on_repeated_locations(counts, depth, seed):
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(depth, len(counts), 3, generator=generator, dtype=torch.float64, requires_grad=True)
-    pull = torch.randn(depth, len(counts), 3, generator=generator, dtype=torch.float64)
-    counted, plain = nn.BatchNorm1d(3).double(), nn.BatchNorm1d(3).double()
+    x = torch.randn(1, 3, depth, 1, len(counts), generator=generator, dtype=torch.float64, requires_grad=True)
+    pull = torch.randn(1, 3, depth, 1, len(counts), generator=generator, dtype=torch.float64)
+    counted, plain = nn.BatchNorm3d(3).double(), nn.BatchNorm3d(3).double()
     for norm in (counted, plain):
         nn.init.uniform_(norm.weight, 0.5, 2, generator=torch.Generator().manual_seed(seed))
         nn.init.uniform_(norm.bias, -1, 1, generator=torch.Generator().manual_seed(seed))
     repeats = torch.tensor(counts)
-    y = normalize(x, counted, counts=repeats.double())
-    repeated = x.repeat_interleave(repeats, dim=1)
-    expected = plain(repeated.flatten(0, 1)).relu().view(repeated.shape)
-    torch.testing.assert_close(y.repeat_interleave(repeats, dim=1), expected, rtol=1e-9, atol=1e-9)
+    y = normalize(x, counted, counts=repeats.double()[None], total=depth * int(repeats.sum()))
+    expected = plain(x.repeat_interleave(repeats, dim=4))
+    torch.testing.assert_close(y.repeat_interleave(repeats, dim=4), expected, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(counted.running_mean, plain.running_mean)
     torch.testing.assert_close(counted.running_var, plain.running_var)
     # A location's gradient comes summed over its copies.
-    (y * (pull * repeats[:, None])).sum().backward()
+    (y * (pull * repeats)).sum().backward()
     got, x.grad = x.grad, None
-    (expected * pull.repeat_interleave(repeats, dim=1)).sum().backward()
+    (expected * pull.repeat_interleave(repeats, dim=4)).sum().backward()
     torch.testing.assert_close(got, x.grad, rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(counted.weight.grad, plain.weight.grad, rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(counted.bias.grad, plain.bias.grad, rtol=1e-8, atol=1e-8)
@@ -186,9 +185,7 @@ CORNERS = [(0, 0), (1, 2), (1, 2), (3, 1)]
 def test_gathers_and_window_means_have_the_gradients_that_differences_give():
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(5, 6, 3, generator=generator, dtype=torch.float64, requires_grad=True)
-    gates = torch.rand(4, 3, generator=generator, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda f: gather_windows(f, CORNERS, size=2), (features,))
-    assert torch.autograd.gradcheck(lambda f, g: gather_windows(f, CORNERS, size=2, gates=g), (features, gates))
     assert torch.autograd.gradcheck(lambda f: average_windows(f, CORNERS, size=2), (features,))
 
 
@@ -196,9 +193,6 @@ def test_gathered_windows_are_slices_of_the_features():
     features = torch.randn(5, 6, 3, dtype=torch.float64)
     expected = torch.stack([features[row : row + 2, col : col + 2] for row, col in CORNERS])
     assert torch.equal(gather_windows(features, CORNERS, size=2), expected)
-    gates = torch.rand(4, 3, dtype=torch.float64)
-    gated = gather_windows(features, CORNERS, size=2, gates=gates)
-    assert torch.equal(gated, expected * gates[:, None, None])
     torch.testing.assert_close(average_windows(features, CORNERS, size=2), expected.mean((1, 2)))
 
 

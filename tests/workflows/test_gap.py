@@ -10,6 +10,8 @@ from hsi_se.scene.synthetic import make_synthetic_scene
 from hsi_se.workflows.gap import _to_folds, measure_gap
 from tests.conftest import CPU, ROOT, TINY
 
+pytestmark = pytest.mark.usefixtures("quick_baseline")
+
 
 def tiny(*overrides: str):
     return load_config(ROOT / "configs" / "demo.yaml", [*TINY, "train.epochs=1", *overrides])
