@@ -125,7 +125,7 @@ class SceneFiles(Settings):
     """file of the labels (a map, shapes or a table), searched for like cube; {file: FILE, field: NAME} with more
     settings; or a mask file for each class, {soil: FILE, maize: FILE}; for several images a list in their order, a
     pattern, or one file of which each image reads its part"""
-    images: tuple[ImageFiles, ...] = ()
+    images: Annotated[tuple[ImageFiles, ...], Field(min_length=1)] | None = None
     """several images, in place of cube and labels: a list of {cube: FILE, labels: FILE, name: NAME}"""
     cube_key: str | None = None
     """array in the cube file, also GROUP/NAME or STRUCT.FIELD; default: the product's or the file's only cube"""

@@ -52,7 +52,7 @@ def list_images(files: SceneFiles, folders: Folders) -> tuple[SceneFiles, ...]:
         raise SceneError(
             f"scene: two images are called {twice[0]}; give each a name: images: [{{cube: …, labels: …, name: …}}]"
         )
-    own: dict[str, Any] = {"images": ()}
+    own: dict[str, Any] = {"images": None}
     if len(given) > 1 and isinstance(files.class_names, tuple):
         own["class_names"] = None  # they are those of all images together
     if len(given) > 1:

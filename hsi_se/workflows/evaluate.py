@@ -27,6 +27,7 @@ from hsi_se.runs.opened import OpenedRun, open_run
 from hsi_se.runs.records import MappingCost, RunRecord
 from hsi_se.runs.report import RunReport
 from hsi_se.scene.encodings import renumber
+from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.loading import load_ground_truth
 from hsi_se.scene.scene import UNLABELLED, GroundTruth
 from hsi_se.system.memory import Meter, keep_freed_memory
@@ -89,7 +90,7 @@ def assess_run(
         seconds=cost.seconds,
         peak_bytes=cost.peak_bytes,
     )
-    _write_results(folder, assessment, record, explorer, cost=mapping, draw=draw)
+    _write_results(folder, assessment, record, explorer, cost=mapping, draw=draw, place=scene.georeference)
     return assessment
 
 
@@ -129,7 +130,14 @@ def _borrow_from_folds(opened: OpenedRun, settings: AllSplit, *, session: Sessio
 
 
 def _write_results(
-    folder: RunFolder, assessment: Assessment, record: RunRecord, explorer: Explorer, *, cost: MappingCost, draw: bool
+    folder: RunFolder,
+    assessment: Assessment,
+    record: RunRecord,
+    explorer: Explorer,
+    *,
+    cost: MappingCost,
+    draw: bool,
+    place: Georeference | None = None,
 ) -> None:
     if draw:
         facts = next(iter(folder.folds), folder).read_facts()
@@ -137,7 +145,7 @@ def _write_results(
         title = f"{record.scene}, {record.name}: OA{whose} {100 * assessment.evaluation.overall_accuracy:.2f} %"
         labels = np.array([UNLABELLED, *facts.class_ids], dtype=np.int32)[explorer.prediction]
         names = dict(zip(facts.class_ids, facts.class_names, strict=True))
-        save_map(ClassMap(labels, names, facts.palette), folder.map_figure, title=title)
+        save_map(ClassMap(labels, names, facts.palette), folder.map_figure, title=title, place=place)
     folder.write_arrays(folder.predictions, vars(assessment.tested))
     folder.write(folder.mapping_cost, cost)
     folder.write(folder.report_text, render_report(assessment, record, folder))
