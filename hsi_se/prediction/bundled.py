@@ -186,7 +186,7 @@ def map_scene(
 ) -> ClassMap:
     """Returns the class map `(rows, cols)` of a scene, which can differ from the training scene; 0 without data.
 
-    Several images lie on one canvas, as in `load_scene`. HsiError if the scene cannot be read or does not fit the bundle.
+    Several images lie on one canvas, as in `load_scene`. HsiError if the scene cannot be read or does not fit.
 
     Args:
         bundle: a trained bundle, or the folder of its run.

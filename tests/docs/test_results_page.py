@@ -107,3 +107,13 @@ def test_the_speed_ups_of_the_other_networks_are_those_measured():
         assert ratio > case["least"]
         assert result["logit_difference"] < 1e-6
     assert len(stored) == 8
+
+
+def test_the_row_of_the_enmap_tiles_gives_the_means_of_its_draws():
+    (line,) = [line for line in RESULTS.splitlines() if line.startswith("| SVM on 218 bands |")]
+    _, count, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+    runs = json.loads(read(ROOT / "benchmarks" / "results" / "enmap_points.json"))["variants"]["SVM on bands"]["runs"]
+    assert int(count) == len(runs)
+    for cell, measure in zip(cells, [name for name in MEASURES if not name.startswith("unsmoothed")], strict=True):
+        summary = summarize([100 * run[measure] for run in runs])
+        assert cell == f"{summary.mean:.2f} ± {summary.std:.2f}"

@@ -1,0 +1,139 @@
+#!/usr/bin/env python
+"""Measures the memory and the time that training and mapping need on products at their full size.
+
+    python benchmarks/large_scenes.py --out benchmarks/results/large_scenes.json
+
+It writes files in the structures of EMIT L2A (1,280 × 1,242 × 285, netCDF) and PRISMA L2D (1,000 × 1,000 × 234, HDF5),
+with invented spectra of six classes and 2,000 labelled pixels, into a temporary folder (up to 2 GB at one time).
+`hsi-se train` and `hsi-se map` then run in processes of their own, on the CPU; their peak resident memory and wall time
+are printed. With `--tiny`, the files have some rows and columns only, to try the script.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+Rows = Callable[[int, int], np.ndarray]  # spectra (rows, cols, bands) of rows `first..last-1`
+
+CONFIG = """\
+scene: {{cube: {cube}, labels: {labels}}}
+split: {{kind: random, train: 0.5}}
+reduction: {{kind: mnf, components: 20, fit_on: scene}}
+patch: {{size: 9}}
+model: {{name: hybridsn, attention: {{conv2d: {{kind: se}}}}}}
+train: {{epochs: 2, batch_size: 128}}
+prediction: {{calibration: none}}
+"""
+NUM_CLASSES, NUM_LABELLED, FIELD = 6, 2000, 32
+
+
+def invent(rows: int, cols: int, bands: int) -> tuple[np.ndarray, Rows]:
+    """Returns the classes `(rows, cols)`, from 1, of square fields, and their spectra with noise."""
+    rng = np.random.default_rng(0)
+    means = rng.normal(0.3, 0.1, (NUM_CLASSES, bands)).astype(np.float32)
+    coarse = rng.integers(NUM_CLASSES, size=(-(-rows // FIELD), -(-cols // FIELD)))
+    classes = np.kron(coarse, np.ones((FIELD, FIELD), int))[:rows, :cols]
+    noise = rng.normal(0, 0.02, (64, cols, bands)).astype(np.float32)
+
+    def read(first: int, last: int) -> np.ndarray:
+        return (means[classes[first:last]] + noise[: last - first, rng.permutation(cols)]).clip(0.001, 0.999)
+
+    return classes + 1, read
+
+
+def write_emit(path: Path, shape: tuple[int, int, int], read: Rows) -> None:
+    with h5py.File(path, "w") as file:
+        chunks = tuple(min(size, side) for size, side in zip((256, 256, 32), shape, strict=True))
+        cube = file.create_dataset(
+            "reflectance", shape, np.float32, chunks=chunks, compression="gzip", compression_opts=1
+        )
+        cube.attrs["_FillValue"] = np.float32(-9999)
+        for first in range(0, shape[0], 64):
+            cube[first : first + 64] = read(first, min(first + 64, shape[0]))
+        bands = file.create_group("sensor_band_parameters")
+        bands["wavelengths"] = np.linspace(381, 2493, shape[2]).astype(np.float32)
+        bands["wavelengths"].attrs["units"] = "nm"
+        bands["fwhm"] = np.full(shape[2], 8.5, np.float32)
+        bands["good_wavelengths"] = np.ones(shape[2], np.float32)
+
+
+def write_prisma(path: Path, shape: tuple[int, int, int], read: Rows) -> None:
+    rows, cols, bands = shape
+    vnir = bands * 63 // 234
+    centres = np.concatenate([np.linspace(407, 970, vnir), np.linspace(975, 2497, bands - vnir)])
+    parts = {"Vnir": slice(vnir - 1, None, -1), "Swir": slice(bands - 1, vnir - 1, -1)}  # from long to short
+    with h5py.File(path, "w") as file:
+        for name, part in parts.items():
+            size = len(centres[part])
+            place = f"HDFEOS/SWATHS/PRS_L2D_HCO/Data Fields/{name.upper()}_Cube"
+            chunks = (min(16, rows), size, min(128, cols))
+            cube = file.create_dataset(place, (rows, size, cols), np.uint16, chunks=chunks, compression="gzip")
+            for first in range(0, rows, 64):
+                values = np.rint(65535 * read(first, min(first + 64, rows))[..., part])
+                cube[first : first + 64] = values.transpose(0, 2, 1)
+            file.attrs[f"List_Cw_{name}"], file.attrs[f"List_Fwhm_{name}"] = centres[part], np.full(size, 12.0)
+            file.attrs[f"L2Scale{name}Min"], file.attrs[f"L2Scale{name}Max"] = 0.0, 1.0
+
+
+PRODUCTS = {
+    "EMIT L2A": ("EMIT_L2A_RFL_001_20230316T045133.nc", (1280, 1242, 285), write_emit),
+    "PRISMA L2D": ("PRS_L2D_STD_20230101.he5", (1000, 1000, 234), write_prisma),
+}
+
+
+def run(command: list[str], log: Path) -> dict[str, float]:
+    """Returns the peak memory in MiB and the wall time of `hsi-se` with these arguments."""
+    start = time.perf_counter()
+    with log.open("w") as stream:
+        process = subprocess.Popen([sys.executable, "-m", "hsi_se", *command], stdout=stream, stderr=stream)
+        _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(log.read_text())
+    return {"peak_mib": round(usage.ru_maxrss / 1024), "wall_s": round(time.perf_counter() - start, 1)}
+
+
+def measure(name: str, *, is_tiny: bool) -> dict[str, object]:
+    file, shape, write = PRODUCTS[name]
+    shape = (40, 36, shape[2]) if is_tiny else shape
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        classes, read = invent(*shape)
+        write(folder / file, shape, read)
+        labels, rng = np.zeros(shape[:2], np.uint8), np.random.default_rng(1)
+        at = rng.choice(labels.size, min(NUM_LABELLED, labels.size // 2), replace=False)
+        labels.flat[at] = classes.flat[at]
+        np.save(folder / "labels.npy", labels)
+        config, out, log = folder / "large.yaml", folder / "run", folder / "log.txt"
+        config.write_text(CONFIG.format(cube=folder / file, labels=folder / "labels.npy"))
+        size = (folder / file).stat().st_size / 2**20
+        found = {"shape": shape, "file_mib": round(size), "labelled": len(at)}
+        trained = run(["train", str(config), "--out", str(out), "--device", "cpu"], log)
+        return {**found, "train": trained, "map": run(["map", str(out), "--device", "cpu"], log)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--tiny", action="store_true")
+    options = parser.parse_args()
+    found = {name: measure(name, is_tiny=options.tiny) for name in PRODUCTS}
+    print("| product | size | train: peak MiB | s | map: peak MiB | s |\n|:---|:---|---:|---:|---:|---:|")
+    for name, each in found.items():
+        cells = [each[step][key] for step in ("train", "map") for key in ("peak_mib", "wall_s")]
+        print(f"| {name} | {' × '.join(map(str, each['shape']))} | {' | '.join(map(str, cells))} |")
+    if options.out:
+        command = "python benchmarks/large_scenes.py"
+        options.out.write_text(json.dumps({"command": command, "products": found}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
