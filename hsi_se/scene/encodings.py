@@ -61,7 +61,8 @@ class Wanted:
     """The size `(rows, cols)` and the georeference of a cube, if known, and the settings of its label file.
 
     `unlabelled` is the stored value of unlabelled pixels, or their name; `setting` the one that names an attribute. A
-    cube that `is_part` of several may have no labels.
+    cube that `is_part` of several may have no labels. Of a file that `is_outline` only the pixels
+    inside matter.
     """
 
     options: LabelFile
@@ -70,6 +71,7 @@ class Wanted:
     place: Georeference | None = None
     setting: str = "scene.labels.field"
     is_part: bool = False
+    is_outline: bool = False
 
 
 def refuse(path: Path | str, reason: str, /, **facts: object) -> SceneError:

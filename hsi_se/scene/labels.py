@@ -72,6 +72,8 @@ def read_label_map(
             label_map = read_table(path, wanted)
         else:
             label_map = _read_array(path, wanted, key=key, setting=setting, byte_order=byte_order)
+    if wanted.is_outline:
+        label_map = replace(label_map, labels=np.where(np.isnan(label_map.labels), np.nan, label_map.labels != 0))
     label_map = _finish(path, label_map, style, setting=setting, unlabelled=wanted.unlabelled)
     if wanted.place is None or wanted.shape is None:
         return label_map
@@ -102,7 +104,12 @@ def _read_array(path: Path, wanted: Wanted, *, key: str | None, setting: str, by
     contents = open_file(path, byte_order=byte_order)
     maps = {name: raster for name, raster in contents.rasters.items() if raster.is_map}
     cubes = {name: raster for name, raster in contents.rasters.items() if not raster.is_map}
-    if key is None and wanted.options.pixel_order is None and (masks := _find_masks(maps, wanted.shape)):
+    if (
+        key is None
+        and wanted.options.pixel_order is None
+        and not wanted.is_outline
+        and (masks := _find_masks(maps, wanted.shape))
+    ):
         note = f"{path.name}: each of its arrays {', '.join(masks)} is the mask of a class"
         return replace(unite_masks(path, masks), notes=(note,))
     lists = {} if key in contents.rasters or (maps and key is None) else read_lists(path, wanted.shape)

@@ -21,6 +21,7 @@ _SNIFFED = 4096  # letters
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _REGIONS = re.compile(r";.*\bROIs?\b")
 _FACTS = "hsi_se.scene", "labels.toml"
+OF_LAYER = "|layername="  # before the name of a layer, as QGIS writes it
 
 Coded = tuple[Floats, Mapping[int, str]]  # (n,) numbers of classes, and their names if they were names
 
@@ -79,10 +80,16 @@ def read_shapes(path: Path, wanted: Wanted, *, attribute: str | None, is_mask: b
     layer = wanted.options.layer or (layers[0] if len(layers) == 1 else None)
     if layer not in layers:
         reason = "layers" if layer is None else "no_layer"
-        raise refuse(path, reason, name=layer, count=len(layers), names=", ".join(layers))
+        choices = " or ".join(f'"{path}{OF_LAYER}{each}"' for each in layers)
+        reason, names = ("outlines", choices) if wanted.is_outline else (reason, ", ".join(layers))
+        raise refuse(path, reason, name=layer, count=len(layers), names=names)
     frame = geopandas.read_file(path, layer=layer)
     columns = {name: frame[name].astype(object).tolist() for name in frame.columns if name != frame.geometry.name}
     shapes = frame.geometry
+    if wanted.is_outline:
+        shapes = shapes[shapes.geom_type.isin(("Polygon", "MultiPolygon"))]
+        if not len(shapes):
+            raise refuse(path, "no_polygons")
     if is_mask:
         return _burn(path, wanted, shapes, (np.ones(len(shapes)), {}))
     field, notes = _pick_field(path, wanted, columns, style=attribute)
@@ -155,7 +162,7 @@ def _burn(path: Path, wanted: Wanted, shapes: Any, coded: Coded, notes: tuple[st
         is_here = draw(is_used & (values == value)) > 0
         labels[is_here] = value
         counts += is_here
-    is_lost = is_used & is_area & ~np.isin(np.arange(len(pieces)) + 1, polygons)
+    is_lost = is_used & is_area & ~np.isin(np.arange(len(pieces)) + 1, polygons) & (not wanted.is_outline)
     labels[counts > 1], polygons[counts != 1] = np.nan, 0
     reasons = {
         "shapes without geometry or class are left out": ~is_drawn | np.isnan(values),
