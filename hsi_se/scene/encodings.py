@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.config.scene import LabelFile
-from hsi_se.errors import SceneError
 from hsi_se.scene.georeference import Georeference
+from hsi_se.scene.guards import refuse as refuse
 from hsi_se.scene.raster import Colour, Floats
-from hsi_se.system.files import read_facts
 
 _MOST_COLOURS, _MOST_NAMES = 256, 1000
 WHOLE = re.compile(r"[+-]?\d{1,15}(\.0*)?")
@@ -72,12 +71,6 @@ class Wanted:
     setting: str = "scene.labels.field"
     is_part: bool = False
     is_outline: bool = False
-
-
-def refuse(path: Path | str, reason: str, /, **facts: object) -> SceneError:
-    """Returns the error of labels in a file, by the name of its message in `labels.toml`."""
-    message = str(read_facts("hsi_se.scene", "labels.toml")["messages"][reason]).format(**facts)
-    return SceneError(f"{path}: {message}")
 
 
 def number_classes(

@@ -16,6 +16,17 @@ MOST_PER_BYTE = 1100  # deflate compresses at most 1032 bytes into one
 ALWAYS_ALLOWED = 2**24  # bytes: sparse and constant images may be smaller still
 
 
+def tell(reason: str, /, **facts: object) -> str:
+    """Returns what is wrong, by the name of the sentence in `messages.toml`."""
+    texts = read_facts("hsi_se.scene", "messages.toml").values()
+    return str(next(table[reason] for table in texts if reason in table)).format(**facts)
+
+
+def refuse(where: Path | str, reason: str, /, **facts: object) -> SceneError:
+    """Returns the error in a file, a setting or a scene; see `tell`."""
+    return SceneError(f"{where}: {tell(reason, **facts)}")
+
+
 def import_extra(name: str, *, path: Path) -> Any:
     """Imports a library of the extra `[geo]` to read a file; raises SceneError if it is not installed."""
     try:
@@ -48,16 +59,12 @@ def check_declared(
     if any(length < 1 for length in shape):
         raise SceneError(f"{path}: declares an array of {size}; give one with at least one pixel")
     declared = math.prod(int(length) for length in shape) * itemsize
+    facts: dict[str, object] = {"size": size, "declared": declared, "stored": stored}
     if declared > (max(ALWAYS_ALLOWED, stored * MOST_PER_BYTE) if is_packed else stored):
-        raise SceneError(
-            f"{path}: declares an array of {size} ({declared:,} bytes) but contains only {stored:,} bytes "
-            f"of data; {cause or 'get the file again'}"
-        )
+        raise refuse(path, "declares", **facts, remedy=cause or "get the file again")
     if not is_packed and stored > declared:
-        raise SceneError(
-            f"{path}: contains {stored:,} bytes of data, but an array of {size} has {declared:,} bytes; "
-            f"{cause or f'if the last {stored - declared:,} are padding, cut them off'}"
-        )
+        padding = f"if the last {stored - declared:,} are padding, cut them off"
+        raise refuse(path, "contains", **facts, remedy=cause or padding)
 
 
 def is_packed(head: bytes) -> bool:

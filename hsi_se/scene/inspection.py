@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
+from hsi_se.scene.guards import tell
 from hsi_se.scene.labels import Labels
 from hsi_se.scene.raster import Floats, Image, Mask, chunk_rows
 from hsi_se.system.files import fill_template
@@ -87,7 +88,7 @@ def inspect_cube(image: Image, *, natural_colour: tuple[int, int, int], labels: 
             squares[index] += (spectra**2).sum(axis=0)
     notes = fill.check(image, labels=given)
     if num_not_finite:
-        notes += (f"{num_not_finite:,} values are not finite; if they are missing data, set scene.nodata: nan",)
+        notes += (tell("infinite", count=num_not_finite),)
     means = sums / np.maximum(counts, 1)
     variances = np.maximum(squares - counts * means**2, 0) / np.maximum(counts - 1, 1)
     return CubeFacts(
@@ -189,16 +190,9 @@ class FillFinder:
                 raise SceneError(f"{image.raster.path}: {text}")
             notes.append(f"{name}: {text}")
         if is_absent:
-            notes.append(
-                f"{name}: no pixel contains the nodata value {image.nodata:.9g}; the stored values range "
-                f"from {low:.7g} to {high:.7g}; if one of them marks missing data, set scene.nodata to it; "
-                "otherwise set scene.nodata: none"
-            )
+            notes.append(f"{name}: {tell('no_nodata', nodata=image.nodata, low=low, high=high)}")
         if image.gain is not None and image.gain.max() <= _STRONGEST_GAIN and 0 < high <= _BRIGHTEST:
-            notes.append(
-                f"{name}: stored values of at most {high:.3g} are divided by {1 / image.gain.max():g}; "
-                "if they are reflectances already, set scene.scale: 1"
-            )
+            notes.append(f"{name}: {tell('scaled', high=high, divisor=1 / image.gain.max())}")
         return tuple(notes)
 
     def _find(self, low: Floats, high: Floats) -> tuple[_Group | None, bool]:

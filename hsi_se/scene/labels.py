@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from hsi_se.config.scene import LabelFile
 from hsi_se.errors import SceneError
-from hsi_se.scene.encodings import WHOLE, LabelMap, Wanted, decode, read_lists, refuse, unite_masks
+from hsi_se.scene.encodings import WHOLE, LabelMap, Wanted, decode, read_lists, unite_masks
 from hsi_se.scene.formats import PICTURES, open_file
-from hsi_se.scene.guards import blaming
+from hsi_se.scene.guards import blaming, refuse
 from hsi_se.scene.raster import FileContents, Raster, is_nodata
 from hsi_se.scene.scene import UNLABELLED
 from hsi_se.scene.styles import Style, read_style

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from hsi_se.config.nearest import did_you_mean
 from hsi_se.errors import SceneError
-from hsi_se.scene.encodings import LabelMap, Wanted, number_classes, refuse
-from hsi_se.scene.guards import blaming, import_extra
+from hsi_se.scene.encodings import LabelMap, Wanted, number_classes
+from hsi_se.scene.guards import blaming, import_extra, refuse
 from hsi_se.scene.raster import Floats
 from hsi_se.system.files import fill_template, read_facts
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
 from hsi_se.scene.georeference import Georeference, parse_crs
-from hsi_se.scene.guards import blaming, check_declared, describe_unread, is_packed
+from hsi_se.scene.guards import blaming, check_declared, describe_unread, is_packed, refuse, tell
 from hsi_se.scene.raster import Colour, FileContents, Floats, Raster, RowReader, Shape, describe_array
 from hsi_se.scene.wavelengths import to_nanometres, to_widths
 
@@ -38,10 +38,7 @@ def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | No
             raise SceneError(f"{header_path}: is a spectral library, without pixels; give an image and its labels")
         if "byte order" not in header:
             if byte_order is None:
-                raise SceneError(
-                    f"{header_path}: the header does not state the byte order; set scene.byte_order: little "
-                    "(usual on PCs) or big; for a mask, add byte order = 0 (little) or 1 (big) to the header"
-                )
+                raise refuse(header_path, "byte_order")
             header["byte order"] = _BYTE_ORDERS[byte_order]
         before, after = map(int, _list(header, "major frame offsets") or (0, 0))
         if min(before, after) < 0:
@@ -107,10 +104,7 @@ def _make_raster(path: Path, header: Header, shape: Shape, dtype: np.dtype[Any],
             gain = np.array(gains) if gains else np.ones(bands)
             offset = np.array(offsets) if offsets else None
         else:
-            notes += (
-                "the file's data gain or offset values are not one per band, or are combined with a "
-                "reflectance scale factor; both ignored",
-            )
+            notes += (tell("scales"),)
     bad = _list_numbers(header, "bbl")
     if bad and len(bad) != bands:
         notes += (f"the file's bad band list has {len(bad)} entries for {bands} bands; list ignored",)

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.guards import blaming
+from hsi_se.scene.guards import blaming, refuse
 from hsi_se.scene.raster import FileContents, Raster, describe_array, join_bands
 from hsi_se.scene.wavelengths import to_nanometres, to_widths
 from hsi_se.system.files import read_facts
@@ -124,10 +124,7 @@ def _stack(folder: Path, bands: dict[Path, Raster]) -> FileContents:
     numbers = [float(part[varying[0]]) for part in parts] if is_numbered else []
     if len({*numbers}) < len(bands):
         names = ", ".join(path.name for path in [*bands][:_LISTED])
-        raise SceneError(
-            f"{folder}: the names of its TIFF files do not differ in one number only, that of the band ({names}, …); "
-            "put the bands of one image into a folder of their own"
-        )
+        raise refuse(folder, "unnumbered", names=names)
     ordered = [bands[path] for _, path in sorted(zip(numbers, bands, strict=True))]
     raster, shown = join_bands(ordered, is_sorted=False), [band.path.name for band in ordered]
     stems = [re.sub(r"[_-]", " ", name) for name in shown]
