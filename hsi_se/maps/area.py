@@ -26,13 +26,11 @@ def read_area(name: str, image: Image) -> tuple[Mask, list[str]]:
     if is_vector and (place is None or place.transform is None):
         problem = f"{image.raster.path} has no georeference, so that polygons cannot be placed on it"
         raise ConfigError(f"--mask {name}: {problem}; give a raster mask of the same size")
-    options, setting = (
-        LabelFile(file=file, layer=layer or None if is_vector else None),
-        f'--mask "{path}{OF_LAYER}NAME"',
-    )
+    setting, key = f'--mask "{path}{OF_LAYER}NAME"', layer or None
+    options = LabelFile(file=file, layer=key if is_vector else None)
     wanted = Wanted(options, shape=shape, place=place, is_part=True, is_outline=True)
     try:
-        found = read_label_map(path, wanted, key=None if is_vector else layer or None, setting=setting, is_mask=True)
+        found = read_label_map(path, wanted, key=None if is_vector else key, setting=setting, is_mask=True)
     except SceneError as error:
         raise ConfigError(f"--mask {error}") from None
     inside = found.labels > 0

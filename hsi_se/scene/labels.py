@@ -15,7 +15,7 @@ from hsi_se.config.scene import LabelFile
 from hsi_se.errors import SceneError
 from hsi_se.scene.encodings import WHOLE, LabelMap, Wanted, decode, read_lists, unite_masks
 from hsi_se.scene.formats import PICTURES, open_file
-from hsi_se.scene.guards import blaming, refuse
+from hsi_se.scene.guards import blaming, refuse, tell
 from hsi_se.scene.raster import FileContents, Raster, is_nodata
 from hsi_se.scene.scene import UNLABELLED
 from hsi_se.scene.styles import Style, read_style
@@ -208,30 +208,21 @@ def pick_raster(
     wanted = "no" if key is None else f"{setting} = {key!r} is not a"
     if not fitting or key is not None:
         remedy = f"choose from {', '.join(fitting)}" if fitting else suggest_array(contents, is_map=is_map)
-        raise SceneError(f"{path}: {wanted} {axes}-D numeric array; the file contains {listing}; {remedy}")
+        raise refuse(path, "absent", wanted=wanted, axes=axes, listing=listing, remedy=remedy)
     chosen = list(fitting.values())
     if len(fitting) > 1:
         chosen = [raster for raster in chosen if raster.shape[:2] == shape]
     if len(chosen) != 1:
         is_flat = any(1 < 20 * min(raster.shape[:2]) < max(raster.shape[:2]) for raster in fitting.values())
         hint = ", and reshape a cube of bands × pixels to rows × cols × bands" if is_map and is_flat else ""
-        raise SceneError(
-            f"{path}: {len(fitting)} {axes}-D arrays ({', '.join(fitting)}); choose one with {setting}{hint}"
-        )
+        names = ", ".join(fitting)
+        raise refuse(path, "ambiguous", count=len(fitting), axes=axes, names=names, setting=setting, hint=hint)
     return chosen[0]
 
 
 def suggest_array(contents: FileContents, *, is_map: bool) -> str:
     """Returns what to do with a file that has no cube, or no label map if `is_map`."""
-    listing, texts = contents.listing, read_remedies()
     if contents.rasters:
         this = "a cube in place of a label map" if is_map else "a label map in place of a cube"
-        return f"this may be {this}; {texts['planes' if is_map else 'reshape']}"
-    if re.search(r"<U\d|\|S\d|\bchar\b", listing):
-        return texts["names"]
-    return "give another file"
-
-
-def read_remedies() -> dict[str, str]:
-    """Returns what to do with arrays that are not read as they are."""
-    return dict(read_facts("hsi_se.scene", "unread.toml")["arrays"])
+        return f"this may be {this}; {tell('planes' if is_map else 'reshape')}"
+    return tell("names") if re.search(r"<U\d|\|S\d|\bchar\b", contents.listing) else "give another file"

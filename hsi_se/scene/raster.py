@@ -255,21 +255,15 @@ def make_image(
     bands = np.array(keep, dtype=np.intp)
     if not len(bands):
         raise SceneError(f"{raster.path}: all {num_bands} bands are bad or dropped; keep at least one")
-    wavelengths_nm, fwhm_nm, gain, offset = (
-        None if values is None else values[bands]
-        for values in (raster.wavelengths_nm, raster.fwhm_nm, raster.gain, raster.offset)
-    )
+    of_file = {name: getattr(raster, name) for name in ("wavelengths_nm", "fwhm_nm", "gain", "offset")}
     return Image(
         raster=raster,
         bands=bands,
         dropped=dict(sorted(dropped.items())),
-        wavelengths_nm=wavelengths_nm,
-        fwhm_nm=fwhm_nm,
         nodata=raster.nodata,
-        gain=gain,
-        offset=offset,
         has_nodata=has_nodata,
         is_suspect=is_suspect,
+        **{name: None if values is None else values[bands] for name, values in of_file.items()},
     )
 
 

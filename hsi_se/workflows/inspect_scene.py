@@ -17,8 +17,9 @@ from hsi_se.sampling.splits import Split, make_split
 from hsi_se.scene.catalogue import KnownScene, recognise_labels, suggest_known_scene
 from hsi_se.scene.folders import Folders
 from hsi_se.scene.formats import open_file
+from hsi_se.scene.guards import tell
 from hsi_se.scene.inspection import CubeFacts, inspect_cube
-from hsi_se.scene.labels import may_be_labels, name_kind, read_remedies, suggest_array
+from hsi_se.scene.labels import may_be_labels, name_kind, suggest_array
 from hsi_se.scene.loading import SceneSource
 from hsi_se.scene.raster import FileContents, Image
 from hsi_se.scene.scene import GroundTruth, make_palette
@@ -82,7 +83,7 @@ def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: 
     for what, found, keys in (("cubes", cubes, ("planes",)), ("label maps", only_maps, ("masks", "reshape"))):
         if len(found) > 1:
             both = "both " if len(found) == 2 else ""
-            remedy = "; ".join(["inspect them one at a time", *(read_remedies()[key] for key in keys)])
+            remedy = "; ".join(["inspect them one at a time", *map(tell, keys)])
             raise SceneError(f"{' and '.join(map(str, found))} are {both}{what}; {remedy}")
     unnamed = {path for path, held in files if held and held.main and draft.scene.labels_key is None}
     with_maps = [path for path, held in files if held and any(each.is_map for each in held.rasters.values())]

@@ -118,6 +118,8 @@ def _make_raster(path: Path, header: Header, shape: Shape, dtype: np.dtype[Any],
     crs, other = georeference and georeference.crs, _name_crs(_list(header, "map info"))
     if crs and other and (known := parse_crs(crs)) and known != parse_crs(other):
         notes += (f"the header's map info is {other}, its coordinate system string another; the latter is used",)
+    shown = [int(band) - 1 for band in _list_numbers(header, "default bands")]
+    is_shown = len(shown) == 3 and {*shown} <= {*range(bands)}
     return Raster(
         path=path,
         shape=shape,
@@ -132,7 +134,7 @@ def _make_raster(path: Path, header: Header, shape: Shape, dtype: np.dtype[Any],
         georeference=georeference,
         class_names=class_names,
         palette=_find_palette(header, class_names),
-        natural_colour=_find_display_bands(header, bands),
+        natural_colour=(shown[0], shown[1], shown[2]) if is_shown else None,
         notes=notes + _judge_byte_order(read(rows // 2, rows // 2 + 1)),
     )
 
@@ -210,13 +212,6 @@ def _list(header: Header, key: str) -> list[str]:
 
 def _list_numbers(header: Header, key: str) -> list[float]:
     return [float(value) for value in _list(header, key)]
-
-
-def _find_display_bands(header: Header, bands: int) -> tuple[int, int, int] | None:
-    match [int(band) - 1 for band in _list_numbers(header, "default bands")]:
-        case [red, green, blue] if all(0 <= band < bands for band in (red, green, blue)):
-            return red, green, blue
-    return None
 
 
 def _find_palette(header: Header, labels: Collection[int]) -> dict[int, Colour]:

@@ -4,7 +4,7 @@ import functools
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +112,7 @@ def _find_wavelengths(image: Any, tags: list[dict[str, str]]) -> tuple[Floats | 
 
 
 def _find_palette(image: Any) -> dict[int, tuple[int, int, int]]:
-    if image.count > 1:
-        return {}
-    try:
-        return {label: colour[:3] for label, colour in image.colormap(1).items() if any(colour[:3])}
-    except ValueError:
-        return {}
+    with suppress(ValueError):  # there is none
+        if image.count == 1:
+            return {label: colour[:3] for label, colour in image.colormap(1).items() if any(colour[:3])}
+    return {}

@@ -24,11 +24,6 @@ _LISTED = 5
 Opener = Callable[[Path], FileContents]
 
 
-def find_metadata(path: Path) -> Path | None:
-    """Returns the XML beside the image of a product, such as EnMAP's, or None."""
-    return _find_partner(path, _IMAGE, _METADATA, (".xml",))
-
-
 def find_image(path: Path) -> Path | None:
     """Returns the image that a product's XML describes, or None."""
     return _find_partner(path, _METADATA, _IMAGE, _IMAGE_ENDINGS)
@@ -42,11 +37,14 @@ def _find_partner(path: Path, own: str, other: str, endings: Sequence[str]) -> P
     return next((each for each in partners if each.name.upper().startswith(start + other)), None)
 
 
-def add_metadata(contents: FileContents, path: Path) -> FileContents:
-    """Returns the contents of a product's image with what its XML says of the bands.
+def add_metadata(contents: FileContents, image: Path) -> FileContents:
+    """Returns the contents of an image with what the XML beside it says of the bands, if it is part of a product.
 
     EnMAP describes each band in a `bandID`, DESIS in a `band`; the names of their elements are in `products.toml`.
     """
+    path = _find_partner(image, _IMAGE, _METADATA, (".xml",))
+    if path is None:
+        return contents
     with blaming(path, "not readable metadata", remedy="get the file again, or move it away"):
         if path.stat().st_size > _MAX_XML:
             raise ValueError("longer than any metadata")
