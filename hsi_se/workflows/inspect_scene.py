@@ -150,10 +150,8 @@ def suggest_config(survey: Survey, overrides: Sequence[str] = ()) -> str:
     `overrides` are settings outside the `scene` section. HsiError without a cube or labels, or if a setting is wrong.
     """
     if survey.image is None or survey.truth is None:
-        what, named = (
-            "cube" if survey.image is None else "label map",
-            " and ".join(str(path) for path, _ in survey.files),
-        )
+        named = " and ".join(str(path) for path, _ in survey.files)
+        what = "cube" if survey.image is None else "label map"
         raise SceneError(f"{named}: training also needs a {what}; name both files")
     facts, truth, bands = read_facts("hsi_se.workflows", "suggested.toml"), survey.truth, survey.image.shape[2]
     settings = next(row["settings"] for row in facts["patch"] if min(truth.shape) >= row["side"])

@@ -18,10 +18,10 @@ from hsi_se.scene.georeference import Georeference, parse_crs
 from hsi_se.scene.guards import blaming, check_declared, describe_unread, is_packed, refuse, tell
 from hsi_se.scene.raster import Colour, FileContents, Floats, Raster, RowReader, Shape, describe_array
 from hsi_se.scene.wavelengths import to_nanometres, to_widths
+from hsi_se.system.files import fill_template
 
 _BYTE_ORDERS = {"little": "0", "big": "1"}
 _STORED_AXES = {"bsq": (2, 0, 1), "bil": (0, 2, 1), "bip": (0, 1, 2)}  # of rows, cols, bands, by interleave
-_TYPES = {1: "1", 2: "2 or 12 (integers)", 4: "4 (float32), 3 or 13 (integers)", 8: "5 (float64), 14 or 15 (integers)"}
 _SMOOTH = 0.4  # median step between bands, in median deviations of a spectrum; 0.03 to 0.25 in real images
 _FEWEST_BANDS = 16
 _MAX_HEADER = 2**24  # bytes
@@ -57,8 +57,10 @@ def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | No
     data_path = data_path or _find_data(header_path, interleave)
     num_frames = shape[2] if interleave == "bsq" else shape[0]
     stored = data_path.stat().st_size - layout.offset - num_frames * (before + after)
-    cause = _explain_size(shape, dtype, stored, layout.offset, interleave) if min(shape) > 0 else ""
-    check_declared(data_path, shape=shape, itemsize=dtype.itemsize, stored=stored, is_packed=False, cause=cause)
+    axis, itemsize = (2 if interleave == "bsq" else 0), dtype.itemsize
+    facts = {"shape": shape, "itemsize": itemsize, "stored": stored, "offset": layout.offset, "axis": axis}
+    cause = fill_template("hsi_se.scene", "envi_size.txt", **facts) if min(shape) > 0 else ""
+    check_declared(data_path, shape=shape, itemsize=itemsize, stored=stored, is_packed=False, cause=cause)
     read = _make_reader(data_path, shape, dtype, interleave, start=layout.offset, frame=(before, after))
     with blaming_header():
         raster = _make_raster(data_path, header, shape, dtype, read)
@@ -151,24 +153,6 @@ def _judge_byte_order(spectra: NDArray[Any]) -> tuple[str, ...]:
     if not (roughness[1] < _SMOOTH and roughness[0] > 2 * roughness[1]):
         return ()
     return ("the spectra would be much smoother in the other byte order; check byte order in header or config",)
-
-
-def _explain_size(shape: Shape, dtype: np.dtype[Any], stored: int, offset: int, interleave: str) -> str:
-    """Returns what to correct in a header if its image has `stored` bytes, not as many as it declares."""
-    declared = math.prod(shape) * dtype.itemsize
-    surplus, fits = stored - declared, []
-    if stored in (types := {math.prod(shape) * size: text for size, text in _TYPES.items()}):
-        fits.append(f"data type = {types[stored]}")
-    if surplus < 0:
-        return f"write in the header {fits[0]}" if fits else ""
-    axis, what = (2, "band") if interleave == "bsq" else (0, "line")
-    if stored % (declared // shape[axis]) == 0:
-        fits.append(f"{what}s = {stored * shape[axis] // declared}")
-    elif surplus % shape[axis] == 0:
-        extra = surplus // shape[axis]
-        fits.append(f"major frame offsets = {{{extra}, 0}} or {{0, {extra}}} for {extra} bytes around each {what}")
-    fits.append(f"header offset = {offset + surplus} for data at the end of the file")
-    return f"write in the header, whichever is true, {', or '.join(fits)}; or cut off the last {surplus:,} bytes"
 
 
 def _read_header(path: Path) -> Header:
