@@ -28,9 +28,9 @@ def read_area(name: str, image: Image) -> tuple[Mask, list[str]]:
         raise ConfigError(f"--mask {name}: {problem}; give a raster mask of the same size")
     setting, key = f'--mask "{path}{OF_LAYER}NAME"', layer or None
     options = LabelFile(file=file, layer=key if is_vector else None)
-    wanted = Wanted(options, shape=shape, place=place, is_part=True, is_outline=True)
+    wanted = Wanted(options, shape=shape, place=place, is_part=True, is_mask=True, is_outline=True)
     try:
-        found = read_label_map(path, wanted, key=None if is_vector else key, setting=setting, is_mask=True)
+        found = read_label_map(path, wanted, key=None if is_vector else key, setting=setting)
     except SceneError as error:
         raise ConfigError(f"--mask {error}") from None
     inside = found.labels > 0

@@ -44,8 +44,8 @@ class Wanted:
     """The size `(rows, cols)` and the georeference of a cube, if known, and the settings of its label file.
 
     `unlabelled` is the stored value of unlabelled pixels, or their name; `setting` the one that names an attribute. A
-    cube that `is_part` of several may have no labels. Of a file that `is_outline` only the pixels
-    inside matter.
+    cube that `is_part` of several may have no labels. All that a file marks is of one class if it `is_mask`; if it
+    `is_outline`, whatever its values are.
     """
 
     options: LabelFile
@@ -54,6 +54,7 @@ class Wanted:
     place: Georeference | None = None
     setting: str = "scene.labels.field"
     is_part: bool = False
+    is_mask: bool = False
     is_outline: bool = False
 
 

@@ -40,9 +40,8 @@ def may_be_labels(path: Path) -> bool:
 
 
 def read_label_map(
-    path: Path, wanted: Wanted | None = None, *, setting: str, key: str | None = None, byte_order: str | None = None,
-    is_mask: bool = False,
-) -> LabelMap:  # fmt: skip
+    path: Path, wanted: Wanted | None = None, *, setting: str, key: str | None = None, byte_order: str | None = None
+) -> LabelMap:
     """Returns the label map named `key`, or the only one, in a file, on the grid of a cube if both have a place.
 
     If another value than 0 marks unlabelled pixels and 0 is a class, every label is raised by one.
@@ -51,7 +50,6 @@ def read_label_map(
         path: a raster, a picture, a vector file, a table, or ENVI regions as text.
         wanted: size and place of the cube, which shapes and tables require, and the settings of the file.
         key, setting: see `pick_raster`; for byte_order, see `open_file`.
-        is_mask: whether all that the file marks is of one class.
 
     Raises:
         SceneError: there is no such map, a label is not a non-negative integer, or a setting has no effect.
@@ -67,7 +65,7 @@ def read_label_map(
     with blaming(path, "cannot be read as labels", remedy="get the file again"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of GDAL and GEOS; what is not used is counted
         if vector is not None:
-            label_map = read_shapes(vector, wanted, attribute=style.attribute, is_mask=is_mask)
+            label_map = read_shapes(vector, wanted, attribute=style.attribute)
         elif kind == "table":
             label_map = read_table(path, wanted)
         else:
@@ -85,9 +83,9 @@ def read_masks_of_classes(paths: Mapping[str, Path], wanted: Wanted, *, byte_ord
     """Returns the label map of a file for each class, which marks its pixels; SceneError if two mark the same ones."""
     masks: dict[str, NDArray[np.bool_]] = {}
     notes: tuple[str, ...] = ()
-    polygons = np.zeros(1, dtype=np.int32)
+    polygons, wanted = np.zeros(1, dtype=np.int32), replace(wanted, is_mask=True)
     for name, path in paths.items():
-        each = read_label_map(path, wanted, setting="scene.labels", byte_order=byte_order, is_mask=True)
+        each = read_label_map(path, wanted, setting="scene.labels", byte_order=byte_order)
         if (count := len(np.setdiff1d(each.labels, [UNLABELLED]))) != 1:
             raise refuse(path, "not_one", name=name, count=count)
         masks[name] = each.labels > 0

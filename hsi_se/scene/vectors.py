@@ -70,8 +70,8 @@ def _find_position(heading: Sequence[str]) -> tuple[str, str, str] | None:
     return None
 
 
-def read_shapes(path: Path, wanted: Wanted, *, attribute: str | None, is_mask: bool) -> LabelMap:
-    """Returns the classes of the shapes in a vector file, by an attribute; they are all 1 if `is_mask`.
+def read_shapes(path: Path, wanted: Wanted, *, attribute: str | None) -> LabelMap:
+    """Returns the classes of the shapes in a vector file, by an attribute; they are all 1 in a mask.
 
     SceneError if there are several layers or attributes and none is chosen, or no shape lies on the cube.
     """
@@ -90,7 +90,7 @@ def read_shapes(path: Path, wanted: Wanted, *, attribute: str | None, is_mask: b
         shapes = shapes[shapes.geom_type.isin(("Polygon", "MultiPolygon"))]
         if not len(shapes):
             raise refuse(path, "no_polygons")
-    if is_mask:
+    if wanted.is_mask:
         return _burn(path, wanted, shapes, (np.ones(len(shapes)), {}))
     field, notes = _pick_field(path, wanted, columns, style=attribute)
     return _burn(path, wanted, shapes, number_classes(path, columns[field], wanted.unlabelled), notes)

@@ -5,7 +5,6 @@ import math
 import re
 import tempfile
 import warnings
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from hsi_se.errors import SceneError
 from hsi_se.scene.georeference import Georeference, parse_crs
 from hsi_se.scene.guards import blaming, check_declared, describe_unread, is_packed, refuse, tell
-from hsi_se.scene.raster import Colour, FileContents, Floats, Raster, RowReader, Shape, describe_array
+from hsi_se.scene.raster import FileContents, Floats, Raster, RowReader, Shape, describe_array
 from hsi_se.scene.wavelengths import to_nanometres, to_widths
 from hsi_se.system.files import fill_template
 
@@ -120,6 +119,8 @@ def _make_raster(path: Path, header: Header, shape: Shape, dtype: np.dtype[Any],
     crs, other = georeference and georeference.crs, _name_crs(_list(header, "map info"))
     if crs and other and (known := parse_crs(crs)) and known != parse_crs(other):
         notes += (f"the header's map info is {other}, its coordinate system string another; the latter is used",)
+    values_of_colours = [int(value) for value in _list_numbers(header, "class lookup")]
+    colours = enumerate(zip(*(values_of_colours[channel::3] for channel in range(3)), strict=False))
     shown = [int(band) - 1 for band in _list_numbers(header, "default bands")]
     is_shown = len(shown) == 3 and {*shown} <= {*range(bands)}
     return Raster(
@@ -135,7 +136,7 @@ def _make_raster(path: Path, header: Header, shape: Shape, dtype: np.dtype[Any],
         bad_bands={band: "marked bad in the file" for band, flag in enumerate(bad) if flag == 0},
         georeference=georeference,
         class_names=class_names,
-        palette=_find_palette(header, class_names),
+        palette={label: rgb for label, rgb in colours if label in class_names and {*rgb} <= {*range(256)}},
         natural_colour=(shown[0], shown[1], shown[2]) if is_shown else None,
         notes=notes + _judge_byte_order(read(rows // 2, rows // 2 + 1)),
     )
@@ -196,16 +197,6 @@ def _list(header: Header, key: str) -> list[str]:
 
 def _list_numbers(header: Header, key: str) -> list[float]:
     return [float(value) for value in _list(header, key)]
-
-
-def _find_palette(header: Header, labels: Collection[int]) -> dict[int, Colour]:
-    values = [int(value) for value in _list_numbers(header, "class lookup")]
-    colours = zip(values[0::3], values[1::3], values[2::3], strict=False)
-    return {
-        label: colour
-        for label, colour in enumerate(colours)
-        if label in labels and all(0 <= value <= 255 for value in colour)
-    }
 
 
 def place_by_map_info(info: list[str], *, crs: str | None = None) -> Georeference | None:
