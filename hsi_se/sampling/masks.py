@@ -1,6 +1,5 @@
 """Reads splits from files: label maps of the training and test sets, or one partition map."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -76,15 +75,11 @@ def _check_partition(truth: GroundTruth, partition: NDArray[np.int32], file: str
     meaning = ", ".join(f"{side.value} {side.name.lower()}" for side in Side)
     unknown = np.setdiff1d(partition, list(Side))
     if len(unknown):
-        raise SplitError(f"split.partition = {file}: contains {_join(unknown[:5])}; use only {meaning}")
+        raise SplitError(f"split.partition = {file}: contains {', '.join(map(str, unknown[:5]))}; use only {meaning}")
     unlabelled = (partition != Side.UNUSED) & (truth.labels == UNLABELLED)
     if unlabelled.any():
         problem = f"{_count_and_first(unlabelled)} are assigned to a set but have no label in the scene"
         raise SplitError(f"split.partition = {file}: {problem}; set them to 0")
-
-
-def _join(labels: Iterable[int]) -> str:
-    return ", ".join(map(str, labels))
 
 
 def _count_and_first(mask: NDArray[np.bool_]) -> str:

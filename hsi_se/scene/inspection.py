@@ -54,10 +54,8 @@ def inspect_cube(image: Image, *, natural_colour: tuple[int, int, int], labels: 
     `natural_colour` are the red, green and blue band of the picture, 0-based. SceneError as in `FillFinder.check`.
     """
     rows, cols, bands = image.shape
-    fill, given = FillFinder(), labels
-    if labels is None:
-        labels = np.zeros((rows, cols), dtype=np.int32)
-    ids = np.setdiff1d(labels, [0])
+    fill, classes = FillFinder(), np.zeros((rows, cols), dtype=np.int32) if labels is None else labels
+    ids = np.setdiff1d(classes, [0])
     low, high, num_not_finite = np.inf, -np.inf, 0
     empty = np.zeros((rows, cols), dtype=bool)
     channels = np.zeros((rows, cols, 3))
@@ -76,7 +74,7 @@ def inspect_cube(image: Image, *, natural_colour: tuple[int, int, int], labels: 
             low, high = min(low, pixels[finite].min()), max(high, pixels[finite].max())
         channels[part] = cube[..., list(natural_colour)]
         whole = finite.all(axis=1)
-        pixels, pixel_labels = pixels[whole], labels[part][~empty[part]][whole]
+        pixels, pixel_labels = pixels[whole], classes[part][~empty[part]][whole]
         if not len(pixels):
             continue
         if origin is None:
@@ -86,7 +84,7 @@ def inspect_cube(image: Image, *, natural_colour: tuple[int, int, int], labels: 
             counts[index] += len(spectra)
             sums[index] += spectra.sum(axis=0)
             squares[index] += (spectra**2).sum(axis=0)
-    notes = fill.check(image, labels=given)
+    notes = fill.check(image, labels=labels)
     if num_not_finite:
         notes += (tell("infinite", count=num_not_finite),)
     means = sums / np.maximum(counts, 1)

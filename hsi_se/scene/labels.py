@@ -71,7 +71,7 @@ def read_label_map(
         else:
             label_map = _read_array(path, wanted, key=key, setting=setting, byte_order=byte_order)
     if wanted.is_outline:
-        label_map = replace(label_map, labels=np.where(np.isnan(label_map.labels), np.nan, label_map.labels != 0))
+        label_map = replace(label_map, labels=(np.nan_to_num(label_map.labels) != 0).astype(float))
     label_map = _finish(path, label_map, style, setting=setting, unlabelled=wanted.unlabelled)
     if wanted.place is None or wanted.shape is None:
         return label_map

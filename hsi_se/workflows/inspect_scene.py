@@ -14,7 +14,7 @@ from hsi_se.config.yaml_file import dump_config, parse_config
 from hsi_se.errors import ConfigError, SceneError, SplitError
 from hsi_se.report.figures import save_quick_look, save_spectra, to_hex
 from hsi_se.sampling.splits import Split, make_split
-from hsi_se.scene.catalogue import KnownScene, recognise_labels, suggest_known_scene
+from hsi_se.scene.catalogue import KnownScene, recognise_labels
 from hsi_se.scene.folders import Folders
 from hsi_se.scene.formats import open_file
 from hsi_se.scene.guards import tell
@@ -104,9 +104,9 @@ def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: 
     likely = truth = None
     if label_map is not None:
         if scene.class_names is None and not label_map.class_names:
-            known, likely = recognise_labels(label_map.labels), suggest_known_scene(label_map.labels)
+            known, likely = recognise_labels(label_map.labels)
             if known is not None:
-                scene, likely = scene.model_copy(update={"class_names": known.name}), None
+                scene = scene.model_copy(update={"class_names": known.name})
                 source = SceneSource(scene, None, source.folders)
                 note = f"these are the labels of {known.title}, a known scene: {known.name}"
                 label_map = replace(label_map, notes=(*label_map.notes, note))
