@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from hsi_se.errors import HsiError, SceneError, how_to_install
 from hsi_se.system.files import read_facts
@@ -45,6 +46,15 @@ def blaming(path: Path, what: str, *, remedy: str) -> Iterator[None]:
     except Exception as error:  # a damaged file can make a parser raise anything
         line = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise SceneError(f"{path}: {what} ({line}); {remedy}") from None
+
+
+def read_xml(path: Path, *, longest: int) -> ElementTree.Element:
+    """Returns the root of an XML file of at most `longest` bytes, without entities, which could expand without end."""
+    with path.open("rb") as stream:
+        text = stream.read(longest + 1)
+    if len(text) > longest or b"<!ENTITY" in text:
+        raise ValueError("it is too long or defines entities")
+    return ElementTree.fromstring(text)
 
 
 def check_declared(

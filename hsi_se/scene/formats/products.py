@@ -4,12 +4,11 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.guards import blaming, refuse
+from hsi_se.scene.guards import blaming, read_xml, refuse
 from hsi_se.scene.raster import FileContents, Raster, describe_array, join_bands
 from hsi_se.scene.wavelengths import to_nanometres, to_widths
 from hsi_se.system.files import read_facts
@@ -46,9 +45,7 @@ def add_metadata(contents: FileContents, image: Path) -> FileContents:
     if path is None:
         return contents
     with blaming(path, "not readable metadata", remedy="get the file again, or move it away"):
-        if path.stat().st_size > _MAX_XML:
-            raise ValueError("longer than any metadata")
-        root, names = ElementTree.parse(path).getroot(), read_facts("hsi_se.scene", "products.toml")["xml"]
+        root, names = read_xml(path, longest=_MAX_XML), read_facts("hsi_se.scene", "products.toml")["xml"]
         raster = contents.rasters[""]
         bands = raster.shape[2]
         described = [band for parent in root.iterfind(names["bands"]) for band in parent]
