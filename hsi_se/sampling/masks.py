@@ -1,6 +1,5 @@
 """Reads splits from files: label maps of the training and test sets, or one partition map."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +39,7 @@ def read_masks(
         problem = f"{_count_and_first(both)} are also in the training mask"
         raise SplitError(f"split.test = {settings.test}: {problem}; give masks that do not overlap")
     labels, disagreeing = truth.labels, []
-    for setting, file, mask in (("train", settings.train, train), ("test", settings.test, test)):
-        unknown = np.setdiff1d(mask, [UNLABELLED, *truth.class_ids])
-        if len(unknown):
-            problem = f"labels {_join(unknown)} are not in the scene ({_join(truth.class_ids)})"
-            raise SplitError(f"split.{setting} = {file}: {problem}; give a mask with the scene's labels")
+    for mask in (train, test):
         labels = np.where(mask != UNLABELLED, mask, labels)
         disagreeing.append(int(((mask != UNLABELLED) & (mask != truth.labels)).sum()))
     sides = np.select([train != UNLABELLED, test != UNLABELLED], [Side.TRAIN, Side.TEST], Side.UNUSED)
@@ -58,32 +53,33 @@ def read_mask(truth: GroundTruth, file: str, key: str | None, setting: str, fold
     path = find_file(file, folders, setting=f"split.{setting}")
     grid = Wanted(LabelFile(file=file), shape=truth.shape, place=truth.georeference, setting=f"split.{setting}_key")
     label_map = read_label_map(path, grid, key=key, setting=grid.setting)
-    mask = label_map.labels
-    if label_map.is_named and setting in ("train", "test"):  # classes are matched by name
-        mask, names = renumber(mask, label_map.class_names, like=truth.class_names)
-        if unknown := [names[label] for label in np.setdiff1d(mask, [UNLABELLED, *truth.class_ids]).tolist()]:
-            problem = f"classes {', '.join(unknown)} are not in the scene ({', '.join(truth.class_names.values())})"
-            raise SplitError(f"split.{setting} = {file}: {problem}; give a mask with the scene's classes")
+    mask, names = label_map.labels, dict[int, str]()
     if mask.shape != truth.shape:
         found, wanted = (" × ".join(map(str, shape)) for shape in (mask.shape, truth.shape))
         problem = f"is {found} pixels, but the scene is {wanted}"
         raise SplitError(f"split.{setting} = {file}: {problem}; give a mask of the same size")
-    return np.where(truth.valid, mask, UNLABELLED).astype(np.int32)
+    mask = np.where(truth.valid, mask, UNLABELLED).astype(np.int32)
+    if setting in ("train", "test"):  # partitions have numbers of their own
+        if label_map.is_named:
+            mask, names = renumber(mask, label_map.class_names, like=truth.class_names)
+        what, known = ("classes", truth.class_names.values()) if names else ("labels", map(str, truth.class_ids))
+        unknown = np.setdiff1d(mask, [UNLABELLED, *truth.class_ids]).tolist()
+        if unknown:
+            told = ", ".join(names.get(label, str(label)) for label in unknown)
+            problem = f"{what} {told} are not in the scene ({', '.join(known)})"
+            raise SplitError(f"split.{setting} = {file}: {problem}; give a mask with the scene's {what}")
+    return mask
 
 
 def _check_partition(truth: GroundTruth, partition: NDArray[np.int32], file: str) -> None:
     meaning = ", ".join(f"{side.value} {side.name.lower()}" for side in Side)
     unknown = np.setdiff1d(partition, list(Side))
     if len(unknown):
-        raise SplitError(f"split.partition = {file}: contains {_join(unknown[:5])}; use only {meaning}")
+        raise SplitError(f"split.partition = {file}: contains {', '.join(map(str, unknown[:5]))}; use only {meaning}")
     unlabelled = (partition != Side.UNUSED) & (truth.labels == UNLABELLED)
     if unlabelled.any():
         problem = f"{_count_and_first(unlabelled)} are assigned to a set but have no label in the scene"
         raise SplitError(f"split.partition = {file}: {problem}; set them to 0")
-
-
-def _join(labels: Iterable[int]) -> str:
-    return ", ".join(map(str, labels))
 
 
 def _count_and_first(mask: NDArray[np.bool_]) -> str:

@@ -91,14 +91,9 @@ def digest_labels(labels: NDArray[np.int32]) -> str:
     return hashlib.sha256(f"{rows} {cols} ".encode() + values.tobytes()).hexdigest()
 
 
-def recognise_labels(labels: NDArray[np.int32]) -> KnownScene | None:
-    """Returns the known scene whose published labels these are, or None."""
-    digest = digest_labels(labels)
-    return next((scene for scene in list_known_scenes() if scene.labels_digest == digest), None)
-
-
-def suggest_known_scene(labels: NDArray[np.int32]) -> KnownScene | None:
-    """Returns a known scene that has this size and these ids, which does not prove that it is the scene."""
-    ids = set(np.unique(labels).tolist()) - {0}
-    fits = (each for each in list_known_scenes() if each.shape[:2] == labels.shape and ids <= set(each.class_names))
-    return next(fits, None)
+def recognise_labels(labels: NDArray[np.int32]) -> tuple[KnownScene | None, KnownScene | None]:
+    """Returns the known scene whose published labels these are; else None, and one of this size that has these ids."""
+    digest, ids, scenes = digest_labels(labels), {*np.unique(labels).tolist()} - {0}, list_known_scenes()
+    known = next((each for each in scenes if each.labels_digest == digest), None)
+    likely = (each for each in scenes if each.shape[:2] == labels.shape and ids <= {*each.class_names})
+    return known, next(likely, None) if known is None else None

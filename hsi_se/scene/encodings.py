@@ -1,9 +1,6 @@
 """Turns what labels are stored as into numbers `(rows, cols)`: names, colours, a plane per class, lists of pixels."""
 
-import io
 import re
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,27 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.config.scene import LabelFile
-from hsi_se.errors import SceneError
+from hsi_se.scene.formats.arrays import read_texts
 from hsi_se.scene.georeference import Georeference
+from hsi_se.scene.guards import refuse as refuse
 from hsi_se.scene.raster import Colour, Floats
-from hsi_se.system.files import read_facts
 
 _MOST_COLOURS, _MOST_NAMES = 256, 1000
 WHOLE = re.compile(r"[+-]?\d{1,15}(\.0*)?")
-# Cells may be nested so deeply that reading them ends the process, so that another process does it.
-_READ_TEXTS = """
-import sys, numpy, scipy.io
-if sys.platform != "win32":
-    import resource
-    resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
-arrays = {}
-for key, _, kind in scipy.io.whosmat(sys.argv[1]):
-    if kind in ("cell", "char"):
-        array = scipy.io.loadmat(sys.argv[1], variable_names=[key])[key]
-        texts = [str(cell.flat[0]) if cell.size and cell.dtype.kind == "U" else "" for cell in array.flat]
-        arrays[key] = numpy.array(texts, dtype=str).reshape(array.shape)
-numpy.savez(sys.stdout.buffer, **arrays)
-"""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -61,7 +44,8 @@ class Wanted:
     """The size `(rows, cols)` and the georeference of a cube, if known, and the settings of its label file.
 
     `unlabelled` is the stored value of unlabelled pixels, or their name; `setting` the one that names an attribute. A
-    cube that `is_part` of several may have no labels.
+    cube that `is_part` of several may have no labels. All that a file marks is of one class if it `is_mask`; if it
+    `is_outline`, whatever its values are.
     """
 
     options: LabelFile
@@ -70,12 +54,8 @@ class Wanted:
     place: Georeference | None = None
     setting: str = "scene.labels.field"
     is_part: bool = False
-
-
-def refuse(path: Path | str, reason: str, /, **facts: object) -> SceneError:
-    """Returns the error of labels in a file, by the name of its message in `labels.toml`."""
-    message = str(read_facts("hsi_se.scene", "labels.toml")["messages"][reason]).format(**facts)
-    return SceneError(f"{path}: {message}")
+    is_mask: bool = False
+    is_outline: bool = False
 
 
 def number_classes(
@@ -163,13 +143,11 @@ def read_lists(path: Path, shape: tuple[int, int] | None) -> dict[str, NDArray[A
     """Returns the arrays of names, and lists of all pixels of the cube, in a NumPy or MATLAB v5 file."""
     with path.open("rb") as stream:
         head = stream.read(128)
-    source: Any = path
     if head[126:128] in (b"IM", b"MI"):
-        command = [sys.executable, "-P", "-c", _READ_TEXTS, str(path)]
-        source = io.BytesIO(subprocess.run(command, capture_output=True, check=True, timeout=300).stdout)
-    elif not head.startswith((b"\x93NUMPY", b"PK\x03\x04")):
+        return {key: each for key, each in read_texts(path).items() if each.ndim == 2}
+    if not head.startswith((b"\x93NUMPY", b"PK\x03\x04")):
         return {}
-    loaded, num_pixels = np.load(source, allow_pickle=False), 0 if shape is None else shape[0] * shape[1]
+    loaded, num_pixels = np.load(path, allow_pickle=False), 0 if shape is None else shape[0] * shape[1]
     arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded}
     for key in [key for key, each in arrays.items() if each.dtype.kind == "S"]:
         arrays[key] = np.char.decode(arrays[key], "utf-8", "replace")

@@ -16,6 +16,7 @@ from hsi_se.errors import SceneError
 from hsi_se.progress import Observer
 from hsi_se.scene.catalogue import KnownFile, KnownScene
 from hsi_se.scene.folders import Folders, find_file
+from hsi_se.scene.guards import refuse
 
 MIRROR_VARIABLE = "HSI_SE_MIRROR"
 TIMEOUT_S = 30.0  # without receiving a byte
@@ -38,10 +39,7 @@ def fetch_scene(known: KnownScene, folder: Path, *, progress: Observer, timeout_
     """
     if known.registration is not None:
         names = " and ".join(file.names[0] for file in (known.cube, known.labels))
-        raise SceneError(
-            f"{known.name}: its files require registration at {known.registration}; download them there "
-            f"and put {names} into {folder}"
-        )
+        raise refuse(known.name, "registration", site=known.registration, names=names, folder=folder)
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as wheels:
         fetch = partial(_fetch_file, folder=folder, wheels=Path(wheels), progress=progress, timeout_s=timeout_s)
@@ -71,9 +69,7 @@ def _fetch_file(file: KnownFile, *, folder: Path, wheels: Path, progress: Observ
             if pooch.file_hash(str(path)) == form.sha256:
                 progress.note(f"{path} already exists")
                 return path
-            raise SceneError(
-                f"{path}: already exists but is not the published file (its SHA-256 differs); move it away first"
-            )
+            raise refuse(path, "other_file")
 
     def download(form: KnownFile, url: str, draft: str, _: object) -> None:
         Path(draft).unlink()  # pooch made it readable by its owner only
@@ -103,10 +99,8 @@ def _fetch_file(file: KnownFile, *, folder: Path, wheels: Path, progress: Observ
             progress.note(f"{url}: {problem}; {'trying the next source' if is_last else 'retrying'}")
             if is_last:
                 break
-    raise SceneError(
-        f"{file.names[0]}: no source provides it ({'; '.join(dict.fromkeys(problems))}); put the file into "
-        f"{folder} by hand, or set {MIRROR_VARIABLE} to the URL of a server or folder that has it"
-    )
+    causes = "; ".join(dict.fromkeys(problems))
+    raise refuse(file.names[0], "no_source", problems=causes, folder=folder, variable=MIRROR_VARIABLE)
 
 
 def _find_member(url: str, wheels: Path | None) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from hsi_se.errors import HsiError, SceneError, how_to_install
 from hsi_se.system.files import read_facts
@@ -14,6 +15,17 @@ from hsi_se.system.files import read_facts
 _UNREAD = "hsi_se.scene", "unread.toml"
 MOST_PER_BYTE = 1100  # deflate compresses at most 1032 bytes into one
 ALWAYS_ALLOWED = 2**24  # bytes: sparse and constant images may be smaller still
+
+
+def tell(reason: str, /, **facts: object) -> str:
+    """Returns what is wrong, by the name of the sentence in `messages.toml`."""
+    texts = read_facts("hsi_se.scene", "messages.toml").values()
+    return str(next(table[reason] for table in texts if reason in table)).format(**facts)
+
+
+def refuse(where: Path | str, reason: str, /, **facts: object) -> SceneError:
+    """Returns the error in a file, a setting or a scene; see `tell`."""
+    return SceneError(f"{where}: {tell(reason, **facts)}")
 
 
 def import_extra(name: str, *, path: Path) -> Any:
@@ -36,6 +48,15 @@ def blaming(path: Path, what: str, *, remedy: str) -> Iterator[None]:
         raise SceneError(f"{path}: {what} ({line}); {remedy}") from None
 
 
+def read_xml(path: Path, *, longest: int) -> ElementTree.Element:
+    """Returns the root of an XML file of at most `longest` bytes, without entities, which could expand without end."""
+    with path.open("rb") as stream:
+        text = stream.read(longest + 1)
+    if len(text) > longest or b"<!ENTITY" in text:
+        raise ValueError("it is too long or defines entities")
+    return ElementTree.fromstring(text)
+
+
 def check_declared(
     path: Path, *, shape: Sequence[int], itemsize: int, stored: int, is_packed: bool, cause: str = ""
 ) -> None:
@@ -48,16 +69,12 @@ def check_declared(
     if any(length < 1 for length in shape):
         raise SceneError(f"{path}: declares an array of {size}; give one with at least one pixel")
     declared = math.prod(int(length) for length in shape) * itemsize
+    facts: dict[str, object] = {"size": size, "declared": declared, "stored": stored}
     if declared > (max(ALWAYS_ALLOWED, stored * MOST_PER_BYTE) if is_packed else stored):
-        raise SceneError(
-            f"{path}: declares an array of {size} ({declared:,} bytes) but contains only {stored:,} bytes "
-            f"of data; {cause or 'get the file again'}"
-        )
+        raise refuse(path, "declares", **facts, remedy=cause or "get the file again")
     if not is_packed and stored > declared:
-        raise SceneError(
-            f"{path}: contains {stored:,} bytes of data, but an array of {size} has {declared:,} bytes; "
-            f"{cause or f'if the last {stored - declared:,} are padding, cut them off'}"
-        )
+        padding = f"if the last {stored - declared:,} are padding, cut them off"
+        raise refuse(path, "contains", **facts, remedy=cause or padding)
 
 
 def is_packed(head: bytes) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
+from hsi_se.scene.guards import tell
 from hsi_se.scene.labels import Labels
 from hsi_se.scene.raster import Floats, Image, Mask, chunk_rows
 from hsi_se.system.files import fill_template
@@ -53,10 +54,8 @@ def inspect_cube(image: Image, *, natural_colour: tuple[int, int, int], labels: 
     `natural_colour` are the red, green and blue band of the picture, 0-based. SceneError as in `FillFinder.check`.
     """
     rows, cols, bands = image.shape
-    fill, given = FillFinder(), labels
-    if labels is None:
-        labels = np.zeros((rows, cols), dtype=np.int32)
-    ids = np.setdiff1d(labels, [0])
+    fill, classes = FillFinder(), np.zeros((rows, cols), dtype=np.int32) if labels is None else labels
+    ids = np.setdiff1d(classes, [0])
     low, high, num_not_finite = np.inf, -np.inf, 0
     empty = np.zeros((rows, cols), dtype=bool)
     channels = np.zeros((rows, cols, 3))
@@ -75,7 +74,7 @@ def inspect_cube(image: Image, *, natural_colour: tuple[int, int, int], labels: 
             low, high = min(low, pixels[finite].min()), max(high, pixels[finite].max())
         channels[part] = cube[..., list(natural_colour)]
         whole = finite.all(axis=1)
-        pixels, pixel_labels = pixels[whole], labels[part][~empty[part]][whole]
+        pixels, pixel_labels = pixels[whole], classes[part][~empty[part]][whole]
         if not len(pixels):
             continue
         if origin is None:
@@ -85,9 +84,9 @@ def inspect_cube(image: Image, *, natural_colour: tuple[int, int, int], labels: 
             counts[index] += len(spectra)
             sums[index] += spectra.sum(axis=0)
             squares[index] += (spectra**2).sum(axis=0)
-    notes = fill.check(image, labels=given)
+    notes = fill.check(image, labels=labels)
     if num_not_finite:
-        notes += (f"{num_not_finite:,} values are not finite; if they are missing data, set scene.nodata: nan",)
+        notes += (tell("infinite", count=num_not_finite),)
     means = sums / np.maximum(counts, 1)
     variances = np.maximum(squares - counts * means**2, 0) / np.maximum(counts - 1, 1)
     return CubeFacts(
@@ -189,16 +188,9 @@ class FillFinder:
                 raise SceneError(f"{image.raster.path}: {text}")
             notes.append(f"{name}: {text}")
         if is_absent:
-            notes.append(
-                f"{name}: no pixel contains the nodata value {image.nodata:.9g}; the stored values range "
-                f"from {low:.7g} to {high:.7g}; if one of them marks missing data, set scene.nodata to it; "
-                "otherwise set scene.nodata: none"
-            )
+            notes.append(f"{name}: {tell('no_nodata', nodata=image.nodata, low=low, high=high)}")
         if image.gain is not None and image.gain.max() <= _STRONGEST_GAIN and 0 < high <= _BRIGHTEST:
-            notes.append(
-                f"{name}: stored values of at most {high:.3g} are divided by {1 / image.gain.max():g}; "
-                "if they are reflectances already, set scene.scale: 1"
-            )
+            notes.append(f"{name}: {tell('scaled', high=high, divisor=1 / image.gain.max())}")
         return tuple(notes)
 
     def _find(self, low: Floats, high: Floats) -> tuple[_Group | None, bool]:

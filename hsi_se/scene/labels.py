@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from hsi_se.config.scene import LabelFile
 from hsi_se.errors import SceneError
-from hsi_se.scene.encodings import WHOLE, LabelMap, Wanted, decode, read_lists, refuse, unite_masks
+from hsi_se.scene.encodings import WHOLE, LabelMap, Wanted, decode, read_lists, unite_masks
 from hsi_se.scene.formats import PICTURES, open_file
-from hsi_se.scene.guards import blaming
+from hsi_se.scene.guards import blaming, refuse, tell
 from hsi_se.scene.raster import FileContents, Raster, is_nodata
 from hsi_se.scene.scene import UNLABELLED
 from hsi_se.scene.styles import Style, read_style
@@ -40,9 +40,8 @@ def may_be_labels(path: Path) -> bool:
 
 
 def read_label_map(
-    path: Path, wanted: Wanted | None = None, *, setting: str, key: str | None = None, byte_order: str | None = None,
-    is_mask: bool = False,
-) -> LabelMap:  # fmt: skip
+    path: Path, wanted: Wanted | None = None, *, setting: str, key: str | None = None, byte_order: str | None = None
+) -> LabelMap:
     """Returns the label map named `key`, or the only one, in a file, on the grid of a cube if both have a place.
 
     If another value than 0 marks unlabelled pixels and 0 is a class, every label is raised by one.
@@ -51,7 +50,6 @@ def read_label_map(
         path: a raster, a picture, a vector file, a table, or ENVI regions as text.
         wanted: size and place of the cube, which shapes and tables require, and the settings of the file.
         key, setting: see `pick_raster`; for byte_order, see `open_file`.
-        is_mask: whether all that the file marks is of one class.
 
     Raises:
         SceneError: there is no such map, a label is not a non-negative integer, or a setting has no effect.
@@ -67,11 +65,13 @@ def read_label_map(
     with blaming(path, "cannot be read as labels", remedy="get the file again"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of GDAL and GEOS; what is not used is counted
         if vector is not None:
-            label_map = read_shapes(vector, wanted, attribute=style.attribute, is_mask=is_mask)
+            label_map = read_shapes(vector, wanted, attribute=style.attribute)
         elif kind == "table":
             label_map = read_table(path, wanted)
         else:
             label_map = _read_array(path, wanted, key=key, setting=setting, byte_order=byte_order)
+    if wanted.is_outline:
+        label_map = replace(label_map, labels=(np.nan_to_num(label_map.labels) != 0).astype(float))
     label_map = _finish(path, label_map, style, setting=setting, unlabelled=wanted.unlabelled)
     if wanted.place is None or wanted.shape is None:
         return label_map
@@ -83,9 +83,9 @@ def read_masks_of_classes(paths: Mapping[str, Path], wanted: Wanted, *, byte_ord
     """Returns the label map of a file for each class, which marks its pixels; SceneError if two mark the same ones."""
     masks: dict[str, NDArray[np.bool_]] = {}
     notes: tuple[str, ...] = ()
-    polygons = np.zeros(1, dtype=np.int32)
+    polygons, wanted = np.zeros(1, dtype=np.int32), replace(wanted, is_mask=True)
     for name, path in paths.items():
-        each = read_label_map(path, wanted, setting="scene.labels", byte_order=byte_order, is_mask=True)
+        each = read_label_map(path, wanted, setting="scene.labels", byte_order=byte_order)
         if (count := len(np.setdiff1d(each.labels, [UNLABELLED]))) != 1:
             raise refuse(path, "not_one", name=name, count=count)
         masks[name] = each.labels > 0
@@ -102,7 +102,12 @@ def _read_array(path: Path, wanted: Wanted, *, key: str | None, setting: str, by
     contents = open_file(path, byte_order=byte_order)
     maps = {name: raster for name, raster in contents.rasters.items() if raster.is_map}
     cubes = {name: raster for name, raster in contents.rasters.items() if not raster.is_map}
-    if key is None and wanted.options.pixel_order is None and (masks := _find_masks(maps, wanted.shape)):
+    if (
+        key is None
+        and wanted.options.pixel_order is None
+        and not wanted.is_outline
+        and (masks := _find_masks(maps, wanted.shape))
+    ):
         note = f"{path.name}: each of its arrays {', '.join(masks)} is the mask of a class"
         return replace(unite_masks(path, masks), notes=(note,))
     lists = {} if key in contents.rasters or (maps and key is None) else read_lists(path, wanted.shape)
@@ -201,30 +206,21 @@ def pick_raster(
     wanted = "no" if key is None else f"{setting} = {key!r} is not a"
     if not fitting or key is not None:
         remedy = f"choose from {', '.join(fitting)}" if fitting else suggest_array(contents, is_map=is_map)
-        raise SceneError(f"{path}: {wanted} {axes}-D numeric array; the file contains {listing}; {remedy}")
+        raise refuse(path, "absent", wanted=wanted, axes=axes, listing=listing, remedy=remedy)
     chosen = list(fitting.values())
     if len(fitting) > 1:
         chosen = [raster for raster in chosen if raster.shape[:2] == shape]
     if len(chosen) != 1:
         is_flat = any(1 < 20 * min(raster.shape[:2]) < max(raster.shape[:2]) for raster in fitting.values())
         hint = ", and reshape a cube of bands × pixels to rows × cols × bands" if is_map and is_flat else ""
-        raise SceneError(
-            f"{path}: {len(fitting)} {axes}-D arrays ({', '.join(fitting)}); choose one with {setting}{hint}"
-        )
+        names = ", ".join(fitting)
+        raise refuse(path, "ambiguous", count=len(fitting), axes=axes, names=names, setting=setting, hint=hint)
     return chosen[0]
 
 
 def suggest_array(contents: FileContents, *, is_map: bool) -> str:
     """Returns what to do with a file that has no cube, or no label map if `is_map`."""
-    listing, texts = contents.listing, read_remedies()
     if contents.rasters:
         this = "a cube in place of a label map" if is_map else "a label map in place of a cube"
-        return f"this may be {this}; {texts['planes' if is_map else 'reshape']}"
-    if re.search(r"<U\d|\|S\d|\bchar\b", listing):
-        return texts["names"]
-    return "give another file"
-
-
-def read_remedies() -> dict[str, str]:
-    """Returns what to do with arrays that are not read as they are."""
-    return dict(read_facts("hsi_se.scene", "unread.toml")["arrays"])
+        return f"this may be {this}; {tell('planes' if is_map else 'reshape')}"
+    return tell("names") if re.search(r"<U\d|\|S\d|\bchar\b", contents.listing) else "give another file"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hsi_se.errors import SceneError
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.ground import LookupTable
-from hsi_se.scene.guards import blaming
+from hsi_se.scene.guards import blaming, refuse
 
 ROWS_PER_CHUNK = 32
 
@@ -99,10 +99,7 @@ def join_bands(parts: Sequence[Raster], *, is_sorted: bool) -> Raster:
     for other in parts[1:]:
         grids = [(each.shape[:2], each.dtype, each.georeference) for each in (other, first)]
         if grids[0] != grids[1]:
-            raise SceneError(
-                f"{other.path}: {other.key or 'its image'} differs from {first.key or first.path.name} in size, type "
-                "or georeference; resample the bands to one grid, or name one of them"
-            )
+            raise refuse(other.path, "parts", part=other.key or "its image", first=first.key or first.path.name)
 
     def join(name: str, default: float) -> Floats:
         lists = zip((getattr(part, name) for part in parts), sizes, strict=True)
@@ -251,38 +248,27 @@ def make_image(
     """
     num_bands = raster.shape[2]
     if beyond := [band for band in drop if band >= num_bands]:
-        raise SceneError(
-            f"{raster.path}: scene.drop_bands = {beyond[0] + 1}: the file has bands 1 to {num_bands}; choose from these"
-        )
+        raise refuse(raster.path, "no_band", band=beyond[0] + 1, count=num_bands)
     empty_bands, has_nodata = _find_nodata(raster)
     if keep is not None:
         dropped = {band: "not in the model" for band in range(num_bands) if band not in keep}
         if empty := empty_bands & set(keep):
-            raise SceneError(
-                f"{raster.path}: bands {describe_bands(empty)} are nodata in every pixel, but the "
-                "network needs them; use a scene with data in these bands"
-            )
+            raise refuse(raster.path, "empty_bands", bands=describe_bands(empty))
     else:
         dropped = {**dict.fromkeys(sorted(empty_bands), "nodata in every pixel"), **raster.bad_bands, **drop}
         keep = [band for band in range(num_bands) if band not in dropped]
     bands = np.array(keep, dtype=np.intp)
     if not len(bands):
         raise SceneError(f"{raster.path}: all {num_bands} bands are bad or dropped; keep at least one")
-    wavelengths_nm, fwhm_nm, gain, offset = (
-        None if values is None else values[bands]
-        for values in (raster.wavelengths_nm, raster.fwhm_nm, raster.gain, raster.offset)
-    )
+    of_file = {name: getattr(raster, name) for name in ("wavelengths_nm", "fwhm_nm", "gain", "offset")}
     return Image(
         raster=raster,
         bands=bands,
         dropped=dict(sorted(dropped.items())),
-        wavelengths_nm=wavelengths_nm,
-        fwhm_nm=fwhm_nm,
         nodata=raster.nodata,
-        gain=gain,
-        offset=offset,
         has_nodata=has_nodata,
         is_suspect=is_suspect,
+        **{name: None if values is None else values[bands] for name, values in of_file.items()},
     )
 
 

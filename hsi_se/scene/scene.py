@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hsi_se.errors import SceneError
 from hsi_se.scene.cube import Cube
 from hsi_se.scene.georeference import Georeference
-from hsi_se.scene.guards import explain_sizes
+from hsi_se.scene.guards import explain_sizes, refuse
 from hsi_se.scene.raster import Colour, chunk_rows
 from hsi_se.system.files import read_facts
 
@@ -75,10 +75,7 @@ class GroundTruth:
         if self.labels.ndim != 2:
             raise SceneError(f"scene {self.name}: the labels have shape {self.labels.shape}; give a map (rows, cols)")
         if not self.is_part and not (self.labels != UNLABELLED).any():
-            raise SceneError(
-                f"scene {self.name}: all {self.labels.size} labels are 0, which means unlabelled; "
-                "give a label map with at least one class"
-            )
+            raise refuse(f"scene {self.name}", "unlabelled", count=self.labels.size)
 
     @cached_property
     def class_ids(self) -> NDArray[np.int32]:
@@ -164,11 +161,7 @@ def check_finite(name: str, cube: Cube) -> None:
         found = [np.argwhere(~np.isfinite(cube[part])) + np.array((part.start, 0, 0)) for part in parts]
         if len(wrong := np.concatenate(found)):
             row, col, band = wrong[0]
-            raise SceneError(
-                f"scene {name}: {len(wrong)} values of the cube are NaN or "
-                f"infinite, the first at row {row}, col {col}, band {band}; "
-                "if they mark missing data, set scene.nodata (e.g. nan); otherwise replace them"
-            )
+            raise refuse(f"scene {name}", "not_finite", count=len(wrong), row=row, col=col, band=band)
 
 
 def check_same_size(name: str, cube: tuple[int, ...], labels: tuple[int, ...], *, stored: tuple[int, ...] = ()) -> None:
@@ -177,10 +170,8 @@ def check_same_size(name: str, cube: tuple[int, ...], labels: tuple[int, ...], *
     `stored` is the shape of the array that the cube is read from, if its file does not state the order of the axes.
     """
     if cube[:2] != labels:
-        raise SceneError(
-            f"scene {name}: the cube has {cube[0]} × {cube[1]} pixels and the labels have "
-            f"{labels[0]} × {labels[1]} (rows × cols); {explain_sizes(cube, labels, stored)}"
-        )
+        remedy = explain_sizes(cube, labels, stored)
+        raise refuse(f"scene {name}", "unlike", cube=cube, labels=labels, remedy=remedy)
 
 
 def make_palette(class_ids: Iterable[int], *, given: Mapping[int, Colour] | None = None) -> dict[int, Colour]:

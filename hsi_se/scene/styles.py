@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
+from hsi_se.scene.guards import read_xml
 from hsi_se.scene.raster import Colour
 
 _LONGEST = 2**22  # bytes
@@ -25,7 +26,7 @@ def read_style(path: Path) -> Style:
     style = Style()
     for beside in (path.with_name(f"{path.name}.aux.xml"), path.with_suffix(".qml")):
         try:
-            root = _parse(beside) if beside.is_file() else ElementTree.Element("none")
+            root = read_xml(beside, longest=_LONGEST) if beside.is_file() else ElementTree.Element("none")
             classes = list(_list_classes(root))
         except (ElementTree.ParseError, ValueError, OSError) as error:
             style.notes += (f"{beside.name}: is not a readable style ({error}), and is ignored",)
@@ -34,15 +35,6 @@ def read_style(path: Path) -> Style:
         style.colours |= {value: colour for value, _, colour in classes if colour}
         style.attribute = next((each.get("attr") for each in root.iter("renderer-v2")), style.attribute)
     return style
-
-
-def _parse(path: Path) -> ElementTree.Element:
-    """Returns the root of an XML file that is short and defines no entities, which could expand without end."""
-    with path.open("rb") as stream:
-        text = stream.read(_LONGEST + 1)
-    if len(text) > _LONGEST or b"<!ENTITY" in text:
-        raise ValueError("it is too long or defines entities")
-    return ElementTree.fromstring(text)
 
 
 def _list_classes(root: ElementTree.Element) -> Iterator[tuple[str, str, Colour | None]]:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from hsi_se.config.nearest import did_you_mean
 from hsi_se.errors import SceneError
-from hsi_se.scene.encodings import LabelMap, Wanted, number_classes, refuse
-from hsi_se.scene.guards import blaming, import_extra
+from hsi_se.scene.encodings import LabelMap, Wanted, number_classes
+from hsi_se.scene.guards import blaming, import_extra, refuse
 from hsi_se.scene.raster import Floats
 from hsi_se.system.files import fill_template, read_facts
 
@@ -21,6 +21,7 @@ _SNIFFED = 4096  # letters
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _REGIONS = re.compile(r";.*\bROIs?\b")
 _FACTS = "hsi_se.scene", "labels.toml"
+OF_LAYER = "|layername="  # before the name of a layer, as QGIS writes it
 
 Coded = tuple[Floats, Mapping[int, str]]  # (n,) numbers of classes, and their names if they were names
 
@@ -69,8 +70,8 @@ def _find_position(heading: Sequence[str]) -> tuple[str, str, str] | None:
     return None
 
 
-def read_shapes(path: Path, wanted: Wanted, *, attribute: str | None, is_mask: bool) -> LabelMap:
-    """Returns the classes of the shapes in a vector file, by an attribute; they are all 1 if `is_mask`.
+def read_shapes(path: Path, wanted: Wanted, *, attribute: str | None) -> LabelMap:
+    """Returns the classes of the shapes in a vector file, by an attribute; they are all 1 in a mask.
 
     SceneError if there are several layers or attributes and none is chosen, or no shape lies on the cube.
     """
@@ -79,11 +80,17 @@ def read_shapes(path: Path, wanted: Wanted, *, attribute: str | None, is_mask: b
     layer = wanted.options.layer or (layers[0] if len(layers) == 1 else None)
     if layer not in layers:
         reason = "layers" if layer is None else "no_layer"
-        raise refuse(path, reason, name=layer, count=len(layers), names=", ".join(layers))
+        choices = " or ".join(f'"{path}{OF_LAYER}{each}"' for each in layers)
+        reason, names = ("outlines", choices) if wanted.is_outline else (reason, ", ".join(layers))
+        raise refuse(path, reason, name=layer, count=len(layers), names=names)
     frame = geopandas.read_file(path, layer=layer)
     columns = {name: frame[name].astype(object).tolist() for name in frame.columns if name != frame.geometry.name}
     shapes = frame.geometry
-    if is_mask:
+    if wanted.is_outline:
+        shapes = shapes[shapes.geom_type.isin(("Polygon", "MultiPolygon"))]
+        if not len(shapes):
+            raise refuse(path, "no_polygons")
+    if wanted.is_mask:
         return _burn(path, wanted, shapes, (np.ones(len(shapes)), {}))
     field, notes = _pick_field(path, wanted, columns, style=attribute)
     return _burn(path, wanted, shapes, number_classes(path, columns[field], wanted.unlabelled), notes)
@@ -144,24 +151,22 @@ def _burn(path: Path, wanted: Wanted, shapes: Any, coded: Coded, notes: tuple[st
         spans = {"shapes": shapes[np.isfinite(shapes.bounds).all(axis=1)].total_bounds, "cube": corners.bounds}
         raise SceneError(f"{path}: {fill_template('hsi_se.scene', 'off_cube.txt', **spans)}")
 
-    def draw(which: NDArray[np.bool_]) -> NDArray[np.int32]:
-        """Returns the number of the shape at each pixel, from 1; 0 elsewhere."""
-        drawn = list(zip(pieces[which], (np.flatnonzero(which) + 1).tolist(), strict=True))
+    def draw(which: NDArray[np.intp]) -> NDArray[np.int32]:
+        """Returns the number of the last of some shapes at each pixel, from 1; 0 elsewhere."""
+        drawn = list(zip(pieces[which], (which + 1).tolist(), strict=True))
         empty = np.zeros(shape, dtype=np.int32)
         return np.asarray(rasterize(drawn, out=empty, all_touched=wanted.options.all_touched)) if drawn else empty
 
-    labels, counts, polygons = np.full(shape, np.nan), np.zeros(shape, dtype=np.int32), draw(is_used & is_area)
-    for value in np.unique(values[is_used]):
-        is_here = draw(is_used & (values == value)) > 0
-        labels[is_here] = value
-        counts += is_here
-    is_lost = is_used & is_area & ~np.isin(np.arange(len(pieces)) + 1, polygons)
-    labels[counts > 1], polygons[counts != 1] = np.nan, 0
+    order = np.argsort(np.where(is_used, values, np.nan))[: is_used.sum()]  # by class
+    lowest, highest = (np.append(np.nan, values)[draw(each)] for each in (order[::-1], order))
+    is_mixed, polygons = lowest < highest, draw(np.flatnonzero(is_used & is_area))
+    is_lost = is_used & is_area & ~np.isin(np.arange(len(pieces)) + 1, polygons) & (not wanted.is_outline)
+    labels, polygons = np.where(is_mixed, np.nan, lowest), np.where(is_mixed, 0, polygons)
     reasons = {
         "shapes without geometry or class are left out": ~is_drawn | np.isnan(values),
         "shapes lie outside the cube": is_drawn & ~is_inside,
         "polygons have no pixel of their own; scene.labels.all_touched: true takes all that they touch": is_lost,
-        "pixels are in shapes of several classes and are left unlabelled": counts > 1,
+        "pixels are in shapes of several classes and are left unlabelled": is_mixed,
     }
     notes += tuple(f"{path.name}: {int(each.sum()):,} {reason}" for reason, each in reasons.items() if each.any())
     numbered = polygons if polygons.any() else None
@@ -214,8 +219,7 @@ def _fill(
     for place, (row, col) in enumerate(pixels.tolist()):
         where = f"{path}:{lines[place]}" if lines else str(path)
         if not (0 <= row < rows and 0 <= col < cols):
-            problem = f"row {row}, col {col} is outside the cube of {rows} × {cols} pixels; count both from 0"
-            raise SceneError(f"{where}: {problem}")
+            raise refuse(where, "outside", row=row, col=col, rows=rows, cols=cols)
         is_doubtful[row, col] |= not np.isnan(labels[row, col]) and labels[row, col] != values[place]
         if lines and is_doubtful[row, col]:
             label = names.get(int(values[place]), f"{values[place]:g}")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from hsi_se.errors import SceneError
+from hsi_se.scene.guards import refuse
 from hsi_se.scene.raster import Floats
 
 _LISTED = 5
@@ -43,10 +43,7 @@ def match_wavelengths(
         nearest = [f", nearest {given[usable[apart[row].argmin()]]:.1f}" if len(usable) else "" for row in lost]
         pairs = [f"{trained[row]:.1f} nm{near}" for row, near in zip(lost[:_LISTED], nearest, strict=False)]
         more = f" and {len(lost) - _LISTED} more" if len(lost) > _LISTED else ""
-        raise SceneError(
-            f"{name}: has no band for {len(lost)} of the model's {len(trained)} within half a band "
-            f"({'; '.join(pairs)}{more}); give a scene of the same sensor, or resample it"
-        )
+        raise refuse(name, "no_match", lost=len(lost), count=len(trained), pairs="; ".join(pairs), more=more)
     return [int(usable[found[row]]) for row in range(len(trained))]
 
 

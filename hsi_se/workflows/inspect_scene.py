@@ -14,11 +14,12 @@ from hsi_se.config.yaml_file import dump_config, parse_config
 from hsi_se.errors import ConfigError, SceneError, SplitError
 from hsi_se.report.figures import save_quick_look, save_spectra, to_hex
 from hsi_se.sampling.splits import Split, make_split
-from hsi_se.scene.catalogue import KnownScene, recognise_labels, suggest_known_scene
+from hsi_se.scene.catalogue import KnownScene, recognise_labels
 from hsi_se.scene.folders import Folders
 from hsi_se.scene.formats import open_file
+from hsi_se.scene.guards import tell
 from hsi_se.scene.inspection import CubeFacts, inspect_cube
-from hsi_se.scene.labels import may_be_labels, name_kind, read_remedies, suggest_array
+from hsi_se.scene.labels import may_be_labels, name_kind, suggest_array
 from hsi_se.scene.loading import SceneSource
 from hsi_se.scene.raster import FileContents, Image
 from hsi_se.scene.scene import GroundTruth, make_palette
@@ -82,7 +83,7 @@ def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: 
     for what, found, keys in (("cubes", cubes, ("planes",)), ("label maps", only_maps, ("masks", "reshape"))):
         if len(found) > 1:
             both = "both " if len(found) == 2 else ""
-            remedy = "; ".join(["inspect them one at a time", *(read_remedies()[key] for key in keys)])
+            remedy = "; ".join(["inspect them one at a time", *map(tell, keys)])
             raise SceneError(f"{' and '.join(map(str, found))} are {both}{what}; {remedy}")
     unnamed = {path for path, held in files if held and held.main and draft.scene.labels_key is None}
     with_maps = [path for path, held in files if held and any(each.is_map for each in held.rasters.values())]
@@ -103,9 +104,9 @@ def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: 
     likely = truth = None
     if label_map is not None:
         if scene.class_names is None and not label_map.class_names:
-            known, likely = recognise_labels(label_map.labels), suggest_known_scene(label_map.labels)
+            known, likely = recognise_labels(label_map.labels)
             if known is not None:
-                scene, likely = scene.model_copy(update={"class_names": known.name}), None
+                scene = scene.model_copy(update={"class_names": known.name})
                 source = SceneSource(scene, None, source.folders)
                 note = f"these are the labels of {known.title}, a known scene: {known.name}"
                 label_map = replace(label_map, notes=(*label_map.notes, note))
@@ -149,10 +150,8 @@ def suggest_config(survey: Survey, overrides: Sequence[str] = ()) -> str:
     `overrides` are settings outside the `scene` section. HsiError without a cube or labels, or if a setting is wrong.
     """
     if survey.image is None or survey.truth is None:
-        what, named = (
-            "cube" if survey.image is None else "label map",
-            " and ".join(str(path) for path, _ in survey.files),
-        )
+        named = " and ".join(str(path) for path, _ in survey.files)
+        what = "cube" if survey.image is None else "label map"
         raise SceneError(f"{named}: training also needs a {what}; name both files")
     facts, truth, bands = read_facts("hsi_se.workflows", "suggested.toml"), survey.truth, survey.image.shape[2]
     settings = next(row["settings"] for row in facts["patch"] if min(truth.shape) >= row["side"])

@@ -111,6 +111,8 @@ def write_masks(folder: Path) -> dict[str, Path]:
     inside, files = burn(AREA), {}
     np.save(folder / "mask.npy", inside.astype(np.uint8))
     files["array"] = folder / "mask.npy"
+    np.save(folder / "signed.npy", np.where(inside, -0.5, np.nan))
+    files["fractions and NaN"] = folder / "signed.npy"
     np.savez(folder / "two.npz", inside=inside.astype(np.uint8), other=np.ones(SIZE, np.uint8))
     files["array of several"] = Path(f"{folder}/two.npz|layername=inside")
     files["same grid"] = write_mask(folder / "same.tif", inside, crs="EPSG:32633", transform=TRANSFORM)

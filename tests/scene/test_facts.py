@@ -102,7 +102,8 @@ def test_other_labels_of_the_same_size_are_not_known(tmp_path):
     drawn = labels.copy()
     drawn[0, 0] = 1 if labels[0, 0] != 1 else 2
     for others in (drawn, labels[::-1], labels.T):
-        assert recognise_labels(others) is None
+        likely = find_known_scene("salinas") if others.shape == labels.shape else None
+        assert recognise_labels(others) == (None, likely)
     np.save(tmp_path / "drawn.npy", drawn)
     survey = survey_files([tmp_path / "drawn.npy"])
     assert survey.scene.class_names is None

@@ -10,7 +10,6 @@ from rasterio.crs import CRS
 from hsi_se.config.scene import SceneFiles
 from hsi_se.errors import SceneError
 from hsi_se.scene.formats import open_file
-from hsi_se.scene.formats import products as folders
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.loading import load_scene, open_scene_image
 from hsi_se.scene.raster import chunk_rows
@@ -361,4 +360,5 @@ def test_the_formats_of_products_are_told(tmp_path):
     assert found["PRISMA L2D"] == "PRISMA L2"
     assert found["Tanager ortho"] == "Planet Tanager"
     assert found["EnMAP L2A"].startswith("GeoTIFF with ENMAP01-")
-    assert folders.find_metadata(tmp_path / "none.tif") is None
+    write_tiff(tmp_path / "alone.tif", np.zeros((ROWS, COLS, 2), np.int16))
+    assert open_file(tmp_path / "alone.tif").format == "GeoTIFF", "no XML of its own"

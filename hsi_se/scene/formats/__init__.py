@@ -7,7 +7,7 @@ from hsi_se.errors import SceneError
 from hsi_se.scene.formats.arrays import open_matlab, open_numpy
 from hsi_se.scene.formats.geotiff import open_geotiff
 from hsi_se.scene.formats.hdf5 import open_hdf5
-from hsi_se.scene.formats.products import add_metadata, find_image, find_metadata, open_folder
+from hsi_se.scene.formats.products import add_metadata, find_image, open_folder
 from hsi_se.scene.guards import describe_unread, is_packed
 from hsi_se.scene.raster import FileContents
 
@@ -44,7 +44,7 @@ def open_file(path: Path, *, byte_order: str | None = None) -> FileContents:
         if b"<VRTDataset" in text:
             return open_geotiff(path, driver="VRT")
     if head.startswith(_TIFF_SIGNATURES):
-        return _describe(open_geotiff(path), path)
+        return add_metadata(open_geotiff(path), path)
     if (driver := next((name for name, start in PICTURES.items() if head.startswith(start)), None)) is not None:
         return open_geotiff(path, driver=driver)
     if head.startswith((b"\x93NUMPY", b"PK\x03\x04")):
@@ -53,14 +53,8 @@ def open_file(path: Path, *, byte_order: str | None = None) -> FileContents:
     if header is not None and not is_packed(head):
         from hsi_se.scene.formats.envi import open_envi  # which loads Spectral Python
 
-        return _describe(open_envi(header, path if header != path else None, byte_order=byte_order), path)
+        return add_metadata(open_envi(header, path if header != path else None, byte_order=byte_order), path)
     raise SceneError(describe_unread(path, head))
-
-
-def _describe(contents: FileContents, path: Path) -> FileContents:
-    """Returns the contents of an image with those of the metadata beside it, if it is part of a product."""
-    metadata = find_metadata(path)
-    return contents if metadata is None else add_metadata(contents, metadata)
 
 
 def _find_header(path: Path) -> Path | None:

@@ -23,7 +23,7 @@ _NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.form
 _PLANE = ("rows", "cols", "bands")
 _LISTED = 8
 _MATRIX, _COMPRESSED = 14, 15  # data types of MATLAB v5 elements
-_DEEPEST, _MOST_ARRAYS = 16, 10_000  # of arrays in structs and cells
+_DEEPEST, _MOST_ARRAYS = 16, 2**20  # of arrays in structs and cells
 # MATLAB's names of numeric types.
 _NAMES = {"float64": "double", "float32": "single", "bool": "logical"}
 _MATLAB_KINDS = ("single", "double", "logical", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)))
@@ -58,9 +58,24 @@ def open_matlab(path: Path) -> FileContents:
         if kind in _MATLAB_KINDS and len(shape) in (2, 3) and shape != (1, 1):  # a number is no map
             # MATLAB stores integers in as few bytes as they need, whatever the type.
             check_declared(path, shape=shape, itemsize=1, stored=size, is_packed=True)
-            stored = _load_once(load, key, shape, flat_order="cols-rows")
+            stored = _load_once(functools.partial(load, key), shape, flat_order="cols-rows")
             rasters[key] = make_raster(path, key, stored, np.dtype("uint8" if kind == "logical" else kind))
     return FileContents("MATLAB v5", rasters, ", ".join(entries))
+
+
+def read_texts(path: Path) -> dict[str, NDArray[Any]]:
+    """Returns the cells and letters in a MATLAB v5 file as arrays of texts; a cell without a text is empty."""
+    import scipy.io
+
+    _check_nesting(path.read_bytes())
+    found = {}
+    for key, shape, kind in scipy.io.whosmat(path):
+        if kind in ("cell", "char"):
+            check_declared(path, shape=shape, itemsize=1, stored=path.stat().st_size, is_packed=True)
+            array = scipy.io.loadmat(path, variable_names=[key])[key]
+            texts = [str(cell.flat[0]) if cell.size and cell.dtype.kind == "U" else "" for cell in array.flat]
+            found[key] = np.array(texts, dtype=str).reshape(array.shape)
+    return found
 
 
 def _check_nesting(content: bytes) -> None:
@@ -135,7 +150,7 @@ def open_numpy(path: Path) -> FileContents:
                 if key != member.filename:
                     check_declared(path, shape=(size,), itemsize=1, stored=member.compress_size, is_packed=True)
                     with archive.open(member) as unpacked:
-                        add(key, unpacked, size, _load_once(load, key, ()).take)
+                        add(key, unpacked, size, _load_once(functools.partial(load, key), ()).take)
         if not entries:
             raise SceneError(describe_unread(path, b"PK"))
         return FileContents(".npz", rasters, ", ".join(entries))
@@ -146,12 +161,10 @@ def is_image(shape: Sequence[int], dtype: np.dtype[Any]) -> bool:
     return dtype.kind in "iufb" and len(shape) in (2, 3)
 
 
-def _load_once(
-    load: Callable[[str], NDArray[Any]], key: str, shape: Sequence[int], *, flat_order: str = "rows-cols"
-) -> StoredArray:
+def _load_once(load: Callable[[], NDArray[Any]], shape: Sequence[int], *, flat_order: str = "rows-cols") -> StoredArray:
     """Returns an array that is loaded as a whole on its first use, and kept."""
     load = functools.cache(load)
-    return StoredArray(tuple(shape), lambda axis, first, last: np.moveaxis(load(key), axis, 0)[first:last], flat_order)
+    return StoredArray(tuple(shape), lambda axis, first, last: np.moveaxis(load(), axis, 0)[first:last], flat_order)
 
 
 def make_raster(path: Path, key: str, stored: StoredArray, dtype: np.dtype[Any], *, axes: str = ROWS_FIRST) -> Raster:
@@ -190,7 +203,9 @@ def arrange(raster: Raster, *, axes: str | None, grid: tuple[int, int] | None) -
         axes = default if axes in (None, "bands-first") else axes
         if "-bands-" in axes or stored.shape[is_first] != num_pixels:
             raise SceneError(f"scene.axes = {axes!r}: does not fit {name}, {size}; leave it out, or use bands-first")
-        stored = _unroll(stored, {"rows": grid[0], "cols": grid[1], "bands": stored.shape[not is_first]}, axes)
+        lengths = {"rows": grid[0], "cols": grid[1], "bands": stored.shape[not is_first]}
+        flat, unrolled = stored, tuple(lengths[name] for name in axes.split("-"))
+        stored = _load_once(lambda: flat.take(0, 0, flat.shape[0]).reshape(unrolled), unrolled)
     axes = BANDS_FIRST if axes == "bands-first" else axes or ROWS_FIRST
     found = make_raster(raster.path, raster.key, stored, raster.dtype, axes=axes)
     names = ["nodata", "notes"]
@@ -199,10 +214,3 @@ def arrange(raster: Raster, *, axes: str | None, grid: tuple[int, int] | None) -
     if found.shape == raster.shape:
         names += ["georeference", "ground"]
     return replace(found, **{name: getattr(raster, name) for name in names})
-
-
-def _unroll(stored: StoredArray, lengths: Mapping[str, int], axes: str) -> StoredArray:
-    """Returns an array of pixels and bands as one with three axes; a compressed one is then in memory as a whole."""
-    shape = tuple(lengths[name] for name in axes.split("-"))
-    whole = functools.cache(lambda: stored.take(0, 0, stored.shape[0]).reshape(shape))
-    return StoredArray(shape, lambda axis, first, last: np.moveaxis(whole(), axis, 0)[first:last])

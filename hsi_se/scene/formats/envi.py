@@ -5,7 +5,6 @@ import math
 import re
 import tempfile
 import warnings
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,13 @@ from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
 from hsi_se.scene.georeference import Georeference, parse_crs
-from hsi_se.scene.guards import blaming, check_declared, describe_unread, is_packed
-from hsi_se.scene.raster import Colour, FileContents, Floats, Raster, RowReader, Shape, describe_array
+from hsi_se.scene.guards import blaming, check_declared, describe_unread, is_packed, refuse, tell
+from hsi_se.scene.raster import FileContents, Floats, Raster, RowReader, Shape, describe_array
 from hsi_se.scene.wavelengths import to_nanometres, to_widths
+from hsi_se.system.files import fill_template
 
 _BYTE_ORDERS = {"little": "0", "big": "1"}
 _STORED_AXES = {"bsq": (2, 0, 1), "bil": (0, 2, 1), "bip": (0, 1, 2)}  # of rows, cols, bands, by interleave
-_TYPES = {1: "1", 2: "2 or 12 (integers)", 4: "4 (float32), 3 or 13 (integers)", 8: "5 (float64), 14 or 15 (integers)"}
 _SMOOTH = 0.4  # median step between bands, in median deviations of a spectrum; 0.03 to 0.25 in real images
 _FEWEST_BANDS = 16
 _MAX_HEADER = 2**24  # bytes
@@ -38,10 +37,7 @@ def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | No
             raise SceneError(f"{header_path}: is a spectral library, without pixels; give an image and its labels")
         if "byte order" not in header:
             if byte_order is None:
-                raise SceneError(
-                    f"{header_path}: the header does not state the byte order; set scene.byte_order: little "
-                    "(usual on PCs) or big; for a mask, add byte order = 0 (little) or 1 (big) to the header"
-                )
+                raise refuse(header_path, "byte_order")
             header["byte order"] = _BYTE_ORDERS[byte_order]
         before, after = map(int, _list(header, "major frame offsets") or (0, 0))
         if min(before, after) < 0:
@@ -60,8 +56,10 @@ def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | No
     data_path = data_path or _find_data(header_path, interleave)
     num_frames = shape[2] if interleave == "bsq" else shape[0]
     stored = data_path.stat().st_size - layout.offset - num_frames * (before + after)
-    cause = _explain_size(shape, dtype, stored, layout.offset, interleave) if min(shape) > 0 else ""
-    check_declared(data_path, shape=shape, itemsize=dtype.itemsize, stored=stored, is_packed=False, cause=cause)
+    axis, itemsize = (2 if interleave == "bsq" else 0), dtype.itemsize
+    facts = {"shape": shape, "itemsize": itemsize, "stored": stored, "offset": layout.offset, "axis": axis}
+    cause = fill_template("hsi_se.scene", "envi_size.txt", **facts) if min(shape) > 0 else ""
+    check_declared(data_path, shape=shape, itemsize=itemsize, stored=stored, is_packed=False, cause=cause)
     read = _make_reader(data_path, shape, dtype, interleave, start=layout.offset, frame=(before, after))
     with blaming_header():
         raster = _make_raster(data_path, header, shape, dtype, read)
@@ -107,10 +105,7 @@ def _make_raster(path: Path, header: Header, shape: Shape, dtype: np.dtype[Any],
             gain = np.array(gains) if gains else np.ones(bands)
             offset = np.array(offsets) if offsets else None
         else:
-            notes += (
-                "the file's data gain or offset values are not one per band, or are combined with a "
-                "reflectance scale factor; both ignored",
-            )
+            notes += (tell("scales"),)
     bad = _list_numbers(header, "bbl")
     if bad and len(bad) != bands:
         notes += (f"the file's bad band list has {len(bad)} entries for {bands} bands; list ignored",)
@@ -124,6 +119,10 @@ def _make_raster(path: Path, header: Header, shape: Shape, dtype: np.dtype[Any],
     crs, other = georeference and georeference.crs, _name_crs(_list(header, "map info"))
     if crs and other and (known := parse_crs(crs)) and known != parse_crs(other):
         notes += (f"the header's map info is {other}, its coordinate system string another; the latter is used",)
+    values_of_colours = [int(value) for value in _list_numbers(header, "class lookup")]
+    colours = enumerate(zip(*(values_of_colours[channel::3] for channel in range(3)), strict=False))
+    shown = [int(band) - 1 for band in _list_numbers(header, "default bands")]
+    is_shown = len(shown) == 3 and {*shown} <= {*range(bands)}
     return Raster(
         path=path,
         shape=shape,
@@ -137,8 +136,8 @@ def _make_raster(path: Path, header: Header, shape: Shape, dtype: np.dtype[Any],
         bad_bands={band: "marked bad in the file" for band, flag in enumerate(bad) if flag == 0},
         georeference=georeference,
         class_names=class_names,
-        palette=_find_palette(header, class_names),
-        natural_colour=_find_display_bands(header, bands),
+        palette={label: rgb for label, rgb in colours if label in class_names and {*rgb} <= {*range(256)}},
+        natural_colour=(shown[0], shown[1], shown[2]) if is_shown else None,
         notes=notes + _judge_byte_order(read(rows // 2, rows // 2 + 1)),
     )
 
@@ -155,24 +154,6 @@ def _judge_byte_order(spectra: NDArray[Any]) -> tuple[str, ...]:
     if not (roughness[1] < _SMOOTH and roughness[0] > 2 * roughness[1]):
         return ()
     return ("the spectra would be much smoother in the other byte order; check byte order in header or config",)
-
-
-def _explain_size(shape: Shape, dtype: np.dtype[Any], stored: int, offset: int, interleave: str) -> str:
-    """Returns what to correct in a header if its image has `stored` bytes, not as many as it declares."""
-    declared = math.prod(shape) * dtype.itemsize
-    surplus, fits = stored - declared, []
-    if stored in (types := {math.prod(shape) * size: text for size, text in _TYPES.items()}):
-        fits.append(f"data type = {types[stored]}")
-    if surplus < 0:
-        return f"write in the header {fits[0]}" if fits else ""
-    axis, what = (2, "band") if interleave == "bsq" else (0, "line")
-    if stored % (declared // shape[axis]) == 0:
-        fits.append(f"{what}s = {stored * shape[axis] // declared}")
-    elif surplus % shape[axis] == 0:
-        extra = surplus // shape[axis]
-        fits.append(f"major frame offsets = {{{extra}, 0}} or {{0, {extra}}} for {extra} bytes around each {what}")
-    fits.append(f"header offset = {offset + surplus} for data at the end of the file")
-    return f"write in the header, whichever is true, {', or '.join(fits)}; or cut off the last {surplus:,} bytes"
 
 
 def _read_header(path: Path) -> Header:
@@ -216,23 +197,6 @@ def _list(header: Header, key: str) -> list[str]:
 
 def _list_numbers(header: Header, key: str) -> list[float]:
     return [float(value) for value in _list(header, key)]
-
-
-def _find_display_bands(header: Header, bands: int) -> tuple[int, int, int] | None:
-    match [int(band) - 1 for band in _list_numbers(header, "default bands")]:
-        case [red, green, blue] if all(0 <= band < bands for band in (red, green, blue)):
-            return red, green, blue
-    return None
-
-
-def _find_palette(header: Header, labels: Collection[int]) -> dict[int, Colour]:
-    values = [int(value) for value in _list_numbers(header, "class lookup")]
-    colours = zip(values[0::3], values[1::3], values[2::3], strict=False)
-    return {
-        label: colour
-        for label, colour in enumerate(colours)
-        if label in labels and all(0 <= value <= 255 for value in colour)
-    }
 
 
 def place_by_map_info(info: list[str], *, crs: str | None = None) -> Georeference | None:

@@ -4,7 +4,7 @@ import functools
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
 from hsi_se.scene.georeference import Georeference
-from hsi_se.scene.guards import blaming, check_declared, import_extra
+from hsi_se.scene.guards import blaming, check_declared, import_extra, tell
 from hsi_se.scene.raster import FileContents, Floats, Raster, describe_array
 from hsi_se.scene.wavelengths import to_nanometres, to_widths
 
@@ -94,9 +94,7 @@ def _find_georeference(image: Any) -> tuple[Georeference | None, tuple[str, ...]
         transform = from_gcps(points)
         found = np.array([~transform @ (point.x, point.y) for point in points])
         if (off := np.abs(found - [(point.col, point.row) for point in points]).max()) > 0.5:
-            return None, (
-                f"its ground control points are up to {off:.1f} pixels off a regular grid; they are not used",
-            )
+            return None, (tell("points", off=off),)
     place = Georeference(crs.to_wkt() if crs else None, None if transform.is_identity else tuple(transform)[:6])
     return (place if place.crs or place.transform else None), ()
 
@@ -114,9 +112,7 @@ def _find_wavelengths(image: Any, tags: list[dict[str, str]]) -> tuple[Floats | 
 
 
 def _find_palette(image: Any) -> dict[int, tuple[int, int, int]]:
-    if image.count > 1:
-        return {}
-    try:
-        return {label: colour[:3] for label, colour in image.colormap(1).items() if any(colour[:3])}
-    except ValueError:
-        return {}
+    with suppress(ValueError):  # there is none
+        if image.count == 1:
+            return {label: colour[:3] for label, colour in image.colormap(1).items() if any(colour[:3])}
+    return {}

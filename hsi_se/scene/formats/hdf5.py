@@ -34,6 +34,7 @@ _LISTED = 8
 _UNEVEN = 1e-3  # of a step: coordinates are rounded
 _CORNERS = re.compile(r"(?:UpperLeftPointMtrs|LowerRightMtrs)=\(([-\d.eE+]+),([-\d.eE+]+)\)")  # of HDF-EOS5
 _ZONE = re.compile(r"ZoneCode=(-?)(\d+)")  # of UTM; negative in the south
+_OF_WAVELENGTHS = ("nm", "nano", "um", "µm", "micro")  # how units begin
 _FLAT_ORDERS = {False: "rows-cols", True: "cols-rows"}  # as NumPy and as MATLAB unroll an image
 
 Names = Sequence[str]
@@ -141,7 +142,9 @@ class _Source:
         for size in (shape, *filter(None, [item.chunks])):
             check_declared(self.path, shape=size, itemsize=itemsize, stored=stored, is_packed=is_packed)
         array = StoredArray(shape, _make_slicer(self.path, item, self.is_matlab), _FLAT_ORDERS[self.is_matlab])
-        named = [dim[0].name[1:] for dim in item.dims if len(dim) and _is_wavelength(dim[0].attrs.get("units"))]
+        scales = [dim[0].name[1:] for dim in item.dims if len(dim)]
+        units = [str(self.look_up(name, ["@units"])).casefold() for name in scales]
+        named = [name for name, unit in zip(scales, units, strict=True) if unit.startswith(_OF_WAVELENGTHS)]
         facts = {**facts, "wavelengths": [*facts["wavelengths"], *named]}
         listed = self.list_numbers(key, facts["wavelengths"])
         axes = self.order_axes(key, facts.get("axes"), 0 if listed is None else len(listed))
@@ -263,11 +266,6 @@ class _Source:
                     found[name] = float(values[0] - steps.mean() / 2), float(steps.mean())
         is_placed = len(found) == 2 and not any("track" in name for name in self.list_dimensions(key))
         return (found["cols"][1], 0, found["cols"][0], 0, found["rows"][1], found["rows"][0]) if is_placed else None
-
-
-def _is_wavelength(unit: Any) -> bool:
-    text = unit.decode("utf-8", "replace") if isinstance(unit, bytes) else str(unit)
-    return text.casefold().startswith(("nm", "nano", "um", "µm", "micro"))
 
 
 @functools.cache

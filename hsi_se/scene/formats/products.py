@@ -4,12 +4,11 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.guards import blaming
+from hsi_se.scene.guards import blaming, read_xml, refuse
 from hsi_se.scene.raster import FileContents, Raster, describe_array, join_bands
 from hsi_se.scene.wavelengths import to_nanometres, to_widths
 from hsi_se.system.files import read_facts
@@ -22,11 +21,6 @@ _NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 _LISTED = 5
 
 Opener = Callable[[Path], FileContents]
-
-
-def find_metadata(path: Path) -> Path | None:
-    """Returns the XML beside the image of a product, such as EnMAP's, or None."""
-    return _find_partner(path, _IMAGE, _METADATA, (".xml",))
 
 
 def find_image(path: Path) -> Path | None:
@@ -42,15 +36,16 @@ def _find_partner(path: Path, own: str, other: str, endings: Sequence[str]) -> P
     return next((each for each in partners if each.name.upper().startswith(start + other)), None)
 
 
-def add_metadata(contents: FileContents, path: Path) -> FileContents:
-    """Returns the contents of a product's image with what its XML says of the bands.
+def add_metadata(contents: FileContents, image: Path) -> FileContents:
+    """Returns the contents of an image with what the XML beside it says of the bands, if it is part of a product.
 
     EnMAP describes each band in a `bandID`, DESIS in a `band`; the names of their elements are in `products.toml`.
     """
+    path = _find_partner(image, _IMAGE, _METADATA, (".xml",))
+    if path is None:
+        return contents
     with blaming(path, "not readable metadata", remedy="get the file again, or move it away"):
-        if path.stat().st_size > _MAX_XML:
-            raise ValueError("longer than any metadata")
-        root, names = ElementTree.parse(path).getroot(), read_facts("hsi_se.scene", "products.toml")["xml"]
+        root, names = read_xml(path, longest=_MAX_XML), read_facts("hsi_se.scene", "products.toml")["xml"]
         raster = contents.rasters[""]
         bands = raster.shape[2]
         described = [band for parent in root.iterfind(names["bands"]) for band in parent]
@@ -124,10 +119,7 @@ def _stack(folder: Path, bands: dict[Path, Raster]) -> FileContents:
     numbers = [float(part[varying[0]]) for part in parts] if is_numbered else []
     if len({*numbers}) < len(bands):
         names = ", ".join(path.name for path in [*bands][:_LISTED])
-        raise SceneError(
-            f"{folder}: the names of its TIFF files do not differ in one number only, that of the band ({names}, …); "
-            "put the bands of one image into a folder of their own"
-        )
+        raise refuse(folder, "unnumbered", names=names)
     ordered = [bands[path] for _, path in sorted(zip(numbers, bands, strict=True))]
     raster, shown = join_bands(ordered, is_sorted=False), [band.path.name for band in ordered]
     stems = [re.sub(r"[_-]", " ", name) for name in shown]
