@@ -99,8 +99,11 @@ def write_map(
             result.refuse_other(target.image.raster.path)
         written += _map_image(
             bundle, record, target, result, wishes, is_own=is_own, title=title, engine=engine, scheduler=scheduler,
-            tile_rows=tile_rows, session=session,
+            tile_rows=tile_rows, session=session, is_part=len(images) > 1,
         )  # fmt: skip
+    if not written:
+        problem = f"no pixel of the {len(images)} images is inside"
+        raise ConfigError(f"--mask {mask}: {problem}; give an area that overlaps them")
     return written
 
 
@@ -113,13 +116,17 @@ def _map_image(
     *,
     is_own: bool,
     title: str,
+    is_part: bool,
     engine: Engine,
     scheduler: str | None,
     tile_rows: int | None,
     session: Session,
 ) -> list[Path]:
     area, min_probability = wishes.mask, wishes.min_probability
-    inside, about_area = (None, []) if area is None else read_area(str(area), target.image)
+    inside, about_area = (None, []) if area is None else read_area(str(area), target.image, is_needed=not is_part)
+    if inside is not None and not inside.any():
+        session.observer.note(f"{title}: no pixel is inside {area}, so it is not mapped")
+        return []
     # With a cluster, the local predictor only tells how many rows a tile has.
     predictor = TilePredictor(bundle, engine=engine, device=session.device if scheduler is None else "cpu")
     rows, cols, _ = target.image.shape

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hsi_se.config.scene import LabelFile
 from hsi_se.scene.formats.arrays import read_texts
 from hsi_se.scene.georeference import Georeference
-from hsi_se.scene.guards import refuse as refuse
+from hsi_se.scene.guards import refuse
 from hsi_se.scene.raster import Colour, Floats
 
 _MOST_COLOURS, _MOST_NAMES = 256, 1000

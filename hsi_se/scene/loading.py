@@ -17,12 +17,12 @@ from hsi_se.config.scene import SceneFiles, SyntheticScene
 from hsi_se.errors import SceneError
 from hsi_se.scene.catalogue import KnownScene, digest_labels, find_known_scene, list_known_scenes
 from hsi_se.scene.cube import Cube, StoredCube
-from hsi_se.scene.encodings import LabelMap, Wanted, refuse
+from hsi_se.scene.encodings import LabelMap, Wanted
 from hsi_se.scene.folders import Data, Folders, find_file
 from hsi_se.scene.formats import lacks_byte_order, open_file
 from hsi_se.scene.formats.arrays import arrange
 from hsi_se.scene.ground import LookupTable
-from hsi_se.scene.guards import list_orders
+from hsi_se.scene.guards import list_orders, refuse
 from hsi_se.scene.images import join_scenes, join_truths, list_images
 from hsi_se.scene.inspection import FillFinder
 from hsi_se.scene.labels import Labels, pick_raster, read_label_map, read_masks_of_classes

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from affine import Affine
 
 import hsi_se
@@ -16,7 +18,7 @@ from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import open_run
 from hsi_se.scene.loading import load_scene
 from tests.conftest import CPU, ROOT, TINY
-from tests.scene.products import COLS, ROWS, write_dlr, write_emit
+from tests.scene.products import COLS, NORTH_UP, ROWS, write_dlr, write_emit
 
 SVM = ("model={name: svm, penalty: 10}", "patch.size=1", "reduction={kind: none}", "split={kind: random, train: 0.5}")
 HALVES = np.where(np.arange(ROWS)[:, None] < 4, 1, 2) * np.ones((1, COLS), int)  # two classes, above and below
@@ -96,3 +98,26 @@ def test_each_of_several_images_gets_a_map_of_its_own(run_on_images: RunFolder) 
 def test_polygons_of_several_images_are_refused(run_on_images: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the scene has 2 images, and their polygons would be in one file"):
         write_map(run_on_images, polygons=tmp_path / "map.gpkg", session=CPU)
+
+
+def test_an_image_outside_the_mask_is_not_mapped(run_on_images: RunFolder, tmp_path: Path) -> None:
+    grid = Affine(*NORTH_UP)
+    inside, nowhere = (tmp_path / f"{name}.geojson" for name in ("inside", "nowhere"))
+    for path, (x, y) in ((inside, (0, 0)), (nowhere, (5000, 5000))):
+        corners = [grid @ (x + col, y + row) for col, row in ((0, 0), (3, 0), (3, 3), (0, 3))]
+        geopandas.GeoSeries([shapely.Polygon(corners)], crs=32633).to_file(path, engine="pyogrio")
+    paths = write_map(run_on_images, mask=inside, out=tmp_path / "map", session=CPU)
+    assert {path.parent.name for path in paths} == {"west", "east"}
+    with pytest.raises(ConfigError, match="no pixel of the 2 images is inside; give an area that overlaps them"):
+        write_map(run_on_images, mask=nowhere, out=tmp_path / "none", session=CPU)
+
+
+def test_a_mask_on_the_ground_is_taken_to_the_swath(run_on_swath: RunFolder, tmp_path: Path) -> None:
+    on_ground = np.zeros((COLS + 1, ROWS), int)
+    on_ground[1:4] = 1
+    grid = Affine.from_gdal(-117.1, 5e-4, 0, 35.1, 0, -5e-4)
+    mask = save_labels(tmp_path / "mask.tif", on_ground, crs="EPSG:4326", transform=grid)
+    write_map(run_on_swath, out=tmp_path / "map", mask=mask, session=CPU)
+    with rasterio.open(tmp_path / "map" / "map.tif") as file:
+        assert not file.read(1)[on_ground == 0].any()
+        assert file.read(1)[on_ground == 1].any()
