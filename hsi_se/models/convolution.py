@@ -11,7 +11,7 @@ copied, but (t + b - 1) / t times as many products are computed, most of them wi
 Axes: n patches, c and o channels, d and z depths of the input and output, h rows, w cols, t depths of the kernel.
 """
 
-from torch import Tensor, nn
+from torch import Tensor, compiler, nn
 from torch.nn import functional as F
 
 # Output channels of the 2-D convolution for which the kernels of cuDNN are fastest, measured by benchmarks/gpu.py.
@@ -80,7 +80,7 @@ def choose_together(x: Tensor, weight: Tensor) -> int | None:
     A single input channel leaves too little work for narrow bands, so all depths are computed together.
     """
     if not x.is_cuda:  # torch's own 3-D convolution shares the work by patches: with one, it is five times slower
-        return 1 if len(x) == 1 else None
+        return None if compiler.is_compiling() or len(x) > 1 else 1  # an exported program takes any number
     num_out, channels, depth = weight.shape[:3]
     num_depths = x.shape[2] - depth + 1
     most = num_depths if channels == 1 else max(1, _OUTPUTS_TOGETHER // num_out)

@@ -29,6 +29,8 @@ Labels = NDArray[np.int32]
 
 def name_kind(path: Path) -> str | None:
     """Returns what a file of labels is, unless it is a raster."""
+    if path.is_dir():
+        return None
     return "shapes with classes" if find_vector(path) else "a table of labels" if is_table(path) else None
 
 
