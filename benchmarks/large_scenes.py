@@ -96,6 +96,7 @@ def run(command: list[str], log: Path) -> dict[str, float]:
     with log.open("w") as stream:
         process = subprocess.Popen([sys.executable, "-m", "hsi_se", *command], stdout=stream, stderr=stream)
         _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
     if status:
         raise SystemExit(log.read_text())
     return {"peak_mib": round(usage.ru_maxrss / 1024), "wall_s": round(time.perf_counter() - start, 1)}

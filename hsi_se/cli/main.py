@@ -58,6 +58,8 @@ _PROBLEMS: dict[type[OSError], str] = {
 _INTERRUPTED = 130
 _RERUN = "interrupted; rerun the same command to resume (finished work is kept)"
 _OBJECTS_BETWEEN_COLLECTIONS = 50_000  # 700 unless set
+# What torch says in a RuntimeError where memory, or numbers for it, do not suffice.
+_TOO_LARGE = ("memory", "Storage size")
 
 
 def _print_version(is_wanted: bool) -> None:
@@ -103,7 +105,7 @@ def main() -> None:
         _fail(f"hsi-se: {path}: {problem}; check the path, its permissions and the free disk space")
     except (MemoryError, RuntimeError) as error:
         what = next(iter(str(error).splitlines()), "")
-        if isinstance(error, RuntimeError) and "memory" not in what:  # torch's MemoryError is a RuntimeError
+        if isinstance(error, RuntimeError) and not any(words in what for words in _TOO_LARGE):
             raise
         _fail(f"hsi-se: out of memory{what and f' ({what})'}; use a smaller scene, patch or batch")
     except Interrupted as end:

@@ -16,6 +16,7 @@ import scipy.io
 from numpy.typing import NDArray
 
 from hsi_se.cli import main as cli
+from tests.conftest import ROOT
 
 ROWS, COLS, BANDS = 24, 24, 16
 CONFIG = """\
@@ -732,3 +733,11 @@ def test_a_name_that_is_not_utf_8_is_refused_before_a_library_fails_on_it(call, 
     code, out, err = call(*words)
     assert (code, out) == (2, "")
     assert err == f"hsi-se: {words[-1]!a}: is not UTF-8 text; rename the file or folder\n"
+
+
+def test_a_network_too_large_for_any_memory_is_refused_in_one_line(call):
+    config = ROOT / "configs" / "demo.yaml"
+    code, _, err = call("info", config, "--set", "reduction.components=99999999999")
+    assert code == 2
+    assert err.startswith("hsi-se: out of memory (Storage size calculation overflowed")
+    assert err.count("\n") == 1
