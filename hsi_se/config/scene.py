@@ -102,6 +102,13 @@ LabelSettings = Annotated[OneLabels, Discriminator(_tag_labels)]
 Labels = Annotated[OneLabels | Annotated[Names, Tag("a list")], Discriminator(_tag_labels)]
 
 
+def _check_image_name(value: object) -> object:
+    """Returns a name that may be that of a folder, which `hsi-se map` makes for each image."""
+    if isinstance(value, str) and (value.strip(". ") == "" or any(sign in value for sign in "/\\\0")):
+        raise mistake("a folder is named after the image; write a name without / and \\")
+    return value
+
+
 class ImageFiles(Settings):
     """One of several images."""
 
@@ -109,7 +116,7 @@ class ImageFiles(Settings):
     """file of the image, as scene.cube"""
     labels: LabelSettings
     """its labels, as scene.labels"""
-    name: str | None = None
+    name: Annotated[str | None, BeforeValidator(_check_image_name)] = None
     """name of the image in reports, splits and maps; default: the cube file's name without its suffix"""
 
 

@@ -10,6 +10,7 @@ import spectral.io.envi
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from hsi_se.config.scene import SceneFiles
 from hsi_se.config.split import FoldsSplit, ImagesSplit
@@ -191,6 +192,14 @@ def test_numbers_with_two_names_are_refused() -> None:
     one, two = make_truth("one", [[1]], {1: "corn"}), make_truth("two", [[1]], {1: "beet"})
     with pytest.raises(SceneError, match="scene: label 1 is corn in one and beet in two; give labels with"):
         join_truths([one, two], share_labels=False)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "a/b", "a\\b", "..", ".", "", " "])
+def test_a_name_that_leads_out_of_the_folder_of_maps_is_refused(name: str) -> None:
+    image = {"cube": "a.npy", "labels": "gt.npy", "name": name}
+    with pytest.raises(ValidationError, match="a folder is named after the image; write a name without / and"):
+        SceneFiles.model_validate({"images": [image]})
+    assert SceneFiles.model_validate({"images": [image | {"name": "tile 2, north"}]}).images
 
 
 @pytest.mark.parametrize("padding", ["zero", "reflect"])
