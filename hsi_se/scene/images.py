@@ -26,7 +26,7 @@ def list_images(files: SceneFiles, folders: Folders) -> tuple[SceneFiles, ...]:
     Patterns such as `images/*.tif` are expanded in the alphabetical order of the files. SceneError if no file matches,
     or it is not clear which labels belong to which image.
     """
-    if isinstance(files.cube, str) and not _is_pattern(files.cube):
+    if isinstance(files.cube, str) and not _is_pattern(files.cube) and not isinstance(files.labels, tuple):
         return (files,)
     if files.images:
         given = [(each.cube, each.labels, each.name) for each in files.images]

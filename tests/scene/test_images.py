@@ -93,6 +93,7 @@ def test_equal_file_names_are_told_apart_by_their_folders() -> None:
     ("settings", "problem"),
     [
         ({"cube": ["a.npy", "b.npy"], "labels": ["x", "y", "z"]}, "scene.labels: 3 files for 2 images; list one for"),
+        ({"cube": "a.npy", "labels": ["x", "y"]}, "scene.labels: 2 files for 1 images; list one for each"),
         ({"cube": "q*.npy", "labels": "x"}, r"scene.cube = q\*.npy: no file matches; correct it"),
         ({"cube": ["a.npy", "b.npy", "c.npy"], "labels": "[ab]_labels.npy"}, "scene.labels: 2 files for 3 images"),
         ({"cube": "[abc].npy", "labels": "[bde]_labels.npy"}, r"no file of \[bde\]_labels.npy belongs to a.npy, by"),
