@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,8 +73,9 @@ def set_options(*changes: str) -> list[str]:
 def give_temperature(run: RunFolder, temperature: float) -> None:
     """Calibrates a run as a cross-fitting would: two epochs teach too little to show a gain."""
     scaling = TemperatureScaling(temperature, "cross-fit", 140, 140, gain=0.5, gain_low=0.25, gain_high=0.75)
-    facts = run.read_facts().model_copy(update={"scaling": scaling})
-    run.bundle_facts.write_text(facts.model_dump_json())
+    bundle = run.read_bundle()
+    bundle = replace(bundle, facts=bundle.facts.model_copy(update={"scaling": scaling}))
+    run.write_result(run.read_record(), bundle=bundle)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "progress": (),
     "version": (),
     "config": ("errors",),
-    "system": ("errors", "progress"),
+    "system": ("errors", "progress", "version"),
     "scene": GROUND,
     "attention": GROUND,
     "sampling": (*GROUND, "scene"),

@@ -27,7 +27,7 @@ from hsi_se.prediction.logits import Engine
 from hsi_se.prediction.target import Target, find_scene, open_target
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
-from hsi_se.runs.opened import find_data
+from hsi_se.runs.opened import check_edition, find_data
 from hsi_se.runs.records import RunRecord
 from hsi_se.scene.georeference import parse_crs
 from hsi_se.scene.images import list_images
@@ -88,8 +88,11 @@ def write_map(
         problem = f"the scene has {len(images)} images, and their polygons would be in one file"
         raise ConfigError(f"--polygons {wishes.polygons}: {problem}; map them one at a time with --scene")
     written: list[Path] = []
-    for image in images:
+    for number, image in enumerate(images):
         target = open_target(bundle, image, data=data, is_own=is_own)
+        if is_own:
+            own = record.image_digests[number] if len(images) == len(record.image_digests) else "of others"
+            check_edition(folder, record, found=target.digest, expected=own)
         _check_place(wishes, target.image.raster)
         result, title = MapFolder(path), name
         if len(images) > 1 and isinstance(image, SceneFiles):

@@ -3,9 +3,8 @@
 Every command that takes `--scene` comes through here, so that all accept the same scenes.
 """
 
-import hashlib
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from hsi_se.scene.folders import Data, Folders, find_file
 from hsi_se.scene.images import list_images
 from hsi_se.scene.inspection import FillFinder
 from hsi_se.scene.loading import DROPPED_BY_CONFIG, SceneSettings, SceneSource, get_known, open_scene_image
-from hsi_se.scene.raster import Image, Mask, chunk_rows, describe_bands
+from hsi_se.scene.raster import Image, Mask, chunk_rows, describe_bands, digest_values
 from hsi_se.scene.scene import Scene
 from hsi_se.scene.wavelengths import match_wavelengths
 
@@ -199,20 +198,21 @@ def _pick_by_number(bundle: ModelBundle, image: Image) -> list[int]:
 
 def _scan(image: Image, fill: FillFinder) -> tuple[str, float, float, int, int]:
     """Returns digest, lowest and highest value, number of pixels without data, and of non-finite ones."""
-    digest = hashlib.sha256(f"{image.shape}".encode())
     low, high, num_missing, num_odd = math.inf, -math.inf, 0, 0
-    for part in chunk_rows(image.shape[0]):
-        cube, missing, num_odd_here = read_finite_rows(image, part.start, part.stop)
-        fill.add(cube, first_row=part.start, missing=missing)
-        digest.update(cube.dtype.str.encode())
-        digest.update(np.ascontiguousarray(cube).data)
-        digest.update(np.ascontiguousarray(missing).data)
-        num_missing += int(missing.sum())
-        num_odd += num_odd_here
-        if not missing.all():
-            values = cube[~missing] if missing.any() else cube
-            low, high = min(low, float(values.min())), max(high, float(values.max()))
-    return digest.hexdigest(), low, high, num_missing, num_odd
+
+    def read() -> Iterator[tuple[NDArray[np.generic], Mask]]:
+        nonlocal low, high, num_missing, num_odd
+        for part in chunk_rows(image.shape[0]):
+            cube, missing, num_odd_here = read_finite_rows(image, part.start, part.stop)
+            fill.add(cube, first_row=part.start, missing=missing)
+            num_missing += int(missing.sum())
+            num_odd += num_odd_here
+            if not missing.all():
+                values = cube[~missing] if missing.any() else cube
+                low, high = min(low, float(values.min())), max(high, float(values.max()))
+            yield cube, missing
+
+    return digest_values(image.shape, read()), low, high, num_missing, num_odd
 
 
 def read_finite_rows(image: Image, first: int, last: int) -> tuple[NDArray[np.generic], Mask, int]:

@@ -4,6 +4,7 @@ Only this module knows the names of the files in `runs/`. Weights and arrays are
 else is JSON or YAML. Nothing that is read back can run code.
 """
 
+import hashlib
 import os
 import re
 import shlex
@@ -86,7 +87,29 @@ class RunFolder(Folder):
             raise RunError(f"{path}: this run is not finished; {run.how_to_resume}")
         if not run.record.is_file():
             raise RunError(run.describe_lack(run.record))
+        run._check_parts()
         return run
+
+    def _check_parts(self) -> None:
+        """Raises RunError unless config, split and bundle are those that the record of a finished run names."""
+        record = self.read_record()
+        parts = [(self.config, record.config_digest, self.read_config().digest)]
+        if record.bundle_digest is not None:
+            parts.append((self.split, record.split_digest, self.read_split().digest))
+            parts.append((self.bundle_facts, record.bundle_digest, self._digest_bundle()))
+        for path, expected, found in parts:
+            if found != expected:
+                problem = f"not what training wrote (digest {expected[:8]}, found {found[:8]})"
+                raise RunError(f"{path}: {problem}; put the right file back, or {_TRAIN_AGAIN} with --overwrite")
+
+    def _digest_bundle(self) -> str:
+        digest = hashlib.sha256()
+        for path in (self.bundle_facts, self.bundle_arrays):
+            try:
+                digest.update(path.read_bytes())
+            except OSError as error:
+                raise RunError(f"{path}: {error.strerror}; {_TRAIN_AGAIN}") from None
+        return digest.hexdigest()
 
     def describe_lack(self, missing: Path) -> str:
         """Returns why this is not a run folder, and what to name instead."""
@@ -189,6 +212,7 @@ class RunFolder(Folder):
         arrays |= {f"reduction.{name}": getattr(bundle.reduction, name) for name in _REDUCTION}
         _write_arrays(self.bundle_arrays, arrays)
         write_durably(self.bundle_facts, bundle.facts.model_dump_json(indent=2).encode())
+        record = record.model_copy(update={"bundle_digest": self._digest_bundle()})
         write_durably(self.record, record.model_dump_json(indent=2).encode())
 
     def read_report(self) -> "RunReport":
@@ -197,7 +221,10 @@ class RunFolder(Folder):
 
         if not self.report.is_file():
             raise RunError(f"{self}: is not evaluated yet ({self.report.name} is missing); {self._to_evaluate}")
-        return read_record(RunReport, self.report, remedy=self._to_evaluate)
+        report, record = read_record(RunReport, self.report, remedy=self._to_evaluate), self.read_record()
+        if (report.config_digest, report.scene_digest) != (record.config_digest, record.scene_digest):
+            raise RunError(f"{self.report}: is the report of another run; {self._to_evaluate}")
+        return report
 
     def read_explanation(self) -> Explanation:
         return read_record(Explanation, self.explanation, remedy=_TRAIN_AGAIN)

@@ -60,9 +60,10 @@ def find_data(folder: RunFolder, facts: RunFacts, data: str | Path | None, *, is
     return then.then(now) if data is None else now.then(then)
 
 
-def check_edition(folder: RunFolder, facts: RunFacts, *, found: str) -> None:
-    """Raises RunError unless `found` is the digest of the scene that a run was trained on."""
-    if found != facts.scene_digest:
-        digests = f"(digest {facts.scene_digest[:8]}, found {found[:8]})"
+def check_edition(folder: RunFolder, facts: RunFacts, *, found: str, expected: str | None = None) -> None:
+    """Raises RunError unless `found` is the digest of the scene, or of its image, that a run was trained on."""
+    expected = expected or facts.scene_digest
+    if found != expected:
+        digests = f"(digest {expected[:8]}, found {found[:8]})"
         problem = f"was trained on another edition of {facts.scene} {digests}"
         raise RunError(f"{folder}: {problem}; name the folder of the right one with --data")

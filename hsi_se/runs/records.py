@@ -26,6 +26,7 @@ class RunFacts(Record):
     config_digest: str
     scene: str
     scene_digest: str
+    image_digests: tuple[str, ...]  # of the values of each image; see `Scene.image_digests`
     split_digest: str
     data: str | None  # as given with --data
     start: str  # the folder in which the command ran: relative paths begin there
@@ -56,6 +57,7 @@ class RunStart(RunFacts):
 class RunRecord(RunFacts):
     """Everything a report needs to know about a training, except its evaluation."""
 
+    bundle_digest: str | None = None  # SHA-256 of its two files; None for several folds, which have none in common
     num_parameters: int
     macs_per_patch: int
     best_epoch: int

@@ -1,6 +1,7 @@
 """Represents an image in a file of any format, and what a scene uses of it. Axes: rows, cols, bands."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,15 @@ def is_nodata(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
 def chunk_rows(rows: int) -> Iterator[slice]:
     """Yields slices of `ROWS_PER_CHUNK` rows, the parts of a file that are in memory at one time."""
     return (slice(first, min(first + ROWS_PER_CHUNK, rows)) for first in range(0, rows, ROWS_PER_CHUNK))
+
+
+def digest_values(shape: Shape, parts: Iterable[tuple[NDArray[Any], Mask]]) -> str:
+    """Returns the SHA-256 of an image `(rows, cols, bands)`, as float32, in parts by `chunk_rows` with nodata masks."""
+    digest = hashlib.sha256(f"{tuple(shape)}".encode())
+    for cube, missing in parts:
+        digest.update(np.ascontiguousarray(cube, dtype="<f4").data)
+        digest.update(np.ascontiguousarray(missing).data)
+    return digest.hexdigest()
 
 
 def describe_array(key: str, shape: Sequence[int], dtype: object) -> str:

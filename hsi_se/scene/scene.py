@@ -2,9 +2,10 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from hsi_se.errors import SceneError
 from hsi_se.scene.cube import Cube
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.guards import explain_sizes, refuse
-from hsi_se.scene.raster import Colour, chunk_rows
+from hsi_se.scene.raster import Colour, chunk_rows, digest_values
 from hsi_se.system.files import read_facts
 
 UNLABELLED = 0
@@ -152,6 +153,18 @@ class Scene(GroundTruth):
                 for part in chunk_rows(len(array)):  # the cube may be too large for a second copy
                     digest.update(np.ascontiguousarray(array[part]).data)
         return digest.hexdigest()
+
+    @property
+    def image_digests(self) -> tuple[str, ...]:
+        """Returns the SHA-256 of the values of each image, as `digest_values`: those of its file, in any scene."""
+
+        def read(rows: slice, cols: slice) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
+            for part in chunk_rows(rows.stop - rows.start):
+                here = slice(rows.start + part.start, rows.start + part.stop)
+                yield self.cube[here][:, cols], ~self.valid[here, cols]
+
+        sizes = [(rows.stop - rows.start, cols.stop - cols.start, self.num_bands) for rows, cols in self.windows]
+        return tuple(digest_values(size, read(*window)) for size, window in zip(sizes, self.windows, strict=True))
 
 
 def check_finite(name: str, cube: Cube) -> None:

@@ -1,11 +1,13 @@
 """Dask clusters: an existing one, or one on this machine, and a bounded number of tasks under way on it."""
 
+import logging
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from hsi_se.errors import ClusterError, ConfigError, how_to_install
+from hsi_se.version import __version__
 
 _CONNECT_S, _WORKERS_S = 15, 10
 _MOST_WORKERS = 1024  # so that a slip of the finger starts no more
@@ -25,8 +27,8 @@ def run_tasks(
     Where workers declare GPUs, each GPU counts in place of a worker, and a task occupies one. The task of a worker that
     is lost goes to another one, or to one that appears within `_LOST_S`. At the end, the tasks under way are cancelled.
     Calls are taken when there is room for them, with `per_slot` under way for each worker (with 2, one is at work and
-    one waits); a call is None where nothing can be sent at the moment. ClusterError if the scheduler is lost, or there
-    has been no worker for `_LOST_S`.
+    one waits); a call is None where nothing can be sent at the moment. ClusterError if the scheduler is lost, a worker
+    has another version of this package, or there has been no worker for `_LOST_S`.
     """
     from distributed import as_completed
 
@@ -37,9 +39,12 @@ def run_tasks(
     finished = as_completed(with_results=True, raise_errors=False, loop=client.loop)
     done: tuple[Task, Any] | None = None
     is_more, last_seen = True, time.monotonic()
+    known: set[str] = set()  # the workers whose versions are checked
     try:
         while is_more or under_way or done is not None:
             num_slots, resources = count_slots(client)
+            if client.cluster is None:
+                known = _check_versions(client, known)
             while is_more and len(under_way) < per_slot * num_slots:
                 try:
                     call = next(calls)
@@ -74,6 +79,22 @@ def run_tasks(
     finally:
         if client.status == "running":
             client.cancel(list(under_way))
+
+
+def _check_versions(client: Any, known: set[str]) -> set[str]:
+    """Returns the addresses of today's workers; ClusterError if one that is not known yet has another version."""
+    try:
+        if not (found := set(client.sync(client.scheduler.identity)["workers"])) - known:
+            return known
+        # A function by value, which runs where this package is missing, too.
+        versions = client.run(lambda: __import__("hsi_se").__version__, workers=list(found - known), on_error="return")
+    except (OSError, AttributeError, RuntimeError):  # as in `count_slots`
+        return known
+    for address, theirs in versions.items():
+        if theirs != __version__:
+            has = f"has hsi-se {theirs}" if isinstance(theirs, str) else f"does not have hsi-se ({theirs})"
+            raise ClusterError(f"worker {address}: {has}, and this is {__version__}; install that version there")
+    return found
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> list[Any]:
@@ -118,13 +139,17 @@ def start_cluster(workers: int | None, scheduler: str | None) -> Iterator[Any]:
     except ImportError:
         setting = "--workers" if scheduler is None else "--scheduler"
         raise ClusterError(f"{setting} needs dask and distributed; {how_to_install('cluster')}") from None
+    for handler in logging.getLogger("distributed").handlers:
+        handler.setLevel(logging.CRITICAL)  # what goes wrong is said in one line, by this package
     if scheduler is not None:
         with connect(scheduler) as client:
             yield client
         return
-    # The dashboard takes any free port: Dask warns of a port that is taken.
+    # The dashboard takes any free port: Dask warns of a port that is taken. With the temporary certificates, no other
+    # user of this machine can give the workers code to run.
     addresses = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
-    cluster = LocalCluster(n_workers=workers, threads_per_worker=1, memory_limit=0, silence_logs=50, **addresses)
+    options = {"threads_per_worker": 1, "memory_limit": 0, "silence_logs": 50, "security": True}
+    cluster = LocalCluster(n_workers=workers, **addresses, **options)
     with cluster, Client(cluster) as client:
         yield client
 

@@ -43,7 +43,7 @@ def read_pooled_config(draw: RunFolder) -> Config:
         fold = draw.fold(number)
         if not fold.record.is_file():
             raise RunError(f"{fold}: this fold is not trained yet; rerun the `hsi-se train` command that wrote {draw}")
-        if fold.read_record().config_digest != of_fold.digest:
+        if RunFolder.open(fold.path).read_record().config_digest != of_fold.digest:
             raise RunError(f"{fold}: was trained with other settings than {draw.folds[0]}; train into another folder")
     return config
 
@@ -90,6 +90,7 @@ def pool_folds(draw: RunFolder) -> tuple[Assessment, RunRecord, Explorer, Mappin
             **{name: round(np.mean([getattr(record, name) for record in records])) for name in names_of_means},
             "config_digest": config.digest,
             "split_digest": audit.digest,
+            "bundle_digest": None,
             "start_from_run": os.path.normpath(Path("fold-1", records[0].start_from_run)),
             "notes": audit.notes,
             "history": tuple(map(_average, zip(*(record.history for record in records), strict=False))),

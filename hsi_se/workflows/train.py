@@ -145,6 +145,7 @@ def _describe_start(setting: Prepared, run: Path, *, data: str | Path | None) ->
         config_digest=config.digest,
         scene=scene.name,
         scene_digest=setting.scene_digest,
+        image_digests=scene.image_digests,
         split_digest=split.digest,
         data=None if data is None else str(data),
         start=str(Path.cwd()),

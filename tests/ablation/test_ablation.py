@@ -330,7 +330,7 @@ def test_a_cluster_that_loses_a_worker_midway_has_the_sequential_result_to_the_b
     torn = AblationFolder(tmp_path / "torn")
     cluster = tmp_path / "cluster"
     cluster.mkdir()
-    with start_cluster(cluster) as (address, workers):
+    with start_cluster(cluster) as (address, (_, *workers)):
         gate = Gate(tmp_path / "gate")
         process = start(path, torn.path, "--scheduler", address, gate=gate)
         gate.wait_for_calls(4, process)  # both workers have a run and keep it
@@ -345,6 +345,22 @@ def test_a_cluster_that_loses_a_worker_midway_has_the_sequential_result_to_the_b
     assert len(weights) == 6 * 4
     assert weights_of(torn) == weights
     assert numbers_of(torn) == numbers_of(alone)
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_is_killed_midway_ends_the_ablation_in_one_line(file, tmp_path):
+    cluster = tmp_path / "cluster"
+    cluster.mkdir()
+    with start_cluster(cluster) as (address, (scheduler, *_)):
+        gate = Gate(tmp_path / "gate")
+        process = start(file, tmp_path / "out", "--scheduler", address, gate=gate)
+        gate.wait_for_calls(2, process)
+        scheduler.kill()
+        _, errors = process.communicate(timeout=300)
+    *runs, problem = errors.splitlines()
+    assert process.returncode == 2
+    assert problem.startswith(f"hsi-se: --scheduler {address}: is lost; start it again with its workers, then rerun ")
+    assert all("finished" in line for line in runs), "no word from Dask itself"
 
 
 @pytest.mark.slow

@@ -60,7 +60,8 @@ def make_run(variant: str, seed: int, accuracy: float, **changes: object) -> Abl
 
 def make_record(scene: str, history: Sequence[EpochRecord]) -> RunRecord:
     return RunRecord(
-        name="x", seed=0, config_digest="", scene=scene, scene_digest="", split_digest="", data=None,
+        name="x", seed=0, config_digest="", scene=scene, scene_digest="",
+        image_digests=(), split_digest="", data=None,
         start="", start_from_run="",
         device="cpu", precision="float32", notes=("a note of the split",), num_train=9, num_val=0,
         num_parameters=1234567, macs_per_patch=25_182_992, best_epoch=1, history=tuple(history),

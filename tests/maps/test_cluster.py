@@ -86,8 +86,10 @@ def expected(run, tmp_path_factory) -> bytes:
 
 
 @contextlib.contextmanager
-def start_cluster(folder: Path) -> Iterator[tuple[str, list[subprocess.Popen]]]:
-    """A scheduler and two workers on loopback."""
+def start_cluster(
+    folder: Path, *, environment: dict[str, str] = ENVIRONMENT
+) -> Iterator[tuple[str, list[subprocess.Popen]]]:
+    """The address and the processes of a scheduler and two workers on loopback."""
     address = folder / "scheduler.json"
     options = [("scheduler", "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0")]
     options += [("worker", "--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1")] * 2
@@ -96,7 +98,7 @@ def start_cluster(folder: Path) -> Iterator[tuple[str, list[subprocess.Popen]]]:
         try:
             for words in options:
                 command = [DASK, *words, "--scheduler-file", address]
-                process = subprocess.Popen(command, env=ENVIRONMENT, cwd=folder, stdout=log, stderr=log)
+                process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
                 started.append(process)
                 while not address.is_file():
                     assert process.poll() is None, (folder / "log").read_text()
@@ -104,16 +106,31 @@ def start_cluster(folder: Path) -> Iterator[tuple[str, list[subprocess.Popen]]]:
             while (folder / "log").read_text().count("Register worker") < 2:
                 assert all(process.poll() is None for process in started), (folder / "log").read_text()
                 time.sleep(0.1)
-            yield json.loads(address.read_text())["address"], started[1:]
+            yield json.loads(address.read_text())["address"], started
         finally:
             for process in started:
                 process.kill()
                 process.wait()
 
 
+@pytest.mark.parametrize(
+    ("version", "has"), [("0.0.1", "has hsi-se 0.0.1"), (None, r"does not have hsi-se \(none here\)")]
+)
+def test_workers_with_another_version_are_refused_by_name(run, tmp_path, version, has):
+    package = tmp_path / "theirs" / "hsi_se"
+    package.mkdir(parents=True)
+    text = "raise ImportError('none here')" if version is None else f"__version__ = {version!r}"
+    (package / "__init__.py").write_text(text)
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(package.parent)}
+    with start_cluster(tmp_path, environment=environment) as (address, _):
+        expected = rf"worker tcp://127.0.0.1:\d+: {has}, and this is {hsi_se.__version__}; install that version there"
+        with pytest.raises(ClusterError, match=expected):
+            write_map(run, scheduler=address, out=tmp_path / "out", session=CPU, tile_rows=2)
+
+
 @pytest.mark.slow
 def test_a_cluster_makes_the_local_map_also_when_a_worker_is_killed_midway(run, expected, tmp_path):
-    with start_cluster(tmp_path) as (address, workers):
+    with start_cluster(tmp_path) as (address, (_, *workers)):
         for name in ("whole", "torn"):
             out, gate = tmp_path / name, Gate(tmp_path / f"{name}-gate")
             command = [sys.executable, "-c", MAP, run.path, address, out, gate.path]

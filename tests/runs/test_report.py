@@ -17,7 +17,8 @@ from tests.evaluation.test_assessment import assess_with
 SPLIT = RandomSplit(kind="random", train=0.4, validation=0.5)
 VERSIONS = {"hsi_se": "1", "torch": "2", "numpy": "2", "sklearn": "1", "python": "3"}
 RECORD = RunRecord(
-    name="demo", seed=3, config_digest="c", scene="farm", scene_digest="s", split_digest="p", data=None,
+    name="demo", seed=3, config_digest="c", scene="farm", scene_digest="s", image_digests=("i",),
+    split_digest="p", data=None,
     start="", start_from_run="",
     device="cpu", precision="float32", notes=("a note",), num_train=1, num_val=0, versions=VERSIONS,
     num_parameters=10, macs_per_patch=20, best_epoch=1, history=(), training_s=1.5,
@@ -38,7 +39,7 @@ def values(report) -> dict:
 @pytest.fixture
 def folder(tmp_path, report) -> RunFolder:
     folder = RunFolder(tmp_path / "run")
-    folder.path.mkdir()
+    folder.write(folder.record, RECORD)
     folder.write(folder.report, report)
     return folder
 
