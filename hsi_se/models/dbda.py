@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hsi_se.config import model as config
+from hsi_se.models.convolution import SpectralConv3d
 from hsi_se.models.network import ComponentsAsChannels, Network
 
 _FIRST, _GROWTH, _LAYERS = 24, 12, 3  # features of a branch's first convolution, and of each that follows
@@ -48,7 +49,7 @@ class _DenseBlock(nn.Module):
             num_in = _FIRST + number * _GROWTH
             conv: nn.Module = nn.Conv2d(num_in, _GROWTH, 3, padding=1)
             if is_spectral:
-                conv = nn.Conv3d(num_in, _GROWTH, (7, 1, 1), padding=(3, 0, 0))
+                conv = SpectralConv3d(num_in, _GROWTH, (7, 1, 1), padding=(3, 0, 0))
             self.layers.append(nn.Sequential(_make_norm(num_in, is_3d=is_spectral), nn.Mish(), conv))
 
     def forward(self, x: Tensor) -> Tensor:

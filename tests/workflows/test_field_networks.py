@@ -43,6 +43,7 @@ def read_config(name: str) -> Config:
     return load_config(ROOT / "configs" / "demo.yaml", [*CHANGES, MODELS[name]])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_baseline")
 @pytest.mark.parametrize("name", MODELS)
 def test_a_run_is_trained_resumed_evaluated_and_mapped(name, tmp_path):
