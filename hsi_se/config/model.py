@@ -340,6 +340,63 @@ class SpectrumFirst(Network):
     """dropout before the last layer, from 0 to below 1; default 0.5"""
 
 
+class Ssftt(Network):
+    """Spectral-spatial feature tokenization transformer (Sun et al. 2022): two convolutions, then a few tokens."""
+
+    points: ClassVar = ("conv3d", "conv2d", "tokens", "encoder")
+    points_3d: ClassVar = ("conv3d",)
+    least_patch: ClassVar = (5, "two 3 × 3 convolutions without padding need")
+    least_depth: ClassVar = (3, "the spectral kernel is 3 deep; keep 3 components or more")
+    name: Literal["ssftt"]
+    tokens: PositiveInt = 4
+    """number of tokens, without the class token, 1 or more; default 4"""
+    dropout: Share = 0.1
+    """dropout of the tokens and in the encoder, from 0 to below 1; default 0.1"""
+
+
+class SpectralFormer(Network):
+    """SpectralFormer (Hong et al. 2022): a transformer whose tokens are groups of adjacent bands."""
+
+    points: ClassVar = ("embedding", "tokens", "encoder")
+    name: Literal["spectralformer"]
+    mode: Literal["patch", "pixel"] = "patch"
+    """what a token sees of its bands: the whole patch (default), or only the centre pixel"""
+    group: KernelSize = 3
+    """number of adjacent bands in a token (group-wise spectral embedding), odd; default 3"""
+    fusion: bool = True
+    """cross-layer adaptive fusion: each layer from the third on also sees the tokens of two layers earlier;
+    default true"""
+    dropout: Share = 0.1
+    """dropout of the tokens and in the encoder, from 0 to below 1; default 0.1"""
+
+    def check_input(self, *, num_bands: int, patch_size: int, origin: str = "input bands") -> None:
+        super().check_input(num_bands=num_bands, patch_size=patch_size, origin=origin)
+        if self.group > num_bands:
+            problem = f"{origin} = {num_bands}, fewer than the bands of a group"
+            raise ConfigError(f"model.group = {self.group}: {problem}; write {num_bands - 1 + num_bands % 2} or less")
+
+
+class Dbda(Network):
+    """Double-branch dual-attention network (Li et al. 2020): a dense spectral and a dense spatial branch."""
+
+    points: ClassVar = ("branches", "dual_attention")
+    least_depth: ClassVar = (7, "the first spectral kernel is 7 deep; keep 7 components or more")
+    name: Literal["dbda"]
+    dropout: Share = 0.5
+    """dropout before the mean over the patch, from 0 to below 1; default 0.5"""
+
+
+class S2Mamba(Network):
+    """S²Mamba (Wang et al. 2025): selective state-space scans over the pixels and along the features of a patch."""
+
+    points: ClassVar = ("embedding", "mixture")
+    name: Literal["s2mamba"]
+    states: PositiveInt = 16
+    """states of a channel in a scan, 1 or more; default 16"""
+    dropout: Share = 0.1
+    """dropout of both branches, and probability that a patch skips them in training, from 0 to below 1; default 0.1"""
+
+
 class PixelClassifier(Model):
     """The settings of a classifier that scikit-learn fits on the centre pixel of each patch."""
 
@@ -375,7 +432,8 @@ class Lda(PixelClassifier):
     estimated for each class (Ledoit and Wolf 2004)"""
 
 
-NetworkSettings = HybridSN | SeResNet | Res2Net | SeInception | Ssrn | Cnn3d | SpectrumFirst
+_OfTheField = Ssftt | SpectralFormer | Dbda | S2Mamba
+NetworkSettings = HybridSN | SeResNet | Res2Net | SeInception | Ssrn | Cnn3d | SpectrumFirst | _OfTheField
 ModelSettings = Annotated[NetworkSettings | Svm | Forest | Lda, Discriminator("name")]
 
 

@@ -25,6 +25,18 @@ class Conv3d(nn.Conv3d):
         return convolve(x, self.weight, self.bias, together=choose_together(x, self.weight))
 
 
+class SpectralConv3d(nn.Conv3d):
+    """An `nn.Conv3d` with kernels t × 1 × 1, computed as a 2-D convolution over depths and pixels.
+
+    In bfloat16 on a CPU, weight gradients of torch's own are partly uninitialised memory if t exceeds the depth.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, stride, padding = self.weight.squeeze(4), self.stride[:2], self.padding[:2]
+        y = F.conv2d(x.flatten(3), weight, self.bias, stride, padding)
+        return y.unflatten(3, x.shape[3:])  # type: ignore[no-any-return,no-untyped-call]
+
+
 class BatchNorm3d(nn.BatchNorm3d):
     """An `nn.BatchNorm3d` that does not copy features `(n, c, d, h, w)` whose channels are innermost in memory."""
 

@@ -5,6 +5,7 @@ Axes: n patches, k components, p × p pixels, C classes.
 
 from collections import OrderedDict
 
+import torch
 from torch import Tensor, nn
 
 from hsi_se.attention.placement import build_attention
@@ -53,6 +54,14 @@ class Network(nn.Module):
         """Returns the logits `(n, C)` for the features of the last point."""
         logits: Tensor = self.head(x)
         return logits
+
+
+class Drawn(nn.Module):
+    """A layer with weights other than those of convolutions and dense layers, which `models.initialize` has it draw."""
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Draws these weights anew, without gradients; all randomness is that of the generator."""
+        raise NotImplementedError
 
 
 class ComponentsAsChannels(nn.Module):

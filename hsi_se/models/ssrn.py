@@ -11,6 +11,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from hsi_se.config import model as config
+from hsi_se.models.convolution import SpectralConv3d
 from hsi_se.models.network import Network, make_head
 
 _NUM_COLLAPSED = 128  # features after the spectral depth is reduced to 1
@@ -54,7 +55,7 @@ class _Residual(nn.Module):
         super().__init__()
         make_conv: Callable[[], nn.Module] = partial(nn.Conv2d, features, features, 3, padding=1)
         if is_spectral:
-            make_conv = partial(nn.Conv3d, features, features, (7, 1, 1), padding=(3, 0, 0))
+            make_conv = partial(SpectralConv3d, features, features, (7, 1, 1), padding=(3, 0, 0))
         norm = nn.BatchNorm3d if is_spectral else nn.BatchNorm2d
         self.branch = nn.Sequential(make_conv(), norm(features), nn.ReLU(), make_conv(), norm(features))
 

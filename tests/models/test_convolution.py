@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from hsi_se.config.model import HybridSN
 from hsi_se.models import build_model, convolution
-from hsi_se.models.convolution import BatchNorm3d, choose_together, convolve, make_band
+from hsi_se.models.convolution import BatchNorm3d, SpectralConv3d, choose_together, convolve, make_band
+from tests.models.test_networks import NETWORKS, build
 
 
 def divisors(number: int) -> list[int]:
@@ -124,3 +125,35 @@ def test_norm_of_features_in_any_layout_is_torchs(order):
         results.append([y, *torch.autograd.grad(y, [x, *norm.parameters()], after), *norm.buffers()])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one.as_subclass(Tensor), other)
+
+
+def test_a_spectral_kernel_longer_than_the_depth_has_its_gradient_in_bfloat16():
+    torch.manual_seed(0)
+    conv, x = SpectralConv3d(24, 12, (7, 1, 1), padding=(3, 0, 0)), torch.randn(8, 24, 4, 5, 5)
+
+    def differentiate(dtype: torch.dtype) -> Tensor:
+        conv.zero_grad()
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+            y = conv(x)
+        y.float().sum().backward()
+        return conv.weight.grad.clone()
+
+    expected = differentiate(torch.float32)
+    for _ in range(20):
+        junk = [torch.full((2**power,), torch.nan) for power in range(8, 18)]  # what uninitialised memory contains
+        del junk
+        assert (differentiate(torch.bfloat16) - expected).abs().max() < 0.02 * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_network_pads_a_spectral_kernel_of_torchs_own(name):
+    layers = [each for each in build(name).modules() if isinstance(each, nn.Conv3d) and each.padding[0]]
+    assert all(type(each) is SpectralConv3d for each in layers)
+    assert bool(layers) == (name in ("ssrn", "dbda"))
+
+
+def test_a_spectral_convolution_is_torchs_own():
+    conv = SpectralConv3d(3, 5, (7, 1, 1), stride=(2, 1, 1), padding=(3, 0, 0)).double()
+    x = torch.randn(2, 3, 9, 4, 6, dtype=torch.float64)
+    expected = F.conv3d(x, conv.weight, conv.bias, conv.stride, conv.padding)
+    torch.testing.assert_close(conv(x), expected)

@@ -172,6 +172,11 @@ def test_what_a_stage_is_is_said_in_words():
         ("se_inception", {"attention": {}}),
         ("ssrn", {"features": 8}), ("ssrn", {"dropout": 0.1}), ("ssrn", {"attention": {"spatial_2": SE}}),
         ("cnn3d", {"dropout": 0.1}), ("cnn3d", {"attention": {"conv3d_2": SE}}),
+        ("ssftt", {"tokens": 5}), ("ssftt", {"dropout": 0.5}), ("ssftt", {"attention": {"tokens": SE}}),
+        ("spectralformer", {"mode": "pixel"}), ("spectralformer", {"group": 5}), ("spectralformer", {"fusion": False}),
+        ("spectralformer", {"dropout": 0.5}), ("spectralformer", {"attention": {"embedding": SE}}),
+        ("dbda", {"dropout": 0.1}), ("dbda", {"attention": {"branches": SE}}),
+        ("s2mamba", {"states": 8}), ("s2mamba", {"dropout": 0.5}), ("s2mamba", {"attention": {"mixture": SE}}),
     ],
     ids=str,
 )  # fmt: skip
@@ -357,6 +362,9 @@ def test_cbams_spatial_half_is_refused_at_a_3d_point():
         ("ssrn", 15, 1, r"patch\.size = 1: .* 3 or more"),
         ("cnn3d", 12, 9, r"input bands = 12: .* at least 13"),
         ("cnn3d", 15, 5, r"patch\.size = 5: .* 7 or more"),
+        ("ssftt", 2, 9, r"input bands = 2: .* keep 3 components or more"),
+        ("ssftt", 15, 3, r"patch\.size = 3: .* 5 or more"),
+        ("dbda", 6, 9, r"input bands = 6: .* keep 7 components or more"),
         ("svm", 15, 9, r"model\.name = svm: is fitted, not built"),
     ],
 )

@@ -24,8 +24,13 @@ from tests.prediction.test_dense import assert_agrees, make_cube, randomize
 
 SE = {"kind": "se", "reduction": 4}
 OTHERS = [name for name, kind in list_models().items() if issubclass(kind, Network) and kind is not HybridSN]
-PADDED = ("se_resnet", "res2net", "se_inception")  # from the first stage on
-PATCHWISE = {("ssrn", "spectral_stem"), ("cnn3d", "conv3d_1"), ("spectrum_first", "bands")}  # little comes before
+PADDED = ("se_resnet", "res2net", "se_inception", "spectralformer", "dbda", "s2mamba")  # they share next to nothing
+PATCHWISE = {
+    ("ssftt", "conv3d"),
+    ("ssrn", "spectral_stem"),
+    ("cnn3d", "conv3d_1"),
+    ("spectrum_first", "bands"),
+}  # little comes before
 
 
 def make(name: str, *, bands: int = 14, patch: int = 9, seed: int = 0, **changes: Any) -> Any:

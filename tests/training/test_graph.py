@@ -168,6 +168,7 @@ NETWORKS: list[dict[str, Any]] = [
     {"name": "hybridsn", "order": "2d-3d"}, {"name": "cnn3d"}, {"name": "ssrn"}, {"name": "spectrum_first"},
     {"name": "se_resnet", "stem": "small"}, {"name": "res2net", "stem": "small"},
     {"name": "se_inception", "stem": "small"},
+    {"name": "ssftt"}, {"name": "spectralformer"}, {"name": "dbda"}, {"name": "s2mamba", "states": 2},
 ]  # fmt: skip
 
 

@@ -1,0 +1,86 @@
+"""Layers of transformer networks: a class token with positions, and an encoder.
+
+Dosovitskiy et al.: An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929.
+Axes: n patches, t tokens, c features. Between stages, tokens are features `(n, c, t, 1)`, so that attention fits.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from hsi_se.models.network import Drawn
+
+
+class ClassToken(Drawn):
+    """Puts a trained token before the others, and adds a trained position to each: t tokens become t + 1."""
+
+    def __init__(self, num_tokens: int, width: int, *, dropout: float, token_std: float, position_std: float) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(width, 1, 1))
+        self.positions = nn.Parameter(torch.zeros(width, 1 + num_tokens, 1))
+        self.dropout = nn.Dropout(dropout)
+        self.stds = token_std, position_std
+
+    def extra_repr(self) -> str:
+        return f"class token and {self.positions.shape[1]} positions"
+
+    def draw(self, generator: torch.Generator) -> None:
+        for values, std in zip((self.token, self.positions), self.stds, strict=True):
+            values.normal_(0, std, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = torch.cat([self.token.expand(len(x), -1, -1, -1), x], 2)  # (n, c, 1 + t, 1)
+        return self.dropout(tokens + self.positions)  # type: ignore[no-any-return]
+
+
+class EncoderLayer(nn.Module):
+    """Adds to tokens `(n, t, c)` their multi-head self-attention, then two dense layers; both of normalised tokens."""
+
+    def __init__(self, width: int, *, heads: int, hidden: int, dropout: float, has_bias: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width, bias=has_bias)
+        self.out = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
+        dense = nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width), nn.Dropout(dropout)
+        self.dense = nn.Sequential(nn.LayerNorm(width), *dense)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        weights = (q @ k.transpose(2, 3) * q.shape[3] ** -0.5).softmax(3)  # (n, heads, t, t)
+        gathered = weights @ v  # (n, heads, t, c / heads)
+        x = x + self.out(gathered.transpose(1, 2).flatten(2))
+        return x + self.dense(x)  # type: ignore[no-any-return]
+
+
+class Encoder(nn.Module):
+    """Encoder layers on features `(n, c, t, 1)`."""
+
+    def __init__(self, depth: int, width: int, *, heads: int, hidden: int, dropout: float, has_bias: bool) -> None:
+        super().__init__()
+        sizes = {"heads": heads, "hidden": hidden}
+        self.layers = nn.ModuleList(
+            EncoderLayer(width, **sizes, dropout=dropout, has_bias=has_bias) for _ in range(depth)
+        )
+        self.title = f"encoder of {depth} × {width}, {heads} heads"
+
+    def extra_repr(self) -> str:
+        return self.title
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(x.squeeze(3).transpose(1, 2)).transpose(1, 2).unsqueeze(3)
+
+    def run(self, tokens: Tensor) -> Tensor:
+        """Returns the tokens `(n, t, c)` after the last layer."""
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return tokens
+
+
+class PickClassToken(nn.Module):
+    """Returns the features `(n, c)` of the first token."""
+
+    def extra_repr(self) -> str:
+        return "class token"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, 0, 0]
