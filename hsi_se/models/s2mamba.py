@@ -15,8 +15,7 @@ from hsi_se.config import model as config
 from hsi_se.models.network import ComponentsAsChannels, Drawn, Network, make_head
 
 _FEATURES, _INNER, _RANK = 64, 128, 4  # features of a pixel, in a branch, and of the projection that gives step sizes
-_LEAST_GATE = 0.1  # a smaller gate of the mixture is 0
-_STEPS = 1e-3, 1e-1  # range of the step sizes before training
+_LEAST_GATE, _STEPS = 0.1, (1e-3, 1e-1)  # smaller gates of the mixture are 0; range of step sizes before training
 
 
 class S2Mamba(Network):
