@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hsi_se.config.experiment import Config
+from hsi_se.config.experiment import NO_VALIDATION, Config
 from hsi_se.config.model import PixelClassifier
 from hsi_se.errors import ConfigError, SceneError
 from hsi_se.evaluation.baselines import hold_out
@@ -58,7 +58,10 @@ class Prepared:
         return network.to(self.padded.device)
 
     def fit_again(self, pixels: Pixels, *, epochs: int, seed: int, observer: Observer) -> Classifier:
-        """Returns another classifier with the same settings, trained on some pixels of the training set."""
+        """Returns another classifier with the same settings, trained on some pixels of the training set.
+
+        A network is trained for `epochs`. If the settings may end training early, the schedule remains that of theirs.
+        """
         config, device = self.config, self.padded.device
         if isinstance(config.model, PixelClassifier):
             from hsi_se.training.classical import fit_classical  # imports much of scikit-learn
@@ -68,15 +71,17 @@ class Prepared:
             x = self.components[pixels[:, 0], pixels[:, 1]]
             sizes = {"patch_size": config.patch.size, "num_classes": self.scene.num_classes}
             return fit_classical(config.model, x, folds, **sizes, seed=seed).to(device)
-        network = self.build(seed=seed)
+        network, may_stop = self.build(seed=seed), config.train.early_stopping or config.train.max_minutes
+        shortened = {} if may_stop else {"epochs": epochs}
         fit(
             network,
             train=self.make_patches(pixels),
             val=self.make_patches(pixels[:0]),
             num_classes=self.scene.num_classes,
-            settings=config.train.model_copy(update={"epochs": epochs}),
+            settings=config.train.model_copy(update={"early_stopping": None, "max_minutes": None} | shortened),
             seed=seed,
             observer=observer,
+            last_epoch=epochs,
         )
         self.adapt(network)
         return network
@@ -104,6 +109,8 @@ def prepare(config: Config, *, data: Data, device: torch.device, split: Split | 
     if scene.images and config.patch.size > GAP + 1:
         problem = f"would reach from one image to the next, as they lie {GAP} pixels apart"
         raise ConfigError(f"patch.size = {config.patch.size}: {problem}; use at most {GAP + 1}")
+    if config.train.early_stopping and not len(split.val):
+        raise ConfigError(f"train.early_stopping: {NO_VALIDATION}")
     notes = scene.notes + split.notes
     if start is None:
         reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train, nodata=scene.nodata)

@@ -203,7 +203,7 @@ def _train_into(
                     note=observer.note,
                     rewind=folder.rewind if world.is_first else lambda _: None,
                     world=world,
-                    last_epoch=None if config.prediction.calibration == "none" else config.train.epochs,
+                    saves_last=config.prediction.calibration != "none",
                 ),
                 world=world,
             )
@@ -217,6 +217,7 @@ def _train_into(
         macs_per_patch=count_macs(model),
         best_epoch=result.best_epoch,
         history=result.history,
+        stopped=result.stopped,
         training_s=result.training_s,
         peak_memory_bytes=meter.stop().peak_bytes,
     )

@@ -799,7 +799,7 @@ def test_saving_takes_a_hundredth_of_the_time_and_a_minute_is_lost_at_most_where
         for _ in range(10):
             now[0] += epoch_s / 10
             keeper.after_step(state)
-        keeper.after_epoch(state)
+        keeper.after_epoch(state, is_last=False)
     assert len(saves[1:]) * cost_s <= 0.0101 * (now[0] - saves[0])
     longest = max(after - before for before, after in itertools.pairwise(saves))
     assert longest <= max(60, 100 * cost_s) + cost_s + epoch_s / 10 + 1e-6
