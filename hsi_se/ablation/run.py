@@ -96,7 +96,7 @@ class Job:
 
     ablation: Ablation
     folder: AblationFolder
-    session: Session  # without an observer, so that it can be sent to workers
+    session: Session  # can be sent to workers
     watcher: Watcher
     failed: list[FailedRun] = field(default_factory=list)
 
@@ -151,7 +151,7 @@ def run_ablation(
     Args:
         ablation: from `load_ablation` or `repeat_over_seeds`.
         out: the folder; by default `runs/ablation-NAME-DIGEST` or `runs/seeds-NAME-DIGEST`, the same at every start.
-        session: the folder of scenes and the device; its observer is not used.
+        session: the folder of scenes, the device and an observer of the runs, which a cluster sends to its workers.
         workers: number of processes of a Dask cluster on this machine.
         scheduler: address of an existing Dask cluster whose workers can read the scene's files.
         watcher: receives progress.
@@ -163,7 +163,7 @@ def run_ablation(
         raise ConfigError("torchrun: runs one training in several processes; start series of runs without it")
     folder = find_folder(ablation, out)
     data = None if session.data is None else str(Path(session.data).resolve())
-    job = Job(ablation, folder, Session(data, session.device), watcher)
+    job = Job(ablation, folder, Session(data, session.device, session.observer), watcher)
     with start_cluster(workers, scheduler) as client:
         num_cores = os.cpu_count() or 1
         if workers is not None and workers * ablation.threads > num_cores:

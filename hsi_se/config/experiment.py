@@ -175,6 +175,11 @@ class Config(Settings):
         return self.model_copy(update={"prediction": prediction})
 
     @property
+    def label(self) -> str:
+        """`NAME-DIGEST`, which names the runs of these settings wherever no folder is given."""
+        return f"{self.name or 'run'}-{self.digest[:8]}"
+
+    @property
     def digest(self) -> str:
         """SHA-256 of every setting that affects the result: all but `name` and `train.checkpoint_every_s`."""
         unused: dict[str, Any] = {"name": True, "train": {"checkpoint_every_s"}}

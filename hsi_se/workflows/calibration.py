@@ -9,7 +9,7 @@ from hsi_se.config.model import PixelClassifier
 from hsi_se.errors import DivergedError
 from hsi_se.evaluation.confidence import TemperatureScaling, find_lack, fit_scaling
 from hsi_se.prediction.bundled import predict_bundled
-from hsi_se.progress import EpochRecord, Observer
+from hsi_se.progress import Observer, Silent
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.sampling.folds import Folds, divide_into_folds, is_like_test
 from hsi_se.workflows.preparation import Prepared
@@ -89,18 +89,18 @@ def _predict(bundle: ModelBundle, setting: Prepared, *, observer: Observer) -> N
     )[0]
 
 
-class _Named:
+class _Named(Silent):
     """An observer that gives every task the same name and keeps back epochs, as they are not the run's."""
 
     def __init__(self, observer: Observer, name: str) -> None:
         self._observer, self._name = observer, name
-        self.advance = observer.advance
+
+    def advance(self, count: int) -> None:
+        self._observer.advance(count)
 
     def start(self, task: str, *, total: int, unit: str) -> None:
         del task
         self._observer.start(self._name, total=total, unit=unit)
-
-    def epoch(self, record: EpochRecord) -> None: ...
 
     def note(self, text: str) -> None:
         self._observer.note(f"{self._name}: {text}")

@@ -5,6 +5,7 @@ import hashlib
 import os
 import platform
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +22,12 @@ from hsi_se.evaluation.confidence import TemperatureScaling
 from hsi_se.models.cost import count_macs, count_parameters
 from hsi_se.models.inference import pick_device
 from hsi_se.prediction.logits import Classifier
-from hsi_se.progress import Observer
+from hsi_se.progress import EpochRecord, Observer
 from hsi_se.runs.bundle import BundleFacts, ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.lifecycle import Logged, begin_run, check_free, open_unfinished, until_finished
 from hsi_se.runs.opened import check_edition, find_data
-from hsi_se.runs.records import RunFacts, RunRecord, RunStart
+from hsi_se.runs.records import RunFacts, RunRecord, RunStart, flatten
 from hsi_se.scene.scene import make_palette
 from hsi_se.system.locks import hold
 from hsi_se.system.memory import Meter
@@ -55,7 +56,7 @@ def train(
     the run folder; nothing is left of it.
     """
     today = datetime.date.today().isoformat()
-    path = RUNS / f"{today}-{config.name or 'run'}-{config.digest[:8]}" if out is None else Path(out)
+    path = RUNS / f"{today}-{config.label}" if out is None else Path(out)
     torch_device = pick_device(session.device)
     with listening() as stop, join(torch_device) as world:
         with stop.at_once("interrupted before training began; rerun the same command"):
@@ -176,10 +177,17 @@ def _train_into(
         raise RunError(f"{folder}: the processes of this training have different {different}")
     meter = Meter(device)
     model: Classifier
+
+    def begin(history: Sequence[EpochRecord]) -> None:
+        if world.is_first:
+            folder.rewind(history)
+            observer.begin_run(config.label, flatten(config.model_dump(mode="json")), epoch=len(history))
+
     if setting.network is None:
         if not world.is_alone:
             problem = f"model.name = {config.model.name}: is fitted by one process"
             raise TrainingError(f"{problem}; start it without torchrun")
+        begin(())
         began = time.perf_counter()
         with stop.at_once("interrupted"):
             model = setting.fit_again(split.training_side, epochs=0, seed=config.seed, observer=observer)
@@ -201,7 +209,7 @@ def _train_into(
                     every_s=config.train.checkpoint_every_s,
                     stop=stop,
                     note=observer.note,
-                    rewind=folder.rewind if world.is_first else lambda _: None,
+                    rewind=begin,
                     world=world,
                     saves_last=config.prediction.calibration != "none",
                 ),
@@ -247,3 +255,4 @@ def _train_into(
         scaling = calibrate(bundle, setting, epochs=result.best_epoch, observer=observer)
     facts = facts.model_copy(update={"scaling": scaling})
     folder.write_result(record, bundle=replace(bundle, facts=facts))
+    observer.end_run({"training/best_epoch": result.best_epoch, "training/seconds": result.training_s}, page=None)

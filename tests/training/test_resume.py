@@ -23,6 +23,7 @@ import hsi_se
 from hsi_se.config.training import TrainSettings
 from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import DivergedError, Interrupted, RunError, TrainingError
+from hsi_se.progress import Silent
 from hsi_se.runs.folder import RunFolder
 from hsi_se.system import files as durable
 from hsi_se.system.processes import Stop, listening
@@ -56,7 +57,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-class Notes:
+class Notes(Silent):
     """An observer that remembers what it was told."""
 
     def __init__(self) -> None:
