@@ -48,7 +48,7 @@ from hsi_se.workflows.train import RUNS, train_unless_finished
 
 State = Literal["running", "finished", "failed", "elsewhere"]
 _WAIT_S = 0.2  # between two looks at what another process is at
-_ONE_AT_A_TIME = threading.Lock()  # a worker may have more threads, and torch's generator is the process's
+ONE_AT_A_TIME = threading.Lock()  # a worker may have more threads, and torch's generator is the process's
 
 
 class SplitBaselines(Record):
@@ -70,7 +70,7 @@ class SplitBaselines(Record):
 
 def fit_baselines(config: Config, *, session: Session, threads: int) -> SplitBaselines:
     """Returns the baseline of a config's split, drawn and reduced exactly as in its training."""
-    with _ONE_AT_A_TIME, fixed_threads(threads):
+    with ONE_AT_A_TIME, fixed_threads(threads):
         setting = prepare(config, data=session.data, device=torch.device("cpu"))
         machine = fit_spectral_baseline(setting.scene, setting.split, setting.components, config=config)
     return SplitBaselines(
@@ -277,7 +277,7 @@ def run_once(
 
     `baselines` spare the run their computation. They are not used if they belong to another split.
     """
-    with _ONE_AT_A_TIME, fixed_threads(threads):
+    with ONE_AT_A_TIME, fixed_threads(threads):
         _warm_up()
         train_unless_finished(config, path, session=session)
         if not RunFolder(path).is_evaluated:

@@ -1,4 +1,4 @@
-"""`hsi-se train`, `resume` and `ablate`."""
+"""`hsi-se train`, `resume`, `ablate` and `tune`."""
 
 import shlex
 import sys
@@ -122,6 +122,38 @@ def ablate(
         print(f"folder: {find_folder(ablation, out)}")
         return
     _run_and_print(ablation, out=out, data=data, device=device, workers=workers, scheduler=scheduler, log=log)
+
+
+def tune(
+    file: Annotated[Path, typer.Argument(metavar="STUDY", help="A study, such as configs/studies/demo.yaml.")],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, out_option("Folder to write. By default runs/tune-NAME-DIGEST.")] = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    data: DataFolder = None,
+    device: Device = "auto",
+) -> None:
+    """Search the settings named in STUDY inside the training set, then test the best ones once.
+
+    Can be interrupted and resumed with the same command.
+    """
+    from hsi_se.ablation.study import load_study
+
+    study = load_study(file, overrides or [])
+
+    from hsi_se.ablation import tune as runner
+    from hsi_se.cli.terminal import say, say_notes, start_session
+
+    with start_session(data=data, device=device) as session:
+        folder, record = runner.tune(study, out=out, workers=workers, scheduler=scheduler, session=session)
+    say_notes(record.notes)
+    for key, value in record.chosen.settings.items():
+        print(f"{key}: {value}")
+    say(record.inner_sentence, style="bold")
+    say(record.outer_sentence, style="bold")
+    print(f"run folder: {folder.path / record.run}")
+    print(f"settings: {folder.best}")
+    print(f"next: {shlex.join(('hsi-se', 'train', str(folder.best)))}")
 
 
 def _run_and_print(

@@ -43,7 +43,7 @@ def calibrate(bundle: ModelBundle, setting: Prepared, *, epochs: int, observer: 
         found = _cross_fit(bundle, setting, folds, epochs=epochs, observer=observer)
     else:
         truth, groups = (values[len(split.train) :] for values in (folds.classes, folds.groups))
-        logits = _predict(bundle, setting, observer=_Named(observer, "calibration"))
+        logits = predict_own_scene(bundle, setting, observer=_Named(observer, "calibration"))
         found = fit_scaling(logits[split.val[:, 0], split.val[:, 1]], truth, source=kind, groups=groups)
     if not found.is_scaled:
         observer.note(f"the probabilities are {found.about}")
@@ -75,14 +75,15 @@ def _cross_fit(
             model = setting.fit_again(folds.pixels[inside], epochs=epochs, seed=seed, observer=named)
         except DivergedError:
             return replace(found, lack=f"{name}: training diverged; lower train.learning_rate")
-        weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
+        packed = setting.pack(model, versions=bundle.facts.versions)
         rows, cols = folds.pixels[held].T
-        logits[held] = _predict(replace(bundle, weights=weights), setting, observer=named)[rows, cols]
+        logits[held] = predict_own_scene(packed, setting, observer=named)[rows, cols]
     truth = folds.classes[usable]
     return fit_scaling(logits[usable], truth, source="cross-fit", groups=groups, folds=number_of[usable])
 
 
-def _predict(bundle: ModelBundle, setting: Prepared, *, observer: Observer) -> NDArray[np.float32]:
+def predict_own_scene(bundle: ModelBundle, setting: Prepared, *, observer: Observer) -> NDArray[np.float32]:
+    """Returns the logits `(rows, cols, C)` of the scene that a classifier was trained on, as `eval` computes them."""
     scene, device = setting.scene, setting.padded.device
     return predict_bundled(
         bundle, setting.components, missing=~scene.valid, windows=scene.windows, device=device, observer=observer

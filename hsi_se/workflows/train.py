@@ -18,17 +18,14 @@ from hsi_se.config.experiment import Config
 from hsi_se.config.model import Network as NetworkSettings
 from hsi_se.config.split import AllSplit
 from hsi_se.errors import RunError, TrainingError
-from hsi_se.evaluation.confidence import TemperatureScaling
 from hsi_se.models.cost import count_macs, count_parameters
 from hsi_se.models.inference import pick_device
 from hsi_se.prediction.logits import Classifier
 from hsi_se.progress import EpochRecord, Observer
-from hsi_se.runs.bundle import BundleFacts, ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.lifecycle import Logged, begin_run, check_free, open_unfinished, until_finished
 from hsi_se.runs.opened import check_edition, find_data
 from hsi_se.runs.records import RunFacts, RunRecord, RunStart, flatten
-from hsi_se.scene.scene import make_palette
 from hsi_se.system.locks import hold
 from hsi_se.system.memory import Meter
 from hsi_se.system.processes import Stop, listening
@@ -229,30 +226,11 @@ def _train_into(
         training_s=result.training_s,
         peak_memory_bytes=meter.stop().peak_bytes,
     )
-    trained_on = scene.cube[split.train[:, 0], split.train[:, 1]]
-    facts = BundleFacts(
-        model=config.model,
-        patch_size=config.patch.size,
-        padding=config.patch.padding,
-        class_ids=start.class_ids,
-        class_names=start.class_names,
-        palette=make_palette(scene.class_ids, given=scene.palette),
-        wavelengths_nm=None if scene.wavelengths_nm is None else tuple(scene.wavelengths_nm.tolist()),
-        fwhm_nm=None if scene.fwhm_nm is None else tuple(scene.fwhm_nm.tolist()),
-        dropped_bands=dict(scene.dropped_bands),
-        value_range=(float(trained_on.min()), float(trained_on.max())),
-        prediction=config.prediction,
-        scaling=TemperatureScaling(lack="not measured yet"),
-        guide_scale=tuple(setting.components[scene.valid].std(axis=0, dtype=np.float64).tolist()),
-        split_digest=split.digest,
-        versions=start.versions,
-    )
-    weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
-    bundle = ModelBundle(facts, weights, setting.reduction)
+    bundle = setting.pack(model, versions=start.versions)
     is_quick = config.prediction.calibration == "none"
     with nullcontext() if is_quick else stop.at_once("interrupted during calibration"):
         # By this process alone: others have left by now.
         scaling = calibrate(bundle, setting, epochs=result.best_epoch, observer=observer)
-    facts = facts.model_copy(update={"scaling": scaling})
+    facts = bundle.facts.model_copy(update={"scaling": scaling})
     folder.write_result(record, bundle=replace(bundle, facts=facts))
     observer.end_run({"training/best_epoch": result.best_epoch, "training/seconds": result.training_s}, page=None)
