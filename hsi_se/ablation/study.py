@@ -13,7 +13,7 @@ from hsi_se.ablation.file import DEFAULT_THREADS, Overrides, find_base, override
 from hsi_se.config.base import Seed, Settings, _tag_by_shape, mistake
 from hsi_se.config.experiment import Config, ConfigName
 from hsi_se.config.split import AllSplit, BlocksSplit, FieldsSplit, FoldsSplit
-from hsi_se.config.yaml_file import Override, find_place, load_config, parse_settings, read_text
+from hsi_se.config.yaml_file import Override, find_place, parse_config, parse_settings, read_text
 from hsi_se.errors import ConfigError
 
 _FIXED = ("scene", "split", "seed")  # decide which pixels are tested
@@ -68,6 +68,7 @@ class Study:
     name: str
     digest: str
     base: Path
+    text: str  # of the base, which may be out of the reach of workers
     shared: tuple[Override, ...]
     given: StudySettings
     split: Any  # of every trial: the base's, with the distance that the largest patches need
@@ -75,7 +76,8 @@ class Study:
     def config_of(self, values: Mapping[str, Any]) -> Config:
         """Returns the config of a trial; ConfigError if the values do not fit together."""
         changes = [Override(key, value, {(): f"search: {key}"}) for key, value in values.items()]
-        return load_config(self.base, [*self.shared, *changes]).model_copy(update={"split": self.split})
+        config = parse_config(self.text, [*self.shared, *changes], path=self.base)
+        return config.model_copy(update={"split": self.split})
 
 
 def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
@@ -88,7 +90,8 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     given, places = parse_settings(StudySettings, read_text(path), path=path)
     base_path = find_base(given.base, path, places)
     shared = [*override(places, given.set, "set"), *(Override.parse(text) for text in overrides)]
-    base = load_config(base_path, shared)
+    text = read_text(base_path)
+    base = parse_config(text, shared, path=base_path)
     where = find_place(places, ("base",))
     if isinstance(base.split, AllSplit) or len(base.list_folds()) > 1:
         problem = "needs one training set and one test set"
@@ -103,7 +106,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         if twice := next((each for each in shared if f"{each.key}.".startswith(f"{key}.")), None):
             raise ConfigError(f"{twice.place}: {twice.key}: is replaced by search.{key}; leave one of them out")
         ends = (choice.low, choice.high) if isinstance(choice, Range) else choice
-        found = [load_config(base_path, [*shared, *override(places, {key: end}, "search")]) for end in ends]
+        found = [parse_config(text, [*shared, *override(places, {key: end}, "search")], path=base_path) for end in ends]
         if len({config.digest for config in found}) < len(found):
             raise ConfigError(f"{place}: search.{key}: two values give the same settings; remove one of them")
         wider += max(0, *(config.default_buffer - base.default_buffer for config in found))
@@ -112,4 +115,4 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
         split = split.model_copy(update={"buffer": base.default_buffer + wider})
     facts = {"base": base.model_dump(mode="json"), "study": given.model_dump(mode="json", exclude={"trials", "name"})}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return Study(given.name or "study", digest, base_path, tuple(shared), given, split)
+    return Study(given.name or "study", digest, base_path, text, tuple(shared), given, split)

@@ -35,6 +35,8 @@ from hsi_se.workflows.evaluate import assess_run
 from hsi_se.workflows.preparation import prepare
 from hsi_se.workflows.train import RUNS, train_unless_finished
 
+Outcome = tuple[float, int, str]  # OA of held-out pixels, their number, and what kept the settings from being trained
+
 
 class Trial(Record):
     """One trial of a search: its settings, and the fraction of held-out training pixels classified correctly."""
@@ -159,50 +161,46 @@ def _search(study: Study, folder: StudyFolder, client: Any, session: Session) ->
     search = optuna.create_study(storage=storage, study_name="search", load_if_exists=True, direction="maximize")
     for trial in search.get_trials(states=(TrialState.RUNNING,)):  # left by an earlier start
         search.tell(trial.number, state=TrialState.FAIL)
-    known = len(search.get_trials(states=done))
-    setting = prepare(
-        study.config_of({}), data=session.data, device=pick_device("cpu"), hides_test=True
-    )  # says what is wrong with the base before any trial
+    finished = [Trial.model_validate(each.user_attrs["trial"]) for each in search.get_trials(states=done)]
+    # Says what is wrong with the base before any trial.
+    notes = prepare(study.config_of({}), data=session.data, device=pick_device("cpu"), hides_test=True).notes
     observer.start("search", total=given.trials, unit="trials")
-    observer.advance(min(known, given.trials))
+    observer.advance(min(len(finished), given.trials))
     data = None if session.data is None else str(Path(session.data).resolve())
-    arguments = (Session(data, session.device), given.threads)
 
-    def ask() -> Iterator[Call[Any]]:
-        for number in range(known, given.trials):
-            search.sampler = optuna.samplers.TPESampler(seed=(given.seed + number) % 2**32)
-            trial = search.ask(space)
-            values = _read_values(trial.params)
-            trial.set_user_attr("settings", values)
-            yield trial, score, (study, values, *arguments)
-
-    results = _call_here(ask()) if client is None else run_tasks(client, ask(), per_slot=1)
-    for trial, found in results:
-        if isinstance(found, BaseException):
-            raise found
-        accuracy, num_pixels, problem = found
-        trial.set_user_attr("outcome", [num_pixels, problem])
+    def finish(trial: Any, outcome: Outcome) -> None:
+        accuracy, num_pixels, problem = outcome
+        values = _read_values(trial)
+        found = Trial(number=trial.number, settings=values, accuracy=accuracy, num_pixels=num_pixels, problem=problem)
+        trial.set_user_attr("trial", found.model_dump(mode="json"))
         search.tell(trial, accuracy)
-        settings = ", ".join(f"{key} = {json.dumps(value)}" for key, value in trial.user_attrs["settings"].items())
+        finished.append(found)
+        settings = ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
         observer.note(f"trial {trial.number}: {problem or f'OA {percent(accuracy)} %'} ({settings})")
         observer.advance(1)
-    trials = [
-        Trial(
-            number=trial.number,
-            settings=trial.user_attrs["settings"],
-            accuracy=trial.value or 0.0,
-            num_pixels=trial.user_attrs["outcome"][0],
-            problem=trial.user_attrs["outcome"][1],
-        )
-        for trial in search.get_trials(states=done)
-    ]
-    if not any(trial.accuracy for trial in trials):
-        raise ConfigError(f"search: no trial could be trained; the last one: {trials[-1].problem}; change the search")
-    return trials, setting.notes
+
+    def ask() -> Iterator[Call[Any]]:
+        for number in range(len(finished), given.trials):
+            search.sampler = optuna.samplers.TPESampler(seed=(given.seed + number) % 2**32)
+            trial = search.ask(space)
+            values = _read_values(trial)
+            twin = next((each for each in finished if each.settings == values), None)
+            if twin is not None:
+                finish(trial, (twin.accuracy, twin.num_pixels, twin.problem))
+                continue
+            yield trial, score, (study, values, Session(data, session.device), given.threads)
+
+    for trial, outcome in _call_here(ask()) if client is None else run_tasks(client, ask(), per_slot=1):
+        if isinstance(outcome, BaseException):
+            raise outcome
+        finish(trial, outcome)
+    if not any(trial.accuracy for trial in finished):
+        raise ConfigError(f"search: no trial could be trained; the last one: {finished[-1].problem}; change the search")
+    return sorted(finished, key=lambda trial: trial.number), notes
 
 
-def _read_values(params: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: json.loads(value) if isinstance(value, str) else value for key, value in params.items()}
+def _read_values(trial: Any) -> dict[str, Any]:
+    return {key: json.loads(value) if isinstance(value, str) else value for key, value in trial.params.items()}
 
 
 def _call_here(calls: Iterator[Call[Any]]) -> Iterator[tuple[Any, Any]]:
@@ -210,11 +208,8 @@ def _call_here(calls: Iterator[Call[Any]]) -> Iterator[tuple[Any, Any]]:
         yield task, function(*arguments)
 
 
-def score(study: Study, values: Mapping[str, Any], session: Session, threads: int) -> tuple[float, int, str]:
-    """Returns the OA of held-out training pixels, their number, and what kept the settings from being trained.
-
-    SplitError if the training pixels lie too close together to hold some out.
-    """
+def score(study: Study, values: Mapping[str, Any], session: Session, threads: int) -> Outcome:
+    """Returns the outcome of a trial. SplitError if the training pixels lie too close to hold some out."""
     try:
         config = study.config_of(values)
         with ONE_AT_A_TIME, fixed_threads(threads):

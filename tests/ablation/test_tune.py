@@ -44,6 +44,17 @@ search:
 SVM = BASE + "  model.penalty: {log: [0.001, 100.0]}\n"
 
 
+class Impatient(Silent):
+    """Ends a search after a trial, as Ctrl-C would."""
+
+    def __init__(self, *, after: int) -> None:
+        self._after = after
+
+    def note(self, text: str) -> None:
+        if text.startswith(f"trial {self._after}"):
+            raise KeyboardInterrupt
+
+
 @pytest.fixture
 def write(tmp_path):
     def to_file(text: str) -> Path:
@@ -92,15 +103,10 @@ def test_the_outer_accuracy_is_that_of_a_run_with_the_best_settings(searched):
 
 
 def test_an_interrupted_search_ends_as_one_that_was_not(searched, write, tmp_path):
-    class Impatient(Silent):
-        def note(self, text: str) -> None:
-            if text.startswith("trial 2"):
-                raise KeyboardInterrupt
-
     study = load_study(write(SVM))
     runner_score, calls = runner.score, []
     with pytest.raises(KeyboardInterrupt):
-        tune(study, out=tmp_path / "out", session=Session(device="cpu", observer=Impatient()))
+        tune(study, out=tmp_path / "out", session=Session(device="cpu", observer=Impatient(after=2)))
 
     def count(*arguments: object) -> tuple[float, int, str]:
         calls.append(arguments)
@@ -113,40 +119,37 @@ def test_an_interrupted_search_ends_as_one_that_was_not(searched, write, tmp_pat
         with pytest.raises(KeyboardInterrupt):
             tune(study, out=tmp_path / "out", session=CPU)
         _, record = tune(study, out=tmp_path / "out", session=CPU)
-    assert len(calls) == 3, "a finished trial is not repeated"
+    assert len(calls) == 2, "a finished trial is not repeated"
     expected = [(trial.settings, trial.accuracy) for trial in searched[1].trials]
     assert [(trial.settings, trial.accuracy) for trial in record.trials] == expected
     assert record.outer_accuracy == searched[1].outer_accuracy
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_workers_search_the_same_one_trial_at_a_time(searched, write, tmp_path):
     _, record = tune(load_study(write(SVM)), out=tmp_path / "out", workers=1, session=CPU)
     assert record == searched[1]
 
 
 def test_no_test_pixel_is_looked_at_during_the_search(write, tmp_path):
-    """Other spectra and labels at the test pixels give the same search to the bit, whatever else looks at the scene."""
+    """Other spectra and labels at the test pixels change nothing, to the bit, though the whole scene is used."""
     scene = make_synthetic_scene(seed=0, rows=40, cols=40, bands=16)
     text = BASE.replace("{synthetic: 0, rows: 40, cols: 40, bands: 16}", "{cube: cube.npy, labels: labels.npy}")
-    text = text.replace("fit_on: train", "fit_on: scene").replace("trials: 4", "trials: 2")
-    text = text.replace("{name: svm, gamma: 0.05}", "{name: hybridsn, width: 0.125}")
-    text = text.replace("blocks, train: 0.5, block_size: 5, buffer: 5", "masks, partition: parts.npy")
+    text = text.replace(BLOCKS, "kind: masks, partition: parts.npy").replace("fit_on: train", "fit_on: scene")
     text = text.replace(
-        "  patch.size: 9\n",
-        (
-            "  patch.size: 9\n  train: {epochs: 2, batch_size: 32, norm_statistics: scene}\n"
-            "  prediction.smoothing: {spatial: 0.5}\n"
-        ),
+        "{name: svm, gamma: 0.05}", "{name: hybridsn, width: 0.125}\n  prediction.smoothing: {spatial: 0.5}"
     )
-    study = load_study(write(text + "  train.learning_rate: {log: [0.001, 0.01]}\n"))
+    text += "  train.learning_rate: {log: [0.001, 0.01]}\n"
+    study = load_study(
+        write(text.replace("set:", "set:\n  train: {epochs: 2, batch_size: 32, norm_statistics: scene}"))
+    )
     sides = np.zeros((40, 40), np.uint8)
     for rows in (slice(0, 10), slice(16, 26), slice(32, 40)):  # areas that can be held out
         sides[rows, :20] = 1
     sides[3::16, :20], sides[:, 27:] = 2, 3
     sides[scene.labels == 0] = 0
     test, rng = sides == 3, np.random.default_rng(0)
-    records = []
+    found, seen, unhidden = [], [], []
     for name in ("real", "garbage"):
         folder = tmp_path / name
         folder.mkdir()
@@ -156,16 +159,25 @@ def test_no_test_pixel_is_looked_at_during_the_search(write, tmp_path):
             labels[test] = rng.permutation(labels[test])
         for file, array in (("cube", cube), ("labels", labels.astype(np.uint8)), ("parts", sides)):
             np.save(folder / f"{file}.npy", array)
-        records.append(tune(study, out=folder / "out", session=Session(data=folder, device="cpu"))[1])
-    real, garbage = records
-    assert real.trials == garbage.trials
-    assert real.outer_accuracy != garbage.outer_accuracy, "else the test pixels were not changed"
+        values = {"train.learning_rate": 0.003}
+        found.append(score(study, values, Session(data=folder, device="cpu"), 1))
+        config, device = study.config_of(values), torch.device("cpu")
+        setting = prepare(config, data=folder, device=device, hides_test=True)
+        bundle = setting.pack(setting.build(seed=0), versions={})
+        facts = bundle.facts.model_dump_json()
+        seen.append((setting.components.tobytes(), setting.scene.labels.tobytes(), facts))
+        unhidden.append(prepare(config, data=folder, device=device).components.tobytes())
+    assert found[0] == found[1]
+    assert found[0][1] > 0
+    assert seen[0] == seen[1]
+    assert unhidden[0] != unhidden[1], "else the test pixels were not changed"
 
 
-def test_where_training_patches_contain_test_pixels_a_note_says_so(write, tmp_path):
-    text = SVM.replace("{kind: blocks, train: 0.5, block_size: 5, buffer: 5}", "{kind: random, train: 0.3}")
-    record = tune(load_study(write(text.replace("trials: 4", "trials: 1"))), out=tmp_path / "out", session=CPU)[1]
-    assert "training patches or smoothing reach test pixels, whose spectra, but no labels, take part" in record.notes
+def test_where_training_patches_contain_test_pixels_a_note_says_so(write):
+    study = load_study(write(SVM.replace(BLOCKS, "kind: random, train: 0.3")))
+    setting = prepare(study.config_of({}), data=None, device=torch.device("cpu"), hides_test=True)
+    assert "training patches or smoothing reach test pixels, whose spectra, but no labels, take part" in setting.notes
+    assert not setting.scene.labels[tuple(setting.split.test.T)].any()
 
 
 def test_every_trial_has_the_split_that_the_largest_patches_need(write):
@@ -227,6 +239,16 @@ def test_a_bad_study_is_refused_where_it_is_written(write, old, new, message):
         load_study(path)
 
 
+def test_settings_that_were_tried_before_are_not_trained_again(write, tmp_path, monkeypatch):
+    calls: list[object] = []
+    monkeypatch.setattr(runner, "score", lambda _, values, *__: calls.append(values) or (0.5, 10, ""))
+    text = BASE.replace("trials: 4", "trials: 8") + "  model: [{name: lda}, {name: svm, gamma: 0.05, penalty: 10}]\n"
+    text = text.replace("  model: {name: svm, gamma: 0.05}\n", "")
+    with pytest.raises(KeyboardInterrupt):
+        tune(load_study(write(text)), out=tmp_path / "out", session=Session(device="cpu", observer=Impatient(after=7)))
+    assert len(calls) == 2
+
+
 def test_a_single_fold_can_be_searched(write):
     load_study(write(SVM.replace(BLOCKS, "kind: folds, by: blocks, fold: 1")))
 
@@ -240,6 +262,16 @@ def test_the_command_prints_both_accuracies_and_resumes(call, searched):
         assert line in out.splitlines()
     assert "trial" not in error, "nothing was left to do"
     assert read_record(StudyRecord, folder.record, remedy="") == record
+
+
+def test_an_interrupted_command_says_in_one_line_how_to_resume(call, monkeypatch, write, tmp_path):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "score", interrupt)
+    code, out, error = call("tune", write(SVM), "--out", tmp_path / "out", "--device", "cpu")
+    assert (code, out) == (130, "")
+    assert error == "hsi-se: interrupted; rerun the same command to resume (finished work is kept)\n"
 
 
 def test_more_trials_may_be_added_later_and_another_study_is_refused(searched, write, tmp_path):
@@ -275,3 +307,9 @@ def test_the_studies_of_the_package_can_be_loaded(path):
     study = load_study(path)
     assert study.name == path.stem
     assert study.given.trials > 1
+
+
+def test_the_study_in_the_docs_is_the_one_that_can_be_run():
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    lines = (ROOT / "configs" / "studies" / "demo.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
+    assert f"```yaml\n{''.join(line for line in lines if line[0] != '#')}```" in page

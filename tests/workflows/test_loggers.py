@@ -156,11 +156,6 @@ def test_wandb_keeps_every_epoch_the_settings_the_accuracies_and_the_page_offlin
     assert (files[-1].parent / "files" / "report.html").read_bytes() == (logged / "run" / "report.html").read_bytes()
 
 
-def test_a_logged_run_is_the_same_as_one_that_is_not(logged):
-    one, other = (RunFolder(logged / name) for name in ("plain", "run"))
-    assert one.bundle_arrays.read_bytes() == other.bundle_arrays.read_bytes()
-
-
 @pytest.mark.usefixtures("quick_baseline")
 def test_the_command_line_logs_to_the_folder_that_is_named(call, tmp_path):
     svm = set_options(*TINY, "model={name: svm}", "split.train=0.3")
