@@ -30,17 +30,14 @@ class Range(Settings):
     def check_together(self) -> None:
         if (self.log is None) == (self.linear is None):
             raise mistake("write {log: [1e-4, 1e-2]} or {linear: [0, 0.5]}")
-        if self.low >= self.high or (self.log is not None and self.low <= 0):
+        low, high = self.bounds
+        if low >= high or (self.log is not None and low <= 0):
             above = ", above 0" if self.log is not None else ""
             raise mistake(f"write two numbers in ascending order{above}", key="linear" if self.log is None else "log")
 
     @property
-    def low(self) -> int | float:
-        return (self.log or self.linear or (0, 0))[0]
-
-    @property
-    def high(self) -> int | float:
-        return (self.log or self.linear or (0, 0))[1]
+    def bounds(self) -> Bounds:
+        return self.log or self.linear or (0, 0)
 
 
 Choice = Annotated[
@@ -105,7 +102,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
                 raise ConfigError(f"{place}: search.{key}: {reason}; write it under set:")
         if twice := next((each for each in shared if f"{each.key}.".startswith(f"{key}.")), None):
             raise ConfigError(f"{twice.place}: {twice.key}: is replaced by search.{key}; leave one of them out")
-        ends = (choice.low, choice.high) if isinstance(choice, Range) else choice
+        ends = choice.bounds if isinstance(choice, Range) else choice
         found = [parse_config(text, [*shared, *override(places, {key: end}, "search")], path=base_path) for end in ends]
         if len({config.digest for config in found}) < len(found):
             raise ConfigError(f"{place}: search.{key}: two values give the same settings; remove one of them")

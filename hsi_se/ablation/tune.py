@@ -151,12 +151,12 @@ def _search(study: Study, folder: StudyFolder, client: Any, session: Session) ->
     given, observer, done = study.given, session.observer, (TrialState.COMPLETE,)
     space: dict[str, Any] = {}
     for key, choice in given.search.items():
-        if not isinstance(choice, Range):
-            space[key] = optuna.distributions.CategoricalDistribution([json.dumps(value) for value in choice])
+        if isinstance(choice, Range):
+            kind = "Int" if all(isinstance(end, int) for end in choice.bounds) else "Float"
+            make = getattr(optuna.distributions, f"{kind}Distribution")
+            space[key] = make(*choice.bounds, log=choice.log is not None)
         else:
-            is_whole = isinstance(choice.low, int) and isinstance(choice.high, int)
-            kind: Any = getattr(optuna.distributions, f"{'Int' if is_whole else 'Float'}Distribution")
-            space[key] = kind(choice.low, choice.high, log=choice.log is not None)
+            space[key] = optuna.distributions.CategoricalDistribution([json.dumps(value) for value in choice])
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder.journal)))
     search = optuna.create_study(storage=storage, study_name="search", load_if_exists=True, direction="maximize")
     for trial in search.get_trials(states=(TrialState.RUNNING,)):  # left by an earlier start

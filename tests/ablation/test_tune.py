@@ -249,6 +249,19 @@ def test_settings_that_were_tried_before_are_not_trained_again(write, tmp_path, 
     assert len(calls) == 2
 
 
+def test_a_range_of_whole_numbers_gives_whole_numbers_and_both_stay_in_their_ranges(write, tmp_path, monkeypatch):
+    tried: list[dict[str, float]] = []
+    monkeypatch.setattr(runner, "score", lambda _, values, *__: tried.append(values) or (len(tried) / 10, 10, ""))
+    text = BASE.replace("{name: svm, gamma: 0.05}", "{name: hybridsn}").replace("trials: 4", "trials: 9")
+    study = load_study(write(text + "  train.shift: {linear: [1, 3]}\n  train.noise: {log: [0.001, 0.1]}\n"))
+    with pytest.raises(KeyboardInterrupt):
+        tune(study, out=tmp_path / "out", session=Session(device="cpu", observer=Impatient(after=8)))
+    assert {values["train.shift"] for values in tried} == {1, 2, 3}
+    assert all(isinstance(values["train.shift"], int) for values in tried)
+    noise = [values["train.noise"] for values in tried]
+    assert 0.001 <= min(noise) < 0.01 < max(noise) <= 0.1, "half of them below the geometric mean"
+
+
 def test_a_single_fold_can_be_searched(write):
     load_study(write(SVM.replace(BLOCKS, "kind: folds, by: blocks, fold: 1")))
 
