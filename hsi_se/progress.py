@@ -1,5 +1,8 @@
 """Progress reporting: one record per epoch, and the observers that receive progress events."""
 
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -27,7 +30,16 @@ class EpochRecord(BaseModel):
 
 
 class Observer(Protocol):
-    """Receives progress events; library code prints nothing itself."""
+    """Receives progress events; library code prints nothing itself. One's own may extend `Silent`."""
+
+    def begin_run(self, name: str, settings: Mapping[str, object], *, epoch: int) -> None:
+        """Called before a run is trained, resumed or evaluated, after `epoch` epochs.
+
+        The name is the same each time, and no other run has it; the settings are by their dotted keys.
+        """
+
+    def end_run(self, results: Mapping[str, float], *, page: Path | None) -> None:
+        """Called with what is known of the run at the end of training or evaluation, and the report page if drawn."""
 
     def start(self, task: str, *, total: int, unit: str) -> None:
         """Called when a task of `total` units starts."""
@@ -45,6 +57,10 @@ class Observer(Protocol):
 class Silent:
     """An observer that ignores every event."""
 
+    def begin_run(self, name: str, settings: Mapping[str, object], *, epoch: int) -> None: ...
+
+    def end_run(self, results: Mapping[str, float], *, page: Path | None) -> None: ...
+
     def start(self, task: str, *, total: int, unit: str) -> None: ...
 
     def advance(self, count: int) -> None: ...
@@ -52,6 +68,19 @@ class Silent:
     def epoch(self, record: EpochRecord) -> None: ...
 
     def note(self, text: str) -> None: ...
+
+
+class Several(Silent):
+    """An observer that passes every event on to several others."""
+
+    def __init__(self, *observers: Observer) -> None:
+        for name in [name for name in vars(Silent) if name[0] != "_"]:
+            setattr(self, name, partial(_call_each, [getattr(observer, name) for observer in observers]))
+
+
+def _call_each(functions: Sequence[Callable[..., None]], *arguments: object, **named: object) -> None:
+    for function in functions:
+        function(*arguments, **named)
 
 
 def clock(seconds: float) -> str:

@@ -186,20 +186,20 @@ def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
     """
     path = Path(path)
     settings, places = parse_settings(AblationSettings, read_text(path), path=path)
-    base = _find_base(settings.base, path, places)
-    shared = [*_override(places, settings.set, "set"), *(Override.parse(text) for text in overrides)]
+    base = find_base(settings.base, path, places)
+    shared = [*override(places, settings.set, "set"), *(Override.parse(text) for text in overrides)]
     given = settings.list_variants()
     runs: list[PlannedRun] = []
     bases = []
     for scene, of_scene in (settings.scenes or {"": {}}).items():
-        below = _refuse_given([*shared, *_override(places, of_scene, "scenes", scene)])
+        below = _refuse_given([*shared, *override(places, of_scene, "scenes", scene)])
         common = load_config(base, below)
         if isinstance(common.split, FoldsSplit) and common.split.repeats > 1:
             raise ConfigError(f"{path}: split.repeats: has no effect in an ablation; write one seed for each draw")
         bases.append(common)
         configs: dict[str, Config] = {}
         for name, of_variant in given.items():
-            changes = _refuse_given(_override(places, of_variant, "variants", name))
+            changes = _refuse_given(override(places, of_variant, "variants", name))
             config = load_config(base, [*below, *changes]).without_calibration()
             where = f"{places.get(('variants', name)) or places[('grid',)]}: variants.{name}"
             for key in _SHARED:
@@ -244,7 +244,7 @@ def _digest(threads: int, configs: Sequence[Config]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _override(places: Places, values: Overrides, *names: str) -> list[Override]:
+def override(places: Places, values: Overrides, *names: str) -> list[Override]:
     """Returns the overrides in an entry, each with the places of its parts in the file."""
     overrides = []
     for key, value in values.items():
@@ -261,9 +261,11 @@ def _override(places: Places, values: Overrides, *names: str) -> list[Override]:
     return overrides
 
 
-def _find_base(base: str, path: Path, places: Places) -> Path:
+def find_base(base: str, path: Path, places: Places) -> Path:
     candidates = [folder / base for folder in (path.parent, path.parent.parent, Path())]
-    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    found = next(
+        (candidate for candidate in candidates if candidate.is_file() and candidate.resolve() != path.resolve()), None
+    )
     if found is None:
         raise ConfigError(
             f"{places[('base',)]}: base = {base!r}: no such config beside this file, in its parent folder "

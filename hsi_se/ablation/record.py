@@ -180,6 +180,8 @@ class AblationPlan(Record):
 class AblationFolder(Folder):
     """A folder with one run per scene, variant and seed, and the reports over all of them."""
 
+    what = "an ablation"
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
         self.plan = self.path / "plan.json"
@@ -237,14 +239,14 @@ class AblationFolder(Folder):
         """Marks the folder as an ablation's; RunError if it belongs to another one, or contains something else."""
         if not self.plan.is_file():
             if self.path.exists() and (not self.path.is_dir() or any(self.path.glob("[!.]*"))):
-                raise RunError(f"{self}: already exists but is not an ablation folder; choose another with --out DIR")
+                raise RunError(f"{self}: already exists but is not {self.what} folder; choose another with --out DIR")
             self.write(self.plan, plan)
             return
         found = read_record(AblationPlan, self.plan, remedy="choose another folder with --out DIR")
         if found.digest != plan.digest:
+            which = f"({found.name}, digest {found.digest[:8]}; this one is {plan.name}, {plan.digest[:8]})"
             raise RunError(
-                f"{self}: contains another ablation ({found.name}, digest {found.digest[:8]}; this one is "
-                f"{plan.name}, {plan.digest[:8]}); choose another folder with --out DIR"
+                f"{self}: contains another {self.what.split()[1]} {which}; choose another folder with --out DIR"
             )
 
     def read_report(self) -> AblationReport:

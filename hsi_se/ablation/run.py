@@ -48,7 +48,7 @@ from hsi_se.workflows.train import RUNS, train_unless_finished
 
 State = Literal["running", "finished", "failed", "elsewhere"]
 _WAIT_S = 0.2  # between two looks at what another process is at
-_ONE_AT_A_TIME = threading.Lock()  # a worker may have more threads, and torch's generator is the process's
+ONE_AT_A_TIME = threading.Lock()  # a worker may have more threads, and torch's generator is the process's
 
 
 class SplitBaselines(Record):
@@ -70,7 +70,7 @@ class SplitBaselines(Record):
 
 def fit_baselines(config: Config, *, session: Session, threads: int) -> SplitBaselines:
     """Returns the baseline of a config's split, drawn and reduced exactly as in its training."""
-    with _ONE_AT_A_TIME, fixed_threads(threads):
+    with ONE_AT_A_TIME, fixed_threads(threads):
         setting = prepare(config, data=session.data, device=torch.device("cpu"))
         machine = fit_spectral_baseline(setting.scene, setting.split, setting.components, config=config)
     return SplitBaselines(
@@ -96,7 +96,7 @@ class Job:
 
     ablation: Ablation
     folder: AblationFolder
-    session: Session  # without an observer, so that it can be sent to workers
+    session: Session  # can be sent to workers
     watcher: Watcher
     failed: list[FailedRun] = field(default_factory=list)
 
@@ -151,7 +151,7 @@ def run_ablation(
     Args:
         ablation: from `load_ablation` or `repeat_over_seeds`.
         out: the folder; by default `runs/ablation-NAME-DIGEST` or `runs/seeds-NAME-DIGEST`, the same at every start.
-        session: the folder of scenes and the device; its observer is not used.
+        session: the folder of scenes, the device and an observer of the runs, which a cluster sends to its workers.
         workers: number of processes of a Dask cluster on this machine.
         scheduler: address of an existing Dask cluster whose workers can read the scene's files.
         watcher: receives progress.
@@ -163,7 +163,7 @@ def run_ablation(
         raise ConfigError("torchrun: runs one training in several processes; start series of runs without it")
     folder = find_folder(ablation, out)
     data = None if session.data is None else str(Path(session.data).resolve())
-    job = Job(ablation, folder, Session(data, session.device), watcher)
+    job = Job(ablation, folder, Session(data, session.device, session.observer), watcher)
     with start_cluster(workers, scheduler) as client:
         num_cores = os.cpu_count() or 1
         if workers is not None and workers * ablation.threads > num_cores:
@@ -277,7 +277,7 @@ def run_once(
 
     `baselines` spare the run their computation. They are not used if they belong to another split.
     """
-    with _ONE_AT_A_TIME, fixed_threads(threads):
+    with ONE_AT_A_TIME, fixed_threads(threads):
         _warm_up()
         train_unless_finished(config, path, session=session)
         if not RunFolder(path).is_evaluated:

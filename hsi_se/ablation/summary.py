@@ -96,7 +96,8 @@ def is_finished(planned: PlannedRun, folder: AblationFolder) -> bool:
 def _read_run(planned: PlannedRun, folder: AblationFolder) -> tuple[AblationRun, RunRecord, ClassNames]:
     run = folder.find(planned)
     record, report, cost = run.read_record(), run.read_report(), run.read_mapping_cost()
-    num_steps = len(record.history) * record.num_train * max(len(run.folds), 1)
+    parts = [fold.read_record() for fold in run.folds] or [record]
+    num_steps = sum(len(part.history) * part.num_train for part in parts)
     outcomes = {
         name: found.outcome for name, field in _BASELINES.items() if (found := getattr(report, f"against_{field}"))
     }

@@ -17,6 +17,7 @@ def evaluate(
     device: usage.Device = "auto",
     scene: usage.Scene = None,
     overrides: usage.SceneOverrides = None,
+    log: usage.Log = None,
 ) -> None:
     """Print the accuracies of RUN next to its location floor and spectral baseline; write its reports.
 
@@ -27,6 +28,8 @@ def evaluate(
     from hsi_se.runs.folder import RunFolder
 
     if scene is not None:
+        if log:
+            raise ConfigError(f"--log {log[0]}: has no effect with --scene; leave it out")
         from hsi_se.cli.tables import print_cross_scene
         from hsi_se.workflows.evaluate import evaluate_on
 
@@ -51,7 +54,7 @@ def evaluate(
     from hsi_se.cli.tables import print_assessment, print_draws
     from hsi_se.workflows.evaluate import assess_run
 
-    with start_session(data=data, device=device) as session:
+    with start_session(data=data, device=device, log=log) as session:
         assessments = [assess_run(each, session=session) for each in folders]
     print_assessment(assessments[0], folder)
     print_draws(assessments)
@@ -116,6 +119,7 @@ def gap(
     overrides: usage.Overrides = None,
     data: usage.DataFolder = None,
     out: Annotated[Path | None, usage.out_option("Folder for the runs. By default below runs/.")] = None,
+    log: usage.Log = None,
     device: usage.Device = "auto",
 ) -> None:
     """Train CONFIG's network on spatial folds and on a random split of the same size; print the gap."""
@@ -127,7 +131,7 @@ def gap(
     from hsi_se.cli.terminal import start_session
     from hsi_se.workflows.gap import measure_gap
 
-    with start_session(data=data, device=device) as session:
+    with start_session(data=data, device=device, log=log) as session:
         found = measure_gap(settings, out=out, session=session)
     print_gap(found)
 

@@ -15,7 +15,7 @@ from hsi_se.cli.evaluate import evaluate, export, gap, map_scene, split
 from hsi_se.cli.look import explain, info, report, schema, watch
 from hsi_se.cli.quickstart import quickstart
 from hsi_se.cli.scene import app as scene_app
-from hsi_se.cli.train import ablate, resume, train
+from hsi_se.cli.train import ablate, resume, train, tune
 from hsi_se.cli.usage import Command, Group, UsageError, check_words, describe_mistake
 from hsi_se.errors import HsiError, Interrupted
 from hsi_se.system.processes import is_first, listening
@@ -44,6 +44,7 @@ for _panel, _name, _function, _example in (
     ("Look", "explain", explain, "explain runs/demo"),
     ("Look", "schema", schema, "schema > hsi-se.schema.json"),
     ("Compare", "ablate", ablate, "ablate configs/ablations/placement.yaml --workers 2"),
+    ("Compare", "tune", tune, "tune configs/studies/demo.yaml --workers 2"),
     ("Deliver", "map", map_scene, "map runs/demo --scene field.img --set scene.scale=10000"),
     ("Deliver", "export", export, "export runs/demo --format onnx"),
 ):

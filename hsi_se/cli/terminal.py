@@ -16,7 +16,7 @@ from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from hsi_se.progress import EpochRecord, Observer, Silent, clock
+from hsi_se.progress import EpochRecord, Observer, Several, Silent, clock
 from hsi_se.system.processes import is_first
 from hsi_se.system.session import Session
 
@@ -24,14 +24,26 @@ _LINE_EVERY_S = 10.0
 
 
 @contextmanager
-def start_session(*, data: Path | None = None, device: str = "auto") -> Iterator[Session]:
-    """Yields a session whose observer shows progress on standard error until the block ends."""
+def start_session(
+    *, data: Path | None = None, device: str = "auto", log: Sequence[str] | None = None
+) -> Iterator[Session]:
+    """Yields a session whose observer shows progress on standard error until the block ends; `log` is of `--log`."""
+    loggers = open_loggers(log)
     gc.freeze()  # what a command has imported stays until its end: no collection need look at it
     try:
         with _show_progress() as observer:
-            yield Session(data, device, observer)
+            yield Session(data, device, Several(observer, *loggers) if loggers else observer)
     finally:
         gc.unfreeze()
+
+
+def open_loggers(log: Sequence[str] | None) -> list[Observer]:
+    """Returns the observers that `--log` names; of several processes, the first one has them."""
+    if not log or not is_first():
+        return []
+    from hsi_se.workflows.loggers import open_logger  # imports the tools
+
+    return [open_logger(text) for text in log]
 
 
 @contextmanager
@@ -55,7 +67,7 @@ def _show_progress() -> Iterator[Observer]:
         yield ProgressBar(progress)
 
 
-class ProgressBar:
+class ProgressBar(Silent):
     """One bar per task, with its rate and the last epoch's loss and validation accuracy."""
 
     def __init__(self, progress: Progress) -> None:
@@ -81,7 +93,7 @@ class ProgressBar:
         print_prose(self._progress.console, f"note: {text}")
 
 
-class PlainLines:
+class PlainLines(Silent):
     """One line per epoch, and one every ten seconds during other work."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""`hsi-se train`, `resume` and `ablate`."""
+"""`hsi-se train`, `resume`, `ablate` and `tune`."""
 
 import shlex
 import sys
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hsi_se.cli.usage import ConfigPath, DataFolder, Device, Overrides, Scheduler, Workers, out_option
+from hsi_se.cli.usage import ConfigPath, DataFolder, Device, Log, Overrides, Scheduler, Workers, out_option
 from hsi_se.errors import ConfigError
 from hsi_se.system.processes import is_first
 
@@ -26,6 +26,7 @@ def train(
     ] = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    log: Log = None,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run folder if it exists.")] = False,
 ) -> None:
@@ -51,13 +52,13 @@ def train(
         from hsi_se.ablation.file import repeat_over_seeds
 
         ablation = repeat_over_seeds(settings, chosen)
-        _run_and_print(ablation, out=out, data=data, device=device, workers=workers, scheduler=scheduler)
+        _run_and_print(ablation, out=out, data=data, device=device, workers=workers, scheduler=scheduler, log=log)
         return
 
     from hsi_se.cli.terminal import start_session
     from hsi_se.workflows import train as experiment
 
-    with start_session(data=data, device=device) as session:
+    with start_session(data=data, device=device, log=log) as session:
         folder = str(experiment.train(settings, out=out, overwrite=overwrite, session=session))
     _print_run(folder)
 
@@ -65,6 +66,7 @@ def train(
 def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of an interrupted run.")],
     data: DataFolder = None,
+    log: Log = None,
 ) -> None:
     """Finish the interrupted training in RUN, with the config and the device that it began with."""
     from hsi_se.runs.lifecycle import open_unfinished
@@ -74,7 +76,7 @@ def resume(
     from hsi_se.cli.terminal import start_session
     from hsi_se.workflows import train as experiment
 
-    with start_session(data=data) as session:
+    with start_session(data=data, log=log) as session:
         finished = experiment.resume(folder, session=session)
     _print_run(str(finished))
 
@@ -97,6 +99,7 @@ def ablate(
         bool, typer.Option("--dry-run", help="List the runs with their size and time; train nothing.")
     ] = False,
     data: DataFolder = None,
+    log: Log = None,
     device: Device = "auto",
 ) -> None:
     """Train every variant of FILE with every seed, and report which differ significantly.
@@ -107,7 +110,8 @@ def ablate(
 
     ablation = load_ablation(file, overrides or [])
     if dry_run:
-        for option, value in (("--workers", workers), ("--scheduler", scheduler), ("--device", device)):
+        given = {"--workers": workers, "--scheduler": scheduler, "--log": log, "--device": device}
+        for option, value in given.items():
             if value not in (None, "auto"):
                 raise ConfigError(f"{option}: has no effect with --dry-run; leave one of them out")
         from hsi_se.ablation.plan import plan_ablation
@@ -117,7 +121,39 @@ def ablate(
         print_plan(plan_ablation(ablation, out=out, data=data))
         print(f"folder: {find_folder(ablation, out)}")
         return
-    _run_and_print(ablation, out=out, data=data, device=device, workers=workers, scheduler=scheduler)
+    _run_and_print(ablation, out=out, data=data, device=device, workers=workers, scheduler=scheduler, log=log)
+
+
+def tune(
+    file: Annotated[Path, typer.Argument(metavar="STUDY", help="A study, such as configs/studies/demo.yaml.")],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, out_option("Folder to write. By default runs/tune-NAME-DIGEST.")] = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    data: DataFolder = None,
+    device: Device = "auto",
+) -> None:
+    """Search the settings named in STUDY inside the training set, then test the best ones once.
+
+    Can be interrupted and resumed with the same command.
+    """
+    from hsi_se.ablation.study import load_study
+
+    study = load_study(file, overrides or [])
+
+    from hsi_se.ablation import tune as runner
+    from hsi_se.cli.terminal import say, say_notes, start_session
+
+    with start_session(data=data, device=device) as session:
+        folder, record = runner.tune(study, out=out, workers=workers, scheduler=scheduler, session=session)
+    say_notes(record.notes)
+    for key, value in record.chosen.settings.items():
+        print(f"{key}: {value}")
+    say(record.inner_sentence, style="bold")
+    say(record.outer_sentence, style="bold")
+    print(f"run folder: {folder.path / record.run}")
+    print(f"settings: {folder.best}")
+    print(f"next: {shlex.join(('hsi-se', 'train', str(folder.best)))}")
 
 
 def _run_and_print(
@@ -128,16 +164,20 @@ def _run_and_print(
     device: str,
     workers: int | None = None,
     scheduler: str | None = None,
+    log: list[str] | None = None,
 ) -> None:
     """Runs an ablation and prints its results; exits with an error code if a run has failed."""
     from hsi_se.ablation import run as runner
     from hsi_se.cli.tables import print_answer
+    from hsi_se.cli.terminal import open_loggers
     from hsi_se.cli.watch import watch_ablation
+    from hsi_se.progress import Several
     from hsi_se.system.session import Session
 
+    session = Session(data, device, Several(*open_loggers(log)))
     with watch_ablation(ablation) as watcher:
         folder, report = runner.run_ablation(
-            ablation, out=out, session=Session(data, device), workers=workers, scheduler=scheduler, watcher=watcher
+            ablation, out=out, session=session, workers=workers, scheduler=scheduler, watcher=watcher
         )
     print_answer(report)
     print(f"report: {folder.report_text}")

@@ -184,6 +184,10 @@ DataFolder = Annotated[
 Device = Annotated[
     str, choose("--device", "auto", "cpu", "cuda", help="Device to compute on; auto is the GPU, if any.")
 ]
+Log = Annotated[
+    list[str] | None,
+    typer.Option("--log", metavar="TOOL[:DIR]", help="Also log to tensorboard, wandb or mlflow. Repeatable."),
+]
 Workers = Annotated[int | None, typer.Option(metavar="N", help="Start a Dask cluster of N processes on this machine.")]
 Scheduler = Annotated[
     str | None, typer.Option("--scheduler", metavar="tcp://HOST:PORT", help="Spread the work over this Dask cluster.")

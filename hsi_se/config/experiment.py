@@ -80,6 +80,10 @@ class PatchSettings(Settings):
             raise mistake(f"a patch needs a centre pixel, so its size must be odd; {remedy}", key="size")
 
 
+NO_VALIDATION = (
+    "needs validation pixels, and the split sets none aside; set some aside with split.validation (in a partition map, "
+    "number them 2), or leave early_stopping out"
+)
 ConfigName = Annotated[str, StringConstraints(pattern=r"^[\w.+-]*$")]
 
 
@@ -141,6 +145,13 @@ class Config(Settings):
         if self.train.norm_statistics == "scene" and getattr(self.model, "norm", "batch") == "none":
             problem = "model.norm: none leaves the network without batch norm"
             raise mistake(f"{problem}; leave norm_statistics out", key="train.norm_statistics")
+        is_network, split = not isinstance(self.model, PixelClassifier), self.split
+        for key in ("early_stopping", "max_minutes"):
+            if getattr(self.train, key) is not None and not is_network:
+                problem = f"model.name = {self.model.name} is not trained in epochs"
+                raise mistake(f"{problem}; leave {key} out", key=f"train.{key}")
+        if self.train.early_stopping and not (split.validation or getattr(split, "partition", None)):
+            raise mistake(NO_VALIDATION, key="train.early_stopping")
         if self.prediction.calibration == "validation" and isinstance(self.model, PixelClassifier):
             problem = f"model.name = {self.model.name} is trained on the validation pixels too"
             raise mistake(f"{problem}; use cross-fit", key="prediction.calibration")
@@ -162,6 +173,11 @@ class Config(Settings):
             return self
         prediction = self.prediction.model_copy(update={"calibration": "none"})
         return self.model_copy(update={"prediction": prediction})
+
+    @property
+    def label(self) -> str:
+        """`NAME-DIGEST`, which names the runs of these settings wherever no folder is given."""
+        return f"{self.name or 'run'}-{self.digest[:8]}"
 
     @property
     def digest(self) -> str:

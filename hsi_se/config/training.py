@@ -7,6 +7,15 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from hsi_se.config.base import Settings, Share, mistake
 
 
+class EarlyStopping(Settings):
+    """Ends training when the validation set shows no more improvement."""
+
+    patience: PositiveInt
+    """epochs without improvement after which training ends, from 1 to train.epochs - 2"""
+    monitor: Literal["loss", "accuracy"] = "loss"
+    """measured on the validation pixels: loss (default) is the cross-entropy, accuracy the overall accuracy"""
+
+
 class TrainSettings(Settings):
     """Training: AdamW, the learning-rate schedule, augmentation and precision."""
 
@@ -51,6 +60,12 @@ class TrainSettings(Settings):
     without labels"""
     class_weights: Literal["none", "sqrt", "balanced"] = "none"
     """weight of a class with n training pixels in the loss: none is 1 (default), sqrt is 1/√n, balanced is 1/n"""
+    early_stopping: EarlyStopping | None = None
+    """end training when the validation set shows no improvement for some epochs, such as {patience: 20}; default: all
+    epochs"""
+    max_minutes: PositiveFloat | None = None
+    """limit of the training time in minutes, without interruptions, above 0: no epoch begins that would probably end
+    later, after the first; default: no limit"""
     checkpoint_every_s: NonNegativeFloat = 60.0
     """seconds between checkpoints within an epoch, 0 or more; longer if saving would take over 1 % of the
     time; 0 saves after every step; default 60"""
@@ -62,3 +77,7 @@ class TrainSettings(Settings):
     def check_together(self) -> None:
         if self.vary_by == "batch" and not self.list_variations():
             raise mistake("has no effect without flips, spectral_jitter, noise or band_dropout", key="vary_by")
+        if self.early_stopping is not None and self.early_stopping.patience > self.epochs - 2:
+            most = f"use at most {self.epochs - 2}, or " if self.epochs > 2 else ""
+            problem = f"cannot end a training of epochs: {self.epochs} early"
+            raise mistake(f"{problem}; {most}leave early_stopping out", key="early_stopping.patience")

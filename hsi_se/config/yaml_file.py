@@ -37,6 +37,11 @@ _MAX_DEPTH = 50
 _LONGEST_SHOWN = 200  # characters, or bits
 _BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 _DATA = (".csv", ".geojson", ".hdr", ".xml")  # endings of text that is data
+_FILES = {  # a setting by which a file is known, what it is, and what to do with it
+    "search": ("a study", "run it with `hsi-se tune"),
+    "seeds": ("an ablation", "run it with `hsi-se ablate"),
+    "model": ("a config", "train it with `hsi-se train"),
+}
 _KINDS = ("kind", "name")  # settings that decide which others a section may have
 
 
@@ -125,11 +130,12 @@ def parse_settings(
     if not isinstance(document, CommentedMap):
         raise ConfigError(f"{path}:1:1: contains no settings; a config is a YAML mapping, see configs/demo.yaml")
     written, places = _read(document, where=str(path))
-    if kind is Config and "base" in written and "seeds" in written:
-        raise ConfigError(f"{path}: is an ablation, not a config; run it with `hsi-se ablate {path}`")
-    if kind is not Config and "model" in written and "base" not in written:
-        remedy = f"train it with `hsi-se train {path}`, or name it as base: in an ablation"
-        raise ConfigError(f"{path}: is a config, not an ablation; {remedy}")
+    own = next(key for key in _FILES if key in kind.model_fields)
+    found = next((key for key in _FILES if key in written and (key == "model") != ("base" in written)), own)
+    if found != own:
+        name, remedy = _FILES[found]
+        named = f", or name it as base: in {_FILES[own][0]}" if found == "model" else ""
+        raise ConfigError(f"{path}: is {name}, not {_FILES[own][0]}; {remedy} {path}`{named}")
     settings, in_force = copy.deepcopy(written), dict(places)
     parsed = [Override.parse(entry) if isinstance(entry, str) else entry for entry in overrides]
     for override in parsed:

@@ -134,6 +134,7 @@ class Logged:
     def __init__(self, observer: Observer, folder: RunFolder) -> None:
         self._observer, self._folder = observer, folder
         self.start, self.advance, self.note = observer.start, observer.advance, observer.note
+        self.begin_run, self.end_run = observer.begin_run, observer.end_run
 
     def epoch(self, record: EpochRecord) -> None:
         self._folder.log(record)

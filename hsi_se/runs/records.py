@@ -62,6 +62,7 @@ class RunRecord(RunFacts):
     macs_per_patch: int
     best_epoch: int
     history: tuple[EpochRecord, ...]
+    stopped: str = ""  # why training ended before the last epoch of the config; empty if it did not
     training_s: float
     peak_memory_bytes: int | None = None  # during training, of the GPU's allocator or of the whole process
 

@@ -40,9 +40,9 @@ def is_like_test(pixels: Pixels, split: Split, settings: SplitSettings, *, apart
     """
     if not isinstance(settings, MasksSplit) or not len(pixels) or len(apart) < 2:
         return isinstance(settings, RandomSplit)
-    nearest = _measure_distances(pixels, apart, nearest=2)
+    nearest = measure_distances(pixels, apart, nearest=2)
     to_another = np.where(nearest[:, 0] > 0, nearest[:, 0], nearest[:, 1])
-    return bool(2 * to_another.mean() >= _measure_distances(split.test, split.training_side).mean())
+    return bool(2 * to_another.mean() >= measure_distances(split.test, split.training_side).mean())
 
 
 def divide_into_folds(truth: GroundTruth, split: Split, settings: SplitSettings, *, seed: int) -> Folds:
@@ -63,7 +63,7 @@ def divide_into_folds(truth: GroundTruth, split: Split, settings: SplitSettings,
         known = np.zeros_like(truth.labels)
         known[pixels[:, 0], pixels[:, 1]] = truth.labels[pixels[:, 0], pixels[:, 1]]
         groups = number_fields(replace(truth, labels=known))[pixels[:, 0], pixels[:, 1]]
-        gap = buffer = int(_measure_distances(split.test, pixels).min()) if len(split.test) else 0
+        gap = buffer = int(measure_distances(split.test, pixels).min()) if len(split.test) else 0
         areas = groups
         while gap > 1:
             areas = _label_areas(pixels, truth.shape, reach=gap // 2)
@@ -73,7 +73,7 @@ def divide_into_folds(truth: GroundTruth, split: Split, settings: SplitSettings,
     parts = []
     for number in np.unique(fold):
         held = fold == number
-        fit = ~held & (_measure_distances(pixels, pixels[held])[:, 0] >= buffer)
+        fit = ~held & (measure_distances(pixels, pixels[held])[:, 0] >= buffer)
         in_fit, in_all = (np.bincount(some, minlength=truth.num_classes) for some in (classes[fit], classes))
         share = in_fit / np.maximum(in_all, 1)  # of each class
         usable = held & (share[classes] >= _MIN_FIT)
@@ -82,7 +82,7 @@ def divide_into_folds(truth: GroundTruth, split: Split, settings: SplitSettings,
     return Folds(pixels, classes, groups, tuple(parts))
 
 
-def _measure_distances(pixels: Pixels, others: Pixels, *, nearest: int = 1) -> NDArray[np.float64]:
+def measure_distances(pixels: Pixels, others: Pixels, *, nearest: int = 1) -> NDArray[np.float64]:
     """Returns `(n, nearest)` Chebyshev distances to the nearest of other pixels, in ascending order."""
     return np.asarray(KDTree(others).query(pixels, k=range(1, nearest + 1), p=np.inf)[0])
 

@@ -45,7 +45,7 @@ class Keeper:
 
     def after_step(self, state: TrainingState) -> None: ...
 
-    def after_epoch(self, state: TrainingState) -> None: ...
+    def after_epoch(self, state: TrainingState, *, is_last: bool) -> None: ...
 
 
 @dataclass(kw_only=True, eq=False)
@@ -63,7 +63,7 @@ class Checkpoints(Keeper):
     note: Callable[[str], None]  # receives messages on a damaged checkpoint, or a change that may affect rounding
     rewind: Callable[[Sequence[EpochRecord]], None]  # receives the finished epochs when training starts or resumes
     world: World = field(default_factory=World)  # the processes of the run; the first one writes for all
-    last_epoch: int | None = None  # after which to save in any case, because other work follows
+    saves_last: bool = False  # whether to save after the last epoch in any case, because other work follows
     _cost_s: float = field(default=_FIRST_COST_S, init=False)
     _last: float = field(default_factory=time.perf_counter, init=False)
 
@@ -123,9 +123,9 @@ class Checkpoints(Keeper):
             raise Interrupted(f"interrupted in epoch {state.epoch}", signal_number=number)
         self._save_if_due(state, after_s=self.every_s)
 
-    def after_epoch(self, state: TrainingState) -> None:
-        """Saves unless that would exceed the time budget for saving; after `last_epoch` in any case."""
-        if self.last_epoch is not None and state.epoch > self.last_epoch:
+    def after_epoch(self, state: TrainingState, *, is_last: bool) -> None:
+        """Saves unless that would exceed the time budget for saving; see `saves_last`."""
+        if is_last and self.saves_last:
             self.save(state)
         else:
             self._save_if_due(state)

@@ -88,11 +88,17 @@ class World:
 
     def agree(self, text: str) -> bool:
         """Returns whether all processes pass the same text; waits for all of them."""
-        if self.is_alone:
-            return True
-        texts = [""] * self.size
-        dist.all_gather_object(texts, text)
-        return len({*texts}) == 1
+        return len({*self._gather(text)}) == 1
+
+    def follow_first(self, text: str) -> str:
+        """Returns the text that the first process passes; waits for all of them."""
+        return self._gather(text)[0]
+
+    def _gather(self, text: str) -> list[str]:
+        texts = [text] * self.size
+        if not self.is_alone:
+            dist.all_gather_object(texts, text)
+        return texts
 
 
 @contextmanager

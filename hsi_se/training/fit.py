@@ -1,7 +1,8 @@
 """Trains a network; the best epoch is chosen on validation pixels, never on test pixels."""
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from hsi_se.config.training import TrainSettings
 from hsi_se.errors import DivergedError
 from hsi_se.models.inference import evaluation_mode, predict_patches, set_tf32
-from hsi_se.progress import EpochRecord, Observer
+from hsi_se.progress import EpochRecord, Observer, clock
 from hsi_se.sampling.patches import PatchDataset
 from hsi_se.system.memory import keep_freed_memory
 from hsi_se.training.checkpoint import Keeper
@@ -27,6 +28,7 @@ class FitResult:
     best_epoch: int  # whose weights the model now has, from 1
     history: tuple[EpochRecord, ...]
     training_s: float = 0.0  # without interruptions
+    stopped: str = ""  # why training ended before the last epoch of the settings, a sentence
     notes: tuple[str, ...] = ()  # what the user should know about the training, one sentence each
 
 
@@ -41,6 +43,7 @@ def fit(
     observer: Observer,
     keeper: Keeper | None = None,
     world: World | None = None,
+    last_epoch: int | None = None,
 ) -> FitResult:
     """Trains the model in place and leaves it with the weights of its best epoch.
 
@@ -52,6 +55,9 @@ def fit(
     With `weight_averaging`, the exponential moving average of weights and batch-norm statistics is validated and kept
     instead of the weights themselves.
 
+    Training ends early as `train.early_stopping` and `train.max_minutes` say, on the decision of the first process. The
+    schedule of the learning rate is that of all epochs nevertheless.
+
     Data order, flips, noise and dropout depend only on the seed. Torch's global generators are restored.
 
     Args:
@@ -60,6 +66,7 @@ def fit(
         num_classes: C.
         keeper: saves the training state and restores it when a run is resumed.
         world: the processes that share each batch; each of them receives all patches.
+        last_epoch: after which training ends, if not that of the settings, which lay out the schedule.
 
     DivergedError if the loss or a weight is NaN or infinite; TrainingError for more processes than patches in a batch.
     """
@@ -85,7 +92,9 @@ def fit(
         done = state.num_patches_done
         task = f"training from epoch {state.epoch}" if done else "training"
         observer.start(task, total=settings.epochs * len(train) - done, unit="patches")
-        while state.epoch <= settings.epochs:
+        last_epoch = last_epoch or settings.epochs
+        stopped = world.follow_first(explain_stop(state.history, settings))
+        while state.epoch <= last_epoch and not stopped:
             network.train()
             for index in state.batches():
                 loss = step(index, generator=state.generator)
@@ -119,11 +128,40 @@ def fit(
                 elapsed_s=state.elapsed_s,
             )
             state.end_epoch(record, num_val=len(val))
+            stopped = world.follow_first(explain_stop(state.history, settings))
             observer.epoch(record)
-            keeper.after_epoch(state)
+            keeper.after_epoch(state, is_last=bool(stopped) or state.epoch > last_epoch)
+        if stopped:
+            tell(stopped)
 
     model.load_state_dict(state.best_weights)
-    return FitResult(state.best_epoch, tuple(state.history), training_s=state.elapsed_s, notes=tuple(notes))
+    return FitResult(
+        state.best_epoch, tuple(state.history), training_s=state.elapsed_s, notes=tuple(notes), stopped=stopped
+    )
+
+
+def explain_stop(history: Sequence[EpochRecord], settings: TrainSettings) -> str:
+    """Returns a sentence on why training ends after the epochs in `history`; empty if it does not end early.
+
+    It depends on nothing else, so that a resumed training ends at the same epoch.
+    """
+    done, stopping = len(history), settings.early_stopping
+    if not 0 < done < settings.epochs:
+        return ""
+    start = f"training stopped after epoch {done} of {settings.epochs}: "
+    if stopping is not None and history[0].validation_loss is not None:
+        sign = 1 if stopping.monitor == "accuracy" else -1
+        values = [sign * (getattr(record, f"validation_{stopping.monitor}") or 0.0) for record in history]
+        best = values.index(max(values)) + 1
+        if done - best >= stopping.patience:
+            since = f"the validation {stopping.monitor} has not improved since epoch {best}"
+            return f"{start}{since} (train.early_stopping.patience = {stopping.patience})"
+    elapsed_s = [0.0, *(record.elapsed_s for record in history)]
+    longest_s = max(after - before for before, after in itertools.pairwise(elapsed_s))
+    if settings.max_minutes is not None and elapsed_s[-1] + longest_s > 60 * settings.max_minutes:
+        spent = f"{clock(elapsed_s[-1])} of training, and an epoch takes up to {clock(longest_s)}"
+        return f"{start}{spent} (train.max_minutes = {settings.max_minutes:g})"
+    return ""
 
 
 def _note_jump(state: TrainingState, settings: TrainSettings, tell: Callable[[str], None]) -> bool:

@@ -9,7 +9,7 @@ from hsi_se.config.model import PixelClassifier
 from hsi_se.errors import DivergedError
 from hsi_se.evaluation.confidence import TemperatureScaling, find_lack, fit_scaling
 from hsi_se.prediction.bundled import predict_bundled
-from hsi_se.progress import EpochRecord, Observer
+from hsi_se.progress import Observer, Silent
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.sampling.folds import Folds, divide_into_folds, is_like_test
 from hsi_se.workflows.preparation import Prepared
@@ -43,7 +43,7 @@ def calibrate(bundle: ModelBundle, setting: Prepared, *, epochs: int, observer: 
         found = _cross_fit(bundle, setting, folds, epochs=epochs, observer=observer)
     else:
         truth, groups = (values[len(split.train) :] for values in (folds.classes, folds.groups))
-        logits = _predict(bundle, setting, observer=_Named(observer, "calibration"))
+        logits = predict_own_scene(bundle, setting, observer=_Named(observer, "calibration"))
         found = fit_scaling(logits[split.val[:, 0], split.val[:, 1]], truth, source=kind, groups=groups)
     if not found.is_scaled:
         observer.note(f"the probabilities are {found.about}")
@@ -75,32 +75,33 @@ def _cross_fit(
             model = setting.fit_again(folds.pixels[inside], epochs=epochs, seed=seed, observer=named)
         except DivergedError:
             return replace(found, lack=f"{name}: training diverged; lower train.learning_rate")
-        weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
+        packed = setting.pack(model, versions=bundle.facts.versions)
         rows, cols = folds.pixels[held].T
-        logits[held] = _predict(replace(bundle, weights=weights), setting, observer=named)[rows, cols]
+        logits[held] = predict_own_scene(packed, setting, observer=named)[rows, cols]
     truth = folds.classes[usable]
     return fit_scaling(logits[usable], truth, source="cross-fit", groups=groups, folds=number_of[usable])
 
 
-def _predict(bundle: ModelBundle, setting: Prepared, *, observer: Observer) -> NDArray[np.float32]:
+def predict_own_scene(bundle: ModelBundle, setting: Prepared, *, observer: Observer) -> NDArray[np.float32]:
+    """Returns the logits `(rows, cols, C)` of the scene that a classifier was trained on, as `eval` computes them."""
     scene, device = setting.scene, setting.padded.device
     return predict_bundled(
         bundle, setting.components, missing=~scene.valid, windows=scene.windows, device=device, observer=observer
     )[0]
 
 
-class _Named:
+class _Named(Silent):
     """An observer that gives every task the same name and keeps back epochs, as they are not the run's."""
 
     def __init__(self, observer: Observer, name: str) -> None:
         self._observer, self._name = observer, name
-        self.advance = observer.advance
+
+    def advance(self, count: int) -> None:
+        self._observer.advance(count)
 
     def start(self, task: str, *, total: int, unit: str) -> None:
         del task
         self._observer.start(self._name, total=total, unit=unit)
-
-    def epoch(self, record: EpochRecord) -> None: ...
 
     def note(self, text: str) -> None:
         self._observer.note(f"{self._name}: {text}")

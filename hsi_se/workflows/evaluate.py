@@ -1,5 +1,6 @@
 """Evaluates a run, the folds of a spatial cross-validation, or a network on another scene without a split."""
 
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hsi_se.config.experiment import Config
 from hsi_se.config.split import AllSplit
 from hsi_se.config.yaml_file import dump_config
 from hsi_se.errors import RunError, SceneError
@@ -17,14 +19,15 @@ from hsi_se.models.inference import pick_device
 from hsi_se.prediction.bundled import map_targets, predict_bundled
 from hsi_se.prediction.class_map import ClassMap
 from hsi_se.prediction.target import find_scene, open_targets
+from hsi_se.progress import Observer
 from hsi_se.report.explorer import Explorer, make_explorer
 from hsi_se.report.figures import save_map
 from hsi_se.report.page import write_page
-from hsi_se.report.tables import describe_draws, render_report
+from hsi_se.report.tables import describe_draws, list_methods, render_report
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import OpenedRun, open_run
-from hsi_se.runs.records import MappingCost, RunRecord
+from hsi_se.runs.records import MappingCost, RunRecord, flatten
 from hsi_se.runs.report import RunReport
 from hsi_se.scene.encodings import renumber
 from hsi_se.scene.georeference import Georeference
@@ -91,6 +94,7 @@ def assess_run(
         peak_bytes=cost.peak_bytes,
     )
     _write_results(folder, assessment, record, explorer, cost=mapping, draw=draw, place=scene.georeference)
+    _tell(session.observer, opened.config, record, assessment, page=folder.page if draw else None)
     return assessment
 
 
@@ -105,7 +109,19 @@ def _assess_folds(draw: RunFolder, *, session: Session) -> Assessment:
     draw.write(draw.config, dump_config(config))
     draw.write(draw.record, record)
     _write_results(draw, assessment, record, explorer, cost=cost, draw=True)
+    _tell(session.observer, config, record, assessment, page=draw.page)
     return assessment
+
+
+def _tell(observer: Observer, config: Config, record: RunRecord, assessment: Assessment, *, page: Path | None) -> None:
+    """Passes the accuracies of a run, its location floor and its spectral baseline on to an observer."""
+    results: dict[str, float] = {}
+    for name, found in list_methods(assessment):
+        measures = {"OA": found.overall_accuracy, "AA": found.average_accuracy, "kappa": found.kappa}
+        plain = name.replace(",", "")  # which MLflow refuses
+        results |= {f"test/{plain} {key}": value for key, value in measures.items() if math.isfinite(value)}
+    observer.begin_run(config.label, flatten(config.model_dump(mode="json")), epoch=len(record.history))
+    observer.end_run(results, page=page)
 
 
 def _borrow_from_folds(opened: OpenedRun, settings: AllSplit, *, session: Session) -> Assessment:

@@ -54,7 +54,7 @@ def measure_gap(config: Config, *, out: str | Path | None = None, session: Sessi
         seed=config.split.seed,
     )
     # The same folder at every start, so that an interrupted measurement is resumed.
-    parent = Path(out) if out is not None else RUNS / f"gap-{config.name or 'run'}-{config.digest[:8]}"
+    parent = Path(out) if out is not None else RUNS / f"gap-{config.label}"
     train_unless_finished(base.model_copy(update={"split": random_split}), parent / "random", session=session)
     for number, part in enumerate(parts, start=1):
         session.observer.note(f"fold {number} of {len(parts)}")

@@ -84,6 +84,7 @@ def pool_folds(draw: RunFolder) -> tuple[Assessment, RunRecord, Explorer, Mappin
     findings = f"Pooled over {len(folds)} folds, which test every pixel once. {assessment.verdict.findings}"
     verdict, of_folds = replace(assessment.verdict, findings=findings), tuple(report.evaluation for report in reports)
     assessment = replace(assessment, folds=of_folds, verdict=verdict)
+    stopped = [f"fold {number}: {each.stopped}" for number, each in enumerate(records, start=1) if each.stopped]
     names_of_means, costs = ("num_train", "num_val", "best_epoch"), [fold.read_mapping_cost() for fold in folds]
     record = records[0].model_copy(
         update={
@@ -92,7 +93,8 @@ def pool_folds(draw: RunFolder) -> tuple[Assessment, RunRecord, Explorer, Mappin
             "split_digest": audit.digest,
             "bundle_digest": None,
             "start_from_run": os.path.normpath(Path("fold-1", records[0].start_from_run)),
-            "notes": audit.notes,
+            "notes": (*audit.notes, *stopped),
+            "stopped": "; ".join(stopped),
             "history": tuple(map(_average, zip(*(record.history for record in records), strict=False))),
             "training_s": sum(record.training_s for record in records),
             "peak_memory_bytes": max(record.peak_memory_bytes or 0 for record in records) or None,

@@ -5,6 +5,7 @@ import hashlib
 import os
 import platform
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -17,17 +18,14 @@ from hsi_se.config.experiment import Config
 from hsi_se.config.model import Network as NetworkSettings
 from hsi_se.config.split import AllSplit
 from hsi_se.errors import RunError, TrainingError
-from hsi_se.evaluation.confidence import TemperatureScaling
 from hsi_se.models.cost import count_macs, count_parameters
 from hsi_se.models.inference import pick_device
 from hsi_se.prediction.logits import Classifier
-from hsi_se.progress import Observer
-from hsi_se.runs.bundle import BundleFacts, ModelBundle
+from hsi_se.progress import EpochRecord, Observer
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.lifecycle import Logged, begin_run, check_free, open_unfinished, until_finished
 from hsi_se.runs.opened import check_edition, find_data
-from hsi_se.runs.records import RunFacts, RunRecord, RunStart
-from hsi_se.scene.scene import make_palette
+from hsi_se.runs.records import RunFacts, RunRecord, RunStart, flatten
 from hsi_se.system.locks import hold
 from hsi_se.system.memory import Meter
 from hsi_se.system.processes import Stop, listening
@@ -55,7 +53,7 @@ def train(
     the run folder; nothing is left of it.
     """
     today = datetime.date.today().isoformat()
-    path = RUNS / f"{today}-{config.name or 'run'}-{config.digest[:8]}" if out is None else Path(out)
+    path = RUNS / f"{today}-{config.label}" if out is None else Path(out)
     torch_device = pick_device(session.device)
     with listening() as stop, join(torch_device) as world:
         with stop.at_once("interrupted before training began; rerun the same command"):
@@ -177,10 +175,17 @@ def _train_into(
         raise RunError(f"{folder}: the processes of this training have different {different}")
     meter = Meter(device)
     model: Classifier
+
+    def begin(history: Sequence[EpochRecord]) -> None:
+        if world.is_first:
+            folder.rewind(history)
+            observer.begin_run(config.label, flatten(config.model_dump(mode="json")), epoch=len(history))
+
     if setting.network is None:
         if not world.is_alone:
             problem = f"model.name = {config.model.name}: is fitted by one process"
             raise TrainingError(f"{problem}; start it without torchrun")
+        begin(())
         began = time.perf_counter()
         with stop.at_once("interrupted"):
             model = setting.fit_again(split.training_side, epochs=0, seed=config.seed, observer=observer)
@@ -202,9 +207,9 @@ def _train_into(
                     every_s=config.train.checkpoint_every_s,
                     stop=stop,
                     note=observer.note,
-                    rewind=folder.rewind if world.is_first else lambda _: None,
+                    rewind=begin,
                     world=world,
-                    last_epoch=None if config.prediction.calibration == "none" else config.train.epochs,
+                    saves_last=config.prediction.calibration != "none",
                 ),
                 world=world,
             )
@@ -218,32 +223,15 @@ def _train_into(
         macs_per_patch=count_macs(model),
         best_epoch=result.best_epoch,
         history=result.history,
+        stopped=result.stopped,
         training_s=result.training_s,
         peak_memory_bytes=meter.stop().peak_bytes,
     )
-    trained_on = scene.cube[split.train[:, 0], split.train[:, 1]]
-    facts = BundleFacts(
-        model=config.model,
-        patch_size=config.patch.size,
-        padding=config.patch.padding,
-        class_ids=start.class_ids,
-        class_names=start.class_names,
-        palette=make_palette(scene.class_ids, given=scene.palette),
-        wavelengths_nm=None if scene.wavelengths_nm is None else tuple(scene.wavelengths_nm.tolist()),
-        fwhm_nm=None if scene.fwhm_nm is None else tuple(scene.fwhm_nm.tolist()),
-        dropped_bands=dict(scene.dropped_bands),
-        value_range=(float(trained_on.min()), float(trained_on.max())),
-        prediction=config.prediction,
-        scaling=TemperatureScaling(lack="not measured yet"),
-        guide_scale=tuple(setting.components[scene.valid].std(axis=0, dtype=np.float64).tolist()),
-        split_digest=split.digest,
-        versions=start.versions,
-    )
-    weights = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
-    bundle = ModelBundle(facts, weights, setting.reduction)
+    bundle = setting.pack(model, versions=start.versions)
     is_quick = config.prediction.calibration == "none"
     with nullcontext() if is_quick else stop.at_once("interrupted during calibration"):
         # By this process alone: others have left by now.
         scaling = calibrate(bundle, setting, epochs=result.best_epoch, observer=observer)
-    facts = facts.model_copy(update={"scaling": scaling})
+    facts = bundle.facts.model_copy(update={"scaling": scaling})
     folder.write_result(record, bundle=replace(bundle, facts=facts))
+    observer.end_run({"training/best_epoch": result.best_epoch, "training/seconds": result.training_s}, page=None)

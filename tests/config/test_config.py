@@ -36,7 +36,7 @@ PCA = "{kind: pca, components: 15, whiten: false, fit_on: train}"
 TRAIN_SETTINGS = (
     "epochs, start_from, batch_size, learning_rate, weight_decay, schedule, label_smoothing, flips, shift, noise, "
     "spectral_jitter, band_dropout, vary_by, precision, weight_averaging, norm_statistics, "
-    "class_weights, checkpoint_every_s"
+    "class_weights, early_stopping, max_minutes, checkpoint_every_s"
 )
 SECTIONS = "name, seed, scene, split, reduction, patch, model, train, prediction"
 POINTS = "conv3d_1, conv3d_2, conv3d_3, fold, conv2d"
@@ -137,6 +137,8 @@ def test_settings_left_out_take_their_documented_defaults(load: Load) -> None:
         "precision": "auto",
         "weight_averaging": 0.0,
         "norm_statistics": "train",
+        "early_stopping": None,
+        "max_minutes": None,
     }
 
 
@@ -682,6 +684,10 @@ CHANGES = (
     "train.precision=tf32",
     "train.weight_averaging=0.9",
     "train.norm_statistics=scene",
+    "train.early_stopping={patience: 5}",
+    "train.early_stopping={patience: 6}",
+    "train.early_stopping={patience: 5, monitor: accuracy}",
+    "train.max_minutes=5",
     "prediction.symmetries=true",
     "prediction.smoothing={}",
     "prediction.smoothing={spatial: 2}",
@@ -696,6 +702,45 @@ CHANGES = (
 def test_varying_by_batch_needs_something_to_vary(load: Load) -> None:
     with pytest.raises(ConfigError, match=r"train\.vary_by.*has no effect without flips"):
         load(GOOD, "train.vary_by=batch", "train.flips=false")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            ["train.early_stopping={patience: 39}"],
+            "train.early_stopping.patience = 39: cannot end a training of epochs: 40 early; use at most 38, or leave "
+            "early_stopping out",
+        ),
+        (
+            ["train={epochs: 2, early_stopping: {patience: 1}}"],
+            "train.early_stopping.patience = 1: cannot end a training of epochs: 2 early; leave early_stopping out",
+        ),
+        (
+            ["train.early_stopping={patience: 5}", "split.validation=0"],
+            "train.early_stopping: needs validation pixels, and the split sets none aside; set some aside with "
+            "split.validation (in a partition map, number them 2), or leave early_stopping out",
+        ),
+        (
+            ["train.early_stopping={patience: 5}", "model={name: svm}"],
+            "train.early_stopping: model.name = svm is not trained in epochs; leave early_stopping out",
+        ),
+        (
+            ["train.max_minutes=5", "model={name: svm}"],
+            "train.max_minutes = 5.0: model.name = svm is not trained in epochs; leave max_minutes out",
+        ),
+    ],
+)
+def test_what_cannot_end_a_training_early_is_refused(
+    refuse: Callable[..., str], changes: list[str], message: str
+) -> None:
+    assert refuse(GOOD, *changes).endswith(f": {message}")
+
+
+def test_the_remedies_of_a_refused_early_stopping_work(load: Load) -> None:
+    load(GOOD, "train.early_stopping={patience: 38}")
+    load(GOOD, "train.early_stopping={patience: 5}", "split={kind: masks, partition: a.png, validation: 0}")
+    load(GOOD, "train.early_stopping={patience: 5}", "model={name: svm}", "train.early_stopping=null")
 
 
 def test_any_changed_setting_changes_the_digest(load: Load) -> None:
@@ -720,7 +765,7 @@ def test_every_setting_takes_part_in_the_changes_above(load: Load) -> None:
         changed |= {key for key, value in written.items() if others.get(key, value) != value}
     have_one_value_here = {"name", "split.kind", "model.name"}
     have_one_value_here |= {"train.checkpoint_every_s"}  # decides nothing of the result: see below
-    have_one_value_here |= {"prediction.smoothing"}  # None, or a section of its own
+    have_one_value_here |= {"prediction.smoothing", "train.early_stopping"}  # None, or a section of its own
     have_one_value_here |= {f"model.attention.fold.{key}" for key in ("kind", "axis")}
     assert changed == written.keys() - have_one_value_here
 

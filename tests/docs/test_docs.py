@@ -17,6 +17,7 @@ from docs.hooks.commands_page import list_commands as list_all_commands
 from docs.hooks.commands_page import render_commands
 from docs.hooks.settings_page import render_settings
 from hsi_se.ablation.file import AblationSettings
+from hsi_se.ablation.study import StudySettings
 from hsi_se.cli.main import app
 from hsi_se.config.experiment import Config
 from hsi_se.config.model import PixelClassifier, list_models
@@ -237,11 +238,12 @@ def test_commands_are_read_as_a_shell_reads_them():
 
 
 def check_config(text: str) -> None:
-    """Validates a block as an ablation, as a config, or as sections that replace those of the demo's."""
+    """Validates a block as an ablation, as a study, as a config, or as sections that replace those of the demo's."""
     keys = set(YAML(typ="safe").load(text))
-    if keys <= set(AblationSettings.model_fields):
-        AblationSettings.model_validate(YAML(typ="safe").load(text))
-        return
+    for kind in (AblationSettings, StudySettings):
+        if keys <= set(kind.model_fields):
+            kind.model_validate(YAML(typ="safe").load(text))
+            return
     sections = re.split(r"^(?=\S)", DEMO, flags=re.MULTILINE)
     kept = [part for part in sections if part.partition(":")[0] not in keys]
     parse_config("".join(kept) + text, path=Path("docs.yaml"))

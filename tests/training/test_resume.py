@@ -23,6 +23,7 @@ import hsi_se
 from hsi_se.config.training import TrainSettings
 from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import DivergedError, Interrupted, RunError, TrainingError
+from hsi_se.progress import Silent
 from hsi_se.runs.folder import RunFolder
 from hsi_se.system import files as durable
 from hsi_se.system.processes import Stop, listening
@@ -56,7 +57,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-class Notes:
+class Notes(Silent):
     """An observer that remembers what it was told."""
 
     def __init__(self) -> None:
@@ -799,7 +800,7 @@ def test_saving_takes_a_hundredth_of_the_time_and_a_minute_is_lost_at_most_where
         for _ in range(10):
             now[0] += epoch_s / 10
             keeper.after_step(state)
-        keeper.after_epoch(state)
+        keeper.after_epoch(state, is_last=False)
     assert len(saves[1:]) * cost_s <= 0.0101 * (now[0] - saves[0])
     longest = max(after - before for before, after in itertools.pairwise(saves))
     assert longest <= max(60, 100 * cost_s) + cost_s + epoch_s / 10 + 1e-6

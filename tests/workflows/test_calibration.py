@@ -21,7 +21,7 @@ from hsi_se.evaluation.confidence import fit_scaling, measure_calibration, to_pr
 from hsi_se.maps.write import write_map
 from hsi_se.prediction.bundled import build_bundled_model
 from hsi_se.prediction.logits import average_symmetries, predict_logits
-from hsi_se.progress import EpochRecord
+from hsi_se.progress import EpochRecord, Silent
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import open_run
 from hsi_se.sampling.folds import divide_into_folds
@@ -44,7 +44,7 @@ SMALL = (
 FOREST = "model={name: random_forest, trees: 20, min_leaf: 8}"
 
 
-class Watching:
+class Watching(Silent):
     """An observer that remembers tasks, epochs and notes, and may act when a task starts."""
 
     def __init__(self, act: Callable[[str], None] = lambda _: None) -> None:
