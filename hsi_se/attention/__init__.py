@@ -26,5 +26,9 @@ class AttentionBlock(nn.Module):
         """Returns the gates sigmoid(z); with `start: identity` 2·neutral·sigmoid(strength · z), at first `neutral`."""
         return z.sigmoid() if self.strength is None else 2 * neutral * (self.strength * z).sigmoid()
 
+    @property
+    def title(self) -> str:
+        return type(self).__name__
+
     def extra_repr(self) -> str:
         return self.description

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hsi_se.attention import AttentionBlock
+from hsi_se.config import model as config
 
 
+@config.register_attention("nonlocal", settings=config.NonLocal)
 class NonLocal(AttentionBlock):
     """Adds `norm(W softmax(θᵀφ) g)` to its input: the embedded Gaussian (eqs. 1, 3, 6).
 

@@ -1,10 +1,12 @@
 """The config's `model` section: the networks, their attention points, and the attention blocks."""
 
-from typing import Annotated, ClassVar, Literal, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from hsi_se.config.base import Settings, Share, mistake, unknown
+from hsi_se.config.registry import Entry, Factory, Registry
 from hsi_se.errors import ConfigError
 
 
@@ -20,7 +22,21 @@ KernelSize = Annotated[PositiveInt, AfterValidator(_check_kernel)]
 # ---------------------------------------------------------------------------------- attention blocks
 
 
-class Block(Settings):
+class _Registered(Settings):
+    """The settings of a block or network, which the registry knows by name."""
+
+    registry: ClassVar[Registry]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: object) -> None:
+        if hasattr(cls, "registry"):
+            cls.registry.know(cls)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.registry.reduce(self) or super().__reduce_ex__(protocol)
+
+
+class Block(_Registered):
     """The settings of an attention block, and a check of whether it fits a point."""
 
     needs_2d: ClassVar[bool] = False  # whether the block cannot handle a spectral axis
@@ -31,6 +47,13 @@ class Block(Settings):
         if self.needs_2d and is_3d:
             return "kind", "needs 2-D features, and this point has a spectral axis; use a 2-D point"
         return None
+
+
+Block.registry = Registry(
+    Block, group="attention", key="kind", package="hsi_se.attention", given=("shape", "channels", "is_3d")
+)
+AttentionSettings = Annotated[Block, Block.registry]
+Attention = dict[str, AttentionSettings]
 
 
 class Starting(Block):
@@ -159,21 +182,40 @@ class SimAm(Starting):
     """λ of the paper's eq. 5, added to the variance, above 0; default 1e-4"""
 
 
-_Gates = SqueezeExcite | EfficientChannel | Cbam | ConcurrentSqueezeExcite | StripPooling | Coordinate | GatherExcite
-AttentionSettings = Annotated[_Gates | SimAm | NonLocal | ExpectationMaximization, Discriminator("kind")]
-Attention = dict[str, AttentionSettings]
-
-
-def list_blocks() -> list[AttentionSettings]:
+def list_blocks() -> list[Block]:
     """Returns one block of every kind, with default settings."""
-    kinds = get_args(get_args(AttentionSettings)[0])
-    return [kind(kind=get_args(kind.model_fields["kind"].annotation)[0]) for kind in kinds]
+    return [entry.settings(kind=kind) for kind, entry in Block.registry.list_entries().items()]
+
+
+def register_attention(
+    name: str, *, settings: type[BaseModel] | None = None, needs_2d: bool = False
+) -> Callable[[Factory], Factory]:
+    """Makes a factory of modules an attention block, which a config then names as `{kind: NAME}`.
+
+    The factory's argument `shape` is that of the features at the point, `(c, h, w)` or `(c, d, h, w)`. Instead of it,
+    or with it, an argument `channels` is c, and `is_3d` whether there is a spectral axis. The module keeps the shape.
+
+    Args:
+        name: letters, digits and `_`.
+        settings: a pydantic class whose fields are the factory's other arguments, all with defaults. By default they
+            are made of these arguments, which then need an annotation and a default.
+        needs_2d: whether the block cannot handle a spectral axis.
+
+    Raises:
+        ConfigError: the name is taken, or the arguments or settings cannot be used.
+    """
+
+    def enter(factory: Factory) -> Factory:
+        Block.registry.register(name, Entry(settings, factory, facts={"needs_2d": True} if needs_2d else {}))
+        return factory
+
+    return enter
 
 
 # ------------------------------------------------------------------------------------------- networks
 
 
-class Model(Settings):
+class Model(_Registered):
     """The settings of a patch classifier: its attention points, and a check of its input."""
 
     points: ClassVar[tuple[str, ...]] = ()
@@ -198,13 +240,21 @@ class Network(Model):
     attention: Attention = Field(default={})
     """attention block at each point; default: none"""
 
-    def check_together(self) -> None:
+    @model_validator(mode="after")
+    def _blocks_fit_points(self) -> Self:
         for point, block in self.attention.items():
             if point not in self.points:
                 raise mistake(unknown(point, "point", self.points), key=f"attention.{point}")
             misfit = block.explain_misfit(is_3d=point in self.points_3d)
             if misfit is not None:
                 raise mistake(misfit[1], key=f"attention.{point}.{misfit[0]}")
+        return self
+
+
+Model.registry = Registry(
+    Network, group="networks", key="name", package="hsi_se.models", given=("num_bands", "patch_size", "num_classes")
+)
+ModelSettings = Annotated[Model, Model.registry]
 
 
 class HybridSN(Network):
@@ -375,11 +425,39 @@ class Lda(PixelClassifier):
     estimated for each class (Ledoit and Wolf 2004)"""
 
 
-NetworkSettings = HybridSN | SeResNet | Res2Net | SeInception | Ssrn | Cnn3d | SpectrumFirst
-ModelSettings = Annotated[NetworkSettings | Svm | Forest | Lda, Discriminator("name")]
-
-
 def list_models() -> dict[str, type[Model]]:
     """Returns the settings class of every classifier, by name."""
-    kinds = get_args(get_args(ModelSettings)[0])
-    return {name: kind for kind in kinds for name in get_args(kind.model_fields["name"].annotation)}
+    return {name: entry.settings for name, entry in Model.registry.list_entries().items()}
+
+
+def register_network(
+    name: str,
+    *,
+    settings: type[BaseModel] | None = None,
+    points: Sequence[str] | Mapping[str, str] = (),
+    points_3d: Sequence[str] = (),
+    input: Literal["2d", "3d"] = "2d",
+) -> Callable[[Factory], Factory]:
+    """Makes a factory of modules a network, which a config then names as `model: {name: NAME}`.
+
+    The factory's arguments are `num_bands`, `patch_size` and `num_classes`, and its settings. The module returns logits
+    `(n, C)`.
+
+    Args:
+        name: letters, digits and `_`.
+        settings: a pydantic class, as for `register_attention`.
+        points: submodules after which a config may place attention, or the names of points, each with its submodule.
+        points_3d: the points whose features have a spectral axis, `(n, c, d, h, w)`.
+        input: `2d` for patches `(n, k, p, p)` of k components, `3d` for `(n, 1, k, p, p)`.
+
+    Raises:
+        ConfigError: the name is taken, or the arguments or settings cannot be used.
+    """
+    named = dict(points) if isinstance(points, Mapping) else {point: point for point in points}
+
+    def enter(factory: Factory) -> Factory:
+        facts = {"points": tuple(named), "points_3d": tuple(points_3d)}
+        Model.registry.register(name, Entry(settings, factory, points=named, input=input, facts=facts))
+        return factory
+
+    return enter

@@ -15,6 +15,7 @@ from hsi_se.models.convolution import BatchNorm3d, Conv3d
 from hsi_se.models.network import Network
 
 
+@config.register_network("hybridsn", settings=config.HybridSN)
 class HybridSN(Network):
     """HybridSN as five named stages, an attention slot after each, and three dense layers.
 

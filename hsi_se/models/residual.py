@@ -69,6 +69,7 @@ class ResidualBlock(nn.Module):
         return total.relu()  # type: ignore[no-any-return]
 
 
+@config.register_network("se_resnet", settings=config.SeResNet)
 class SeResNet(Network):
     """A network of stages `stem`, `layer1` … `layer4` and a head.
 
@@ -146,6 +147,7 @@ class Hierarchy(nn.Module):
         return expanded
 
 
+@config.register_network("res2net", settings=config.Res2Net)
 class Res2Net(SeResNet):
     """Res2Net of depth 50, 101 or 152, with attention on the branch, before the addition."""
 

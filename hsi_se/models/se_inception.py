@@ -50,6 +50,7 @@ class Inception(nn.Module):
         return torch.cat([branch(x) for branch in self.branches], dim=1)  # (n, num_out, h, w)
 
 
+@config.register_network("se_inception", settings=config.SeInception)
 class SeInception(Network):
     """GoogLeNet's nine modules with batch norm, without auxiliary classifiers; a slot after each.
 

@@ -16,6 +16,7 @@ from hsi_se.models.network import Network, make_head
 _NUM_COLLAPSED = 128  # features after the spectral depth is reduced to 1
 
 
+@config.register_network("ssrn", settings=config.Ssrn)
 class Ssrn(Network):
     """SSRN as in the paper's figure 3: two spectral and two spatial residual blocks.
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
+from hsi_se.config.registry import Plugin
 from hsi_se.progress import EpochRecord
 from hsi_se.scene.scene import PlacedImage
 
@@ -37,6 +38,7 @@ class RunFacts(Record):
     num_val: int
     images: tuple[PlacedImage, ...] = ()  # of a scene of several, in pixels of its canvas
     versions: dict[str, str]  # of hsi_se, python and the libraries that train
+    plugins: dict[str, Plugin] = {}  # the origins of blocks and networks that are not the package's own
 
 
 class RunStart(RunFacts):

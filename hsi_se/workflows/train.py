@@ -15,6 +15,7 @@ import torch
 
 from hsi_se.config.experiment import Config
 from hsi_se.config.model import Network as NetworkSettings
+from hsi_se.config.registry import list_plugins
 from hsi_se.config.split import AllSplit
 from hsi_se.errors import RunError, TrainingError
 from hsi_se.evaluation.confidence import TemperatureScaling
@@ -157,6 +158,7 @@ def _describe_start(setting: Prepared, run: Path, *, data: str | Path | None) ->
         images=scene.images,
         versions={"hsi_se": __version__, "python": platform.python_version()}
         | {module.__name__: str(module.__version__) for module in (torch, np, sklearn)},
+        plugins=list_plugins(config.model),
         started=datetime.datetime.now(datetime.UTC),
         device_kind=device.type,
         epochs=config.train.epochs if isinstance(config.model, NetworkSettings) else 0,
@@ -222,6 +224,7 @@ def _train_into(
     )
     trained_on = scene.cube[split.train[:, 0], split.train[:, 1]]
     facts = BundleFacts(
+        plugins=start.plugins,
         model=config.model,
         patch_size=config.patch.size,
         padding=config.patch.padding,
