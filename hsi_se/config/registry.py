@@ -138,7 +138,7 @@ class Registry:
             if argument.empty in (argument.annotation, argument.default):
                 lack = "annotation" if argument.annotation is argument.empty else "default"
                 raise ConfigError(f"argument {each} has no {lack}; write {each}: TYPE = VALUE")
-            fields[each] = (argument.annotation, argument.default)
+            fields[each] = (argument.annotation, Field(default=argument.default, validate_default=True))
         is_of_base = given is not None and issubclass(given, self._base)
         for each in given.model_fields.keys() - (self._base.model_fields if is_of_base else ()) if given else fields:
             if each in (*self._given, *self._base.model_fields):
