@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hsi_se.config.model import Block, Model
+from hsi_se.config.registry import import_own
 from tests.conftest import ROOT
 from tests.docs.pages import list_blocks, read
 
@@ -16,8 +17,8 @@ SOURCE = list_blocks(PAGE, "python")[0]
 def forgetting() -> Iterator[None]:
     """Forgets, at the end, the blocks and networks that were registered inside."""
     registries = Block.registry, Model.registry
+    import_own()
     for registry in registries:
-        registry.import_own()
         vars(registry).pop("_entry_points", None)
     before = [dict(registry._entries) for registry in registries]
     try:

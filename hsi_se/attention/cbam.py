@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from hsi_se.attention import AttentionBlock
 from hsi_se.config import model as config
+from hsi_se.config.registry import register_attention
 
 
-@config.register_attention("cbam", settings=config.Cbam)
+@register_attention("cbam", settings=config.Cbam)
 class Cbam(AttentionBlock):
     """Scales by `sigmoid(mlp(mean) + mlp(max))` over channels, then by `sigmoid(conv[mean; max])` (eqs. 2-3).
 

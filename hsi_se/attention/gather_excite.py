@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from hsi_se.attention import AttentionBlock
 from hsi_se.config import model as config
+from hsi_se.config.registry import register_attention
 from hsi_se.errors import ConfigError
 
 
-@config.register_attention("gather_excite", settings=config.GatherExcite)
+@register_attention("gather_excite", settings=config.GatherExcite)
 class GatherExcite(AttentionBlock):
     """Scales by the sigmoid of gathered features, upsampled to the input's size (section 3).
 

@@ -10,9 +10,10 @@ from torch.nn import functional as F
 
 from hsi_se.attention import AttentionBlock
 from hsi_se.config import model as config
+from hsi_se.config.registry import register_attention
 
 
-@config.register_attention("nonlocal", settings=config.NonLocal)
+@register_attention("nonlocal", settings=config.NonLocal)
 class NonLocal(AttentionBlock):
     """Adds `norm(W softmax(θᵀφ) g)` to its input: the embedded Gaussian (eqs. 1, 3, 6).
 

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from hsi_se.attention import AttentionBlock
 from hsi_se.config import model as config
+from hsi_se.config.registry import register_attention
 
 
-@config.register_attention("simam", settings=config.SimAm)
+@register_attention("simam", settings=config.SimAm)
 class SimAm(AttentionBlock):
     """Scales by `sigmoid(1 / e)`, where e is the minimal energy of a value t (eqs. 5-6).
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from hsi_se.attention import AttentionBlock
 from hsi_se.config import model as config
+from hsi_se.config.registry import register_attention
 
 
-@config.register_attention("strip_pooling", settings=config.StripPooling)
+@register_attention("strip_pooling", settings=config.StripPooling)
 class StripPooling(AttentionBlock):
     """Scales by `sigmoid(f(relu(yʰ + yʷ)))` (section 3.1).
 

@@ -1,12 +1,11 @@
 """The config's `model` section: the networks, their attention points, and the attention blocks."""
 
-from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from hsi_se.config.base import Settings, Share, mistake, unknown
-from hsi_se.config.registry import Entry, Factory, Registry
+from hsi_se.config.registry import Registry
 from hsi_se.errors import ConfigError
 
 
@@ -49,9 +48,7 @@ class Block(_Registered):
         return None
 
 
-Block.registry = Registry(
-    Block, group="attention", key="kind", package="hsi_se.attention", given=("shape", "channels", "is_3d")
-)
+Block.registry = Registry(Block, group="attention", key="kind", given=("shape", "channels", "is_3d"))
 AttentionSettings = Annotated[Block, Block.registry]
 Attention = dict[str, AttentionSettings]
 
@@ -187,31 +184,6 @@ def list_blocks() -> list[Block]:
     return [entry.settings(kind=kind) for kind, entry in Block.registry.list_entries().items()]
 
 
-def register_attention(
-    name: str, *, settings: type[BaseModel] | None = None, needs_2d: bool = False
-) -> Callable[[Factory], Factory]:
-    """Makes a factory of modules an attention block, which a config then names as `{kind: NAME}`.
-
-    The factory's argument `shape` is that of the features at the point, `(c, h, w)` or `(c, d, h, w)`. Instead of it,
-    or with it, an argument `channels` is c, and `is_3d` whether there is a spectral axis. The module keeps the shape.
-
-    Args:
-        name: letters, digits and `_`.
-        settings: a pydantic class whose fields are the factory's other arguments, all with defaults. By default they
-            are made of these arguments, which then need an annotation and a default.
-        needs_2d: whether the block cannot handle a spectral axis.
-
-    Raises:
-        ConfigError: the name is taken, or the arguments or settings cannot be used.
-    """
-
-    def enter(factory: Factory) -> Factory:
-        Block.registry.register(name, Entry(settings, factory, facts={"needs_2d": True} if needs_2d else {}))
-        return factory
-
-    return enter
-
-
 # ------------------------------------------------------------------------------------------- networks
 
 
@@ -251,9 +223,7 @@ class Network(Model):
         return self
 
 
-Model.registry = Registry(
-    Network, group="networks", key="name", package="hsi_se.models", given=("num_bands", "patch_size", "num_classes")
-)
+Model.registry = Registry(Network, group="networks", key="name", given=("num_bands", "patch_size", "num_classes"))
 ModelSettings = Annotated[Model, Model.registry]
 
 
@@ -428,36 +398,3 @@ class Lda(PixelClassifier):
 def list_models() -> dict[str, type[Model]]:
     """Returns the settings class of every classifier, by name."""
     return {name: entry.settings for name, entry in Model.registry.list_entries().items()}
-
-
-def register_network(
-    name: str,
-    *,
-    settings: type[BaseModel] | None = None,
-    points: Sequence[str] | Mapping[str, str] = (),
-    points_3d: Sequence[str] = (),
-    input: Literal["2d", "3d"] = "2d",
-) -> Callable[[Factory], Factory]:
-    """Makes a factory of modules a network, which a config then names as `model: {name: NAME}`.
-
-    The factory's arguments are `num_bands`, `patch_size` and `num_classes`, and its settings. The module returns logits
-    `(n, C)`.
-
-    Args:
-        name: letters, digits and `_`.
-        settings: a pydantic class, as for `register_attention`.
-        points: submodules after which a config may place attention, or the names of points, each with its submodule.
-        points_3d: the points whose features have a spectral axis, `(n, c, d, h, w)`.
-        input: `2d` for patches `(n, k, p, p)` of k components, `3d` for `(n, 1, k, p, p)`.
-
-    Raises:
-        ConfigError: the name is taken, or the arguments or settings cannot be used.
-    """
-    named = dict(points) if isinstance(points, Mapping) else {point: point for point in points}
-
-    def enter(factory: Factory) -> Factory:
-        facts = {"points": tuple(named), "points_3d": tuple(points_3d)}
-        Model.registry.register(name, Entry(settings, factory, points=named, input=input, facts=facts))
-        return factory
-
-    return enter

@@ -62,9 +62,11 @@ class Entry:
     def build(self, settings: BaseModel, **given: object) -> Any:
         """Calls the factory with what its signature names: `settings`, each of them, and those of `given`."""
         assert self.factory is not None
-        values = (
-            {name: getattr(settings, name) for name in type(settings).model_fields} | given | {"settings": settings}
-        )
+        values = {
+            **{name: getattr(settings, name) for name in type(settings).model_fields},
+            **given,
+            "settings": settings,
+        }
         named = inspect.signature(self.factory).parameters
         return self.factory(**{name: value for name, value in values.items() if name in named})
 
@@ -80,13 +82,11 @@ class Registry:
         base: base class of the settings.
         group: `attention` or `networks`; entry points are in the group `hsi_se.attention` or `hsi_se.networks`.
         key: the setting that names one, `kind` or `name`.
-        package: its modules contain the package's own.
         given: arguments of a factory that are not settings.
     """
 
-    def __init__(self, base: Any, *, group: str, key: str, package: str, given: Sequence[str]) -> None:
-        self.group, self.key = group, key
-        self._base, self._package, self._given = base, package, (*given, "settings")
+    def __init__(self, base: Any, *, group: str, key: str, given: Sequence[str]) -> None:
+        self.group, self.key, self._base, self._given = group, key, base, (*given, "settings")
         self._entries: dict[str, Entry] = {}
         _registries[group] = self
 
@@ -108,7 +108,7 @@ class Registry:
         if not inspect.isroutine(factory) and not isinstance(factory, type):
             raise ConfigError(f"{place}: {factory!r} is not a class or function; decorate one that makes a module")
         plugin = _find_plugin(factory)
-        if known is not None and known.settings is not entry.settings:
+        if known is not None and (plugin is not None or known.settings is not entry.settings):
             before, is_another = known.plugin, getattr(known.factory, "__qualname__", "") != factory.__qualname__
             if before is None or plugin is None or before.origin != plugin.origin or (before == plugin and is_another):
                 theirs = "hsi-se itself" if before is None else str(before)
@@ -159,7 +159,7 @@ class Registry:
     def find(self, name: str) -> Entry | None:
         """Returns the entry of a name; for an unknown one, of the package's modules and then of its entry point."""
         if name not in self._entries:
-            self.import_own()
+            import_own()
         if name not in self._entries and name in self._entry_points:
             self._load(name)
         return self._entries.get(name)
@@ -167,12 +167,12 @@ class Registry:
     def get(self, name: str) -> Entry:
         """Returns the entry of a registered name, with its factory if it has one."""
         if self._entries[name].factory is None:
-            self.import_own()
+            import_own()
         return self._entries[name]
 
     def list_entries(self) -> dict[str, Entry]:
         """Returns all entries, also those that must be imported first."""
-        self.import_own()
+        import_own()
         for name in sorted(self._entry_points.keys() - self._entries.keys()):
             self._load(name)
         return dict(self._entries)
@@ -187,12 +187,6 @@ class Registry:
         for point in sorted({*metadata.entry_points(group=f"hsi_se.{self.group}")}):
             found.setdefault(point.name, []).append(point)
         return found
-
-    def import_own(self) -> None:
-        """Imports the package's own, each of which enters."""
-        package = importlib.import_module(self._package)
-        for module in pkgutil.iter_modules(package.__path__, f"{self._package}."):
-            importlib.import_module(module.name)
 
     def _load(self, name: str) -> None:
         names = [point.dist.name if point.dist else point.module for point in self._entry_points[name]]
@@ -243,18 +237,30 @@ class Registry:
         return None if plugin is None else (_restore, (self.group, values, plugin))
 
 
+def import_own() -> None:
+    """Imports the package's own blocks and networks, each of which enters."""
+    for package in map(importlib.import_module, ("hsi_se.attention", "hsi_se.models")):
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
+
+
+def find_registry(group: str) -> Registry:
+    """Returns the registry of a group, which `config.model` makes."""
+    if group not in _registries:
+        import_own()
+    return _registries[group]
+
+
 def _restore(group: str, values: dict[str, Any], plugin: Plugin) -> Any:
     if plugin.source:
         _import_file(plugin, path=plugin.origin)
-    return _registries[group].validate(values)
+    return find_registry(group).validate(values)
 
 
 def list_plugins(model: Any) -> dict[str, Plugin]:
     """Returns the origin of a network and of each of its blocks, by `GROUP NAME`, without the package's own."""
-    used = [
-        ("networks", model.name),
-        *(("attention", block.kind) for block in getattr(model, "attention", {}).values()),
-    ]
+    blocks = getattr(model, "attention", {}).values()
+    used = [("networks", model.name), *(("attention", block.kind) for block in blocks)]
     found = {f"{group} {name}": _registries[group].find_plugin(name) for group, name in used}
     return {name: plugin for name, plugin in found.items() if plugin is not None}
 
@@ -272,6 +278,65 @@ def check_plugins(plugins: dict[str, Plugin]) -> dict[str, Plugin]:
         if entry.plugin.digest != plugin.digest:
             raise RunError(f"{what}, and {entry.plugin} is loaded; use the version of the training, or train again")
     return plugins
+
+
+def register_attention(
+    name: str, *, settings: type[BaseModel] | None = None, needs_2d: bool = False
+) -> Callable[[Factory], Factory]:
+    """Makes a factory of modules an attention block, which a config then names as `{kind: NAME}`.
+
+    The factory's argument `shape` is that of the features at the point, `(c, h, w)` or `(c, d, h, w)`. Instead of it,
+    or with it, an argument `channels` is c, and `is_3d` whether there is a spectral axis. The module keeps the shape.
+
+    Args:
+        name: letters, digits and `_`.
+        settings: a pydantic class whose fields are the factory's other arguments, all with defaults. By default they
+            are made of these arguments, which then need an annotation and a default.
+        needs_2d: whether the block cannot handle a spectral axis.
+
+    Raises:
+        ConfigError: the name is taken, or the arguments or settings cannot be used.
+    """
+
+    def enter(factory: Factory) -> Factory:
+        facts = {"needs_2d": True} if needs_2d else {}
+        find_registry("attention").register(name, Entry(settings, factory, facts=facts))
+        return factory
+
+    return enter
+
+
+def register_network(
+    name: str,
+    *,
+    settings: type[BaseModel] | None = None,
+    points: Sequence[str] | Mapping[str, str] = (),
+    points_3d: Sequence[str] = (),
+    input: Literal["2d", "3d"] = "2d",
+) -> Callable[[Factory], Factory]:
+    """Makes a factory of modules a network, which a config then names as `model: {name: NAME}`.
+
+    The factory's arguments are `num_bands`, `patch_size` and `num_classes`, and its settings. The module returns logits
+    `(n, C)`.
+
+    Args:
+        name: letters, digits and `_`.
+        settings: a pydantic class, as for `register_attention`.
+        points: submodules after which a config may place attention, or the names of points, each with its submodule.
+        points_3d: the points whose features have a spectral axis, `(n, c, d, h, w)`.
+        input: `2d` for patches `(n, k, p, p)` of k components, `3d` for `(n, 1, k, p, p)`.
+
+    Raises:
+        ConfigError: the name is taken, or the arguments or settings cannot be used.
+    """
+    named = dict(points) if isinstance(points, Mapping) else {point: point for point in points}
+
+    def enter(factory: Factory) -> Factory:
+        facts = {"points": tuple(named), "points_3d": tuple(points_3d)}
+        find_registry("networks").register(name, Entry(settings, factory, points=named, input=input, facts=facts))
+        return factory
+
+    return enter
 
 
 def load_plugin(path: str | Path) -> None:
@@ -309,8 +374,7 @@ def _import_file(plugin: Plugin, *, path: str) -> None:
 
 @contextmanager
 def _importing(plugin: Plugin) -> Iterator[None]:
-    for registry in _registries.values():
-        registry.import_own()  # before: what enters from here on is of the plugin
+    import_own()  # before: what enters from here on is of the plugin
     token = _loading.set(plugin)
     try:
         yield

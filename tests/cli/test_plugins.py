@@ -232,7 +232,7 @@ def test_a_package_that_fails_or_is_not_the_only_one_is_one_line(call, tmp_path,
 # --------------------------------------------------------------------------------------------- workers
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_workers_compute_an_ablation_of_a_plugin_to_the_bit(plugin, tmp_path):
     pytest.importorskip("distributed")
     (tmp_path / "base.yaml").write_text(DEMO.read_text())

@@ -12,7 +12,7 @@ from torch import nn
 
 import hsi_se
 from hsi_se.config.experiment import Config
-from hsi_se.config.model import Block, Model, Starting, list_blocks, list_models
+from hsi_se.config.model import Block, Model, SqueezeExcite, Starting, list_blocks, list_models
 from hsi_se.config.registry import load_plugin
 from hsi_se.config.yaml_file import dump_config, load_config, parse_config
 from hsi_se.errors import ConfigError
@@ -125,6 +125,11 @@ def test_what_cannot_be_registered_is_refused_in_one_line(name, factory, problem
     assert "\n" not in message
 
 
+def test_a_block_of_ours_is_not_replaced_by_way_of_its_settings():
+    with pytest.raises(ConfigError, match=r"'se'\): is already registered by hsi-se itself; choose another name"):
+        hsi_se.register_attention("se", settings=SqueezeExcite)(Module)
+
+
 def test_a_setting_that_the_factory_lacks_is_refused():
     class Options(BaseModel):
         depth: int = 1
@@ -181,21 +186,18 @@ def test_the_source_of_a_plugin_is_part_of_the_digest_of_a_config(plugin):
     assert len({*digests}) == 2
 
 
-def test_settings_arrive_in_another_process_with_their_plugin(plugin):
-    load_plugin(plugin)
-    sent = [pickle.dumps(load_config(DEMO, [*TINY, each])) for each in (OWN, HYBRID)]
+def test_settings_arrive_elsewhere_with_their_plugin(plugin):
+    """As on a worker, which has neither the plugin nor its file."""
+    with forgetting():
+        load_plugin(plugin)
+        configs = [load_config(DEMO, [*TINY, each]) for each in (OWN, HYBRID)]
+        digests, sent = [config.digest for config in configs], pickle.dumps(configs)
     plugin.unlink()
-    code = (
-        "import pickle, sys\n"
-        "for each in pickle.load(sys.stdin.buffer):\n"
-        "    config = pickle.loads(each)\n"
-        "    print(config.digest, type(config.model).__name__)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(sent), capture_output=True, check=True)
-    configs = [pickle.loads(each) for each in sent]
-    assert done.stdout.decode().split() == [
-        configs[0].digest, "TwoLayers", configs[1].digest, "HybridSN",
-    ]  # fmt: skip
+    assert "two_layers" not in list_models()
+    arrived = pickle.loads(sent)
+    assert [config.digest for config in arrived] == digests
+    assert [type(config.model).__name__ for config in arrived] == ["TwoLayers", "HybridSN"]
+    assert "two_layers" in list_models()
 
 
 def test_the_settings_of_the_packages_own_are_pickled_as_before():
@@ -203,13 +205,18 @@ def test_the_settings_of_the_packages_own_are_pickled_as_before():
     assert pickle.loads(pickle.dumps(config)) == config
 
 
-def test_a_file_in_the_package_is_all_that_a_block_of_ours_needs(tmp_path):
-    """In a process, because a registry forgets nothing."""
-    (tmp_path / "ours.py").write_text(
+def test_a_file_in_the_package_is_all_that_a_block_of_ours_needs_and_a_plugin_leaves_ours_alone(plugin, tmp_path):
+    """In a process in which nothing is imported yet, of which the plugin imports some."""
+    plugin.write_text(
+        f"from hsi_se.attention.eca import EfficientChannel\nfrom hsi_se.models.ssrn import Ssrn\n{SOURCE}"
+    )
+    (tmp_path / "attention").mkdir()
+    (tmp_path / "attention" / "ours.py").write_text(
         "from typing import Literal\n"
         "from torch import nn\n"
         "from hsi_se.attention import AttentionBlock\n"
-        "from hsi_se.config.model import Starting, register_attention\n"
+        "from hsi_se.config.model import Starting\n"
+        "from hsi_se.config.registry import register_attention\n"
         "class Settings(Starting):\n"
         '    kind: Literal["ours"]\n'
         "    gain: float = 2.0\n"
@@ -223,13 +230,18 @@ def test_a_file_in_the_package_is_all_that_a_block_of_ours_needs(tmp_path):
     )
     code = (
         "import json, sys, hsi_se.attention\n"
-        f"hsi_se.attention.__path__.append({str(tmp_path)!r})\n"
+        f"hsi_se.attention.__path__.append({str(tmp_path / 'attention')!r})\n"
+        f"hsi_se.load_plugin({str(plugin)!r})\n"
         f"config = hsi_se.load_config({str(DEMO)!r}, ['model.attention={{fold: {{kind: ours}}}}'])\n"
         "model = hsi_se.build_model(config.model, num_bands=13, patch_size=9, num_classes=3)\n"
-        "print(json.dumps([type(model.attention['fold']).__name__, model.attention['fold'].gain]))\n"
+        "from hsi_se.config.model import Block, Model\n"
+        "entries = [*Block.registry.list_entries().items(), *Model.registry.list_entries().items()]\n"
+        "block = model.attention['fold']\n"
+        "others = [name for name, entry in entries if entry.plugin is not None]\n"
+        "print(json.dumps([type(block).__name__, block.gain, *others]))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == ["Ours", 2.0]
+    assert json.loads(done.stdout) == ["Ours", 2.0, "peak", "two_layers"]
 
 
 @pytest.mark.parametrize("registry", [Block.registry, Model.registry], ids=["blocks", "networks"])

@@ -9,8 +9,8 @@ from torch import nn
 
 import hsi_se
 from hsi_se import build_model, predict_logits
-from hsi_se.config.model import ModelSettings, register_attention, register_network
-from hsi_se.config.registry import load_plugin
+from hsi_se.config.model import ModelSettings
+from hsi_se.config.registry import load_plugin, register_attention, register_network
 from hsi_se.errors import ConfigError
 from hsi_se.models.cost import compare_blocks, count_parameters, count_stage_costs
 from hsi_se.prediction.dense import DenseEngine
