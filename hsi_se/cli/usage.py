@@ -166,28 +166,24 @@ def _change(metavar: str, *, help: str) -> Any:
     return typer.Option("--set", metavar=metavar, help=help, callback=_check_overrides)
 
 
-def _load_plugins(files: list[Path] | None) -> list[Path] | None:
-    for file in files or []:
-        from hsi_se.config.registry import load_plugin
-
-        load_plugin(file)
-    return files
-
-
 Plugins = Annotated[
     list[Path] | None,
     typer.Option(
-        "--plugin", metavar="FILE", callback=_load_plugins, envvar="HSI_SE_PLUGIN", show_envvar=False,
+        "--plugin", metavar="FILE", envvar="HSI_SE_PLUGIN", show_envvar=False,
         help="Load attention blocks and networks from this Python file. Repeatable.",
     ),
 ]  # fmt: skip
 
 
 def take_plugins(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the option `--plugin` to a command; it acts before the command is called."""
+    """Adds the option `--plugin` to a command, whose files are loaded before it is called."""
 
     @functools.wraps(command)
-    def call(*arguments: Any, plugin: object, **others: Any) -> None:  # noqa: ARG001
+    def call(*arguments: Any, plugin: list[Path] | None, **others: Any) -> None:
+        for file in plugin or []:
+            from hsi_se.config.registry import load_plugin
+
+            load_plugin(file)
         command(*arguments, **others)
 
     signature = inspect.signature(command)
