@@ -27,8 +27,9 @@ class AttentionBlock(nn.Module):
         return z.sigmoid() if self.strength is None else 2 * neutral * (self.strength * z).sigmoid()
 
     @property
-    def title(self) -> str:
-        return type(self).__name__
+    def why_skipped(self) -> str:
+        """What `explain` says of a block whose gates it does not show."""
+        return f"{type(self).__name__} does not gate channels"
 
     def extra_repr(self) -> str:
         return self.description

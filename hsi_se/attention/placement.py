@@ -42,8 +42,8 @@ class PluginBlock(AttentionBlock):
         self.draw(seed=0)
 
     @property
-    def title(self) -> str:
-        return self.settings.kind
+    def why_skipped(self) -> str:
+        return f"{self.settings.kind} is of a plugin, whose gates are not known"
 
     def draw(self, *, seed: int) -> None:
         """Builds the block anew, with weights drawn from `seed`."""

@@ -136,7 +136,7 @@ class Explanation(Record):
     classes: tuple[ClassPixels, ...]  # those with pixels
     palette: tuple[tuple[int, int, int], ...]
     gates: tuple[GateExplanation, ...]
-    skipped: tuple[str, ...]  # blocks that do not gate channels
+    skipped: tuple[str, ...]  # blocks whose gates are not shown, and why
     modes: ModeComparison
     gates_in_words: str
     modes_in_words: str

@@ -117,7 +117,7 @@ def explain(run: str | Path | RunFolder, *, session: Session = Session()) -> Exp
         ),
         palette=tuple(opened.bundle.facts.palette[label] for label in labels.tolist()),
         gates=found,
-        skipped=tuple(f"{point}: {block.title}" for point, block in blocks.items() if point not in gates),
+        skipped=tuple(f"{point}: {block.why_skipped}" for point, block in blocks.items() if point not in gates),
         modes=modes,
         gates_in_words=describe_gates([found]),
         modes_in_words=describe_modes([modes]),
