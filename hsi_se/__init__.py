@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 from hsi_se.version import __version__
 
 if TYPE_CHECKING:
+    from hsi_se.config.registry import load_plugin as load_plugin
+    from hsi_se.config.registry import register_attention as register_attention
+    from hsi_se.config.registry import register_network as register_network
     from hsi_se.config.yaml_file import load_config as load_config
     from hsi_se.models import build_model as build_model
     from hsi_se.models.insertion import insert_attention as insert_attention
@@ -28,10 +31,13 @@ _HOMES = {
     "insert_attention": "hsi_se.models.insertion",
     "load_bundle": "hsi_se.prediction.bundled",
     "load_config": "hsi_se.config.yaml_file",
+    "load_plugin": "hsi_se.config.registry",
     "load_scene": "hsi_se.scene.loading",
     "make_split": "hsi_se.sampling.splits",
     "map_scene": "hsi_se.prediction.bundled",
     "predict_logits": "hsi_se.prediction.logits",
+    "register_attention": "hsi_se.config.registry",
+    "register_network": "hsi_se.config.registry",
     "train": "hsi_se.workflows.train",
 }
 __all__ = ["__version__", *_HOMES]

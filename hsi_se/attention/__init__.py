@@ -26,5 +26,10 @@ class AttentionBlock(nn.Module):
         """Returns the gates sigmoid(z); with `start: identity` 2·neutral·sigmoid(strength · z), at first `neutral`."""
         return z.sigmoid() if self.strength is None else 2 * neutral * (self.strength * z).sigmoid()
 
+    @property
+    def why_skipped(self) -> str:
+        """What `explain` says of a block whose gates it does not show."""
+        return f"{type(self).__name__} does not gate channels"
+
     def extra_repr(self) -> str:
         return self.description

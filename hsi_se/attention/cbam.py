@@ -8,8 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from hsi_se.attention import AttentionBlock
+from hsi_se.config import model as config
+from hsi_se.config.registry import register_attention
 
 
+@register_attention("cbam", settings=config.Cbam)
 class Cbam(AttentionBlock):
     """Scales by `sigmoid(mlp(mean) + mlp(max))` over channels, then by `sigmoid(conv[mean; max])` (eqs. 2-3).
 
@@ -20,9 +23,11 @@ class Cbam(AttentionBlock):
     """
 
     def __init__(
-        self, channels: int, num_out: int = 0, *, reduction: int = 16, bias: bool = False, spatial_kernel: int = 7
-    ) -> None:
+        self, channels: int, num_out: int = 0, *, is_3d: bool = False, reduction: int = 16, bias: bool = False,
+        spatial_kernel: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(channels, num_out)
+        spatial_kernel = (0 if is_3d else 7) if spatial_kernel is None else spatial_kernel
         hidden = max(1, round(channels / reduction))
         spatial = f", spatial {spatial_kernel}×{spatial_kernel}" if spatial_kernel else " only"
         self.description = f"cbam channels {channels}→{hidden}→{channels}{spatial}"

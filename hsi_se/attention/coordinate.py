@@ -8,8 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from hsi_se.attention import AttentionBlock
+from hsi_se.config import model as config
+from hsi_se.config.registry import register_attention
 
 
+@register_attention("coordinate", settings=config.Coordinate)
 class Coordinate(AttentionBlock):
     """Scales `x[c, i, j]` by `gʰ[c, i] · gʷ[c, j]` (eqs. 4-9).
 

@@ -8,8 +8,11 @@ import math
 from torch import Tensor, nn
 
 from hsi_se.attention.channel_gate import Axis, ChannelGate
+from hsi_se.config import model as config
+from hsi_se.config.registry import register_attention
 
 
+@register_attention("eca", settings=config.EfficientChannel)
 class EfficientChannel(ChannelGate):
     """Scales every channel by `sigmoid(conv1d(z))`, where z are the channel means (section 3.2).
 

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hsi_se.attention import AttentionBlock
+from hsi_se.config import model as config
+from hsi_se.config.registry import register_attention
 
 _MOMENTUM = 0.9  # of the moving average of the bases, section 3.4
 
 
+@register_attention("em", settings=config.ExpectationMaximization)
 class ExpectationMaximization(AttentionBlock):
     """Adds `norm(W₂ relu(μ zᵀ))` to its input, with k bases μ and their weights z at each position (eqs. 9-13).
 

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hsi_se.attention import AttentionBlock
+from hsi_se.config import model as config
+from hsi_se.config.registry import register_attention
 from hsi_se.errors import ConfigError
 
 
+@register_attention("gather_excite", settings=config.GatherExcite)
 class GatherExcite(AttentionBlock):
     """Scales by the sigmoid of gathered features, upsampled to the input's size (section 3).
 
@@ -26,15 +29,15 @@ class GatherExcite(AttentionBlock):
 
     def __init__(
         self, channels: int = 1, num_out: int = 0, *, extent: int = 0, learned: bool = False,
-        size: tuple[int, ...] = (1, 1),
+        shape: tuple[int, ...] = (1, 1, 1),
     ) -> None:  # fmt: skip
         super().__init__(channels, num_out)
         self.description = f"gather-excite {extent or 'global'}{', learned' if learned else ''}"
-        self.extent, self.size = extent, size
-        shape: dict[str, Any] = {"kernel_size": 3, "stride": 2, "padding": 1} if extent else {"kernel_size": size}
+        self.extent, self.size = extent, shape[1:]
+        form: dict[str, Any] = {"kernel_size": 3, "stride": 2, "padding": 1} if extent else {"kernel_size": shape[1:]}
         layers: list[nn.Module] = []
         for _ in range(max(1, int(math.log2(extent or 2))) if learned else 0):
-            conv = nn.Conv2d(channels, channels, groups=channels, bias=False, **shape)
+            conv = nn.Conv2d(channels, channels, groups=channels, bias=False, **form)
             layers += [*[nn.ReLU()][: len(layers)], conv, nn.BatchNorm2d(channels)]
         self.gather = nn.Sequential(*layers)
 

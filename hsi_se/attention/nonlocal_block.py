@@ -9,8 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hsi_se.attention import AttentionBlock
+from hsi_se.config import model as config
+from hsi_se.config.registry import register_attention
 
 
+@register_attention("nonlocal", settings=config.NonLocal)
 class NonLocal(AttentionBlock):
     """Adds `norm(W softmax(θᵀφ) g)` to its input: the embedded Gaussian (eqs. 1, 3, 6).
 

@@ -7,8 +7,11 @@ Axes: n patches, c features.
 from torch import Tensor, nn
 
 from hsi_se.attention import AttentionBlock
+from hsi_se.config import model as config
+from hsi_se.config.registry import register_attention
 
 
+@register_attention("scse", settings=config.ConcurrentSqueezeExcite)
 class ConcurrentSqueezeExcite(AttentionBlock):
     """Scales by the sum of a channel gate `sigmoid(W₁ relu(W₂ z))` and a position gate `sigmoid(W x)` (section 2).
 

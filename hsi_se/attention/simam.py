@@ -6,8 +6,11 @@ Yang, Zhang, Li, Xie: SimAM, https://proceedings.mlr.press/v139/yang21o.html.
 from torch import Tensor
 
 from hsi_se.attention import AttentionBlock
+from hsi_se.config import model as config
+from hsi_se.config.registry import register_attention
 
 
+@register_attention("simam", settings=config.SimAm)
 class SimAm(AttentionBlock):
     """Scales by `sigmoid(1 / e)`, where e is the minimal energy of a value t (eqs. 5-6).
 

@@ -9,8 +9,11 @@ from typing import Literal
 from torch import Tensor, nn
 
 from hsi_se.attention.channel_gate import Axis, ChannelGate
+from hsi_se.config import model as config
+from hsi_se.config.registry import register_attention
 
 
+@register_attention("se", settings=config.SqueezeExcite)
 class SqueezeExcite(ChannelGate):
     """Scales every channel by `sigmoid(W₂ relu(W₁ z))`, where z are the squeezed channels (eqs. 2-4).
 

@@ -9,8 +9,11 @@ from functools import partial
 from torch import Tensor, nn
 
 from hsi_se.attention import AttentionBlock
+from hsi_se.config import model as config
+from hsi_se.config.registry import register_attention
 
 
+@register_attention("strip_pooling", settings=config.StripPooling)
 class StripPooling(AttentionBlock):
     """Scales by `sigmoid(f(relu(yʰ + yʷ)))` (section 3.1).
 

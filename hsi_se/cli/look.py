@@ -169,7 +169,7 @@ def explain(run: RunOrAblation, data: DataFolder = None, device: Device = "auto"
             left=(0, 1),
         )
     for block in explanation.skipped:
-        say(f"note: {block} does not gate channels and is skipped")
+        say(f"note: {block}; it is skipped")
     for gate in explanation.gates:
         if gate.no_spectrum:
             say(f"note: {gate.point} is not mapped to the spectrum: {gate.no_spectrum}")

@@ -16,7 +16,7 @@ from hsi_se.cli.look import explain, info, report, schema, watch
 from hsi_se.cli.quickstart import quickstart
 from hsi_se.cli.scene import app as scene_app
 from hsi_se.cli.train import ablate, resume, train, tune
-from hsi_se.cli.usage import Command, Group, UsageError, check_words, describe_mistake
+from hsi_se.cli.usage import Command, Group, UsageError, check_words, describe_mistake, take_plugins
 from hsi_se.errors import HsiError, Interrupted
 from hsi_se.system.processes import is_first, listening
 from hsi_se.version import __version__
@@ -48,7 +48,9 @@ for _panel, _name, _function, _example in (
     ("Deliver", "map", map_scene, "map runs/demo --scene field.img --set scene.scale=10000"),
     ("Deliver", "export", export, "export runs/demo --format onnx"),
 ):
-    app.command(_name, cls=Command, rich_help_panel=_panel, epilog=f"Example: hsi-se {_example}")(_function)
+    app.command(_name, cls=Command, rich_help_panel=_panel, epilog=f"Example: hsi-se {_example}")(
+        take_plugins(_function)
+    )
 _PROBLEMS: dict[type[OSError], str] = {
     FileExistsError: "already exists",
     FileNotFoundError: "does not exist",

@@ -1,8 +1,10 @@
 """The form that commands have in common: their help, the options that several share, and mistakes in their words."""
 
+import functools
+import inspect
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -162,6 +164,33 @@ def _check_overrides(overrides: list[str] | None) -> list[str] | None:
 
 def _change(metavar: str, *, help: str) -> Any:
     return typer.Option("--set", metavar=metavar, help=help, callback=_check_overrides)
+
+
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin", metavar="FILE", envvar="HSI_SE_PLUGIN", show_envvar=False,
+        help="Load attention blocks and networks from this Python file. Repeatable.",
+    ),
+]  # fmt: skip
+
+
+def take_plugins(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the option `--plugin` to a command, whose files are loaded before it is called."""
+
+    @functools.wraps(command)
+    def call(*arguments: Any, plugin: list[Path] | None, **others: Any) -> None:
+        for file in plugin or []:
+            from hsi_se.config.registry import load_plugin
+
+            load_plugin(file)
+        command(*arguments, **others)
+
+    signature = inspect.signature(command)
+    option = inspect.Parameter("plugin", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Plugins)
+    call.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
+    call.__annotations__ = {**command.__annotations__, "plugin": Plugins}
+    return call
 
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML config, such as configs/demo.yaml.")]

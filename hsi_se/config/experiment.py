@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, PositiveInt, StringConstraints, model
 from hsi_se.config.base import Seed, Settings, mistake
 from hsi_se.config.model import ModelSettings, PixelClassifier
 from hsi_se.config.prediction import PredictionSettings
+from hsi_se.config.registry import list_plugins
 from hsi_se.config.scene import SceneSettings
 from hsi_se.config.split import AllSplit, BlocksSplit, FieldsSplit, FoldsSplit, SplitSettings
 from hsi_se.config.training import TrainSettings
@@ -181,9 +182,14 @@ class Config(Settings):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of every setting that affects the result: all but `name` and `train.checkpoint_every_s`."""
+        """SHA-256 of every setting that affects the result: all but `name` and `train.checkpoint_every_s`.
+
+        Of blocks and networks of plugins, their source counts as a setting.
+        """
         unused: dict[str, Any] = {"name": True, "train": {"checkpoint_every_s"}}
         if isinstance(self.split, AllSplit):
             unused["split"] = {"folds"}
         settings = self.model_dump(mode="json", exclude=unused)
+        if plugins := list_plugins(self.model):
+            settings["plugins"] = {name: plugin.digest for name, plugin in plugins.items()}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

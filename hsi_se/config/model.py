@@ -1,10 +1,11 @@
 """The config's `model` section: the networks, their attention points, and the attention blocks."""
 
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from hsi_se.config.base import Settings, Share, mistake, unknown
+from hsi_se.config.registry import Registry
 from hsi_se.errors import ConfigError
 
 
@@ -20,7 +21,21 @@ KernelSize = Annotated[PositiveInt, AfterValidator(_check_kernel)]
 # ---------------------------------------------------------------------------------- attention blocks
 
 
-class Block(Settings):
+class _Registered(Settings):
+    """The settings of a block or network, which the registry knows by name."""
+
+    registry: ClassVar[Registry]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: object) -> None:
+        if hasattr(cls, "registry"):
+            cls.registry.know(cls)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.registry.reduce(self) or super().__reduce_ex__(protocol)
+
+
+class Block(_Registered):
     """The settings of an attention block, and a check of whether it fits a point."""
 
     needs_2d: ClassVar[bool] = False  # whether the block cannot handle a spectral axis
@@ -31,6 +46,11 @@ class Block(Settings):
         if self.needs_2d and is_3d:
             return "kind", "needs 2-D features, and this point has a spectral axis; use a 2-D point"
         return None
+
+
+Block.registry = Registry(Block, group="attention", key="kind", given=("shape", "channels", "is_3d"))
+AttentionSettings = Annotated[Block, Block.registry]
+Attention = dict[str, AttentionSettings]
 
 
 class Starting(Block):
@@ -159,21 +179,15 @@ class SimAm(Starting):
     """λ of the paper's eq. 5, added to the variance, above 0; default 1e-4"""
 
 
-_Gates = SqueezeExcite | EfficientChannel | Cbam | ConcurrentSqueezeExcite | StripPooling | Coordinate | GatherExcite
-AttentionSettings = Annotated[_Gates | SimAm | NonLocal | ExpectationMaximization, Discriminator("kind")]
-Attention = dict[str, AttentionSettings]
-
-
-def list_blocks() -> list[AttentionSettings]:
+def list_blocks() -> list[Block]:
     """Returns one block of every kind, with default settings."""
-    kinds = get_args(get_args(AttentionSettings)[0])
-    return [kind(kind=get_args(kind.model_fields["kind"].annotation)[0]) for kind in kinds]
+    return [entry.settings(kind=kind) for kind, entry in Block.registry.list_entries().items()]
 
 
 # ------------------------------------------------------------------------------------------- networks
 
 
-class Model(Settings):
+class Model(_Registered):
     """The settings of a patch classifier: its attention points, and a check of its input."""
 
     points: ClassVar[tuple[str, ...]] = ()
@@ -198,13 +212,19 @@ class Network(Model):
     attention: Attention = Field(default={})
     """attention block at each point; default: none"""
 
-    def check_together(self) -> None:
+    @model_validator(mode="after")
+    def _blocks_fit_points(self) -> Self:
         for point, block in self.attention.items():
             if point not in self.points:
                 raise mistake(unknown(point, "point", self.points), key=f"attention.{point}")
             misfit = block.explain_misfit(is_3d=point in self.points_3d)
             if misfit is not None:
                 raise mistake(misfit[1], key=f"attention.{point}.{misfit[0]}")
+        return self
+
+
+Model.registry = Registry(Network, group="networks", key="name", given=("num_bands", "patch_size", "num_classes"))
+ModelSettings = Annotated[Model, Model.registry]
 
 
 class HybridSN(Network):
@@ -432,12 +452,6 @@ class Lda(PixelClassifier):
     estimated for each class (Ledoit and Wolf 2004)"""
 
 
-_OfTheField = Ssftt | SpectralFormer | Dbda | S2Mamba
-NetworkSettings = HybridSN | SeResNet | Res2Net | SeInception | Ssrn | Cnn3d | SpectrumFirst | _OfTheField
-ModelSettings = Annotated[NetworkSettings | Svm | Forest | Lda, Discriminator("name")]
-
-
 def list_models() -> dict[str, type[Model]]:
     """Returns the settings class of every classifier, by name."""
-    kinds = get_args(get_args(ModelSettings)[0])
-    return {name: kind for kind in kinds for name in get_args(kind.model_fields["name"].annotation)}
+    return {name: entry.settings for name, entry in Model.registry.list_entries().items()}

@@ -26,6 +26,7 @@ from ruamel.yaml.representer import SafeRepresenter
 from hsi_se.config.base import Settings
 from hsi_se.config.experiment import Config
 from hsi_se.config.nearest import did_you_mean, find_setting, read_other_words
+from hsi_se.config.registry import Registry
 from hsi_se.errors import ConfigError
 
 Kind = TypeVar("Kind", bound=Settings)
@@ -284,7 +285,8 @@ def list_settings(kind: type[Settings], prefix: str = "") -> list[str]:
     found = []
     for name, field in kind.model_fields.items():
         found.append(f"{prefix}{name}")
-        for section in _find_sections(field.annotation):
+        registered = [each for each in field.metadata if isinstance(each, Registry)]
+        for section in registered[0].list_settings() if registered else _find_sections(field.annotation):
             found += list_settings(section, f"{prefix}{name}.")
     return list(dict.fromkeys(found))
 

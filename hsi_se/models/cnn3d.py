@@ -3,10 +3,12 @@
 from torch import nn
 
 from hsi_se.config import model as config
+from hsi_se.config.registry import register_network
 from hsi_se.models.hybridsn import make_conv
 from hsi_se.models.network import Network, make_head
 
 
+@register_network("cnn3d", settings=config.Cnn3d)
 class Cnn3d(Network):
     """HybridSN's three 3-D convolutions, global mean pooling and one dense layer.
 

@@ -26,10 +26,12 @@ from torch.utils.module_tracker import ModuleTracker
 
 from hsi_se.attention import AttentionBlock
 from hsi_se.config import model as config
+from hsi_se.errors import ConfigError
 from hsi_se.models import build_model
 from hsi_se.models.classical import CentrePixelClassifier
 from hsi_se.models.inference import evaluation_mode
 from hsi_se.models.network import Network
+from hsi_se.models.plugin import PluginNetwork
 
 _TIMED_PATCHES, _TIMED_PASSES = 32, 5
 Shape = Sequence[int]
@@ -71,7 +73,13 @@ def count_stage_costs(model: Network) -> list[StageCost]:
         if type(model.attention[point]) is not nn.Identity:  # a block may be inserted after an empty slot
             modules[f"attention.{point}"] = model.attention[point]
     others = (pair for pair in model.named_children() if pair[0] not in ("stages", "attention"))
-    modules |= {name: child for name, child in others if name == "head" or count_parameters(child)}
+    modules |= {
+        name: child for name, child in others if (name == "head" and len(model.head)) or count_parameters(child)
+    }
+    inside = {}  # blocks in the stage of a plugin's network, which do not count there
+    if isinstance(model, PluginNetwork):
+        inside = {f"{host}.attention": f"attention.{point}" for point, host in model.hosts.items()}
+        modules |= {name: model.get_submodule(name) for name in inside}
     patch = torch.zeros(1, 1, model.num_bands, model.patch_size, model.patch_size)
     full_names = {name: f"{type(model).__name__}.{name}" for name, _ in model.named_modules()}
     blocks = {full_names[name] for name, module in model.named_modules() if isinstance(module, AttentionBlock)}
@@ -84,16 +92,22 @@ def count_stage_costs(model: Network) -> list[StageCost]:
         with evaluation_mode(model):
             model(patch.to(next(model.parameters())))
     flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
-    return [
-        StageCost(
-            name=name.removeprefix("stages."),
+    rows = {
+        name: StageCost(
+            name=inside.get(name) or name.removeprefix("stages."),
             shape=shapes[name],
             num_parameters=count_parameters(module),
             macs=flops.get(full_names[name], 0) // 2 + others.counts[full_names[name]],
             contents=module.extra_repr() or _describe_layers(module),
         )
         for name, module in modules.items()
-    ]
+    }
+    if isinstance(model, PluginNetwork):  # without the blocks inside it
+        whole, parts, title = rows["stages.network"], [rows[name] for name in inside], type(model.stages["network"])
+        counts = whole.num_parameters - sum(row.num_parameters for row in parts)
+        macs = whole.macs - sum(row.macs for row in parts)
+        rows["stages.network"] = StageCost(whole.name, whole.shape, counts, macs, contents=title.__name__)
+    return [*rows.values()]
 
 
 def _count_scores(query: Shape, key: Shape) -> int:
@@ -187,7 +201,7 @@ class BlockCost:
 
 
 def compare_blocks(
-    settings: config.NetworkSettings, *, num_bands: int, patch_size: int, num_classes: int
+    settings: config.Network, *, num_bands: int, patch_size: int, num_classes: int
 ) -> Iterator[BlockCost]:
     """Yields the cost of every kind of block at every point of a network, one block at a time."""
     sizes = {"num_bands": num_bands, "patch_size": patch_size, "num_classes": num_classes}
@@ -198,7 +212,11 @@ def compare_blocks(
         if misfit := block.explain_misfit(is_3d=point in settings.points_3d):
             yield BlockCost(point, block.kind, misfit=misfit[1])
             continue
-        model = build_model(settings.model_copy(update={"attention": {point: block}}), **sizes)
+        try:
+            model = build_model(settings.model_copy(update={"attention": {point: block}}), **sizes)
+        except ConfigError as error:  # a plugin's block fails at this point
+            yield BlockCost(point, block.kind, misfit=str(error))
+            continue
         added = count_parameters(model) - parameters, count_macs(model) - macs
         yield BlockCost(point, block.kind, *added, forward_us=1e6 * _time_blocks(model, patches) / _TIMED_PATCHES)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hsi_se.config import model as config
+from hsi_se.config.registry import register_network
 from hsi_se.models.convolution import SpectralConv3d
 from hsi_se.models.network import ComponentsAsChannels, Network
 
@@ -16,6 +17,7 @@ _FIRST, _GROWTH, _LAYERS = 24, 12, 3  # features of a branch's first convolution
 _NUM_OUT = _FIRST + _LAYERS * _GROWTH  # features of a branch
 
 
+@register_network("dbda", settings=config.Dbda)
 class Dbda(Network):
     """DBDA with the layers of the paper's tables 1 and 2: 382,328 parameters for 200 bands and 16 classes.
 

@@ -11,10 +11,12 @@ import math
 from torch import Tensor, nn
 
 from hsi_se.config import model as config
+from hsi_se.config.registry import register_network
 from hsi_se.models.convolution import BatchNorm3d, Conv3d
 from hsi_se.models.network import Network
 
 
+@register_network("hybridsn", settings=config.HybridSN)
 class HybridSN(Network):
     """HybridSN as five named stages, an attention slot after each, and three dense layers.
 

@@ -8,6 +8,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+from hsi_se.attention import AttentionBlock
 from hsi_se.attention.placement import build_attention
 from hsi_se.config.model import Attention
 from hsi_se.models.inference import evaluation_mode
@@ -49,6 +50,14 @@ class Network(nn.Module):
         points = list(self.stages)
         blocks = [not isinstance(self.attention[point], nn.Identity) for point in points]
         return points[: blocks.index(True) + 1] if True in blocks else points
+
+    def list_blocks(self) -> dict[str, AttentionBlock]:
+        """Returns the attention blocks by where they are: at a point, or inside a stage."""
+        return {
+            name.removeprefix("attention.").removeprefix("stages."): module
+            for name, module in self.named_modules()
+            if isinstance(module, AttentionBlock)
+        }
 
     def classify(self, x: Tensor) -> Tensor:
         """Returns the logits `(n, C)` for the features of the last point."""

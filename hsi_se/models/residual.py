@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hsi_se.attention.placement import build_attention
 from hsi_se.config import model as config
+from hsi_se.config.registry import register_network
 from hsi_se.models.network import Network, make_conv2d, make_head, make_stem
 
 # Blocks in each of the four stages, by depth.
@@ -69,6 +70,7 @@ class ResidualBlock(nn.Module):
         return total.relu()  # type: ignore[no-any-return]
 
 
+@register_network("se_resnet", settings=config.SeResNet)
 class SeResNet(Network):
     """A network of stages `stem`, `layer1` … `layer4` and a head.
 
@@ -146,6 +148,7 @@ class Hierarchy(nn.Module):
         return expanded
 
 
+@register_network("res2net", settings=config.Res2Net)
 class Res2Net(SeResNet):
     """Res2Net of depth 50, 101 or 152, with attention on the branch, before the addition."""
 

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hsi_se.config import model as config
+from hsi_se.config.registry import register_network
 from hsi_se.models.network import ComponentsAsChannels, Drawn, Network, make_head
 
 _FEATURES, _INNER, _RANK = 64, 128, 4  # features of a pixel, in a branch, and of the projection that gives step sizes
 _LEAST_GATE, _STEPS = 0.1, (1e-3, 1e-1)  # smaller gates of the mixture are 0; range of step sizes before training
 
 
+@register_network("s2mamba", settings=config.S2Mamba)
 class S2Mamba(Network):
     """S²Mamba with one layer, as the authors' code for Indian Pines: 118,632 parameters for 200 bands, patches of 7.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hsi_se.config import model as config
+from hsi_se.config.registry import register_network
 from hsi_se.models.network import Network, make_conv2d, make_head, make_stem
 
 # Features per branch: 1×1; 1×1 then 3×3; 1×1 then 5×5; 1×1 after the pool.
@@ -50,6 +51,7 @@ class Inception(nn.Module):
         return torch.cat([branch(x) for branch in self.branches], dim=1)  # (n, num_out, h, w)
 
 
+@register_network("se_inception", settings=config.SeInception)
 class SeInception(Network):
     """GoogLeNet's nine modules with batch norm, without auxiliary classifiers; a slot after each.
 

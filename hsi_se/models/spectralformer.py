@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from hsi_se.config import model as config
+from hsi_se.config.registry import register_network
 from hsi_se.models.network import Network
 from hsi_se.models.transformer import ClassToken, Encoder, PickClassToken
 
 _WIDTH, _DEPTH, _HEADS, _HIDDEN = 64, 5, 4, 8  # features of a token, encoder layers, heads, hidden dense layer
 
 
+@register_network("spectralformer", settings=config.SpectralFormer)
 class SpectralFormer(Network):
     """SpectralFormer with the layers of the authors' code: group-wise spectral embedding and cross-layer fusion.
 

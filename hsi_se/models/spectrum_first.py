@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hsi_se.config import model as config
+from hsi_se.config.registry import register_network
 from hsi_se.models.network import ComponentsAsChannels, Network, make_conv2d, make_head
 
 
+@register_network("spectrum_first", settings=config.SpectrumFirst)
 class SpectrumFirst(Network):
     """Two dense layers with batch norm and ReLU on each pixel, a weighted mean over the patch, and a dense layer.
 

@@ -8,6 +8,7 @@ Axes: n patches, k components, p × p pixels, c features, d spectral depth, h ro
 from torch import Tensor, nn
 
 from hsi_se.config import model as config
+from hsi_se.config.registry import register_network
 from hsi_se.models.hybridsn import Fold, make_conv
 from hsi_se.models.network import Network
 from hsi_se.models.transformer import ClassToken, Encoder, PickClassToken
@@ -15,6 +16,7 @@ from hsi_se.models.transformer import ClassToken, Encoder, PickClassToken
 _WIDTH, _HEADS, _HIDDEN = 64, 8, 8  # features of a token, heads, features of the encoder's hidden dense layer
 
 
+@register_network("ssftt", settings=config.Ssftt)
 class Ssftt(Network):
     """SSFTT with the layers and the 153,224 parameters of the authors' code for 30 components and 16 classes.
 

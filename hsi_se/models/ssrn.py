@@ -11,12 +11,14 @@ from functools import partial
 from torch import Tensor, nn
 
 from hsi_se.config import model as config
+from hsi_se.config.registry import register_network
 from hsi_se.models.convolution import SpectralConv3d
 from hsi_se.models.network import Network, make_head
 
 _NUM_COLLAPSED = 128  # features after the spectral depth is reduced to 1
 
 
+@register_network("ssrn", settings=config.Ssrn)
 class Ssrn(Network):
     """SSRN as in the paper's figure 3: two spectral and two spatial residual blocks.
 

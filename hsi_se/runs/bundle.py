@@ -1,15 +1,16 @@
 """The bundle: a trained model with everything needed to map another scene."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from hsi_se.config.experiment import MAX_PATCH_SIZE
 from hsi_se.config.model import ModelSettings
 from hsi_se.config.prediction import PredictionSettings
+from hsi_se.config.registry import Plugin, check_plugins, list_plugins
 from hsi_se.evaluation.confidence import TemperatureScaling
 from hsi_se.runs.records import Record
 from hsi_se.sampling.reduction import Reduction
@@ -18,8 +19,12 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class BundleFacts(Record):
-    """Architecture, patch, classes with their colours, and the origin of the weights."""
+    """Architecture, patch, classes with their colours, and the origin of the weights.
 
+    RunError if a plugin of the network is not loaded, or is not the one of the training.
+    """
+
+    plugins: Annotated[dict[str, Plugin], AfterValidator(check_plugins)]  # before the model, which needs them
     model: ModelSettings
     patch_size: int = Field(ge=1, le=MAX_PATCH_SIZE)
     padding: Literal["zero", "reflect"]
@@ -36,6 +41,12 @@ class BundleFacts(Record):
     guide_scale: tuple[float, ...] = ()
     split_digest: str
     versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _names_its_plugins(self) -> Self:
+        if missing := list_plugins(self.model).keys() - self.plugins.keys():
+            raise ValueError(f"plugins: do not name {min(missing)}")
+        return self
 
 
 @dataclass(frozen=True, eq=False)

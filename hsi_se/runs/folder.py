@@ -19,8 +19,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from hsi_se.config.experiment import Config
+from hsi_se.config.registry import check_plugins, list_plugins
 from hsi_se.config.yaml_file import dump_config, load_config
-from hsi_se.errors import RunError
+from hsi_se.errors import ConfigError, RunError
 from hsi_se.progress import EpochRecord
 from hsi_se.runs.bundle import Arrays, BundleFacts, ModelBundle
 from hsi_se.runs.records import Explanation, MappingCost, RunRecord, RunStart
@@ -160,7 +161,21 @@ class RunFolder(Folder):
         return f"resume with `hsi-se resume {shlex.quote(str(self))}`"
 
     def read_config(self) -> Config:
-        return load_config(self.config)
+        """Returns the config; RunError if it needs a plugin that is not loaded, or was another one at the training."""
+        try:
+            config = load_config(self.config)
+        except ConfigError:
+            self._check_plugins()
+            raise
+        if list_plugins(config.model):
+            self._check_plugins()
+        return config
+
+    def _check_plugins(self) -> None:
+        if self.record.is_file():
+            check_plugins(self.read_record().plugins)
+        elif self.progress.is_file():
+            check_plugins(self.read_progress()[0].plugins)
 
     def read_record(self) -> RunRecord:
         return read_record(RunRecord, self.record, remedy=_TRAIN_AGAIN)

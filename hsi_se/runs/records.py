@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
+from hsi_se.config.registry import Plugin
 from hsi_se.progress import EpochRecord
 from hsi_se.scene.scene import PlacedImage
 
@@ -38,6 +39,7 @@ class RunFacts(Record):
     num_val: int
     images: tuple[PlacedImage, ...] = ()  # of a scene of several, in pixels of its canvas
     versions: dict[str, str]  # of hsi_se, python and the libraries that train
+    plugins: dict[str, Plugin] = {}  # the origins of blocks and networks that are not the package's own
 
 
 class RunStart(RunFacts):
@@ -137,7 +139,7 @@ class Explanation(Record):
     classes: tuple[ClassPixels, ...]  # those with pixels
     palette: tuple[tuple[int, int, int], ...]
     gates: tuple[GateExplanation, ...]
-    skipped: tuple[str, ...]  # blocks that do not gate channels
+    skipped: tuple[str, ...]  # blocks whose gates are not shown, and why
     modes: ModeComparison
     gates_in_words: str
     modes_in_words: str

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from hsi_se.attention import AttentionBlock
 from hsi_se.attention.cbam import Cbam
 from hsi_se.attention.channel_gate import ChannelGate
 from hsi_se.attention.scse import ConcurrentSqueezeExcite
@@ -21,6 +20,7 @@ from hsi_se.config.model import HybridSN, Network
 from hsi_se.errors import RunError
 from hsi_se.models.cnn3d import Cnn3d
 from hsi_se.models.inference import pick_device, predict_patches, set_tf32
+from hsi_se.models.network import Network as NetworkModule
 from hsi_se.prediction.bundled import build_bundled_model
 from hsi_se.progress import Observer
 from hsi_se.report.figures import save_figure
@@ -96,11 +96,8 @@ def explain(run: str | Path | RunFolder, *, session: Session = Session()) -> Exp
         problem = f"{settings.name} has neither gates nor a training mode"
         raise RunError(f"{opened.folder}: {problem}; explain a network's run")
     model = build_bundled_model(opened.bundle).to(pick_device(session.device))
-    blocks = {
-        name.removeprefix("attention.").removeprefix("stages."): module
-        for name, module in model.named_modules()
-        if isinstance(module, AttentionBlock)
-    }
+    assert isinstance(model, NetworkModule)
+    blocks = model.list_blocks()
     gates = {point: block for point, block in blocks.items() if isinstance(block, Gate)}
     scene = opened.scene
     if not len(opened.split.test):
@@ -120,7 +117,7 @@ def explain(run: str | Path | RunFolder, *, session: Session = Session()) -> Exp
         ),
         palette=tuple(opened.bundle.facts.palette[label] for label in labels.tolist()),
         gates=found,
-        skipped=tuple(f"{point}: {type(blocks[point]).__name__}" for point in blocks if point not in gates),
+        skipped=tuple(f"{point}: {block.why_skipped}" for point, block in blocks.items() if point not in gates),
         modes=modes,
         gates_in_words=describe_gates([found]),
         modes_in_words=describe_modes([modes]),

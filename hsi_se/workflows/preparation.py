@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from hsi_se.config.experiment import NO_VALIDATION, Config
 from hsi_se.config.model import PixelClassifier
+from hsi_se.config.registry import list_plugins
 from hsi_se.errors import ConfigError, SceneError
 from hsi_se.evaluation.baselines import hold_out
 from hsi_se.evaluation.confidence import TemperatureScaling
@@ -99,6 +100,7 @@ class Prepared:
         config, scene, split = self.config, self.scene, self.split
         trained_on, class_ids = scene.cube[split.train[:, 0], split.train[:, 1]], scene.class_ids.tolist()
         facts = BundleFacts(
+            plugins=list_plugins(config.model),
             model=config.model,
             patch_size=config.patch.size,
             padding=config.patch.padding,

@@ -10,6 +10,7 @@ import torch
 from hsi_se.config.base import unknown
 from hsi_se.config.experiment import Config
 from hsi_se.config.model import Network, list_blocks, list_models
+from hsi_se.config.registry import list_plugins
 from hsi_se.config.split import AllSplit
 from hsi_se.errors import ConfigError, SplitError
 from hsi_se.evaluation.audit import SplitAudit, audit_split, pool_audits
@@ -98,7 +99,7 @@ def describe_network(
     if isinstance(bare, Network):
         bare = bare.model_copy(update={"attention": {}})
     try:
-        with torch.device("meta"):
+        with torch.device("cpu" if list_plugins(config.model) else "meta"):  # plugins need not know of shapes alone
             rows, bare_rows = (tuple(count_stage_costs(build_model(each, **sizes))) for each in (config.model, bare))
     except ConfigError as error:
         if size.patch_size is None:

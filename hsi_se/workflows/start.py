@@ -9,6 +9,7 @@ from torch import nn
 from hsi_se.config.experiment import Config
 from hsi_se.errors import ConfigError
 from hsi_se.models.network import Network
+from hsi_se.models.plugin import PluginNetwork
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import flatten
@@ -80,6 +81,9 @@ class Start:
         """Gives a network the run's weights, but those of the last layer only if the classes are the same."""
         weights = {name: torch.from_numpy(array) for name, array in self.bundle.weights.items()}
         if not self._has_classes_of(scene):
+            if isinstance(network, PluginNetwork):
+                problem = "has other classes, and which layer of this network depends on them is not known"
+                raise ConfigError(f"train.start_from = {self.folder}: {problem}; start from random weights")
             last = [name for name, layer in network.head.named_modules() if isinstance(layer, nn.Linear)][-1]
             own = network.state_dict()
             weights |= {name: own[name] for name in own if name.startswith(f"head.{last}.")}

@@ -16,6 +16,7 @@ import torch
 
 from hsi_se.config.experiment import Config
 from hsi_se.config.model import Network as NetworkSettings
+from hsi_se.config.registry import list_plugins
 from hsi_se.config.split import AllSplit
 from hsi_se.errors import RunError, TrainingError
 from hsi_se.models.cost import count_macs, count_parameters
@@ -156,6 +157,7 @@ def _describe_start(setting: Prepared, run: Path, *, data: str | Path | None) ->
         images=scene.images,
         versions={"hsi_se": __version__, "python": platform.python_version()}
         | {module.__name__: str(module.__version__) for module in (torch, np, sklearn)},
+        plugins=list_plugins(config.model),
         started=datetime.datetime.now(datetime.UTC),
         device_kind=device.type,
         epochs=config.train.epochs if isinstance(config.model, NetworkSettings) else 0,

@@ -43,8 +43,9 @@ POINTS = "conv3d_1, conv3d_2, conv3d_3, fold, conv2d"
 FRACTION = "a fraction must lie in (0, 1); write 0.1, or {per_class: 50} for counts"
 SECTION = "should be a section; give its settings as a mapping, {…}"
 TOO_SHALLOW = "spectral kernels 7, 5 and 3 deep need at least 13; keep more bands, or write model.order: 2d-3d"
-KINDS = ", ".join(repr(block.kind) for block in list_blocks())
-MODELS = ", ".join(repr(name) for name in list_models())
+OWN = "; for one of your own, add --plugin FILE"
+KINDS = ", ".join(repr(block.kind) for block in list_blocks()) + OWN
+MODELS = ", ".join(repr(name) for name in list_models()) + OWN
 NO_BAND_AXIS = "'band' needs a 3-D point, and this one has no spectral axis; write axis: feature"
 
 Load = Callable[..., Config]

@@ -409,7 +409,7 @@ def test_any_name_of_a_shared_module_works_and_two_of_them_are_one():
 @pytest.mark.parametrize(
     ("block", "words"),
     [
-        ({"kind": "sse"}, "host: kind: Input tag 'sse' found using 'kind' does not match any of the expected tags"),
+        ({"kind": "sse"}, "host: kind: did you mean 'scse'? choose from 'se', 'eca', "),
         ({"kind": "se", "reductoin": 4}, "host: reductoin: unknown setting; did you mean 'reduction'?"),
         ({"kind": "se", "reduction": 0}, "host: reduction: Input should be greater than 0"),
         ({}, "host: kind: Unable to extract tag using discriminator 'kind'"),

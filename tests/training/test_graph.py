@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 import hsi_se
-from hsi_se.config.model import ModelSettings, NetworkSettings
+from hsi_se.config.model import ModelSettings
+from hsi_se.config.model import Network as NetworkSettings
 from hsi_se.config.training import TrainSettings
 from hsi_se.config.yaml_file import load_config
 from hsi_se.models import build_model

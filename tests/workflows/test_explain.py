@@ -180,7 +180,8 @@ def test_a_gate_that_never_changes_treats_all_classes_alike():
 
 
 def test_other_networks_get_a_sentence_that_fits():
-    assert describe_gates([[]]) == ("The network has no channel gate, so there are no early and late gates to compare.")
+    nothing = "The network has no channel gate to show, so there are no early and late gates to compare."
+    assert describe_gates([[]]) == nothing
     assert describe_gates([[make_gate(0.25)]]).startswith(
         "The class explains 25.0 % of the variance (ω²) of the only gate, at fold. Early and late gates can"
     )
