@@ -18,9 +18,6 @@ def _check_kernel(value: int) -> int:
 KernelSize = Annotated[PositiveInt, AfterValidator(_check_kernel)]
 
 
-# ---------------------------------------------------------------------------------- attention blocks
-
-
 class _Registered(Settings):
     """The settings of a block or network, which the registry knows by name."""
 
@@ -182,9 +179,6 @@ class SimAm(Starting):
 def list_blocks() -> list[Block]:
     """Returns one block of every kind, with default settings."""
     return [entry.settings(kind=kind) for kind, entry in Block.registry.list_entries().items()]
-
-
-# ------------------------------------------------------------------------------------------- networks
 
 
 class Model(_Registered):
@@ -428,8 +422,7 @@ class Svm(PixelClassifier):
     penalty: PositiveFloat | None = None
     """penalty C, above 0; default: tuned by cross-validation on the training set"""
     gamma: PositiveFloat | None = None
-    """γ of the kernel exp(-γ |x - x'|²) of two pixels' components, above 0; default: tuned by
-    cross-validation on the training set"""
+    """γ of the kernel exp(-γ |x - x'|²) of two pixels' components, above 0; default: tuned as the penalty"""
 
 
 class Forest(PixelClassifier):

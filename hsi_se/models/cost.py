@@ -164,7 +164,7 @@ def _describe_layers(stage: nn.Module) -> str:
     parts = []
     for module in stage.modules():
         match module:
-            case nn.Conv2d() | nn.Conv3d():
+            case nn.Conv1d() | nn.Conv2d() | nn.Conv3d():
                 size = "×".join(map(str, module.kernel_size))
                 parts.append(f"{type(module).__name__} {module.in_channels}→{module.out_channels} {size}")
             case nn.Linear():

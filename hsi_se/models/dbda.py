@@ -77,9 +77,6 @@ class _Branches(nn.Module):
         first = nn.Conv2d(num_bands, _FIRST, 1)
         self.spatial = nn.Sequential(ComponentsAsChannels(), first, _DenseBlock(is_spectral=False))
 
-    def extra_repr(self) -> str:
-        return f"dense branches of {_NUM_OUT}, spectral 7 and spatial 3×3, BN, Mish"
-
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.spectral(x), self.spatial(x)], 1)
 
@@ -98,9 +95,6 @@ class DualAttention(nn.Module):
         self.query, self.key = (nn.Conv2d(channels, channels // 8, 1) for _ in range(2))
         self.value = nn.Conv2d(channels, channels, 1)
         self.channel_strength, self.position_strength = (nn.Parameter(torch.zeros(1)) for _ in range(2))
-
-    def extra_repr(self) -> str:
-        return f"channel and position attention, {self.value.in_channels} each"
 
     def forward(self, x: Tensor) -> Tensor:
         spectral, spatial = x.chunk(2, 1)

@@ -16,7 +16,7 @@ from hsi_se.config.registry import register_network
 from hsi_se.models.network import ComponentsAsChannels, Drawn, Network, make_head
 
 _FEATURES, _INNER, _RANK = 64, 128, 4  # features of a pixel, in a branch, and of the projection that gives step sizes
-_LEAST_GATE, _STEPS = 0.1, (1e-3, 1e-1)  # smaller gates of the mixture are 0; range of step sizes before training
+_LEAST_GATE, _STEPS = 0.1, (1e-3, 1e-1)  # a smaller gate of the mixture is 0; range of the step sizes before training
 
 
 @register_network("s2mamba", settings=config.S2Mamba)
@@ -83,47 +83,35 @@ class SelectiveScan(Drawn):
 
 
 class _Branch(nn.Module):
-    """Expands pixels `(n, h, w, f)`, convolves and scans them, and reduces what a gate lets through."""
+    """Expands pixels `(n, h, w, f)`, convolves and scans them, and reduces what a gate lets through.
 
-    def __init__(self, settings: config.S2Mamba, directions: int, channels: int) -> None:
+    Pixels are scanned row by row and col by col, or features where the channels of a step are the pixels; both ways.
+    """
+
+    def __init__(self, settings: config.S2Mamba, channels: int, *, is_spectral: bool) -> None:
         super().__init__()
+        self.is_spectral = is_spectral
         self.expand = nn.Linear(_FEATURES, 2 * _INNER, bias=False)
         self.conv = nn.Conv2d(_INNER, _INNER, 3, padding=1, groups=_INNER)
-        self.scan = SelectiveScan(directions, channels, states=settings.states)
+        self.scan = SelectiveScan(2 if is_spectral else 4, channels, states=settings.states)
         self.norm = nn.LayerNorm(channels)
         self.reduce = nn.Linear(_INNER, _FEATURES, bias=False)
         self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         x, gate = self.expand(x).chunk(2, 3)
-        y = self.run(F.silu(self.conv(x.movedim(3, 1))))  # (n, h, w, c)
+        image = F.silu(self.conv(x.movedim(3, 1)))  # (n, 128, h, w)
+        orders = image.flatten(2).unsqueeze(1)  # (n, 1, t, c), pixels as channels
+        if not self.is_spectral:
+            orders = torch.stack([image.flatten(2), image.transpose(2, 3).flatten(2)], 1).transpose(2, 3)
+        forwards, backwards = self.scan(torch.cat([orders, orders.flip(2)], 1)).chunk(2, 1)
+        scanned = forwards + backwards.flip(2)  # (n, 1 or 2, t, c)
+        if self.is_spectral:
+            y = self.norm(scanned).view_as(image).movedim(1, 3)
+        else:
+            rows, cols = torch.unflatten(scanned, 2, image.shape[2:]).unbind(1)  # patches are square
+            y = self.norm(rows + cols.transpose(1, 2))
         return self.dropout(self.reduce(y * F.gelu(gate)))  # type: ignore[no-any-return]
-
-    def run(self, x: Tensor) -> Tensor:
-        """Returns the normalised scans `(n, h, w, c)` of features `(n, c, h, w)`."""
-        raise NotImplementedError
-
-    def scan_both_ways(self, x: Tensor) -> Tensor:
-        """Returns the scans of sequences `(n, r, t, c)` forwards and backwards, added in the order of `x`."""
-        forwards, backwards = torch.chunk(self.scan(torch.cat([x, x.flip(2)], 1)), 2, 1)
-        return forwards + backwards.flip(2)
-
-
-class _PatchCrossScan(_Branch):
-    """Scans pixels in four orders: row by row, col by col, and both backwards."""
-
-    def run(self, x: Tensor) -> Tensor:
-        orders = torch.stack([x.flatten(2), x.transpose(2, 3).flatten(2)], 1).transpose(2, 3)  # (n, 2, h·w, c)
-        rows, cols = torch.unflatten(self.scan_both_ways(orders), 2, x.shape[2:]).unbind(1)  # patches are square
-        return self.norm(rows + cols.transpose(1, 2))  # type: ignore[no-any-return]
-
-
-class _SpectralScan(_Branch):
-    """Scans features in both orders; the channels of a step are the pixels of the patch."""
-
-    def run(self, x: Tensor) -> Tensor:
-        y: Tensor = self.norm(self.scan_both_ways(x.flatten(2).unsqueeze(1)).squeeze(1))  # (n, c, h·w)
-        return y.view_as(x).movedim(1, 3)
 
 
 class _Mixture(nn.Module):
@@ -132,8 +120,8 @@ class _Mixture(nn.Module):
     def __init__(self, settings: config.S2Mamba, *, patch_size: int) -> None:
         super().__init__()
         self.norm, self.out_norm, self.rate = nn.LayerNorm(_FEATURES), nn.LayerNorm(_FEATURES), settings.dropout
-        self.spatial = _PatchCrossScan(settings, 4, _INNER)
-        self.spectral = _SpectralScan(settings, 2, patch_size**2)
+        self.spatial = _Branch(settings, _INNER, is_spectral=False)
+        self.spectral = _Branch(settings, patch_size**2, is_spectral=True)
         dense = nn.Linear(_INNER, _INNER), nn.GELU(), nn.Linear(_INNER, 2)
         self.gate = nn.Sequential(nn.LayerNorm(_INNER), *dense)
 

@@ -10,14 +10,13 @@ from torch import Tensor, nn
 from hsi_se.config import model as config
 from hsi_se.config.registry import register_network
 from hsi_se.models.hybridsn import Fold, make_conv
-from hsi_se.models.network import Network
-from hsi_se.models.transformer import ClassToken, Encoder, PickClassToken
+from hsi_se.models.transformer import ClassToken, Encoder, TokenNetwork
 
 _WIDTH, _HEADS, _HIDDEN = 64, 8, 8  # features of a token, heads, features of the encoder's hidden dense layer
 
 
 @register_network("ssftt", settings=config.Ssftt)
-class Ssftt(Network):
+class Ssftt(TokenNetwork):
     """SSFTT with the layers and the 153,224 parameters of the authors' code for 30 components and 16 classes.
 
     The stages are a 3-D convolution, a 2-D one, the tokenizer and the encoder.
@@ -38,7 +37,7 @@ class Ssftt(Network):
             "encoder": Encoder(1, _WIDTH, heads=_HEADS, hidden=_HIDDEN, dropout=settings.dropout, has_bias=True),
         }
         super().__init__(stages, settings.attention, num_bands=num_bands, patch_size=patch_size)
-        self.head = nn.Sequential(PickClassToken(), nn.Linear(_WIDTH, num_classes))
+        self.head = nn.Sequential(nn.Linear(_WIDTH, num_classes))
 
 
 class Tokenizer(nn.Module):
@@ -51,9 +50,6 @@ class Tokenizer(nn.Module):
         super().__init__()
         self.score = nn.Linear(width, num_tokens, bias=False)
         self.value = nn.Linear(width, width, bias=False)
-
-    def extra_repr(self) -> str:
-        return f"tokenizer of {self.score.out_features}"
 
     def forward(self, x: Tensor) -> Tensor:
         pixels = x.flatten(2).transpose(1, 2)  # (n, h·w, c)

@@ -7,7 +7,7 @@ Axes: n patches, t tokens, c features. Between stages, tokens are features `(n, 
 import torch
 from torch import Tensor, nn
 
-from hsi_se.models.network import Drawn
+from hsi_se.models.network import Drawn, Network
 
 
 class ClassToken(Drawn):
@@ -53,34 +53,39 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Encoder layers on features `(n, c, t, 1)`."""
+    """Encoder layers on features `(n, c, t, 1)`, with cross-layer adaptive fusion if `num_fused`, t, is given.
 
-    def __init__(self, depth: int, width: int, *, heads: int, hidden: int, dropout: float, has_bias: bool) -> None:
+    From the third layer on, a convolution over the tokens, 1 × 2, then weighs the last tokens and those of two layers
+    earlier (Hong et al., SpectralFormer, https://doi.org/10.1109/TGRS.2021.3130716, eq. 9).
+    """
+
+    def __init__(
+        self, depth: int, width: int, *, heads: int, hidden: int, dropout: float, has_bias: bool, num_fused: int = 0
+    ) -> None:
         super().__init__()
         sizes = {"heads": heads, "hidden": hidden}
         self.layers = nn.ModuleList(
             EncoderLayer(width, **sizes, dropout=dropout, has_bias=has_bias) for _ in range(depth)
         )
-        self.title = f"encoder of {depth} × {width}, {heads} heads"
+        num_fusions = depth - 2 if num_fused else 0
+        self.fusions = nn.ModuleList(nn.Conv2d(num_fused, num_fused, (1, 2)) for _ in range(num_fusions))
 
     def extra_repr(self) -> str:
-        return self.title
+        fused = ", cross-layer fusion" if self.fusions else ""
+        return f"encoder of {len(self.layers)}, {self.layers[0].heads} heads{fused}"
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.run(x.squeeze(3).transpose(1, 2)).transpose(1, 2).unsqueeze(3)
+        found = [x.squeeze(3).transpose(1, 2)]  # (n, t, c) of the input and each layer
+        for number, layer in enumerate(self.layers):
+            tokens = found[-1]
+            if self.fusions and number >= 2:
+                tokens = self.fusions[number - 2](torch.stack([tokens, found[number - 2]], 3)).squeeze(3)
+            found.append(layer(tokens))
+        return found[-1].transpose(1, 2).unsqueeze(3)
 
-    def run(self, tokens: Tensor) -> Tensor:
-        """Returns the tokens `(n, t, c)` after the last layer."""
-        for layer in self.layers:
-            tokens = layer(tokens)
-        return tokens
 
+class TokenNetwork(Network):
+    """A network whose last features are tokens `(n, c, t, 1)`; its head sees the first, the class token."""
 
-class PickClassToken(nn.Module):
-    """Returns the features `(n, c)` of the first token."""
-
-    def extra_repr(self) -> str:
-        return "class token"
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x[:, :, 0, 0]
+    def classify(self, x: Tensor) -> Tensor:
+        return super().classify(x[:, :, 0, 0])

@@ -180,7 +180,7 @@ def compute_ssftt(w: Weights, x: Array) -> Array:
     weights = softmax(w.dense(pixels, "stages.tokens.0.score"), axis=1)
     tokens = weights.swapaxes(1, 2) @ w.dense(pixels, "stages.tokens.0.value")
     tokens = w.encode(w.add_class_token(tokens, "stages.tokens.1"), "stages.encoder.layers.0", heads=8)
-    return w.dense(tokens[:, 0], "head.1")
+    return w.dense(tokens[:, 0], "head.0")
 
 
 def compute_spectralformer(w: Weights, x: Array, *, pixel: bool = False) -> Array:
@@ -197,7 +197,7 @@ def compute_spectralformer(w: Weights, x: Array, *, pixel: bool = False) -> Arra
             tokens = np.einsum("ntcv,otv->noc", pair, w[f"{fusion}.weight"][:, :, 0]) + w[f"{fusion}.bias"][:, None]
         tokens = w.encode(tokens, f"stages.encoder.layers.{layer}", heads=4)
         found.append(tokens)
-    return w.dense(w.layer_norm(tokens[:, 0], "head.1"), "head.2")
+    return w.dense(w.layer_norm(tokens[:, 0], "head.0"), "head.1")
 
 
 def compute_dbda(w: Weights, x: Array) -> Array:
