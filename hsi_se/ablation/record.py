@@ -229,6 +229,11 @@ class AblationFolder(Folder):
         """Opens a run by the relative path in its record."""
         return RunFolder.open(self.path / folder, pooled=True)
 
+    def find_evaluated(self, run: AblationRun) -> RunFolder | None:
+        """Returns the folder of a run, unless its map is missing."""
+        folder = RunFolder(self.path / run.folder)
+        return folder if folder.explorer.is_file() and folder.record.is_file() else None
+
     def hold(self, path: Path, doing: str) -> AbstractContextManager[object]:
         """Reserves a run or a file for this process until the block ends; see `system.locks.hold`."""
         return hold(self.path / ".claims" / path.relative_to(self.path), doing)

@@ -34,8 +34,8 @@ from hsi_se.evaluation.statistics import (
     Summary,
     adjust_holm,
     compare_correct,
-    compare_correlated,
     compare_pairs,
+    compare_runs,
     fewest_pairs,
     least_p,
     points,
@@ -237,23 +237,13 @@ def _compare(pairs: Mapping[Name, Sequence[Pair]]) -> dict[Name, Comparison]:
 
 
 def _correct(pairs: Sequence[Pair]) -> CorrelatedTest:
-    """Tests the differences of the runs, or of all their folds, allowing for the pixels that these share.
-
-    Where all runs have one split, only the training differs between them: runs without folds are then independent, and
-    each fold counts once, with its mean over the runs.
-    """
-    parts = [
+    """Tests the differences of the runs, or of all their folds, allowing for the pixels that these share."""
+    differences = [
         [part.overall_accuracy - other for part, other in zip(pair.run.parts, pair.parts, strict=True)]
         for pair in pairs
     ]
-    sizes = [(part.num_test, part.num_train + part.num_test) for pair in pairs for part in pair.run.parts]
-    correlation = float(np.mean([tested / labelled for tested, labelled in sizes]))
-    if len(pairs) > 1 and len({pair.run.split_digest for pair in pairs}) == 1:
-        if len(parts[0]) == 1:
-            correlation = 0.0
-        else:
-            parts = [np.mean(parts, axis=0).tolist()]
-    return compare_correlated([*itertools.chain(*parts)], correlation=correlation, within=SIGNED)
+    sizes = [(part.num_train, part.num_test) for pair in pairs for part in pair.run.parts]
+    return compare_runs(differences, sizes=sizes, is_one_split=len({pair.run.split_digest for pair in pairs}) == 1)
 
 
 def _summarize_scene(

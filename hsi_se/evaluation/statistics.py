@@ -194,8 +194,8 @@ def compare_correlated(differences: Numbers, *, correlation: float, within: Rang
 
     With n runs of correlation ρ, the variance of their mean is estimated as (1/n + ρ/(1-ρ)) s², where the naive
     estimate is s²/n. Runs over random splits, or over r draws of k folds (n = r·k), have
-    ρ = n_test / (n_train + n_test); runs that differ by their initial weights alone have ρ = 0. The posterior of the mean difference under an
-    uninformative prior is Student's t with n-1 degrees of freedom around the mean, with this variance.
+    ρ = n_test / (n_train + n_test). The posterior of the mean difference under an uninformative prior is Student's t
+    with n-1 degrees of freedom around the mean, with this variance.
 
     Sources: Nadeau & Bengio 2003, *Inference for the generalization error*, Machine Learning 52, 239-281; for repeated
     folds, Bouckaert & Frank 2004, *Evaluating the replicability of significance tests*, PAKDD; Bayesian: Benavoli,
@@ -222,6 +222,24 @@ def compare_correlated(differences: Numbers, *, correlation: float, within: Rang
         equal=1 - above - below,
         worse=below,
     )
+
+
+def compare_runs(
+    differences: Sequence[Sequence[float]], *, sizes: Sequence[tuple[int, int]], is_one_split: bool
+) -> CorrelatedTest:
+    """Returns the correlated test of the differences `(runs, folds)`; a run without folds has one.
+
+    `sizes` are the numbers of training and of test pixels of each training. Where all runs have one split, only the
+    training differs between them: runs without folds are then independent, and each fold counts once, with its mean.
+    """
+    correlation = float(np.mean([test / (train + test) for train, test in sizes])) if sizes else math.nan
+    values = np.asarray(differences, dtype=np.float64)
+    if is_one_split and len(values) > 1:
+        if values.shape[1] == 1:
+            correlation = 0.0
+        values = values.mean(axis=0) if values.shape[1] > 1 else values
+    values = values.ravel()
+    return compare_correlated(values[~np.isnan(values)], correlation=correlation, within=SIGNED)
 
 
 # ------------------------------------------------------------------------------------- over scenes
