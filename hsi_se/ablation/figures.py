@@ -1,10 +1,12 @@
 """Figures of an ablation: the accuracy of every seed, its pairs, cost, validation curves, ranks over scenes.
 
-They are one column wide, so that they can be read in a paper, on the page and on a telephone.
+They are one column of a journal wide, so that they can be read in a paper, on the page and on a telephone.
 """
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from textwrap import fill
@@ -16,11 +18,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hsi_se.ablation.record import AblationFolder, AblationReport, SceneReport, VariantReport
-from hsi_se.evaluation.statistics import RankTest, Summary
-from hsi_se.report.figures import Drawing
+from hsi_se.evaluation.statistics import RankTest, Summary, summarize
+from hsi_se.report.explorer import RunFiles
+from hsi_se.report.figures import Drawing, wrap_name
+from hsi_se.report.run_figures import COLUMN_INCHES, draw_confusions, draw_maps
 
-_WIDTH = 5.0  # inches
-_STYLE = "hsi_se.ablation.ablation"
+_STYLE = "hsi_se.report.run"
+# Told apart with any colour vision (Okabe & Ito 2008), and in grey by the markers and dashes beside them.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _DOT, _UP, _DOWN = "#3f88c5", "#0a5699", "#c2410c"  # told apart by every reader
 _BAR: dict[str, Any] = {"capsize": 3, "linewidth": 1.1}
 _MEAN: dict[str, Any] = {**_BAR, "fmt": "|", "color": "#222222", "markersize": 9, "linewidth": 1.3}
@@ -29,12 +34,16 @@ _CAPTIONS = {
     "cost": "Mean OA with, from two seeds on, its 95 % interval against multiply-accumulates per patch",
     "pairs": "OA of {baseline} and of each variant; a line joins the runs of one seed",
     "convergence": "Mean validation accuracy and loss after each epoch, with the 95 % interval over the seeds",
+    "maps": "Labels, and the map of each variant with the first seed",
+    "confusion": "Confusion matrix of each variant over all seeds, in per cent of the true class",
+    "reliability": "Reliability of each variant over all seeds",
+    "gates": "Standard deviation of each gate between the classes, with its 95 % interval over the seeds",
     "critical_difference": "Average ranks over the scenes, 1 is best; bars join variants without a difference shown",
 }
 _NAME_WIDTH = 24  # letters per line of a variant's name
 _PAIRS_PER_ROW = 3
 _MARKERS = "osD^vP*X<>hp"
-_DASHES = ("-", "--", "-.")
+_DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 
 def list_figures(report: AblationReport) -> list[Drawing]:
@@ -54,10 +63,40 @@ def list_figures(report: AblationReport) -> list[Drawing]:
     return [Drawing(name, captions[name], draw, _STYLE) for name, draw in drawn.items() if draw]
 
 
+def list_run_figures(report: AblationReport, folder: AblationFolder) -> list[Drawing]:
+    """Returns the figures that are drawn from the runs themselves: maps, confusion, reliability and gates."""
+    drawings = []
+    for number, scene in enumerate(report.scenes, start=1):
+        runs = {
+            variant.name: [RunFiles.read(run) for run in found]
+            for variant in scene.begun
+            if (found := [run for run in map(folder.find_evaluated, variant.runs) if run is not None])
+        }
+        gates = {
+            f"{name}, {place}": summarize([run.gates[number].between_class_std for run in explained])
+            for name, each in runs.items()
+            if (explained := [run.explanation for run in each if run.explanation is not None])
+            for number, place in enumerate(map(str, explained[0].gates))
+        }
+        drawn = {
+            "maps": partial(_draw_maps, runs) if runs else None,
+            "confusion": partial(_draw_confusion, runs) if runs else None,
+            "reliability": partial(_draw_reliability, runs) if runs else None,
+            "gates": partial(_draw_gates, gates) if gates else None,
+        }
+        suffix, which = (f"_{number}", f", {scene.name}") if len(report.scenes) > 1 else ("", "")
+        drawings += [
+            Drawing(f"{name}{suffix}", f"{_CAPTIONS[name]}{which}", draw, _STYLE)
+            for name, draw in drawn.items()
+            if draw
+        ]
+    return drawings
+
+
 def refresh_figures(report: AblationReport, folder: AblationFolder) -> None:
     """Draws the figures again that an earlier report has left, since they are out of date."""
     for file_format in ("png", "pdf", "svg"):
-        if any((folder.figures / f"{name}.{file_format}").is_file() for name in _CAPTIONS):
+        if _list_drawn(folder, file_format):
             write_ablation_figures(report, folder, file_format=file_format)
 
 
@@ -66,15 +105,76 @@ def write_ablation_figures(report: AblationReport, folder: AblationFolder, *, fi
 
     Figures of that format which the report no longer allows are removed.
     """
-    written = [figure.write(folder.figures, file_format=file_format) for figure in list_figures(report)]
-    for path in {folder.figures / f"{name}.{file_format}" for name in _CAPTIONS}.difference(written):
-        path.unlink(missing_ok=True)
+    drawings = [*list_figures(report), *list_run_figures(report, folder)]
+    written = [figure.write(folder.figures, file_format=file_format) for figure in drawings]
+    for path in _list_drawn(folder, file_format).difference(written):
+        path.unlink()
     return written
+
+
+def _list_drawn(folder: AblationFolder, file_format: str) -> set[Path]:
+    names = re.compile(rf"({'|'.join(_CAPTIONS)})(_\d+)?\.{file_format}")
+    return {path for path in folder.figures.glob(f"*.{file_format}") if names.fullmatch(path.name)}
+
+
+def _draw_maps(runs: Mapping[str, Sequence[RunFiles]]) -> Figure:
+    first = {name: of_seeds[0] for name, of_seeds in runs.items()}
+    panels = {"labels": next(iter(first.values())).explorer.truth}
+    panels |= {name: run.explorer.prediction for name, run in first.items()}
+    return draw_maps(panels, next(iter(first.values())).facts)
+
+
+def _draw_confusion(runs: Mapping[str, Sequence[RunFiles]]) -> Figure:
+    found = {name: [run.report.evaluation for run in of_seeds] for name, of_seeds in runs.items()}
+    return draw_confusions(
+        {
+            name: replace(each[0], confusion=np.sum([one.confusion for one in each], axis=0))
+            for name, each in found.items()
+        }
+    )
+
+
+def _draw_reliability(runs: Mapping[str, Sequence[RunFiles]]) -> Figure:
+    """Draws accuracy against confidence, after scaling where there is a temperature; bins of all seeds together."""
+    figure = Figure(figsize=(COLUMN_INCHES, 2.6 + 0.16 * len(runs)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([0, 100], [0, 100], color="0.6", linewidth=0.8, linestyle=":", label="perfectly calibrated")
+    for place, (name, of_seeds) in enumerate(runs.items()):
+        confidence, accuracy, count = np.stack([run.explorer.calibration_scaled for run in of_seeds]).transpose(1, 0, 2)
+        known = count.sum(axis=0) > 0
+        weights = count[:, known] / count[:, known].sum(axis=0)
+        x, y = (100 * (np.nan_to_num(each[:, known]) * weights).sum(axis=0) for each in (confidence, accuracy))
+        error = summarize([run.report.calibration.expected_calibration_error_scaled for run in of_seeds])
+        label = f"{wrap_name(name)}: ECE {100 * error.mean:.2f} %"
+        marker = _MARKERS[place % len(_MARKERS)]
+        axes.plot(x, y, marker=marker, markersize=3, linewidth=1.0, label=label, **_style_line(place))
+    axes.set(xlabel="confidence, %", ylabel="accuracy, %")
+    axes.grid()
+    figure.legend(loc="outside lower center")
+    return figure
+
+
+def _draw_gates(gates: Mapping[str, Summary]) -> Figure:
+    """Draws one row per gate: the mean over the seeds, with its interval."""
+    figure = Figure(figsize=(COLUMN_INCHES, 0.6 + 0.3 * len(gates)), layout="constrained")
+    axes = figure.add_subplot()
+    for place, found in enumerate(gates.values()):
+        ends = [[found.mean - found.low], [found.high - found.mean]] if found.n > 1 else [[0.0], [0.0]]
+        axes.errorbar(found.mean, place, xerr=ends, fmt="o", color=_COLOURS[0], markersize=4, **_BAR)
+    axes.set_yticks(range(len(gates)), [wrap_name(name) for name in gates])
+    axes.set(ylim=(len(gates) - 0.5, -0.5), xlabel="standard deviation between classes")
+    axes.set_xlim(left=0)
+    axes.grid(axis="x")
+    return figure
+
+
+def _style_line(place: int) -> dict[str, Any]:
+    return {"color": _COLOURS[place % len(_COLOURS)], "linestyle": _DASHES[place % len(_DASHES)]}
 
 
 def _stack(heights: Sequence[float]) -> tuple[Figure, list[Axes]]:
     """A figure with one panel per scene, of these heights in inches."""
-    figure = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
+    figure = Figure(figsize=(COLUMN_INCHES, sum(heights)), layout="constrained")
     grid = figure.subplots(len(heights), squeeze=False, height_ratios=list(heights))
     return figure, list(grid[:, 0])
 
@@ -95,7 +195,7 @@ def _draw_seeds(scenes: Sequence[SceneReport], baseline: str) -> Figure:
         runs = [run for variant in scene.variants for run in variant.runs]
         values = [100 * run.overall_accuracy for run in runs]
         low, high = min(values), max(values)
-        title, reach = scene.name, 1.5 * max(high - low, 0.5)
+        title, reach = fill(scene.name, 48), 1.5 * max(high - low, 0.5)
         for field, where in (("location_floor", "dashed"), ("spectral_baseline", "dotted")):
             means = {  # by row; they differ between variants with another reduction, patch or split
                 row: 100 * float(np.mean([getattr(run, field).overall_accuracy for run in variant.runs]))
@@ -111,7 +211,8 @@ def _draw_seeds(scenes: Sequence[SceneReport], baseline: str) -> Figure:
             title += f"\n{field.replace('_', ' ')} {least if least == most else f'{least} to {most}'} %, {where}"
         names = [f"{fill(variant.name, _NAME_WIDTH)}\nn = {len(variant.runs)}" for variant in scene.variants]
         axes.set_yticks(range(len(names)), names)
-        axes.set(ylim=(len(names) - 0.5, -0.5), xlabel="OA, %", title=title)
+        axes.set(ylim=(len(names) - 0.5, -0.5), xlabel="OA, %")
+        axes.set_title(title, fontsize=7)
         axes.grid(axis="x")
     return figure
 
@@ -132,7 +233,7 @@ def _draw_pairs(scenes: Sequence[SceneReport], baseline: str) -> Figure:
         for scene, variants in zip(scenes, compared, strict=True)
         for start in range(0, len(variants), cols)
     ]
-    figure = Figure(figsize=(0.7 + 1.45 * cols, 2.6 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(COLUMN_INCHES, 2.3 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), cols, squeeze=False, sharey="row")
     for panels, (scene, variants) in zip(grid, rows, strict=True):
         for axes in panels[len(variants) :]:
@@ -152,7 +253,7 @@ def _draw_lines(axes: Axes, variant: VariantReport, baseline: str) -> None:
         ends = [100 * accuracy - 100 * difference, 100 * accuracy]
         colour = _UP if difference > 0 else _DOWN if difference < 0 else "0.5"
         axes.plot([0, 1], ends, "o-", color=colour, markersize=3.5, linewidth=1)
-    axes.set_xticks([0, 1], [fill(name, 12) for name in (baseline, variant.name)], fontsize=8)
+    axes.set_xticks([0, 1], [fill(name, 12) for name in (baseline, variant.name)], fontsize=7)
     title = f"{sum(difference > 0 for _, difference in pairs)} of {len(pairs)} up"
     axes.set(xlim=(-0.45, 1.45), title=title)
     axes.grid(axis="y")
@@ -173,7 +274,11 @@ def _draw_cost(scenes: Sequence[SceneReport]) -> Figure:
     for axes, scene, variants in zip(panels, scenes, costs, strict=True):
         for place, variant, macs in variants:
             summary = variant.summaries["overall_accuracy"]
-            margins, marker, colour = _margins(summary), _MARKERS[place % len(_MARKERS)], f"C{place % 10}"
+            margins, marker, colour = (
+                _margins(summary),
+                _MARKERS[place % len(_MARKERS)],
+                _COLOURS[place % len(_COLOURS)],
+            )
             axes.errorbar(
                 macs / 1e6, 100 * summary.mean, yerr=margins, fmt=marker, color=colour, label=variant.name, **_BAR
             )
@@ -183,7 +288,7 @@ def _draw_cost(scenes: Sequence[SceneReport]) -> Figure:
         else:
             axes.ticklabel_format(axis="x", useOffset=False)
             axes.locator_params(axis="x", nbins=6)
-        axes.set(xlabel="million multiply-accumulates per patch", ylabel="OA, %", title=scene.name)
+        axes.set(xlabel="million multiply-accumulates per patch", ylabel="OA, %", title=fill(scene.name, 48))
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
         axes.grid(axis="y")
     return figure
@@ -198,12 +303,12 @@ def _draw_convergence(scenes: Sequence[SceneReport]) -> Figure:
             if variant.convergence is None:
                 continue
             found = variant.convergence
-            style = {"color": f"C{place % 10}", "linestyle": _DASHES[place // 10 % len(_DASHES)]}
+            style = _style_line(place)
             _draw_curve(above, found.validation_accuracy, variant.name, style, factor=100.0)
             _draw_curve(below, found.validation_loss, variant.name, style)
         if scene.target is not None:
             above.axhline(100 * scene.target, color="0.3", linewidth=0.8, linestyle=":")
-        above.set(title=scene.name, ylabel="validation OA, %")
+        above.set(title=fill(scene.name, 48), ylabel="validation OA, %")
         below.set(xlabel="epoch", ylabel="validation loss")
         below.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
     return figure
@@ -228,7 +333,7 @@ def _draw_ranks(friedman: RankTest) -> Figure:
     half = (num + 1) // 2
     depth = 0.35 * len(friedman.groups) + 0.4
     height = 1.4 + 0.3 * half + 0.2 * len(friedman.groups)
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(COLUMN_INCHES, height), layout="constrained")
     axes = figure.add_subplot()
     axes.set_axis_off()
     axes.hlines(0, 1, num, color="black", linewidth=1)

@@ -12,13 +12,23 @@ from typing import Any, Literal, Self
 
 from hsi_se.ablation.file import PlannedRun, name_run
 from hsi_se.errors import RunError
-from hsi_se.evaluation.statistics import McNemarTest, PairedTest, RankTest, Summary
+from hsi_se.evaluation.statistics import CorrelatedTest, McNemarTest, PairedTest, RankTest, Summary
 from hsi_se.evaluation.verdict import Outcome
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import Record
 from hsi_se.runs.report import Accuracies
 from hsi_se.system.files import Folder, read_record
 from hsi_se.system.locks import hold
+
+
+class Part(Record):
+    """The overall accuracies of one training: of a run, or of one of its folds."""
+
+    num_train: int  # validation pixels included
+    num_test: int
+    overall_accuracy: float
+    location_floor: float
+    spectral_baseline: float
 
 
 class AblationRun(Record):
@@ -44,6 +54,7 @@ class AblationRun(Record):
     outcomes: dict[str, Outcome]  # by baseline, from the run's own verdict; not of that very baseline
     test_patches_with_train_pixels: float  # a fraction: the leakage of the split
     producers_accuracy: dict[int, float | None]  # by label
+    parts: tuple[Part, ...]  # the run itself, or its folds
     training_s: float
     training_us_per_pixel: float | None  # None for a classifier without epochs
     training_peak_bytes: int | None
@@ -58,11 +69,12 @@ class AblationRun(Record):
 class Comparison(PairedTest):
     """A variant compared over the seeds, with the baseline variant or with one of the two baselines.
 
-    Differences are of OA, as fractions. `p_holm` is adjusted by Holm over all comparisons of the ablation
-    that are of the same sort.
+    Differences are of OA, as fractions. `p_holm`, and the p of `corrected`, are adjusted by Holm over all comparisons
+    of the ablation that are of the same sort. `corrected` is over the runs, or over all their folds.
     """
 
     p_holm: float
+    corrected: CorrelatedTest
     is_shown: bool  # p_holm is at most 5 %
     sentence: str
 
@@ -218,6 +230,11 @@ class AblationFolder(Folder):
     def open_run(self, folder: str) -> RunFolder:
         """Opens a run by the relative path in its record."""
         return RunFolder.open(self.path / folder, pooled=True)
+
+    def find_evaluated(self, run: AblationRun) -> RunFolder | None:
+        """Returns the folder of a run, unless its map is missing."""
+        folder = RunFolder(self.path / run.folder)
+        return folder if folder.explorer.is_file() and folder.record.is_file() else None
 
     def hold(self, path: Path, doing: str) -> AbstractContextManager[object]:
         """Reserves a run or a file for this process until the block ends; see `system.locks.hold`."""

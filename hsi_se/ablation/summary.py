@@ -3,8 +3,9 @@
 import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from hsi_se.ablation.record import (
     Comparison,
     Convergence,
     FailedRun,
+    Part,
     SceneReport,
     VariantReport,
 )
@@ -25,6 +27,7 @@ from hsi_se.evaluation.statistics import (
     LEVEL,
     SHARE,
     SIGNED,
+    CorrelatedTest,
     McNemarTest,
     Range,
     RankTest,
@@ -32,9 +35,11 @@ from hsi_se.evaluation.statistics import (
     adjust_holm,
     compare_correct,
     compare_pairs,
+    compare_runs,
     fewest_pairs,
     least_p,
     points,
+    probability,
     rank_over_scenes,
     summarize,
     why_no_ranks,
@@ -66,6 +71,18 @@ Key = tuple[str, str, int]  # scene, variant, seed
 PairTest = Callable[[AblationRun, AblationRun], McNemarTest | None]
 ClassNames = Mapping[int, str]  # by label
 History = Sequence[EpochRecord]
+
+
+class Pair(NamedTuple):
+    """A run, and the overall accuracies of what it is compared with: of all its test pixels, and of each part."""
+
+    run: AblationRun
+    accuracy: float
+    parts: Sequence[float]
+
+    @property
+    def difference(self) -> float:
+        return self.run.overall_accuracy - self.accuracy
 
 
 def summarize_ablation(
@@ -108,6 +125,15 @@ def _read_run(planned: PlannedRun, folder: AblationFolder) -> tuple[AblationRun,
         spectral_classifier=report.spectral_baseline.chosen.name,
         test_patches_with_train_pixels=report.leakage.test_patches_with_train_pixels,
         producers_accuracy={row.label: row.producers_accuracy for row in report.per_class},
+        parts=tuple(
+            Part(
+                num_train=each.num_train + each.num_val,
+                num_test=each.num_test,
+                overall_accuracy=each.overall_accuracy,
+                **{field: getattr(each, field).overall_accuracy for field in _BASELINES.values()},
+            )
+            for each in ([fold.read_report() for fold in run.folds] or [report])
+        ),
         training_us_per_pixel=1e6 * record.training_s / num_steps if num_steps else None,
         training_peak_bytes=record.peak_memory_bytes,
         mapping_s=cost.seconds,
@@ -134,8 +160,10 @@ def assemble(
     baseline's and a variant's.
     """
     of_variant: dict[tuple[str, str], list[AblationRun]] = {}
+    pairs: dict[tuple[str, str], list[Pair]] = {}
     for scene, variant in itertools.product(ablation.scenes, ablation.variants):
         mine = []
+        pairs[scene, variant] = []
         for seed in ablation.seeds:
             run = runs.get((scene, variant, seed))
             baseline = runs.get((scene, ablation.baseline, seed))
@@ -145,17 +173,16 @@ def assemble(
                         f"{run.folder}: has another split than {baseline.folder}: the scene's files changed "
                         "between the two runs; choose another folder with --out DIR"
                     )
-                difference = run.overall_accuracy - baseline.overall_accuracy
-                run = run.model_copy(update={"difference": difference, "mcnemar": test_pair(baseline, run)})
+                pair = Pair(run, baseline.overall_accuracy, [part.overall_accuracy for part in baseline.parts])
+                pairs[scene, variant].append(pair)
+                run = run.model_copy(update={"difference": pair.difference, "mcnemar": test_pair(baseline, run)})
             mine += [] if run is None else [run]
         of_variant[scene, variant] = mine
-    comparisons = _compare(
-        {key: [run.difference for run in runs if run.difference is not None] for key, runs in of_variant.items()}
-    )
+    comparisons = _compare(pairs)
     against = _compare(
         {
             (*key, name): [
-                run.overall_accuracy - getattr(run, field).overall_accuracy
+                Pair(run, getattr(run, field).overall_accuracy, [getattr(part, field) for part in run.parts])
                 for run in (runs if any(name in each.outcomes for each in runs) else ())
             ]
             for key, runs in of_variant.items()
@@ -187,21 +214,37 @@ def _summarize_all(runs: Sequence[AblationRun]) -> dict[str, Summary]:
     }
 
 
-def _compare(differences: Mapping[Name, Sequence[float]]) -> dict[Name, Comparison]:
+def _compare(pairs: Mapping[Name, Sequence[Pair]]) -> dict[Name, Comparison]:
     """Tests the differences of all seeds for each name that has any, adjusted by Holm for all tests."""
-    tests = {name: compare_pairs(each, within=SIGNED) for name, each in differences.items() if each}
-    p = np.array([test.p for test in tests.values()])
+    known = {name: each for name, each in pairs.items() if each}
+    tests = [compare_pairs([pair.difference for pair in each], within=SIGNED) for each in known.values()]
+    corrected = [_correct(each) for each in known.values()]
+    p = np.array([test.p for test in tests])
+    p_corrected = adjust_holm([test.p for test in corrected])
     found = {}
-    for place, (name, test) in enumerate(tests.items()):
+    for place, (name, test) in enumerate(zip(known, tests, strict=True)):
         best = p.copy()
         best[place] = least_p(test.difference.n)  # all signs equal
         # The fewest seeds with which the test could show a difference; 0 if these could.
         needed = 0 if adjust_holm(best)[place] <= LEVEL else fewest_pairs(len(p))
         p_holm = float(adjust_holm(p)[place])
-        values = {**vars(test), "p_holm": p_holm, "is_shown": p_holm <= LEVEL}
-        sentence = fill_template("hsi_se.ablation", "comparison.txt", **values, needed=needed, points=points).strip()
-        found[name] = Comparison(**values, sentence=sentence)
+        of_parts = replace(corrected[place], p=float(p_corrected[place]))
+        values = {**vars(test), "p_holm": p_holm, "is_shown": p_holm <= LEVEL, "corrected": of_parts}
+        sentence = fill_template(
+            "hsi_se.ablation", "comparison.txt", **values, needed=needed, points=points, probability=probability
+        )
+        found[name] = Comparison(**values, sentence=sentence.strip())
     return found
+
+
+def _correct(pairs: Sequence[Pair]) -> CorrelatedTest:
+    """Tests the differences of the runs, or of all their folds, allowing for the pixels that these share."""
+    differences = [
+        [part.overall_accuracy - other for part, other in zip(pair.run.parts, pair.parts, strict=True)]
+        for pair in pairs
+    ]
+    sizes = [(part.num_train, part.num_test) for pair in pairs for part in pair.run.parts]
+    return compare_runs(differences, sizes=sizes, is_one_split=len({pair.run.split_digest for pair in pairs}) == 1)
 
 
 def _summarize_scene(

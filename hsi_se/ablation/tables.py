@@ -4,7 +4,8 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 from hsi_se.ablation.figures import list_figures, refresh_figures
@@ -38,13 +39,21 @@ def list_rows(scene: SceneReport) -> list[tuple[str, ...]]:
     return [tuple(show(variant) for show in _COLUMNS.values()) for variant in scene.variants]
 
 
-class Table(NamedTuple):
-    """A table of a scene in every format; the first `num_texts` columns are texts, the others numbers."""
+@dataclass(frozen=True)
+class Table:
+    """A table in every format; the first `num_texts` columns are texts, the others numbers.
+
+    `bold` has the row and column of each cell in bold, `rules` the rows with a line above. A row of one text is the
+    title of those below it.
+    """
 
     title: str
     headings: tuple[str, ...]
     rows: list[tuple[str, ...]]
     num_texts: int = 1
+    name: str = ""  # of its label
+    bold: frozenset[tuple[int, int]] = frozenset()
+    rules: frozenset[int] = frozenset()
 
 
 def list_tables(scene: SceneReport, *, with_interval: bool = True) -> list[Table]:
@@ -120,7 +129,7 @@ def spread(summary: Summary | None, *, factor: float = 100.0, digits: int = 2) -
     """Returns `94.64 ± 0.52`, in per cent unless given another factor; a dash where there is no number."""
     if summary is None or summary.n == 0:
         return "–"
-    text = f"{factor * summary.mean:,.{digits}f}"
+    text = f"{factor * summary.mean:,.{digits}f}".replace("-", "−")
     return text if summary.n == 1 else f"{text} ± {factor * summary.std:.{digits}f}"
 
 
@@ -135,8 +144,8 @@ def interval(summary: Summary) -> str:
 def render(template: str, report: AblationReport, folder: AblationFolder) -> str:
     """Returns a report by the name of its template: `ablation.md`, `ablation.tex` or `ablation.html`.
 
-    The Markdown links the figures that are in the folder. The LaTeX needs the package `booktabs`. The page needs no
-    other file, and links the pages of the runs that have one.
+    The Markdown links the figures that are in the folder. The page needs no other file, and links the pages of the
+    runs that have one.
     """
     return render_template(
         template,

@@ -68,10 +68,22 @@ def schema() -> None:
 
 
 def report(
-    run: RunOrAblation,
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN|ABLATION...",
+            help="A folder of runs, also of folds, seeds or `gap`; several with --tables or --methods.",
+        ),
+    ],
     figures: Annotated[
         str | None, choose("--figures", "png", "pdf", "svg", help="Also draw all figures, one column (3.5 in) wide.")
     ] = None,
+    tables: Annotated[
+        bool, typer.Option("--tables", help="Also write the accuracies of all classes as LaTeX, Markdown and CSV.")
+    ] = False,
+    methods: Annotated[
+        bool, typer.Option("--methods", help="Print a paragraph that describes the methods, and write nothing.")
+    ] = False,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     out: Annotated[
         Path | None, out_option("HTML file to write. By default report.html in the folder.", metavar="FILE")
@@ -83,6 +95,24 @@ def report(
 
     if out is not None and (out.is_dir() or out.suffix.casefold() not in (".html", ".htm")):
         raise ConfigError(f"--out {out}: name a file that ends in .html")
+    given = {"--figures": figures, "--tables": tables, "--open": open_it, "--out": out}
+    idle = [name for name, value in given.items() if value and (methods or (len(runs) > 1 and name != "--tables"))]
+    if idle:
+        reason = "with --methods, which only prints" if methods else "on several folders, which have no page in common"
+        raise ConfigError(f"{idle[0]}: has no effect {reason}; leave it out")
+    if len(runs) > 1 and not (methods or tables):
+        raise ConfigError("report: several folders have no page in common; add --tables or --methods, or name one")
+    if tables or methods:
+        from hsi_se.ablation import paper
+
+        if methods:
+            print(paper.describe_methods(paper.open_results(runs)), end="")
+            return
+        for path in paper.write_tables(runs):
+            print(f"table:  {path}")
+        if len(runs) > 1 or paper.is_gap(runs[0]):
+            return
+    run = runs[0]
     written: list[Path] = []
     folder: AblationFolder | RunFolder
     if AblationFolder(run).is_one:

@@ -1,6 +1,8 @@
 """Pictures of a scene, its classes and its split, and what all figures share, such as colours."""
 
 import io
+import textwrap
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
@@ -29,6 +31,7 @@ _TINT = 0.35  # opacity of labels over an image
 _LEGEND_INCHES = 2.6
 _SHORTER_SIDE_INCHES = 4.5
 _MOST_LINES = 28  # of a legend, before it gets another column
+_NAME_LINES = 3  # of a class in a legend; what is longer is cut
 
 SIDE_COLOURS: dict[int, tuple[str, str]] = {
     Side.UNUSED: ("unlabelled", "#202020"),
@@ -76,6 +79,16 @@ class Drawing:
         return text.replace("<svg", f'<svg role="img" aria-label="{escape(self.in_words or self.caption)}"', 1)
 
 
+def wrap_name(name: str, *, width: int = 24) -> str:
+    """Returns a name in lines of at most so many letters, or half as many wide ones; only a very long one is cut."""
+    if any(unicodedata.east_asian_width(letter) in "WF" for letter in name[: 2 * width]):
+        width //= 2
+    lines = textwrap.wrap(name[: width * (_NAME_LINES + 1)].replace("_", " "), width) or [name]
+    if len(lines) > _NAME_LINES or len(name) > width * (_NAME_LINES + 1):
+        lines = [*lines[: _NAME_LINES - 1], f"{lines[_NAME_LINES - 1][: width - 1]}…"]
+    return "\n".join(lines)
+
+
 def save_map(class_map: ClassMap, path: Path, *, title: str, place: Georeference | None = None) -> None:
     """Writes the map as a PNG in the class colours, oriented as in the file, with a legend beside it.
 
@@ -101,8 +114,11 @@ def save_values(
 
 def _add_legend(axes: Axes, patches: list[Patch]) -> None:
     """Puts a legend to the right of a map, in as many columns as it needs."""
+    num_cols = -(-sum(1 + str(patch.get_label()).count("\n") for patch in patches) // _MOST_LINES)
+    if isinstance(axes.figure, Figure):
+        axes.figure.set_figwidth(axes.figure.get_figwidth() + _LEGEND_INCHES * (num_cols - 1))
     axes.legend(
-        handles=patches, ncols=-(-len(patches) // _MOST_LINES), loc="upper left",
+        handles=patches, ncols=num_cols, loc="upper left",
         bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0, fontsize=7.5, frameon=False,
     )  # fmt: skip
 
@@ -113,7 +129,10 @@ def show_values(axes: Axes, values: NDArray[np.integer], entries: Entries, alpha
     for value, (_, colour) in entries.items():
         lookup[value] = parse_colour(colour)
     axes.imshow(lookup[values], interpolation="nearest", alpha=alpha)
-    return [Patch(facecolor=colour, edgecolor="0.4", linewidth=0.5, label=name) for name, colour in entries.values()]
+    return [
+        Patch(facecolor=colour, edgecolor="0.4", linewidth=0.5, label=wrap_name(name))
+        for name, colour in entries.values()
+    ]
 
 
 def save_quick_look(

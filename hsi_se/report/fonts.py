@@ -46,7 +46,7 @@ def spell(text: str, fonts: tuple[Path, ...]) -> str:
 
 
 def write_names(figure: Figure) -> None:
-    """Prints all texts of a figure as they are: dollar signs too, and letters of any script.
+    """Prints all texts of a figure as they are: dollar signs too, and letters of any script; _ becomes a space.
 
     Matplotlib sets mathematics only in the ticks of logarithmic axes.
     """
@@ -61,13 +61,13 @@ def write_names(figure: Figure) -> None:
             fontManager.ttflist.append(FontEntry(fname=path, name=path, weight=400, size="scalable"))
     for axis in axes:
         labels = [label.get_text() for label in axis.get_ticklabels()]
-        spelled = [spell(label, fonts) for label in labels]
+        spelled = [spell(label.replace("_", " "), fonts) for label in labels]
         if spelled != labels:
             axis.set_ticks(axis.get_ticklocs(), spelled)
     for text in texts:
         text.set_parse_math(False)
         text.set_fontfamily(families)
-        text.set_text(spell(text.get_text(), fonts))
+        text.set_text(spell(text.get_text().replace("_", " "), fonts))
 
 
 @functools.cache

@@ -12,13 +12,16 @@ import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from hsi_se.evaluation.confidence import Rejection
+from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.report.explorer import RunFiles
-from hsi_se.report.figures import Drawing, Entries, describe_sides, show_values, style_class_line, to_hex
+from hsi_se.report.figures import Drawing, Entries, describe_sides, show_values, style_class_line, to_hex, wrap_name
 from hsi_se.report.tables import percent
+from hsi_se.runs.bundle import BundleFacts
 from hsi_se.runs.records import Explanation
 from hsi_se.scene.scene import UNLABELLED
 
@@ -26,7 +29,8 @@ COLUMN_INCHES = 3.5  # as in the journals of the field
 SMALLEST_PT = 7.0
 _STYLE = "hsi_se.report.run"
 _LETTERS_PER_LINE = 56  # in the legend of a map
-_MOST_TICKS = 16  # of labels along an axis, so that they do not touch
+_MAPS_PER_ROW = 3
+_LEAST_CELL_PT = 10.0  # of a confusion matrix with numbers of two digits
 _FIRST, _SECOND = "#0a5699", "#b34700"  # distinct with any colour vision, and by their dashes in grey
 
 
@@ -39,7 +43,7 @@ def write_figures(run: RunFiles, *, file_format: str) -> list[Path]:
         Drawing("truth", "Labels", lambda: _draw_map(run, explorer.truth), _STYLE),
         Drawing("map_labelled", "Map of the labelled pixels", lambda: _draw_map(run, labelled), _STYLE),
         Drawing("split", "Split", lambda: _draw_picture(explorer.sides, describe_sides(explorer.sides)), _STYLE),
-        Drawing("confusion", "Confusion matrix", lambda: _draw_confusion(run), _STYLE),
+        Drawing("confusion", "Confusion matrix", lambda: draw_confusions({"": run.report.evaluation}), _STYLE),
         *list_charts(run),
     ]
     if (explanation := run.explanation) is not None and explanation.gates:
@@ -88,59 +92,93 @@ def _draw_map(run: RunFiles, places: NDArray[np.uint16]) -> Figure:
 def _draw_images(run: RunFiles) -> Figure:
     """Draws the map of each image, in their order, above the names of the classes."""
     images, places = run.record.images, run.explorer.prediction
-    cols = min(4, len(images))
-    entries = {
-        place: (run.facts.class_names[place - 1], to_hex(run.facts.palette[run.facts.class_ids[place - 1]]))
-        for place in np.unique(places[places > 0]).tolist()
-    }
-    rows = -(-len(images) // cols)
-    tallest = max(image.rows / image.cols for image in images)
-    figure = Figure(
-        figsize=(COLUMN_INCHES, COLUMN_INCHES / cols * tallest * rows + 0.2 * rows + 0.5), layout="constrained"
-    )
-    panels = figure.subplots(rows, cols, squeeze=False).ravel()
     shared = len(os.path.commonprefix([image.name for image in images]))  # noqa: RUF071 - names, not paths
-    for axes in panels:
-        axes.set_axis_off()
-    for axes, image in zip(panels, images, strict=False):
-        handles = show_values(axes, places[image.window], entries)
-        axes.set_title(image.name[shared:] or image.name, fontsize=SMALLEST_PT)
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=1.0, columnspacing=1.0)
+    return draw_maps({image.name[shared:] or image.name: places[image.window] for image in images}, run.facts)
+
+
+def draw_maps(panels: Mapping[str, NDArray[np.uint16]], facts: BundleFacts) -> Figure:
+    """Draws maps of classes `(rows, cols)`, numbered as in `Explorer`, with their titles above one legend."""
+    present = np.unique(np.concatenate([places.ravel() for places in panels.values()])).tolist()
+    colours = ["#ffffff", *(to_hex(facts.palette[label]) for label in facts.class_ids)]
+    names = ("", *facts.class_names)
+    entries = {place: (names[place], colours[place]) for place in {0, *present}}
+    rows = -(-len(panels) // _MAPS_PER_ROW)
+    cols = -(-len(panels) // rows)
+    titles = [wrap_name(title, width=56 // cols) for title in panels]
+    tallest = max(len(places) / places.shape[1] for places in panels.values())
+    num_cols, room = _plan_legend([wrap_name(names[place]) for place in present if place])
+    above = 0.12 * max(title.count("\n") + 1 for title in titles) + 0.1
+    height = (COLUMN_INCHES / cols * tallest + above) * rows + room
+    figure = Figure(figsize=(COLUMN_INCHES, height), layout="constrained")
+    grid = figure.subplots(rows, cols, squeeze=False).ravel()
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    for axes, title, places in zip(grid, titles, panels.values(), strict=False):
+        axes.set(xticks=[], yticks=[])  # a hidden axis would leave no room for the title
+        axes.spines[:].set_visible(False)
+        handles = show_values(axes, places, entries)
+        axes.set_title(title, fontsize=SMALLEST_PT)
+    _add_legend(figure, [handle for handle, place in zip(handles, entries, strict=True) if place], num_cols)
     return figure
+
+
+def _plan_legend(names: Sequence[str]) -> tuple[int, float]:
+    """Returns how many columns of a legend fit below a figure, and their height in inches."""
+    longest = max((len(line) for name in names for line in name.split("\n")), default=0)
+    num_cols = max(1, min(_LETTERS_PER_LINE // (longest + 4), len(names)))
+    size = -(-len(names) // num_cols)
+    columns = (names[start : start + size] for start in range(0, len(names), size or 1))
+    return num_cols, 0.13 * max((sum(1 + name.count("\n") for name in column) for column in columns), default=0) + 0.1
+
+
+def _add_legend(figure: Figure, handles: Sequence[Patch], num_cols: int) -> None:
+    figure.legend(handles=handles, loc="outside lower center", ncols=num_cols, handlelength=1.0, columnspacing=1.0)
 
 
 def _draw_picture(places: NDArray[np.integer], entries: Entries) -> Figure:
     """Draws a map `(rows, cols)` above the name and the colour of each value in it."""
     rows, cols = places.shape
-    short = {name: name if len(name) <= 22 else f"{name[:21]}…" for name, _ in entries.values()}
-    entries = {place: (short[name], colour) for place, (name, colour) in entries.items()}
-    num_cols = min(max(2, _LETTERS_PER_LINE // (max(len(name) for name, _ in entries.values()) + 4)), len(entries))
-    figure, axes = _make(min(COLUMN_INCHES * rows / cols, 5.0) + 0.15 * -(-len(entries) // num_cols) + 0.1)
+    num_cols, room = _plan_legend([wrap_name(name) for name, _ in entries.values()])
+    figure, axes = _make(min(COLUMN_INCHES * rows / cols, 5.0) + room)
     handles = show_values(axes, places, entries)
     axes.set_axis_off()
-    figure.legend(handles=handles, loc="outside lower center", ncols=num_cols, handlelength=1.0, columnspacing=1.0)
+    _add_legend(figure, handles, num_cols)
     return figure
 
 
-def _draw_confusion(run: RunFiles) -> Figure:
-    """Draws fractions of the true class as shades, with counts if they fit at 7 pt."""
-    evaluation = run.report.evaluation
-    size, shares = len(evaluation.class_ids), evaluation.shares
-    figure, axes = _make(COLUMN_INCHES)
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    step = next(step for step in (1, 2, 5, 10, 20, 50, size) if step * _MOST_TICKS >= size)
-    shown = range(0, size, step)
-    labels = [str(evaluation.class_ids[place]) for place in shown]
-    axes.set_xticks(shown, labels)
-    axes.set_yticks(shown, labels)
-    axes.set(xlabel="predicted label", ylabel="true label")
-    if size <= 10:
-        for row, col in np.argwhere(evaluation.confusion > 0):
-            colour = "white" if shares[row, col] > 0.5 else "black"
-            text = str(evaluation.confusion[row, col])
-            axes.text(col, row, text, ha="center", va="center", color=colour, fontsize=SMALLEST_PT)
-    bar = figure.colorbar(image, cax=axes.inset_axes((1.05, 0, 0.05, 1)))  # as high as the matrix
-    bar.set_label("fraction of the true class")
+def draw_confusions(panels: Mapping[str, Evaluation]) -> Figure:
+    """Draws each true class as a row of shades, with per cent and its number of pixels where they can be read."""
+    size, cols = max(len(found.class_ids) for found in panels.values()), min(2, len(panels))
+    is_read = 72 * (COLUMN_INCHES / cols - 0.75) / size >= _LEAST_CELL_PT
+    side = COLUMN_INCHES / cols - (0.75 if is_read else 0.4)  # inches, beside the labels and the totals
+    rows = -(-len(panels) // cols)
+    height = side + 0.5 + 0.13 * (len(panels) > 1)
+    figure = Figure(figsize=(COLUMN_INCHES, height * rows + 0.35), layout="constrained")
+    grid = figure.subplots(rows, cols, squeeze=False)
+    for axes in grid.ravel()[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (title, found) in zip(grid.ravel(), panels.items(), strict=False):
+        shares = 100 * found.shares
+        image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+        most = max(1, int(72 * side / 11))  # labels along an axis, so that they do not touch
+        step = next(step for step in (1, 2, 5, 10, 20, 50, 100, size) if step * most >= len(shares))
+        shown = range(0, len(shares), step)
+        labels = [str(found.class_ids[place]) for place in shown]
+        axes.set_xticks(shown, labels)
+        axes.set_yticks(shown, labels)
+        axes.set_title(wrap_name(title, width=56 // cols), fontsize=SMALLEST_PT)
+        if is_read:
+            for row, col in np.argwhere(shares >= 0.5):
+                colour = "white" if shares[row, col] > 50 else "black"
+                style = {"ha": "center", "va": "center", "color": colour, "fontsize": SMALLEST_PT}
+                axes.text(col, row, f"{int(shares[row, col] + 0.5)}", **style)
+            for row, total in enumerate(found.support.tolist()):
+                axes.text(len(shares) - 0.3, row, f"{total:,}", ha="left", va="center", fontsize=SMALLEST_PT)
+            axes.text(len(shares) - 0.3, -0.7, "pixels", ha="left", va="bottom", fontsize=SMALLEST_PT)
+    for place in range(len(panels)):
+        grid.ravel()[place].set_ylabel("" if place % cols else "true label")
+        grid.ravel()[place].set_xlabel("predicted label" if place + cols >= len(panels) else "")
+    figure.colorbar(image, ax=grid, orientation="horizontal", aspect=40, pad=0.02, label="% of the true class")
     return figure
 
 
@@ -262,7 +300,7 @@ def _draw_shades(axes: Axes, explanation: Explanation, rows: NDArray[np.float64]
     """Draws one row per class and one column per channel, channels in the order of their means."""
     rows = rows[:, np.argsort(rows.mean(axis=0), kind="stable")]
     image = axes.imshow(rows, aspect="auto", interpolation="nearest", cmap="viridis")
-    names = [f"{each.label}  {each.name}" for each in explanation.classes]
+    names = [wrap_name(f"{each.label}  {each.name}") for each in explanation.classes]
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(labelsize=7)
     axes.set_xlabel("channel, sorted by its mean")
@@ -275,7 +313,7 @@ def _draw_classes(axes: Axes, explanation: Explanation, positions: Sequence[floa
     dot = "o" if len(positions) == 1 else None
     for place, (each, colour, row) in enumerate(zip(explanation.classes, explanation.palette, rows, strict=True)):
         ink, dashes = style_class_line(place, colour)
-        name = f"{each.label}  {each.name}"
+        name = wrap_name(f"{each.label}  {each.name}")
         axes.plot(positions, row, color=ink, dashes=dashes, marker=dot, linewidth=1.2, label=name)
     axes.plot(positions, rows.mean(axis=0), color="black", marker=dot, linewidth=1.8, label="mean of the classes")
     axes.set_ylabel("mean excitation")

@@ -1,9 +1,11 @@
 """Tables of accuracies: their rows, the numbers in them as text, `report.md`, and results in whole sentences."""
 
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
+from anyascii import anyascii
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from hsi_se.evaluation.area import AREA_CAVEAT
@@ -17,6 +19,7 @@ from hsi_se.runs.report import list_class_accuracies
 from hsi_se.system.files import read_facts
 
 _MEDIUM = 0.06  # a smaller ω² is a small effect (Cohen 1988, section 8.2)
+_LATIN = 0x180  # LaTeX sets all letters below
 _LITTLE = 0.01  # of the range of a gate, which is from 0 to 1
 
 
@@ -60,8 +63,9 @@ def describe_draws(accuracies: Sequence[float]) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Returns a text with LaTeX's special characters escaped."""
-    return text.translate(str.maketrans(read_facts("hsi_se.report", "latex.toml")))
+    """Returns a text with LaTeX's special characters escaped, and letters that it lacks in Latin ones: 玉米 as YuMi."""
+    text = text.translate(str.maketrans(read_facts("hsi_se.report", "latex.toml")))
+    return "".join(letter if ord(letter) < _LATIN else escape_latex(anyascii(letter).strip(":")) for letter in text)
 
 
 def render_template(template: str, **values: object) -> str:
@@ -74,6 +78,7 @@ def render_template(template: str, **values: object) -> str:
     )
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|")  # of a Markdown table
     environment.filters["latex"] = escape_latex
+    environment.filters["label"] = lambda text: re.sub(r"[^A-Za-z0-9]+", "-", str(text)).strip("-")  # as LaTeX takes it
     for write in (percent, number, hectares, points, signed):
         environment.globals[write.__name__] = write
     return environment.get_template(template).render(values)

@@ -42,6 +42,7 @@ _LEVELS_OF_RUNS = ("*", "*/*", "runs/*/*", "runs/*/*/*", "runs/*/*/*/*")
 _ALSO_WRITTEN = re.compile(
     r"checkpoints/[^/]+\.safetensors"
     r"|figures/(map|truth|map_labelled|split|confusion|reliability|rejection|training|gates)\.(pdf|svg|png)"
+    r"|tables/accuracy\.(tex|md|csv)"
     r"|map(-[^/]*)?/((map|probabilities|entropy)\.[^/]+|classes\.csv|\.unfinished/[^/]+)"
     r"|model\.(onnx|pt2)"
     r"|(.*/)?\.(lock|[^/]+\.draft|[^/]+\.\d+(\.\w+)?)"  # left by a killed process

@@ -5,9 +5,17 @@ import re
 import pytest
 
 from hsi_se.ablation.figures import _draw_seeds
-from hsi_se.ablation.record import AblationFolder, AblationReport, AblationRun, Comparison, SceneReport, VariantReport
+from hsi_se.ablation.record import (
+    AblationFolder,
+    AblationReport,
+    AblationRun,
+    Comparison,
+    Part,
+    SceneReport,
+    VariantReport,
+)
 from hsi_se.ablation.summary import _summarize_all
-from hsi_se.evaluation.statistics import McNemarTest, summarize
+from hsi_se.evaluation.statistics import McNemarTest, compare_correlated, summarize
 from hsi_se.runs.report import Accuracies
 from tests.conftest import CHROMIUM
 
@@ -32,6 +40,9 @@ def make_run(variant: str, seed: int, accuracy: float, difference: float | None)
         outcomes={"location floor": "better", "spectral baseline": "better"},
         test_patches_with_train_pixels=0.25,
         producers_accuracy={7: accuracy},
+        parts=(
+            Part(num_train=250, num_test=1000, overall_accuracy=accuracy, location_floor=0.88, spectral_baseline=0.7),
+        ),
         training_s=10 + seed,
         training_us_per_pixel=200.0,
         training_peak_bytes=None,
@@ -67,6 +78,7 @@ def folder(tmp_path) -> AblationFolder:
     comparison = Comparison(
         difference=difference, rank_sum=0, p=0.25, p_holm=0.25, effect_size=4.0,
         rank_biserial=1.0, is_shown=False, sentence=SENTENCE,
+        corrected=compare_correlated([0.05, 0.04, 0.03], correlation=0.8),
     )  # fmt: skip
     variants = (make_variant("none", BASE, None), make_variant("fold <se>", GATED, comparison))
     scene = SceneReport(

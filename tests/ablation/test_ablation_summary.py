@@ -12,7 +12,7 @@ from scipy import stats
 
 from hsi_se.ablation.figures import list_figures, refresh_figures, write_ablation_figures
 from hsi_se.ablation.file import Ablation
-from hsi_se.ablation.record import AblationFolder, AblationReport, AblationRun, FailedRun
+from hsi_se.ablation.record import AblationFolder, AblationReport, AblationRun, FailedRun, Part
 from hsi_se.ablation.summary import _list_caveats, assemble
 from hsi_se.ablation.tables import list_tables, render, render_csv
 from hsi_se.errors import RunError
@@ -46,6 +46,9 @@ def make_run(variant: str, seed: int, accuracy: float, **changes: object) -> Abl
         },
         test_patches_with_train_pixels=0.25,
         producers_accuracy={1: accuracy, 2: None},
+        parts=(
+            Part(num_train=3000, num_test=1000, overall_accuracy=accuracy, location_floor=0.7, spectral_baseline=0.6),
+        ),
         training_s=10.0,
         training_us_per_pixel=100.0,
         training_peak_bytes=10**9,
@@ -126,6 +129,18 @@ def compare(report: AblationReport, variant: str):
     return next(each for each in report.scenes[0].variants if each.name == variant).comparison
 
 
+def say_probabilities(differences: Sequence[float], correlation: float) -> str:
+    """Student's t around the mean, whose variance allows for the correlation."""
+    n = len(differences)
+    scale = np.std(differences, ddof=1) * (1 / n + correlation / (1 - correlation)) ** 0.5
+    below, up_to = stats.t.cdf([-0.005, 0.005], n - 1, np.mean(differences), scale)
+    shares = (
+        f"{name} {share:.0%}" for name, share in (("better", 1 - up_to), ("equal", up_to - below), ("worse", below))
+    )
+    text = ", ".join(shares).replace("%", " %")
+    return f"; probabilities: {re.sub(r'(?<= )0 %', '<1 %', text).replace('100 %', '>99 %')}"
+
+
 def test_only_runs_of_one_seed_are_pairs():
     report = answer({"none": [0.9, None, 0.8, 0.7], "se": [0.91, 0.99, None, 0.68]})
     found = compare(report, "se")
@@ -162,9 +177,11 @@ def test_the_sentences_say_what_was_found_and_how_sure_it_is():
     low, high = stats.t.interval(0.95, 9, loc=steps.mean(), scale=stats.sem(steps))
     assert compare(report, "same").sentence == (
         f"no difference shown: +0.05 points, 95 % interval {points(low)} to {points(high)}, n=10"
+        f"{say_probabilities(steps, 0.25)}"
     )
     assert re.fullmatch(
-        r"better: \+1\.05 points, 95 % interval \+0\.\d\d to \+1\.\d\d, n=10, p = 0\.0059 after Holm",
+        r"better: \+1\.05 points, 95 % interval \+0\.\d\d to \+1\.\d\d, n=10, p = 0\.0059 after Holm; probabilities: "
+        r"better >99 %, equal <1 %, worse <1 %",
         compare(report, "up").sentence,
     )
     assert compare(report, "down").sentence.startswith("worse: −1.95 points")
@@ -178,7 +195,7 @@ def test_below_six_seeds_it_says_that_no_test_can_find_anything():
     assert low > 0
     assert compare(report, "se").sentence == (
         "the test cannot show a difference with 5 seeds, only with 6 or more: +29.00 points, 95 % interval "
-        f"{points(low)} to {points(high)}, n=5"
+        f"{points(low)} to {points(high)}, n=5{say_probabilities(np.array(accuracies) - 0.5, 0.25)}"
     )
     assert any(
         "With fewer than 6 seeds the two-sided Wilcoxon test cannot give p < 5 %" in caveat
@@ -229,7 +246,9 @@ def test_a_test_and_an_interval_that_disagree_are_both_named():
     found = compare(answer({"none": [0.5] * 8, "se": 0.5 + np.array(outlier)}), "se")
     assert found.is_shown
     assert found.difference.low < 0
-    assert found.sentence.endswith("after Holm, by ranks; the interval of the mean includes 0")
+    assert found.sentence.partition("; probabilities")[0].endswith(
+        "after Holm, by ranks; the interval of the mean includes 0"
+    )
 
     mixed = np.array([-0.001, 0.05, 0.05, 0.05, 0.05, 0.05, -0.002])
     found = compare(answer({"none": [0.5] * 7, "se": 0.5 + mixed}), "se")
@@ -237,7 +256,7 @@ def test_a_test_and_an_interval_that_disagree_are_both_named():
     assert found.difference.low > 0
     assert re.fullmatch(
         r"not shown by the signed-rank test \(p = 0.\d+, 0.\d+ after Holm\), although the interval of the "
-        r"mean excludes 0: \+3.53 points, 95 % interval \+\d.\d\d to \+\d.\d\d, n=7",
+        r"mean excludes 0: \+3.53 points, 95 % interval \+\d.\d\d to \+\d.\d\d, n=7; probabilities: better \d\d %.*",
         found.sentence,
     )
 

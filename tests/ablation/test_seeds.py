@@ -125,7 +125,7 @@ def test_a_fixed_split_seed_gives_all_runs_one_split_and_the_report_says_so(tmp_
 def test_one_variant_has_no_comparison_and_no_empty_section_and_its_title_says_seeds(over_seeds):
     report = over_seeds.read_report()
     assert (report.friedman, report.no_friedman) == (None, "")
-    assert len(report.caveats) == 2
+    assert len(report.caveats) == 3
     assert [*report.scenes[0].variants[0].against] == ["location floor", "spectral baseline"]
     page = re.sub(r"<(style|script|svg)\b.*?</\1>", "", over_seeds.page.read_text(), flags=re.S)
     for text in (over_seeds.report_text.read_text(), over_seeds.latex.read_text(), page):
