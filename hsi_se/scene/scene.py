@@ -17,6 +17,7 @@ from hsi_se.scene.raster import Colour, chunk_rows
 from hsi_se.system.files import read_facts
 
 UNLABELLED = 0
+HIGHEST_LABEL = 2**16 - 1  # what a map can store
 _CLOSE = 32  # of 255, the difference of two colours in every channel
 
 
