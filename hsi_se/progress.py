@@ -17,7 +17,7 @@ class EpochRecord(BaseModel):
         elapsed_s: training time in seconds up to the end of this epoch, without interruptions.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     epoch: int
     loss: float

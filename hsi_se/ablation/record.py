@@ -1,5 +1,6 @@
 """The models behind `ablation.json`, and the folder of an ablation."""
 
+import itertools
 import math
 import os
 import shutil
@@ -8,7 +9,9 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, model_validator
 
 from hsi_se.ablation.file import PlannedRun, name_run
 from hsi_se.errors import RunError
@@ -18,17 +21,35 @@ from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import Record
 from hsi_se.runs.report import Accuracies
 from hsi_se.system.files import Folder, read_record
+from hsi_se.system.forms import Count, Form, NotNegative, Share
 from hsi_se.system.locks import hold
+
+_METHODS = ("", "location_floor.", "spectral_baseline.")
+_COSTS = ("training_us_per_pixel", "training_peak_bytes", "mapping_us_per_pixel", "mapping_peak_bytes")
+_LARGEST = 1e30  # of what is drawn
+# What every variant has a summary of.
+_SUMMARIZED = {*map("".join, itertools.product(_METHODS, Accuracies.model_fields)), *_COSTS}
+_SUMMARIZED |= {"test_patches_with_train_pixels"}
+
+
+def _check_summary(found: Summary) -> Summary:
+    low, high = (found.low, found.high) if found.n > 1 else (found.mean, found.mean)
+    if found.n > 0 and not -_LARGEST <= low <= found.mean <= high <= _LARGEST:
+        raise ValueError("the mean is not a number in its interval")
+    return found
+
+
+Checked = Annotated[Summary, AfterValidator(_check_summary)]
 
 
 class Part(Record):
     """The overall accuracies of one training: of a run, or of one of its folds."""
 
-    num_train: int  # validation pixels included
-    num_test: int
-    overall_accuracy: float
-    location_floor: float
-    spectral_baseline: float
+    num_train: Count  # validation pixels included
+    num_test: Count
+    overall_accuracy: Share
+    location_floor: Share
+    spectral_baseline: Share
 
 
 class AblationRun(Record):
@@ -38,29 +59,29 @@ class AblationRun(Record):
     `…_peak_bytes` is the peak memory of the process, or of the allocator on a GPU.
     """
 
-    seed: int
+    seed: Count
     folder: str  # relative to the ablation's
     config_digest: str
     split_digest: str
     precision: Literal["float32", "bfloat16"]
-    num_test: int
-    overall_accuracy: float
-    average_accuracy: float
+    num_test: Count
+    overall_accuracy: Share
+    average_accuracy: Share
     kappa: float | None
     unsmoothed: Accuracies | None  # without `prediction.smoothing`; None if the config does not smooth
     location_floor: Accuracies
     spectral_baseline: Accuracies
     spectral_classifier: str = ""  # the one that the spectral baseline is
     outcomes: dict[str, Outcome]  # by baseline, from the run's own verdict; not of that very baseline
-    test_patches_with_train_pixels: float  # a fraction: the leakage of the split
-    producers_accuracy: dict[int, float | None]  # by label
+    test_patches_with_train_pixels: Share  # a fraction: the leakage of the split
+    producers_accuracy: dict[int, Share | None]  # by label
     parts: tuple[Part, ...]  # the run itself, or its folds
-    training_s: float
-    training_us_per_pixel: float | None  # None for a classifier without epochs
-    training_peak_bytes: int | None
-    mapping_s: float
-    mapping_us_per_pixel: float
-    mapping_peak_bytes: int | None
+    training_s: NotNegative
+    training_us_per_pixel: NotNegative | None  # None for a classifier without epochs
+    training_peak_bytes: Count | None
+    mapping_s: NotNegative
+    mapping_us_per_pixel: NotNegative
+    mapping_peak_bytes: Count | None
     difference: float | None = None  # OA minus that of the baseline's run of the same seed
     mcnemar: McNemarTest | None = None
 
@@ -82,8 +103,8 @@ class Comparison(PairedTest):
 class Convergence(Record):
     """How fast the runs of a variant reach `SceneReport.target`; one that does not counts as later than all that do."""
 
-    validation_accuracy: tuple[Summary, ...]  # over the seeds, after each epoch; fractions
-    validation_loss: tuple[Summary, ...]
+    validation_accuracy: Annotated[tuple[Checked, ...], Form("epochs_run")]  # over the seeds, after each; fractions
+    validation_loss: Annotated[tuple[Checked, ...], Form("epochs_run")]
     epochs: tuple[int | None, ...]  # of each run, None for one without a curve too; empty without a target
 
     @property
@@ -116,14 +137,24 @@ class VariantReport(Record):
 
     name: str
     settings: dict[str, Any]  # the overrides of the base
-    num_parameters: int | None  # None before the first run
-    macs_per_patch: int | None
+    num_parameters: Count | None  # None before the first run
+    macs_per_patch: Count | None
     runs: tuple[AblationRun, ...]
-    summaries: dict[str, Summary]
-    producers_accuracy: dict[int, Summary]  # by label
+    summaries: dict[str, Checked]
+    producers_accuracy: dict[int, Checked]  # by label
     comparison: Comparison | None  # None for the baseline, and without pairs
     against: dict[str, Comparison]  # with the location floor and the spectral baseline; empty without runs
     convergence: Convergence | None = None  # None without validation pixels or epochs
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> Self:
+        found = self.convergence
+        if found and (not found.validation_accuracy or len(found.epochs) not in (0, len(self.runs))):
+            raise ValueError("convergence is not of the variant's runs")
+        lacks = _SUMMARIZED - {*self.summaries}
+        if lacks or (self.runs and not self.summaries["overall_accuracy"].n):
+            raise ValueError(f"summaries are not those of the runs{''.join(f', {name} is missing' for name in lacks)}")
+        return self
 
 
 class SceneReport(Record):
@@ -134,7 +165,13 @@ class SceneReport(Record):
     class_names: dict[int, str]  # by label
     variants: tuple[VariantReport, ...]
     notes: tuple[str, ...]  # about the scene and its splits
-    target: float | None = None  # the validation accuracy until which epochs are counted
+    target: Share | None = None  # the validation accuracy until which epochs are counted
+
+    @model_validator(mode="after")
+    def _check_classes(self) -> Self:
+        if any({*variant.producers_accuracy} != {*self.class_names} for variant in self.variants):
+            raise ValueError("producers_accuracy is not of the scene's classes")
+        return self
 
     @property
     def begun(self) -> list[VariantReport]:
@@ -162,14 +199,25 @@ class AblationReport(Record):
     name: str
     digest: str
     baseline: str
-    seeds: tuple[int, ...]
-    threads: int
+    seeds: tuple[Count, ...]
+    threads: Count
     scenes: tuple[SceneReport, ...]
     friedman: RankTest | None
     no_friedman: str  # why there is none; empty with a single variant
     caveats: tuple[str, ...]  # limits of what the numbers show, one sentence each
     failed: tuple[FailedRun, ...]
-    num_missing: int  # number of runs that are neither finished nor failed
+    num_missing: Count  # number of runs that are neither finished nor failed
+
+    @model_validator(mode="after")
+    def _check_variants(self) -> Self:
+        names = [[variant.name for variant in scene.variants] for scene in self.scenes]
+        ranked = self.friedman.average_ranks if self.friedman else {}
+        places = [*ranked, *(name for group in (self.friedman.groups if self.friedman else ()) for name in group)]
+        if not names or names != names[:1] * len(names) or self.baseline not in names[0]:
+            raise ValueError("scenes have not the same variants with the baseline among them")
+        if not {*places} <= {*names[0]} or any(not 1 <= rank <= len(names[0]) for rank in ranked.values()):
+            raise ValueError("friedman has other variants or ranks")
+        return self
 
     @property
     def is_of_seeds(self) -> bool:

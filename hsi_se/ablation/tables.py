@@ -16,6 +16,7 @@ from hsi_se.report.tables import number, percent, render_template
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import flatten
 from hsi_se.runs.report import Accuracies
+from hsi_se.system.files import to_cell
 
 _COLUMNS: Mapping[str, Callable[[VariantReport], str]] = {
     "variant": lambda variant: variant.name,
@@ -192,7 +193,9 @@ def render_csv(report: AblationReport) -> str:
     columns = dict.fromkeys(name for row in rows for name in row)
     writer = csv.DictWriter(stream, list(columns), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(
+        {name: to_cell(each) if isinstance(each, str) else each for name, each in row.items()} for row in rows
+    )
     return stream.getvalue()
 
 

@@ -4,10 +4,16 @@ Whatever needs torch is imported inside the command that needs it, so that `--he
 """
 
 import atexit
+import codecs
+import errno
 import gc
+import io
+import os
 import signal
 import sys
-from typing import Annotated
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, TextIO
 
 import typer
 
@@ -83,6 +89,7 @@ def main() -> None:
     """Runs the command line. Exit codes: 0 done, 2 the user's mistake, 1 ours, 130 or 143 interrupted."""
     # Importing torch creates many objects and no garbage. Looking for garbage among them, meanwhile and when
     # the process ends, costs a third of the CPU time of a short command.
+    _prepare_streams()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS, 20, 100)
     atexit.register(gc.freeze)
     try:
@@ -91,6 +98,7 @@ def main() -> None:
             code = app(prog_name="hsi-se", standalone_mode=False)
             if code == _INTERRUPTED:  # typer has caught a Ctrl-C
                 raise KeyboardInterrupt
+            sys.stdout.flush()
         sys.exit(code or 0)
     except UsageError as error:
         context = getattr(error, "ctx", None)
@@ -101,9 +109,14 @@ def main() -> None:
     except HsiError as error:
         _fail(f"hsi-se: {' '.join(str(error).splitlines())}")
     except OSError as error:
-        if error.filename is None:
+        from hsi_se.system.files import DISK_IS_FULL
+
+        if error.filename is None and error.errno not in (*DISK_IS_FULL, errno.EIO, errno.EPIPE):
             raise
-        path = error.filename2 or error.filename  # the target, if a file was moved
+        # The target, if a file was moved.
+        path = error.filename2 or error.filename or "standard output, or a temporary file"
+        if error.filename is None:
+            _silence(sys.stdout)
         problem = _PROBLEMS.get(type(error), error.strerror)
         _fail(f"hsi-se: {path}: {problem}; check the path, its permissions and the free disk space")
     except (MemoryError, RuntimeError) as error:
@@ -121,5 +134,30 @@ def _fail(message: str, *, code: int = 2) -> None:
     from hsi_se.cli.terminal import say
 
     if is_first():  # of several processes, one prints
-        say(message, to_stderr=True)
+        with suppress(OSError):  # standard error is full or closed
+            say(message, to_stderr=True)
     sys.exit(code)
+
+
+def _prepare_streams() -> None:
+    """Makes letters that a stream cannot encode similar ones, and a closed stream one that takes everything."""
+    codecs.register_error("similar", _write_similar)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - stays open
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="similar")
+
+
+def _write_similar(error: UnicodeError) -> tuple[str, int]:
+    from anyascii import anyascii
+
+    assert isinstance(error, UnicodeEncodeError)
+    return anyascii(error.object[error.start : error.end]) or "?", error.end
+
+
+def _silence(stream: TextIO) -> None:
+    """Lets what a stream still holds go nowhere, or Python would fail to write it once more at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

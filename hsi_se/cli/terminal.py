@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from hsi_se.progress import EpochRecord, Observer, Several, Silent, clock
+from hsi_se.scene.guards import to_printable
 from hsi_se.system.processes import is_first
 from hsi_se.system.session import Session
 
@@ -142,6 +143,7 @@ def say(text: str, *, style: str = "", to_stderr: bool = False) -> None:
 
 def print_prose(console: Console, text: str, *, style: str = "") -> None:
     """As `say`, to a console. A word that is longer than a line, such as a path, stays whole."""
+    text = to_printable(text)
     if console.is_terminal:
         text = textwrap.fill(text, console.width, break_long_words=False, break_on_hyphens=False)
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
@@ -171,7 +173,7 @@ def print_table(
         justify: JustifyMethod = "left" if position in left else "right"
         table.add_column(heading, foot, justify=justify, overflow="fold", no_wrap=position in whole)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(to_printable, row))
     make_console(width=width).print(table)
 
 

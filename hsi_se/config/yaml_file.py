@@ -92,7 +92,11 @@ def load_config(path: str | Path, overrides: Sequence[str | Override] = ()) -> C
 def read_text(path: str | Path) -> str:
     """Returns the text of a config file; ConfigError if it is missing, or is not UTF-8 text."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with Path(path).open("rb") as stream:
+            content = stream.read(4 * _MAX_LENGTH + 1)  # UTF-8 takes at most 4 bytes for a character
+        if len(content) > 4 * _MAX_LENGTH:
+            raise ConfigError(f"{path}: is too long for a config; give a YAML config file")
+        text = content.decode("utf-8").replace("\r\n", "\n")
         if Path(path).suffix.casefold() in _DATA:
             raise ConfigError(f"{path}: is not a config; {_to_write_one(path)}")
         return text

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,9 @@ from hsi_se.evaluation.metrics import Evaluation, evaluate_labels, evaluate_test
 from hsi_se.evaluation.verdict import Verdict, group_test_pixels, reach_verdict
 from hsi_se.sampling.splits import Pixels, Split
 from hsi_se.scene.scene import Scene
+from hsi_se.system.forms import Form
 
+TestLabels = Annotated[NDArray[np.int32], Form("test", low=1)]
 REPORTED_COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.5)
 
 
@@ -33,15 +36,15 @@ class TestPixels:
 
     __test__ = False  # not a test of pytest's
 
-    pixels: Pixels  # (n, 2) of (row, col)
-    truth: NDArray[np.int32]  # (n,) labels, as the next four
-    predicted: NDArray[np.int32]
-    unsmoothed: NDArray[np.int32]  # before `prediction.smoothing`
-    by_location: NDArray[np.int32]  # of the location floor
-    by_spectrum: NDArray[np.int32]  # of the spectral baseline
-    logits: NDArray[np.float32]  # (n, C)
-    temperature: NDArray[np.float64]  # (n,) of the run that tested the pixel
-    groups: NDArray[np.int64]  # (n,) see `verdict.group_test_pixels`
+    pixels: Annotated[Pixels, Form("test 2", low=0)]  # of (row, col)
+    truth: TestLabels
+    predicted: TestLabels
+    unsmoothed: TestLabels  # before `prediction.smoothing`
+    by_location: TestLabels  # of the location floor
+    by_spectrum: TestLabels  # of the spectral baseline
+    logits: Annotated[NDArray[np.float32], Form("test classes")]
+    temperature: Annotated[NDArray[np.float64], Form("test", low=np.nextafter(0, 1))]  # of the run that tested it
+    groups: Annotated[NDArray[np.int64], Form("test")]  # see `verdict.group_test_pixels`
 
     @classmethod
     def join(cls, parts: Sequence["TestPixels"]) -> "TestPixels":
@@ -94,7 +97,8 @@ def assess(
         pixel_area_m2: area of a pixel on the ground in m², if known.
         machine: the spectral baseline of this split and these components, if it has been fitted already.
     """
-    machine = machine or fit_spectral_baseline(truth, split, components, config=config)
+    if machine is None or len(machine.labels) != len(split.test):
+        machine = fit_spectral_baseline(truth, split, components, config=config)
     at_test = split.test[:, 0], split.test[:, 1]
     places = logits.argmax(axis=2)
     groups, unit = group_test_pixels(truth, split, config)

@@ -6,10 +6,11 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -54,7 +55,7 @@ def predict_by_location(truth: GroundTruth, split: Split) -> NDArray[np.int32]:
 class Candidate:
     """A pixel classifier, its input, and the fraction of held-out training pixels that it classifies correctly."""
 
-    classifier: str  # as `model.name`; `constant` if the training set contains a single class
+    classifier: Annotated[str, Field(pattern=f"^({'|'.join(_NAMES)}|constant)$")]  # `constant` for a single class
     reduction: str  # `none` for standardised bands, otherwise the kind of the config's reduction
     num_features: int
     parameters: dict[str, float]  # as in the `model` section of a config

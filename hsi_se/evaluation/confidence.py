@@ -14,6 +14,7 @@ from scipy.special import log_softmax, softmax
 from hsi_se.evaluation.metrics import Fractions
 from hsi_se.evaluation.statistics import estimate_group_mean
 from hsi_se.system.files import fill_template
+from hsi_se.system.forms import Count, Positive
 
 _MIN_PIXELS, _MIN_GROUPS, _NUM_FOLDS = 30, 6, 10  # see `fit_scaling`
 _TEMPERATURES = (0.05, 20.0)  # the lowest and the highest
@@ -23,10 +24,10 @@ _TEMPERATURES = (0.05, 20.0)  # the lowest and the highest
 class TemperatureScaling:
     """The temperature of a classifier's probabilities, with the evidence that it improves them."""
 
-    temperature: float = 1.0  # T, by which logits are divided; 1 unless the gain is shown
+    temperature: Positive = 1.0  # T, by which logits are divided; 1 unless the gain is shown
     source: Literal["cross-fit", "validation"] | None = None  # of the pixels it was fitted on
-    num_pixels: int = 0
-    num_groups: int = 0  # pixels of a group are not independent of each other
+    num_pixels: Count = 0
+    num_groups: Count = 0  # pixels of a group are not independent of each other
     gain: float | None = None  # in log-likelihood per pixel, in nats, on pixels left out of the fit
     gain_low: float | None = None  # ends of its 95 % interval
     gain_high: float | None = None

@@ -32,6 +32,7 @@ from hsi_se.runs.records import RunRecord
 from hsi_se.scene.georeference import parse_crs
 from hsi_se.scene.images import list_images
 from hsi_se.scene.raster import Image, Mask, Raster
+from hsi_se.scene.scene import HIGHEST_LABEL
 from hsi_se.system.cluster import Call, run_tasks, share, start_cluster
 from hsi_se.system.session import Session
 
@@ -231,7 +232,7 @@ def _check_wishes(wishes: Wishes, bundle: ModelBundle) -> None:
         raise ConfigError(f"--polygons {polygons}: name a file that ends in {', '.join(ENDINGS)}")
     if polygons is not None and not polygons.parent.is_dir():
         raise ConfigError(f"--polygons {polygons}: there is no folder {polygons.parent}; make it first")
-    if (highest := max(list_classes(bundle, min_probability=least).names)) >= 2**16:
+    if (highest := max(list_classes(bundle, min_probability=least).names)) > HIGHEST_LABEL:
         raise SceneError(f"label {highest}: a map can store labels up to 65535; renumber them")
 
 

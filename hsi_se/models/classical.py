@@ -6,13 +6,14 @@ Axes: n patches, k components, p × p pixels, C classes.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hsi_se.config.model import Lda, PixelClassifier, Svm
+from hsi_se.system.forms import Form
 
 
 class CentrePixelClassifier(nn.Module, ABC):
@@ -49,12 +50,12 @@ class SupportVectorMachine(CentrePixelClassifier):
     The logits equal scikit-learn's `decision_function` of shape `ovr`; classes without training pixels get the lowest.
     """
 
-    support: Tensor  # (s, k)
-    weights: Tensor  # (s, pairs)
-    intercept: Tensor  # (pairs,)
-    gamma: Tensor  # ()
-    classes: Tensor  # (classes with training pixels,)
-    num_classes: Tensor  # ()
+    support: Annotated[Tensor, Form("vectors components", "float32")]
+    weights: Annotated[Tensor, Form("vectors pairs", "float32")]
+    intercept: Annotated[Tensor, Form("pairs", "float32")]
+    gamma: Annotated[Tensor, Form("", "float32")]
+    classes: Annotated[Tensor, Form("present", "int64", index_of="classes")]  # those with training pixels
+    num_classes: Annotated[Tensor, Form("", "int64", high="classes")]
 
     @classmethod
     def of(cls, fitted: Any, *, num_classes: int, patch_size: int) -> Self:
@@ -93,8 +94,8 @@ class SupportVectorMachine(CentrePixelClassifier):
 class LinearDiscriminant(CentrePixelClassifier):
     """Linear discriminant analysis; logits are scikit-learn's `predict_log_proba`, but at least -1e4."""
 
-    weights: Tensor  # (k, C) float64
-    intercept: Tensor  # (C,) float64; -inf for classes without training pixels
+    weights: Annotated[Tensor, Form("components classes", "float64")]
+    intercept: Annotated[Tensor, Form("classes", "float64", has_gaps=True)]  # -inf without training pixels
 
     @classmethod
     def of(cls, fitted: Any, *, num_classes: int, patch_size: int) -> Self:
@@ -118,11 +119,11 @@ class LinearDiscriminant(CentrePixelClassifier):
 class ForestOfTrees(CentrePixelClassifier):
     """A random forest or extra trees; logits are the logarithms of scikit-learn's `predict_proba`."""
 
-    feature: Tensor  # (trees, nodes); 0 for leaves
-    threshold: Tensor  # (trees, nodes) float64
-    branches: Tensor  # (trees, nodes, 2) children; a leaf points to itself
-    share: Tensor  # (trees, nodes, C)
-    depth: Tensor  # ()
+    feature: Annotated[Tensor, Form("trees nodes", "int64", index_of="components")]  # 0 for leaves
+    threshold: Annotated[Tensor, Form("trees nodes", "float64")]
+    branches: Annotated[Tensor, Form("trees nodes 2", "int64", index_of="nodes")]  # a leaf points to itself
+    share: Annotated[Tensor, Form("trees nodes classes", "float32", low=0)]
+    depth: Annotated[Tensor, Form("", "int64", low=0, high="nodes")]
 
     @classmethod
     def of(cls, fitted: Any, *, num_classes: int, patch_size: int) -> Self:

@@ -33,6 +33,7 @@ from hsi_se.scene.images import place
 from hsi_se.scene.loading import SceneSettings
 from hsi_se.scene.raster import Image, Mask
 from hsi_se.scene.scene import Scene, Window
+from hsi_se.system.forms import check_arrays
 from hsi_se.system.session import Session
 
 Item = TypeVar("Item")
@@ -55,7 +56,11 @@ def build_bundled_model(bundle: ModelBundle) -> Classifier:
     tensors = {name: torch.from_numpy(array) for name, array in bundle.weights.items()}
     try:
         if isinstance(facts.model, PixelClassifier):
-            return find_class(facts.model)(tensors, patch_size=facts.patch_size)
+            kind, lengths = find_class(facts.model), {"components": bundle.reduction.num_components}
+            check_arrays(kind, bundle.weights, {**lengths, "classes": len(facts.class_ids)})
+            classical = kind(tensors, patch_size=facts.patch_size)
+            classical.score(torch.zeros(1, lengths["components"]))
+            return classical
         model = build_model(
             facts.model,
             num_bands=bundle.reduction.num_components,
@@ -63,7 +68,7 @@ def build_bundled_model(bundle: ModelBundle) -> Classifier:
             num_classes=len(facts.class_ids),
         )
         model.load_state_dict(tensors)
-    except (RuntimeError, TypeError, ValueError, MemoryError) as error:
+    except (LookupError, RuntimeError, TypeError, ValueError, MemoryError) as error:
         problem = (str(error).splitlines() or [type(error).__name__])[:2][-1].strip()
         raise RunError(f"bundle: the weights do not fit the architecture ({problem}); train again") from None
     return model

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from hsi_se.config.prediction import Precision
-from hsi_se.errors import ConfigError
+from hsi_se.errors import ConfigError, RunError
 from hsi_se.models.classical import CentrePixelClassifier
 from hsi_se.models.hybridsn import HybridSN
 from hsi_se.models.inference import predict_patches
@@ -115,7 +115,14 @@ def average_symmetries(predict: Callable[[Cube], Cube], cube: Cube, *, num_passe
     total = np.array(predict(np.ascontiguousarray(cube)))
     for symmetry in range(1, num_passes):
         total = total + _turn(predict(np.ascontiguousarray(_turn(cube, symmetry))), symmetry, back=True)
+    check_finite_logits(total)
     return total / np.float32(num_passes) if num_passes > 1 else total
+
+
+def check_finite_logits(logits: Cube) -> None:
+    """Raises RunError if a value is NaN or infinite, as with damaged weights."""
+    if not np.isfinite(logits).all():
+        raise RunError("the run: its classifier gives NaN or infinite values on this scene; train it again")
 
 
 def _turn(cube: Cube, symmetry: int, *, back: bool = False) -> Cube:

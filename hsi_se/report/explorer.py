@@ -6,7 +6,7 @@ Axes: rows, cols, bands; C classes. A class is its place among the labels counte
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from hsi_se.scene.inspection import stretch
 from hsi_se.scene.raster import Floats, chunk_rows
 from hsi_se.scene.scene import Scene, make_palette
 from hsi_se.scene.wavelengths import pick_false_colour
+from hsi_se.system.forms import Form
 
 NUM_TOP = 3
 FULL = 65535  # a probability of 1, and the highest value of a band
@@ -37,25 +38,25 @@ Places = NDArray[np.uint16]
 class Explorer:
     """Arrays alone, so that a run folder can hold them."""
 
-    truth: Places  # (rows, cols) classes
-    prediction: Places  # (rows, cols) classes
-    sides: NDArray[np.uint8]  # (rows, cols), as `Split.to_sides` numbers them
-    top_classes: Places  # (rows, cols, ≤ 3) the likeliest first
-    top_probabilities: NDArray[np.uint16]  # of them, after temperature scaling, in 1/65535
-    picture: NDArray[np.uint8]  # (rows, cols, 3), as `scene.inspection.stretch` makes it
-    picture_bands: NDArray[np.int32]  # (3,) 0-based red, green and blue of it
-    is_natural_colour: NDArray[np.bool_]  # (1,) whether those are red, green and blue
-    # The spectra (⌈rows / k⌉, ⌈cols / k⌉, bands) of every k-th row and col: a value is low + step × stored,
-    # both (bands,). Integers are kept exactly.
-    spectra: NDArray[np.uint16]
-    spectra_low: Floats
-    spectra_step: Floats
-    spectra_every: NDArray[np.int32]  # (1,) k
-    class_means: Floats  # (C, bands) of a class's labelled pixels
-    floor_producers: Floats  # (C,) producer's accuracy of the location floor
-    calibration: Floats  # (3, bins) mean confidence, accuracy and pixels of each bin
-    calibration_scaled: Floats
-    rejection: Floats  # (2, n) coverage and accuracy
+    truth: Annotated[Places, Form("rows cols", high="classes")]
+    prediction: Annotated[Places, Form("rows cols", high="classes")]
+    sides: Annotated[NDArray[np.uint8], Form("rows cols", high=max(Side))]  # as `Split.to_sides` numbers them
+    top_classes: Annotated[Places, Form("rows cols top", high="classes")]  # up to three, the likeliest first
+    top_probabilities: Annotated[NDArray[np.uint16], Form("rows cols top")]  # after temperature scaling, in 1/65535
+    picture: Annotated[NDArray[np.uint8], Form("rows cols 3")]  # as `scene.inspection.stretch` makes it
+    picture_bands: Annotated[NDArray[np.int32], Form("3", index_of="bands")]  # 0-based red, green and blue of it
+    is_natural_colour: Annotated[NDArray[np.bool_], Form("1")]  # whether those are red, green and blue
+    # The spectra (⌈rows / k⌉, ⌈cols / k⌉, bands) of every k-th row and col: a value is low + step × stored.
+    # Integers are kept exactly.
+    spectra: Annotated[NDArray[np.uint16], Form("some_rows some_cols bands")]
+    spectra_low: Annotated[Floats, Form("bands")]
+    spectra_step: Annotated[Floats, Form("bands")]
+    spectra_every: Annotated[NDArray[np.int32], Form("1", low=1)]  # k
+    class_means: Annotated[Floats, Form("classes bands")]  # of a class's labelled pixels
+    floor_producers: Annotated[Floats, Form("classes", has_gaps=True)]  # accuracy of the location floor
+    calibration: Annotated[Floats, Form("3 bins", has_gaps=True)]  # mean confidence, accuracy, pixels of each bin
+    calibration_scaled: Annotated[Floats, Form("3 bins", has_gaps=True)]
+    rejection: Annotated[Floats, Form("2 kept", low=0, high=1)]  # coverage and accuracy
 
 
 def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], assessment: Assessment) -> Explorer:
@@ -170,9 +171,11 @@ class RunFiles:
     @classmethod
     def read(cls, folder: RunFolder) -> "RunFiles":
         report, model = folder.read_report(), next(iter(folder.folds), folder)
-        explorer = folder.read_arrays(Explorer, folder.explorer)
-        explanation = folder.read_explanation() if folder.explanation.is_file() else None
-        return cls(folder, folder.read_record(), model.read_facts(), report, explorer, explanation)
+        facts, explanation = model.read_facts(), folder.read_explanation() if folder.explanation.is_file() else None
+        lengths = {"classes": len(facts.class_ids)} | facts.lengths
+        explorer = folder.read_arrays(Explorer, folder.explorer, lengths)
+        report.check_of(facts.class_ids, path=folder.report)
+        return cls(folder, folder.read_record(), facts, report, explorer, explanation)
 
     @property
     def positions(self) -> Floats:

@@ -5,17 +5,21 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from hsi_se.config.experiment import MAX_PATCH_SIZE
 from hsi_se.config.model import ModelSettings
 from hsi_se.config.prediction import PredictionSettings
 from hsi_se.config.registry import Plugin, check_plugins, list_plugins
 from hsi_se.evaluation.confidence import TemperatureScaling
-from hsi_se.runs.records import Record
+from hsi_se.runs.records import Colour, Record
 from hsi_se.sampling.reduction import Reduction
+from hsi_se.scene.scene import HIGHEST_LABEL
+from hsi_se.system.forms import Count, Form, NotNegative, Positive
 
 Arrays = dict[str, NDArray[Any]]
+# Widths of some bands alone are of no use.
+_UnlessGaps = BeforeValidator(lambda widths: None if widths and any(width != width for width in widths) else widths)
 
 
 class BundleFacts(Record):
@@ -28,17 +32,17 @@ class BundleFacts(Record):
     model: ModelSettings
     patch_size: int = Field(ge=1, le=MAX_PATCH_SIZE)
     padding: Literal["zero", "reflect"]
-    class_ids: tuple[int, ...]
-    class_names: tuple[str, ...]
-    palette: dict[int, tuple[int, int, int]]
-    wavelengths_nm: tuple[float, ...] | None
-    fwhm_nm: tuple[float, ...] | None = None
+    class_ids: Annotated[tuple[Count, ...], Form("classes")]
+    class_names: Annotated[tuple[str, ...], Form("classes")]
+    palette: dict[int, Colour]
+    wavelengths_nm: Annotated[tuple[Positive, ...] | None, Form("bands")]
+    fwhm_nm: Annotated[tuple[Positive, ...] | None, _UnlessGaps, Form("bands")] = None
     dropped_bands: dict[int, str] = Field(default_factory=dict)  # number from 1, and the reason
     value_range: tuple[float, float] | None = None  # of the training pixels, before the reduction
     prediction: PredictionSettings = PredictionSettings()
     scaling: TemperatureScaling
     # For smoothing: the standard deviation of each component over the training scene.
-    guide_scale: tuple[float, ...] = ()
+    guide_scale: tuple[NotNegative, ...] = ()
     split_digest: str
     versions: dict[str, str]
 
@@ -47,6 +51,24 @@ class BundleFacts(Record):
         if missing := list_plugins(self.model).keys() - self.plugins.keys():
             raise ValueError(f"plugins: do not name {min(missing)}")
         return self
+
+    @model_validator(mode="after")
+    def _check_classes(self) -> Self:
+        ids = self.class_ids
+        if (
+            not ids
+            or list(ids) != sorted({*ids})
+            or not {0, *ids} <= {*self.palette}
+            or not 0 < ids[0] <= ids[-1] <= HIGHEST_LABEL
+        ):
+            raise ValueError(f"class_ids are not ascending labels from 1 to {HIGHEST_LABEL} with a colour each")
+        return self
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Returns the lengths of the axes of the bundle's arrays, as far as they are known here; see `Form`."""
+        known = {"bands": self.wavelengths_nm, "components": self.guide_scale or None}
+        return {axis: len(values) for axis, values in known.items() if values is not None}
 
 
 @dataclass(frozen=True, eq=False)

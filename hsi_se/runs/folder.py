@@ -8,8 +8,7 @@ import hashlib
 import os
 import re
 import shlex
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -21,13 +20,14 @@ from safetensors.numpy import load_file, save
 from hsi_se.config.experiment import Config
 from hsi_se.config.registry import check_plugins, list_plugins
 from hsi_se.config.yaml_file import dump_config, load_config
-from hsi_se.errors import ConfigError, RunError
+from hsi_se.errors import ConfigError, RunError, SplitError
 from hsi_se.progress import EpochRecord
 from hsi_se.runs.bundle import Arrays, BundleFacts, ModelBundle
 from hsi_se.runs.records import Explanation, MappingCost, RunRecord, RunStart
 from hsi_se.sampling.reduction import Reduction
 from hsi_se.sampling.splits import Split
 from hsi_se.system.files import Folder, parse_record, read_record, replacing, write_durably
+from hsi_se.system.forms import check_arrays
 
 if TYPE_CHECKING:  # loads scikit-learn, which a training does not need
     from _typeshed import DataclassInstance
@@ -191,16 +191,18 @@ class RunFolder(Folder):
         return parse_record(RunStart, head, path=self.progress, remedy=_TRAIN_AGAIN), epochs
 
     def read_split(self) -> Split:
-        arrays = _read_arrays(self.split, needed=_SIDES)
-        train, val, test, buffer = (arrays[side] for side in _SIDES)
-        return Split(train, val, test, buffer, labels=arrays.get("labels"), groups=arrays.get("groups"))
+        return self.read_arrays(Split, self.split, remedy=_TRAIN_AGAIN)
 
     def read_bundle(self) -> ModelBundle:
-        parts = [f"reduction.{name}" for name in _REDUCTION]
-        arrays = _read_arrays(self.bundle_arrays, needed=parts)
-        reduction = Reduction(*(arrays.pop(part) for part in parts))
+        """Returns the bundle; RunError if a weight is not finite, or the reduction does not fit the facts."""
+        facts, arrays = self.read_facts(), _load_arrays(self.bundle_arrays, remedy=_TRAIN_AGAIN)
+        of_reduction = {name: arrays.pop(f"reduction.{name}") for name in _REDUCTION if f"reduction.{name}" in arrays}
+        reduction = _make(Reduction, of_reduction, self.bundle_arrays, facts.lengths, remedy=_TRAIN_AGAIN)
         weights = {name.removeprefix("model."): array for name, array in arrays.items()}
-        return ModelBundle(self.read_facts(), weights, reduction)
+        for name, array in weights.items():
+            if np.isnan(array).any():
+                raise RunError(f"{self.bundle_arrays}: model.{name} contains NaN; {_TRAIN_AGAIN}")
+        return ModelBundle(facts, weights, reduction)
 
     def read_facts(self) -> BundleFacts:
         """Returns the bundle without its arrays."""
@@ -250,11 +252,15 @@ class RunFolder(Folder):
         with replacing(path) as draft:
             _write_arrays(draft, arrays)
 
-    def read_arrays(self, kind: type[Kind], path: Path) -> Kind:
-        """Returns a dataclass of arrays from its file; RunError if the file is missing or lacks one of them."""
-        names = [field.name for field in fields(kind)]
-        arrays = _read_arrays(path, needed=names, remedy=self._to_evaluate)
-        return kind(**{name: arrays[name] for name in names})
+    def read_arrays(
+        self, kind: type[Kind], path: Path, lengths: Mapping[str, int] | None = None, *, remedy: str | None = None
+    ) -> Kind:
+        """Returns a dataclass of arrays from its file; `lengths` of their axes are known from other files.
+
+        RunError if the file is missing, or an array is, or is not of the `Form` of its field.
+        """
+        remedy = remedy or self._to_evaluate
+        return _make(kind, _load_arrays(path, remedy=remedy), path, lengths or {}, remedy=remedy)
 
     @property
     def _to_evaluate(self) -> str:
@@ -262,8 +268,10 @@ class RunFolder(Folder):
 
     def read_correct(self) -> NDArray[np.bool_]:
         """Returns which test pixels were classified correctly, in the order of the split."""
-        arrays = _read_arrays(self.predictions, needed=("truth", "predicted"), remedy=self._to_evaluate)
-        return np.asarray(arrays["truth"] == arrays["predicted"])
+        from hsi_se.evaluation.assessment import TestPixels
+
+        found = self.read_arrays(TestPixels, self.predictions)
+        return np.asarray(found.truth == found.predicted)
 
     def read_mapping_cost(self) -> MappingCost:
         return read_record(MappingCost, self.mapping_cost, remedy=_TRAIN_AGAIN)
@@ -275,17 +283,23 @@ class RunFolder(Folder):
 
 def _write_arrays(path: Path, arrays: Arrays) -> None:
     """Writes arrays in C order: safetensors stores the bytes of an array as they are in memory."""
-    write_durably(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+    write_durably(path, save({name: np.asarray(array, order="C") for name, array in arrays.items()}))
 
 
-def _read_arrays(path: Path, *, needed: Sequence[str], remedy: str = _TRAIN_AGAIN) -> Arrays:
+def _load_arrays(path: Path, *, remedy: str) -> Arrays:
     try:
         arrays: Arrays = load_file(path)
     except FileNotFoundError:
         raise RunError(f"{path}: missing from the run folder; {remedy}") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError) as error:  # TypeError: a type that NumPy lacks, such as bfloat16
         raise RunError(f"{path}: damaged ({error}); {remedy}") from None
-    for name in needed:
-        if name not in arrays:
-            raise RunError(f"{path}: not what this version writes ({name} is missing); {remedy}")
     return arrays
+
+
+def _make(kind: type[Kind], arrays: Arrays, path: Path, lengths: Mapping[str, int], *, remedy: str) -> Kind:
+    """Returns a dataclass of arrays after checking their forms; RunError if they are not what its fields are."""
+    try:
+        check_arrays(kind, arrays, lengths)
+        return kind(**arrays)
+    except (ValueError, SplitError) as error:
+        raise RunError(f"{path}: not what this version writes ({error}); {remedy}") from None

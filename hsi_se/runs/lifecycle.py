@@ -48,6 +48,7 @@ def begin_run(path: Path, *, overwrite: bool, start: RunStart, config: Config, s
     The folder appears at once with its config, its split and the first line of its progress, and this
     process holds it until the block ends. A finished run that it replaces waits in a hidden folder.
     """
+    path = path.resolve() if path.is_symlink() else path  # the link stays
     check_free(path, overwrite=overwrite)
     new_parents = [parent for parent in path.absolute().parents if not parent.exists()]
     draft = RunFolder(path.with_name(f".{path.name}.{os.getpid()}.partial"))

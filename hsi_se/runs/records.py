@@ -2,21 +2,33 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from hsi_se.config.registry import Plugin
+from hsi_se.config.scene import Byte
 from hsi_se.progress import EpochRecord
 from hsi_se.scene.scene import PlacedImage
+from hsi_se.system.forms import Count, Form, NotNegative, Share, list_forms
 
+Colour = tuple[Byte, Byte, Byte]
 Unknown = BeforeValidator(lambda value: None if value != value else value)  # NaN becomes None: JSON has no NaN
 
 
 class Record(BaseModel):
-    """Something measured or decided, as JSON: immutable, and unknown keys are errors."""
+    """Something measured or decided, as JSON: immutable, finite, and unknown keys are errors; see `Form` for tables."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _check_forms(self) -> Self:
+        lengths: dict[str, int] = {}
+        for name, form in list_forms(type(self)).items():
+            values = getattr(self, name)
+            if values is not None and not form.fits(values, lengths):
+                raise ValueError(f"{name} has not the size {' × '.join(form.axes.split())}, as other parts have it")
+        return self
 
 
 class RunFacts(Record):
@@ -35,8 +47,8 @@ class RunFacts(Record):
     device: str
     precision: Literal["float32", "tf32", "bfloat16"]  # of the training step's products
     notes: tuple[str, ...]
-    num_train: int
-    num_val: int
+    num_train: Count
+    num_val: Count
     images: tuple[PlacedImage, ...] = ()  # of a scene of several, in pixels of its canvas
     versions: dict[str, str]  # of hsi_se, python and the libraries that train
     plugins: dict[str, Plugin] = {}  # the origins of blocks and networks that are not the package's own
@@ -51,45 +63,45 @@ class RunStart(RunFacts):
 
     started: datetime  # in UTC
     device_kind: str  # cpu or cuda
-    epochs: int
-    class_ids: tuple[int, ...]
-    class_names: tuple[str, ...]
+    epochs: Count
+    class_ids: Annotated[tuple[Count, ...], Form("classes")]
+    class_names: Annotated[tuple[str, ...], Form("classes")]
 
 
 class RunRecord(RunFacts):
     """Everything a report needs to know about a training, except its evaluation."""
 
     bundle_digest: str | None = None  # SHA-256 of its two files; None for several folds, which have none in common
-    num_parameters: int
-    macs_per_patch: int
-    best_epoch: int
+    num_parameters: Count
+    macs_per_patch: Count
+    best_epoch: Count
     history: tuple[EpochRecord, ...]
     stopped: str = ""  # why training ended before the last epoch of the config; empty if it did not
-    training_s: float
-    peak_memory_bytes: int | None = None  # during training, of the GPU's allocator or of the whole process
+    training_s: NotNegative
+    peak_memory_bytes: Count | None = None  # during training, of the GPU's allocator or of the whole process
 
 
 class MappingCost(Record):
     """Cost of mapping a run's own scene; `peak_bytes` as in `memory.Cost`."""
 
-    num_pixels: int
-    seconds: float
-    peak_bytes: int | None
+    num_pixels: Annotated[Count, Field(gt=0)]
+    seconds: NotNegative
+    peak_bytes: Count | None
 
 
 class ClassPixels(Record):
-    label: int
+    label: Count
     name: str
-    num_pixels: int
+    num_pixels: Count
 
 
 class Spectrum(Record):
     """A gate's excitation at each band of the scene; see `explain.to_bands`."""
 
     unit: str  # nm, or band: the number of the band in the reduced scene, from 1
-    positions: tuple[float, ...]
+    positions: Annotated[tuple[float, ...], Form("bands")]
     # One row per class; None where there is no component.
-    mean_excitation: tuple[tuple[Annotated[float | None, Unknown], ...], ...]
+    mean_excitation: Annotated[tuple[tuple[Annotated[float | None, Unknown], ...], ...], Form("classes bands")]
 
 
 class GateExplanation(Record):
@@ -103,10 +115,10 @@ class GateExplanation(Record):
 
     point: str
     block: str
-    axis: str  # feature or band
-    between_class_std: float
-    between_class_share: float | None  # None if the gate never changes, or with fewer than two classes
-    mean_excitation: tuple[tuple[float, ...], ...]  # one row per class, one column per channel
+    axis: Literal["feature", "band"]
+    between_class_std: NotNegative
+    between_class_share: Share | None  # None if the gate never changes, or with fewer than two classes
+    mean_excitation: Annotated[tuple[tuple[float, ...], ...], Form("classes channels")]
     spectrum: Spectrum | None
     no_spectrum: str  # the reason, if there is none
 
@@ -121,13 +133,13 @@ class ModeComparison(Record):
     of evaluation: test pixels in the order of rows. No pass includes `prediction.symmetries` or smoothing.
     """
 
-    num_pixels: int
-    num_test: int  # of which `num_pixels` are a sample, stratified by class
-    batch_size: int
+    num_pixels: Count
+    num_test: Count  # of which `num_pixels` are a sample, stratified by class
+    batch_size: Count
     causes: tuple[str, ...]  # what the mode changes; the passes are None if this is empty
-    evaluation: float
-    training: tuple[float, float] | None
-    num_changed: int  # pixels whose class differs between the two passes
+    evaluation: Share
+    training: tuple[Share, Share] | None
+    num_changed: Count  # pixels whose class differs between the two passes
 
 
 class Explanation(Record):
@@ -136,13 +148,20 @@ class Explanation(Record):
     name: str
     scene: str
     pixels: str
-    classes: tuple[ClassPixels, ...]  # those with pixels
-    palette: tuple[tuple[int, int, int], ...]
+    classes: Annotated[tuple[ClassPixels, ...], Form("classes")]  # those with pixels
+    palette: Annotated[tuple[Colour, ...], Form("classes 3")]
     gates: tuple[GateExplanation, ...]
     skipped: tuple[str, ...]  # blocks whose gates are not shown, and why
     modes: ModeComparison
     gates_in_words: str
     modes_in_words: str
+
+    @model_validator(mode="after")
+    def _check_gates(self) -> Self:
+        tables = [each for gate in self.gates for each in (gate, gate.spectrum) if each is not None]
+        if any(len(each.mean_excitation) != len(self.classes) for each in tables):
+            raise ValueError(f"gates have not one row for each of {len(self.classes)} classes")
+        return self
 
 
 def flatten(values: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,12 +5,14 @@ in the order of their labels, and the rows and columns of the confusion matrix f
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, model_validator
 
+from hsi_se.errors import RunError
 from hsi_se.evaluation.area import AREA_CAVEAT
 from hsi_se.evaluation.assessment import REPORTED_COVERAGES, Assessment
 from hsi_se.evaluation.audit import Leakage, SplitAudit
@@ -19,19 +21,15 @@ from hsi_se.evaluation.confidence import TemperatureScaling
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.evaluation.verdict import BaselineComparison, Outcome
 from hsi_se.runs.records import Record, RunRecord, Unknown
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+from hsi_se.system.forms import Count, NotNegative, Positive, Share
 
 
 class _Part(Record):
-    model_config = ConfigDict(allow_inf_nan=False, from_attributes=True)
+    model_config = ConfigDict(from_attributes=True)
 
 
 class _OfClass(_Part):
-    label: int
+    label: Count
     name: str
 
 
@@ -196,6 +194,11 @@ class RunReport(SplitReport, Accuracies):
         if sum(map(sum, matrix)) != self.num_test:
             raise ValueError("confusion_matrix does not count num_test pixels")
         return self
+
+    def check_of(self, class_ids: Sequence[int], *, path: Path) -> None:
+        """Raises RunError unless these are the classes of the report in a file."""
+        if [row.label for row in self.per_class] != list(class_ids):
+            raise RunError(f"{path}: has other classes than the run; run `hsi-se eval {path.parent}`")
 
     @property
     def outcome(self) -> Outcome:

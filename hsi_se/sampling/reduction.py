@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from hsi_se.errors import ConfigError, SceneError
 from hsi_se.sampling.splits import Pixels
 from hsi_se.scene.cube import Cube, StoredCube
 from hsi_se.scene.raster import chunk_rows
+from hsi_se.system.forms import Form
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,9 +28,9 @@ class Reduction:
         scale: `(K,)`, positive, in the units of the cube; for MNF in standard deviations of the noise.
     """
 
-    mean: NDArray[np.float64]
-    components: NDArray[np.float64]
-    scale: NDArray[np.float64]
+    mean: Annotated[NDArray[np.float64], Form("bands")]
+    components: Annotated[NDArray[np.float64], Form("components bands")]
+    scale: Annotated[NDArray[np.float64], Form("components", low=np.nextafter(0, 1))]
 
     @property
     def num_bands(self) -> int:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from hsi_se.sampling.masks import read_masks
 from hsi_se.sampling.spatial_folds import divide_by_fold, divide_by_image
 from hsi_se.scene.folders import Data, Folders
 from hsi_se.scene.scene import GroundTruth
+from hsi_se.system.forms import Form
 
 Pixels = NDArray[np.int64]
 Truth = TypeVar("Truth", bound=GroundTruth)
@@ -37,12 +38,12 @@ class Split:
         SplitError: a pixel is in two sets.
     """
 
-    train: Pixels
-    val: Pixels
-    test: Pixels
-    buffer: Pixels = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))
-    labels: NDArray[np.int32] | None = None
-    groups: NDArray[np.int64] | None = None
+    train: Annotated[Pixels, Form("train 2", low=0)]
+    val: Annotated[Pixels, Form("val 2", low=0)]
+    test: Annotated[Pixels, Form("test 2", low=0)]
+    buffer: Annotated[Pixels, Form("buffer 2", low=0)] = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))
+    labels: Annotated[NDArray[np.int32] | None, Form("rows cols", low=0)] = None
+    groups: Annotated[NDArray[np.int64] | None, Form("test")] = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -78,7 +79,12 @@ class Split:
         return sides
 
     def relabel(self, truth: Truth) -> Truth:
-        return truth if self.labels is None else replace(truth, labels=self.labels)
+        """Returns a scene with the labels of this split; SplitError if they, or its pixels, are not of this scene."""
+        labels = truth.labels if self.labels is None else self.labels
+        pixels = np.concatenate([self.training_side, self.test, self.buffer])
+        if labels.shape != truth.shape or (pixels >= truth.shape).any() or not labels[tuple(pixels.T)].all():
+            raise SplitError(f"split: its pixels are not labelled pixels of {truth.name}; train again")
+        return truth if self.labels is None else replace(truth, labels=labels)
 
 
 def make_split(truth: GroundTruth, settings: config.SplitSettings, *, seed: int = 0, data: Data = None) -> Split:

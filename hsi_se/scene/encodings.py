@@ -14,6 +14,7 @@ from hsi_se.scene.formats.arrays import read_texts
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.guards import refuse
 from hsi_se.scene.raster import Colour, Floats
+from hsi_se.scene.scene import HIGHEST_LABEL
 
 _MOST_COLOURS, _MOST_NAMES = 256, 1000
 WHOLE = re.compile(r"[+-]?\d{1,15}(\.0*)?")
@@ -74,7 +75,7 @@ def number_classes(
     kept = [name for name in names if name not in ("", unlabelled if is_by_name else blank)]
     if len(kept) > _MOST_NAMES:
         raise refuse(path, "too_many", count=len(kept), first=kept[0])
-    is_numeric = all(map(WHOLE.fullmatch, kept))
+    is_numeric = all(WHOLE.fullmatch(name) and float(name) <= HIGHEST_LABEL for name in kept)  # longer ones are codes
     numbers = {name: float(name) if is_numeric else float(place) for place, name in enumerate(kept, start=1)}
     values_by_name = np.array([numbers.get(name, np.nan) for name in names])
     return values_by_name[places.reshape(-1)], {} if is_numeric else dict(enumerate(kept, start=1))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.guards import blaming, import_extra
+from hsi_se.scene.guards import blaming, import_extra, tell, to_printable
 from hsi_se.system.files import fill_template
 
 _NEGLIGIBLE = 0.1  # pixels: rounding in the files
@@ -25,6 +25,21 @@ class Georeference:
 
     crs: str | None
     transform: tuple[float, float, float, float, float, float] | None
+
+    def drop_unusable(self) -> tuple["Georeference", tuple[str, ...]]:
+        """Returns the parts that can be used: a transform to places of their own, and a coordinate system of PROJ.
+
+        Also returns a note on each part that cannot. Without rasterio, every coordinate system is kept.
+        """
+        place, notes = self, tuple[str, ...]()
+        a, b, _, d, e, _ = self.transform or (1, 0, 0, 0, 1, 0)
+        if not np.isfinite([*(self.transform or ()), a * e - b * d]).all() or a * e == b * d:
+            why = "its numbers are not finite, or give pixels no area"
+            place, notes = Georeference(self.crs, None), (tell("unplaced", what="position", why=why),)
+        if self.crs and parse_crs("EPSG:4326") and parse_crs(self.crs) is None:
+            why = f"PROJ does not know {to_printable(self.crs)[:60]!r}"
+            return Georeference(None, None), (*notes, tell("unplaced", what="coordinate system", why=why))
+        return place, notes
 
     @property
     def pixel_area_m2(self) -> float | None:
@@ -90,6 +105,8 @@ def parse_crs(crs: str) -> Any:
     try:
         from rasterio.crs import CRS
 
-        return CRS.from_user_input(crs)
+        known = CRS.from_user_input(crs)
+        known.to_wkt(version="WKT1_ESRI")  # GDAL takes some that PROJ cannot write
+        return known
     except (ImportError, ValueError):  # rasterio's CRSError is a ValueError
         return None

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 from hsi_se.errors import HsiError, SceneError, how_to_install
 from hsi_se.system.files import read_facts
 
+_JOINERS = "\u200c\u200d"  # which some scripts need within words
 _UNREAD = "hsi_se.scene", "unread.toml"
 MOST_PER_BYTE = 1100  # deflate compresses at most 1032 bytes into one
 ALWAYS_ALLOWED = 2**24  # bytes: sparse and constant images may be smaller still
@@ -75,6 +76,15 @@ def check_declared(
     if not is_packed and stored > declared:
         padding = f"if the last {stored - declared:,} are padding, cut them off"
         raise refuse(path, "contains", **facts, remedy=cause or padding)
+
+
+def to_printable(text: str) -> str:
+    """Returns a text with a space for each control character, line break, or half of a pair of code units."""
+    return (
+        text
+        if text.isprintable()
+        else "".join(sign if sign.isprintable() or sign in _JOINERS else " " for sign in text)
+    )
 
 
 def is_packed(head: bytes) -> bool:

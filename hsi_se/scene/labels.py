@@ -17,12 +17,10 @@ from hsi_se.scene.encodings import WHOLE, LabelMap, Wanted, decode, read_lists, 
 from hsi_se.scene.formats import PICTURES, open_file
 from hsi_se.scene.guards import blaming, refuse, tell
 from hsi_se.scene.raster import FileContents, Raster, is_nodata
-from hsi_se.scene.scene import UNLABELLED
+from hsi_se.scene.scene import HIGHEST_LABEL, UNLABELLED
 from hsi_se.scene.styles import Style, read_style
 from hsi_se.scene.vectors import find_vector, is_table, read_shapes, read_table
 from hsi_se.system.files import read_facts
-
-_HIGHEST = np.iinfo(np.int32).max - 1
 
 Labels = NDArray[np.int32]
 
@@ -157,15 +155,16 @@ def _finish(path: Path, read: LabelMap, style: Style, *, setting: str, unlabelle
     number, is_missing = float(unlabelled), np.isnan(values)
     is_unlabelled = is_missing | (values == number)
     shift = int(unlabelled != UNLABELLED and bool((values[~is_unlabelled] == UNLABELLED).any()))
-    labels = np.nan_to_num(values, nan=-1).clip(-1, _HIGHEST).astype(np.int32)
-    wrong = ((labels != values) | (labels < 0)) & ~is_unlabelled
+    labels = np.nan_to_num(values, nan=-1).clip(-1, HIGHEST_LABEL + 1).astype(np.int32)
+    wrong = ((labels != values) | (labels < 0) | (labels + shift > HIGHEST_LABEL)) & ~is_unlabelled
     if wrong.any():
         row, col = np.argwhere(wrong)[0]
         first, remedy = float(values[row, col]), "give a label map"
         if (values[wrong] == first).all() and first.is_integer():
             instead = f"write scene.unlabelled: {first:.0f}" if setting.startswith("scene") else "save 0 in its place"
             remedy = f"if it marks unlabelled pixels, {instead}"
-        raise refuse(path, "not_whole", count=wrong.sum(), first=first, row=row, col=col, remedy=remedy)
+        facts = {"first": first, "row": row, "col": col, "highest": HIGHEST_LABEL}
+        raise refuse(path, "not_whole", count=wrong.sum(), remedy=remedy, **facts)
     if unlabelled != UNLABELLED and not (is_missing if unlabelled == "nan" else values == number).any():
         raise refuse(path, "idle_unlabelled", value=unlabelled)
     notes = (*style.notes, *read.notes)

@@ -235,7 +235,7 @@ class SceneSource:
             raster = replace(raster, wavelengths_nm=given, fwhm_nm=None)
         elif self.known is not None and len(self.known.band_centres_nm) == bands:
             raster = replace(raster, wavelengths_nm=np.array(self.known.band_centres_nm))
-        dropped = [*files.list_dropped_bands(), *_find_bands(raster, files.list_dropped_ranges())]
+        dropped = [*files.list_dropped_bands(bands), *_find_bands(raster, files.list_dropped_ranges())]
         return make_image(
             raster,
             drop=dict.fromkeys(dropped, DROPPED_BY_CONFIG),

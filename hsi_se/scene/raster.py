@@ -75,6 +75,14 @@ class Raster:
     stored: StoredArray | None = None
     notes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        for name, of in (("georeference", self.georeference), ("ground", self.ground and self.ground.georeference)):
+            place, notes = (of or Georeference(None, None)).drop_unusable()
+            if notes:
+                clean = replace(self.ground, georeference=place) if name == "ground" and self.ground else place
+                object.__setattr__(self, name, clean)
+                object.__setattr__(self, "notes", (*self.notes, *notes))
+
     @property
     def place(self) -> Georeference:
         """Returns the georeference of a map of this raster; without one, both of its parts are None."""

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from hsi_se.errors import SceneError
 from hsi_se.scene.cube import Cube
 from hsi_se.scene.georeference import Georeference
-from hsi_se.scene.guards import explain_sizes, refuse
+from hsi_se.scene.guards import explain_sizes, refuse, to_printable
 from hsi_se.scene.raster import Colour, chunk_rows, digest_values
 from hsi_se.system.files import read_facts
 
 UNLABELLED = 0
+HIGHEST_LABEL = 2**16 - 1  # what a map can store
 _CLOSE = 32  # of 255, the difference of two colours in every channel
 
 
@@ -73,6 +74,12 @@ class GroundTruth:
     is_part: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
+        names = {label: to_printable(name).strip() or f"class {label}" for label, name in self.class_names.items()}
+        if names != self.class_names:
+            note = "control characters in names of classes are replaced by spaces"
+            object.__setattr__(self, "notes", (*self.notes, note))
+        object.__setattr__(self, "class_names", names)
+        object.__setattr__(self, "name", to_printable(self.name))
         if self.labels.ndim != 2:
             raise SceneError(f"scene {self.name}: the labels have shape {self.labels.shape}; give a map (rows, cols)")
         if not self.is_part and not (self.labels != UNLABELLED).any():

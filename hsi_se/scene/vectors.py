@@ -18,7 +18,7 @@ from hsi_se.scene.raster import Floats
 from hsi_se.system.files import fill_template, read_facts
 
 _SNIFFED = 4096  # letters
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(\d+(?:\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _REGIONS = re.compile(r";.*\bROIs?\b")
 _FACTS = "hsi_se.scene", "labels.toml"
 OF_LAYER = "|layername="  # before the name of a layer, as QGIS writes it

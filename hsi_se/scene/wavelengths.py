@@ -48,7 +48,7 @@ def match_wavelengths(
 
 
 NATURAL_COLOUR_NM = (640, 550, 460)  # red, green, blue
-_IN_WORDS = re.compile(r"(\d[\d.]*)\s*(nm|nano\w*|um|µm|micro\w*)\b", re.IGNORECASE)
+_IN_WORDS = re.compile(r"(\d[\d.]{0,20})\s{0,3}(nm|nano\w*|um|µm|micro\w*)\b", re.IGNORECASE)
 _NANOMETRES = {  # by the beginning of the unit's name, longer ones first
     "nano": 1.0, "nm": 1.0, "micro": 1e3, "um": 1e3, "µm": 1e3, "μm": 1e3, "milli": 1e6, "mm": 1e6,
     "ang": 0.1, "ång": 0.1, "å": 0.1, "meter": 1e9, "metre": 1e9,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # slow to load
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CANNOT_SYNC = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)
 _CHUNK = 1 << 20
+_LONGEST_RECORD = 1 << 28  # bytes
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -87,6 +88,11 @@ def _open_templates(package: str) -> "Environment":
     return Environment(loader=PackageLoader(package), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
+def to_cell(text: str) -> str:
+    """Returns a text for a cell of a CSV, behind ' if a spreadsheet would take it for a formula."""
+    return f"'{text}" if text.startswith(tuple("=+-@\t\r")) else text
+
+
 def sync_folder(path: Path) -> None:
     """Puts the names of a folder's files on the disk, where the system can: Windows opens no folder."""
     try:
@@ -121,7 +127,10 @@ class Folder(os.PathLike[str]):
 def read_record(kind: type[Model], path: Path, *, remedy: str) -> Model:
     """Returns a record from its JSON file; RunError if it is missing, or not in the format of this version."""
     try:
-        text = path.read_bytes()
+        with path.open("rb") as stream:
+            text = stream.read(_LONGEST_RECORD + 1)
+        if len(text) > _LONGEST_RECORD:
+            raise RunError(f"{path}: is too long to be a record of this version; {remedy}")
     except FileNotFoundError:
         raise RunError(f"{path}: missing from the run folder; {remedy}") from None
     return parse_record(kind, text, path=path, remedy=remedy)

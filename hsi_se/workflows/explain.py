@@ -22,6 +22,7 @@ from hsi_se.models.cnn3d import Cnn3d
 from hsi_se.models.inference import pick_device, predict_patches, set_tf32
 from hsi_se.models.network import Network as NetworkModule
 from hsi_se.prediction.bundled import build_bundled_model
+from hsi_se.prediction.logits import check_finite_logits
 from hsi_se.progress import Observer
 from hsi_se.report.figures import save_figure
 from hsi_se.report.run_figures import draw_explanation
@@ -146,6 +147,7 @@ def measure_gates(
         for point, gate in gates.items():
             hooks.enter_context(gate.register_forward_pre_hook(partial(record, point)))
         logits = predict_patches(model, patches, on_batch=observer.advance)
+    check_finite_logits(logits.cpu().numpy())
     return means, logits.argmax(1).cpu().numpy()
 
 

@@ -3,6 +3,7 @@
 Axes: n patches, bands of the scene, k components, p × p pixels, C classes.
 """
 
+import io
 import json
 import logging
 import warnings
@@ -77,7 +78,9 @@ def export(run: str | Path | RunFolder, *, file_format: str, out: str | Path | N
             shapes = {"patches": {0: torch.export.Dim("n")}}
             program = torch.export.export(module, (example,), dynamic_shapes=shapes)
             facts = json.dumps(describe(bundle), ensure_ascii=False)
-            torch.export.save(program, draft, extra_files={FACTS_FILE: facts})
+            archive = io.BytesIO()  # torch aborts where a disk is full
+            torch.export.save(program, archive, extra_files={FACTS_FILE: facts})
+            draft.write_bytes(archive.getbuffer())
     return path
 
 

@@ -101,6 +101,8 @@ def resume(run: str | Path | RunFolder, *, session: Session = Session()) -> RunF
                 data = find_data(folder, start, session.data)
                 setting = prepare(config, data=data, device=torch_device, split=split)
                 check_edition(folder, start, found=setting.scene_digest)
+                if start.class_ids != tuple(setting.scene.class_ids.tolist()):
+                    raise RunError(f"{folder.progress}: names other classes than the scene; train again")
             if world.is_first:
                 for note in warn_of_emulation(start.precision, torch_device):
                     observer.note(note)

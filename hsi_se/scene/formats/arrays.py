@@ -1,6 +1,7 @@
 """Opens files of named arrays: MATLAB v5 with SciPy, .npy and .npz with NumPy; and lays stored arrays out as images."""
 
 import functools
+import io
 import math
 import struct
 import zipfile
@@ -21,7 +22,7 @@ ROWS_FIRST, BANDS_FIRST = "rows-cols-bands", "bands-rows-cols"
 
 _NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _PLANE = ("rows", "cols", "bands")
-_LISTED = 8
+_LISTED, _MOST_ARRAYS_IN_ZIP, _LONGEST_HEADER = 8, 2000, 2**16
 _MATRIX, _COMPRESSED = 14, 15  # data types of MATLAB v5 elements
 _DEEPEST, _MOST_ARRAYS = 16, 2**20  # of arrays in structs and cells
 # MATLAB's names of numeric types.
@@ -35,6 +36,8 @@ def open_matlab(path: Path) -> FileContents:
 
     with blaming(path, "not a readable MATLAB file", remedy="give a .mat file"):
         contents: list[tuple[str, tuple[int, ...], str]] = [*scipy.io.whosmat(path)]
+        if len({name for name, *_ in contents}) < len(contents):  # of which SciPy would read all
+            raise ValueError("two of its variables have one name")
 
     def load(key: str) -> NDArray[Any]:
         name, *fields = key.split(".")
@@ -118,6 +121,7 @@ def open_numpy(path: Path) -> FileContents:
     rasters, entries = {}, []
 
     def add(key: str, stream: IO[bytes], num_bytes: int, take: Slicer) -> None:
+        stream = io.BytesIO(stream.read(_LONGEST_HEADER))
         version = np.lib.format.read_magic(stream)
         if version not in _NPY_HEADERS:
             raise ValueError(f"format version {version}")
@@ -125,15 +129,16 @@ def open_numpy(path: Path) -> FileContents:
         if dtype.hasobject:
             raise SceneError(f"{path}: {key or 'the array'} contains Python objects; save plain numbers instead")
         entries.append(describe_array(key, shape, dtype))
-        if is_image(shape, dtype):
+        if is_image(shape, dtype) or dtype.kind in "US":  # texts may be names of classes
             stored = num_bytes - stream.tell()
             check_declared(path, shape=shape, itemsize=dtype.itemsize, stored=stored, is_packed=False)
+        if is_image(shape, dtype):
             rasters[key] = make_raster(path, key, StoredArray(shape, take), dtype)
 
     def take_mapped(axis: int, first: int, last: int) -> NDArray[Any]:
-        # The file is mapped anew each time, so that pages read before are released.
+        # Mapped for a moment: pages read before are released, and a file may be cut short later.
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        return np.moveaxis(array, axis, 0)[first:last]
+        return np.array(np.moveaxis(array, axis, 0)[first:last])
 
     def load(key: str) -> NDArray[Any]:
         with np.load(path, allow_pickle=False) as arrays:
@@ -145,7 +150,12 @@ def open_numpy(path: Path) -> FileContents:
                 add("", stream, path.stat().st_size, take_mapped)
             return FileContents(".npy", rasters, entries[0])
         with zipfile.ZipFile(path) as archive:
+            names = [member.filename.removesuffix(".npy") for member in archive.infolist()]
+            if len({*names}) < len(names) or len(names) > _MOST_ARRAYS_IN_ZIP:
+                raise ValueError("two of its members have one name, or there are too many")
             for member in archive.infolist():
+                if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise ValueError(f"{member.filename} is compressed as NumPy does not")
                 key, size = member.filename.removesuffix(".npy"), member.file_size
                 if key != member.filename:
                     check_declared(path, shape=(size,), itemsize=1, stored=member.compress_size, is_packed=True)

@@ -1,4 +1,4 @@
-"""Opens ENVI images with Spectral Python: a text header and memory-mapped raw data beside it."""
+"""Opens ENVI images with Spectral Python: a text header and raw data beside it."""
 
 import functools
 import math
@@ -23,13 +23,14 @@ _BYTE_ORDERS = {"little": "0", "big": "1"}
 _STORED_AXES = {"bsq": (2, 0, 1), "bil": (0, 2, 1), "bip": (0, 1, 2)}  # of rows, cols, bands, by interleave
 _SMOOTH = 0.4  # median step between bands, in median deviations of a spectrum; 0.03 to 0.25 in real images
 _FEWEST_BANDS = 16
-_MAX_HEADER = 2**24  # bytes
+_ONLY = {"byte order": ("01", ""), "file compression": ("0", ", and decompress the data, as with ENVI itself")}
+_MAX_HEADER, _MOST_LINES = 2**20, 20_000  # bytes and lines, for which Spectral takes a second
 
 Header = dict[str, Any]
 
 
 def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | None) -> FileContents:
-    """Returns the image described by a header, memory-mapped; the data may have to be searched for."""
+    """Returns the image described by a header; the data may have to be searched for."""
     blaming_header = functools.partial(blaming, header_path, "not a readable ENVI header", remedy="correct the header")
     with blaming_header():
         header = _read_header(header_path)
@@ -39,6 +40,9 @@ def open_envi(header_path: Path, data_path: Path | None, *, byte_order: str | No
             if byte_order is None:
                 raise refuse(header_path, "byte_order")
             header["byte order"] = _BYTE_ORDERS[byte_order]
+        for key, (allowed, remedy) in _ONLY.items():
+            if str(header.get(key, allowed[0])).strip() not in allowed:
+                raise SceneError(f"{header_path}: {key} = {header[key]}: write {' or '.join(allowed)}{remedy}")
         before, after = map(int, _list(header, "major frame offsets") or (0, 0))
         if min(before, after) < 0:
             raise ValueError("major frame offsets are negative")
@@ -76,10 +80,7 @@ def _make_reader(
     step = size + sum(frame)
 
     def read(first: int, last: int) -> NDArray[Any]:
-        if (first, last) == (0, shape[0]):
-            mapped = np.memmap(path, np.uint8, "r", offset=start, shape=(stored_shape[0], step))
-            return mapped[:, frame[0] : frame[0] + size].view(dtype).reshape(stored_shape).transpose(axes)
-        # Not memory-mapped, because the kernel may load far more than these rows.
+        # Not memory-mapped: the kernel may load far more than these rows, and a file may be cut short meanwhile.
         part = [last - first if axis == 0 else shape[axis] for axis in stored_axes]
         frames, skipped = range(first, last), 0
         if interleave == "bsq":
@@ -96,7 +97,9 @@ def _make_raster(path: Path, header: Header, shape: Shape, dtype: np.dtype[Any],
     values, unit = _list(header, "wavelength"), header.get("wavelength units")
     wavelengths_nm, notes = to_nanometres(values, unit=unit, bands=bands, names=_list(header, "band names"))
     scale = float(header.get("reflectance scale factor", 1))
-    gain = np.full(bands, 1 / scale) if scale not in (0, 1) and math.isfinite(scale) else None
+    is_scale = scale != 0 and math.isfinite(scale)
+    gain = np.full(bands, 1 / scale) if is_scale and scale != 1 else None
+    notes += () if is_scale else (tell("no_scale", scale=scale),)
     offset: Floats | None = None
     gains, offsets = (_list_numbers(header, f"data {what} values") for what in ("gain", "offset"))
     if gains or offsets:
@@ -161,6 +164,8 @@ def _read_header(path: Path) -> Header:
     if path.stat().st_size > _MAX_HEADER:
         raise ValueError("longer than any header")
     text = path.read_bytes()
+    if text.count(b"\n") > _MOST_LINES:
+        raise ValueError("more lines than any header has")
     with warnings.catch_warnings(), tempfile.NamedTemporaryFile(suffix=".hdr") as copy:
         warnings.simplefilter("ignore")  # Spectral warns that it converts names to lower case
         try:
@@ -203,8 +208,11 @@ def place_by_map_info(info: list[str], *, crs: str | None = None) -> Georeferenc
     """Returns the georeference in ENVI's `map info`, which refers to pixel corners and counts pixels from 1."""
     if len(info) < 7 or info[0].strip().casefold() == "arbitrary":
         return None
-    ref_col, ref_row, easting, northing, width, height = (float(value) for value in info[1:7])
-    turn = next((float(part.split("=")[1]) for part in info if part.lower().startswith("rotation=")), 0.0)
+    try:
+        ref_col, ref_row, easting, northing, width, height = (float(value) for value in info[1:7])
+        turn = next((float(part.split("=")[1]) for part in info if part.lower().startswith("rotation=")), 0.0)
+    except ValueError:  # what is no number cannot place it; see `Georeference.drop_unusable`
+        return Georeference(crs, (math.nan,) * 6)
     cos, sin = math.cos(math.radians(-turn)), math.sin(math.radians(-turn))
     a, b, d, e = cos * width, -sin * width, -sin * height, -cos * height
     corner = (easting - (ref_col - 1) * width, northing + (ref_row - 1) * height)
@@ -217,5 +225,6 @@ def _name_crs(info: list[str]) -> str | None:
     if not any("wgs" in word and "84" in word for word in words):
         return None
     if words[0] == "utm" and len(words) > 8:
-        return f"EPSG:{326 if words[8].startswith('n') else 327}{int(words[7]):02d}"
+        zone = re.match(r"\d{1,2}", words[7])  # some write 33N
+        return zone and f"EPSG:{326 if words[8].startswith('n') else 327}{int(zone[0]):02d}"
     return "EPSG:4326" if words[0].startswith("geographic") else None

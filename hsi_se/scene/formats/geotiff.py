@@ -38,7 +38,11 @@ def open_geotiff(path: Path, *, driver: str = "GTiff") -> FileContents:
         georeference, doubts = _find_georeference(image)
         gain, offset = np.array(image.scales), np.array(image.offsets)
         bad = [band for band, tag in enumerate(tags) if tag.get("bbl", "1").strip() in ("0", "0.0")]
-        is_scaled = bool(((gain != 1) | (offset != 0)).any() and (np.isfinite(gain) & (gain != 0)).all())
+        is_scale = (np.isfinite(gain) & (gain != 0) & np.isfinite(offset)).all()
+        is_scaled = bool(((gain != 1) | (offset != 0)).any() and is_scale)
+        doubts += (
+            () if is_scale else (tell("no_scale", scale=next(iter(gain[~(np.isfinite(gain) & (gain != 0))]), np.nan)),)
+        )
         raster = Raster(
             path=path,
             shape=shape,
