@@ -14,6 +14,7 @@ from hsi_se.scene.ground import LookupTable
 from hsi_se.scene.guards import blaming, refuse
 
 ROWS_PER_CHUNK = 32
+UNLABELLED = 0
 
 Floats = NDArray[np.float64]
 Shape = tuple[int, int, int]  # rows, cols, bands

@@ -34,7 +34,7 @@ def run(tiny_config, tmp_path_factory) -> RunFolder:
 
 @pytest.fixture(scope="module", name="evaluation")
 def _evaluation(run):
-    return hsi_se.evaluate(run)
+    return hsi_se.evaluate(run).evaluation
 
 
 def test_a_run_folder_holds_what_training_made(run, tiny_config):
@@ -130,7 +130,7 @@ def test_areas_are_in_hectares_where_the_scene_says_how_large_a_pixel_is(small_s
 
 def test_evaluating_again_writes_the_same_report(run, evaluation):
     before = run.report.read_text()
-    assert np.array_equal(hsi_se.evaluate(run).confusion, evaluation.confusion)
+    assert np.array_equal(hsi_se.evaluate(run).evaluation.confusion, evaluation.confusion)
     assert run.report.read_text() == before
     assert not list(run.path.glob(".*")), "no drafts are left"
 
@@ -269,7 +269,7 @@ def test_gapped_ids_survive_the_whole_flow(tmp_path):
     files = f"scene={{cube: {tmp_path}/scene.mat, labels: {tmp_path}/scene.mat}}"
     config = load_config(ROOT / "configs" / "demo.yaml", [*TINY, files])
     run = hsi_se.train(config, out=tmp_path / "run")
-    evaluation = hsi_se.evaluate(run)
+    evaluation = hsi_se.evaluate(run).evaluation
     assert evaluation.class_ids == (1, *range(10, 18))
     assert set(evaluation.class_names) == {f"class {label}" for label in evaluation.class_ids}
 
