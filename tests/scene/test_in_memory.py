@@ -206,7 +206,7 @@ BAD = {
         "labels: {n} labels are not non-negative integers, the first is -1"),
     "fractions": ((CUBE, LABELS + 0.5), {}, "labels: 120 labels are not non-negative integers, the first is 1.5"),
     "NaN": ((_with(np.nan, (3, 3, 2)), LABELS), {},
-        "1 values of the cube are NaN or infinite, the first at row 3, col 3, band 2; if they mark missing data, set nodata"),
+        "1 values of the cube are NaN or infinite, the first at row 3, col 3, band 2; if they mark missing"),
     "fill": ((_with(-9999, np.s_[3]), LABELS), {}, "cube: -9999 fills 10 pixels"),
     "nodata": ((CUBE, LABELS), {"nodata": "x"},
         "nodata = 'x': is not a value of pixels; write a number, nan, or 'none' if every pixel has data"),
