@@ -15,9 +15,7 @@ from hsi_se.ablation.record import AblationFolder, AblationReport
 from hsi_se.ablation.tables import write_reports
 from hsi_se.cli.terminal import show_progress
 from hsi_se.config.base import Settings
-from hsi_se.config.experiment import Config
-from hsi_se.config.scene import SceneSettings as AnyScene
-from hsi_se.config.split import SplitSettings
+from hsi_se.config.experiment import Config, Sections
 from hsi_se.config.yaml_file import Override, read_config, read_settings
 from hsi_se.errors import ConfigError, RunError, SceneError
 from hsi_se.prediction import bundled
@@ -44,13 +42,6 @@ from hsi_se.workflows.gap import Gap, measure_gap
 AnyConfig = Config | Mapping[str, Any] | str | os.PathLike[str]
 AnyRun = RunFolder | str | os.PathLike[str]
 _MAKE = "hsi_se.Scene.from_arrays(cube, labels)"
-
-
-class _Sections(Settings):
-    """Sections of a config that are given alone."""
-
-    scene: AnyScene | None = None
-    split: SplitSettings | None = None
 
 
 @contextmanager
@@ -88,7 +79,7 @@ def _read_split(split: Any, scene: GroundTruth) -> tuple[Any, int]:
     if isinstance(split, Settings) and not isinstance(split, Config):
         return split, 0
     if isinstance(split, Mapping) and "kind" in split:
-        return read_settings(_Sections, {"split": split}, name="split")[0].split, 0
+        return read_settings(Sections, {"split": split}, name="split")[0].split, 0
     config = read_config(split, _record(scene if isinstance(scene, Scene) else None))
     return config.split, config.seed
 
@@ -109,7 +100,7 @@ def _read_scene(scene: Any) -> Any:
     if isinstance(scene, np.ndarray) or is_data_array(scene):
         return Scene.from_arrays(scene, None)
     if isinstance(scene, Mapping):
-        return read_settings(_Sections, {"scene": scene}, name="scene")[0].scene
+        return read_settings(Sections, {"scene": scene}, name="scene")[0].scene
     if not isinstance(scene, str | Path | Settings | Scene):
         problem = "is not a scene; write a known name, or {'cube': FILE, 'labels': FILE}"
         raise SceneError(f"scene = {scene!r}: {problem}")

@@ -42,6 +42,9 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "api": (
         *GROUND, *DATA, "prediction", "report", "runs", "workflows", "ablation", "cli.terminal",
     ),
+    "sklearn": (
+        *GROUND, *DATA, "evaluation", "training", "runs", "prediction", "workflows",
+    ),
     "__main__": ("cli",),
 }  # fmt: skip
 MOST_FLOORS = 12
@@ -104,7 +107,7 @@ def test_every_module_is_in_a_room():
 
 def test_only_the_ground_lies_at_the_top():
     assert {path.stem for path in PACKAGE.glob("*.py")} == {
-        "__init__", "__main__", "api", "errors", "progress", "version",
+        "__init__", "__main__", "api", "errors", "progress", "sklearn", "version",
     }  # fmt: skip
 
 

@@ -171,3 +171,10 @@ class Config(Settings):
             unused["split"] = {"folds"}
         settings = self.model_dump(mode="json", exclude=unused)
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+class Sections(Settings):
+    """Sections of a config that are given alone."""
+
+    scene: SceneSettings | None = None
+    split: SplitSettings | None = None

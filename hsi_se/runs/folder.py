@@ -22,9 +22,8 @@ from hsi_se.config.scene import InMemoryScene
 from hsi_se.config.yaml_file import dump_config, load_config
 from hsi_se.errors import RunError
 from hsi_se.progress import EpochRecord
-from hsi_se.runs.bundle import Arrays, BundleFacts, ModelBundle
+from hsi_se.runs.bundle import REDUCTION, Arrays, BundleFacts, ModelBundle
 from hsi_se.runs.records import Explanation, MappingCost, RunRecord, RunStart
-from hsi_se.sampling.reduction import Reduction
 from hsi_se.sampling.splits import Split
 from hsi_se.system.files import Folder, fill_template, parse_record, read_record, replacing, write_durably
 from hsi_se.system.notebook import draw_html, percent
@@ -49,7 +48,6 @@ _ALSO_WRITTEN = re.compile(
 _LARGEST_SHOWN = 8_000_000  # bytes of a page that a notebook is to hold
 _EPOCHS_SHOWN = 5
 _TRAIN_AGAIN = "train again"
-_REDUCTION = ("mean", "components", "scale")
 
 
 class RunFolder(Folder):
@@ -197,11 +195,8 @@ class RunFolder(Folder):
         return Split(train, val, test, buffer, labels=arrays.get("labels"), groups=arrays.get("groups"))
 
     def read_bundle(self) -> ModelBundle:
-        parts = [f"reduction.{name}" for name in _REDUCTION]
-        arrays = _read_arrays(self.bundle_arrays, needed=parts)
-        reduction = Reduction(*(arrays.pop(part) for part in parts))
-        weights = {name.removeprefix("model."): array for name, array in arrays.items()}
-        return ModelBundle(self.read_facts(), weights, reduction)
+        arrays = _read_arrays(self.bundle_arrays, needed=[f"reduction.{name}" for name in REDUCTION])
+        return ModelBundle.of(self.read_facts(), arrays)
 
     def read_facts(self) -> BundleFacts:
         """Returns the bundle without its arrays."""
@@ -225,9 +220,7 @@ class RunFolder(Folder):
 
     def write_result(self, record: RunRecord, *, bundle: ModelBundle) -> None:
         """Writes the trained model and then the record, with which the run is finished."""
-        arrays = {f"model.{name}": array for name, array in bundle.weights.items()}
-        arrays |= {f"reduction.{name}": getattr(bundle.reduction, name) for name in _REDUCTION}
-        _write_arrays(self.bundle_arrays, arrays)
+        _write_arrays(self.bundle_arrays, bundle.to_arrays())
         write_durably(self.bundle_facts, bundle.facts.model_dump_json(indent=2).encode())
         write_durably(self.record, record.model_dump_json(indent=2).encode())
 

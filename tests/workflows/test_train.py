@@ -1,6 +1,7 @@
 """The whole flow on a tiny scene: what a run folder holds, and that it says the same elsewhere."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -203,7 +204,7 @@ def test_the_default_folder_is_called_after_the_date_the_name_and_the_digest(tin
 
 def test_a_run_is_replaced_only_when_asked(run, tiny_config):
     before = run.bundle_arrays.read_bytes()
-    with pytest.raises(RunError, match=r"exists; choose another with --out DIR, or add --overwrite"):
+    with pytest.raises(RunError, match=r"exists; choose another with out=DIR, or set overwrite=True"):
         hsi_se.train(tiny_config, out=run.path)
     assert run.bundle_arrays.read_bytes() == before
 
@@ -219,8 +220,8 @@ class Broken(Silent):
         start, epochs = self.folder.read_progress()
         assert epochs == (record,)
         assert (start.epochs, start.class_ids) == (2, tuple(range(1, 10)))
-        for use in (RunFolder.open, hsi_se.evaluate):
-            with pytest.raises(RunError, match=f"not finished; resume with `hsi-se resume {self.folder}`"):
+        for use, how in ((RunFolder.open, "hsi-se resume {}"), (hsi_se.evaluate, 'hsi_se.resume("{}")')):
+            with pytest.raises(RunError, match=re.escape(f"not finished; resume with `{how.format(self.folder)}`")):
                 use(self.folder)
         for session in (Session(), Session(observer=Silent())):
             with pytest.raises(RunError, match="another process is training there"):
