@@ -2,7 +2,10 @@
 
 
 class HsiError(Exception):
-    """Base class of user mistakes: the command line prints one line and exits with code 2."""
+    """Base class of user mistakes: the command line prints one line and exits with code 2, a notebook one line."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
 
 
 class ConfigError(HsiError):

@@ -83,6 +83,10 @@ def _call_each(functions: Sequence[Callable[..., None]], *arguments: object, **n
         function(*arguments, **named)
 
 
+class Undecided(Silent):
+    """The observer of a session that names none: workflows report nothing, and the public functions show progress."""
+
+
 def clock(seconds: float) -> str:
     """Returns `3725` as `1:02:05`; a day is 24:00:00."""
     minutes, rest = divmod(round(seconds), 60)

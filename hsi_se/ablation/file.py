@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, String
 from hsi_se.config.base import Seed, Settings, mistake, parse_seeds, unknown
 from hsi_se.config.experiment import Config, ConfigName
 from hsi_se.config.split import FoldsSplit
-from hsi_se.config.yaml_file import Override, Places, find_place, load_config, parse_settings, read_text
+from hsi_se.config.yaml_file import Override, Places, find_place, parse_settings, read_config, read_settings, read_text
 from hsi_se.errors import ConfigError
 
 DEFAULT_THREADS = 1
@@ -178,29 +179,44 @@ def repeat_over_seeds(config: Config, seeds: Sequence[int]) -> Ablation:
     )
 
 
-def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
-    """Returns the ablation that a YAML file describes; `overrides` such as `a.b=c` change its base.
+def load_ablation(
+    given: Mapping[str, Any] | str | os.PathLike[str], overrides: Sequence[str | Override] = ()
+) -> Ablation:
+    """Returns the ablation that a YAML file or a mapping describes; `overrides` such as `a.b=c` change its base.
+
+    The base of a mapping may be a config of any kind, as for `read_config`.
 
     All variants of a seed share the scene, the split and the seed, so that their results form pairs. ConfigError as in
     `load_config`, or if two variants are the same, or a variant changes a setting that all must share.
     """
-    path = Path(path)
-    settings, places = parse_settings(AblationSettings, read_text(path), path=path)
-    base = find_base(settings.base, path, places)
-    shared = [*override(places, settings.set, "set"), *(Override.parse(text) for text in overrides)]
-    given = settings.list_variants()
+    base: object
+    if isinstance(given, Mapping):
+        path, base = "ablation", given.get("base")
+        written = dict(given) if base is None else {**given, "base": "a config"}
+        settings, places = read_settings(AblationSettings, written, name=path)
+    elif isinstance(given, str | os.PathLike):
+        path = os.fspath(given)
+        settings, places = parse_settings(AblationSettings, read_text(path), path=Path(path))
+        base = find_base(settings.base, Path(path), places)
+    else:
+        raise ConfigError(f"ablation = {given!r}: is not an ablation; give a YAML file or a mapping")
+    changes = [Override.parse(each) if isinstance(each, str) else each for each in overrides]
+    if settings.scenes and any(change.key == "scene" for change in changes):
+        raise ConfigError(f"{path}: scenes: has no effect with scene=, which takes their place; leave one of them out")
+    shared = [*override(places, settings.set, "set"), *changes]
+    variants = settings.list_variants()
     runs: list[PlannedRun] = []
     bases = []
     for scene, of_scene in (settings.scenes or {"": {}}).items():
         below = _refuse_given([*shared, *override(places, of_scene, "scenes", scene)])
-        common = load_config(base, below)
+        common = read_config(base, below)
         if isinstance(common.split, FoldsSplit) and common.split.repeats > 1:
             raise ConfigError(f"{path}: split.repeats: has no effect in an ablation; write one seed for each draw")
         bases.append(common)
         configs: dict[str, Config] = {}
-        for name, of_variant in given.items():
+        for name, of_variant in variants.items():
             changes = _refuse_given(override(places, of_variant, "variants", name))
-            config = load_config(base, [*below, *changes]).without_calibration()
+            config = read_config(base, [*below, *changes]).without_calibration()
             where = f"{places.get(('variants', name)) or places[('grid',)]}: variants.{name}"
             for key in _SHARED:
                 if getattr(config, key) != getattr(common, key):
@@ -221,10 +237,10 @@ def load_ablation(path: str | Path, overrides: Sequence[str] = ()) -> Ablation:
     return Ablation(
         name=settings.name or "ablation",
         digest=_digest(settings.threads, bases),
-        baseline=settings.baseline or next(iter(given)),
+        baseline=settings.baseline or next(iter(variants)),
         seeds=settings.seeds,
         threads=settings.threads,
-        variants=given,
+        variants=variants,
         scenes=tuple(settings.scenes) or ("",),
         runs=tuple(runs),
         reach=settings.reach,

@@ -162,7 +162,7 @@ def run_ablation(
     if is_distributed():
         raise ConfigError("torchrun: runs one training in several processes; start series of runs without it")
     folder = find_folder(ablation, out)
-    data = None if session.data is None else str(Path(session.data).resolve())
+    data = str(Path(session.data).resolve()) if isinstance(session.data, str | Path) else session.data
     job = Job(ablation, folder, Session(data, session.device, session.observer), watcher)
     with start_cluster(workers, scheduler) as client:
         num_cores = os.cpu_count() or 1

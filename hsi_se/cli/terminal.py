@@ -4,13 +4,16 @@ Progress goes to standard error, so that standard output contains results only.
 """
 
 import gc
+import html
+import importlib
 import itertools
 import sys
 import textwrap
 import time
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,8 +24,6 @@ from hsi_se.scene.guards import to_printable
 from hsi_se.system.processes import is_first
 from hsi_se.system.session import Session
 
-_LINE_EVERY_S = 10.0
-
 
 @contextmanager
 def start_session(
@@ -32,7 +33,7 @@ def start_session(
     loggers = open_loggers(log)
     gc.freeze()  # what a command has imported stays until its end: no collection need look at it
     try:
-        with _show_progress() as observer:
+        with show_progress() as observer:
             yield Session(data, device, Several(observer, *loggers) if loggers else observer)
     finally:
         gc.unfreeze()
@@ -48,13 +49,17 @@ def open_loggers(log: Sequence[str] | None) -> list[Observer]:
 
 
 @contextmanager
-def _show_progress() -> Iterator[Observer]:
+def show_progress(elsewhere: Callable[[], Observer] | None = None) -> Iterator[Observer]:
+    """Yields an observer with a bar on a terminal or in a notebook, and one made by `elsewhere`, or lines, off them."""
     if not is_first():  # of several processes, one prints
         yield Silent()
         return
     console = Console(stderr=True, markup=False, emoji=False)
+    if console.is_jupyter:
+        yield NotebookBar()
+        return
     if not console.is_terminal:
-        yield PlainLines()
+        yield (elsewhere or PlainLines)()
         return
     columns = (
         TextColumn("{task.description}"),
@@ -97,6 +102,8 @@ class ProgressBar(Silent):
 class PlainLines(Silent):
     """One line per epoch, and one every ten seconds during other work."""
 
+    every_s = 10.0
+
     def __init__(self) -> None:
         self._task, self._unit, self._total, self._done = "", "", 0, 0
         self._start = self._last = 0.0
@@ -107,7 +114,7 @@ class PlainLines(Silent):
 
     def advance(self, count: int) -> None:
         self._done += count
-        if time.monotonic() - self._last >= _LINE_EVERY_S:
+        if time.monotonic() - self._last >= self.every_s:
             self._print("")
 
     def epoch(self, record: EpochRecord) -> None:
@@ -117,15 +124,41 @@ class PlainLines(Silent):
         print(f"note: {text}", file=sys.stderr, flush=True)
 
     def _print(self, state: str) -> None:
+        print(self._describe(state), file=sys.stderr, flush=True)
+
+    def _describe(self, state: str) -> str:
         self._last = time.monotonic()
         rate = self._done / max(self._last - self._start, 1e-9)
         share = self._done / self._total if self._total else 1.0  # a run may be resumed after its last step
         left = clock((self._total - self._done) / max(rate, 1e-9))
-        print(
-            f"{self._task}  {100 * share:3.0f} %  {rate:,.0f} {self._unit}/s  {left} left  {state}".rstrip(),
-            file=sys.stderr,
-            flush=True,
-        )
+        return f"{self._task}  {100 * share:3.0f} %  {rate:,.0f} {self._unit}/s  {left} left  {state}".rstrip()
+
+
+class NotebookBar(PlainLines):
+    """A bar for each task in the output of a notebook's cell, and notes below it."""
+
+    every_s = 0.5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._screen: Any = importlib.import_module("IPython.display")
+
+    def start(self, task: str, *, total: int, unit: str) -> None:
+        super().start(task, total=total, unit=unit)
+        self._state, self._bar = "", self._screen.display(self._screen.HTML(""), display_id=True)
+
+    def advance(self, count: int) -> None:
+        super().advance(count)
+        if self._done >= self._total:
+            self._print(self._state)
+
+    def note(self, text: str) -> None:
+        self._screen.display(self._screen.HTML(f"<div>note: {html.escape(text)}</div>"))
+
+    def _print(self, state: str) -> None:
+        self._state = state or self._state
+        text = html.escape(self._describe(self._state))
+        self._bar.update(self._screen.HTML(f'<progress value="{self._done}" max="{self._total}"></progress> {text}'))
 
 
 def describe_epoch(record: EpochRecord, *, of: str = "") -> str:

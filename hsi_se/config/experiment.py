@@ -193,3 +193,10 @@ class Config(Settings):
         if plugins := list_plugins(self.model):
             settings["plugins"] = {name: plugin.digest for name, plugin in plugins.items()}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+class Sections(Settings):
+    """Sections of a config that are given alone."""
+
+    scene: SceneSettings | None = None
+    split: SplitSettings | None = None

@@ -224,7 +224,18 @@ class SyntheticScene(Settings):
         return data
 
 
+class InMemoryScene(Settings):
+    """A scene whose arrays were given from Python. `hsi_se.train(config, scene=scene)` writes this section."""
+
+    arrays: str
+    """name of the scene; its arrays are not saved, so that every function that reads the run needs them again"""
+    digest: str
+    """SHA-256 of the arrays, which tells whether they are the same"""
+
+
 def _tag_scene(value: object) -> str:
+    if isinstance(value, InMemoryScene) or (isinstance(value, Mapping) and "arrays" in value):
+        return "a scene in memory"
     if isinstance(value, SyntheticScene) or (isinstance(value, Mapping) and "synthetic" in value):
         return "a synthetic scene"
     return _tag_by_shape(value)
@@ -233,6 +244,7 @@ def _tag_scene(value: object) -> str:
 SceneSettings = Annotated[
     Annotated[str, _name_of("a known scene, or {cube: FILE, labels: FILE}"), Tag("a value")]
     | Annotated[SceneFiles, Tag("a section")]
-    | Annotated[SyntheticScene, Tag("a synthetic scene")],
+    | Annotated[SyntheticScene, Tag("a synthetic scene")]
+    | Annotated[InMemoryScene, Tag("a scene in memory")],
     Discriminator(_tag_scene),
 ]

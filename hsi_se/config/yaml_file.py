@@ -7,6 +7,7 @@ another file that overrides the config. A mistake is reported as `where: path: w
 import copy
 import io
 import itertools
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -79,7 +80,7 @@ def find_place(places: Places, keys: Keys) -> str:
     return next(places[keys[:depth]] for depth in range(len(keys), -1, -1) if keys[:depth] in places)
 
 
-def load_config(path: str | Path, overrides: Sequence[str | Override] = ()) -> Config:
+def load_config(path: str | os.PathLike[str], overrides: Sequence[str | Override] = ()) -> Config:
     """Returns the experiment described by a YAML file, with overrides `key=value` applied in order.
 
     Keys are dotted and values in YAML: `model.attention={}`, `patch.size=15`. ConfigError if the file is missing or not
@@ -89,7 +90,47 @@ def load_config(path: str | Path, overrides: Sequence[str | Override] = ()) -> C
     return parse_config(read_text(path), overrides, path=Path(path))
 
 
-def read_text(path: str | Path) -> str:
+def read_config(config: object, overrides: Sequence[str | Override] = ()) -> Config:
+    """Returns the experiment that a config describes: an object, a mapping of settings, or a YAML file.
+
+    Overrides and errors are those of `load_config`; a mistake in a mapping or an object has no place in a file.
+    """
+    if isinstance(config, str | os.PathLike):
+        return load_config(config, overrides)
+    if isinstance(config, Config) and not overrides:
+        return config
+    if not isinstance(config, Config | Mapping):
+        raise ConfigError(f"config = {_show(config)}: is not a config; give a YAML file, a mapping or a Config")
+    return read_settings(Config, config, overrides, name="config")[0]
+
+
+def read_settings(
+    kind: type[Kind], given: Mapping[str, Any] | Settings, overrides: Sequence[str | Override] = (), *, name: str
+) -> tuple[Kind, Places]:
+    """Returns the settings in a mapping or another object, and their places, which are all `name`."""
+    plain = _to_plain(given)
+    return _validate(kind, plain, dict.fromkeys(_list_keys(plain), name), overrides, name="")
+
+
+def _to_plain(value: Any) -> Any:
+    """Returns nested settings as YAML has them, without numbers of NumPy, tuples and objects."""
+    if isinstance(value, Config) and getattr(value.split, "buffer", None) == value.default_buffer:
+        value = value.model_copy(update={"split": value.split.model_copy(update={"buffer": None})})
+    if isinstance(value, Settings):
+        value = value.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    if isinstance(value, Mapping):
+        return {str(key): _to_plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_plain(each) for each in value]
+    return value.tolist() if hasattr(value, "tolist") else os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _list_keys(value: Any, above: Keys = ()) -> list[Keys]:
+    below = value.items() if isinstance(value, Mapping) else ()
+    return [above, *(keys for key, each in below for keys in _list_keys(each, (*above, key)))]
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
     """Returns the text of a config file; ConfigError if it is missing, or is not UTF-8 text."""
     try:
         with Path(path).open("rb") as stream:
@@ -112,7 +153,7 @@ def read_text(path: str | Path) -> str:
         raise ConfigError(f"{path}: cannot be read as text ({error}); give a YAML config file") from None
 
 
-def _to_write_one(path: str | Path) -> str:
+def _to_write_one(path: str | os.PathLike[str]) -> str:
     command = f"hsi-se scene inspect {shlex.quote(str(path))} LABELS --write-config my.yaml"
     return f"if it is a scene's data, write a config with `{command}`"
 
@@ -141,11 +182,19 @@ def parse_settings(
         name, remedy = _FILES[found]
         named = f", or name it as base: in {_FILES[own][0]}" if found == "model" else ""
         raise ConfigError(f"{path}: is {name}, not {_FILES[own][0]}; {remedy} {path}`{named}")
+    return _validate(kind, written, places, overrides, name=re.sub(r"[^\w.+-]", "_", path.stem))
+
+
+def _validate(
+    kind: type[Kind], written: Any, places: Places, overrides: Sequence[str | Override], *, name: str
+) -> tuple[Kind, Places]:
+    """Returns the settings that are written, with overrides, and where each is written."""
     settings, in_force = copy.deepcopy(written), dict(places)
     parsed = [Override.parse(entry) if isinstance(entry, str) else entry for entry in overrides]
     for override in parsed:
         _apply(override, settings, in_force)
-    settings.setdefault("name", re.sub(r"[^\w.+-]", "_", path.stem))
+    if "name" in kind.model_fields:
+        settings.setdefault("name", name)
     try:
         return kind.model_validate(settings), places
     except ValidationError as error:

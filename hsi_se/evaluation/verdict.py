@@ -3,6 +3,7 @@
 Neighbouring pixels tend to be right or wrong together, so the intervals are over groups of pixels.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from hsi_se.config.experiment import Config
 from hsi_se.config.model import Network
+from hsi_se.config.scene import InMemoryScene
 from hsi_se.config.split import BlocksSplit, FoldsSplit
 from hsi_se.evaluation.baselines import Candidate
 from hsi_se.evaluation.statistics import estimate_group_mean, points
@@ -121,5 +123,7 @@ def reach_verdict(
         "fewest_groups": FEWEST_GROUPS,
         "points": points,
     }
-    texts = (fill_template("hsi_se.evaluation", f"{name}.txt", **values) for name in ("verdict", "next_step"))
+    texts = [fill_template("hsi_se.evaluation", f"{name}.txt", **values) for name in ("verdict", "next_step")]
+    if isinstance(config.scene, InMemoryScene):
+        texts[1] = re.sub(r":\s*`.*`", "", texts[1], flags=re.DOTALL)  # no command reads arrays
     return Verdict(against_floor, against_baseline, *(" ".join(text.split()) for text in texts))

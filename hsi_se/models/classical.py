@@ -84,7 +84,7 @@ class SupportVectorMachine(CentrePixelClassifier):
         count = len(self.classes)
         one, other = torch.triu_indices(count, count, offset=1, device=spectra.device)
         votes = spectra.new_zeros(len(spectra), count)
-        votes = votes.index_add(1, one, (decisions > 0).float()).index_add(1, other, (decisions <= 0).float())
+        votes = votes.index_add(1, one, (decisions > 0).to(votes)).index_add(1, other, (decisions <= 0).to(votes))
         distance = torch.zeros_like(votes).index_add(1, one, decisions).index_add(1, other, -decisions)
         votes = votes + distance / (3 * (distance.abs() + 1))
         logits = spectra.new_full((len(spectra), int(self.num_classes)), -1.0)
@@ -113,7 +113,7 @@ class LinearDiscriminant(CentrePixelClassifier):
         return self.weights.numel()
 
     def score(self, spectra: Tensor) -> Tensor:
-        return (spectra.double() @ self.weights + self.intercept).log_softmax(1).clamp(min=-1e4).float()
+        return (spectra.double() @ self.weights + self.intercept).log_softmax(1).clamp(min=-1e4).to(spectra)
 
 
 class ForestOfTrees(CentrePixelClassifier):

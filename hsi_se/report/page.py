@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
+from hsi_se.config.scene import InMemoryScene
 from hsi_se.config.yaml_file import dump_config
 from hsi_se.report.explorer import RunFiles
 from hsi_se.report.figures import SIDE_COLOURS
@@ -90,12 +91,15 @@ def render_page(run: RunFiles) -> str:
 
 
 def reproduce(run: RunFiles) -> str:
-    """Returns the commands that train and evaluate the same run again in a new folder."""
+    """Returns the commands, or of arrays in memory the calls, that train and evaluate the run again in a new folder."""
     again = f"{run.folder}-again"
+    if isinstance(run.folder.read_config().scene, InMemoryScene):
+        train = f"run = hsi_se.train({str(run.folder.config)!r}, scene=scene, out={again!r})"
+        return f"{train}\nhsi_se.evaluate(run)"
     given = run.record.data
     data = [] if given is None else ["--data", str(Path(run.record.start) / given)]
-    train = ["hsi-se", "train", str(run.folder.config), *data, "--out", again]
-    return f"{shlex.join(train)}\n{shlex.join(['hsi-se', 'eval', again])}"
+    command = ["hsi-se", "train", str(run.folder.config), *data, "--out", again]
+    return f"{shlex.join(command)}\n{shlex.join(['hsi-se', 'eval', again])}"
 
 
 def pack(arrays: Arrays) -> str:

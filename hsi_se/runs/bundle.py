@@ -20,6 +20,7 @@ from hsi_se.system.forms import Count, Form, NotNegative, Positive
 Arrays = dict[str, NDArray[Any]]
 # Widths of some bands alone are of no use.
 _UnlessGaps = BeforeValidator(lambda widths: None if widths and any(width != width for width in widths) else widths)
+REDUCTION = ("mean", "components", "scale")
 
 
 class BundleFacts(Record):
@@ -86,3 +87,16 @@ class ModelBundle:
     @property
     def class_names(self) -> dict[int, str]:
         return dict(zip(self.facts.class_ids, self.facts.class_names, strict=True))
+
+    def to_arrays(self) -> Arrays:
+        """Returns weights and reduction as they are stored, by name."""
+        arrays = {f"model.{name}": array for name, array in self.weights.items()}
+        arrays |= {f"reduction.{name}": getattr(self.reduction, name) for name in REDUCTION}
+        return {name: np.asarray(array, order="C") for name, array in arrays.items()}
+
+    @classmethod
+    def of(cls, facts: BundleFacts, arrays: Arrays) -> "ModelBundle":
+        """Returns the bundle with these facts and stored arrays."""
+        reduction = Reduction(*(arrays[f"reduction.{name}"] for name in REDUCTION))
+        weights = {name.removeprefix("model."): each for name, each in arrays.items() if name.startswith("model.")}
+        return cls(facts, weights, reduction)

@@ -10,7 +10,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +19,17 @@ from safetensors.numpy import load_file, save
 
 from hsi_se.config.experiment import Config
 from hsi_se.config.registry import check_plugins, list_plugins
+from hsi_se.config.scene import InMemoryScene
 from hsi_se.config.yaml_file import dump_config, load_config
 from hsi_se.errors import ConfigError, RunError, SplitError
 from hsi_se.progress import EpochRecord
-from hsi_se.runs.bundle import Arrays, BundleFacts, ModelBundle
+from hsi_se.runs.bundle import REDUCTION, Arrays, BundleFacts, ModelBundle
 from hsi_se.runs.records import Explanation, MappingCost, RunRecord, RunStart
 from hsi_se.sampling.reduction import Reduction
 from hsi_se.sampling.splits import Split
-from hsi_se.system.files import Folder, parse_record, read_record, replacing, write_durably
+from hsi_se.system.files import Folder, fill_template, parse_record, read_record, replacing, write_durably
 from hsi_se.system.forms import check_arrays
+from hsi_se.system.notebook import draw_html, percent
 
 if TYPE_CHECKING:  # loads scikit-learn, which a training does not need
     from _typeshed import DataclassInstance
@@ -47,12 +49,19 @@ _ALSO_WRITTEN = re.compile(
     r"|model\.(onnx|pt2)"
     r"|(.*/)?\.(lock|[^/]+\.draft|[^/]+\.\d+(\.\w+)?)"  # left by a killed process
 )
+_LARGEST_SHOWN = 8_000_000  # bytes of a page that a notebook is to hold
+_EPOCHS_SHOWN = 5
 _TRAIN_AGAIN = "train again"
-_REDUCTION = ("mean", "components", "scale")
 
 
 class RunFolder(Folder):
-    """A run folder and the names of its files. `record.json` is written last: its run is finished."""
+    """A run folder and the names of its files. `record.json` is written last: its run is finished.
+
+    Attributes:
+        scene: the scene in memory that it was trained on in this process; otherwise None.
+    """
+
+    scene: Any = None
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
@@ -132,7 +141,7 @@ class RunFolder(Folder):
 
     def find_foreign(self) -> Path | None:
         """Returns a file in the folder that no command writes there, if there is one."""
-        own = {path.name for path in vars(self).values()}
+        own = {path.name for path in vars(self).values() if isinstance(path, Path)}
         for path in sorted(self.path.rglob("*")):
             name = path.relative_to(self.path).as_posix()
             if name not in own and not path.is_dir() and not _ALSO_WRITTEN.fullmatch(name):
@@ -159,7 +168,37 @@ class RunFolder(Folder):
 
     @property
     def how_to_resume(self) -> str:
+        if self.config.is_file() and isinstance(self.read_config().scene, InMemoryScene):
+            return f"resume from Python with `hsi_se.resume({str(self)!r}, scene=scene)`"
         return f"resume with `hsi-se resume {shlex.quote(str(self))}`"
+
+    def __repr__(self) -> str:
+        return f"Run({self}: {self._describe()})"
+
+    def _describe(self) -> str:
+        try:
+            if self.is_evaluated:
+                report = self.read_report()
+                return f"OA {100 * report.overall_accuracy:.2f} % on {report.scene}, {report.outcome}"
+            if self.is_unfinished:
+                start, epochs = self.read_progress()
+                return f"epoch {len(epochs)} of {start.epochs} on {start.scene}, not finished"
+            if self.folds:
+                return f"{len(self.folds)} folds, not evaluated"
+            if not self.record.is_file():
+                return self.describe_lack(self.record).removeprefix(f"{self}: ")
+            return f"trained on {self.read_record().scene}, not evaluated"
+        except RunError as error:
+            return str(error)
+
+    def _repr_html_(self) -> str:
+        title = f"{self}: {self._describe()}"
+        if self.page.is_file() and self.is_evaluated and self.page.stat().st_size <= _LARGEST_SHOWN:
+            return fill_template("hsi_se.runs", "run.html", title=title, page=self.page.read_text("utf-8"))
+        epochs = self.read_progress()[1][-_EPOCHS_SHOWN:] if self.is_unfinished else ()
+        rows = [(f"{each.epoch}", f"{each.loss:.3f}", *percent([each.validation_accuracy])) for each in epochs]
+        text = "" if rows or not self.page.is_file() else f"The report is in {self.page}."
+        return draw_html(title, headings=("epoch", "loss", "validation OA %"), rows=rows, text=text)
 
     def read_config(self) -> Config:
         """Returns the config; RunError if it needs a plugin that is not loaded, or was another one at the training."""
@@ -196,13 +235,13 @@ class RunFolder(Folder):
     def read_bundle(self) -> ModelBundle:
         """Returns the bundle; RunError if a weight is not finite, or the reduction does not fit the facts."""
         facts, arrays = self.read_facts(), _load_arrays(self.bundle_arrays, remedy=_TRAIN_AGAIN)
-        of_reduction = {name: arrays.pop(f"reduction.{name}") for name in _REDUCTION if f"reduction.{name}" in arrays}
-        reduction = _make(Reduction, of_reduction, self.bundle_arrays, facts.lengths, remedy=_TRAIN_AGAIN)
-        weights = {name.removeprefix("model."): array for name, array in arrays.items()}
-        for name, array in weights.items():
+        of_reduction = {name: arrays[f"reduction.{name}"] for name in REDUCTION if f"reduction.{name}" in arrays}
+        _make(Reduction, of_reduction, self.bundle_arrays, facts.lengths, remedy=_TRAIN_AGAIN)
+        bundle = ModelBundle.of(facts, arrays)
+        for name, array in bundle.weights.items():
             if np.isnan(array).any():
                 raise RunError(f"{self.bundle_arrays}: model.{name} contains NaN; {_TRAIN_AGAIN}")
-        return ModelBundle(facts, weights, reduction)
+        return bundle
 
     def read_facts(self) -> BundleFacts:
         """Returns the bundle without its arrays."""
@@ -226,9 +265,7 @@ class RunFolder(Folder):
 
     def write_result(self, record: RunRecord, *, bundle: ModelBundle) -> None:
         """Writes the trained model and then the record, with which the run is finished."""
-        arrays = {f"model.{name}": array for name, array in bundle.weights.items()}
-        arrays |= {f"reduction.{name}": getattr(bundle.reduction, name) for name in _REDUCTION}
-        _write_arrays(self.bundle_arrays, arrays)
+        _write_arrays(self.bundle_arrays, bundle.to_arrays())
         write_durably(self.bundle_facts, bundle.facts.model_dump_json(indent=2).encode())
         record = record.model_copy(update={"bundle_digest": self._digest_bundle()})
         write_durably(self.record, record.model_dump_json(indent=2).encode())

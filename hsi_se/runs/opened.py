@@ -12,7 +12,7 @@ from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import RunFacts, RunRecord
 from hsi_se.sampling.splits import Split
-from hsi_se.scene.folders import DEFAULT_DATA_DIR, Folders
+from hsi_se.scene.folders import DEFAULT_DATA_DIR, Data, Folders
 from hsi_se.scene.loading import load_scene
 from hsi_se.scene.scene import Scene
 
@@ -30,7 +30,7 @@ class OpenedRun:
     components: NDArray[np.float32]
 
 
-def open_run(run: str | Path | RunFolder, *, data: str | Path | None = None) -> OpenedRun:
+def open_run(run: str | Path | RunFolder, *, data: Data = None) -> OpenedRun:
     """Returns a run with its scene, which is searched for in `data` or where training found it.
 
     HsiError if the folder contains no run, or the scene is not the one it was trained on.
@@ -45,7 +45,7 @@ def open_run(run: str | Path | RunFolder, *, data: str | Path | None = None) -> 
     return OpenedRun(folder, record, config, split, bundle, scene, components)
 
 
-def find_data(folder: RunFolder, facts: RunFacts, data: str | Path | None, *, is_own_scene: bool = True) -> Folders:
+def find_data(folder: RunFolder, facts: RunFacts, data: Data, *, is_own_scene: bool = True) -> Folders:
     """Returns the folders to search: those of today, and those in which training found its scene.
 
     The folder in which training ran is also found if it was moved together with the run. Without `data` it

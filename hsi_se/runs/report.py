@@ -4,6 +4,7 @@ Accuracies, shares and errors are fractions; a number that cannot be computed is
 in the order of their labels, and the rows and columns of the confusion matrix follow that order.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, get_args
@@ -22,6 +23,7 @@ from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.evaluation.verdict import BaselineComparison, Outcome
 from hsi_se.runs.records import Record, RunRecord, Unknown
 from hsi_se.system.forms import Count, NotNegative, Positive, Share
+from hsi_se.system.notebook import draw_html, percent
 
 
 class _Part(Record):
@@ -199,6 +201,29 @@ class RunReport(SplitReport, Accuracies):
         """Raises RunError unless these are the classes of the report in a file."""
         if [row.label for row in self.per_class] != list(class_ids):
             raise RunError(f"{path}: has other classes than the run; run `hsi-se eval {path.parent}`")
+
+    def __repr__(self) -> str:
+        methods = (self, self.location_floor, self.spectral_baseline)
+        oa, floor, baseline = percent([each.overall_accuracy for each in methods])
+        accuracies = f"OA {oa} %, AA {100 * self.average_accuracy:.2f} %, κ {self.kappa or math.nan:.3f}"
+        against = f"location floor {floor} %, spectral baseline {baseline} % ({self.spectral_baseline.chosen.name})"
+        return f"Evaluation({self.scene}: {accuracies}, {self.num_test:,} test pixels\n{against}: {self.outcome})"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        methods = {"this run": self, "location floor": self.location_floor, "spectral baseline": self.spectral_baseline}
+        names = tuple(Accuracies.model_fields)
+        accuracies = [(name, *percent([getattr(each, key) for key in names])) for name, each in methods.items()]
+        columns = tuple(ClassAccuracy.model_fields)[3:]
+        classes = [
+            (row.name, f"{row.support:,}", *percent([getattr(row, key) for key in columns])) for row in self.per_class
+        ]
+        title, headings = f"Evaluation of {self.scene}, {self.num_test:,} test pixels", ("", "OA %", "AA %", "κ × 100")
+        of_class = ("class", "test pixels", "producer's %", "user's %", "F1 %")
+        return draw_html(title, headings=headings, rows=accuracies, text=self.verdict) + draw_html(
+            "Classes", headings=of_class, rows=classes, text=self.calibration.about
+        )
 
     @property
     def outcome(self) -> Outcome:

@@ -17,13 +17,14 @@ from hsi_se.sampling.spatial_folds import divide_by_fold, divide_by_image
 from hsi_se.scene.folders import Data, Folders
 from hsi_se.scene.scene import GroundTruth
 from hsi_se.system.forms import Form
+from hsi_se.system.notebook import draw_html
 
 Pixels = NDArray[np.int64]
 Truth = TypeVar("Truth", bound=GroundTruth)
 _NAMES = {Side.TRAIN: "train", Side.VALIDATION: "val", Side.TEST: "test", Side.BUFFER: "buffer"}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """Disjoint training, validation and test sets; the constructor checks that they are disjoint.
 
@@ -53,6 +54,16 @@ class Split:
             row, col = pixels[counts > 1][0]
             problem = f"{int((counts > 1).sum())} pixels are in more than one set, the first at row {row}, col {col}"
             raise SplitError(f"split: {problem}; give disjoint sets")
+
+    def __repr__(self) -> str:
+        return f"Split({', '.join(f'{count} {name}' for name, count in self._count())} pixels)"
+
+    def _repr_html_(self) -> str:
+        return draw_html("Split", headings=("set", "pixels"), rows=self._count(), text=" ".join(self.notes))
+
+    def _count(self) -> list[tuple[str, str]]:
+        sets = {"training": self.train, "validation": self.val, "test": self.test, "buffer": self.buffer}
+        return [(name, f"{len(pixels):,}") for name, pixels in sets.items()]
 
     @cached_property
     def training_side(self) -> Pixels:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hsi_se.errors import SceneError
 
@@ -17,10 +18,12 @@ class Folders:
     Attributes:
         starts: folders from which relative paths are tried, in order.
         below: folders searched up to three levels deep, in order.
+        scene: a `Scene` in memory, which takes the place of the one that a config describes; or None.
     """
 
     starts: tuple[Path, ...]
     below: tuple[Path, ...]
+    scene: Any = None
 
     @classmethod
     def of(cls, data: "Data") -> "Folders":
@@ -36,7 +39,8 @@ class Folders:
 
     def then(self, others: "Folders") -> "Folders":
         """Returns these folders, followed by those of the others that are not the same."""
-        return Folders(_distinct(self.starts + others.starts), _distinct(self.below + others.below))
+        scene = others.scene if self.scene is None else self.scene
+        return Folders(_distinct(self.starts + others.starts), _distinct(self.below + others.below), scene)
 
 
 def _distinct(folders: tuple[Path, ...]) -> tuple[Path, ...]:

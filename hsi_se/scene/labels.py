@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +16,7 @@ from hsi_se.errors import SceneError
 from hsi_se.scene.encodings import WHOLE, LabelMap, Wanted, decode, read_lists, unite_masks
 from hsi_se.scene.formats import PICTURES, open_file
 from hsi_se.scene.guards import blaming, refuse, tell
-from hsi_se.scene.raster import FileContents, Raster, is_nodata
-from hsi_se.scene.scene import HIGHEST_LABEL, UNLABELLED
+from hsi_se.scene.raster import HIGHEST_LABEL, UNLABELLED, FileContents, Mask, Raster, is_nodata
 from hsi_se.scene.styles import Style, read_style
 from hsi_se.scene.vectors import find_vector, is_table, read_shapes, read_table
 from hsi_se.system.files import read_facts
@@ -72,7 +71,7 @@ def read_label_map(
             label_map = _read_array(path, wanted, key=key, setting=setting, byte_order=byte_order)
     if wanted.is_outline:
         label_map = replace(label_map, labels=(np.nan_to_num(label_map.labels) != 0).astype(float))
-    label_map = _finish(path, label_map, style, setting=setting, unlabelled=wanted.unlabelled)
+    label_map = finish(path, label_map, style, setting=setting, unlabelled=wanted.unlabelled)
     if wanted.place is None or wanted.shape is None:
         return label_map
     labels, notes = wanted.place.align(label_map.labels, label_map.georeference, shape=wanted.shape, path=path)
@@ -94,7 +93,7 @@ def read_masks_of_classes(paths: Mapping[str, Path], wanted: Wanted, *, byte_ord
             polygons = np.where(each.polygons > 0, each.polygons + polygons.max(), polygons)
     united, numbered = unite_masks("scene.labels", masks), polygons if polygons.any() else None
     united = replace(united, notes=notes, polygons=numbered)
-    return _finish(Path("scene.labels"), united, Style(), setting="scene.labels", unlabelled=UNLABELLED)
+    return finish(Path("scene.labels"), united, Style(), setting="scene.labels", unlabelled=UNLABELLED)
 
 
 def _read_array(path: Path, wanted: Wanted, *, key: str | None, setting: str, byte_order: str | None) -> LabelMap:
@@ -139,7 +138,7 @@ def _find_masks(maps: Mapping[str, Raster], shape: tuple[int, int] | None) -> di
     return {name: array > 0 for name, array in arrays.items()} if np.isin([*arrays.values()], (0, 1)).all() else {}
 
 
-def _finish(path: Path, read: LabelMap, style: Style, *, setting: str, unlabelled: int | str) -> LabelMap:
+def finish(path: Path, read: LabelMap, style: Style, *, setting: str, unlabelled: int | str) -> LabelMap:
     """Returns a label map with integers for labels, and the names and colours of its style."""
     values, names, palette = read.labels, dict(read.class_names), dict(read.palette)
     if read.is_named:
@@ -171,13 +170,40 @@ def _finish(path: Path, read: LabelMap, style: Style, *, setting: str, unlabelle
     if shift:
         notes += (f"{path.name}: 0 is a class in this file, so every label was raised by one",)
     if unlabelled == UNLABELLED and is_missing.any() and (values == UNLABELLED).any():
-        notes += (f"{path.name}: 0 is unlabelled, as NaN is; if 0 is a class, set scene.unlabelled: nan",)
+        instead = "set scene.unlabelled: nan" if setting.startswith("scene") else "add 1 to the labels"
+        notes += (f"{path.name}: 0 is unlabelled, as NaN is; if 0 is a class, {instead}",)
 
     def raise_labels(facts: Mapping[int, Any]) -> dict[int, Any]:
         return {label + shift: fact for label, fact in facts.items() if label != unlabelled and label + shift > 0}
 
     labels = np.where(is_unlabelled, UNLABELLED, labels + shift).astype(np.int32)
     return replace(read, labels=labels, class_names=raise_labels(names), palette=raise_labels(palette), notes=notes)
+
+
+def exclude_nodata(labels: Labels, nodata: Mask | None) -> tuple[Labels, Mask | None, tuple[str, ...]]:
+    """Returns labels without those at nodata pixels, the mask, None if it is empty, and a note if it is not."""
+    if nodata is None or not nodata.any():
+        return labels, None, ()
+    lost = int((nodata & (labels != UNLABELLED)).sum())
+    excluded = f"; {lost:,} of them are labelled and were excluded" if lost else ""
+    note = f"{int(nodata.sum()):,} pixels are nodata{excluded}"
+    return np.where(nodata, UNLABELLED, labels).astype(np.int32), nodata, (note,)
+
+
+def list_ids(labels: Labels) -> list[int]:
+    """Returns the labels that pixels have, in ascending order, without 0."""
+    return [int(label) for label in np.unique(labels) if label != UNLABELLED]
+
+
+def one_each(values: Sequence[Any], labels: Labels, setting: str, what: str) -> dict[int, Any]:
+    """Returns values, one for each label in ascending order, by label; SceneError if there are more or fewer."""
+    ids = list_ids(labels)
+    if len(values) != len(ids):
+        raise SceneError(
+            f"{setting}: {len(values)} {what} for {len(ids)} labels "
+            f"({', '.join(map(str, ids))}); give one {what[:-1]} for each"
+        )
+    return dict(zip(ids, values, strict=True))
 
 
 def pick_raster(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.config.nearest import find_nearest
-from hsi_se.config.scene import SceneFiles, SyntheticScene
+from hsi_se.config.scene import InMemoryScene, SceneFiles, SyntheticScene
 from hsi_se.errors import SceneError
 from hsi_se.scene.catalogue import KnownScene, digest_labels, find_known_scene, list_known_scenes
 from hsi_se.scene.cube import Cube, StoredCube
@@ -25,7 +25,7 @@ from hsi_se.scene.ground import LookupTable
 from hsi_se.scene.guards import list_orders, refuse
 from hsi_se.scene.images import join_scenes, join_truths, list_images
 from hsi_se.scene.inspection import FillFinder
-from hsi_se.scene.labels import Labels, pick_raster, read_label_map, read_masks_of_classes
+from hsi_se.scene.labels import exclude_nodata, list_ids, one_each, pick_raster, read_label_map, read_masks_of_classes
 from hsi_se.scene.raster import Floats, Image, Mask, Raster, chunk_rows, make_image
 from hsi_se.scene.scene import UNLABELLED, GroundTruth, Scene, check_finite, check_same_size
 from hsi_se.scene.synthetic import make_synthetic_scene
@@ -35,7 +35,7 @@ _MAX_WAVELENGTH_FILE = 2**20  # bytes
 _MOST_IN_MEMORY = 2**28  # bytes of a cube
 DROPPED_BY_CONFIG = "dropped by the config"  # the reason
 
-SceneSettings = str | SceneFiles | SyntheticScene
+SceneSettings = str | SceneFiles | SyntheticScene | InMemoryScene
 Truth = TypeVar("Truth", bound=GroundTruth)
 
 
@@ -52,6 +52,8 @@ def load_scene(scene: SceneSettings, data: Data = None, *, keep: Sequence[int] |
         SceneError: the name is unknown, a file is missing or unreadable, the array is ambiguous, or the
             cube and the labels do not match (see `Scene`).
     """
+    if isinstance(scene, InMemoryScene) or Folders.of(data).scene is not None:
+        return _find_in_memory(scene, data)
     if isinstance(scene, SyntheticScene):
         return make_synthetic_scene(seed=scene.synthetic, rows=scene.rows, cols=scene.cols, bands=scene.bands)
     sources = SceneSource.list_of(scene, Folders.of(data))
@@ -60,6 +62,20 @@ def load_scene(scene: SceneSettings, data: Data = None, *, keep: Sequence[int] |
     images = _open_alike([source.open_image(keep=keep) for source in sources], sources)
     scenes = [_load(source, image, is_part=True) for source, image in zip(sources, images, strict=True)]
     return _name_classes(join_scenes(scenes, share_labels=_share_labels(sources)), scene)
+
+
+def _find_in_memory(scene: SceneSettings, data: Data) -> Scene:
+    """Returns the scene that Python gave; SceneError if it gave none, or other arrays than the config records."""
+    given: Scene | None = Folders.of(data).scene
+    if isinstance(scene, InMemoryScene):
+        if given is None:
+            raise refuse(f"scene.arrays = {scene.arrays}", "in_memory")
+        if given.digest != scene.digest:
+            raise refuse(
+                f"scene = {given.name}", "other_arrays", name=scene.arrays, digests=(scene.digest, given.digest)
+            )
+    assert given is not None
+    return given
 
 
 def _open_alike(images: Sequence[Image], sources: Sequence["SceneSource"]) -> list[Image]:
@@ -95,9 +111,9 @@ def _name_classes(truth: Truth, scene: SceneSettings) -> Truth:
     assert isinstance(scene, SceneFiles)
     changes: dict[str, Any] = {"name": scene.name or f"{len(truth.images)} images"}
     if isinstance(scene.class_names, tuple):
-        changes["class_names"] = _one_each(scene.class_names, truth.labels, "class_names", "names")
+        changes["class_names"] = one_each(scene.class_names, truth.labels, "scene.class_names", "names")
     if scene.palette is not None:
-        changes["palette"] = _one_each(scene.palette, truth.labels, "palette", "colours")
+        changes["palette"] = one_each(scene.palette, truth.labels, "scene.palette", "colours")
     return replace(truth, **changes)
 
 
@@ -137,7 +153,7 @@ def load_ground_truth(scene: SceneSettings, data: Data = None) -> GroundTruth:
 
     If the cube is available, labels at its nodata pixels are removed as in `load_scene`.
     """
-    if isinstance(scene, SyntheticScene):
+    if isinstance(scene, SyntheticScene | InMemoryScene) or Folders.of(data).scene is not None:
         return load_scene(scene, data)
     sources, truths = SceneSource.list_of(scene, Folders.of(data)), []
     is_part = len(sources) > 1
@@ -156,8 +172,8 @@ def _share_labels(sources: Sequence["SceneSource"]) -> bool:
 
 def open_scene_image(scene: SceneSettings | Scene, data: Data = None, *, keep: Sequence[int] | None = None) -> Image:
     """Returns the cube of a scene, loaded or described as for `load_scene`, without reading it; errors as there."""
-    if isinstance(scene, SyntheticScene):
-        scene = load_scene(scene)
+    if isinstance(scene, SyntheticScene | InMemoryScene):
+        scene = load_scene(scene, data)
     if isinstance(scene, Scene):
         return make_image(_make_raster(scene), drop={}, keep=keep, is_suspect=False)
     return SceneSource.of(scene, Folders.of(data)).open_image(keep=keep)
@@ -339,7 +355,7 @@ class SceneSource:
         if isinstance(files.class_names, str):
             known = get_known(files.class_names)
             names = known.class_names
-            if unnamed := [label for label in _list_ids(labels) if label not in names]:
+            if unnamed := [label for label in list_ids(labels) if label not in names]:
                 raise SceneError(
                     f"scene.class_names = {files.class_names}: has no names for the labels "
                     f"{', '.join(map(str, unnamed))} of {files.label_file.file}; list the names instead"
@@ -347,19 +363,14 @@ class SceneSource:
             if self.known and known.labels_digest not in (None, digest_labels(labels)):
                 notes += (f"{files.label_file.file} differs from the published labels of {known.title}",)
         elif files.class_names is not None:
-            names = _one_each(files.class_names, labels, "class_names", "names")
+            names = one_each(files.class_names, labels, "scene.class_names", "names")
         if files.palette is not None:
-            palette = _one_each(files.palette, labels, "palette", "colours")
-        if nodata is not None and nodata.any():
-            lost = int((nodata & (labels != UNLABELLED)).sum())
-            labels = np.where(nodata, UNLABELLED, labels).astype(np.int32)
-            excluded = f"; {lost:,} of them are labelled and were excluded" if lost else ""
-            notes += (f"{int(nodata.sum()):,} pixels are nodata{excluded}",)
-        else:
-            nodata = None
+            palette = one_each(files.palette, labels, "scene.palette", "colours")
+        labels, nodata, about_nodata = exclude_nodata(labels, nodata)
+        notes += about_nodata
         if polygons is not None:
             polygons = np.where(labels == UNLABELLED, 0, polygons).astype(np.int32)
-        class_names = {label: names.get(label, f"class {label}") for label in _list_ids(labels)}
+        class_names = {label: names.get(label, f"class {label}") for label in list_ids(labels)}
         place = label_map.georeference
         return GroundTruth(
             self.name, labels, class_names, palette=palette, nodata=nodata, georeference=place, notes=notes,
@@ -414,20 +425,6 @@ def _find_bands(raster: Raster, ranges: Sequence[tuple[float, float]]) -> list[i
             raise SceneError(f"{setting}: no band of {raster.path} lies there; its bands are at {ends} nm; correct it")
         found += inside
     return found
-
-
-def _list_ids(labels: Labels) -> list[int]:
-    return [int(label) for label in np.unique(labels) if label != UNLABELLED]
-
-
-def _one_each(values: tuple[Any, ...], labels: Labels, setting: str, what: str) -> dict[int, Any]:
-    ids = _list_ids(labels)
-    if len(values) != len(ids):
-        raise SceneError(
-            f"scene.{setting}: {len(values)} {what} for {len(ids)} labels "
-            f"({', '.join(map(str, ids))}); give one {what[:-1]} for each"
-        )
-    return dict(zip(ids, values, strict=True))
 
 
 def get_known(name: str) -> KnownScene:

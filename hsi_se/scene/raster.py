@@ -15,6 +15,7 @@ from hsi_se.scene.ground import LookupTable
 from hsi_se.scene.guards import blaming, refuse
 
 ROWS_PER_CHUNK = 32
+UNLABELLED, HIGHEST_LABEL = 0, 2**16 - 1  # what a map can store
 
 Floats = NDArray[np.float64]
 Shape = tuple[int, int, int]  # rows, cols, bands

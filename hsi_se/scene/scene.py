@@ -2,10 +2,10 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,16 @@ from hsi_se.errors import SceneError
 from hsi_se.scene.cube import Cube
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.guards import explain_sizes, refuse, to_printable
+from hsi_se.scene.in_memory import read_arrays
+from hsi_se.scene.inspection import stretch
+from hsi_se.scene.raster import HIGHEST_LABEL as HIGHEST_LABEL
+from hsi_se.scene.raster import UNLABELLED as UNLABELLED
 from hsi_se.scene.raster import Colour, chunk_rows, digest_values
+from hsi_se.scene.wavelengths import pick_false_colour
 from hsi_se.system.files import read_facts
+from hsi_se.system.notebook import draw_html, thin
+from hsi_se.system.python_words import speaking_python, to_python
 
-UNLABELLED = 0
-HIGHEST_LABEL = 2**16 - 1  # what a map can store
 _CLOSE = 32  # of 255, the difference of two colours in every channel
 
 
@@ -41,7 +46,7 @@ class PlacedImage:
         return slice(self.top, self.top + self.rows), slice(self.left, self.left + self.cols)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GroundTruth:
     """A label map without its image, which is all that a split needs; checked on construction.
 
@@ -116,8 +121,19 @@ class GroundTruth:
         rows, cols = self.labels.shape
         return rows, cols
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._describe()})"
 
-@dataclass(frozen=True, eq=False)
+    def _describe(self) -> str:
+        sizes = (*self.shape, *getattr(self, "cube", self.labels).shape[2:])
+        size = " × ".join(map(str, sizes[:2])) + " pixels" + (f", {sizes[2]} bands" if sizes[2:] else "")
+        nm = getattr(self, "wavelengths_nm", None)
+        size += "" if nm is None else f" from {nm.min():.0f} to {nm.max():.0f} nm"
+        labelled = f"{np.count_nonzero(self.labels):,} labelled pixels of {self.num_classes} classes"
+        return f"{self.name}: {size}, {labelled}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Scene(GroundTruth):
     """A hyperspectral image with its ground truth; checked on construction.
 
@@ -127,6 +143,7 @@ class Scene(GroundTruth):
         wavelengths_nm, fwhm_nm: `(bands,)` band centres and widths at half maximum in nanometres, if known.
         natural_colour: 0-based red, green and blue bands for a natural-colour picture, if known.
         dropped_bands: bands of the file that `cube` excludes, counted from 1, each with the reason.
+        grid: one band of the xarray DataArray that the cube was given as, whose coordinates a class map has; or None.
 
     Raises:
         SceneError: the shapes disagree, every pixel is unlabelled, or a value is NaN or infinite.
@@ -137,6 +154,51 @@ class Scene(GroundTruth):
     fwhm_nm: NDArray[np.float64] | None = None
     natural_colour: tuple[int, int, int] | None = None
     dropped_bands: Mapping[int, str] = field(default_factory=dict)
+    grid: Any = None
+
+    @classmethod
+    def from_arrays(
+        cls,
+        cube: Any,
+        labels: Any,
+        *,
+        name: str = "scene",
+        class_names: Sequence[str] | Mapping[int, str] | None = None,
+        wavelengths_nm: Sequence[float] | None = None,
+        nodata: float | Literal["none"] | None = None,
+        crs: Any = None,
+        transform: Sequence[float] | None = None,
+    ) -> Self:
+        """Returns the scene of arrays in memory, checked as files are; neither of them is written to.
+
+        The cube is not copied, unless it has nodata pixels, which become 0; a copy of over 256 MB is made by rows.
+
+        Args:
+            cube: `(rows, cols, bands)` numbers; or a DataArray with the dimensions y, x and band in any order, or
+                with other usual names, whose wavelengths, CRS, transform and nodata value are read too.
+            labels: `(rows, cols)` whole numbers, 0 or NaN for unlabelled pixels, or names of classes; a DataArray is
+                brought onto the grid of the cube. None for a scene that is only mapped.
+            name: name in reports.
+            class_names: of the labels in ascending order, or by label; by default those of the labels, or numbers.
+            wavelengths_nm: `(bands,)` band centres in nanometres; by default a coordinate of the cube.
+            nodata: value of pixels without data, which may be NaN; `"none"` if every pixel has data.
+            crs: coordinate system, such as `EPSG:32633`; by default that of the cube.
+            transform: affine transform `(a, b, c, d, e, f)` as in `Georeference`; by default that of the cube.
+
+        Raises:
+            SceneError: an argument is wrong, the shapes disagree, a value is NaN or infinite, a label is negative or
+                no whole number, every pixel is unlabelled, or pixels contain fill that `nodata` does not say.
+        """
+        with speaking_python("arrays"):
+            fields = read_arrays(
+                cube, labels, name=name, class_names=class_names, wavelengths_nm=wavelengths_nm, nodata=nodata,
+                crs=crs, transform=transform,
+            )  # fmt: skip
+            notes = tuple(to_python(note, "arrays") for note in fields["notes"])
+            scene = cls(**fields | {"notes": notes})
+            if not isinstance(scene.cube, np.ndarray):
+                check_finite(name, scene.cube)
+        return scene
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -149,6 +211,16 @@ class Scene(GroundTruth):
     @property
     def num_bands(self) -> int:
         return int(self.cube.shape[2])
+
+    def _repr_html_(self) -> str:
+        bands, shown = list(self.natural_colour or pick_false_colour(self.num_bands)), thin(self.shape)
+        parts = (self.cube[part][..., bands] for part in chunk_rows(len(self.cube)))
+        picture = stretch(np.concatenate([*parts]).astype(float)[shown], ~self.valid[shown])
+        palette, ids = make_palette(self.class_ids, given=self.palette), self.class_ids.tolist()
+        rows = [(self.class_names[label], str(label), f"{(self.labels == label).sum():,}") for label in ids]
+        colours, kind = [palette[label] for label in ids], "Natural" if self.natural_colour else "False"
+        headings, text = ("class", "label", "pixels"), f"{kind} colour: bands {', '.join(str(b + 1) for b in bands)}."
+        return draw_html(self._describe(), picture=picture, headings=headings, rows=rows, colours=colours, text=text)
 
     @cached_property
     def digest(self) -> str:

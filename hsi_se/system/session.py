@@ -1,9 +1,9 @@
 """The folder of scenes, the device and the observer, in one value."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
-from hsi_se.progress import Observer, Silent
+from hsi_se.progress import Observer, Undecided
 
 
 @dataclass(frozen=True)
@@ -13,9 +13,10 @@ class Session:
     Attributes:
         data: folder searched for scenes before `datasets/`; by default, for a run that exists, that of its training.
         device: `auto` (a GPU where there is one), `cpu` or `cuda`.
-        observer: receives progress events; the default ignores them.
+        observer: receives progress events; by default the public functions show progress on a terminal and in a
+            notebook, and nothing elsewhere.
     """
 
-    data: str | Path | None = None
+    data: Any = None
     device: str = "auto"
-    observer: Observer = field(default_factory=Silent)
+    observer: Observer = field(default_factory=Undecided)

@@ -38,15 +38,6 @@ from hsi_se.system.session import Session
 from hsi_se.workflows.pool import find_folds_of, pool_folds, read_pooled_config
 
 
-def evaluate(run: str | Path | RunFolder, *, session: Session = Session()) -> Evaluation:
-    """Returns the accuracies of a run on its test pixels, and writes its reports and its map.
-
-    A folder with the runs of all folds of a draw is pooled. HsiError if the folder does not contain a run, or the scene
-    is not the one it was trained on.
-    """
-    return assess_run(run, session=session).evaluation
-
-
 def assess_run(
     run: str | Path | RunFolder,
     *,
@@ -54,7 +45,10 @@ def assess_run(
     machine: SpectralBaseline | None = None,
     draw: bool = True,
 ) -> Assessment:
-    """As `evaluate`, and also returns the location floor, the leakage, the calibration and more.
+    """Returns the accuracies of a run on its test pixels, and what they are weighed with; writes its reports and map.
+
+    A folder with the runs of all folds of a draw is pooled. HsiError if the folder does not contain a run, or the scene
+    is not the one it was trained on.
 
     `machine` is the spectral baseline of the run's split and reduction, if it has been fitted already. Without `draw`,
     neither the map nor the page is drawn, as for the many runs of an ablation; `hsi-se report` draws the page.

@@ -89,7 +89,7 @@ class ClassMeans:
 def explain(run: str | Path | RunFolder, *, session: Session = Session()) -> Explanation:
     """Returns what a run's gates do to each class of its test pixels, and what training mode would cost.
 
-    Writes both to the run folder, with a figure for channel gates. HsiError as in `evaluate`, or for no network.
+    Writes both to the run folder, with a figure for channel gates. HsiError as in `assess_run`, or for no network.
     """
     opened = open_run(run, data=session.data)
     settings = opened.bundle.facts.model

@@ -8,13 +8,12 @@ from hsi_se.config.experiment import Config
 from hsi_se.config.split import BLOCK_SIZE, BlocksSplit, FieldsSplit, FoldsSplit, PerClass, RandomSplit
 from hsi_se.errors import ConfigError
 from hsi_se.evaluation.assessment import Assessment
-from hsi_se.runs.folder import RunFolder
 from hsi_se.sampling.splits import make_split
 from hsi_se.scene.loading import load_ground_truth
 from hsi_se.system.processes import is_distributed
 from hsi_se.system.session import Session
 from hsi_se.workflows.evaluate import assess_run
-from hsi_se.workflows.train import RUNS, train_unless_finished
+from hsi_se.workflows.train import RUNS, train_folds, train_unless_finished
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +55,7 @@ def measure_gap(config: Config, *, out: str | Path | None = None, session: Sessi
     # The same folder at every start, so that an interrupted measurement is resumed.
     parent = Path(out) if out is not None else RUNS / f"gap-{config.label}"
     train_unless_finished(base.model_copy(update={"split": random_split}), parent / "random", session=session)
-    for number, part in enumerate(parts, start=1):
-        session.observer.note(f"fold {number} of {len(parts)}")
-        train_unless_finished(part, RunFolder(parent / "folds").fold(number).path, session=session)
+    train_folds(on_folds, out=parent / "folds", session=session)
     found = {kind: assess_run(parent / kind, session=session) for kind in ("random", "folds")}
     return Gap(**found, folder=parent)
 

@@ -27,6 +27,7 @@ from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.lifecycle import Logged, begin_run, check_free, open_unfinished, until_finished
 from hsi_se.runs.opened import check_edition, find_data
 from hsi_se.runs.records import RunFacts, RunRecord, RunStart, flatten
+from hsi_se.scene.folders import Data
 from hsi_se.system.locks import hold
 from hsi_se.system.memory import Meter
 from hsi_se.system.processes import Stop, listening
@@ -134,7 +135,18 @@ def train_unless_finished(config: Config, path: Path, *, session: Session) -> No
         session.observer.note(f"{path}: already finished")
 
 
-def _describe_start(setting: Prepared, run: Path, *, data: str | Path | None) -> RunStart:
+def train_folds(config: Config, *, out: str | Path | None, session: Session) -> RunFolder:
+    """Trains a classifier on each fold of a config, unless it is finished, and returns the folder of all folds."""
+    config = config.with_fold(None)
+    parts = config.list_folds()
+    folder = RunFolder(out if out is not None else RUNS / f"folds-{config.name or 'run'}-{config.digest[:8]}")
+    for number, part in enumerate(parts, start=1):
+        session.observer.note(f"fold {number} of {len(parts)}")
+        train_unless_finished(part, folder.fold(number).path, session=session)
+    return folder
+
+
+def _describe_start(setting: Prepared, run: Path, *, data: Data) -> RunStart:
     config, scene, split = setting.config, setting.scene, setting.split
     device = setting.padded.device
     threads = torch.get_num_threads()
@@ -148,7 +160,7 @@ def _describe_start(setting: Prepared, run: Path, *, data: str | Path | None) ->
         scene_digest=setting.scene_digest,
         image_digests=scene.image_digests,
         split_digest=split.digest,
-        data=None if data is None else str(data),
+        data=str(data) if isinstance(data, str | Path) else None,
         start=str(Path.cwd()),
         start_from_run=os.path.relpath(Path.cwd(), run.resolve()),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,

@@ -114,7 +114,7 @@ def killed(tmp_path_factory, _one_thread) -> Path:
     """A run that was ended in its 13th step, with two checkpoints."""
     run = tmp_path_factory.mktemp("killed") / "run"
     config = load_config(DEMO, OPTIONS[1::2])
-    with pytest.raises(Interrupted, match=f"interrupted; resume with `hsi-se resume {run}`"):
+    with pytest.raises(Interrupted, match=rf"interrupted; resume with `hsi_se.resume\(\"{run}\"\)`"):
         hsi_se.train(config, out=run, session=Session(device="cpu", observer=Impatient(in_step=13)))
     assert len(list_checkpoints(run / "checkpoints")) == 2
     return run

@@ -1,6 +1,7 @@
 """The whole flow on a tiny scene: what a run folder holds, and that it says the same elsewhere."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -34,7 +35,7 @@ def run(tiny_config, tmp_path_factory) -> RunFolder:
 
 @pytest.fixture(scope="module", name="evaluation")
 def _evaluation(run):
-    return hsi_se.evaluate(run)
+    return hsi_se.evaluate(run).evaluation
 
 
 def test_a_run_folder_holds_what_training_made(run, tiny_config):
@@ -130,7 +131,7 @@ def test_areas_are_in_hectares_where_the_scene_says_how_large_a_pixel_is(small_s
 
 def test_evaluating_again_writes_the_same_report(run, evaluation):
     before = run.report.read_text()
-    assert np.array_equal(hsi_se.evaluate(run).confusion, evaluation.confusion)
+    assert np.array_equal(hsi_se.evaluate(run).evaluation.confusion, evaluation.confusion)
     assert run.report.read_text() == before
     assert not list(run.path.glob(".*")), "no drafts are left"
 
@@ -203,7 +204,7 @@ def test_the_default_folder_is_called_after_the_date_the_name_and_the_digest(tin
 
 def test_a_run_is_replaced_only_when_asked(run, tiny_config):
     before = run.bundle_arrays.read_bytes()
-    with pytest.raises(RunError, match=r"exists; choose another with --out DIR, or add --overwrite"):
+    with pytest.raises(RunError, match=r"exists; choose another with out=DIR, or set overwrite=True"):
         hsi_se.train(tiny_config, out=run.path)
     assert run.bundle_arrays.read_bytes() == before
 
@@ -219,8 +220,8 @@ class Broken(Silent):
         start, epochs = self.folder.read_progress()
         assert epochs == (record,)
         assert (start.epochs, start.class_ids) == (2, tuple(range(1, 10)))
-        for use in (RunFolder.open, hsi_se.evaluate):
-            with pytest.raises(RunError, match=f"not finished; resume with `hsi-se resume {self.folder}`"):
+        for use, how in ((RunFolder.open, "hsi-se resume {}"), (hsi_se.evaluate, 'hsi_se.resume("{}")')):
+            with pytest.raises(RunError, match=re.escape(f"not finished; resume with `{how.format(self.folder)}`")):
                 use(self.folder)
         for session in (Session(), Session(observer=Silent())):
             with pytest.raises(RunError, match="another process is training there"):
@@ -269,7 +270,7 @@ def test_gapped_ids_survive_the_whole_flow(tmp_path):
     files = f"scene={{cube: {tmp_path}/scene.mat, labels: {tmp_path}/scene.mat}}"
     config = load_config(ROOT / "configs" / "demo.yaml", [*TINY, files])
     run = hsi_se.train(config, out=tmp_path / "run")
-    evaluation = hsi_se.evaluate(run)
+    evaluation = hsi_se.evaluate(run).evaluation
     assert evaluation.class_ids == (1, *range(10, 18))
     assert set(evaluation.class_names) == {f"class {label}" for label in evaluation.class_ids}
 
