@@ -13,8 +13,7 @@ from hsi_se.config.scene import LabelFile
 from hsi_se.scene.formats.arrays import read_texts
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.guards import refuse
-from hsi_se.scene.raster import Colour, Floats
-from hsi_se.scene.scene import HIGHEST_LABEL
+from hsi_se.scene.raster import HIGHEST_LABEL, Colour, Floats
 
 _MOST_COLOURS, _MOST_NAMES = 256, 1000
 WHOLE = re.compile(r"[+-]?\d{1,15}(\.0*)?")
