@@ -277,7 +277,7 @@ def test_a_mask_that_is_no_label_map_is_refused_with_the_place(truth, tmp_path):
     test = TEST.astype(float)
     test[2, 3] = 0.5
     message = refuse(truth, read_settings(tmp_path, train=TRAIN, test=test), SceneError)
-    assert "1 labels are not non-negative integers, the first is 0.5 at row 2, col 3" in message
+    assert "1 labels are not non-negative integers up to 65535, the first is 0.5 at row 2, col 3" in message
 
 
 @pytest.mark.parametrize(

@@ -172,8 +172,8 @@ def test_a_map_of_the_folds_draws_them_again(farm, tmp_path):
     [
         (np.ones((90, 80), int), "split.folds = 5: only 1 groups contain labelled pixels; use at most 1 folds"),
         (np.ones((9, 80), int), r"split.groups = \S+: is 9 × 80 pixels, but the scene is 90 × 80; give a"),
-        (np.full((90, 80), 0.5), r"\.mat: 7200 labels are not non-negative integers, the first is 0.5"),
-        (np.full((90, 80), -2), r"\.mat: 7200 labels are not non-negative integers, the first is -2"),
+        (np.full((90, 80), 0.5), r"\.mat: 7200 labels are not non-negative integers up to 65535, the first is 0.5"),
+        (np.full((90, 80), -2), r"\.mat: 7200 labels are not non-negative integers up to 65535, the first is -2"),
     ],
 )
 def test_a_wrong_map_of_groups_is_refused(farm, tmp_path, groups, problem):
