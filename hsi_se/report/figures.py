@@ -31,7 +31,7 @@ _TINT = 0.35  # opacity of labels over an image
 _LEGEND_INCHES = 2.6
 _SHORTER_SIDE_INCHES = 4.5
 _MOST_LINES = 28  # of a legend, before it gets another column
-_NAME_LINES = 3  # of a class in a legend; what is longer is cut
+_MOST_WRAPPED = 60  # classes of a legend; the names of more have one line each
 
 SIDE_COLOURS: dict[int, tuple[str, str]] = {
     Side.UNUSED: ("unlabelled", "#202020"),
@@ -79,13 +79,13 @@ class Drawing:
         return text.replace("<svg", f'<svg role="img" aria-label="{escape(self.in_words or self.caption)}"', 1)
 
 
-def wrap_name(name: str, *, width: int = 24) -> str:
+def wrap_name(name: str, *, width: int = 24, most_lines: int = 3) -> str:
     """Returns a name in lines of at most so many letters, or half as many wide ones; only a very long one is cut."""
     if any(unicodedata.east_asian_width(letter) in "WF" for letter in name[: 2 * width]):
         width //= 2
-    lines = textwrap.wrap(name[: width * (_NAME_LINES + 1)].replace("_", " "), width) or [name]
-    if len(lines) > _NAME_LINES or len(name) > width * (_NAME_LINES + 1):
-        lines = [*lines[: _NAME_LINES - 1], f"{lines[_NAME_LINES - 1][: width - 1]}…"]
+    lines = textwrap.wrap(name[: width * (most_lines + 1)].replace("_", " "), width) or [name]
+    if len(lines) > most_lines or len(name) > width * (most_lines + 1):
+        lines = [*lines[: most_lines - 1], f"{lines[most_lines - 1][: width - 1]}…"]
     return "\n".join(lines)
 
 
@@ -129,8 +129,9 @@ def show_values(axes: Axes, values: NDArray[np.integer], entries: Entries, alpha
     for value, (_, colour) in entries.items():
         lookup[value] = parse_colour(colour)
     axes.imshow(lookup[values], interpolation="nearest", alpha=alpha)
+    most_lines = 1 if len(entries) > _MOST_WRAPPED else 3
     return [
-        Patch(facecolor=colour, edgecolor="0.4", linewidth=0.5, label=wrap_name(name))
+        Patch(facecolor=colour, edgecolor="0.4", linewidth=0.5, label=wrap_name(name, most_lines=most_lines))
         for name, colour in entries.values()
     ]
 

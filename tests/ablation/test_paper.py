@@ -227,6 +227,32 @@ def test_letters_that_latex_lacks_are_spelled():
     assert escape_latex("丗_") == r"Sa\_" or escape_latex("丗_").isascii()
 
 
+# ------------------------------------------------------------------------------------------- figures
+
+
+def test_the_figures_of_an_ablation_are_a_column_wide_and_drawn_for_each_scene(study, call, tmp_path):
+    folder = AblationFolder(shutil.copytree(study.path, tmp_path / "study"))
+    code, out, err = call("report", folder, "--figures", "svg")
+    assert (code, err) == (0, "")
+    written = {line.rpartition("/")[2] for line in out.splitlines() if line.startswith("figure:")}
+    of_scenes = {f"{name}_{scene}.svg" for name in ("maps", "confusion", "reliability") for scene in (1, 2)}
+    assert written == {"seeds.svg", "pairs.svg", *of_scenes}
+    for name in written:
+        text = (folder.figures / name).read_text()
+        assert float(re.search(r'<svg [^>]*width="([\d.]+)pt"', text)[1]) == pytest.approx(3.5 * 72, abs=1), name
+        assert min(map(float, re.findall(r"font(?:-size)?: ([\d.]+)px", text))) >= 7, name
+        assert "lda all" in text, name
+        assert "lda_all" not in text.partition("</metadata>")[2], "underscores become spaces"
+    reports = [study.run_of("forest", seed, scene="a_1").read_report() for seed in range(3)]
+    text = (folder.figures / "reliability_1.svg").read_text()
+    error = np.mean([report.calibration.expected_calibration_error_scaled for report in reports])
+    assert f"forest: ECE {100 * error:.2f} %" in text
+    (folder.figures / "maps_3.svg").write_text("of an earlier report")
+    (folder.figures / "maps_mine.svg").write_text("of the user")
+    call("report", folder, "--figures", "svg")
+    assert {path.name for path in folder.figures.iterdir()} == {*written, "maps_mine.svg"}
+
+
 # ------------------------------------------------------------------------------------------- methods
 
 
