@@ -13,7 +13,7 @@ from hsi_se.config.yaml_file import load_config
 from hsi_se.runs.folder import RunFolder
 from hsi_se.scene.loading import load_scene
 from hsi_se.scene.synthetic import make_synthetic_scene
-from hsi_se.workflows.evaluate import evaluate
+from hsi_se.workflows.evaluate import assess_run
 from hsi_se.workflows.train import train
 from tests.conftest import CPU, ROOT
 
@@ -30,7 +30,7 @@ def trained(tmp_path_factory) -> Path:
     np.save(folder / "labels.npy", SCENE.labels)
     scene = f"scene={{cube: {folder / 'cube.npy'}, labels: {folder / 'labels.npy'}}}"
     run = train(load_config(ROOT / "configs" / "demo.yaml", [scene, *SETTINGS]), out=folder / "run", session=CPU)
-    evaluate(run, session=CPU)
+    assess_run(run, session=CPU)
     return folder
 
 
