@@ -207,6 +207,7 @@ def test_a_map_of_a_data_array_is_one_with_its_coordinates_and_its_crs(run, scen
     assert as_labels.class_names[1] == scene.class_names[1]
 
 
+@pytest.mark.slow
 def test_a_network_in_memory_is_trained_resumed_and_explained(scene, tmp_path):
     from hsi_se.progress import Silent
     from hsi_se.system.session import Session
@@ -235,6 +236,7 @@ def test_a_network_in_memory_is_trained_resumed_and_explained(scene, tmp_path):
 FOLDS = {**CONFIG, "split": {"kind": "folds", "by": "blocks", "block_size": 6, "buffer": 2, "folds": 3}}
 
 
+@pytest.mark.slow
 def test_gap_and_train_take_folds_and_pool_them(scene, tmp_path):
     found = hsi_se.gap(FOLDS, scene=scene, out=tmp_path / "gap", session=CPU)
     assert found.random.evaluation.num_test > 0
@@ -248,6 +250,7 @@ def test_gap_and_train_take_folds_and_pool_them(scene, tmp_path):
             hsi_se.train(config, scene=scene, out=tmp_path / "folds", session=CPU, **change)
 
 
+@pytest.mark.slow
 def test_ablate_takes_a_mapping_and_a_scene_in_memory(scene, tmp_path):
     svm = {"model.name": "svm", "model.penalty": 10, "model.gamma": 0.1}
     ablation = {"base": CONFIG, "seeds": [0, 1], "variants": {"lda": {}, "svm": svm}}

@@ -133,7 +133,7 @@ hsi_se.train(config, scene=scene, out="run")
 """
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_real_notebook_shows_progress_the_run_and_an_error_of_one_line(tmp_path):
     cells = [nbformat.v4.new_code_cell(text) for text in (CELL % CONFIG, "scene", "hsi_se.evaluate(3)")]
     notebook = nbformat.v4.new_notebook(cells=cells)

@@ -22,7 +22,7 @@ def names():
     return {"cube": made.cube, "labels": labels, "data_array": array, "n": np.arange(len(labels))}
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore:Use .@. matmul")
 @pytest.mark.usefixtures("quick_baseline")
 def test_every_block_of_the_page_runs(names, tmp_path, monkeypatch):

@@ -51,7 +51,7 @@ def _network(scene):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param("svm", marks=pytest.mark.slow),
+        pytest.param("svm", marks=pytest.mark.exhaustive),
         "lda",
         pytest.param("random_forest", marks=pytest.mark.exhaustive),
         pytest.param("extra_trees", marks=pytest.mark.exhaustive),
