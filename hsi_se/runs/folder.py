@@ -236,7 +236,7 @@ class RunFolder(Folder):
         """Returns the bundle; RunError if a weight is not finite, or the reduction does not fit the facts."""
         facts, arrays = self.read_facts(), _load_arrays(self.bundle_arrays, remedy=_TRAIN_AGAIN)
         of_reduction = {name: arrays[f"reduction.{name}"] for name in REDUCTION if f"reduction.{name}" in arrays}
-        _make(Reduction, of_reduction, self.bundle_arrays, facts.lengths, remedy=_TRAIN_AGAIN)
+        _make(Reduction, of_reduction, self.bundle_arrays, facts.lengths, of="reduction.", remedy=_TRAIN_AGAIN)
         bundle = ModelBundle.of(facts, arrays)
         for name, array in bundle.weights.items():
             if np.isnan(array).any():
@@ -333,10 +333,12 @@ def _load_arrays(path: Path, *, remedy: str) -> Arrays:
     return arrays
 
 
-def _make(kind: type[Kind], arrays: Arrays, path: Path, lengths: Mapping[str, int], *, remedy: str) -> Kind:
+def _make(
+    kind: type[Kind], arrays: Arrays, path: Path, lengths: Mapping[str, int], *, remedy: str, of: str = ""
+) -> Kind:
     """Returns a dataclass of arrays after checking their forms; RunError if they are not what its fields are."""
     try:
         check_arrays(kind, arrays, lengths)
         return kind(**arrays)
     except (ValueError, SplitError) as error:
-        raise RunError(f"{path}: not what this version writes ({error}); {remedy}") from None
+        raise RunError(f"{path}: not what this version writes ({of}{error}); {remedy}") from None

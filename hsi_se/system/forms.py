@@ -62,8 +62,9 @@ def check_arrays(kind: type, arrays: Mapping[str, Any], lengths: Mapping[str, in
     `lengths` of some axes are known from elsewhere.
     """
     known, forms = dict(lengths), list_forms(kind)
-    if unlike := {*arrays} ^ {*forms} - {name for name in forms if hasattr(kind, name) and name not in arrays}:
-        raise ValueError(f"{min(unlike)} is {'unknown' if min(unlike) in arrays else 'missing'}")
+    lacks = [name for name in forms if name not in arrays and not hasattr(kind, name)]
+    if unlike := [*lacks, *(name for name in arrays if name not in forms)]:
+        raise ValueError(f"{unlike[0]} is {'missing' if lacks else 'unknown'}")
     forms = {name: form for name, form in forms.items() if name in arrays}
     for name, form in forms.items():
         array = arrays[name]

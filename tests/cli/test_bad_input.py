@@ -451,8 +451,8 @@ def test_label_that_is_no_whole_number_from_0_up_is_refused_with_its_place(
         1e12: "if it marks unlabelled pixels, write scene.unlabelled: 1000000000000",
     }.get(value, "give a label map")
     assert refuse(*_train(FILES)) == (
-        "labels.mat: 2 labels are not non-negative integers up to 65535, the first is "
-        f"{shown} at row 5, col 6; {remedy}"
+        "labels.mat: 2 labels are not non-negative integers up to 65535, "
+        f"the first is {shown} at row 5, col 6; {remedy}"
     )
 
 
