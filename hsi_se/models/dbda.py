@@ -19,7 +19,7 @@ _NUM_OUT = _FIRST + _LAYERS * _GROWTH  # features of a branch
 
 @register_network("dbda", settings=config.Dbda)
 class Dbda(Network):
-    """DBDA with the layers of the paper's tables 1 and 2: 382,328 parameters for 200 bands and 16 classes.
+    """DBDA with the layers of the authors' code: 382,328 parameters for 200 bands and 16 classes.
 
     The stages are both branches, side by side, and both attention blocks. The first half of the features is spectral.
 
@@ -82,7 +82,7 @@ class _Branches(nn.Module):
 
 
 class DualAttention(nn.Module):
-    """Channel attention on the first half of the features, position attention on the second (section 3.4).
+    """Channel attention on the first half of the features, position attention on the second.
 
     Both add weighted sums, over channels or pixels, to their input, scaled by a factor that starts at 0. The weights
     are a softmax of products: of two channels, or of a query and a key with an eighth of the features.

@@ -66,10 +66,9 @@ class Network(nn.Module):
 
 
 class Drawn(nn.Module):
-    """A layer with weights other than those of convolutions and dense layers, which `models.initialize` has it draw."""
+    """A layer with weights other than those of convolutions and dense layers; `models.initialize` has them drawn."""
 
     def draw(self, generator: torch.Generator) -> None:
-        """Draws these weights anew, without gradients; all randomness is that of the generator."""
         raise NotImplementedError
 
 

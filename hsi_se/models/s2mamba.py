@@ -1,7 +1,7 @@
 """S²Mamba: selective state-space scans over the pixels of a patch and along its features, mixed pixel by pixel.
 
 Wang, Zhang, Peng, Zhang, Jiao: S²Mamba: A Spatial-Spectral State Space Model for Hyperspectral Image Classification,
-IEEE Transactions on Geoscience and Remote Sensing 63 (2025), https://doi.org/10.1109/TGRS.2025.3530993.
+IEEE Transactions on Geoscience and Remote Sensing (2025), https://doi.org/10.1109/TGRS.2025.3530993.
 Axes: n patches, k components, p × p pixels, f features, h rows, w cols, r directions, t steps, c channels, s states.
 """
 
@@ -135,6 +135,6 @@ class _Mixture(nn.Module):
         gates = self.gate(both.flatten(3)).softmax(3)
         gates = gates.where(gates >= _LEAST_GATE, 0)
         mixed = (gates.unsqueeze(3) @ both).squeeze(3)  # (n, h, w, f)
-        kept = F.dropout(x.new_ones(len(x), 1, 1, 1), self.rate, self.training)  # whole patches skip the mixture
+        kept = F.dropout(x.new_ones(x.shape[0], 1, 1, 1), self.rate, self.training)  # whole patches skip the mixture
         features: Tensor = self.out_norm(pixels + kept * mixed)
         return features.movedim(3, 1)

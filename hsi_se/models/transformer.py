@@ -28,7 +28,7 @@ class ClassToken(Drawn):
             values.normal_(0, std, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = torch.cat([self.token.expand(len(x), -1, -1, -1), x], 2)  # (n, c, 1 + t, 1)
+        tokens = torch.cat([self.token.expand(x.shape[0], -1, -1, -1), x], 2)  # (n, c, 1 + t, 1)
         return self.dropout(tokens + self.positions)  # type: ignore[no-any-return]
 
 
@@ -56,7 +56,7 @@ class Encoder(nn.Module):
     """Encoder layers on features `(n, c, t, 1)`, with cross-layer adaptive fusion if `num_fused`, t, is given.
 
     From the third layer on, a convolution over the tokens, 1 × 2, then weighs the last tokens and those of two layers
-    earlier (Hong et al., SpectralFormer, https://doi.org/10.1109/TGRS.2021.3130716, eq. 9).
+    earlier (Hong et al., SpectralFormer, https://doi.org/10.1109/TGRS.2021.3130716).
     """
 
     def __init__(

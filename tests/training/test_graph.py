@@ -169,7 +169,7 @@ NETWORKS: list[dict[str, Any]] = [
     {"name": "hybridsn", "order": "2d-3d"}, {"name": "cnn3d"}, {"name": "ssrn"}, {"name": "spectrum_first"},
     {"name": "se_resnet", "stem": "small"}, {"name": "res2net", "stem": "small"},
     {"name": "se_inception", "stem": "small"},
-    {"name": "ssftt"}, {"name": "spectralformer"}, {"name": "dbda"}, {"name": "s2mamba", "states": 2},
+    {"name": "ssftt"}, {"name": "spectralformer"}, {"name": "dbda"},
 ]  # fmt: skip
 
 
@@ -181,7 +181,10 @@ def test_no_variation_or_loss_waits_for_values(settings):
     check_capturable(make_model(), changes)
 
 
-@pytest.mark.parametrize("settings", NETWORKS, ids=str)
+SLOW = [pytest.param({"name": "s2mamba", "states": 2}, marks=pytest.mark.slow)]  # 249 steps
+
+
+@pytest.mark.parametrize("settings", [*NETWORKS, *SLOW], ids=str)
 def test_no_network_or_block_waits_for_values(settings):
     network = TypeAdapter(ModelSettings).validate_python(settings)
     assert isinstance(network, NetworkSettings)

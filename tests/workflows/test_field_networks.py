@@ -1,6 +1,7 @@
 """The field's networks go through every command: training that is stopped and resumed, evaluation, map and export."""
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -62,13 +63,19 @@ def test_a_run_is_trained_resumed_evaluated_and_mapped(name, tmp_path):
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", MODELS)
-def test_an_exported_program_gives_the_logits_of_the_patches(name, tmp_path):
+def test_exported_files_give_the_logits_of_any_number_of_patches(name, tmp_path):
     config = read_config(name)
     run = hsi_se.train(config, out=tmp_path / "run", session=CPU)
     bundle, scene = hsi_se.load_bundle(run), hsi_se.load_scene(config.scene)
     program = torch.export.load(export(run, file_format="torch", out=tmp_path / "a.pt2")).module()
+    onnx = onnxruntime.InferenceSession(export(run, file_format="onnx", out=tmp_path / "a.onnx"))
     windows = np.lib.stride_tricks.sliding_window_view(scene.cube[:6, :7], (5, 5), axis=(0, 1))  # (2, 3, bands, 5, 5)
-    found = program(torch.from_numpy(windows.reshape(6, -1, 5, 5).astype(np.float32))).detach().numpy()
+    patches = windows.reshape(6, -1, 5, 5).astype(np.float32)
     cube = bundle.reduction.apply(scene.cube)
     logits = predict_logits(build_bundled_model(bundle), cube, engine="patches", padding=config.patch.padding)
-    np.testing.assert_allclose(found, logits[2:4, 2:5].reshape(6, -1), atol=1e-4 * np.abs(logits).max())
+    expected, tolerance = logits[2:4, 2:5].reshape(6, -1), 1e-4 * np.abs(logits).max()
+    for count in (1, 6):
+        (found,) = onnx.run(["logits"], {"patches": patches[:count]})
+        np.testing.assert_allclose(found, expected[:count], atol=tolerance)
+        found = program(torch.from_numpy(patches[:count])).detach().numpy()
+        np.testing.assert_allclose(found, expected[:count], atol=tolerance)
