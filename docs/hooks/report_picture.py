@@ -18,7 +18,10 @@ from PIL.PngImagePlugin import PngInfo
 
 ROOT = Path(__file__).parents[2]
 PICTURE = ROOT / "docs" / "images" / "report.png"
-TEMPLATES = ("base.html", "report.html", "page.css", "page.js", "explorer.js")
+TEMPLATES = (
+    "base.html", "report.html", "page.css", "page.js",
+    "explorer.js", "explorer_chart.js", "explorer_layers.js", "explorer_place.js",
+)  # fmt: skip
 WIDTH, HEIGHT = 1280, 940
 
 

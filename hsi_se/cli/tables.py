@@ -11,7 +11,9 @@ from hsi_se.cli.terminal import print_table, say, say_notes
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.audit import SplitAudit
 from hsi_se.evaluation.metrics import Evaluation
+from hsi_se.evaluation.verdict import Outcome
 from hsi_se.progress import clock
+from hsi_se.report.finding import describe_finding
 from hsi_se.report.tables import describe_draws, describe_leakage, list_methods, number, percent
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.report import list_class_accuracies
@@ -24,10 +26,19 @@ if TYPE_CHECKING:
     from hsi_se.workflows.gap import Gap
     from hsi_se.workflows.preview import NetworkDescription
 
+_COLOURS: Mapping[Outcome, str] = {"better": "green", "worse": "red", "no difference shown": "yellow"}
 _COUNTED = ("training", "validation", "test", "buffer")  # the columns of `SplitAudit.counts`
 
 
+def print_finding(folder: RunFolder) -> None:
+    """Prints the finding of an evaluated run in whole words: green, red, or yellow where no difference is shown."""
+    report = folder.read_report()
+    say(describe_finding(report, folder.read_config()), style=f"bold {_COLOURS[report.outcome]}")
+
+
 def print_assessment(assessment: Assessment, folder: RunFolder) -> None:
+    print_finding(folder)
+    say(assessment.verdict.findings)
     evaluation = assessment.evaluation
     floor = [percent(value) for value in assessment.audit.location_floor.producers_accuracy]
     _print_classes(f"{evaluation.num_test:,} test pixels", evaluation, {"floor producer's %": floor})
@@ -35,7 +46,6 @@ def print_assessment(assessment: Assessment, folder: RunFolder) -> None:
         print(f"{name + ':':<18} {_describe(numbers, width=6)}")
     say(describe_leakage(assessment.audit.leakage))
     say(assessment.about_certainty)
-    say(assessment.verdict.findings, style="bold")
     _print_folds(assessment.audit, assessment.folds)
     _say_next(assessment, folder)
 

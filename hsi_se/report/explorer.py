@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.confidence import Reliability, to_probabilities
 from hsi_se.report.figures import to_hex
+from hsi_se.report.place import locate_nodes
 from hsi_se.runs.bundle import BundleFacts
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import Explanation, RunRecord
@@ -57,6 +58,11 @@ class Explorer:
     calibration: Annotated[Floats, Form("3 bins", has_gaps=True)]  # mean confidence, accuracy, pixels of each bin
     calibration_scaled: Annotated[Floats, Form("3 bins", has_gaps=True)]
     rejection: Annotated[Floats, Form("2 kept", low=0, high=1)]  # coverage and accuracy
+    # Coordinates, see `place.locate_nodes`; (0, 0, 2) if unknown.
+    nodes: Annotated[Floats, Form("nodes nodes kinds", has_gaps=True)]
+    axes: Annotated[NDArray[np.uint8], Form("letters")]  # names of x and y with their units in UTF-8, a line each
+    # Folds that predict another class, (rows, cols); (0, 0) of a single run.
+    disagreement: Annotated[NDArray[np.uint8], Form("fold_rows fold_cols")]
 
 
 def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], assessment: Assessment) -> Explorer:
@@ -87,6 +93,7 @@ def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], as
         for place in np.unique(places[part]):
             sums[place] += cube[places[part] == place].sum(axis=0, dtype=np.float64)
     spectra, low, step = _quantise(np.concatenate(thinned))
+    nodes, axes = locate_nodes(scene.georeference, shape=scene.shape)
     return Explorer(
         truth=places,
         prediction=top_classes[..., 0].copy(),
@@ -101,6 +108,9 @@ def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], as
         spectra_step=step,
         spectra_every=np.array([every], dtype=np.int32),
         class_means=sums[1:] / np.bincount(places.ravel())[1:, None],
+        nodes=nodes,
+        axes=np.frombuffer("\n".join(axes).encode(), dtype=np.uint8),
+        disagreement=np.zeros((0, 0), dtype=np.uint8),
         **_list_curves(assessment),
     )
 
@@ -111,7 +121,8 @@ def join_explorers(folds: Sequence[Explorer], *, owner: NDArray[np.intp], assess
     sides[tuple(assessment.tested.pixels.T)] = Side.TEST
     names = ("prediction", "top_classes", "top_probabilities")
     maps = {name: take_from_owner(folds, name, owner=owner) for name in names}
-    return replace(folds[0], sides=sides, **maps, **_list_curves(assessment))
+    others = sum((fold.prediction != maps["prediction"]).astype(np.uint8) for fold in folds)
+    return replace(folds[0], sides=sides, disagreement=others, **maps, **_list_curves(assessment))
 
 
 def take_from_owner(folds: Sequence[Explorer], name: str, *, owner: NDArray[np.intp]) -> NDArray[Any]:

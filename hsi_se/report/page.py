@@ -16,6 +16,7 @@ from hsi_se.config.scene import InMemoryScene
 from hsi_se.config.yaml_file import dump_config
 from hsi_se.report.explorer import RunFiles
 from hsi_se.report.figures import SIDE_COLOURS
+from hsi_se.report.finding import describe_finding
 from hsi_se.report.run_figures import list_charts
 from hsi_se.report.tables import describe_leakage, render_template
 from hsi_se.runs.bundle import Arrays
@@ -25,6 +26,8 @@ from hsi_se.sampling.disjoint import Side
 from hsi_se.scene.raster import Floats
 from hsi_se.scene.wavelengths import split_at_gaps
 from hsi_se.system.files import replacing
+
+_GEOTIFF = "map/map.tif"  # as `hsi-se map` writes it, seen from the page
 
 
 def write_page(folder: RunFolder) -> None:
@@ -38,6 +41,10 @@ def render_page(run: RunFiles) -> str:
     report, record, explorer, evaluation = run.report, run.record, run.explorer, run.report.evaluation
     names = ("truth", "prediction", "top_classes", "top_probabilities", "sides", "picture")
     maps = {name: getattr(explorer, name) for name in names}
+    layer_names = ["prediction", "truth", "errors", "certainty", "split"]
+    if explorer.disagreement.size:
+        maps["disagreement"] = explorer.disagreement
+        layer_names.append("disagreement")
     spectra = {"spectra": explorer.spectra}
     classes, nm, every = run.list_classes(), run.facts.wavelengths_nm, int(explorer.spectra_every[0])
     sides = [
@@ -46,9 +53,12 @@ def render_page(run: RunFiles) -> str:
     ]
     layers = {
         "picture": "Natural colour" if explorer.is_natural_colour[0] else "False colour",
-        **{name: name.capitalize() for name in ("prediction", "truth", "errors", "certainty", "split")},
+        **{name: name.capitalize() for name in layer_names},
     }
+    config, model = run.folder.read_config(), next(iter(run.folder.folds), run.folder)
+    gates = [] if run.explanation is None else [_list_curves(run, gate) for gate in run.explanation.gates]
     facts = {
+        "name": run.folder.path.name,
         "rows": explorer.truth.shape[0],
         "cols": explorer.truth.shape[1],
         "classes": [vars(each) for each in classes],
@@ -64,14 +74,26 @@ def render_page(run: RunFiles) -> str:
         "positions": run.positions.tolist(),
         "runs": [part.tolist() for part in split_at_gaps(run.positions)],
         "unit": "band" if nm is None else "nm",
+        "axes": bytes(explorer.axes).decode().splitlines(),
+        "nodes": explorer.nodes.tolist(),
+        "folds": len(report.folds),
+        "gates": gates,
     }
     return render_template(
         "report.html",
         every=every,
+        explorer=explorer,
         explanation=run.explanation,
         record=record,
         report=report,
         evaluation=evaluation,
+        finding=describe_finding(report, config),
+        settings=config,
+        started=model.read_progress()[0].started,
+        next_step=report.next_step.replace("CONFIG", shlex.quote(str(run.folder.config))),
+        kept=next((epoch for epoch in record.history if epoch.epoch == record.best_epoch), None),
+        geotiff=_GEOTIFF if (run.folder.path / _GEOTIFF).is_file() else None,
+        to_map=shlex.join(["hsi-se", "map", str(run.folder)]),
         classes=classes,
         sides=[side for side in sides if side["count"]],
         layers=layers,
@@ -82,7 +104,7 @@ def render_page(run: RunFiles) -> str:
         leakage_sentence=describe_leakage(report.leakage),
         charts={chart.name: chart for chart in list_charts(run)},
         draw_gate=_draw_gate,
-        config=dump_config(run.folder.read_config()),
+        config=dump_config(config),
         command=reproduce(run),
         facts=json.dumps(facts, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
         maps=pack(maps),
@@ -127,6 +149,15 @@ def _draw_gate(gate: GateExplanation) -> str:
     file = io.BytesIO()
     imsave(file, values, vmin=low, vmax=max(high, low + 1e-6), cmap="viridis", format="png")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+
+
+def _list_curves(run: RunFiles, gate: GateExplanation) -> dict[str, Any] | None:
+    """Returns a gate's mean excitation over the bands, a row per explained class; None if there is no spectrum."""
+    if gate.spectrum is None or run.explanation is None:
+        return None
+    places = [run.facts.class_ids.index(each.label) + 1 for each in run.explanation.classes]
+    runs = [part.tolist() for part in split_at_gaps(np.array(gate.spectrum.positions))]
+    return {**gate.spectrum.model_dump(mode="json"), "classes": places, "runs": runs}
 
 
 def _to_json(values: Floats) -> list[Any]:

@@ -25,6 +25,7 @@ from hsi_se.prediction.bundled import build_bundled_model
 from hsi_se.prediction.logits import check_finite_logits
 from hsi_se.progress import Observer
 from hsi_se.report.figures import save_figure
+from hsi_se.report.page import write_page
 from hsi_se.report.run_figures import draw_explanation
 from hsi_se.report.tables import describe_gates, describe_modes
 from hsi_se.runs.bundle import ModelBundle
@@ -89,7 +90,8 @@ class ClassMeans:
 def explain(run: str | Path | RunFolder, *, session: Session = Session()) -> Explanation:
     """Returns what a run's gates do to each class of its test pixels, and what training mode would cost.
 
-    Writes both to the run folder, with a figure for channel gates. HsiError as in `assess_run`, or for no network.
+    Writes both to the run folder, with a figure for channel gates, and the page of an evaluated run again. HsiError
+    as in `assess_run`, or for no network.
     """
     opened = open_run(run, data=session.data)
     settings = opened.bundle.facts.model
@@ -127,6 +129,8 @@ def explain(run: str | Path | RunFolder, *, session: Session = Session()) -> Exp
     opened.folder.explanation_figure.unlink(missing_ok=True)
     if found:
         save_figure(draw_explanation(explanation), opened.folder.explanation_figure)
+    if opened.folder.is_evaluated:
+        write_page(opened.folder)
     return explanation
 
 

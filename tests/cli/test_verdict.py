@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hsi_se.cli.tables import print_finding
 from hsi_se.config.yaml_file import load_config
+from hsi_se.report.finding import describe_finding
 from hsi_se.runs.folder import RunFolder
 from hsi_se.scene.synthetic import make_synthetic_scene
 from hsi_se.workflows.train import train
@@ -65,8 +67,29 @@ def test_a_network_far_below_the_spectral_baseline_is_worse_wherever_the_verdict
         assert "Row and column alone" not in report["verdict"]
     assert '<p class="verdict failed">' in folder.page.read_text()
     chosen = f"--set &#34;model={{name: {report['spectral_baseline']['chosen']['classifier']}}}&#34;"
-    step = f"<code>hsi-se train CONFIG {chosen} --set &#34;reduction={{kind: none}}&#34;"
+    step = f"<code>hsi-se train {folder.config} {chosen} --set &#34;reduction={{kind: none}}&#34;"
     assert step in folder.page.read_text()
+
+
+def test_the_terminal_says_the_finding_first_in_whole_words_and_in_the_colour_of_its_outcome(
+    evaluated, monkeypatch, capfd
+):
+    folder, out = evaluated
+    report = folder.read_report()
+    finding = describe_finding(report, folder.read_config())
+    assert out.splitlines()[:2] == [finding, report.verdict]
+    assert not re.search(r"\b(OA|AA|F1)\b|κ", finding)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "400")
+    for outcome, colour in (("worse", 31), ("better", 32), ("no difference shown", 33)):
+        found = report.against_spectral_baseline
+        changed = type(found)(**{**vars(found), "outcome": outcome})
+        update = {"against_spectral_baseline": changed, "against_location_floor": changed}
+        other = report.model_copy(update=update)
+        monkeypatch.setattr(RunFolder, "read_report", lambda _, other=other: other)
+        print_finding(folder)
+        expected = describe_finding(other, folder.read_config())
+        assert capfd.readouterr().out == f"\x1b[1;{colour}m{expected}\x1b[0m\n"
 
 
 def test_both_reports_list_every_candidate_with_its_cross_validated_accuracy(evaluated):

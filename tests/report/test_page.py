@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -10,119 +9,14 @@ import pytest
 import hsi_se
 from hsi_se.config.yaml_file import load_config
 from hsi_se.report.explorer import RunFiles
+from hsi_se.report.finding import describe_finding
 from hsi_se.report.page import write_page
+from hsi_se.report.tables import hectares, percent
 from hsi_se.runs.folder import RunFolder
 from hsi_se.sampling.disjoint import Side
-from hsi_se.scene.synthetic import make_synthetic_scene
-from hsi_se.system.session import Session
-from tests.conftest import CPU, REAL_SCENES, ROOT, TINY, give_temperature, needs_real_scenes
-
-LAYERS = ("picture", "prediction", "truth", "errors", "certainty", "split")
-LIT = (255, 220, 0)
-SIZES = ((1600, 1000), (360, 740))
-SCHEMES = ("light", "dark")
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> RunFolder:
-    """More epochs than two would leave the little errors that the tests want to see none."""
-    config = load_config(ROOT / "configs" / "demo.yaml", TINY)
-    folder = hsi_se.train(config, out=tmp_path_factory.mktemp("runs") / "tiny", session=CPU)
-    give_temperature(folder, 0.6)
-    hsi_se.evaluate(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def files(run) -> RunFiles:
-    return RunFiles.read(run)
-
-
-@pytest.fixture(scope="module")
-def scene():
-    return hsi_se.load_scene(load_config(ROOT / "configs" / "demo.yaml", TINY).scene)
-
-
-class Reader:
-    """Somebody with the page before them."""
-
-    def __init__(self, page) -> None:
-        self.page = page
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        page.on("console", lambda message: self.complaints.append(message.text))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("request", lambda request: self.requests.append(request.url))
-
-    def open(self, run: RunFolder) -> "Reader":
-        self.page.goto(run.page.resolve().as_uri())
-        self.page.wait_for_selector("html[data-ready]", state="attached", timeout=20_000)
-        self.settle()
-        return self
-
-    def settle(self) -> None:
-        """Waits until what was asked for is drawn."""
-        self.page.evaluate("new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
-
-    def text(self, element: str) -> str:
-        return self.page.locator(f"#{element}").inner_text()
-
-    def view(self) -> tuple[float, float, float]:
-        x, y, scale = self.page.locator("#map").get_attribute("data-view").split()
-        return float(x), float(y), float(scale)
-
-    def screen(self, row: int, col: int) -> tuple[float, float]:
-        """Where a pixel of the scene lies on the screen."""
-        x, y, scale = self.view()
-        box = self.page.locator("#map").bounding_box()
-        return box["x"] + x + (col + 0.5) * scale, box["y"] + y + (row + 0.5) * scale
-
-    def hover(self, row: int, col: int) -> None:
-        self.page.locator("#map").scroll_into_view_if_needed()
-        self.page.mouse.move(*self.screen(row, col))
-        self.settle()
-
-    def press(self, *keys: str) -> None:
-        for key in keys:
-            self.page.keyboard.press(key)
-        self.settle()
-
-    def colours(self, rows: int, cols: int) -> np.ndarray:
-        """`(rows, cols, 3)` what the canvas shows in the middle of each pixel of the scene."""
-        x, y, scale = self.view()
-        data = self.page.evaluate(
-            """([x, y, scale, rows, cols]) => {
-              const canvas = document.getElementById("map");
-              const ratio = canvas.width / canvas.clientWidth;
-              const image = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-              const out = [];
-              for (let r = 0; r < rows; r++) for (let c = 0; c < cols; c++) {
-                const [u, v] = [x + (c + 0.5) * scale, y + (r + 0.5) * scale];
-                const at = 4 * (Math.floor(v * ratio) * canvas.width + Math.floor(u * ratio));
-                out.push(...image.data.slice(at, at + 3));
-              }
-              return out;
-            }""",
-            [x, y, scale, rows, cols],
-        )
-        return np.array(data).reshape(rows, cols, 3)
-
-
-@pytest.fixture
-def reader(browser, run):
-    context = browser.new_context(viewport={"width": 1600, "height": 1000}, color_scheme="light")
-    yield Reader(context.new_page()).open(run)
-    context.close()
-
-
-def to_rgb(colour: str) -> tuple[int, ...]:
-    return tuple(int(colour[place : place + 2], 16) for place in (1, 3, 5))
-
-
-def find_wrong(files: RunFiles) -> tuple[int, int]:
-    """A test pixel that is called by another class."""
-    explorer = files.explorer
-    return tuple(np.argwhere((explorer.sides == Side.TEST) & (explorer.truth != explorer.prediction))[-1].tolist())
+from hsi_se.scene.wavelengths import split_at_gaps
+from tests.conftest import CPU, ROOT, TINY
+from tests.report.reader import LAYERS, LIT, Reader, find_first, find_wrong, read_curve, to_rgb
 
 
 def test_the_page_opens_without_a_complaint_and_asks_for_nothing(reader, run):
@@ -133,11 +27,11 @@ def test_the_page_opens_without_a_complaint_and_asks_for_nothing(reader, run):
     assert reader.requests == [run.page.resolve().as_uri()]
 
 
-def test_the_top_line_and_the_sentence_below_say_what_the_report_says(reader, run):
-    report = run.read_report()
+def test_the_first_screen_says_the_finding_and_what_it_stands_on(reader, run):
+    report, page = run.read_report(), reader.page
     leaking = report.leakage.test_patches_with_train_pixels
-    values = reader.page.locator(".headline dd").all_inner_texts()
-    names = reader.page.locator(".headline dt").all_inner_texts()
+    values = page.locator(".headline dd").all_inner_texts()
+    names = page.locator(".headline dt").all_inner_texts()
     assert dict(zip(names, values, strict=True)) == {
         "OA": f"{100 * report.overall_accuracy:.2f} %",
         "AA": f"{100 * report.average_accuracy:.2f} %",
@@ -146,11 +40,135 @@ def test_the_top_line_and_the_sentence_below_say_what_the_report_says(reader, ru
         "spectral baseline": f"{100 * report.spectral_baseline.overall_accuracy:.2f} %",
         "test patches with training pixels": f"{100 * leaking:.1f} %",
     }
-    assert reader.page.locator(".verdict").inner_text() == report.verdict
-    tops = reader.page.locator(".headline dd").evaluate_all(
-        "(all) => all.map((each) => Math.round(each.getBoundingClientRect().top))"
+    assert page.locator(".finding").inner_text() == describe_finding(report, run.read_config())
+    assert page.locator(".verdict").inner_text() == report.verdict
+    step = report.next_step.replace("CONFIG", str(run.config)).replace("`", "")
+    assert page.locator(".next").inner_text() == f"Next: {step}."
+    for each in (".finding", ".meter", ".headline", ".verdict", ".next", ".card"):
+        box = page.locator(each).bounding_box()
+        assert box["y"] + box["height"] < 700, f"{each} is on the first screen"
+    size = "(each) => parseFloat(getComputedStyle(each).fontSize)"
+    sizes = [page.locator(".headline dd").nth(place).evaluate(size) for place in range(6)]
+    assert sizes[:3] == [max(sizes)] * 3
+    assert max(sizes[3:]) < min(sizes[:3])
+    assert page.locator(".finding").evaluate(size) >= 28
+
+
+def test_one_bar_shows_network_baseline_and_floor_on_one_scale(reader, run):
+    report, page = run.read_report(), reader.page
+    bar = page.locator(".meter").bounding_box()
+    reached = page.locator(".meter .reached").bounding_box()
+    assert reached["width"] / bar["width"] == pytest.approx(report.overall_accuracy, abs=0.005)
+    for name, found in (("baseline", report.spectral_baseline), ("floor", report.location_floor)):
+        mark = page.locator(f".meter .of-{name}").bounding_box()
+        middle = mark["x"] + mark["width"] / 2 - bar["x"]
+        assert middle / bar["width"] == pytest.approx(found.overall_accuracy, abs=0.005)
+        assert f"{100 * found.overall_accuracy:.2f} %" in page.locator(".meter").get_attribute("aria-label")
+
+
+def test_a_card_says_what_was_run(reader, run):
+    record, config = run.read_record(), run.read_config()
+    rows = reader.page.locator(".card div").all()
+    card = dict(tuple(each.inner_text() for each in row.locator("dt, dd").all()) for row in rows)
+    assert card["network"] == f"hybridsn, {record.num_parameters:,} parameters"
+    assert (
+        card["attention"]
+        == "se at fold, se at conv2d"
+        == ", ".join(f"{block.kind} at {point}" for point, block in config.model.attention.items())
     )
-    assert len(set(tops)) == 1, "one line"
+    assert card["patch"] == "9 × 9 pixels"
+    assert card["split"] == f"random: {record.num_train} training and {run.read_report().num_test} test pixels"
+    assert card["scene"].startswith(f"{record.scene}, 24 × 24 pixels, 16 bands, ")
+    assert card["seed"] == "0"
+    assert card["trained"] == f"{run.read_progress()[0].started:%Y-%m-%d %H:%M} UTC"
+    assert card["device"].startswith(f"{record.device}, {record.precision}, ")
+
+
+def test_the_measures_are_explained_by_tap_and_by_keyboard(browser, run):
+    context = browser.new_context(viewport={"width": 400, "height": 800}, has_touch=True)
+    reader = Reader(context.new_page()).open(run)
+    for name, said in (("OA", "Overall accuracy: "), ("AA", "Average accuracy: "), ("κ", "Cohen’s kappa: ")):
+        button = reader.page.get_by_role("button", name=name, exact=True)
+        about = reader.page.locator(f"#{button.get_attribute('aria-describedby')}")
+        assert not about.is_visible()
+        button.tap()
+        assert about.inner_text().startswith(said)
+        box = about.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 400
+        reader.press("Escape")
+        assert not about.is_visible()
+        button.focus()
+        reader.press("Enter")
+        assert about.is_visible()
+        reader.press("Escape")
+    assert reader.page.evaluate("document.documentElement.scrollWidth") == 400
+    context.close()
+
+
+def read_table(reader: Reader, name: str) -> list[list[str]]:
+    table = reader.page.get_by_label(f"Table: {name}", exact=True).locator("tbody tr")
+    return [row.locator("th, td").all_inner_texts() for row in table.all()]
+
+
+def test_split_areas_and_validation_of_each_class_are_shown(browser, reader, run, placed):
+    report, record = run.read_report(), run.read_record()
+    counts = read_table(reader, "pixels of each class")
+    assert counts == [
+        [
+            str(row.label),
+            row.name,
+            *(f"{count:,}" for count in (row.num_train, row.num_val, row.num_test, row.num_buffer)),
+        ]
+        for row in report.split_per_class
+    ]
+    best = next(epoch for epoch in record.history if epoch.epoch == record.best_epoch)
+    shown = [row[4] for row in read_table(reader, "accuracy of each class")]
+    assert shown == [percent(share) for share in best.validation_per_class]
+    assert any(text != "–" for text in shown)
+    assert len(read_table(reader, "area of each class")[0]) == 5, "the size of a pixel is unknown"
+
+    other = Reader(browser.new_page()).open(placed)
+    report = placed.read_report()
+    assert report.pixel_area_m2 == 900
+    for cells, row in zip(read_table(other, "area of each class"), report.area, strict=True):
+        assert cells[2] == f"{row.mapped_pixels:,}"
+        assert cells[6:] == [hectares(pixels * 0.09) for pixels in (row.adjusted_pixels, row.margin_95)]
+    folds = read_table(other, "folds")
+    assert [cells[5] for cells in folds] == [percent(accuracy) for accuracy in report.fold_accuracies]
+    assert other.complaints == []
+    other.page.close()
+
+
+def test_explain_writes_the_page_again_with_the_gates_over_classes_and_wavelengths(browser, run, tmp_path, call):
+    copy = RunFolder(shutil.copytree(run.path, tmp_path / "run"))
+    before = copy.page.read_bytes()
+    assert call("explain", copy, "--device", "cpu")[0] == 0
+    assert copy.page.read_bytes() != before
+    explanation = copy.read_explanation()
+    gate = next(gate for gate in explanation.gates if gate.spectrum)
+    rows = np.linspace(0.2, 0.8, len(gate.spectrum.positions)) + 0.01 * np.arange(len(explanation.classes))[:, None]
+    values = tuple(tuple(None if band == 3 else value for band, value in enumerate(row)) for row in rows.tolist())
+    spectrum = gate.spectrum.model_copy(update={"mean_excitation": values})
+    copy.write(
+        copy.explanation, explanation.model_copy(update={"gates": (gate.model_copy(update={"spectrum": spectrum}),)})
+    )
+    write_page(copy)
+    reader = Reader(browser.new_page()).open(copy)
+    assert reader.page.locator(".gate").count() == 1
+    chart = reader.page.locator("[data-gate]")
+    assert chart.locator("path.of-class").count() == len(explanation.classes)
+    assert reader.page.locator(".gate .lines li").count() == len(explanation.classes) + 1
+    path = chart.locator("path.of-class").first.get_attribute("d")
+    assert path.count("M") == 1 + len(split_at_gaps(np.array(spectrum.positions))), (
+        "the line stops where there is no component"
+    )
+    drawn = np.array([[float(number) for number in point.split()] for point in re.split("[ML]", path)[1:]])
+    kept = np.delete(np.arange(rows.shape[1]), 3)
+    assert np.corrcoef(drawn[:, 0], np.array(spectrum.positions)[kept])[0, 1] == pytest.approx(1)
+    assert np.corrcoef(drawn[:, 1], rows[0][kept])[0, 1] == pytest.approx(-1, abs=1e-6), "higher is further up"
+    assert reader.complaints == []
+    reader.page.close()
 
 
 @pytest.fixture(scope="module")
@@ -198,23 +216,6 @@ def test_hovering_a_pixel_shows_its_truth_prediction_and_probabilities(reader, f
     np.testing.assert_allclose(np.array(widths) / full, np.maximum(shares / 100, 1 / full), atol=0.01)
 
 
-def read_curve(reader: Reader, style: str) -> tuple[np.ndarray, np.ndarray]:
-    """The curve that is drawn, in the numbers that the axes of the picture give it."""
-
-    def axis(selector: str, attribute: str) -> np.ndarray:
-        ticks = reader.page.locator(selector).evaluate_all(
-            "(all, name) => all.map((each) => [Number(each.textContent), Number(each.getAttribute(name))])", attribute
-        )
-        (low, start), *_, (high, end) = [tick for tick in ticks if not np.isnan(tick[0])]
-        return np.poly1d([(high - low) / (end - start), low - start * (high - low) / (end - start)])
-
-    path = reader.page.locator(f"#spectrum path.{style}").get_attribute("d")
-    points = np.array([[float(number) for number in point.split()] for point in re.split("[ML]", path)[1:]])
-    to_value = axis("#spectrum text[text-anchor=end]", "y")
-    to_nm = axis("#spectrum text[text-anchor=middle]", "x")
-    return to_nm(points[:, 0]), to_value(points[:, 1] + 3.5)
-
-
 def test_the_spectrum_drawn_is_the_pixels_beside_the_means_of_its_classes(reader, files, scene):
     row, col = find_wrong(files)
     reader.hover(row, col)
@@ -260,11 +261,6 @@ def test_each_layer_shows_its_colours(reader, files):
     shown = reader.colours(*shape)
     for side in (Side.TRAIN, Side.TEST):
         assert len(np.unique(shown[away & (explorer.sides == side)], axis=0)) == 1
-
-
-def find_first(files: RunFiles) -> tuple[int, int]:
-    explorer = files.explorer
-    return tuple(np.argwhere((explorer.sides == Side.TEST) & (explorer.truth != explorer.prediction))[0])
 
 
 def test_blending_mixes_a_layer_with_the_one_below(reader, files):
@@ -340,344 +336,3 @@ def test_colours_of_the_labels_can_be_changed_for_those_that_colour_blind_reader
         np.testing.assert_array_equal(reader.colours(*explorer.truth.shape)[away], colours[explorer.prediction][away])
         shown = swatch.evaluate("(each) => getComputedStyle(each).backgroundColor")
         assert shown == "rgb({}, {}, {})".format(*wanted[0])
-
-
-def test_keys_move_zoom_choose_and_clear(reader, files, scene):
-    rows, cols = scene.shape
-    row, col = find_first(files)
-    page = reader.page
-    page.focus("#map")
-    assert reader.text("place") == f"row {row}, column {col}"
-    reader.press("ArrowDown", "ArrowRight")
-    row, col = min(row + 1, rows - 1), min(col + 1, cols - 1)
-    assert reader.text("place") == f"row {row}, column {col}"
-    said = page.locator("#said").inner_text()
-    label, explorer = scene.labels[row, col], files.explorer
-    truth = "unlabelled" if label == 0 else f"{label} {scene.class_names[label]}"
-    name = files.facts.class_names[explorer.prediction[row, col] - 1]
-    assert said.startswith(f"Row {row}, column {col}: truth {truth}, predicted ")
-    assert name in said
-    reader.press("Shift+ArrowUp", "Shift+ArrowUp", "Shift+ArrowUp", *["Shift+ArrowLeft"] * 3)
-    assert reader.text("place") == "row 0, column 0"
-    reader.press("ArrowUp")
-    assert reader.text("place") == "row 0, column 0", "the edge holds"
-
-    whole = reader.view()
-    reader.press("+", "+")
-    assert reader.view()[2] == pytest.approx(whole[2] * 1.5**2)
-    reader.press("-")
-    assert reader.view()[2] == pytest.approx(whole[2] * 1.5)
-    reader.press("0")
-    assert reader.view() == pytest.approx(whole)
-    for number, layer in enumerate(LAYERS, start=1):
-        reader.press(str(number))
-        pressed = page.locator('[data-layer][aria-pressed="true"]')
-        assert pressed.get_attribute("data-layer") == layer
-    page.locator("[data-predicted]").first.click()
-    assert page.locator("#lit").is_visible()
-    reader.press("Escape")
-    assert not page.locator("#lit").is_visible()
-    assert page.locator("[data-predicted][aria-pressed=true]").count() == 0
-
-
-def test_a_pixel_moved_by_keys_stays_in_sight(reader, scene):
-    reader.page.focus("#map")
-    reader.press(*["+"] * 6, *["Shift+ArrowRight"] * 5, *["Shift+ArrowDown"] * 5)
-    x, y = reader.screen(scene.shape[0] - 1, scene.shape[1] - 1)
-    box = reader.page.locator("#map").bounding_box()
-    assert box["x"] < x < box["x"] + box["width"]
-    assert box["y"] < y < box["y"] + box["height"]
-
-
-def test_the_mouse_zooms_at_its_place_pans_and_keeps_a_pixel(reader):
-    reader.hover(8, 9)
-    box = reader.page.locator("#map").bounding_box()  # after the page has scrolled to the map
-    before, scale = reader.screen(8, 9), reader.view()[2]
-    reader.page.mouse.wheel(0, -500)
-    reader.settle()
-    assert reader.view()[2] > 2 * scale
-    np.testing.assert_allclose(reader.screen(8, 9), before, atol=1)
-    reader.page.mouse.down()
-    reader.page.mouse.move(before[0] + 40, before[1] - 30, steps=5)
-    reader.page.mouse.up()
-    reader.settle()
-    np.testing.assert_allclose(reader.screen(8, 9), np.add(before, (40, -30)), atol=4)
-    reader.page.mouse.click(*reader.screen(8, 9))
-    reader.page.mouse.move(box["x"] + 5, box["y"] - 20)
-    reader.settle()
-    assert reader.text("place") == "row 8, column 9", "a click keeps the pixel when the pointer leaves"
-
-
-def test_two_fingers_zoom_and_one_pans_and_taps(browser, run):
-    context = browser.new_context(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
-    reader = Reader(context.new_page()).open(run)
-    reader.page.locator("#map").scroll_into_view_if_needed()
-    touch = context.new_cdp_session(reader.page)
-
-    def send(kind: str, *points: tuple[float, float]) -> None:
-        at = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
-        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": at})
-
-    x, y = reader.screen(12, 12)
-    scale = reader.view()[2]
-    send("touchStart", (x - 20, y))
-    send("touchStart", (x - 20, y), (x + 20, y))
-    for spread in range(20, 61, 5):
-        send("touchMove", (x - spread, y), (x + spread, y))
-    send("touchEnd")
-    reader.settle()
-    assert reader.view()[2] == pytest.approx(3 * scale, rel=0.1)
-    np.testing.assert_allclose(reader.screen(12, 12), (x, y), atol=8)  # the map stays in its frame
-    send("touchStart", (x, y))
-    for shift in range(0, 41, 5):
-        send("touchMove", (x + shift, y + shift))
-    send("touchEnd")
-    reader.settle()
-    np.testing.assert_allclose(reader.screen(12, 12), (x + 40, y + 40), atol=6)
-    reader.page.touchscreen.tap(*reader.screen(12, 12))
-    assert reader.text("place") == "row 12, column 12"
-    assert reader.page.locator("#said").inner_text().startswith("Row 12, column 12: ")
-    context.close()
-
-
-def test_a_table_is_sorted_by_the_column_that_is_clicked(reader, files):
-    table = reader.page.locator(".sortable")
-    supports = files.report.evaluation.support.tolist()
-
-    def column(number: int) -> list[str]:
-        return table.locator(f"tbody tr > :nth-child({number})").all_inner_texts()
-
-    table.locator("th button", has_text="test").click()
-    assert [int(text.replace(",", "")) for text in column(4)] == sorted(supports)
-    table.locator("th button", has_text="test").click()
-    assert [int(text.replace(",", "")) for text in column(4)] == sorted(supports, reverse=True)
-    assert table.locator('th[aria-sort="descending"]').inner_text().startswith("test")
-    table.locator("th button", has_text="class").click()
-    assert column(2) == sorted(files.report.evaluation.class_names)
-
-
-CONTRASTS = """() => {
-  const luminance = ([r, g, b]) => {
-    const linear = (v) => (v <= 10 ? v / 3294.6 : ((v / 255 + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
-  };
-  const pen = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-  const parse = (colour) => {  // whatever way CSS writes it
-    pen.clearRect(0, 0, 1, 1);
-    pen.fillStyle = colour;
-    pen.fillRect(0, 0, 1, 1);
-    return [...pen.getImageData(0, 0, 1, 1).data];
-  };
-  const ground = (element) => {
-    for (let each = element; each; each = each.parentElement) {
-      const colour = parse(getComputedStyle(each).backgroundColor);
-      if (colour[3] === 255) return colour;
-    }
-    return parse("white");
-  };
-  const found = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const text = walker.currentNode.textContent.trim();
-    const element = walker.currentNode.parentElement;
-    if (!text || !element.checkVisibility()) continue;
-    if (element.closest("script, style, canvas, .unseen, :disabled")) continue;
-    const style = getComputedStyle(element);
-    const colour = parse(element.closest("svg") ? style.fill : style.color);
-    const [light, dark] = [luminance(colour), luminance(ground(element))].sort((a, b) => b - a);
-    found.push([(light + 0.05) / (dark + 0.05), text.slice(0, 40)]);
-  }
-  return found;
-}"""
-
-
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize(("width", "height"), SIZES)
-def test_the_page_reads_well_at_both_widths_in_light_and_dark(browser, run, tmp_path, width, height, scheme):
-    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-    reader = Reader(context.new_page()).open(run)
-    page = reader.page
-    assert page.evaluate("document.documentElement.scrollWidth") == width, "nothing sticks out"
-    page.locator("details summary").click()
-    page.click('.legend [data-class="1"]')
-    page.locator("[data-predicted]").first.click()
-    contrasts = page.evaluate(CONTRASTS)
-    assert len(contrasts) > 100
-    assert min(contrasts) >= [4.5], min(contrasts)
-    for element in ("#map", "#readout", ".legend", ".scroll", "figure.spectrum"):
-        box = page.locator(element).first.bounding_box()
-        assert box["width"] > 250, element
-        assert box["x"] >= 0, element
-    small = [
-        button.inner_text()
-        for button in page.locator("[data-layer], .legend button, .zoom button").all()
-        if button.bounding_box()["height"] < 24
-    ]
-    assert small == [], "a finger hits it"
-    sizes = page.locator(".headline dd").evaluate_all(
-        "(all) => all.map((each) => parseFloat(getComputedStyle(each).fontSize))"
-    )
-    assert min(sizes) >= (20 if width < 400 else 40)
-    picture = page.screenshot(path=tmp_path / "page.png", full_page=True)
-    assert len(picture) > 50_000
-    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (sum(map(int, re.findall(r"\d+", ground)[:3])) > 384) == (scheme == "light")
-    context.close()
-
-
-def test_everything_one_can_use_has_a_name_for_a_screen_reader(reader):
-    nameless = reader.page.evaluate(
-        """() => [...document.querySelectorAll("button, select, input, canvas, [tabindex], svg[role], table")]
-          .filter((each) => !(each.getAttribute("aria-label") || each.getAttribute("aria-labelledby")
-            || each.labels?.length || each.textContent.trim()))
-          .map((each) => each.outerHTML.slice(0, 80))"""
-    )
-    assert nameless == []
-    tree = reader.page.locator("body").aria_snapshot()
-    for line in (
-        'heading "Confusion matrix"', 'application "Map of', 'slider "Blend', 'group "Layer"', 'status',
-        'region "Pixel', 'img "Reliability: as trained from', 'combobox "over',
-    ):  # fmt: skip
-        assert line in tree, line
-    assert reader.page.locator("h1").count() == 1
-    assert reader.page.locator("html").get_attribute("lang") == "en"
-
-
-def test_the_tab_key_reaches_the_map_and_shows_where_it_is(reader):
-    reader.page.keyboard.press("Tab")
-    assert reader.page.evaluate("document.activeElement.textContent") == "To the map"
-    for _ in range(12):
-        reader.page.keyboard.press("Tab")
-        style = reader.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-        assert style == "solid"
-        if reader.page.evaluate("document.activeElement.id") == "map":
-            return
-    pytest.fail("the map is not among the first stops")
-
-
-def test_printed_the_page_is_black_on_white_without_controls(reader, tmp_path):
-    reader.page.emulate_media(media="print", color_scheme="dark")
-    reader.settle()
-    assert reader.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    assert not reader.page.locator(".zoom").is_visible()
-    assert reader.page.locator("#map").is_visible()
-    assert reader.page.locator(".confusion").is_visible()
-    assert min(reader.page.evaluate(CONTRASTS)) >= [4.5]
-    reader.page.pdf(path=tmp_path / "page.pdf", format="A4", print_background=True)
-    assert (tmp_path / "page.pdf").stat().st_size > 30_000
-
-
-def test_hostile_names_stay_text_in_the_browser(browser, run, tmp_path):
-    text = run.page.read_text()
-    evil = "<img src=x onerror=document.title=1>"
-    (tmp_path / "evil").mkdir()
-    copy = RunFolder(tmp_path / "evil")
-    name = run.read_facts().class_names[0]
-    copy.page.write_text(
-        text.replace(f'"name": "{name}"', '"name": "' + evil.replace("<", "\\u003c") + '"').replace(
-            f">{name}<", f">{evil.replace('<', '&lt;')}<"
-        )
-    )
-    context = browser.new_context()
-    reader = Reader(context.new_page()).open(copy)
-    truth = RunFiles.read(run).explorer.truth
-    row, col = np.argwhere(truth == 1)[0]
-    reader.page.locator("#map").scroll_into_view_if_needed()
-    reader.hover(row, col)
-    assert evil in reader.text("truth")
-    assert reader.page.locator("img").count() == 0
-    assert reader.page.title() == f"{run.read_record().name} on {run.read_record().scene}"
-    context.close()
-
-
-FRAMES = """async () => {
-  const canvas = document.getElementById("map");
-  const box = canvas.getBoundingClientRect();
-  const at = (kind, x, y) => canvas.dispatchEvent(new PointerEvent(kind,
-    { pointerId: 1, clientX: box.x + x, clientY: box.y + y, bubbles: true }));
-  canvas.setPointerCapture = () => {};
-  for (let i = 0; i < 4; i++) document.getElementById("zoom-in").click();
-  at("pointerdown", 300, 300);
-  const start = performance.now();
-  let frames = 0;
-  await new Promise((resolve) => {
-    const next = (now) => {
-      frames += 1;
-      at("pointermove", 300 + 200 * Math.sin(frames / 10), 300 + 200 * Math.cos(frames / 10));
-      if (now - start > 2000) resolve(); else requestAnimationFrame(next);
-    };
-    requestAnimationFrame(next);
-  });
-  at("pointerup", 300, 300);
-  return frames / ((performance.now() - start) / 1000);
-}"""
-
-
-@pytest.mark.slow
-@needs_real_scenes
-def test_the_page_of_indian_pines_is_small_opens_soon_and_pans_smoothly(browser, tmp_path, capsys):
-    """200 bands, the labelled pixels exact; the network is small, for what it says is not measured here."""
-    changes = (
-        "scene={cube: Indian_pines_filled.mat, cube_key: indian_pines_corrected, "
-        "labels: Indian_pines_gt.mat, class_names: indian-pines}",
-        "model={name: hybridsn, width: 0.5}",
-        "reduction.components=13",
-        "patch.size=9",
-        "train={epochs: 1, batch_size: 128}",
-    )
-    config = load_config(ROOT / "configs" / "indian_pines_se.yaml", changes)
-    run = hsi_se.train(config, session=Session(data=REAL_SCENES, device="cpu"), out=tmp_path / "run")
-    hsi_se.evaluate(run)
-    size = run.page.stat().st_size
-    assert size <= 12_000_000
-    assert RunFiles.read(run).explorer.spectra_every.tolist() == [1]
-
-    context = browser.new_context(viewport={"width": 1600, "height": 1000})
-    page = context.new_page()
-    page.goto(run.page.resolve().as_uri())
-    page.wait_for_selector("html[data-ready]", state="attached", timeout=20_000)
-    opened = page.evaluate("performance.getEntriesByName('ready')[0].startTime") / 1000
-    rate = page.evaluate(FRAMES)
-    context.close()
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\nIndian Pines, 200 bands: {size / 1e6:.1f} MB, open in {opened:.2f} s, {rate:.0f} frames/s\n"
-        )
-    assert opened <= 2
-    assert rate >= 30
-
-
-@pytest.mark.slow
-def test_a_page_of_610_by_340_pixels_stays_small_and_says_that_it_lacks_spectra(browser, tmp_path):
-    """Noise, which nothing packs: no cube of this size makes a larger page."""
-    rng = np.random.default_rng(0)
-    labels = make_synthetic_scene(seed=1, rows=610, cols=340, bands=16).labels
-    labels[rng.random(labels.shape) < 0.9] = 0  # fewer pixels to weigh: the size is what is measured
-    np.save(tmp_path / "cube.npy", rng.integers(0, 2**16, (610, 340, 103), dtype=np.uint16))
-    np.save(tmp_path / "labels.npy", labels)
-    changes = (
-        f"scene={{cube: {tmp_path}/cube.npy, labels: {tmp_path}/labels.npy}}",
-        "split={kind: random, train: {per_class: 15}}",
-        "model={name: cnn3d}",
-        "reduction.components=13",
-        "patch.size=9",
-        "train={epochs: 1, batch_size: 64}",
-    )
-    config = load_config(ROOT / "configs" / "demo.yaml", changes)
-    run = hsi_se.train(config, out=tmp_path / "run", session=CPU)
-    hsi_se.evaluate(run)
-    assert run.page.stat().st_size <= 25_000_000
-    explorer = RunFiles.read(run).explorer
-    assert explorer.spectra_every.tolist() == [2]
-    assert explorer.spectra.shape == (305, 170, 103)
-
-    context = browser.new_context(viewport={"width": 1600, "height": 1000})
-    reader = Reader(context.new_page()).open(run)
-    assert "the spectra of every 2nd row and column" in reader.text("spectrum-note")
-    reader.hover(301, 101)
-    assert reader.text("place") == "row 301, column 101"
-    _, values = read_curve(reader, "this")
-    kept = np.load(tmp_path / "cube.npy")[302, 102]
-    np.testing.assert_allclose(values, kept, atol=0.002 * 2**16)
-    assert "row 302, column 102" in reader.text("spectrum-lines")
-    context.close()

@@ -7,32 +7,12 @@
   const size = rows * cols;
   const canvas = $("map");
   const pen = canvas.getContext("2d");
-
-  async function unpack(id) {
-    const text = $(id).textContent;
-    const packed = Uint8Array.fromBase64
-      ? Uint8Array.fromBase64(text) : Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
-    const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
-    const arrays = {};
-    let start = 0;
-    for (const { name, shape, width } of facts[id]) {
-      const length = shape.reduce((product, side) => product * side, 1);
-      if (width === 1) {
-        arrays[name] = bytes.subarray(start, start + length);
-      } else {  // all high bytes, then all low ones
-        const values = new Uint16Array(length);
-        for (let i = 0; i < length; i++) values[i] = (bytes[start + i] << 8) | bytes[start + length + i];
-        arrays[name] = values;
-      }
-      start += width * length;
-    }
-    return arrays;
-  }
+  const { element } = Chart;
+  const ground = locateMap(facts);
 
   let map;
   try {
-    map = await unpack("maps");
+    map = await unpack("maps", facts);
   } catch {
     $("wait").textContent = "This browser cannot unpack the map; a newer one can.";
     return;
@@ -40,60 +20,14 @@
   const numTop = map.top_classes.length / size;
 
   // ------------------------------------------------------------------------------------------ layers
-  const DARK = [13, 16, 19];
-  const VEIL = 0.78;  // how far ground without a label is darkened over another layer
   const LIT = [255, 220, 0];
-  const ramp = ["#440154", "#3b528b", "#21918c", "#5ec962", "#fde725"].map(toRgb);
-
-  function toRgb(hex) {
-    return [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
-  }
-
-  function paintPlaces(places, colours) {  // RGBA of each pixel; none is a veil
-    const out = new Uint8ClampedArray(4 * size);
-    for (let p = 0; p < size; p++) {
-      const colour = colours[places[p]];
-      out.set(colour ?? DARK, 4 * p);
-      out[4 * p + 3] = colour ? 255 : 255 * VEIL;
-    }
-    return out;
-  }
-
-  const painters = {
-    picture() {
-      const out = new Uint8ClampedArray(4 * size).fill(255);
-      for (let p = 0; p < size; p++) for (let c = 0; c < 3; c++) out[4 * p + c] = map.picture[3 * p + c];
-      return out;
-    },
-    prediction: () => paintPlaces(map.prediction, [null, ...classColours()]),
-    truth: () => paintPlaces(map.truth, [null, ...classColours()]),
-    errors() {
-      const style = getComputedStyle(document.documentElement);
-      const [right, wrong] = ["--right", "--wrong"].map((name) => toRgb(style.getPropertyValue(name).trim()));
-      const kinds = map.truth.map((truth, p) => (truth ? 1 + (truth !== map.prediction[p]) : 0));
-      return paintPlaces(kinds, [null, right, wrong]);
-    },
-    certainty() {
-      const out = new Uint8ClampedArray(4 * size).fill(255);
-      for (let p = 0; p < size; p++) {
-        const place = (map.top_probabilities[numTop * p] / 65535) * (ramp.length - 1);
-        const low = Math.min(Math.floor(place), ramp.length - 2);
-        for (let c = 0; c < 3; c++) {
-          out[4 * p + c] = map.prediction[p] ? ramp[low][c] + (place - low) * (ramp[low + 1][c] - ramp[low][c]) : DARK[c];
-        }
-      }
-      return out;
-    },
-    split: () => paintPlaces(map.sides, [null, ...facts.sides.slice(1).map((side) => toRgb(side.colour))]),
-  };
-
   const view = {
     layer: "prediction", under: "picture", opacity: 1, palette: "usual", alone: 0, cell: null,
     scale: 1, x: 0, y: 0, width: 0, height: 0, pinned: -1, hovered: -1,
   };
   const painted = {};
-  const classColours = () =>
-    classes.map((each) => toRgb(view.palette === "usual" ? each.colour : each.distinct));
+  const painters = makePainters(facts, map, () =>
+    classes.map((each) => toRgb(view.palette === "usual" ? each.colour : each.distinct)));
   const paint = (layer) => (painted[layer] ??= painters[layer]());
 
   // Which pixels stay bright: those of a confusion cell, or of the class that is shown alone.
@@ -160,6 +94,7 @@
         pen.strokeStyle = colour;
         pen.strokeRect(x, y, side, side);
       }
+      ground.drawBar($("bar"), view.scale, view.width);
       canvas.dataset.view = [view.x, view.y, view.scale].join(" ");
     });
   }
@@ -184,6 +119,7 @@
     view.x = keep(x, cols * view.scale, view.width);
     view.y = keep(y, rows * view.scale, view.height);
     canvas.classList.toggle("zoomed", view.scale > fitScale() * 1.01);
+    if (!isFirst) remember();
     draw();
   }
 
@@ -195,25 +131,44 @@
 
   const showAll = () => place(0, 0, 0);
 
+  // ------------------------------------------------------------------------------------------ the address
+  let due = null;
+  function remember() {  // what was changed, once it is still; browsers refuse many changes a second
+    clearTimeout(due);
+    due = setTimeout(() => {
+      const [row, col] = [view.height, view.width].map((side, i) => (side / 2 - [view.y, view.x][i]) / view.scale);
+      const zoom = view.scale / fitScale();
+      const parts = [`layer=${view.layer}`, `pixel=${Math.floor(view.pinned / cols)},${view.pinned % cols}`];
+      if (zoom > 1.01) parts.push(`zoom=${zoom.toFixed(3)}`, `at=${row.toFixed(2)},${col.toFixed(2)}`);
+      history.replaceState(null, "", `#${parts.join("&")}`);
+    }, 250);
+  }
+
+  function follow() {
+    const { layer, pixel, zoom: times, at } = readAddress(facts);
+    if (times) {
+      const scale = limit(times * fitScale());
+      place(view.width / 2 - at[1] * scale, view.height / 2 - at[0] * scale, scale);
+    }
+    if (layer) change({ layer });
+    if (pixel !== undefined) pin(pixel);
+  }
+  addEventListener("hashchange", follow);
+
+  let isFirst = true;
   new ResizeObserver(() => {
     const wasWhole = view.scale <= fitScale() * 1.01;
     const ratio = window.devicePixelRatio || 1;
     [view.width, view.height] = [canvas.clientWidth, canvas.clientHeight];
     [canvas.width, canvas.height] = [view.width * ratio, view.height * ratio];
     place(view.x, view.y, wasWhole ? 0 : view.scale);
+    if (isFirst) follow();
+    isFirst = false;
   }).observe(canvas);
 
   // ------------------------------------------------------------------------------------------ one pixel
   let spectra = null;
   const nameOf = (place) => (place ? `${classes[place - 1].label} ${classes[place - 1].name}` : "unlabelled");
-
-  function element(tag, text = "", attributes = {}) {
-    const made = tag === "path" || tag === "svg" || tag === "text"
-      ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
-    made.textContent = text;
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    return made;
-  }
 
   function named(place, none) {
     if (!place) return [none];
@@ -229,6 +184,7 @@
     $("prediction").replaceChildren(...named(predicted, "no data"));
     $("prediction").classList.toggle("off", truth > 0 && predicted > 0 && truth !== predicted);
     $("side").textContent = facts.sides[map.sides[p]].name;
+    ground.show(row, col);
     $("bars").replaceChildren(...Array.from({ length: predicted ? numTop : 0 }, (_, k) => {
       const share = (100 * map.top_probabilities[numTop * p + k]) / 65535;
       const line = element("span");
@@ -249,73 +205,47 @@
       + (predicted ? `predicted ${nameOf(predicted)}, ${share} %.` : "no data.");
   }
 
-  function ticks(low, high, most = 6) {
-    const power = 10 ** Math.floor(Math.log10((high - low) / most));
-    const step = [1, 2, 5, 10, 20].map((part) => part * power)
-      .find((each) => Math.floor(high / each) - Math.ceil(low / each) < most);
-    const first = Math.ceil(low / step);
-    return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, n) => +((first + n) * step).toPrecision(9));
-  }
-
   function drawSpectrum(row, col, truth, predicted) {
-    const chart = $("spectrum");
     if (!spectra) return;
-    const { positions, every, low, step, means, unit } = facts;
+    const { positions, every, low, step, means, unit, runs } = facts;
     const bands = positions.length;
     const [r, c] = [[row, rows], [col, cols]].map(([at, count]) =>
       Math.min(Math.round(at / every), Math.ceil(count / every) - 1));
     const start = (r * Math.ceil(cols / every) + c) * bands;
     const curves = [];
-    if (truth) curves.push(["series series-1", `mean of ${nameOf(truth)}${truth === predicted ? "" : " (truth)"}`, means[truth - 1]]);
-    if (predicted && predicted !== truth) curves.push(["series series-2", `mean of ${nameOf(predicted)} (predicted)`, means[predicted - 1]]);
+    const add = (style, name, values) => curves.push({ style, name, values });
+    if (truth) add("series series-1", `mean of ${nameOf(truth)}${truth === predicted ? "" : " (truth)"}`, means[truth - 1]);
+    if (predicted && predicted !== truth) add("series series-2", `mean of ${nameOf(predicted)} (predicted)`, means[predicted - 1]);
     const values = Array.from({ length: bands }, (_, b) => low[b] + step[b] * spectra[start + b]);
-    curves.push(["this", every > 1 ? `row ${r * every}, column ${c * every}` : "this pixel", values]);
-    const all = curves.flatMap((curve) => curve[2]);
-    let [least, most] = [Math.min(...all), Math.max(...all)];
-    if (!(most > least)) [least, most] = [least - 1, most + 1];
-    [least, most] = [least - 0.03 * (most - least), most + 0.03 * (most - least)];
-    const [first, last] = [Math.min(...positions), Math.max(...positions)];
-    const x = (position) => 52 + 356 * (last > first ? (position - first) / (last - first) : 0.5);
-    const y = (value) => 208 - 196 * ((value - least) / (most - least));
-    const parts = [];
-    for (const value of ticks(least, most)) {
-      const text = Math.abs(value) >= 1e5 ? value.toExponential(1) : value;
-      parts.push(element("path", "", { class: "grid", d: `M52 ${y(value)}H408` }));
-      parts.push(element("text", text, { x: 46, y: y(value) + 3.5, "text-anchor": "end", "data-value": value }));
-    }
-    for (const value of last > first ? ticks(first, last) : [first]) {
-      parts.push(element("path", "", { class: "grid", d: `M${x(value)} 208v4` }));
-      parts.push(element("text", value, { x: x(value), y: 225, "text-anchor": "middle" }));
-    }
-    parts.push(element("path", "", { class: "axis", d: "M52 12V208H408" }));
-    parts.push(element("text", unit === "nm" ? "wavelength, nm" : "band", { x: 230, y: 244, "text-anchor": "middle" }));
-    for (const [style, , curve] of curves) {
-      const path = facts.runs.map((run) => "M" + run.map((b) => `${x(positions[b]).toFixed(2)} ${y(curve[b]).toFixed(2)}`).join("L"));
-      parts.push(element("path", "", { class: style, d: path.join("") }));
-    }
-    chart.replaceChildren(...parts);
-    $("spectrum-lines").replaceChildren(...curves.map(([style, name]) => {
-      const item = element("li");
-      const key = element("svg", "", { viewBox: "0 0 26 8", "aria-hidden": "true" });
-      key.append(element("path", "", { class: style, d: "M1 4H25" }));
-      item.append(key, name);
-      return item;
-    }));
+    add("this", every > 1 ? `row ${r * every}, column ${c * every}` : "this pixel", values);
+    Chart.draw($("spectrum"), $("spectrum-lines"), { positions, runs, unit, curves });
   }
 
   function hover(p) {
     if (p === view.hovered) return;
     view.hovered = p;
     show(p < 0 ? view.pinned : p);
+    const tip = $("tip");
+    tip.hidden = p < 0;
+    if (p >= 0) {
+      const [truth, predicted] = [map.truth[p], map.prediction[p]];
+      tip.textContent = truth === predicted ? nameOf(truth)
+        : `${nameOf(truth)}; predicted ${predicted ? nameOf(predicted) : "nothing"}`;
+      const [x, y] = toScreen(p);
+      tip.style.top = `${y + (y < view.height / 2 ? 14 : -40)}px`;
+      tip.style.left = x < view.width / 2 ? `${x + 14}px` : "auto";
+      tip.style.right = x < view.width / 2 ? "auto" : `${view.width - x + 14}px`;
+    }
     draw();
   }
 
   function pin(p) {
     view.pinned = p;
-    view.hovered = -1;
+    hover(-1);
     show(p);
     say(p);
     draw();
+    if (!isFirst) remember();
   }
 
   function step(down, right) {
@@ -360,6 +290,7 @@
   function change(changes) {
     Object.assign(view, changes);
     update();
+    if (!isFirst) remember();
     if (view.cell || view.alone) $("said").textContent = $("lit").firstChild.textContent;
   }
 
@@ -396,13 +327,25 @@
   });
   $("under").addEventListener("change", (event) => change({ under: event.target.value }));
   $("clear").addEventListener("click", () => { clear(); canvas.focus(); });
+  $("save-map").addEventListener("click", async () => {  // as shown, several points a pixel
+    const times = Math.max(1, Math.round(1200 / Math.max(rows, cols)));
+    const copy = new OffscreenCanvas(times * cols, times * rows);
+    const print = copy.getContext("2d");
+    print.imageSmoothingEnabled = false;
+    print.drawImage(sheet, 0, 0, copy.width, copy.height);
+    saveFile(`${facts.name}-${view.layer}.png`, await copy.convertToBlob());
+  });
   $("zoom-in").addEventListener("click", () => zoom(1.5));
   $("zoom-out").addEventListener("click", () => zoom(1 / 1.5));
   $("zoom-fit").addEventListener("click", showAll);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { delete painted.errors; update(); });
 
-  document.querySelector(".explore").addEventListener("keydown", (event) => {
+  let isOver = false;  // the pointer is over the map
+  canvas.parentElement.addEventListener("pointerenter", () => { isOver = true; });
+  canvas.parentElement.addEventListener("pointerleave", () => { isOver = false; });
+  document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select")) return;
+    if (!isOver && !event.target.closest(".explore")) return;
     const far = event.shiftKey ? 10 : 1;
     const moves = { ArrowUp: [-far, 0], ArrowDown: [far, 0], ArrowLeft: [0, -far], ArrowRight: [0, far] };
     if (event.key in moves) {
@@ -417,8 +360,16 @@
   });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") clear(); });
 
-  canvas.addEventListener("wheel", (event) => {
+  let hint = null;
+  canvas.addEventListener("wheel", (event) => {  // the wheel scrolls the page; a pinch on a touchpad comes with Ctrl
+    if (!event.ctrlKey && !event.metaKey) {
+      $("wheel").hidden = false;
+      clearTimeout(hint);
+      hint = setTimeout(() => { $("wheel").hidden = true; }, 1200);
+      return;
+    }
     event.preventDefault();
+    $("wheel").hidden = true;
     zoom(Math.exp(-event.deltaY * 0.002), [event.offsetX, event.offsetY]);
   }, { passive: false });
 
@@ -469,7 +420,7 @@
   if (document.readyState === "loading") {
     await new Promise((resolve) => document.addEventListener("DOMContentLoaded", resolve, { once: true }));
   }
-  ({ spectra } = await unpack("spectra"));
+  ({ spectra } = await unpack("spectra", facts));
   show(view.hovered < 0 ? view.pinned : view.hovered);
   document.documentElement.dataset.ready = "";
   performance.mark("ready");

@@ -23,17 +23,76 @@ for (const button of document.querySelectorAll(".sortable th button")) {
   });
 }
 
-for (const button of document.querySelectorAll("[data-copy]")) {
+function offerCopy(button, read) {
   const text = button.textContent;
   button.addEventListener("click", async () => {
     try {
-      await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+      await navigator.clipboard.writeText(read());
       button.textContent = "Copied";
     } catch {
       button.textContent = "This browser does not let a page copy; select the text";
     }
     setTimeout(() => { button.textContent = text; }, 2500);
   });
+}
+
+for (const button of document.querySelectorAll("[data-copy]")) {
+  offerCopy(button, () => document.getElementById(button.dataset.copy).textContent);
+}
+
+function saveFile(name, blob) {
+  const link = document.createElement("a");
+  [link.download, link.href] = [name, URL.createObjectURL(blob)];
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+function makeButton(text, onClick) {
+  const button = document.createElement("button");
+  [button.type, button.textContent] = ["button", text];
+  if (onClick) button.addEventListener("click", onClick);
+  return button;
+}
+
+const toFileName = (text) => text.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "");
+
+// Every table can be copied and saved, and says when it is wider than its place.
+for (const region of document.querySelectorAll(".scroll")) {
+  const table = region.querySelector("table");
+  const title = region.getAttribute("aria-label") ?? document.getElementById(region.getAttribute("aria-labelledby")).textContent;
+  const read = () => [...table.rows].map((row) => [...row.cells].map((cell) => cell.textContent.trim().replace(/\s+/g, " ")));
+  const quote = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+  const toCsv = () => read().map((row) => row.map(quote).join(",")).join("\r\n") + "\r\n";
+  const tools = document.createElement("div");
+  tools.className = "tools export";
+  const copy = makeButton("Copy table");
+  offerCopy(copy, () => read().map((row) => row.join("\t")).join("\n"));
+  tools.append(copy, makeButton("CSV", () => saveFile(`${toFileName(title)}.csv`, new Blob(["\ufeff", toCsv()], { type: "text/csv" }))));
+  for (const button of tools.children) button.setAttribute("aria-label", `${button.textContent}: ${title}`);
+  const more = document.createElement("p");
+  more.className = "more";
+  more.textContent = "The table is wider than the page: scroll it sideways →";
+  region.before(more);
+  region.after(tools);
+  const check = () => {
+    more.hidden = region.scrollWidth <= region.clientWidth + 1;
+    region.classList.toggle("cut", region.scrollLeft + region.clientWidth < region.scrollWidth - 1);
+  };
+  region.addEventListener("scroll", check, { passive: true });
+  new ResizeObserver(check).observe(region);
+}
+
+for (const figure of document.querySelectorAll(".drawn")) {
+  const title = figure.querySelector("figcaption").textContent;
+  const save = makeButton("SVG", () => {
+    const text = new XMLSerializer().serializeToString(figure.querySelector("svg"));
+    saveFile(`${toFileName(title)}.svg`, new Blob([text], { type: "image/svg+xml" }));
+  });
+  save.setAttribute("aria-label", `SVG: ${title}`);
+  const tools = document.createElement("div");
+  tools.className = "tools export";
+  tools.append(save);
+  figure.append(tools);
 }
 
 // A link to what lies in a closed part of the page opens it.

@@ -1,0 +1,69 @@
+"""One evaluated run, and a reader with its page before them."""
+
+import numpy as np
+import pytest
+import rasterio
+
+import hsi_se
+from hsi_se.config.model import Svm
+from hsi_se.config.yaml_file import load_config
+from hsi_se.evaluation import baselines
+from hsi_se.report.explorer import RunFiles
+from hsi_se.runs.folder import RunFolder
+from hsi_se.scene.synthetic import make_synthetic_scene
+from tests.conftest import CPU, ROOT, TINY, give_temperature
+from tests.report.reader import Reader
+
+GRID = rasterio.Affine(30, 0, 360_000, 0, -30, 5_810_000)
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory) -> RunFolder:
+    """More epochs than two would leave the little errors that the tests want to see none."""
+    config = load_config(ROOT / "configs" / "demo.yaml", TINY)
+    folder = hsi_se.train(config, out=tmp_path_factory.mktemp("runs") / "tiny", session=CPU)
+    give_temperature(folder, 0.6)
+    hsi_se.evaluate(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def files(run) -> RunFiles:
+    return RunFiles.read(run)
+
+
+@pytest.fixture(scope="session")
+def scene():
+    return hsi_se.load_scene(load_config(ROOT / "configs" / "demo.yaml", TINY).scene)
+
+
+@pytest.fixture(scope="session")
+def placed(tmp_path_factory) -> RunFolder:
+    """Three folds of a scene on a grid of 30 m in UTM, wider than high, pooled."""
+    folder = tmp_path_factory.mktemp("placed")
+    scene = make_synthetic_scene(seed=0, rows=24, cols=36, bands=16)
+    for name, array in (("cube", np.moveaxis(scene.cube, 2, 0)), ("labels", scene.labels[None].astype(np.int16))):
+        profile = {"driver": "GTiff", "height": 24, "width": 36, "count": len(array), "dtype": array.dtype}
+        with rasterio.open(folder / f"{name}.tif", "w", crs="EPSG:32633", transform=GRID, **profile) as file:
+            file.write(array)
+    changes = (
+        f"scene={{cube: {folder}/cube.tif, labels: {folder}/labels.tif}}",
+        "split={kind: folds, by: blocks, block_size: 6, folds: 3, buffer: 5}",
+        "model={name: lda}",
+    )
+    config = load_config(ROOT / "configs" / "demo.yaml", (*TINY, *changes))
+    run = RunFolder(folder / "run")
+    for number, fold in enumerate(config.list_folds(), start=1):
+        hsi_se.train(fold, out=run.fold(number).path, session=CPU)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(baselines, "_CANDIDATES", (Svm(name="svm"),))
+        patch.setattr(baselines, "_GRID", ((100.0,), (1.0,)))
+        hsi_se.evaluate(run)
+    return run
+
+
+@pytest.fixture
+def reader(browser, run):
+    context = browser.new_context(viewport={"width": 1600, "height": 1000}, color_scheme="light")
+    yield Reader(context.new_page()).open(run)
+    context.close()
