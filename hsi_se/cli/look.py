@@ -69,6 +69,9 @@ def schema() -> None:
 
 def report(
     run: RunOrAblation,
+    other: Annotated[
+        Path | None, typer.Argument(metavar="RUN", help="Another run of the same scene, to compare with the first.")
+    ] = None,
     figures: Annotated[
         str | None, choose("--figures", "png", "pdf", "svg", help="Also draw all figures, one column (3.5 in) wide.")
     ] = None,
@@ -77,20 +80,29 @@ def report(
         Path | None, out_option("HTML file to write. By default report.html in the folder.", metavar="FILE")
     ] = None,
 ) -> None:
-    """Write the report of an evaluated run or an ablation as one HTML file that works offline."""
+    """Write the report of an evaluated run or an ablation, or a comparison of two runs, as one offline HTML file."""
     from hsi_se.ablation.record import AblationFolder
     from hsi_se.runs.folder import RunFolder
 
     if out is not None and (out.is_dir() or out.suffix.casefold() not in (".html", ".htm")):
         raise ConfigError(f"--out {out}: name a file that ends in .html")
+    if other is not None and figures is not None:
+        raise ConfigError(f"--figures {figures}: has no effect with two runs; leave it out")
     written: list[Path] = []
     folder: AblationFolder | RunFolder
-    if AblationFolder(run).is_one:
+    if other is not None:
+        from hsi_se.report.compare import write_comparison
+
+        folder, second = RunFolder.open(run, pooled=True), RunFolder.open(other, pooled=True)
+        names = (each.path.resolve().name for each in (folder, second))
+        page = folder.path.resolve().parent / f"{'-and-'.join(names)}.html"
+        write_comparison(folder, second, out or page)
+    elif AblationFolder(run).is_one:
         from hsi_se.ablation.figures import write_ablation_figures
         from hsi_se.ablation.tables import write_reports
 
         folder = AblationFolder.open(run)
-        results = folder.read_report()
+        page, results = folder.page, folder.read_report()
         if figures is not None:
             written = write_ablation_figures(results, folder, file_format=figures)
         write_reports(results, folder)
@@ -100,23 +112,22 @@ def report(
         from hsi_se.report.run_figures import write_figures
 
         folder = RunFolder.open(run, pooled=True)
+        page = folder.page
         write_page(folder)
         if figures is not None:
             written = write_figures(RunFiles.read(folder), file_format=figures)
     for path in written:
         print(f"figure: {path}")
-    page = folder.page
-    if out is not None:
+    if out is not None and other is None:
         from hsi_se.system.files import replacing
 
         with replacing(out) as draft:
             draft.write_bytes(page.read_bytes())
-        page = out
-    print(f"report: {page}")
+    print(f"report: {out or page}")
     if open_it:
         import webbrowser
 
-        webbrowser.open(page.resolve().as_uri())
+        webbrowser.open((out or page).resolve().as_uri())
 
 
 def watch(run: RunOrAblation) -> None:
