@@ -72,7 +72,7 @@ def report(
         list[Path],
         typer.Argument(
             metavar="RUN|ABLATION...",
-            help="A folder of runs, also of folds, seeds or `gap`; several with --tables or --methods.",
+            help="A folder of runs, also of folds, seeds or `gap`; two are compared; more with --tables or --methods.",
         ),
     ],
     figures: Annotated[
@@ -89,19 +89,25 @@ def report(
         Path | None, out_option("HTML file to write. By default report.html in the folder.", metavar="FILE")
     ] = None,
 ) -> None:
-    """Write the report of an evaluated run or an ablation as one HTML file that works offline."""
+    """Write the report of an evaluated run or an ablation, or a comparison of two runs, as one offline HTML file."""
     from hsi_se.ablation.record import AblationFolder
     from hsi_se.runs.folder import RunFolder
 
     if out is not None and (out.is_dir() or out.suffix.casefold() not in (".html", ".htm")):
         raise ConfigError(f"--out {out}: name a file that ends in .html")
     given = {"--figures": figures, "--tables": tables, "--open": open_it, "--out": out}
-    idle = [name for name, value in given.items() if value and (methods or (len(runs) > 1 and name != "--tables"))]
-    if idle:
-        reason = "with --methods, which only prints" if methods else "on several folders, which have no page in common"
-        raise ConfigError(f"{idle[0]}: has no effect {reason}; leave it out")
-    if len(runs) > 1 and not (methods or tables):
-        raise ConfigError("report: several folders have no page in common; add --tables or --methods, or name one")
+    idle: list[str] = []
+    if methods:
+        idle, reason = [*given], "with --methods, which only prints"
+    elif len(runs) > 1:
+        idle, reason = ["--figures"], "with several runs"
+        idle += ["--open", "--out"] if tables else []
+    for name in idle:
+        if value := given[name]:
+            shown = name if value is True else f"{name} {value}"
+            raise ConfigError(f"{shown}: has no effect {reason}; leave it out")
+    if len(runs) > 2 and not (methods or tables):
+        raise ConfigError(f"report: {len(runs)} folders have no page in common; name two, or add --tables or --methods")
     if tables or methods:
         from hsi_se.ablation import paper
 
@@ -115,12 +121,19 @@ def report(
     run = runs[0]
     written: list[Path] = []
     folder: AblationFolder | RunFolder
-    if AblationFolder(run).is_one:
+    if len(runs) > 1:
+        from hsi_se.report.compare import write_comparison
+
+        folder, second = (RunFolder.open(each, pooled=True) for each in runs)
+        names = (each.path.resolve().name for each in (folder, second))
+        page = folder.path.resolve().parent / f"{'-and-'.join(names)}.html"
+        write_comparison(folder, second, out or page)
+    elif AblationFolder(run).is_one:
         from hsi_se.ablation.figures import write_ablation_figures
         from hsi_se.ablation.tables import write_reports
 
         folder = AblationFolder.open(run)
-        results = folder.read_report()
+        page, results = folder.page, folder.read_report()
         if figures is not None:
             written = write_ablation_figures(results, folder, file_format=figures)
         write_reports(results, folder)
@@ -130,23 +143,22 @@ def report(
         from hsi_se.report.run_figures import write_figures
 
         folder = RunFolder.open(run, pooled=True)
+        page = folder.page
         write_page(folder)
         if figures is not None:
             written = write_figures(RunFiles.read(folder), file_format=figures)
     for path in written:
         print(f"figure: {path}")
-    page = folder.page
-    if out is not None:
+    if out is not None and len(runs) == 1:
         from hsi_se.system.files import replacing
 
         with replacing(out) as draft:
             draft.write_bytes(page.read_bytes())
-        page = out
-    print(f"report: {page}")
+    print(f"report: {out or page}")
     if open_it:
         import webbrowser
 
-        webbrowser.open(page.resolve().as_uri())
+        webbrowser.open((out or page).resolve().as_uri())
 
 
 def watch(run: RunOrAblation) -> None:

@@ -25,26 +25,20 @@ from hsi_se.runs.records import GateExplanation
 from hsi_se.sampling.disjoint import Side
 from hsi_se.scene.raster import Floats
 from hsi_se.scene.wavelengths import split_at_gaps
-from hsi_se.system.files import replacing
 
 _GEOTIFF = "map/map.tif"  # as `hsi-se map` writes it, seen from the page
 
 
 def write_page(folder: RunFolder) -> None:
     """Writes `report.html` into the folder of a run; RunError if it is not evaluated, or a file cannot be read."""
-    text = render_page(RunFiles.read(folder))
-    with replacing(folder.page) as draft:
-        draft.write_text(text, encoding="utf-8")
+    folder.write(folder.page, render_page(RunFiles.read(folder)))
 
 
 def render_page(run: RunFiles) -> str:
     report, record, explorer, evaluation = run.report, run.record, run.explorer, run.report.evaluation
     names = ("truth", "prediction", "top_classes", "top_probabilities", "sides", "picture")
-    maps = {name: getattr(explorer, name) for name in names}
-    layer_names = ["prediction", "truth", "errors", "certainty", "split"]
-    if explorer.disagreement.size:
-        maps["disagreement"] = explorer.disagreement
-        layer_names.append("disagreement")
+    own = ("disagreement",) if explorer.disagreement.size else ()
+    maps = {name: getattr(explorer, name) for name in (*names, *own)}
     spectra = {"spectra": explorer.spectra}
     classes, nm, every = run.list_classes(), run.facts.wavelengths_nm, int(explorer.spectra_every[0])
     sides = [
@@ -53,7 +47,7 @@ def render_page(run: RunFiles) -> str:
     ]
     layers = {
         "picture": "Natural colour" if explorer.is_natural_colour[0] else "False colour",
-        **{name: name.capitalize() for name in layer_names},
+        **{name: name.capitalize() for name in ("prediction", "truth", "errors", "certainty", "split", *own)},
     }
     config, model = run.folder.read_config(), next(iter(run.folder.folds), run.folder)
     gates = [] if run.explanation is None else [_list_curves(run, gate) for gate in run.explanation.gates]
@@ -65,8 +59,8 @@ def render_page(run: RunFiles) -> str:
         "sides": sides,
         "layers": list(layers),
         "test": int(Side.TEST),
-        "maps": _describe_arrays(maps),
-        "spectra": _describe_arrays(spectra),
+        "maps": describe_arrays(maps),
+        "spectra": describe_arrays(spectra),
         "every": every,
         "low": _to_json(explorer.spectra_low),
         "step": _to_json(explorer.spectra_step),
@@ -82,10 +76,7 @@ def render_page(run: RunFiles) -> str:
     return render_template(
         "report.html",
         every=every,
-        explorer=explorer,
-        explanation=run.explanation,
-        record=record,
-        report=report,
+        **vars(run),
         evaluation=evaluation,
         finding=describe_finding(report, config),
         settings=config,
@@ -106,7 +97,7 @@ def render_page(run: RunFiles) -> str:
         draw_gate=_draw_gate,
         config=dump_config(config),
         command=reproduce(run),
-        facts=json.dumps(facts, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
+        data=json.dumps(facts, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
         maps=pack(maps),
         spectra=pack(spectra),
     )
@@ -138,7 +129,7 @@ def _to_bytes(array: NDArray[Any]) -> bytes:
     return array.astype(">u2").reshape(-1, 1).view(np.uint8).T.tobytes()
 
 
-def _describe_arrays(arrays: Arrays) -> list[dict[str, Any]]:
+def describe_arrays(arrays: Arrays) -> list[dict[str, Any]]:
     return [{"name": name, "shape": array.shape, "width": array.dtype.itemsize} for name, array in arrays.items()]
 
 

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from hsi_se.ablation.figures import _draw_seeds
 from hsi_se.ablation.record import (
@@ -188,6 +189,31 @@ def test_the_figures_are_dark_on_white(page, scheme):
         "getComputedStyle(each)[n ? 'fill' : 'backgroundColor'])"
     )
     assert (ground, ink) == ("rgb(255, 255, 255)", "rgb(0, 0, 0)")
+
+
+def test_the_answers_come_first_and_what_limits_them_is_behind_one_fold_out(page):
+    answer = page.locator("header .verdict")
+    assert answer.all_inner_texts() == [f"fold <se>: {SENTENCE}"]
+    fold_outs = page.locator("header details")
+    assert fold_outs.count() == 1
+    for caveat in ("Three seeds are few.", "One split."):
+        assert page.get_by_text(caveat).count() == 1
+        assert not page.get_by_text(caveat).is_visible()
+    assert answer.bounding_box()["y"] < fold_outs.bounding_box()["y"]
+    fold_outs.locator("summary").click()
+    for caveat in ("Three seeds are few.", "One split."):
+        assert page.get_by_text(caveat).is_visible()
+
+
+def test_axe_finds_nothing_on_the_page_of_an_ablation(browser, folder, call):
+    call("report", folder)
+    for width in (1600, 400):
+        context = browser.new_context(viewport={"width": width, "height": 900}, bypass_csp=True)
+        page = context.new_page()
+        page.goto(folder.page.as_uri())
+        found = Axe().run(page).response["violations"]
+        assert [(each["impact"], each["id"], each["nodes"][0]["html"]) for each in found] == []
+        context.close()
 
 
 def test_a_click_on_a_variant_opens_its_runs_and_a_run_its_page(page):

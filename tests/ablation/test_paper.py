@@ -327,7 +327,10 @@ def test_every_number_in_the_methods_changes_with_the_record(study, call, tmp_pa
     ("options", "message"),
     [
         (["--methods", "--tables"], "--tables: has no effect with --methods, which only prints; leave it out"),
-        (["--methods", "--figures", "pdf"], "--figures: has no effect with --methods, which only prints; leave it out"),
+        (
+            ["--methods", "--figures", "pdf"],
+            "--figures pdf: has no effect with --methods, which only prints; leave it out",
+        ),
     ],
 )
 def test_an_option_without_an_effect_is_refused(study, call, options, message):
@@ -335,13 +338,11 @@ def test_an_option_without_an_effect_is_refused(study, call, options, message):
 
 
 def test_several_folders_need_an_option_that_takes_them(study, gap, call):
-    code, out, err = call("report", study, gap)
+    code, out, err = call("report", study, gap, study)
     assert (code, out) == (2, "")
-    assert err.endswith("several folders have no page in common; add --tables or --methods, or name one\n")
+    assert err.endswith("3 folders have no page in common; name two, or add --tables or --methods\n")
     code, _, err = call("report", study, gap, "--tables", "--open")
-    assert (code, err) == (
-        2, "hsi-se: --open: has no effect on several folders, which have no page in common; leave it out\n"
-    )  # fmt: skip
+    assert (code, err) == (2, "hsi-se: --open: has no effect with several runs; leave it out\n")
 
 
 def test_a_folder_without_results_is_one_line(tmp_path, call):

@@ -14,6 +14,7 @@ from rich.console import Console
 import hsi_se
 from hsi_se.cli.main import app
 from hsi_se.cli.terminal import print_prose
+from hsi_se.report.finding import describe_finding
 from hsi_se.runs.folder import RunFolder
 from hsi_se.scene.catalogue import list_known_scenes
 from tests.conftest import ROOT, TINY
@@ -252,8 +253,9 @@ def test_the_verdict_stands_out_on_a_terminal_and_mistakes_break_between_words(c
     assert call("eval", run)[0] == 0
     verdict = RunFolder(run).read_report().verdict
     screen = on_terminal("eval", str(run))
-    first = " ".join(verdict.split()[:4])
-    assert re.search(rf"\x1b\[1m{re.escape(first)}", screen)
+    finding = describe_finding(RunFolder(run).read_report(), RunFolder(run).read_config())
+    first = " ".join(finding.split()[:4])
+    assert re.match(rf"\x1b\[1;3[123]m{re.escape(first)}", screen)
     plain = [re.sub(r"\x1b\[[\d;]*m", "", line).rstrip() for line in screen.splitlines()]
     assert " ".join(verdict.split()) in " ".join(plain)
     refusal = on_terminal("train", DEMO, "--set", "train.lr=1").splitlines()
