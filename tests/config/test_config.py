@@ -728,7 +728,7 @@ def test_varying_by_batch_needs_something_to_vary(load: Load) -> None:
         ),
         (
             ["train.max_minutes=5", "model={name: svm}"],
-            "train.max_minutes = 5.0: model.name = svm is not trained in epochs; leave max_minutes out",
+            "train.max_minutes = 5: model.name = svm is not trained in epochs; leave max_minutes out",
         ),
     ],
 )
