@@ -68,14 +68,17 @@ def test_exported_files_give_the_logits_of_any_number_of_patches(name, tmp_path)
     run = hsi_se.train(config, out=tmp_path / "run", session=CPU)
     bundle, scene = hsi_se.load_bundle(run), hsi_se.load_scene(config.scene)
     program = torch.export.load(export(run, file_format="torch", out=tmp_path / "a.pt2")).module()
-    onnx = onnxruntime.InferenceSession(export(run, file_format="onnx", out=tmp_path / "a.onnx"))
     windows = np.lib.stride_tricks.sliding_window_view(scene.cube[:6, :7], (5, 5), axis=(0, 1))  # (2, 3, bands, 5, 5)
     patches = windows.reshape(6, -1, 5, 5).astype(np.float32)
     cube = bundle.reduction.apply(scene.cube)
     logits = predict_logits(build_bundled_model(bundle), cube, engine="patches", padding=config.patch.padding)
     expected, tolerance = logits[2:4, 2:5].reshape(6, -1), 1e-4 * np.abs(logits).max()
     for count in (1, 6):
-        (found,) = onnx.run(["logits"], {"patches": patches[:count]})
-        np.testing.assert_allclose(found, expected[:count], atol=tolerance)
         found = program(torch.from_numpy(patches[:count])).detach().numpy()
+        np.testing.assert_allclose(found, expected[:count], atol=tolerance)
+    if name == "s2mamba":  # ONNX takes many minutes for the steps of its scans, which are unrolled
+        return
+    onnx = onnxruntime.InferenceSession(export(run, file_format="onnx", out=tmp_path / "a.onnx"))
+    for count in (1, 6):
+        (found,) = onnx.run(["logits"], {"patches": patches[:count]})
         np.testing.assert_allclose(found, expected[:count], atol=tolerance)
