@@ -30,8 +30,11 @@ _GEOTIFF = "map/map.tif"  # as `hsi-se map` writes it, seen from the page
 
 def write_page(folder: RunFolder) -> None:
     """Writes `report.html` into the folder of a run; RunError if it is not evaluated, or a file cannot be read."""
-    run = RunFiles.read(folder)
-    report, explorer = run.report, run.explorer
+    folder.write(folder.page, render_page(RunFiles.read(folder)))
+
+
+def render_page(run: RunFiles) -> str:
+    folder, report, explorer = run.folder, run.report, run.explorer
     names = ("truth", "prediction", "top_classes", "top_probabilities", "sides", "picture")
     own = ("disagreement",) if explorer.disagreement.size else ()
     maps = {name: getattr(explorer, name) for name in (*names, *own)}
@@ -68,7 +71,7 @@ def write_page(folder: RunFolder) -> None:
         "folds": len(report.folds),
         "gates": [_list_curves(run, gate) for gate in (run.explanation.gates if run.explanation else ())],
     }
-    text = render_template(
+    return render_template(
         "report.html",
         every=every,
         **vars(run),
@@ -94,7 +97,6 @@ def write_page(folder: RunFolder) -> None:
         maps=pack(maps),
         spectra=pack(spectra),
     )
-    folder.write(folder.page, text)
 
 
 def reproduce(run: RunFiles) -> str:
