@@ -22,7 +22,7 @@ TEMPLATES = (
     "base.html", "report.html", "page.css", "page.js",
     "explorer.js", "explorer_chart.js", "explorer_layers.js", "explorer_place.js",
 )  # fmt: skip
-WIDTH, HEIGHT = 1280, 940
+WIDTH, HEIGHT = 1280, 1180
 
 
 def digest_templates() -> str:
@@ -40,16 +40,18 @@ def photograph(page: Path, picture: Path) -> None:
         view = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         view.goto(page.as_uri())
         view.locator("canvas").first.click(position={"x": 230, "y": 260})
+        view.mouse.move(0, 0)
+        view.evaluate("scrollTo(0, 0)")
         view.screenshot(path=picture)
         browser.close()
 
 
 def main() -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryDirectory() as scratch:
-        run = Path(scratch) / "demo"
-        for command in (["train", "configs/demo.yaml", "--out", str(run)], ["eval", str(run)]):
-            subprocess.run([sys.executable, "-m", "hsi_se", *command], cwd=ROOT, env=environment, check=True)
+        run, config = Path(scratch) / "runs" / "demo", str(ROOT / "configs" / "demo.yaml")
+        for command in (["train", config, "--out", "runs/demo"], ["eval", "runs/demo"]):
+            subprocess.run([sys.executable, "-m", "hsi_se", *command], cwd=scratch, env=environment, check=True)
         photograph(run / "report.html", PICTURE)
         accuracy = json.loads((run / "report.json").read_text(encoding="utf-8"))["overall_accuracy"]
     notes = PngInfo()

@@ -35,7 +35,7 @@ def write_page(folder: RunFolder) -> None:
 
 
 def render_page(run: RunFiles) -> str:
-    report, record, explorer, evaluation = run.report, run.record, run.explorer, run.report.evaluation
+    folder, report, explorer = run.folder, run.report, run.explorer
     names = ("truth", "prediction", "top_classes", "top_probabilities", "sides", "picture")
     own = ("disagreement",) if explorer.disagreement.size else ()
     maps = {name: getattr(explorer, name) for name in (*names, *own)}
@@ -49,10 +49,9 @@ def render_page(run: RunFiles) -> str:
         "picture": "Natural colour" if explorer.is_natural_colour[0] else "False colour",
         **{name: name.capitalize() for name in ("prediction", "truth", "errors", "certainty", "split", *own)},
     }
-    config, model = run.folder.read_config(), next(iter(run.folder.folds), run.folder)
-    gates = [] if run.explanation is None else [_list_curves(run, gate) for gate in run.explanation.gates]
+    config = folder.read_config()
     facts = {
-        "name": run.folder.path.name,
+        "name": folder.path.name,
         "rows": explorer.truth.shape[0],
         "cols": explorer.truth.shape[1],
         "classes": [vars(each) for each in classes],
@@ -71,27 +70,25 @@ def render_page(run: RunFiles) -> str:
         "axes": bytes(explorer.axes).decode().splitlines(),
         "nodes": explorer.nodes.tolist(),
         "folds": len(report.folds),
-        "gates": gates,
+        "gates": [_list_curves(run, gate) for gate in (run.explanation.gates if run.explanation else ())],
     }
     return render_template(
         "report.html",
         every=every,
         **vars(run),
-        evaluation=evaluation,
+        evaluation=report.evaluation,
         finding=describe_finding(report, config),
         settings=config,
-        started=model.read_progress()[0].started,
-        next_step=report.next_step.replace("CONFIG", shlex.quote(str(run.folder.config))),
-        kept=next((epoch for epoch in record.history if epoch.epoch == record.best_epoch), None),
-        geotiff=_GEOTIFF if (run.folder.path / _GEOTIFF).is_file() else None,
-        to_map=shlex.join(["hsi-se", "map", str(run.folder)]),
+        started=next(iter(folder.folds), folder).read_progress()[0].started,
+        next_step=report.next_step.replace("CONFIG", shlex.quote(str(folder.config))),
+        geotiff=_GEOTIFF if (folder.path / _GEOTIFF).is_file() else None,
+        to_map=shlex.join(["hsi-se", "map", str(folder)]),
         classes=classes,
-        sides=[side for side in sides if side["count"]],
+        sides=sides,
         layers=layers,
         bands=", ".join(f"{band + 1}" if nm is None else f"{nm[band]:.0f} nm" for band in explorer.picture_bands),
-        aspect=f"{explorer.truth.shape[1]} / {explorer.truth.shape[0]}",
         rows=zip(report.per_class, report.split_per_class, explorer.floor_producers.tolist(), strict=True),
-        shares=evaluation.shares,
+        shares=report.evaluation.shares,
         leakage_sentence=describe_leakage(report.leakage),
         charts={chart.name: chart for chart in list_charts(run)},
         draw_gate=_draw_gate,

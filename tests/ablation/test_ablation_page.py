@@ -205,6 +205,28 @@ def test_the_answers_come_first_and_what_limits_them_is_behind_one_fold_out(page
         assert page.get_by_text(caveat).is_visible()
 
 
+def test_variants_that_do_not_clear_the_floor_are_listed_once(folder, call):
+    report = folder.read_report()
+    (scene,) = report.scenes
+    for runs, said in (({}, None), ({1: (0, 2)}, "fold &lt;se&gt; (2 of 3 runs)"), (
+        {0: (1,), 1: (0, 1, 2)}, "none (1 of 3 runs), fold &lt;se&gt; (3 of 3 runs)"
+    )):  # fmt: skip
+        variants = []
+        for place, variant in enumerate(scene.variants):
+            found = [
+                run.model_copy(update={"outcomes": {**run.outcomes, "location floor": "no difference shown"}})
+                if run.seed in runs.get(place, ())
+                else run
+                for run in variant.runs
+            ]
+            variants.append(variant.model_copy(update={"runs": tuple(found)}))
+        changed = scene.model_copy(update={"variants": tuple(variants)})
+        folder.write(folder.report, report.model_copy(update={"scenes": (changed,)}))
+        call("report", folder)
+        lines = re.findall(r"Does not clear the location floor: (.*)\.</p>", folder.page.read_text())
+        assert lines == ([] if said is None else [said])
+
+
 def test_axe_finds_nothing_on_the_page_of_an_ablation(browser, folder, call):
     call("report", folder)
     for width in (1600, 400):

@@ -255,7 +255,7 @@ def test_the_verdict_stands_out_on_a_terminal_and_mistakes_break_between_words(c
     screen = on_terminal("eval", str(run))
     finding = describe_finding(RunFolder(run).read_report(), RunFolder(run).read_config())
     first = " ".join(finding.split()[:4])
-    assert re.match(rf"\x1b\[1;3[123]m{re.escape(first)}", screen)
+    assert re.search(rf"\x1b\[1;3[123]m{re.escape(first)}", screen)
     plain = [re.sub(r"\x1b\[[\d;]*m", "", line).rstrip() for line in screen.splitlines()]
     assert " ".join(verdict.split()) in " ".join(plain)
     refusal = on_terminal("train", DEMO, "--set", "train.lr=1").splitlines()

@@ -54,13 +54,13 @@ const Chart = (() => {
           command = "L";
         }
       }
-      parts.push(element("path", "", { class: style, d: path, ...(colour && { style: `stroke:${colour}` }) }));
+      parts.push(element("path", "", { class: style, d: path, ...(colour && { style: `--of:${colour}` }) }));
     }
     chart.replaceChildren(...parts);
     key.replaceChildren(...curves.filter((curve) => curve.name).map(({ style, name: said, colour }) => {
       const item = element("li");
       const line = element("svg", "", { viewBox: "0 0 26 8", "aria-hidden": "true" });
-      line.append(element("path", "", { class: style, d: "M1 4H25", ...(colour && { style: `stroke:${colour}` }) }));
+      line.append(element("path", "", { class: style, d: "M1 4H25", ...(colour && { style: `--of:${colour}` }) }));
       item.append(line, said);
       return item;
     }));
