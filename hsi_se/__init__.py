@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hsi_se.config.registry import register_network as register_network
     from hsi_se.config.yaml_file import load_config as load_config
     from hsi_se.errors import HsiError as HsiError
+    from hsi_se.maps.write import write_map as write_map
     from hsi_se.models import build_model as build_model
     from hsi_se.models.insertion import insert_attention as insert_attention
     from hsi_se.prediction.bundled import load_bundle as load_bundle
@@ -56,6 +57,7 @@ _HOMES = {name: f"hsi_se.api.{name}" for name in _API} | {
     "load_plugin": "hsi_se.config.registry.load_plugin",
     "register_attention": "hsi_se.config.registry.register_attention",
     "register_network": "hsi_se.config.registry.register_network",
+    "write_map": "hsi_se.api.write_map",
 }
 __all__ = ["__version__", *_HOMES]
 

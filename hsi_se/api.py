@@ -1,5 +1,6 @@
 """The public functions: what the commands do, for configs and scenes that are files, mappings or objects in memory."""
 
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -18,6 +19,7 @@ from hsi_se.config.base import Settings
 from hsi_se.config.experiment import Config, Sections
 from hsi_se.config.yaml_file import Override, read_config, read_settings
 from hsi_se.errors import ConfigError, RunError, SceneError
+from hsi_se.maps import write as maps
 from hsi_se.prediction import bundled
 from hsi_se.prediction.logits import Engine
 from hsi_se.progress import Observer, Silent, Undecided
@@ -227,6 +229,12 @@ def map_scene(
         return found if getattr(scene, "grid", None) is None else found.to_data_array(scene.grid)
 
 
+@functools.wraps(maps.write_map)
+def write_map(run: AnyRun, *, session: Session | None = None, **settings: Any) -> list[Path]:
+    with _begin(session) as session:
+        return maps.write_map(_open(run), session=session, **settings)
+
+
 def explain(run: AnyRun, *, scene: Scene | None = None, session: Session | None = None) -> Explanation:
     """Returns how attention gates treat the classes of the test pixels; arguments and errors as for `evaluate`."""
     with _begin(session, scene, run=run) as session:
@@ -258,9 +266,11 @@ def ablate(
 
     Args:
         ablation: a YAML file, or a mapping with its settings, in which `base` is a config of any kind.
+        scene: as for `train`.
         out: the folder, by default `runs/ablation-NAME-DIGEST`; finished runs in it are kept.
-        workers, scheduler: number of processes, or address, of a Dask cluster; not with a scene in memory.
-        scene, session: as for `train`.
+        workers: number of processes on this machine; not with a scene in memory.
+        scheduler: address of a Dask cluster; not with a scene in memory.
+        session: as for `train`.
 
     Raises:
         HsiError: as `train`, or a run failed; the results of the others are in the folder.

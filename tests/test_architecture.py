@@ -40,7 +40,7 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
         "ablation",
     ),
     "api": (
-        *GROUND, *DATA, "prediction", "report", "runs", "workflows", "ablation", "cli.terminal",
+        *GROUND, *DATA, "prediction", "report", "runs", "maps", "workflows", "ablation", "cli.terminal",
     ),
     "sklearn": (
         *GROUND, *DATA, "evaluation", "training", "runs", "prediction", "workflows",

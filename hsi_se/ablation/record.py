@@ -20,7 +20,7 @@ from hsi_se.evaluation.verdict import Outcome
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import Record
 from hsi_se.runs.report import Accuracies
-from hsi_se.system.files import Folder, read_record
+from hsi_se.system.files import Folder, fill_template, read_record
 from hsi_se.system.forms import Count, Form, NotNegative, Share
 from hsi_se.system.locks import hold
 
@@ -253,6 +253,10 @@ class AblationFolder(Folder):
         self.figures = self.path / "figures"  # a folder
         self.page = self.path / "report.html"
         self.rendered = (self.report_text, self.latex, self.page)
+
+    def _repr_html_(self) -> str:
+        page = self.page.read_text("utf-8") if self.page.is_file() else "no report yet"
+        return fill_template("hsi_se.runs", "run.html", title=str(self), page=page)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:

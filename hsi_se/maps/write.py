@@ -60,7 +60,8 @@ def write_map(
 
     Args:
         run: a folder that `train` wrote.
-        scene, overrides: as for `find_scene`; by default the run's own scene.
+        scene: a known name, a config or a file, as `hsi-se map --scene` takes it; by default the run's own scene.
+        overrides: changes of its section `scene`, as `scene.scale=10000`.
         out: the folder to write; by default `map` in the run folder, or `map-NAME` for another scene; it contains a
             folder for each of several images.
         probabilities: whether to write the probability of each class and the entropy, at the bundle's temperature.
@@ -68,8 +69,10 @@ def write_map(
         mask: polygons, or a raster that is not 0 inside; pixels outside are nodata. See `read_area`.
         polygons: a vector file to write the areas of the classes to, `.gpkg`, `.geojson` or `.shp`.
         stac: whether to write a STAC item.
-        engine, session, tile_rows: as for `map_scene`.
+        engine: as for `map_scene`.
         scheduler: address of a Dask scheduler, `tcp://host:8786`, whose workers compute the tiles.
+        tile_rows: as for `map_scene`.
+        session: as for `map_scene`.
 
     Raises:
         HsiError: as `map_scene`, or the files cannot be written.

@@ -320,6 +320,10 @@ def list_mistakes(run, scene):
     yield lambda: hsi_se.make_split(scene, {"kind": "randm"}), ConfigError, "split: split.kind = 'randm': did you mean"
     yield lambda: hsi_se.make_split(scene.labels, CONFIG), SceneError, "scene: ndarray is not a Scene"
     yield lambda: hsi_se.map_scene(run, 3), SceneError, "scene = 3: is not a scene; write a known name"
+    yield lambda: hsi_se.write_map(3), RunError, "run = 3: is not a run"
+    yield lambda: hsi_se.write_map(run), HsiError, "and are in no file; give the scene again from Python"
+    yield lambda: hsi_se.write_map(run, min_probability=2), ConfigError, "min_probability = 2: must lie between 0 and 1"
+    yield lambda: hsi_se.write_map(run, polygons="a.txt"), ConfigError, "polygons = a.txt: name a file that ends in"
     bands = "the scene has 4 bands, but the model was trained on 20"
     yield lambda: hsi_se.map_scene(run, scene.cube[..., :4]), SceneError, bands
     yield (
