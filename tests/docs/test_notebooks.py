@@ -45,7 +45,7 @@ def read_report(run: Path) -> Any:
     return json.loads((run / "report.json").read_text())
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_map_for_a_gis_has_layout_style_and_areas(tmp_path, monkeypatch):
     folder, outputs = execute("enmap-map", tmp_path, monkeypatch)
     report, truth = read_report(folder / "run"), make_synthetic_scene(seed=1, rows=72, cols=72, bands=48)
