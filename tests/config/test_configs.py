@@ -180,6 +180,7 @@ OF_ABLATION = {
     "conv2d": "placement_conv2d.json",
     "new_ground": "new_ground.json",
     "indian_pines_reduction": "indian_pines_reduction.json",
+    "field_networks": "field_networks.json",
 }
 
 

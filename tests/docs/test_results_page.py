@@ -4,7 +4,10 @@ import json
 import re
 
 import pytest
+from pydantic import TypeAdapter
 
+from benchmarks import network_costs
+from hsi_se.config.model import ModelSettings
 from hsi_se.config.yaml_file import load_config
 from hsi_se.evaluation.statistics import summarize
 from hsi_se.models import build_model
@@ -117,3 +120,39 @@ def test_the_row_of_the_enmap_tiles_gives_the_means_of_its_draws():
     for cell, measure in zip(cells, [name for name in MEASURES if not name.startswith("unsmoothed")], strict=True):
         summary = summarize([100 * run[measure] for run in runs])
         assert cell == f"{summary.mean:.2f} ± {summary.std:.2f}"
+
+
+def show(values: list[float]) -> str:
+    summary = summarize([100 * value for value in values])
+    return f"{summary.mean:.2f}" + (f" ± {summary.std:.2f}" if summary.n > 1 else "")
+
+
+def test_the_table_of_the_fields_networks_is_that_of_its_files():
+    stored, costs = (
+        json.loads(read(ROOT / "benchmarks" / "results" / f"{name}.json"))
+        for name in ("field_networks", "field_network_costs")
+    )
+    accuracies = ("overall_accuracy", "average_accuracy", "kappa")
+    expected = []
+    for variant in stored["scenes"][0]["variants"]:
+        runs, cost = variant["runs"], costs["networks"][variant["name"]]
+        assert (variant["num_parameters"], variant["macs_per_patch"]) == (cost["parameters"], cost["macs_per_patch"])
+        cells = [variant["name"], str(len(runs)), *(show([run[key] for run in runs]) for key in accuracies)]
+        cells += [f"{cost['parameters']:,}", f"{cost['macs_per_patch'] / 1e6:.1f}"]
+        expected.append([*cells, f"{cost['training_ms_per_patch']:.1f}"])
+    for name in ("location_floor", "spectral_baseline"):  # the same for all networks
+        cells = [name.replace("_", " "), str(len(runs))]
+        cells += [show([run[name][key] for run in runs]) for key in accuracies]
+        expected.append([*cells, "", "", ""])
+    section = RESULTS.partition("## The field's networks\n")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    assert [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]] == expected
+
+
+def test_the_costs_of_the_fields_networks_are_those_of_the_networks_themselves():
+    costs = json.loads(read(ROOT / "benchmarks" / "results" / "field_network_costs.json"))
+    for name, settings in network_costs.FIELD.items():
+        sizes = {key: costs[key] for key in ("num_bands", "patch_size", "num_classes")}
+        network = build_model(TypeAdapter(ModelSettings).validate_python(settings), **sizes)
+        assert costs["networks"][name]["parameters"] == count_parameters(network)
+        assert costs["networks"][name]["macs_per_patch"] == count_macs(network)
