@@ -47,12 +47,15 @@ _MAKE = "hsi_se.Scene.from_arrays(cube, labels)"
 
 
 @contextmanager
-def _begin(session: Session | None, scene: Scene | None = None, *, run: object = None) -> Iterator[Session]:
+def _begin(
+    session: Session | None, scene: Scene | None = None, *, run: object = None, takes_data: bool = False
+) -> Iterator[Session]:
     """Yields a session that knows the scene, by default that of `run`, and shows progress; errors speak Python."""
     session = session or Session()
     scene = getattr(run, "scene", None) if scene is None else scene
     with ExitStack() as stack:
-        stack.enter_context(speaking_python("commands", scene="" if scene is None else ", scene=scene"))
+        words = {"scene": "" if scene is None else ", scene=scene"} | ({"data": "data=…"} if takes_data else {})
+        stack.enter_context(speaking_python("commands", **words))
         if scene is not None:
             if not isinstance(scene, Scene) or scene.num_classes == 0:
                 problem = "has no labels" if isinstance(scene, Scene) else f"{type(scene).__name__} is not a Scene"
@@ -92,7 +95,7 @@ def load_scene(scene: Any, data: str | Path | None = None) -> Scene:
     `data` is a folder that is searched before `datasets/`. SceneError if the name is unknown, a file is missing or
     cannot be read, or the cube and the labels do not fit each other.
     """
-    with _begin(None):
+    with _begin(None, takes_data=True):
         found = _read_scene(scene)
         return found if isinstance(found, Scene) else loading.load_scene(found, data)
 
@@ -123,7 +126,7 @@ def make_split(
     Raises:
         HsiError: the labels cannot be split like this, or a setting is wrong.
     """
-    with _begin(None):
+    with _begin(None, takes_data=True):
         if not isinstance(scene, GroundTruth):
             raise SceneError(f"scene: {type(scene).__name__} is not a Scene; make one with {_MAKE}")
         settings, own_seed = _read_split(split, scene)

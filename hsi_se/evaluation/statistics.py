@@ -9,7 +9,7 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 from scipy.special import stdtr  # the distribution function of Student's t, a hundred times faster than scipy.stats.t
 from scipy.stats import binomtest, chi2, f, rankdata, studentized_range, t
 
@@ -18,7 +18,8 @@ LEVEL = 1 - _CONFIDENCE  # significance level of every test
 _FEWEST_SCENES = 5  # with fewer, the chi-square and F approximations are poor
 
 Numbers = Sequence[float | None] | NDArray[np.floating]
-Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]  # null in JSON
+_FromNull = BeforeValidator(lambda value: math.nan if value is None else value)  # as JSON has it
+Number = Annotated[float, Field(allow_inf_nan=True), _FromNull]
 Range = tuple[float, float]  # the values that a mean can take
 UNBOUNDED: Range = (-math.inf, math.inf)
 AMOUNT: Range = (0.0, math.inf)

@@ -107,6 +107,7 @@ class RunFolder(Folder):
         parts = [(self.config, record.config_digest, self.read_config().digest)]
         if record.bundle_digest is not None:
             parts.append((self.split, record.split_digest, self.read_split().digest))
+            self.read_bundle()  # before: it says what is wrong with a damaged file
             parts.append((self.bundle_facts, record.bundle_digest, self._digest_bundle()))
         for path, expected, found in parts:
             if found != expected:

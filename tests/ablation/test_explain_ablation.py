@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hsi_se.ablation.record import AblationFolder
+from hsi_se.config.yaml_file import dump_config, load_config
 from hsi_se.evaluation.statistics import summarize
 from hsi_se.report.tables import describe_gates, describe_modes
 
@@ -40,10 +41,10 @@ def test_variants_without_gates_get_their_sentence_and_others_are_skipped(call, 
     none, se = out.splitlines()[-2:]
     assert none.startswith(f"none: {describe_gates([[]])} In evaluation mode")
     assert "of the only gate, at fold" in se
-    config = folder.run_of("none", 0).config
-    text = config.read_text()
-    start = text.index("model:")
-    config.write_text(f"{text[:start]}model: {{name: svm}}\n{text[text.index('train:', start) :]}")
+    run = folder.run_of("none", 0)
+    record, config = run.read_record(), load_config(run.config, ["model={name: svm}"])
+    run.write(run.config, dump_config(config))
+    run.write(run.record, record.model_copy(update={"config_digest": config.digest}))
     code, out, err = call("explain", folder, "--device", "cpu")
     assert out.splitlines()[-1].startswith("se: ")
     assert (code, err) == (0, "note: none is not a network and is skipped\n")

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import scipy.io
 from numpy.typing import NDArray
 
 from hsi_se.cli import main as cli
+from hsi_se.runs.folder import RunFolder
 from tests.conftest import ROOT
 
 ROWS, COLS, BANDS = 24, 24, 16
@@ -650,9 +652,11 @@ def test_arrays_of_another_kind_are_named_with_what_they_lack(
 
 
 def test_weights_of_another_network_are_refused(refuse: Refuse, mine: Path) -> None:
-    facts = json.loads((mine / "bundle.json").read_text(encoding="utf-8"))
-    facts["model"]["order"] = "2d-3d"
-    (mine / "bundle.json").write_text(json.dumps(facts), encoding="utf-8")
+    folder = RunFolder(mine)
+    bundle = folder.read_bundle()
+    model = bundle.facts.model.model_copy(update={"order": "2d-3d"})
+    facts = bundle.facts.model_copy(update={"model": model})
+    folder.write_result(folder.read_record(), bundle=replace(bundle, facts=facts))
     message = refuse("eval", "mine")
     assert "the weights do not fit the architecture (" in message
     assert message.endswith("; train again")
@@ -667,8 +671,8 @@ def test_another_scene_than_the_one_trained_on_is_refused(refuse: Refuse, mine: 
     config = (mine / "config.yaml").read_text(encoding="utf-8")
     (mine / "config.yaml").write_text(config.replace("synthetic: 0", "synthetic: 1"), encoding="utf-8")
     message = refuse("eval", "mine")
-    assert message.startswith("mine: was trained on another edition of ")
-    assert message.endswith("; name the folder of the right one with --data")
+    assert message.startswith("mine/config.yaml: not what training wrote (digest ")
+    assert message.endswith("; put the right file back, or train again with --overwrite")
 
 
 def test_missing_data_folder_is_named_by_eval(refuse: Refuse, mine: Path) -> None:

@@ -24,7 +24,7 @@ PANELS = {
     "Data": ["scene", "split"],
     "Train": ["quickstart", "train", "resume", "eval", "gap"],
     "Look": ["info", "report", "watch", "explain", "schema"],
-    "Compare": ["ablate"],
+    "Compare": ["ablate", "tune"],
     "Deliver": ["map", "export"],
 }
 

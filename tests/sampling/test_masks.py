@@ -254,7 +254,7 @@ def test_a_missing_mask_is_named_with_where_it_was_looked_for(truth, tmp_path, n
     split = read_settings(tmp_path, train=TRAIN, test=TEST).model_copy(update={name: "absent.mat"})
     assert refuse(truth, split, SceneError) == (
         f"split.{name}: no file absent.mat in the current folder or below datasets; put it there, "
-        "or give its folder with --data DIR"
+        "or give its folder with data=…"
     )
 
 

@@ -154,7 +154,7 @@ def test_an_interrupted_calibration_is_resumed_without_training_the_network_agai
             signal.raise_signal(signal.SIGTERM)
 
     watched = Watching(interrupt)
-    message = f"interrupted during calibration; resume with `hsi-se resume {path}`"
+    message = f'interrupted during calibration; resume with `hsi_se.resume("{path}")`'
     with pytest.raises(Interrupted, match=re.escape(message)):
         train(path, observer=watched)
     assert len(list_checkpoints(path / "checkpoints")) >= 1
