@@ -322,7 +322,7 @@ def many(tmp_path) -> tuple[Path, Ablation]:
     return path, load_ablation(path)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_cluster_that_loses_a_worker_midway_has_the_sequential_result_to_the_bit(many, finished, tmp_path):
     path, ablation = many
     begun = shutil.copytree(finished.path, tmp_path / "alone")
@@ -347,7 +347,7 @@ def test_a_cluster_that_loses_a_worker_midway_has_the_sequential_result_to_the_b
     assert numbers_of(torn) == numbers_of(alone)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_scheduler_that_is_killed_midway_ends_the_ablation_in_one_line(file, tmp_path):
     cluster = tmp_path / "cluster"
     cluster.mkdir()
@@ -363,7 +363,7 @@ def test_a_scheduler_that_is_killed_midway_ends_the_ablation_in_one_line(file, t
     assert all("finished" in line for line in runs), "no word from Dask itself"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_workers_of_this_machine_have_the_sequential_result_to_the_bit(finished, file, tmp_path):
     process = start(file, tmp_path / "out", "--workers", 2)
     _, errors = process.communicate(timeout=300)

@@ -339,11 +339,13 @@ def simulate(effects: Sequence[float], *, seeds: int, repeats: int) -> float:
     return num_shown / repeats
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("variants", "seeds"), [(1, 10), (4, 10), (7, 12)])
 def test_without_a_true_difference_at_most_one_ablation_in_twenty_shows_one(variants, seeds):
     assert simulate([0.0] * variants, seeds=seeds, repeats=400) <= 0.05
 
 
+@pytest.mark.exhaustive
 def test_a_true_difference_of_one_standard_deviation_at_ten_seeds_is_mostly_shown():
     assert simulate([1.0], seeds=10, repeats=400) > 0.7
     assert simulate([1.0, 0.0], seeds=10, repeats=400) > 0.5  # Holm's price

@@ -192,6 +192,7 @@ def test_an_interrupted_series_reports_what_is_pooled_and_goes_on(series, tmp_pa
     assert accuracies == [run.overall_accuracy for run in series.read_report().scenes[0].variants[0].runs]
 
 
+@pytest.mark.exhaustive
 def test_a_fold_that_fails_is_named_and_its_draw_is_missing(tmp_path, monkeypatch):
     assess = runner.assess_run
 
@@ -316,6 +317,7 @@ def set_all(*overrides: str) -> list[str]:
     return [part for override in overrides for part in ("--set", override)]
 
 
+@pytest.mark.exhaustive
 def test_train_runs_the_folds_of_every_draw_and_says_how_far_it_is(series, call, tmp_path):
     out = tmp_path / "out"
     code, printed, err = call("train", DEMO, *set_all(*SVM), "--out", out, "--device", "cpu")

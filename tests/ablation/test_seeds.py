@@ -170,6 +170,7 @@ def test_a_seed_that_another_process_is_at_comes_last(over_seeds, tmp_path):
     assert log.seeds("running") == [0, 2, 1]
 
 
+@pytest.mark.exhaustive
 def test_an_interrupted_run_is_resumed_by_the_same_command(tmp_path, monkeypatch):
     config = make_tiny("train={epochs: 3, batch_size: 16, checkpoint_every_s: 0}")
     whole, _ = runner.run_ablation(

@@ -102,6 +102,7 @@ def test_the_outer_accuracy_is_that_of_a_run_with_the_best_settings(searched):
     assert record.num_test == len(split.test)
 
 
+@pytest.mark.exhaustive
 def test_an_interrupted_search_ends_as_one_that_was_not(searched, write, tmp_path):
     study = load_study(write(SVM))
     runner_score, calls = runner.score, []

@@ -154,6 +154,7 @@ def test_a_plugin_that_cannot_be_loaded_is_one_line(plugin, call, tmp_path):
 # ---------------------------------------------------------------------------------------------- resumed
 
 
+@pytest.mark.exhaustive
 def test_an_interrupted_run_is_resumed_to_the_bit_and_only_with_its_plugin(plugin, tmp_path):
     options = set_options(*TINY, MODELS["network"], "train={epochs: 3, batch_size: 16, checkpoint_every_s: 0}")
     words = ("train", DEMO, *options, "--device", "cpu", "--plugin", plugin)

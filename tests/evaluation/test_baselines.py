@@ -428,6 +428,7 @@ def test_folds_are_pooled_to_what_most_of_them_chose():
     assert pool_baselines([folds[0], folds[2]]).chosen.name == "shrinkage LDA on 20 MNF components"
 
 
+@pytest.mark.exhaustive
 @needs_real_scenes
 @pytest.mark.parametrize(
     ("kind", "name", "accuracy"),

@@ -128,7 +128,7 @@ def test_workers_with_another_version_are_refused_by_name(run, tmp_path, version
             write_map(run, scheduler=address, out=tmp_path / "out", session=CPU, tile_rows=2)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_cluster_makes_the_local_map_also_when_a_worker_is_killed_midway(run, expected, tmp_path):
     with start_cluster(tmp_path) as (address, (_, *workers)):
         for name in ("whole", "torn"):

@@ -92,6 +92,7 @@ def colours_of(folder: RunFolder, name: str) -> set[tuple[int, ...]]:
     return set(map(tuple, np.unique(read_png(folder, name).reshape(-1, 3), axis=0).tolist()))
 
 
+@pytest.mark.exhaustive
 def test_maps_show_the_class_colours_and_the_split_its_own(run, call):
     write(run, call, "png")
     files = RunFiles.read(run)

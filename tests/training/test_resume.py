@@ -299,6 +299,7 @@ def test_a_signal_before_the_run_folder_appears_leaves_nothing(function, number,
     assert list(tmp_path.iterdir()) == [log]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("function", "number", "call"),
     [
@@ -326,6 +327,7 @@ def test_a_signal_before_the_first_step_ends_after_it_and_the_run_is_resumed(fun
     check_resumed(run, whole)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_in_the_last_step_leaves_a_run_of_which_only_the_end_is_left(number, whole, tmp_path):
     run = tmp_path / "run"

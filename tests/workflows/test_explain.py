@@ -405,6 +405,7 @@ def test_the_command_prints_a_row_for_every_gate_and_ends_in_the_two_sentences(c
     ]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("attention", ["{}", "{fold: {kind: strip_pooling}}"])
 def test_a_network_without_channel_gates_is_told_so_and_what_training_mode_costs(call, tmp_path, attention):
     run = train(tmp_path / "run", f"model.attention={attention}")
