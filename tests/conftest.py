@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from hsi_se.cli.main import main
 from hsi_se.config.experiment import Config
@@ -19,6 +20,9 @@ from hsi_se.runs.folder import RunFolder
 from hsi_se.scene.scene import Scene
 from hsi_se.scene.synthetic import make_synthetic_scene
 from hsi_se.system.session import Session
+
+settings.register_profile("hsi-se", deadline=None)  # a busy machine is no fault
+settings.load_profile("hsi-se")
 
 ROOT = Path(__file__).parents[1]
 REAL_SCENES = ROOT.parent / "shared" / "datasets"
