@@ -47,6 +47,7 @@ def load(tmp_path, text: str = THREE):
     return load_ablation(path)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("few")
 def test_each_seed_is_tuned_once_and_every_run_has_its_own_numbers(count, tmp_path):
     folder, report = runner.run_ablation(load(tmp_path), out=tmp_path / "out", session=CPU, watcher=Log())
@@ -101,6 +102,7 @@ def test_baselines_of_another_split_are_not_used(count, finished, tmp_path):
     assert len(count) == 1
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("few")
 def test_on_a_cluster_too_each_seed_is_tuned_once(count, tmp_path):
     distributed = pytest.importorskip("distributed")

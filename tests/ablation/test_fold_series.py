@@ -278,7 +278,7 @@ def test_an_ablation_pairs_its_variants_by_draw(compared):
     assert len(list(compared.baselines.glob("*.json"))) == 6, "one for each fold of each draw"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_workers_compute_what_one_process_does(compared, file, tmp_path):
     distributed = pytest.importorskip("distributed")
     here = {"processes": False, "protocol": "tcp", "host": "127.0.0.1", "dashboard_address": None}

@@ -53,24 +53,33 @@ def change_split(folder: RunFolder) -> Path:
 
 def permute_classes(folder: RunFolder) -> Path:
     facts = json.loads(folder.bundle_facts.read_text())
-    facts["class_ids"].reverse()
+    facts["class_names"].reverse()
     folder.bundle_facts.write_text(json.dumps(facts))
     return folder.bundle_facts
 
 
-def lose_weights(folder: RunFolder) -> Path:
+def change_weights(folder: RunFolder, factor: float = 2.0) -> Path:
     weights = load_file(folder.bundle_arrays)
-    save_file({name: np.full_like(array, np.nan) for name, array in weights.items()}, folder.bundle_arrays)
+    is_weight = {name: name.startswith("model.") and array.dtype.kind == "f" for name, array in weights.items()}
+    changed = {name: np.asarray(array * array.dtype.type(factor)) for name, array in weights.items() if is_weight[name]}
+    save_file({**weights, **changed}, folder.bundle_arrays)
     return folder.bundle_facts
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-@pytest.mark.parametrize("change", [change_config, change_split, permute_classes, lose_weights])
+@pytest.mark.parametrize("change", [change_config, change_split, permute_classes, change_weights])
 def test_every_command_refuses_a_run_that_was_changed(folder, call, change, command):
     path = change(folder)
     code, _, error = call(*command, folder)
     assert (code, error.count("\n")) == (2, 1), error
     assert f"{path}: not what training wrote (digest " in error
+
+
+def test_weights_that_are_lost_are_named(folder, call):
+    change_weights(folder, factor=np.nan)
+    code, _, error = call("eval", folder)
+    assert (code, error.count("\n")) == (2, 1), error
+    assert error.startswith(f"hsi-se: {folder.bundle_arrays}: model.")
 
 
 def test_a_report_of_another_run_is_refused(folder, call):

@@ -135,6 +135,7 @@ def test_the_sides_of_blocks_and_their_buffer_partition_the_labelled_pixels(labe
         assert not len(split.buffer)
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=15, deadline=None)
 @given(label_maps(), some_blocks, st.integers(0, 9))
 def test_every_class_that_a_blocks_split_leaves_on_one_side_is_named_and_no_other(labels, blocks, seed):

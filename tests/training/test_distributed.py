@@ -116,7 +116,7 @@ def rank_of(pid: int) -> str:
     return next((v.decode().partition("=")[2] for v in variables if v.startswith(b"RANK=")), "")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_a_process_that_dies_ends_the_other_within_a_minute_and_the_run_goes_on(rank, tmp_path):
     run, log = tmp_path / "run", tmp_path / "log"

@@ -146,7 +146,7 @@ def check_resumed(run: Path, whole: RunFolder) -> None:
     assert RunFolder(run).read_progress()[1] == RunFolder(run).read_record().history
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "function",
     [
@@ -165,7 +165,7 @@ def test_killed_in_a_step_or_a_write_it_goes_on_to_the_same_weights(function, wh
         check_resumed(run, whole)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_ended_at_any_moment_a_run_is_whole_or_resumable_or_not_there(number, whole, tmp_path):
     """Whatever moment that is, so that a slow machine only makes it another one."""

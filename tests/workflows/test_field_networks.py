@@ -11,6 +11,7 @@ from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import Interrupted
 from hsi_se.prediction.bundled import build_bundled_model
 from hsi_se.prediction.logits import predict_logits
+from hsi_se.progress import Silent
 from hsi_se.system.session import Session
 from hsi_se.workflows.export import export
 from hsi_se.workflows.train import resume
@@ -25,14 +26,10 @@ MODELS = {
 CHANGES = (*TINY, "patch.size=5", "train={epochs: 2, batch_size: 32, checkpoint_every_s: 0}")
 
 
-class Impatient:
+class Impatient(Silent):
     """An observer that ends the training in its fourth step, as Ctrl-C would."""
 
     steps = 0
-
-    def start(self, task: str, *, total: int, unit: str) -> None: ...
-    def epoch(self, record: object) -> None: ...
-    def note(self, text: str) -> None: ...
 
     def advance(self, count: int) -> None:
         self.steps += count > 0
@@ -44,7 +41,7 @@ def read_config(name: str) -> Config:
     return load_config(ROOT / "configs" / "demo.yaml", [*CHANGES, MODELS[name]])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("quick_baseline")
 @pytest.mark.parametrize("name", MODELS)
 def test_a_run_is_trained_resumed_evaluated_and_mapped(name, tmp_path):
