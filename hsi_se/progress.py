@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+Drawable = Annotated[float, Field(ge=-1e100, le=1e100)]  # the axes of a picture overflow far beyond
 
 
 class EpochRecord(BaseModel):
@@ -20,12 +22,12 @@ class EpochRecord(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     epoch: int
-    loss: float
-    validation_accuracy: float | None
-    validation_loss: float | None
-    learning_rate: float
-    patches_per_second: float
-    elapsed_s: float
+    loss: Drawable
+    validation_accuracy: Drawable | None
+    validation_loss: Drawable | None
+    learning_rate: Drawable
+    patches_per_second: Drawable
+    elapsed_s: Drawable
     validation_per_class: tuple[float | None, ...] | None = None
 
 

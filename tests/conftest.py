@@ -3,6 +3,8 @@
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from hypothesis import settings
 
 from hsi_se.cli.main import main
 from hsi_se.config.experiment import Config
-from hsi_se.config.model import Lda, Svm
+from hsi_se.config.model import Lda, PixelClassifier, Svm
 from hsi_se.config.yaml_file import load_config
 from hsi_se.evaluation import baselines
 from hsi_se.evaluation.confidence import TemperatureScaling
@@ -106,15 +108,22 @@ def browser():
         chromium.close()
 
 
+@contextmanager
+def quick_baselines(*candidates: PixelClassifier) -> Iterator[None]:
+    """Lets the spectral baseline choose from few candidates, by default an SVM and LDA."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(baselines, "_CANDIDATES", candidates or (Svm(name="svm"), Lda(name="lda")))
+        patch.setattr(baselines, "_GRID", ((100.0,), (1.0,)))
+        yield
+
+
 @pytest.fixture(scope="module")
 def quick_baseline():
     """A spectral baseline from few candidates, for modules whose facts do not depend on which one is chosen.
 
     Not for modules that share a session's runs with others, nor for what other processes compute.
     """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(baselines, "_CANDIDATES", (Svm(name="svm"), Lda(name="lda")))
-        patch.setattr(baselines, "_GRID", ((100.0,), (1.0,)))
+    with quick_baselines():
         yield
 
 

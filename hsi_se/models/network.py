@@ -3,6 +3,7 @@
 Axes: n patches, k components, p × p pixels, C classes.
 """
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 
 import torch
@@ -65,11 +66,12 @@ class Network(nn.Module):
         return logits
 
 
-class Drawn(nn.Module):
+class Drawn(nn.Module, ABC):
     """A layer with weights other than those of convolutions and dense layers; `models.initialize` has them drawn."""
 
+    @abstractmethod
     def draw(self, generator: torch.Generator) -> None:
-        raise NotImplementedError
+        """Draws them anew, without gradients; all randomness is that of the generator."""
 
 
 class ComponentsAsChannels(nn.Module):

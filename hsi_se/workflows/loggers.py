@@ -7,6 +7,7 @@ resumption and its evaluation are one run of the tool.
 import importlib
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +20,7 @@ _PROJECT = "hsi-se"
 _LONGEST = 500  # characters of a parameter's value in MLflow
 
 
-class Logger(Silent):
+class Logger(Silent, ABC):
     """An observer that records runs with another tool, which must be installed.
 
     It can be sent to other processes between two runs. `folder` is where the tool writes; see `default` of each.
@@ -48,9 +49,9 @@ class Logger(Silent):
             self._epoch = record.epoch
             self._log(_list_values(record))
 
+    @abstractmethod
     def _log(self, values: Mapping[str, float]) -> None:
         """Records values of the current epoch."""
-        raise NotImplementedError
 
 
 class TensorBoard(Logger):

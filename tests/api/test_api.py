@@ -17,16 +17,9 @@ from hsi_se.errors import ConfigError, HsiError, RunError, SceneError
 from hsi_se.report.explorer import Explorer
 from hsi_se.runs.report import RunReport
 from hsi_se.scene.synthetic import make_synthetic_scene
+from tests.api.conftest import CONFIG
 from tests.conftest import CPU, ROOT, TINY
 
-CONFIG = {
-    "split": {"kind": "random", "train": 0.2},
-    "reduction": {"kind": "pca", "components": 13, "fit_on": "train"},
-    "patch": {"size": 9},
-    "model": {"name": "lda"},
-    "train": {"epochs": 1},
-    "prediction": {"calibration": "none"},
-}
 pytestmark = [pytest.mark.usefixtures("quick_baseline"), pytest.mark.filterwarnings("ignore:Use .@. matmul")]
 
 
@@ -40,17 +33,6 @@ def arrays():
 def scene(arrays):
     cube, labels, names = arrays
     return hsi_se.Scene.from_arrays(cube, labels, name="field", class_names=names)
-
-
-@pytest.fixture(scope="module")
-def run(scene, tmp_path_factory, quick_baseline):
-    del quick_baseline
-    return hsi_se.train(CONFIG, scene=scene, out=tmp_path_factory.mktemp("runs") / "run", session=CPU)
-
-
-@pytest.fixture(scope="module", name="evaluation")
-def _evaluation(run):
-    return hsi_se.evaluate(run, session=CPU)
 
 
 # -------------------------------------------------------------------------------------------- public names

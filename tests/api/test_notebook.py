@@ -17,7 +17,7 @@ from hsi_se.progress import Silent
 from hsi_se.scene.scene import make_palette
 from hsi_se.scene.synthetic import make_synthetic_scene
 from hsi_se.system.notebook import MOST_PIXELS
-from tests.api.test_api import CONFIG
+from tests.api.conftest import CONFIG
 from tests.conftest import CPU
 
 pytestmark = pytest.mark.usefixtures("quick_baseline")
@@ -29,17 +29,6 @@ def scene():
     made = make_synthetic_scene(seed=0, rows=24, cols=26, bands=20)
     names = {label: f"{name} {EVIL}" for label, name in made.class_names.items()}
     return hsi_se.Scene.from_arrays(made.cube, made.labels, name=EVIL, class_names=names)
-
-
-@pytest.fixture(scope="module")
-def run(scene, tmp_path_factory, quick_baseline):
-    del quick_baseline
-    return hsi_se.train(CONFIG, scene=scene, out=tmp_path_factory.mktemp("runs") / "run", session=CPU)
-
-
-@pytest.fixture(scope="module", name="evaluation")
-def _evaluation(run):
-    return hsi_se.evaluate(run, session=CPU)
 
 
 def read_picture(text: str) -> np.ndarray:

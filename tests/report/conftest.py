@@ -7,11 +7,10 @@ import rasterio
 import hsi_se
 from hsi_se.config.model import Svm
 from hsi_se.config.yaml_file import load_config
-from hsi_se.evaluation import baselines
 from hsi_se.report.explorer import RunFiles
 from hsi_se.runs.folder import RunFolder
 from hsi_se.scene.synthetic import make_synthetic_scene
-from tests.conftest import CPU, ROOT, TINY, give_temperature
+from tests.conftest import CPU, ROOT, TINY, give_temperature, quick_baselines
 from tests.report.reader import Reader
 
 GRID = rasterio.Affine(30, 0, 360_000, 0, -30, 5_810_000)
@@ -55,9 +54,7 @@ def placed(tmp_path_factory) -> RunFolder:
     run = RunFolder(folder / "run")
     for number, fold in enumerate(config.list_folds(), start=1):
         hsi_se.train(fold, out=run.fold(number).path, session=CPU)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(baselines, "_CANDIDATES", (Svm(name="svm"),))
-        patch.setattr(baselines, "_GRID", ((100.0,), (1.0,)))
+    with quick_baselines(Svm(name="svm")):
         hsi_se.evaluate(run)
     return run
 

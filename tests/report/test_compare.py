@@ -7,10 +7,9 @@ from safetensors.numpy import load_file
 import hsi_se
 from hsi_se.config.model import Svm
 from hsi_se.config.yaml_file import load_config
-from hsi_se.evaluation import baselines
 from hsi_se.report.explorer import RunFiles
 from hsi_se.runs.folder import RunFolder
-from tests.conftest import CPU, ROOT, TINY
+from tests.conftest import CPU, ROOT, TINY, quick_baselines
 from tests.report.reader import Reader, to_rgb
 
 
@@ -19,9 +18,7 @@ def other(tmp_path_factory) -> RunFolder:
     """Another classifier on the same split."""
     config = load_config(ROOT / "configs" / "demo.yaml", (*TINY, "model={name: lda}"))
     folder = hsi_se.train(config, out=tmp_path_factory.mktemp("runs") / "other", session=CPU)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(baselines, "_CANDIDATES", (Svm(name="svm"),))
-        patch.setattr(baselines, "_GRID", ((100.0,), (1.0,)))
+    with quick_baselines(Svm(name="svm")):
         hsi_se.evaluate(folder)
     return folder
 
