@@ -1,4 +1,4 @@
-"""A cube that stays in its files: read by rows, however large it is. Axes: rows, cols, bands."""
+"""A cube, in memory or, if it is large, in its files, read by rows. Axes: rows, cols, bands."""
 
 import functools
 from collections.abc import Callable
@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsi_se.scene.raster import ROWS_PER_CHUNK, Shape
+from hsi_se.scene.guards import refuse
+from hsi_se.scene.raster import ROWS_PER_CHUNK, Image, Mask, Shape, chunk_rows
 
+_MOST_IN_MEMORY = 2**28  # bytes of a cube
 _BLOCKS = 2  # in memory at one time: pairs of neighbouring pixels lie in two
 
 
@@ -50,3 +52,23 @@ class StoredCube:
 
 
 Cube = NDArray[Any] | StoredCube
+
+
+def read_cube(image: Image, *, name: str) -> tuple[Cube, Mask | None]:
+    """Returns the cube of an image and its nodata mask; a large one stays where it is, and is checked here."""
+    first, _ = image.read_rows(0, 1)
+    if first.nbytes * image.shape[0] <= _MOST_IN_MEMORY:
+        return image.read()
+    cube = StoredCube(image.shape, first.dtype, lambda *ends: image.read_rows(*ends)[0])
+    check_finite(name, cube)
+    return cube, image.read_nodata()
+
+
+def check_finite(name: str, cube: Cube) -> None:
+    """Raises SceneError if a value of a scene's cube is NaN or infinite."""
+    if np.issubdtype(cube.dtype, np.inexact):
+        parts = chunk_rows(len(cube))
+        found = [np.argwhere(~np.isfinite(cube[part])) + np.array((part.start, 0, 0)) for part in parts]
+        if len(wrong := np.concatenate(found)):
+            row, col, band = wrong[0]
+            raise refuse(f"scene {name}", "not_finite", count=len(wrong), row=row, col=col, band=band)

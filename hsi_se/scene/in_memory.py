@@ -16,18 +16,17 @@ from numpy.typing import NDArray
 
 from hsi_se.config.scene import LabelFile
 from hsi_se.errors import how_to_install
-from hsi_se.scene.cube import Cube, StoredCube
+from hsi_se.scene.cube import read_cube
 from hsi_se.scene.encodings import LabelMap, Wanted, decode
 from hsi_se.scene.georeference import Georeference, parse_crs
 from hsi_se.scene.guards import blaming, explain_sizes, list_orders, refuse, tell
-from hsi_se.scene.inspection import FillFinder
+from hsi_se.scene.inspection import list_notes
 from hsi_se.scene.labels import exclude_nodata, finish, list_ids, one_each
-from hsi_se.scene.raster import UNLABELLED, Image, Mask, Raster, chunk_rows, make_image
+from hsi_se.scene.raster import UNLABELLED, Raster, make_image
 from hsi_se.scene.styles import Style
 from hsi_se.scene.wavelengths import pick_natural_colour, to_nanometres, to_widths
 from hsi_se.system.files import read_facts
 
-_MOST_COPIED = 2**28  # bytes of a cube with nodata or dropped bands; a larger one is read by rows from its array
 _NOWHERE = Georeference(None, None)
 
 
@@ -110,7 +109,7 @@ def read_arrays(
             fill = None if nodata == "none" else float(nodata)
         except (TypeError, ValueError):
             raise refuse(f"nodata = {nodata!r}", "no_value") from None
-    rows, values = len(given.values), given.values
+    values = given.values
     raster = Raster(
         path=Path("cube"),
         shape=values.shape,
@@ -121,16 +120,11 @@ def read_arrays(
         **_read_wavelengths(wavelengths_nm, given),
     )
     image = make_image(raster, drop={}, is_suspect=nodata != "none")
-    kept, missing = _read_values(image)
+    is_used_as_it_is = image.is_whole and not image.has_nodata
+    kept, missing = (values, None) if is_used_as_it_is else read_cube(image, name=name)
     label_map = _read_labels(labels, shape=values.shape, place=place)
     found, missing, about_nodata = exclude_nodata(label_map.labels, missing)
-    notes = (*label_map.notes, *about_nodata, *raster.notes)
-    for reason, bands in image.list_dropped().items():
-        notes += (f"bands {bands} of the cube are excluded: {reason}",)
-    finder = FillFinder()
-    for part in chunk_rows(rows if image.is_suspect else 0):
-        finder.add(kept[part], first_row=part.start, missing=None if missing is None else missing[part])
-    notes += finder.check(image, labels=found)
+    notes = (*label_map.notes, *about_nodata, *list_notes(image, kept, missing, labels=found, name="the cube"))
     names, about_names = _name_classes(class_names, label_map, found)
     return {
         "name": name,
@@ -148,15 +142,6 @@ def read_arrays(
         "dropped_bands": {band + 1: reason for band, reason in image.dropped.items()},
         "grid": None if given.grid is None else given.grid.isel({given.grid.dims[2]: 0}, drop=True),
     }
-
-
-def _read_values(image: Image) -> tuple[Cube, Mask | None]:
-    """Returns the cube, the array itself unless bands or pixels are left out, and its nodata mask."""
-    if image.is_whole and not image.has_nodata:
-        return image.raster.read_rows(0, image.shape[0]), None
-    if np.prod(image.shape) * image.raster.dtype.itemsize <= _MOST_COPIED:
-        return image.read()
-    return StoredCube(image.shape, image.raster.dtype, lambda *ends: image.read_rows(*ends)[0]), image.read_nodata()
 
 
 def _read_place(crs: Any, transform: Any, known: Georeference) -> Georeference:

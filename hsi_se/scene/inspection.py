@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
+from hsi_se.scene.cube import Cube
 from hsi_se.scene.guards import tell
 from hsi_se.scene.labels import Labels
 from hsi_se.scene.raster import Floats, Image, Mask, chunk_rows
@@ -231,3 +232,13 @@ def _describe(group: _Group, image: Image, *, labels: Labels | None, is_absent: 
         labelled=None if labels is None else int((labels[same] != 0).sum()),
         nodata=None if is_absent else image.nodata,
     )
+
+
+def list_notes(image: Image, cube: Cube, nodata: Mask | None, *, labels: Labels, name: str) -> tuple[str, ...]:
+    """Returns what the user should know of a cube that was read from an image; SceneError as in `FillFinder.check`."""
+    dropped = image.list_dropped().items()
+    fill = FillFinder()
+    for part in chunk_rows(len(cube) if image.is_suspect else 0):
+        fill.add(cube[part], first_row=part.start, missing=None if nodata is None else nodata[part])
+    excluded = (f"bands {bands} of {name} are excluded: {reason}" for reason, bands in dropped)
+    return (*image.raster.notes, *excluded, *fill.check(image, labels=labels))

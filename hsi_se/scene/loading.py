@@ -16,7 +16,7 @@ from hsi_se.config.nearest import find_nearest
 from hsi_se.config.scene import InMemoryScene, SceneFiles, SyntheticScene
 from hsi_se.errors import SceneError
 from hsi_se.scene.catalogue import KnownScene, digest_labels, find_known_scene, list_known_scenes
-from hsi_se.scene.cube import Cube, StoredCube
+from hsi_se.scene.cube import read_cube
 from hsi_se.scene.encodings import LabelMap, Wanted
 from hsi_se.scene.folders import Data, Folders, find_file
 from hsi_se.scene.formats import lacks_byte_order, open_file
@@ -24,15 +24,14 @@ from hsi_se.scene.formats.arrays import arrange
 from hsi_se.scene.ground import LookupTable
 from hsi_se.scene.guards import list_orders, refuse
 from hsi_se.scene.images import join_scenes, join_truths, list_images
-from hsi_se.scene.inspection import FillFinder
+from hsi_se.scene.inspection import list_notes
 from hsi_se.scene.labels import exclude_nodata, list_ids, one_each, pick_raster, read_label_map, read_masks_of_classes
-from hsi_se.scene.raster import Floats, Image, Mask, Raster, chunk_rows, make_image
-from hsi_se.scene.scene import UNLABELLED, GroundTruth, Scene, check_finite, check_same_size
+from hsi_se.scene.raster import Floats, Image, Raster, make_image
+from hsi_se.scene.scene import UNLABELLED, GroundTruth, Scene, check_same_size
 from hsi_se.scene.synthetic import make_synthetic_scene
 from hsi_se.scene.wavelengths import match_wavelengths, pick_natural_colour, to_nanometres
 
 _MAX_WAVELENGTH_FILE = 2**20  # bytes
-_MOST_IN_MEMORY = 2**28  # bytes of a cube
 DROPPED_BY_CONFIG = "dropped by the config"  # the reason
 
 SceneSettings = str | SceneFiles | SyntheticScene | InMemoryScene
@@ -119,33 +118,17 @@ def _name_classes(truth: Truth, scene: SceneSettings) -> Truth:
 
 def _load(source: "SceneSource", image: Image, *, is_part: bool = False) -> Scene:
     label_map = source.read_labels(image, is_part=is_part)
-    cube, nodata = _read_cube(image)
+    cube, nodata = read_cube(image, name=source.name)
     truth = source.make_truth(label_map, nodata, is_part=is_part)
-    notes = truth.notes + image.raster.notes
-    for reason, bands in image.list_dropped().items():
-        notes += (f"bands {bands} of {image.raster.path.name} are excluded: {reason}",)
-    fill = FillFinder()
-    for part in chunk_rows(len(cube) if image.is_suspect else 0):
-        fill.add(cube[part], first_row=part.start, missing=None if nodata is None else nodata[part])
-    notes += fill.check(image, labels=truth.labels)
+    notes = list_notes(image, cube, nodata, labels=truth.labels, name=image.raster.path.name)
     return Scene(
-        **vars(replace(truth, notes=notes)),
+        **vars(replace(truth, notes=truth.notes + notes)),
         cube=cube,
         wavelengths_nm=image.wavelengths_nm,
         fwhm_nm=image.fwhm_nm,
         natural_colour=source.find_natural_colour(image),
         dropped_bands={band + 1: reason for band, reason in image.dropped.items()},
     )
-
-
-def _read_cube(image: Image) -> tuple[Cube, Mask | None]:
-    """Returns the cube and its nodata mask; a large cube stays in its file."""
-    first, _ = image.read_rows(0, 1)
-    if first.nbytes * image.shape[0] <= _MOST_IN_MEMORY:
-        return image.read()
-    cube = StoredCube(image.shape, first.dtype, lambda first, last: image.read_rows(first, last)[0])
-    check_finite(image.raster.path.stem, cube)
-    return cube, image.read_nodata()
 
 
 def load_ground_truth(scene: SceneSettings, data: Data = None) -> GroundTruth:

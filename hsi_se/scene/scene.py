@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsi_se.errors import SceneError
-from hsi_se.scene.cube import Cube
+from hsi_se.scene.cube import Cube, check_finite
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.guards import explain_sizes, refuse, to_printable
 from hsi_se.scene.in_memory import read_arrays
@@ -195,10 +195,7 @@ class Scene(GroundTruth):
                 crs=crs, transform=transform,
             )  # fmt: skip
             notes = tuple(to_python(note, "arrays") for note in fields["notes"])
-            scene = cls(**fields | {"notes": notes})
-            if not isinstance(scene.cube, np.ndarray):
-                check_finite(name, scene.cube)
-        return scene
+            return cls(**fields | {"notes": notes})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -244,16 +241,6 @@ class Scene(GroundTruth):
 
         sizes = [(rows.stop - rows.start, cols.stop - cols.start, self.num_bands) for rows, cols in self.windows]
         return tuple(digest_values(size, read(*window)) for size, window in zip(sizes, self.windows, strict=True))
-
-
-def check_finite(name: str, cube: Cube) -> None:
-    """Raises SceneError if a value of a scene's cube is NaN or infinite."""
-    if np.issubdtype(cube.dtype, np.inexact):
-        parts = chunk_rows(len(cube))
-        found = [np.argwhere(~np.isfinite(cube[part])) + np.array((part.start, 0, 0)) for part in parts]
-        if len(wrong := np.concatenate(found)):
-            row, col, band = wrong[0]
-            raise refuse(f"scene {name}", "not_finite", count=len(wrong), row=row, col=col, band=band)
 
 
 def check_same_size(name: str, cube: tuple[int, ...], labels: tuple[int, ...], *, stored: tuple[int, ...] = ()) -> None:

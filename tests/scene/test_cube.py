@@ -11,6 +11,7 @@ from hsi_se.config.experiment import MnfReduction, PcaReduction
 from hsi_se.config.scene import SceneFiles
 from hsi_se.errors import SceneError
 from hsi_se.sampling.reduction import fit_reduction
+from hsi_se.scene import cube as cubes
 from hsi_se.scene import loading
 from hsi_se.scene.cube import StoredCube
 from hsi_se.scene.scene import Scene
@@ -58,7 +59,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> SceneFiles:
 @pytest.fixture
 def both(files: SceneFiles, monkeypatch: pytest.MonkeyPatch) -> tuple[Scene, Scene]:
     in_memory = loading.load_scene(files)
-    monkeypatch.setattr(loading, "_MOST_IN_MEMORY", 0)
+    monkeypatch.setattr(cubes, "_MOST_IN_MEMORY", 0)
     return in_memory, loading.load_scene(files)
 
 
@@ -90,6 +91,6 @@ def test_values_that_are_not_finite_are_refused_there_too(tmp_path: Path, monkey
     cube[35, 1, 2] = np.inf
     np.save(tmp_path / "cube.npy", cube)
     np.save(tmp_path / "labels.npy", np.ones((40, 5), np.uint8))
-    monkeypatch.setattr(loading, "_MOST_IN_MEMORY", 0)
+    monkeypatch.setattr(cubes, "_MOST_IN_MEMORY", 0)
     with pytest.raises(SceneError, match="the first at row 35, col 1, band 2"):
         loading.load_scene(SceneFiles(cube=str(tmp_path / "cube.npy"), labels=str(tmp_path / "labels.npy")))

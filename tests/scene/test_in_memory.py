@@ -10,7 +10,7 @@ import xarray
 
 import hsi_se
 from hsi_se.errors import SceneError
-from hsi_se.scene import in_memory
+from hsi_se.scene import cube as cubes
 from hsi_se.scene.cube import StoredCube
 from hsi_se.scene.georeference import Georeference
 
@@ -76,7 +76,7 @@ def test_a_large_cube_with_nodata_is_read_by_rows_instead_of_copied(monkeypatch)
     cube, labels = make_cube(), make_labels()
     cube[2] = -1
     whole = hsi_se.Scene.from_arrays(cube, labels, nodata=-1)
-    monkeypatch.setattr(in_memory, "_MOST_COPIED", 0)
+    monkeypatch.setattr(cubes, "_MOST_IN_MEMORY", 0)
     by_rows = hsi_se.Scene.from_arrays(cube, labels, nodata=-1)
     assert isinstance(by_rows.cube, StoredCube)
     assert by_rows.digest == whole.digest
