@@ -23,7 +23,7 @@ from hsi_se.maps import write as maps
 from hsi_se.prediction import bundled
 from hsi_se.prediction.logits import Engine
 from hsi_se.progress import Observer, Silent, Undecided
-from hsi_se.report.page import write_page
+from hsi_se.reports.page import write_page
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import find_data

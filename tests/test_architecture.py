@@ -29,18 +29,18 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "training": (*GROUND, "attention", *DATA, "models", "evaluation"),
     "runs": (*GROUND, *DATA, "evaluation"),
     "prediction": (*GROUND, "attention", *DATA, "models", "runs"),
-    "report": (*GROUND, *DATA, "evaluation", "runs", "prediction.class_map"),
-    "maps": (*GROUND, *DATA, "evaluation", "runs", "prediction", "report"),
+    "reports": (*GROUND, *DATA, "evaluation", "runs", "prediction.class_map"),
+    "maps": (*GROUND, *DATA, "evaluation", "runs", "prediction", "reports"),
     "workflows": (
-        *GROUND, "attention", *DATA, "models", "evaluation", "training", "runs", "prediction", "report",
+        *GROUND, "attention", *DATA, "models", "evaluation", "training", "runs", "prediction", "reports",
     ),
-    "ablation": (*GROUND, *DATA, "models", "evaluation", "training", "runs", "report", "workflows"),
+    "ablation": (*GROUND, *DATA, "models", "evaluation", "training", "runs", "reports", "workflows"),
     "cli": (
-        *GROUND, *DATA, "models", "evaluation", "runs", "prediction", "report", "maps", "workflows",
+        *GROUND, *DATA, "models", "evaluation", "runs", "prediction", "reports", "maps", "workflows",
         "ablation",
     ),
     "api": (
-        *GROUND, *DATA, "prediction", "report", "runs", "maps", "workflows", "ablation", "cli.terminal",
+        *GROUND, *DATA, "prediction", "reports", "runs", "maps", "workflows", "ablation", "cli.terminal",
     ),
     "sklearn": (
         *GROUND, *DATA, "evaluation", "training", "runs", "prediction", "workflows",
@@ -48,7 +48,7 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "__main__": ("cli",),
 }  # fmt: skip
 MOST_FLOORS = 12
-TORCH_FREE = ("errors", "progress", "version", "config", "scene", "evaluation", "runs", "report", "cli")
+TORCH_FREE = ("errors", "progress", "version", "config", "scene", "evaluation", "runs", "reports", "cli")
 ALSO_TORCH_FREE = ("prediction.class_map", "ablation.file", "ablation.summary", "ablation.tables")
 
 
@@ -140,8 +140,8 @@ def test_a_forbidden_import_is_found(line):
 
 
 def test_of_a_room_that_is_named_by_one_module_the_others_are_forbidden():
-    assert not find_forbidden_imports({"hsi_se.report.page": "from hsi_se.prediction.class_map import ClassMap"})
-    assert find_forbidden_imports({"hsi_se.report.page": "from hsi_se.prediction.dense import DenseEngine"})
+    assert not find_forbidden_imports({"hsi_se.reports.page": "from hsi_se.prediction.class_map import ClassMap"})
+    assert find_forbidden_imports({"hsi_se.reports.page": "from hsi_se.prediction.dense import DenseEngine"})
 
 
 # ---------------------------------------------------------------------------------- what is loaded when

@@ -26,7 +26,7 @@ WIDTH, HEIGHT = 1280, 1180
 
 
 def digest_templates() -> str:
-    folder = ROOT / "hsi_se" / "report" / "templates"
+    folder = ROOT / "hsi_se" / "reports" / "templates"
     return hashlib.sha256(b"".join((folder / name).read_bytes() for name in TEMPLATES)).hexdigest()
 
 

@@ -19,11 +19,11 @@ from matplotlib.ticker import MaxNLocator
 
 from hsi_se.ablation.record import AblationFolder, AblationReport, SceneReport, VariantReport
 from hsi_se.evaluation.statistics import RankTest, Summary, summarize
-from hsi_se.report.explorer import RunFiles
-from hsi_se.report.figures import Drawing, wrap_name
-from hsi_se.report.run_figures import COLUMN_INCHES, draw_confusions, draw_maps
+from hsi_se.reports.explorer import RunFiles
+from hsi_se.reports.figures import Drawing, wrap_name
+from hsi_se.reports.run_figures import COLUMN_INCHES, draw_confusions, draw_maps
 
-_STYLE = "hsi_se.report.run"
+_STYLE = "hsi_se.reports.run"
 # Told apart with any colour vision (Okabe & Ito 2008), and in grey by the markers and dashes beside them.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _DOT, _UP, _DOWN = "#3f88c5", "#0a5699", "#c2410c"  # told apart by every reader

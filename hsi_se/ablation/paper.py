@@ -20,8 +20,8 @@ from hsi_se.errors import RunError
 from hsi_se.evaluation.assessment import TestPixels
 from hsi_se.evaluation.metrics import Evaluation, evaluate_labels
 from hsi_se.evaluation.statistics import LEVEL, CorrelatedTest, Summary, adjust_holm, compare_runs, summarize
-from hsi_se.report.explorer import Explorer
-from hsi_se.report.tables import render_template
+from hsi_se.reports.explorer import Explorer
+from hsi_se.reports.tables import render_template
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import flatten
 from hsi_se.runs.report import RunReport

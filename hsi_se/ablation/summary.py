@@ -45,7 +45,7 @@ from hsi_se.evaluation.statistics import (
     why_no_ranks,
 )
 from hsi_se.progress import EpochRecord
-from hsi_se.report.tables import percent
+from hsi_se.reports.tables import percent
 from hsi_se.runs.records import RunRecord
 from hsi_se.system.files import fill_template
 

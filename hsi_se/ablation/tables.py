@@ -12,7 +12,7 @@ from hsi_se.ablation.figures import list_figures, refresh_figures
 from hsi_se.ablation.record import AblationFolder, AblationReport, AblationRun, SceneReport, VariantReport
 from hsi_se.ablation.summary import METHODS
 from hsi_se.evaluation.statistics import Summary
-from hsi_se.report.tables import number, percent, render_template
+from hsi_se.reports.tables import number, percent, render_template
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import flatten
 from hsi_se.runs.report import Accuracies

@@ -21,7 +21,7 @@ from hsi_se.config.yaml_file import dump_config
 from hsi_se.errors import ConfigError, DivergedError, SplitError, how_to_install
 from hsi_se.models.inference import pick_device
 from hsi_se.progress import Silent
-from hsi_se.report.tables import percent
+from hsi_se.reports.tables import percent
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import Record
 from hsi_se.sampling.folds import divide_into_folds

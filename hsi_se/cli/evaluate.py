@@ -83,7 +83,7 @@ def split(
     """Draw the split of CONFIG and print its counts, leakage and location floor. Trains nothing."""
     from hsi_se.cli.tables import print_audit
     from hsi_se.config.yaml_file import load_config
-    from hsi_se.report.figures import describe_sides, save_values
+    from hsi_se.reports.figures import describe_sides, save_values
     from hsi_se.runs.report import SplitReport
     from hsi_se.sampling.masks import PARTITIONS, write_partition
     from hsi_se.sampling.splits import number_pixels

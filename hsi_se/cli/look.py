@@ -122,7 +122,7 @@ def report(
     written: list[Path] = []
     folder: AblationFolder | RunFolder
     if len(runs) > 1:
-        from hsi_se.report.compare import write_comparison
+        from hsi_se.reports.compare import write_comparison
 
         folder, second = (RunFolder.open(each, pooled=True) for each in runs)
         names = (each.path.resolve().name for each in (folder, second))
@@ -138,9 +138,9 @@ def report(
             written = write_ablation_figures(results, folder, file_format=figures)
         write_reports(results, folder)
     else:
-        from hsi_se.report.explorer import RunFiles
-        from hsi_se.report.page import write_page
-        from hsi_se.report.run_figures import write_figures
+        from hsi_se.reports.explorer import RunFiles
+        from hsi_se.reports.page import write_page
+        from hsi_se.reports.run_figures import write_figures
 
         folder = RunFolder.open(run, pooled=True)
         page = folder.page
@@ -189,7 +189,7 @@ def explain(run: RunOrAblation, data: DataFolder = None, device: Device = "auto"
     import numpy as np
 
     from hsi_se.cli.terminal import print_table, say, start_session
-    from hsi_se.report.tables import number
+    from hsi_se.reports.tables import number
     from hsi_se.workflows import explain as explaining
 
     with start_session(data=data, device=device) as session:
@@ -225,7 +225,7 @@ def explain(run: RunOrAblation, data: DataFolder = None, device: Device = "auto"
 def _explain_ablation(folder: "AblationFolder", *, data: Path | None, device: str) -> None:
     from hsi_se.ablation.run import explain_ablation
     from hsi_se.cli.terminal import print_table, say, start_session
-    from hsi_se.report.tables import describe_gates, describe_modes, number
+    from hsi_se.reports.tables import describe_gates, describe_modes, number
 
     with start_session(data=data, device=device) as session:
         found = explain_ablation(folder, session=session)

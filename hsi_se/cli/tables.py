@@ -13,8 +13,8 @@ from hsi_se.evaluation.audit import SplitAudit
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.evaluation.verdict import Outcome
 from hsi_se.progress import clock
-from hsi_se.report.finding import describe_finding
-from hsi_se.report.tables import describe_draws, describe_leakage, list_methods, number, percent
+from hsi_se.reports.finding import describe_finding
+from hsi_se.reports.tables import describe_draws, describe_leakage, list_methods, number, percent
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.report import list_class_accuracies
 from hsi_se.system.files import fill_template, read_facts

@@ -22,7 +22,7 @@ from hsi_se.maps.products import write_item, write_polygons
 from hsi_se.prediction.class_map import ClassMap, pick_classes
 from hsi_se.prediction.logits import list_tiles
 from hsi_se.prediction.target import Target
-from hsi_se.report.figures import save_map, to_hex
+from hsi_se.reports.figures import save_map, to_hex
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.scene import UNLABELLED

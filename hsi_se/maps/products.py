@@ -12,7 +12,7 @@ import numpy as np
 from anyascii import anyascii
 
 from hsi_se.maps.layers import NODATA_NAME, Classes, Layer
-from hsi_se.report.figures import to_hex
+from hsi_se.reports.figures import to_hex
 from hsi_se.scene.georeference import Georeference, parse_crs
 from hsi_se.scene.scene import UNLABELLED
 from hsi_se.system.files import fill_template

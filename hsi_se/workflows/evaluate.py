@@ -20,10 +20,10 @@ from hsi_se.prediction.bundled import map_targets, predict_bundled
 from hsi_se.prediction.class_map import ClassMap
 from hsi_se.prediction.target import find_scene, open_targets
 from hsi_se.progress import Observer
-from hsi_se.report.explorer import Explorer, make_explorer
-from hsi_se.report.figures import save_map
-from hsi_se.report.page import write_page
-from hsi_se.report.tables import describe_draws, list_methods, render_report
+from hsi_se.reports.explorer import Explorer, make_explorer
+from hsi_se.reports.figures import save_map
+from hsi_se.reports.page import write_page
+from hsi_se.reports.tables import describe_draws, list_methods, render_report
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import OpenedRun, open_run

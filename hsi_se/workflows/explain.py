@@ -24,10 +24,10 @@ from hsi_se.models.network import Network as NetworkModule
 from hsi_se.prediction.bundled import build_bundled_model
 from hsi_se.prediction.logits import check_finite_logits
 from hsi_se.progress import Observer
-from hsi_se.report.figures import save_figure
-from hsi_se.report.page import write_page
-from hsi_se.report.run_figures import draw_explanation
-from hsi_se.report.tables import describe_gates, describe_modes
+from hsi_se.reports.figures import save_figure
+from hsi_se.reports.page import write_page
+from hsi_se.reports.run_figures import draw_explanation
+from hsi_se.reports.tables import describe_gates, describe_modes
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import OpenedRun, open_run

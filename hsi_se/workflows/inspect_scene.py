@@ -12,7 +12,7 @@ import numpy as np
 from hsi_se.config.scene import OF_CUBE, OF_LABELS, SceneFiles
 from hsi_se.config.yaml_file import dump_config, parse_config
 from hsi_se.errors import ConfigError, SceneError, SplitError
-from hsi_se.report.figures import save_quick_look, save_spectra, to_hex
+from hsi_se.reports.figures import save_quick_look, save_spectra, to_hex
 from hsi_se.sampling.splits import Split, make_split
 from hsi_se.scene.catalogue import KnownScene, recognise_labels
 from hsi_se.scene.folders import Folders

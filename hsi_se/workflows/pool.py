@@ -21,7 +21,7 @@ from hsi_se.evaluation.audit import SplitAudit, pool_audits
 from hsi_se.evaluation.baselines import pool_baselines
 from hsi_se.evaluation.metrics import evaluate_labels
 from hsi_se.progress import EpochRecord
-from hsi_se.report.explorer import Explorer, join_explorers, take_from_owner
+from hsi_se.reports.explorer import Explorer, join_explorers, take_from_owner
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import MappingCost, RunRecord, flatten
 from hsi_se.runs.report import COUNTS, RunReport

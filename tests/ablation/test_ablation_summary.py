@@ -18,7 +18,7 @@ from hsi_se.ablation.tables import list_tables, render, render_csv
 from hsi_se.errors import RunError
 from hsi_se.evaluation.statistics import McNemarTest, points
 from hsi_se.progress import EpochRecord
-from hsi_se.report.tables import escape_latex
+from hsi_se.reports.tables import escape_latex
 from hsi_se.runs.records import RunRecord
 from hsi_se.runs.report import Accuracies
 

@@ -8,7 +8,7 @@ import pytest
 from hsi_se.ablation.record import AblationFolder
 from hsi_se.config.yaml_file import dump_config, load_config
 from hsi_se.evaluation.statistics import summarize
-from hsi_se.report.tables import describe_gates, describe_modes
+from hsi_se.reports.tables import describe_gates, describe_modes
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from hsi_se.ablation.paper import open_results
 from hsi_se.ablation.record import AblationFolder
 from hsi_se.ablation.tables import Table
 from hsi_se.config.yaml_file import load_config
-from hsi_se.report.tables import escape_latex, render_template
+from hsi_se.reports.tables import escape_latex, render_template
 from hsi_se.runs.folder import RunFolder
 from tests.ablation.conftest import SET, Log
 from tests.conftest import CPU, ROOT, TINY

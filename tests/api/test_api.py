@@ -1,6 +1,7 @@
 """The public functions from Python: configs of any kind, scenes in memory, and the words of their mistakes."""
 
 import inspect
+import pkgutil
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import xarray
 import hsi_se
 from hsi_se.config.yaml_file import dump_config, load_config
 from hsi_se.errors import ConfigError, HsiError, RunError, SceneError
-from hsi_se.report.explorer import Explorer
+from hsi_se.reports.explorer import Explorer
 from hsi_se.runs.report import RunReport
 from hsi_se.scene.synthetic import make_synthetic_scene
 from tests.api.conftest import CONFIG
@@ -59,11 +60,10 @@ def test_every_public_name_can_be_had_and_has_a_docstring():
         _ = hsi_se.trian
 
 
-def test_the_function_report_can_be_called_before_and_after_its_package_is_imported(run, evaluation):
-    del evaluation
-    before = hsi_se.__getattr__("report")
-    assert hsi_se.report is not before, "the package hides the function"
-    assert before(run) == hsi_se.report(run) == run.page
+def test_no_module_of_the_package_hides_a_public_name():
+    modules = {module.name for module in pkgutil.iter_modules(hsi_se.__path__)}
+    assert "api" in modules
+    assert not modules & {*hsi_se.__all__}
 
 
 # --------------------------------------------------------------------------------------- scenes in memory

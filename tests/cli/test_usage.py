@@ -14,7 +14,7 @@ from rich.console import Console
 import hsi_se
 from hsi_se.cli.main import app
 from hsi_se.cli.terminal import print_prose
-from hsi_se.report.finding import describe_finding
+from hsi_se.reports.finding import describe_finding
 from hsi_se.runs.folder import RunFolder
 from hsi_se.scene.catalogue import list_known_scenes
 from tests.conftest import ROOT, TINY

@@ -10,7 +10,7 @@ import pytest
 
 from hsi_se.cli.tables import print_finding
 from hsi_se.config.yaml_file import load_config
-from hsi_se.report.finding import describe_finding
+from hsi_se.reports.finding import describe_finding
 from hsi_se.runs.folder import RunFolder
 from hsi_se.scene.synthetic import make_synthetic_scene
 from hsi_se.workflows.train import train

@@ -24,7 +24,7 @@ from shapely.geometry import box, shape
 import hsi_se
 from hsi_se.maps.folder import MapFolder
 from hsi_se.maps.layers import Classes, Layer, write_geotiff
-from hsi_se.report.place import draw_place
+from hsi_se.reports.place import draw_place
 from hsi_se.scene.georeference import Georeference
 from tests.maps.conftest import LEAST, UNCLASSIFIED, find_refusal, read_labels
 from tests.maps.test_write import IDS, NAMES, SIZE, TRANSFORM, map_again, write_scene
@@ -142,7 +142,7 @@ def test_the_picture_of_a_map_has_its_place_and_the_colour_of_what_is_unclassifi
     shown = {tuple(colour) for colour in np.unique(pixels.reshape(-1, 3), axis=0).tolist()}
     assert (221, 221, 221) in shown
     places = []
-    monkeypatch.setattr("hsi_se.report.figures.draw_place", lambda _, place, **sizes: places.append((place, sizes)))
+    monkeypatch.setattr("hsi_se.reports.figures.draw_place", lambda _, place, **sizes: places.append((place, sizes)))
     map_again(run, tmp_path)
     ((place, sizes),) = places
     assert place.transform == tuple(TRANSFORM)[:6]

@@ -113,7 +113,7 @@ def test_the_corpus_notices_a_traceback(folder, tmp_path, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise KeyError("ours")
 
-    monkeypatch.setattr("hsi_se.report.explorer.RunFiles.read", fail)
+    monkeypatch.setattr("hsi_se.reports.explorer.RunFiles.read", fail)
     found = describe_fault("run", folder, "report.json", (folder / "report.json").read_bytes(), copies=tmp_path / "c")
     assert "KeyError" in found[0]
 

@@ -12,8 +12,8 @@ from hsi_se.config.experiment import MnfReduction
 from hsi_se.config.yaml_file import load_config
 from hsi_se.prediction.bundled import build_bundled_model
 from hsi_se.progress import Silent
-from hsi_se.report.figures import style_class_line
-from hsi_se.report.tables import describe_gates, describe_modes
+from hsi_se.reports.figures import style_class_line
+from hsi_se.reports.tables import describe_gates, describe_modes
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import open_run
 from hsi_se.runs.records import GateExplanation, ModeComparison

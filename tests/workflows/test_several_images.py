@@ -10,7 +10,7 @@ import hsi_se
 from hsi_se.config.experiment import Config
 from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import ConfigError
-from hsi_se.report.explorer import Explorer
+from hsi_se.reports.explorer import Explorer
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import open_run
 from hsi_se.scene.synthetic import make_synthetic_scene

@@ -7,11 +7,11 @@ import rasterio
 import hsi_se
 from hsi_se.config.model import Svm
 from hsi_se.config.yaml_file import load_config
-from hsi_se.report.explorer import RunFiles
+from hsi_se.reports.explorer import RunFiles
 from hsi_se.runs.folder import RunFolder
 from hsi_se.scene.synthetic import make_synthetic_scene
 from tests.conftest import CPU, ROOT, TINY, give_temperature, quick_baselines
-from tests.report.reader import Reader
+from tests.reports.reader import Reader
 
 GRID = rasterio.Affine(30, 0, 360_000, 0, -30, 5_810_000)
 

@@ -14,11 +14,11 @@ from matplotlib.text import Text
 from hsi_se.ablation.figures import _style_line
 from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.prediction.class_map import ClassMap
-from hsi_se.report.figures import Drawing, save_map, wrap_name
-from hsi_se.report.run_figures import draw_confusions, draw_maps
+from hsi_se.reports.figures import Drawing, save_map, wrap_name
+from hsi_se.reports.run_figures import draw_confusions, draw_maps
 from hsi_se.scene.scene import make_palette
 
-STYLE = "hsi_se.report.run"
+STYLE = "hsi_se.reports.run"
 LONG = "Buildings_Grass_Trees_Drives of_the_northern_part"
 
 

@@ -8,15 +8,15 @@ import pytest
 
 import hsi_se
 from hsi_se.config.yaml_file import load_config
-from hsi_se.report.explorer import RunFiles
-from hsi_se.report.finding import describe_finding
-from hsi_se.report.page import write_page
-from hsi_se.report.tables import hectares, percent
+from hsi_se.reports.explorer import RunFiles
+from hsi_se.reports.finding import describe_finding
+from hsi_se.reports.page import write_page
+from hsi_se.reports.tables import hectares, percent
 from hsi_se.runs.folder import RunFolder
 from hsi_se.sampling.disjoint import Side
 from hsi_se.scene.wavelengths import split_at_gaps
 from tests.conftest import CPU, ROOT, TINY
-from tests.report.reader import LAYERS, LIT, Reader, find_first, find_wrong, read_curve, to_rgb
+from tests.reports.reader import LAYERS, LIT, Reader, find_first, find_wrong, read_curve, to_rgb
 
 
 def test_the_page_opens_without_a_complaint_and_asks_for_nothing(reader, run):

@@ -10,9 +10,9 @@ from hsi_se.evaluation.assessment import TestPixels
 from hsi_se.evaluation.metrics import evaluate_labels
 from hsi_se.evaluation.statistics import compare_correct
 from hsi_se.evaluation.verdict import compare_on_groups
-from hsi_se.report.explorer import RunFiles
-from hsi_se.report.page import describe_arrays, pack
-from hsi_se.report.tables import render_template
+from hsi_se.reports.explorer import RunFiles
+from hsi_se.reports.page import describe_arrays, pack
+from hsi_se.reports.tables import render_template
 from hsi_se.runs.folder import RunFolder
 
 

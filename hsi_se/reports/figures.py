@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter, minimum_filter
 
 from hsi_se.prediction.class_map import ClassMap
-from hsi_se.report.fonts import write_names
-from hsi_se.report.place import draw_place
+from hsi_se.reports.fonts import write_names
+from hsi_se.reports.place import draw_place
 from hsi_se.sampling.disjoint import Side, SideMap
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.raster import Colour, Floats

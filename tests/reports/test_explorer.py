@@ -17,8 +17,8 @@ from hsi_se.config.yaml_file import load_config
 from hsi_se.evaluation.confidence import to_probabilities
 from hsi_se.prediction.bundled import build_bundled_model
 from hsi_se.prediction.logits import predict_logits
-from hsi_se.report import page
-from hsi_se.report.explorer import FULL, Explorer, _quantise
+from hsi_se.reports import page
+from hsi_se.reports.explorer import FULL, Explorer, _quantise
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import ClassPixels, Explanation, GateExplanation, ModeComparison
 from hsi_se.workflows.evaluate import assess_run

@@ -7,11 +7,11 @@ import pytest
 
 import hsi_se
 from hsi_se.config.yaml_file import load_config
-from hsi_se.report.explorer import RunFiles
+from hsi_se.reports.explorer import RunFiles
 from hsi_se.scene.synthetic import make_synthetic_scene
 from hsi_se.system.session import Session
 from tests.conftest import CPU, REAL_SCENES, ROOT, needs_real_scenes
-from tests.report.reader import Reader, read_curve
+from tests.reports.reader import Reader, read_curve
 
 FRAMES = """async () => {
   const canvas = document.getElementById("map");

@@ -10,10 +10,10 @@ import pytest
 from rasterio.warp import transform
 from safetensors.numpy import load_file
 
-from hsi_se.report.page import write_page
+from hsi_se.reports.page import write_page
 from hsi_se.runs.folder import RunFolder
-from tests.report.conftest import GRID
-from tests.report.reader import LAYERS, Reader, find_first
+from tests.reports.conftest import GRID
+from tests.reports.reader import LAYERS, Reader, find_first
 
 
 def test_keys_move_zoom_choose_and_clear(reader, files, scene):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hsi_se.report.explorer import RunFiles
+from hsi_se.reports.explorer import RunFiles
 from hsi_se.runs.folder import RunFolder
 from hsi_se.sampling.disjoint import Side
 

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hsi_se.prediction.class_map import ClassMap
-from hsi_se.report import fonts
-from hsi_se.report.figures import save_figure, save_map
+from hsi_se.reports import fonts
+from hsi_se.reports.figures import save_figure, save_map
 
 CHINESE, ARABIC, EMOJI = "玉米", "قمح", "\N{EAR OF MAIZE}"
 

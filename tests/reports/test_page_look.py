@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from hsi_se.report.explorer import RunFiles
+from hsi_se.reports.explorer import RunFiles
 from hsi_se.runs.folder import RunFolder
-from tests.report.reader import Reader
+from tests.reports.reader import Reader
 
 SIZES = ((1600, 1000), (360, 740))
 SCHEMES = ("light", "dark")

@@ -2,7 +2,7 @@
 
 from hsi_se.config.experiment import Config
 from hsi_se.config.model import Network
-from hsi_se.report.tables import render_template
+from hsi_se.reports.tables import render_template
 from hsi_se.runs.report import RunReport
 
 

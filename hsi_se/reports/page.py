@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from hsi_se.config.scene import InMemoryScene
 from hsi_se.config.yaml_file import dump_config
-from hsi_se.report.explorer import RunFiles
-from hsi_se.report.figures import SIDE_COLOURS
-from hsi_se.report.finding import describe_finding
-from hsi_se.report.run_figures import list_charts
-from hsi_se.report.tables import describe_leakage, render_template
+from hsi_se.reports.explorer import RunFiles
+from hsi_se.reports.figures import SIDE_COLOURS
+from hsi_se.reports.finding import describe_finding
+from hsi_se.reports.run_figures import list_charts
+from hsi_se.reports.tables import describe_leakage, render_template
 from hsi_se.runs.bundle import Arrays
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import GateExplanation

@@ -17,9 +17,9 @@ from hsi_se.evaluation.confidence import (
     measure_rejection,
     to_probabilities,
 )
-from hsi_se.report import run_figures
-from hsi_se.report.explorer import RunFiles
-from hsi_se.report.figures import SIDE_COLOURS
+from hsi_se.reports import run_figures
+from hsi_se.reports.explorer import RunFiles
+from hsi_se.reports.figures import SIDE_COLOURS
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import ClassPixels, Explanation, GateExplanation, ModeComparison
 from tests.conftest import CPU, give_temperature

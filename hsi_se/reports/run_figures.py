@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 
 from hsi_se.evaluation.confidence import Rejection
 from hsi_se.evaluation.metrics import Evaluation
-from hsi_se.report.explorer import RunFiles
-from hsi_se.report.figures import Drawing, Entries, describe_sides, show_values, style_class_line, to_hex, wrap_name
-from hsi_se.report.tables import percent
+from hsi_se.reports.explorer import RunFiles
+from hsi_se.reports.figures import Drawing, Entries, describe_sides, show_values, style_class_line, to_hex, wrap_name
+from hsi_se.reports.tables import percent
 from hsi_se.runs.bundle import BundleFacts
 from hsi_se.runs.records import Explanation
 from hsi_se.scene.scene import UNLABELLED
 
 COLUMN_INCHES = 3.5  # as in the journals of the field
 SMALLEST_PT = 7.0
-_STYLE = "hsi_se.report.run"
+_STYLE = "hsi_se.reports.run"
 _LETTERS_PER_LINE = 56  # in the legend of a map
 _MAPS_PER_ROW = 3
 _LEAST_CELL_PT = 10.0  # of a confusion matrix with numbers of two digits
@@ -243,7 +243,7 @@ def _finish(axes: Axes, x: str, y: str) -> None:
     axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none")
 
 
-@style.context("hsi_se.report.gates")
+@style.context("hsi_se.reports.gates")
 def draw_explanation(explanation: Explanation) -> Figure:
     """Draws a row of panels for every gate, in the order of the network, below one that compares them.
 

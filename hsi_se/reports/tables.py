@@ -64,14 +64,14 @@ def describe_draws(accuracies: Sequence[float]) -> str:
 
 def escape_latex(text: str) -> str:
     """Returns a text with LaTeX's special characters escaped, and letters that it lacks in Latin ones: 玉米 as YuMi."""
-    text = text.translate(str.maketrans(read_facts("hsi_se.report", "latex.toml")))
+    text = text.translate(str.maketrans(read_facts("hsi_se.reports", "latex.toml")))
     return "".join(letter if ord(letter) < _LATIN else escape_latex(anyascii(letter).strip(":")) for letter in text)
 
 
 def render_template(template: str, **values: object) -> str:
     """Returns a template filled with values; text is escaped in HTML and XML."""
     environment = Environment(
-        loader=PackageLoader("hsi_se.report"),
+        loader=PackageLoader("hsi_se.reports"),
         undefined=StrictUndefined,
         keep_trailing_newline=True,
         autoescape=select_autoescape(["html", "xml"]),

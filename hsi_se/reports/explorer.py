@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.confidence import Reliability, to_probabilities
-from hsi_se.report.figures import to_hex
-from hsi_se.report.place import locate_nodes
+from hsi_se.reports.figures import to_hex
+from hsi_se.reports.place import locate_nodes
 from hsi_se.runs.bundle import BundleFacts
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import Explanation, RunRecord

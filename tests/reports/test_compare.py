@@ -7,10 +7,10 @@ from safetensors.numpy import load_file
 import hsi_se
 from hsi_se.config.model import Svm
 from hsi_se.config.yaml_file import load_config
-from hsi_se.report.explorer import RunFiles
+from hsi_se.reports.explorer import RunFiles
 from hsi_se.runs.folder import RunFolder
 from tests.conftest import CPU, ROOT, TINY, quick_baselines
-from tests.report.reader import Reader, to_rgb
+from tests.reports.reader import Reader, to_rgb
 
 
 @pytest.fixture(scope="module")

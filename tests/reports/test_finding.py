@@ -4,7 +4,7 @@ import pytest
 
 from hsi_se.config.yaml_file import load_config
 from hsi_se.evaluation.verdict import BaselineComparison
-from hsi_se.report.finding import describe_finding
+from hsi_se.reports.finding import describe_finding
 from tests.conftest import ROOT, TINY
 
 GROUNDS = {
