@@ -39,7 +39,7 @@ quick: install  # what is not slow
 	$(PYTEST) -m "not slow and not exhaustive" -n 2 --dist loadfile
 
 exhaustive: install  # what `make test` leaves out
-	$(PYTEST) -m exhaustive
+	$(PYTEST) -m exhaustive -n 2
 
 check: install
 	$(BIN)/ruff check .

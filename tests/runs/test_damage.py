@@ -85,8 +85,8 @@ def test_hundreds_of_damaged_parts_of_a_run_end_in_one_line_or_have_no_effect(fo
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_damaged_parts_of_an_unfinished_run_end_in_one_line_or_have_no_effect(tmp_path):
-    moment = Moment("hsi_se.training.checkpoint:Checkpoints.after_step", signal.SIGTERM, call=3)
-    options = set_options(*SMALL, "train.checkpoint_every_s=0")
+    moment = Moment("hsi_se.training.checkpoint:Checkpoints.after_step", signal.SIGTERM, call=2)
+    options = set_options(*SMALL, "train.epochs=3", "train.checkpoint_every_s=0")
     command = Command("train", DEMO, *options, "--out", tmp_path / "begun", log=tmp_path / "log", moment=moment)
     assert command.wait() == 128 + signal.SIGTERM
     assert RunFolder(tmp_path / "begun").has_checkpoint
