@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,6 +69,7 @@ class Study:
     shared: tuple[Override, ...]
     given: StudySettings
     split: Any  # of every trial: the base's, with the distance that the largest patches need
+    folds: "tuple[Study, ...]" = ()  # a search for each, if the split has several test sets
 
     def config_of(self, values: Mapping[str, Any]) -> Config:
         """Returns the config of a trial; ConfigError if the values do not fit together."""
@@ -80,8 +81,8 @@ class Study:
 def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     """Returns the study that a YAML file describes; `overrides` such as `a.b=c` change its base.
 
-    ConfigError as in `load_config`, or if a setting cannot be searched, a value of one is refused, or the base has
-    more than one test set or none.
+    With several folds, it has a search for each. ConfigError as in `load_config`, or if a setting cannot be searched, a
+    value of one is refused, the base has no test set, or its folds are drawn more than once.
     """
     path = Path(path)
     given, places = parse_settings(StudySettings, read_text(path), path=path)
@@ -90,10 +91,11 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     text = read_text(base_path)
     base = parse_config(text, shared, path=base_path)
     where = find_place(places, ("base",))
-    if isinstance(base.split, AllSplit) or len(base.list_folds()) > 1:
-        problem = "needs one training set and one test set"
-        remedy = "write another kind, such as blocks, or name one fold: set: {split.fold: 1}"
-        raise ConfigError(f"{where}: split.kind = {base.split.kind}: a search {problem}; {remedy}")
+    if isinstance(base.split, AllSplit):
+        raise ConfigError(f"{where}: split.kind = all: a search needs test pixels; write another kind, such as folds")
+    if isinstance(base.split, FoldsSplit) and base.split.repeats > 1:
+        remedy = "write set: {split.repeats: 1}"
+        raise ConfigError(f"{where}: split.repeats = {base.split.repeats}: a search draws the folds once; {remedy}")
     wider = 0
     for key, choice in given.search.items():
         place = find_place(places, ("search", key))
@@ -110,6 +112,13 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     split = base.split
     if isinstance(split, BlocksSplit | FieldsSplit | FoldsSplit) and split.buffer == base.default_buffer:
         split = split.model_copy(update={"buffer": base.default_buffer + wider})
-    facts = {"base": base.model_dump(mode="json"), "study": given.model_dump(mode="json", exclude={"trials", "name"})}
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    return Study(given.name or "study", digest, base_path, text, tuple(shared), given, split)
+    search = given.model_dump(mode="json", exclude={"trials", "name"})
+
+    def make(base: Config) -> Study:
+        facts = {"base": base.model_dump(mode="json"), "study": search}
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return Study(given.name or "study", digest, base_path, text, tuple(shared), given, base.split)
+
+    whole = base.model_copy(update={"split": split})
+    folds = whole.list_folds()
+    return replace(make(whole), folds=tuple(map(make, folds)) if len(folds) > 1 else ())

@@ -9,9 +9,10 @@ import importlib.util
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from hsi_se.ablation.record import AblationFolder, AblationPlan
 from hsi_se.ablation.run import ONE_AT_A_TIME
@@ -48,14 +49,12 @@ class Trial(Record):
     problem: str = ""
 
 
-class StudyRecord(Record):
-    """`study.json`: the trials of a search, the best of them, and the accuracy of its settings on the test pixels."""
+class SearchRecord(Record):
+    """The trials of a search, the best of them, and the accuracy of its settings on the test pixels."""
 
-    name: str
-    digest: str
     trials: tuple[Trial, ...]
     best: int  # the number of a trial
-    run: str  # the folder of the run with the best settings, relative to the study's
+    run: str  # the folder of the run with the best settings, relative to the search's
     outer_accuracy: float  # OA, of the test pixels
     num_test: int
     notes: tuple[str, ...]
@@ -64,16 +63,42 @@ class StudyRecord(Record):
     def chosen(self) -> Trial:
         return next(trial for trial in self.trials if trial.number == self.best)
 
+
+class StudyRecord(Record):
+    """`study.json`: a search for each test set. With several, the accuracies are those of all their pixels together."""
+
+    name: str
+    digest: str
+    searches: Annotated[tuple[SearchRecord, ...], Field(min_length=1)]
+
     @property
     def inner_sentence(self) -> str:
-        best = self.chosen
-        of = f"of {best.num_pixels:,} held-out training pixels, the best of {len(self.trials)} trials and so optimistic"
-        return f"inner accuracy: {percent(best.accuracy)} % {of}"
+        chosen = [each.chosen for each in self.searches]
+        num_pixels = sum(trial.num_pixels for trial in chosen)
+        accuracy = sum(trial.accuracy * trial.num_pixels for trial in chosen) / num_pixels
+        best = f"the best of {len(self.searches[0].trials)} trials{self._each} and so optimistic"
+        return f"inner accuracy: {percent(accuracy)} % of {num_pixels:,} held-out training pixels, {best}"
 
     @property
     def outer_sentence(self) -> str:
-        of = f"of {self.num_test:,} test pixels, which had no part in the search"
+        of = f"of {self.num_test:,} test pixels, which had no part in the search{self._each and ' of their fold'}"
         return f"outer accuracy: {percent(self.outer_accuracy)} % {of}"
+
+    @property
+    def num_test(self) -> int:
+        return sum(each.num_test for each in self.searches)
+
+    @property
+    def outer_accuracy(self) -> float:
+        return sum(each.outer_accuracy * each.num_test for each in self.searches) / self.num_test
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(note for each in self.searches for note in each.notes))
+
+    @property
+    def _each(self) -> str:
+        return " for each fold" if len(self.searches) > 1 else ""
 
 
 class StudyFolder(AblationFolder):
@@ -84,8 +109,12 @@ class StudyFolder(AblationFolder):
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
         self.journal = self.path / "journal.log"  # Optuna's
-        self.best = self.path / "best.yaml"
+        self.best = self.path / "best.yaml"  # of a study with several folds, each has its own
         self.record = self.path / "study.json"
+
+    def of_search(self, number: int, *, count: int) -> "StudyFolder":
+        """Returns the folder of one of `count` searches: this one if there is no other."""
+        return StudyFolder(self.path / f"fold-{number}") if count > 1 else self
 
 
 def tune(
@@ -97,6 +126,9 @@ def tune(
     session: Session = Session(),
 ) -> tuple[StudyFolder, StudyRecord]:
     """Runs the trials of a study that are missing, trains with the best settings, and evaluates that run once.
+
+    With several folds, each has a search, inside its own training set, and a run with the settings found there: nested
+    cross-validation (Varma and Simon 2006, https://doi.org/10.1186/1471-2105-7-91).
 
     Args:
         study: from `load_study`.
@@ -115,30 +147,36 @@ def tune(
     with start_cluster(workers, scheduler) as client:
         folder.claim(AblationPlan(name=study.name, digest=study.digest))
         with hold(folder.path, "searching"):
-            trials, notes = _search(study, folder, client, session)
-            best = max(trials, key=lambda trial: trial.accuracy)  # the first of equals
-            config = study.config_of(best.settings).model_copy(update={"name": f"{study.name}-best"})
-            folder.write(folder.best, dump_config(config))
-            run = RunFolder(folder.path / config.label)
-            train_unless_finished(config, run.path, session=session)
-            if not run.is_evaluated:
-                assess_run(run, session=session)
-            report = run.read_report()
-            others = {file.parent for file in folder.path.glob(f"{study.name}-best-*/record.json")} - {run.path}
-            if others:
-                notes += (f"the test pixels were used before, for the best of fewer trials: {min(others).name}",)
-            record = StudyRecord(
-                name=study.name,
-                digest=study.digest,
-                trials=tuple(trials),
-                best=best.number,
-                run=run.path.name,
-                outer_accuracy=report.overall_accuracy,
-                num_test=report.num_test,
-                notes=notes,
-            )
+            parts = study.folds or (study,)
+            places = [folder.of_search(number, count=len(parts)) for number in range(1, 1 + len(parts))]
+            found = [_tune_one(part, place, client, session) for part, place in zip(parts, places, strict=True)]
+            record = StudyRecord(name=study.name, digest=study.digest, searches=tuple(found))
             folder.write(folder.record, record)
     return folder, record
+
+
+def _tune_one(study: Study, folder: StudyFolder, client: Any, session: Session) -> SearchRecord:
+    folder.claim(AblationPlan(name=study.name, digest=study.digest))
+    trials, notes = _search(study, folder, client, session)
+    best = max(trials, key=lambda trial: trial.accuracy)  # the first of equals
+    config = study.config_of(best.settings).model_copy(update={"name": f"{study.name}-best"})
+    folder.write(folder.best, dump_config(config))
+    run = RunFolder(folder.path / config.label)
+    train_unless_finished(config, run.path, session=session)
+    if not run.is_evaluated:
+        assess_run(run, session=session)
+    report = run.read_report()
+    others = {file.parent for file in folder.path.glob(f"{study.name}-best-*/record.json")} - {run.path}
+    if others:
+        notes += (f"the test pixels were used before, for the best of fewer trials: {min(others).name}",)
+    return SearchRecord(
+        trials=tuple(trials),
+        best=best.number,
+        run=run.path.name,
+        outer_accuracy=report.overall_accuracy,
+        num_test=report.num_test,
+        notes=notes,
+    )
 
 
 def _search(study: Study, folder: StudyFolder, client: Any, session: Session) -> tuple[list[Trial], tuple[str, ...]]:
@@ -149,6 +187,8 @@ def _search(study: Study, folder: StudyFolder, client: Any, session: Session) ->
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     given, observer, done = study.given, session.observer, (TrialState.COMPLETE,)
+    fold = getattr(study.split, "fold", None)
+    of_fold = "" if fold is None else f" of fold {fold}"
     space: dict[str, Any] = {}
     for key, choice in given.search.items():
         if isinstance(choice, Range):
@@ -176,7 +216,7 @@ def _search(study: Study, folder: StudyFolder, client: Any, session: Session) ->
         search.tell(trial, accuracy)
         finished.append(found)
         settings = ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
-        observer.note(f"trial {trial.number}: {problem or f'OA {percent(accuracy)} %'} ({settings})")
+        observer.note(f"trial {trial.number}{of_fold}: {problem or f'OA {percent(accuracy)} %'} ({settings})")
         observer.advance(1)
 
     def ask() -> Iterator[Call[Any]]:

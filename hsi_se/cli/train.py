@@ -135,7 +135,7 @@ def tune(
 ) -> None:
     """Search the settings named in STUDY inside the training set, then test the best ones once.
 
-    Can be interrupted and resumed with the same command.
+    With several folds, each has a search of its own. Can be interrupted and resumed with the same command.
     """
     from hsi_se.ablation.study import load_study
 
@@ -147,13 +147,18 @@ def tune(
     with start_session(data=data, device=device) as session:
         folder, record = runner.tune(study, out=out, workers=workers, scheduler=scheduler, session=session)
     say_notes(record.notes)
-    for key, value in record.chosen.settings.items():
-        print(f"{key}: {value}")
+    for number, search in enumerate(record.searches, start=1):
+        place = folder.of_search(number, count=len(record.searches))
+        if place is not folder:
+            say(f"fold {number}", style="bold")
+        for key, value in search.chosen.settings.items():
+            print(f"{key}: {value}")
+        print(f"run folder: {place.path / search.run}")
+        print(f"settings: {place.best}")
     say(record.inner_sentence, style="bold")
     say(record.outer_sentence, style="bold")
-    print(f"run folder: {folder.path / record.run}")
-    print(f"settings: {folder.best}")
-    print(f"next: {shlex.join(('hsi-se', 'train', str(folder.best)))}")
+    if place is folder:
+        print(f"next: {shlex.join(('hsi-se', 'train', str(place.best)))}")
 
 
 def _run_and_print(

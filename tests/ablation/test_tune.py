@@ -84,17 +84,17 @@ def test_the_inner_accuracy_is_that_of_training_pixels_that_were_held_out(search
     for fit, held in folds.parts:
         machine = fit_pixel_classifier(given.config.model, x[fit], folds.classes[fit], seed=0)
         right.append(machine.predict(x[held]) == folds.classes[held])
-    assert record.chosen.accuracy == np.mean(np.concatenate(right))
-    assert record.chosen.num_pixels == sum(map(len, right))
-    assert len({trial.accuracy for trial in record.trials}) > 1, "else there is nothing to choose"
-    assert record.chosen.accuracy == max(trial.accuracy for trial in record.trials)
+    assert record.searches[0].chosen.accuracy == np.mean(np.concatenate(right))
+    assert record.searches[0].chosen.num_pixels == sum(map(len, right))
+    assert len({trial.accuracy for trial in record.searches[0].trials}) > 1, "else there is nothing to choose"
+    assert record.searches[0].chosen.accuracy == max(trial.accuracy for trial in record.searches[0].trials)
 
 
 def test_the_outer_accuracy_is_that_of_a_run_with_the_best_settings(searched):
     folder, record = searched
-    run = RunFolder.open(folder.path / record.run)
+    run = RunFolder.open(folder.path / record.searches[0].run)
     assert load_config(folder.best).digest == run.read_config().digest
-    assert load_config(folder.best).model.penalty == record.chosen.settings["model.penalty"]
+    assert load_config(folder.best).model.penalty == record.searches[0].chosen.settings["model.penalty"]
     assert record.outer_accuracy == run.read_report().overall_accuracy
     base = load_study(folder.path.parent / "study.yaml").config_of({})
     split = make_split(load_ground_truth(base.scene, None), base.split, seed=base.seed)
@@ -121,8 +121,8 @@ def test_an_interrupted_search_ends_as_one_that_was_not(searched, write, tmp_pat
             tune(study, out=tmp_path / "out", session=CPU)
         _, record = tune(study, out=tmp_path / "out", session=CPU)
     assert len(calls) == 2, "a finished trial is not repeated"
-    expected = [(trial.settings, trial.accuracy) for trial in searched[1].trials]
-    assert [(trial.settings, trial.accuracy) for trial in record.trials] == expected
+    expected = [(trial.settings, trial.accuracy) for trial in searched[1].searches[0].trials]
+    assert [(trial.settings, trial.accuracy) for trial in record.searches[0].trials] == expected
     assert record.outer_accuracy == searched[1].outer_accuracy
 
 
@@ -230,8 +230,8 @@ def test_a_bad_search_is_refused_where_it_is_written(write, lines, message):
     [
         ("trials: 4", "trials: 0", "2:1: trials = 0: must be above 0"),
         ("trials: 4", "trails: 5", "2:1: trails = 5: unknown setting"),
-        (BLOCKS, "kind: folds, by: blocks", "1:1: split.kind = folds: a search "),
-        (BLOCKS, "kind: all", "1:1: split.kind = all: a search needs one"),
+        (BLOCKS, "kind: folds, by: blocks, repeats: 2", "1:1: split.repeats = 2: a search draws the folds once"),
+        (BLOCKS, "kind: all", "1:1: split.kind = all: a search needs test pixels"),
     ],
 )  # fmt: skip
 def test_a_bad_study_is_refused_where_it_is_written(write, old, new, message):
@@ -263,15 +263,38 @@ def test_a_range_of_whole_numbers_gives_whole_numbers_and_both_stay_in_their_ran
     assert 0.001 <= min(noise) < 0.01 < max(noise) <= 0.1, "half of them below the geometric mean"
 
 
-def test_a_single_fold_can_be_searched(write):
-    load_study(write(SVM.replace(BLOCKS, "kind: folds, by: blocks, fold: 1")))
+@pytest.fixture
+def folds(write) -> Path:
+    text = SVM.replace(BLOCKS, "kind: folds, folds: 2, by: blocks, block_size: 10, buffer: 1")
+    return write(text.replace("patch.size: 9", "patch.size: 1").replace("trials: 4", "trials: 2"))
+
+
+def test_each_fold_has_a_search_inside_its_own_training_set(call, folds, tmp_path):
+    """Nested cross-validation: each search is that of a study with this fold alone, and all pixels are tested once."""
+    code, out, error = call("tune", folds, "--out", tmp_path / "all", "--device", "cpu")
+    assert code == 0, error
+    whole = read_record(StudyRecord, tmp_path / "all" / "study.json", remedy="")
+    for fold, found in enumerate(whole.searches, start=1):
+        study = load_study(folds, [f"split.fold={fold}"])
+        _, single = tune(study, out=tmp_path / str(fold), session=CPU)
+        assert single.searches == (found,)
+    right = sum(round(each.outer_accuracy * each.num_test) for each in whole.searches)
+    base = load_study(folds).config_of({})
+    assert whole.num_test == np.count_nonzero(load_ground_truth(base.scene, None).labels)
+    lines = out.splitlines()
+    tested = f"of {whole.num_test:,} test pixels, which had no part in the search of their fold"
+    assert f"outer accuracy: {100 * right / whole.num_test:.2f} % {tested}" in lines
+    assert [line for line in lines if line.startswith("fold")] == ["fold 1", "fold 2"]
+    assert "trial 1 of fold 2: OA" in error
+    code, again, error = call("tune", folds, "--out", tmp_path / "all", "--device", "cpu")
+    assert (code, again.splitlines()[-2:], "trial" in error) == (0, lines[-2:], False), "nothing was left to do"
 
 
 def test_the_command_prints_both_accuracies_and_resumes(call, searched):
     folder, record = searched
     code, out, error = call("tune", folder.path.parent / "study.yaml", "--out", folder, "--device", "cpu")
     assert code == 0, error
-    assert record.inner_sentence.startswith(f"inner accuracy: {100 * record.chosen.accuracy:.2f} % of ")
+    assert record.inner_sentence.startswith(f"inner accuracy: {100 * record.searches[0].chosen.accuracy:.2f} % of ")
     for line in (record.inner_sentence, record.outer_sentence, f"next: hsi-se train {folder.best}"):
         assert line in out.splitlines()
     assert "trial" not in error, "nothing was left to do"
