@@ -136,7 +136,7 @@ def count_shared(model: Network) -> float:
     total = shared = 0.0
     lost, is_common = 0, True  # pixels at each side whose features depend on padding
 
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def count(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total, shared, lost, is_common
         if isinstance(module, ChannelGate):
             is_common = False
@@ -212,9 +212,8 @@ def main() -> int:
         command = "python benchmarks/patch_free.py " + " ".join(sys.argv[1:])
         known = json.loads(args.json.read_text())["results"] if args.json.exists() else []
         known = [each for each in known if each["network"] != result["network"]]
-        args.json.write_text(
-            json.dumps({"command": command, "torch": torch.__version__, "results": [*known, result]}, indent=1)
-        )
+        everything = {"command": command, "torch": torch.__version__, "results": [*known, result]}
+        args.json.write_text(json.dumps(everything, indent=1) + "\n")
     return 0
 
 
