@@ -16,8 +16,18 @@ from shapely.geometry import Point, box
 import hsi_se
 from hsi_se.config.yaml_file import load_config
 from tests.conftest import CPU, ROOT, TINY
-from tests.maps.conftest import AREA, LEAST, UNCLASSIFIED, burn, find_refusal, read_labels
-from tests.maps.test_write import SIZE, TRANSFORM, map_again, write_scene
+from tests.maps.conftest import (
+    AREA,
+    LEAST,
+    SIZE,
+    TRANSFORM,
+    UNCLASSIFIED,
+    burn,
+    find_refusal,
+    map_again,
+    read_labels,
+    write_scene,
+)
 
 # --------------------------------------------------------------------------------- limits: area and probability
 
