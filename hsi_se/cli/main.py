@@ -19,9 +19,8 @@ import typer
 
 from hsi_se.cli.evaluate import evaluate, export, gap, map_scene, split
 from hsi_se.cli.look import explain, info, report, schema, watch
-from hsi_se.cli.quickstart import quickstart
 from hsi_se.cli.scene import app as scene_app
-from hsi_se.cli.train import ablate, resume, train, tune
+from hsi_se.cli.train import ablate, quickstart, resume, train, tune
 from hsi_se.cli.usage import Command, Group, UsageError, check_words, describe_mistake, take_plugins
 from hsi_se.errors import HsiError, Interrupted
 from hsi_se.system.processes import is_first, listening

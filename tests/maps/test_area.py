@@ -147,7 +147,7 @@ def write_masks(folder: Path) -> dict[str, Path]:
 
 
 def test_an_area_may_be_a_raster_or_a_vector_file_of_any_grid(run, tmp_path):
-    from hsi_se.maps.area import read_area
+    from hsi_se.maps.write import read_area
     from hsi_se.scene.loading import open_scene_image
 
     image = open_scene_image(run.read_config().scene)
