@@ -26,7 +26,7 @@ from hsi_se.reports.figures import save_map, to_hex
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.scene import UNLABELLED
-from hsi_se.system.files import Folder, fill_template, sync_folder, to_cell
+from hsi_se.system.files import Folder, fill_template, sync_folder, to_csv
 from hsi_se.system.locks import hold
 
 _LONGEST_FIGURE = 2000  # side of the picture in pixels
@@ -259,9 +259,9 @@ class MapDraft:
         counts = self._save_figure(f"{name}, mapped by {mapped_by}", place)
         hectare, colours = place.pixel_area_m2 and place.pixel_area_m2 / 10_000, classes.palette
         rows = [(label, text, to_hex(colours[label]), int(counts[label])) for label, text in classes.names.items()]
-        for path in (folder.style, folder.table):
-            text = fill_template("hsi_se.maps", path.name, rows=rows, hectare=hectare, to_cell=to_cell)
-            path.write_text(text, encoding="utf-8")
+        folder.style.write_text(fill_template("hsi_se.maps", "map.qml", rows=rows), encoding="utf-8")
+        areas = ((*row, None if hectare is None else round(row[-1] * hectare, 6)) for row in rows)
+        folder.table.write_text(to_csv(("label", "name", "colour", "pixels", "hectares"), areas), encoding="utf-8")
         about_map = {
             "scene": str(scene.resolve()),
             "scene_digest": target.digest,
