@@ -148,14 +148,8 @@ def run_ablation(
 ) -> tuple[AblationFolder, AblationReport]:
     """Trains and evaluates the runs of an ablation that are not finished; returns its folder and report.
 
-    Args:
-        ablation: from `load_ablation` or `repeat_over_seeds`.
-        out: the folder; by default `runs/ablation-NAME-DIGEST` or `runs/seeds-NAME-DIGEST`, the same at every start.
-        session: the folder of scenes, the device and an observer of the runs, which a cluster sends to its workers.
-        workers: number of processes of a Dask cluster on this machine.
-        scheduler: address of an existing Dask cluster whose workers can read the scene's files.
-        watcher: receives progress.
-
+    The folder `out` is by default `runs/ablation-NAME-DIGEST` or `runs/seeds-NAME-DIGEST`, the same at every start. The
+    cluster is as for `start_cluster`; its workers read the scene's files, and receive the session's observer.
     HsiError for a mistake that concerns every run, or a folder with other contents. A run that fails is listed in the
     report instead.
     """

@@ -65,15 +65,13 @@ class StudyRecord(Record):
         return next(trial for trial in self.trials if trial.number == self.best)
 
     @property
-    def inner_sentence(self) -> str:
-        best = self.chosen
-        of = f"of {best.num_pixels:,} held-out training pixels, the best of {len(self.trials)} trials and so optimistic"
-        return f"inner accuracy: {percent(best.accuracy)} % {of}"
-
-    @property
-    def outer_sentence(self) -> str:
-        of = f"of {self.num_test:,} test pixels, which had no part in the search"
-        return f"outer accuracy: {percent(self.outer_accuracy)} % {of}"
+    def sentences(self) -> tuple[str, str]:
+        """The accuracy of the search, and that of the test."""
+        num_held, num_trials = self.chosen.num_pixels, len(self.trials)
+        inner = f"of {num_held:,} held-out training pixels, the best of {num_trials} trials and so optimistic"
+        outer = f"of {self.num_test:,} test pixels, which had no part in the search"
+        numbers = percent(self.chosen.accuracy), percent(self.outer_accuracy)
+        return f"inner accuracy: {numbers[0]} % {inner}", f"outer accuracy: {numbers[1]} % {outer}"
 
 
 class StudyFolder(AblationFolder):
@@ -98,14 +96,9 @@ def tune(
 ) -> tuple[StudyFolder, StudyRecord]:
     """Runs the trials of a study that are missing, trains with the best settings, and evaluates that run once.
 
-    Args:
-        study: from `load_study`.
-        out: the folder; by default `runs/tune-NAME-DIGEST`, the same at every start.
-        workers: number of processes of a Dask cluster on this machine.
-        scheduler: address of an existing Dask cluster whose workers can read the scene's files.
-        session: the folder of scenes, the device and the observer.
-
-    HsiError if Optuna is missing, the folder is not this study's, or no training pixels can be held out.
+    The folder `out` is by default `runs/tune-NAME-DIGEST`, the same at every start. The cluster is as for
+    `start_cluster`; its workers read the scene's files. HsiError if Optuna is missing, the folder is not this study's,
+    or no training pixels can be held out.
     """
     if is_distributed():
         raise ConfigError("torchrun: runs one training in several processes; start a search without it")
@@ -190,7 +183,8 @@ def _search(study: Study, folder: StudyFolder, client: Any, session: Session) ->
                 continue
             yield trial, score, (study, values, Session(data, session.device), given.threads)
 
-    for trial, outcome in _call_here(ask()) if client is None else run_tasks(client, ask(), per_slot=1):
+    here = ((trial, function(*arguments)) for trial, function, arguments in ask())
+    for trial, outcome in here if client is None else run_tasks(client, ask(), per_slot=1):
         if isinstance(outcome, BaseException):
             raise outcome
         finish(trial, outcome)
@@ -201,11 +195,6 @@ def _search(study: Study, folder: StudyFolder, client: Any, session: Session) ->
 
 def _read_values(trial: Any) -> dict[str, Any]:
     return {key: json.loads(value) if isinstance(value, str) else value for key, value in trial.params.items()}
-
-
-def _call_here(calls: Iterator[Call[Any]]) -> Iterator[tuple[Any, Any]]:
-    for task, function, arguments in calls:
-        yield task, function(*arguments)
 
 
 def score(study: Study, values: Mapping[str, Any], session: Session, threads: int) -> Outcome:

@@ -199,8 +199,8 @@ def tune(
     say_notes(record.notes)
     for key, value in record.chosen.settings.items():
         print(f"{key}: {value}")
-    say(record.inner_sentence, style="bold")
-    say(record.outer_sentence, style="bold")
+    for sentence in record.sentences:
+        say(sentence, style="bold")
     print(f"run folder: {folder.path / record.run}")
     print(f"settings: {folder.best}")
     print(f"next: {shlex.join(('hsi-se', 'train', str(folder.best)))}")
