@@ -189,8 +189,7 @@ class HSIClassifier(_Bundled):
     def score(self, cube: Any, labels: Any) -> float:
         """Returns the fraction of the labelled pixels of an image that are classified correctly."""
         truth, predicted = Scene.from_arrays(cube, labels), self.predict(cube)
-        names = np.array(["", *truth.class_names.values()]) if truth.is_named else None
-        expected = truth.labels if names is None else names[truth.labels]
+        expected = np.array(["", *truth.class_names.values()])[truth.labels] if truth.is_named else truth.labels
         return float((predicted == expected)[truth.labels != UNLABELLED].mean())
 
 
