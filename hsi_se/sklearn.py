@@ -189,16 +189,13 @@ class HSIClassifier(_Bundled):
     def score(self, cube: Any, labels: Any) -> float:
         """Returns the fraction of the labelled pixels of an image that are classified correctly."""
         truth, predicted = Scene.from_arrays(cube, labels), self.predict(cube)
-        names = np.array(["", *truth.class_names.values()]) if truth.is_named else None
-        expected = truth.labels if names is None else names[truth.labels]
+        expected = np.array(["", *truth.class_names.values()])[truth.labels] if truth.is_named else truth.labels
         return float((predicted == expected)[truth.labels != UNLABELLED].mean())
 
 
 def _gives_probabilities(estimator: "PixelClassifier") -> bool:
-    return "svm" not in (
-        estimator.model,
-        dict(estimator.model).get("name") if isinstance(estimator.model, Mapping) else 0,
-    )
+    model = estimator.model
+    return (model.get("name") if isinstance(model, Mapping) else model) != "svm"
 
 
 class PixelClassifier(ClassifierMixin, _Bundled):  # type: ignore[misc]
@@ -313,10 +310,8 @@ class SpatialFolds:
         buffer: int = 1,
         seed: int = 0,
     ) -> None:
-        empty = (
-            np.zeros((*np.shape(labels)[:2], 1), np.uint8) if np.ndim(labels) == 2 else np.zeros((1, 1, 1), np.uint8)
-        )
-        truth = Scene.from_arrays(empty, labels, nodata="none")
+        shape = np.shape(labels) if np.ndim(labels) == 2 else (1, 1)
+        truth = Scene.from_arrays(np.zeros((*shape, 1), np.uint8), labels, nodata="none")
         self.labels, self.by, self.folds, self.block_size = truth.labels, by, folds, block_size
         self.buffer, self.seed = buffer, seed
         settings = {

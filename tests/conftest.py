@@ -28,10 +28,14 @@ settings.load_profile("hsi-se")
 
 ROOT = Path(__file__).parents[1]
 REAL_SCENES = ROOT.parent / "shared" / "datasets"
+CASES = ROOT.parent / "shared" / "cases"
 
 # In CI the scenes are there: a test that needs them and cannot find them fails.
 needs_real_scenes = pytest.mark.skipif(
     not REAL_SCENES.is_dir() and not os.environ.get("CI"), reason="the real scenes are not here"
+)
+needs_cases = pytest.mark.skipif(
+    not CASES.is_dir() and not os.environ.get("CI"), reason="the public cases are not here"
 )
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

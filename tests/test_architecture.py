@@ -48,6 +48,7 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "__main__": ("cli",),
 }  # fmt: skip
 MOST_FLOORS = 12
+MOST_LINES = 450  # of a module of the package or of its tests
 TORCH_FREE = ("errors", "progress", "version", "config", "scene", "evaluation", "runs", "reports", "cli")
 ALSO_TORCH_FREE = ("prediction.class_map", "ablation.file", "ablation.summary", "ablation.tables")
 
@@ -123,6 +124,11 @@ def test_no_module_imports_itself_by_a_detour():
     sources = read_package()
     arrows = {name: {each for each in imports_of(text) if each in sources} for name, text in sources.items()}
     TopologicalSorter(arrows).prepare()  # raises CycleError
+
+
+def test_a_module_can_be_read_in_one_sitting():
+    modules = [*PACKAGE.rglob("*.py"), *Path(__file__).parent.rglob("*.py")]
+    assert [path for path in modules if len(path.read_text(encoding="utf-8").splitlines()) > MOST_LINES] == []
 
 
 @pytest.mark.parametrize(

@@ -278,13 +278,8 @@ def override(places: Places, values: Overrides, *names: str) -> list[Override]:
 
 
 def find_base(base: str, path: Path, places: Places) -> Path:
-    candidates = [folder / base for folder in (path.parent, path.parent.parent, Path())]
-    found = next(
-        (candidate for candidate in candidates if candidate.is_file() and candidate.resolve() != path.resolve()), None
-    )
-    if found is None:
-        raise ConfigError(
-            f"{places[('base',)]}: base = {base!r}: no such config beside this file, in its parent folder "
-            "or in the working directory; check the path"
-        )
-    return found
+    for folder in (path.parent, path.parent.parent, Path()):
+        if (found := folder / base).is_file() and found.resolve() != path.resolve():
+            return found
+    problem = "no such config beside this file, in its parent folder or in the working directory"
+    raise ConfigError(f"{places[('base',)]}: base = {base!r}: {problem}; check the path")

@@ -1,7 +1,5 @@
 """What a paper prints of evaluated runs: the accuracies of all classes in one table, and the methods in a paragraph."""
 
-import csv
-import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +23,7 @@ from hsi_se.reports.tables import render_template
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import flatten
 from hsi_se.runs.report import RunReport
-from hsi_se.system.files import Folder
+from hsi_se.system.files import Folder, to_csv
 
 Measure = Callable[[Evaluation], float]
 Accuracies = dict[tuple[int, int], Evaluation]  # of a method, by seed and fold; fold 0 is a whole run
@@ -202,18 +200,17 @@ def _name_block(results: Results, found: Sequence[Results]) -> str:
 
 def render_values(found: Sequence[Results]) -> str:
     """Returns the numbers of the table as CSV: fractions, one row for each method and class."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("scene", "run", "split", "label", "class", "method", "n", "mean", "std", "is_best"))
+    rows = []
     for results in found:
         for (label, name), measure in results.measures.items():
             best = results.find_best(measure)
             for method in results.methods:
                 summary = results.summarize(method, measure)
-                numbers = ("" if np.isnan(value) else value for value in (summary.mean, summary.std))
+                numbers = (None if np.isnan(value) else value for value in (summary.mean, summary.std))
                 start = (results.scene, results.name, results.kind, label, name.removesuffix(" × 100"), method)
-                writer.writerow((*start, summary.n, *numbers, int(method == best)))
-    return stream.getvalue()
+                rows.append((*start, summary.n, *numbers, int(method == best)))
+    headings = ("scene", "run", "split", "label", "class", "method", "n", "mean", "std", "is_best")
+    return to_csv(headings, rows)
 
 
 def write_tables(paths: Sequence[Path]) -> list[Path]:

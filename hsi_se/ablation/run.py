@@ -148,14 +148,8 @@ def run_ablation(
 ) -> tuple[AblationFolder, AblationReport]:
     """Trains and evaluates the runs of an ablation that are not finished; returns its folder and report.
 
-    Args:
-        ablation: from `load_ablation` or `repeat_over_seeds`.
-        out: the folder; by default `runs/ablation-NAME-DIGEST` or `runs/seeds-NAME-DIGEST`, the same at every start.
-        session: the folder of scenes, the device and an observer of the runs, which a cluster sends to its workers.
-        workers: number of processes of a Dask cluster on this machine.
-        scheduler: address of an existing Dask cluster whose workers can read the scene's files.
-        watcher: receives progress.
-
+    The folder `out` is by default `runs/ablation-NAME-DIGEST` or `runs/seeds-NAME-DIGEST`, the same at every start. The
+    cluster is as for `start_cluster`; its workers read the scene's files, and receive the session's observer.
     HsiError for a mistake that concerns every run, or a folder with other contents. A run that fails is listed in the
     report instead.
     """
@@ -334,8 +328,17 @@ def _claim_each(
 
 
 def _work_on_cluster(todo: Sequence[PlannedRun], job: Job, client: Any) -> None:
-    """Works on as many runs at a time as there are workers; their folders come back and are written here."""
-    _fit_on_cluster(todo, job, client)
+    """Fits the baselines that runs share, then works on as many runs at a time as there are workers.
+
+    The folders of the runs come back and are written here.
+    """
+    missing = {job.path_of(run.config): run.config for run in todo if job.is_missing(run.config)}
+    fit = functools.partial(fit_baselines, session=job.session, threads=job.ablation.threads)
+    fits = ((path, fit, (config,)) for path, config in missing.items())
+    with closing(run_tasks(client, fits, per_slot=1)) as fitted:
+        for path, found in fitted:
+            if isinstance(found, SplitBaselines):  # where that fails, each run computes its own
+                job.folder.write(path, found)
 
     def call(run: PlannedRun, claims: ExitStack) -> Call[tuple[PlannedRun, ExitStack]]:
         found = job.read_baselines(run.config)
@@ -349,17 +352,6 @@ def _work_on_cluster(todo: Sequence[PlannedRun], job: Job, client: Any) -> None:
                 if isinstance(files, BaseException):  # the run's own, or Dask's, which has given it up
                     raise files
                 job.folder.place(job.folder.find(run), files)
-
-
-def _fit_on_cluster(todo: Sequence[PlannedRun], job: Job, client: Any) -> None:
-    """Fits the baselines that runs share before the runs; where that fails, each run computes its own."""
-    missing = {job.path_of(run.config): run.config for run in todo if job.is_missing(run.config)}
-    fit = functools.partial(fit_baselines, session=job.session, threads=job.ablation.threads)
-    calls = ((path, fit, (config,)) for path, config in missing.items())
-    with closing(run_tasks(client, calls, per_slot=1)) as tasks:
-        for path, found in tasks:
-            if isinstance(found, SplitBaselines):
-                job.folder.write(path, found)
 
 
 def run_on_worker(

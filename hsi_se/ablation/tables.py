@@ -1,7 +1,5 @@
 """The results of an ablation: as tables, as Markdown, CSV and LaTeX, and as a page with figures and runs."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from hsi_se.reports.tables import number, percent, render_template
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import flatten
 from hsi_se.runs.report import Accuracies
-from hsi_se.system.files import to_cell
+from hsi_se.system.files import to_csv
 
 _COLUMNS: Mapping[str, Callable[[VariantReport], str]] = {
     "variant": lambda variant: variant.name,
@@ -189,14 +187,8 @@ def render_csv(report: AblationReport) -> str:
                 without = {name for name in ("unsmoothed", "difference", "mcnemar") if getattr(run, name) is None}
                 row = {"scene": scene.name, "variant": variant.name} | flatten(run.model_dump(exclude=without))
                 rows.append(row if scene.target is None else row | {"epochs_to_target": count})
-    stream = io.StringIO()
     columns = dict.fromkeys(name for row in rows for name in row)
-    writer = csv.DictWriter(stream, list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {name: to_cell(each) if isinstance(each, str) else each for name, each in row.items()} for row in rows
-    )
-    return stream.getvalue()
+    return to_csv(columns, [[row.get(name) for name in columns] for row in rows])
 
 
 def write_reports(report: AblationReport, folder: AblationFolder) -> None:

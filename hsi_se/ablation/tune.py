@@ -72,17 +72,16 @@ class StudyRecord(Record):
     searches: Annotated[tuple[SearchRecord, ...], Field(min_length=1)]
 
     @property
-    def inner_sentence(self) -> str:
+    def sentences(self) -> tuple[str, str]:
+        """The accuracy of the search, and that of the test."""
+        each, of_fold = (" for each fold", " of their fold") if len(self.searches) > 1 else ("", "")
         chosen = [each.chosen for each in self.searches]
         num_pixels = sum(trial.num_pixels for trial in chosen)
         accuracy = sum(trial.accuracy * trial.num_pixels for trial in chosen) / num_pixels
-        best = f"the best of {len(self.searches[0].trials)} trials{self._each} and so optimistic"
-        return f"inner accuracy: {percent(accuracy)} % of {num_pixels:,} held-out training pixels, {best}"
-
-    @property
-    def outer_sentence(self) -> str:
-        of = f"of {self.num_test:,} test pixels, which had no part in the search{self._each and ' of their fold'}"
-        return f"outer accuracy: {percent(self.outer_accuracy)} % {of}"
+        best = f"the best of {len(self.searches[0].trials)} trials{each} and so optimistic"
+        inner = f"{percent(accuracy)} % of {num_pixels:,} held-out training pixels, {best}"
+        outer = f"of {self.num_test:,} test pixels, which had no part in the search{of_fold}"
+        return f"inner accuracy: {inner}", f"outer accuracy: {percent(self.outer_accuracy)} % {outer}"
 
     @property
     def num_test(self) -> int:
@@ -95,10 +94,6 @@ class StudyRecord(Record):
     @property
     def notes(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(note for each in self.searches for note in each.notes))
-
-    @property
-    def _each(self) -> str:
-        return " for each fold" if len(self.searches) > 1 else ""
 
 
 class StudyFolder(AblationFolder):
@@ -230,7 +225,8 @@ def _search(study: Study, folder: StudyFolder, client: Any, session: Session) ->
                 continue
             yield trial, score, (study, values, Session(data, session.device), given.threads)
 
-    for trial, outcome in _call_here(ask()) if client is None else run_tasks(client, ask(), per_slot=1):
+    here = ((trial, function(*arguments)) for trial, function, arguments in ask())
+    for trial, outcome in here if client is None else run_tasks(client, ask(), per_slot=1):
         if isinstance(outcome, BaseException):
             raise outcome
         finish(trial, outcome)
@@ -241,11 +237,6 @@ def _search(study: Study, folder: StudyFolder, client: Any, session: Session) ->
 
 def _read_values(trial: Any) -> dict[str, Any]:
     return {key: json.loads(value) if isinstance(value, str) else value for key, value in trial.params.items()}
-
-
-def _call_here(calls: Iterator[Call[Any]]) -> Iterator[tuple[Any, Any]]:
-    for task, function, arguments in calls:
-        yield task, function(*arguments)
 
 
 def score(study: Study, values: Mapping[str, Any], session: Session, threads: int) -> Outcome:

@@ -13,15 +13,14 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import typer
 
 from hsi_se.cli.evaluate import evaluate, export, gap, map_scene, split
 from hsi_se.cli.look import explain, info, report, schema, watch
-from hsi_se.cli.quickstart import quickstart
 from hsi_se.cli.scene import app as scene_app
-from hsi_se.cli.train import ablate, resume, train, tune
+from hsi_se.cli.train import ablate, quickstart, resume, train, tune
 from hsi_se.cli.usage import Command, Group, UsageError, check_words, describe_mistake, take_plugins
 from hsi_se.errors import HsiError, Interrupted
 from hsi_se.system.processes import is_first, listening
@@ -116,7 +115,9 @@ def main() -> None:
         # The target, if a file was moved.
         path = error.filename2 or error.filename or "standard output, or a temporary file"
         if error.filename is None:
-            _silence(sys.stdout)
+            # Let what the stream still holds go nowhere, or Python would fail to write it once more at its end.
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         problem = _PROBLEMS.get(type(error), error.strerror)
         _fail(f"hsi-se: {path}: {problem}; check the path, its permissions and the free disk space")
     except (MemoryError, RuntimeError) as error:
@@ -155,9 +156,3 @@ def _write_similar(error: UnicodeError) -> tuple[str, int]:
 
     assert isinstance(error, UnicodeEncodeError)
     return anyascii(error.object[error.start : error.end]) or "?", error.end
-
-
-def _silence(stream: TextIO) -> None:
-    """Lets what a stream still holds go nowhere, or Python would fail to write it once more at its end."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

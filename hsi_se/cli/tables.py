@@ -189,7 +189,9 @@ def print_plan(plan: "list[PlannedVariant]") -> None:
         changes = ", ".join(f"{key}={json.dumps(value)}" for key, value in row.settings.items()).replace('"', "")
         sizes = ("–" if count is None else f"{count:,}" for count in (row.num_parameters, row.macs))
         times = ("–" if seconds is None else clock(seconds) for seconds in (row.training_s, left_s))
-        seeds = _describe_seeds(row.seeds)
+        first_seed, last_seed = row.seeds[0], row.seeds[-1]
+        is_range = len(row.seeds) > 2 and row.seeds == tuple(range(first_seed, last_seed + 1))
+        seeds = f"{first_seed}-{last_seed}" if is_range else ",".join(map(str, row.seeds))
         rows.append((row.scene, row.name, changes, seeds, str(row.num_finished), *sizes, *times)[first:])
     headings = ("scene", "variant", "changes", "seeds", "finished", "parameters", "MACs per patch", "time per run")
     num_runs, num_finished = sum(len(row.seeds) for row in plan), sum(row.num_finished for row in plan)
@@ -203,12 +205,6 @@ def print_plan(plan: "list[PlannedVariant]") -> None:
         width=150,
     )
     say("Times are for training only, one run after another, estimated from one training step per variant.")
-
-
-def _describe_seeds(seeds: tuple[int, ...]) -> str:
-    if len(seeds) > 2 and seeds == tuple(range(seeds[0], seeds[-1] + 1)):
-        return f"{seeds[0]}-{seeds[-1]}"
-    return ",".join(map(str, seeds))
 
 
 def print_answer(report: AblationReport) -> None:

@@ -1,4 +1,4 @@
-"""`hsi-se train`, `resume`, `ablate` and `tune`."""
+"""`hsi-se quickstart`, `train`, `resume`, `ablate` and `tune`."""
 
 import shlex
 import sys
@@ -8,11 +8,61 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hsi_se.cli.usage import ConfigPath, DataFolder, Device, Log, Overrides, Scheduler, Workers, out_option
-from hsi_se.errors import ConfigError
+from hsi_se.errors import ConfigError, RunError
 from hsi_se.system.processes import is_first
 
 if TYPE_CHECKING:
     from hsi_se.ablation.file import Ablation
+
+
+def quickstart(
+    cube: Annotated[Path, typer.Argument(metavar="CUBE", help="The file of the image.")],
+    labels: Annotated[Path, typer.Argument(metavar="LABELS", help="The file of its labels.")],
+    overrides: Overrides = None,
+    data: DataFolder = None,
+    out: Annotated[Path | None, out_option("Folder to write. By default runs/quickstart-CUBE.")] = None,
+    device: Device = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the config only; train nothing.")] = False,
+) -> None:
+    """Write a config for CUBE and LABELS, train and evaluate it, and print where the report page is.
+
+    The config is beside the folder, as DIR.yaml. Can be interrupted and resumed with the same command.
+    """
+    from hsi_se.config.yaml_file import load_config
+    from hsi_se.system.files import replacing
+    from hsi_se.workflows.inspect_scene import suggest_config, survey_files
+    from hsi_se.workflows.train import RUNS
+
+    if dry_run and device != "auto":
+        raise ConfigError("--device: has no effect with --dry-run; leave one of them out")
+    of_scene = [each for each in overrides or [] if each.startswith("scene.")]
+    survey = survey_files([cube, labels], of_scene, data=data)
+    text = suggest_config(survey, [each for each in overrides or [] if each not in of_scene])
+    folder = out or RUNS / f"quickstart-{survey.name}"
+    config = folder.with_name(f"{folder.name}.yaml")
+    todo = shlex.join(["hsi-se", "train", str(config), "--out", str(folder)])
+    if config.exists() and config.read_text(encoding="utf-8") != text:
+        raise RunError(f"{config}: exists with other settings; choose another folder with --out DIR, or run `{todo}`")
+    with replacing(config) as draft:
+        draft.write_text(text, encoding="utf-8")
+    print(f"config: {config}")
+    if dry_run:
+        print(f"next: {todo}")
+        return
+
+    from hsi_se.cli.evaluate import evaluate
+    from hsi_se.runs.folder import RunFolder
+
+    if RunFolder(folder).is_unfinished:
+        resume(folder, data=data)
+    elif not RunFolder(folder).record.is_file():
+        train(config, data=data, out=folder, device=device)
+    evaluate(folder, data=data, device=device)
+    settings = load_config(config)
+    if len(settings.list_folds()) > 1:
+        split = f"split={{kind: all, validation: {settings.split.validation}, folds: {folder}}}"
+        words = ["hsi-se", "train", str(config), "--set", split, "--out", f"{folder}-all"]
+        print(f"next: {shlex.join(words)}")
 
 
 def train(
@@ -155,8 +205,8 @@ def tune(
             print(f"{key}: {value}")
         print(f"run folder: {place.path / search.run}")
         print(f"settings: {place.best}")
-    say(record.inner_sentence, style="bold")
-    say(record.outer_sentence, style="bold")
+    for sentence in record.sentences:
+        say(sentence, style="bold")
     if place is folder:
         print(f"next: {shlex.join(('hsi-se', 'train', str(place.best)))}")
 

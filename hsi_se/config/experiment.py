@@ -8,11 +8,10 @@ from pydantic import Discriminator, Field, PositiveInt, StringConstraints, model
 
 from hsi_se.config.base import Seed, Settings, mistake
 from hsi_se.config.model import ModelSettings, PixelClassifier
-from hsi_se.config.prediction import PredictionSettings
 from hsi_se.config.registry import list_plugins
 from hsi_se.config.scene import SceneSettings
 from hsi_se.config.split import AllSplit, BlocksSplit, FieldsSplit, FoldsSplit, SplitSettings
-from hsi_se.config.training import TrainSettings
+from hsi_se.config.training import PredictionSettings, TrainSettings
 from hsi_se.errors import ConfigError
 
 

@@ -191,11 +191,8 @@ class SceneFiles(Settings):
         """Returns the indices, counted from 0, that `drop_bands` names by number, and the first beyond `num_bands`."""
         named = [part for part in self.drop_bands if not part.endswith("nm")]
         ends = [(part.partition("-")[0], part.rpartition("-")[2]) for part in named]
-        return [
-            band - 1
-            for first, last in ends
-            for band in range(min(int(first), num_bands + 1), min(int(last), num_bands + 1) + 1)
-        ]
+        most = num_bands + 1
+        return [band - 1 for first, last in ends for band in range(min(int(first), most), min(int(last), most) + 1)]
 
     def list_dropped_ranges(self) -> list[tuple[float, float]]:
         """Returns the ranges of wavelengths in `drop_bands`, in nanometres."""

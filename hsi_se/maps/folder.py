@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +26,7 @@ from hsi_se.reports.figures import save_map, to_hex
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.scene import UNLABELLED
-from hsi_se.system.files import Folder, fill_template, sync_folder, to_cell
+from hsi_se.system.files import Folder, fill_template, sync_folder, to_csv
 from hsi_se.system.locks import hold
 
 _LONGEST_FIGURE = 2000  # side of the picture in pixels
@@ -234,21 +234,18 @@ class MapDraft:
         `name` is the scene's, `mapped_by` that of the run.
         """
         assert not self.todo, "tiles are missing"
-        if (ground := target.image.raster.ground) is None:
-            return self._finish(target, name=name, mapped_by=mapped_by, engine=engine)
-        on_ground = replace(self, layers=[formats.put_on_ground(layer, ground) for layer in self.layers])
-        note = "the map is on the ground grid of the scene's lookup table, not in the rows and columns of the swath"
-        return [note, *on_ground._finish(target, name=name, mapped_by=mapped_by, engine=engine)]
-
-    def _finish(self, target: Target, *, name: str, mapped_by: str, engine: str) -> list[str]:
+        layers, notes = list(self.layers), []
+        if (ground := target.image.raster.ground) is not None:
+            layers = [formats.put_on_ground(layer, ground) for layer in layers]
+            rows_and_cols = "not in the rows and columns of the swath"
+            notes = [f"the map is on the ground grid of the scene's lookup table, {rows_and_cols}"]
         scene, place = target.image.raster.path, target.image.raster.place
         facts, wishes, folder, classes = self.bundle.facts, self.wishes, self.folder, self.classes
-        for layer in self.layers:
-            about = classes if layer is self.layers[0] else self.about_probabilities
+        for layer in layers:
+            about = classes if layer is layers[0] else self.about_probabilities
             formats.write_envi_header(layer, place, about=about)
             if has_rasterio():
                 formats.write_geotiff(layer, place, about=about)
-        notes = []
         if place.transform is None:
             notes.append(f"{scene.name} has no georeference, so the map has none")
         elif formats.find_rotation(place) is None:
@@ -256,12 +253,12 @@ class MapDraft:
             notes.append(f"{problem}; the GeoTIFF is georeferenced")
         if not has_rasterio():
             notes.append(f"no GeoTIFF was written because rasterio is missing; {how_to_install('geo')}")
-        counts = self._save_figure(f"{name}, mapped by {mapped_by}", place)
+        counts = self._save_figure(layers[0], f"{name}, mapped by {mapped_by}", place)
         hectare, colours = place.pixel_area_m2 and place.pixel_area_m2 / 10_000, classes.palette
         rows = [(label, text, to_hex(colours[label]), int(counts[label])) for label, text in classes.names.items()]
-        for path in (folder.style, folder.table):
-            text = fill_template("hsi_se.maps", path.name, rows=rows, hectare=hectare, to_cell=to_cell)
-            path.write_text(text, encoding="utf-8")
+        folder.style.write_text(fill_template("hsi_se.maps", "map.qml", rows=rows), encoding="utf-8")
+        areas = ((*row, None if hectare is None else round(row[-1] * hectare, 6)) for row in rows)
+        folder.table.write_text(to_csv(("label", "name", "colour", "pixels", "hectares"), areas), encoding="utf-8")
         about_map = {
             "scene": str(scene.resolve()),
             "scene_digest": target.digest,
@@ -281,12 +278,12 @@ class MapDraft:
             write_polygons(folder.geotiff, wishes.polygons, classes=classes, place=place)
         if wishes.stac:
             title = f"{name}, mapped by {mapped_by} ({facts.model.name})"
-            write_item(folder.item, title=title, scene=scene, layer=self.layers[0], place=place, classes=classes)
+            write_item(folder.item, title=title, scene=scene, layer=layers[0], place=place, classes=classes)
         return notes
 
-    def _save_figure(self, title: str, place: Georeference) -> NDArray[np.int64]:
+    def _save_figure(self, labels: Layer, title: str, place: Georeference) -> NDArray[np.int64]:
         """Writes the picture; returns the number of pixels of each label."""
-        labels, classes = self.layers[0], self.classes
+        classes = self.classes
         counts = np.zeros(max(classes.names) + 1, np.int64)
         step = math.ceil(max(labels.shape[:2]) / _LONGEST_FIGURE)
         picture = []

@@ -205,7 +205,11 @@ def _describe_place(georeference: Georeference) -> dict[str, str]:
         return {}
     a, b, x, d, e, y = georeference.transform
     numbers = ["1", "1", *(f"{number:.12g}" for number in (x, y, math.hypot(a, b), math.hypot(d, e)))]
-    epsg, wkt = _identify(georeference.crs or "")
+    crs = georeference.crs or ""
+    known, code = parse_crs(crs) if has_rasterio() else None, re.fullmatch(r"EPSG:(\d+)", crs)
+    epsg, wkt = (int(code[1]), "") if code else (None, crs)
+    if known is not None:
+        epsg, wkt = known.to_epsg(), known.to_wkt(version="WKT1_ESRI")  # the dialect that ENVI reads
     info = ["Arbitrary", *numbers]
     if epsg == 4326:
         info = ["Geographic Lat/Lon", *numbers, "WGS-84", "units=Degrees"]
@@ -215,12 +219,3 @@ def _describe_place(georeference: Georeference) -> dict[str, str]:
     info += [f"rotation={turn:.12g}"] if turn else []
     place = {"map info": ", ".join(info), "coordinate system string": wkt}
     return {key: f"{{{text}}}" for key, text in place.items() if text}
-
-
-def _identify(crs: str) -> tuple[int | None, str]:
-    """Returns the EPSG code of a coordinate system, if any, and its WKT in the dialect that ENVI reads."""
-    known = parse_crs(crs) if has_rasterio() else None
-    if known is not None:
-        return known.to_epsg(), known.to_wkt(version="WKT1_ESRI")
-    code = re.fullmatch(r"EPSG:(\d+)", crs)
-    return (int(code[1]), "") if code else (None, crs)

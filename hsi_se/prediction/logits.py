@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hsi_se.config.prediction import Precision
+from hsi_se.config.training import Precision
 from hsi_se.errors import ConfigError, RunError
 from hsi_se.models.classical import CentrePixelClassifier
 from hsi_se.models.hybridsn import HybridSN

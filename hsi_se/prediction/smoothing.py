@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from hsi_se.config.prediction import Smoothing
+from hsi_se.config.training import Smoothing
 
 
 def smooth_logits(

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from hsi_se.config.experiment import MAX_PATCH_SIZE
 from hsi_se.config.model import ModelSettings
-from hsi_se.config.prediction import PredictionSettings
 from hsi_se.config.registry import Plugin, check_plugins, list_plugins
+from hsi_se.config.training import PredictionSettings
 from hsi_se.evaluation.confidence import TemperatureScaling
 from hsi_se.runs.records import Colour, Record
 from hsi_se.sampling.reduction import Reduction

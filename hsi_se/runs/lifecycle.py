@@ -55,7 +55,12 @@ def begin_run(path: Path, *, overwrite: bool, start: RunStart, config: Config, s
     with hold(draft.path, "training") as held:
         try:
             draft.write_start(start, config=config, split=split)
-            _clear(path)
+            if RunFolder(path).record.is_file():
+                shutil.rmtree(_replaced(path), ignore_errors=True)
+                path.rename(_replaced(path))
+            elif path.exists():
+                with hold(path, "training"):
+                    shutil.rmtree(path)
             held.move(path)
             sync_folder(path.absolute().parent)
         except OSError as error:
@@ -72,15 +77,6 @@ def begin_run(path: Path, *, overwrite: bool, start: RunStart, config: Config, s
 def _replaced(path: Path) -> Path:
     """Returns where a finished run waits while another is trained in its place."""
     return path.with_name(f".{path.name}.replaced")
-
-
-def _clear(path: Path) -> None:
-    if RunFolder(path).record.is_file():
-        shutil.rmtree(_replaced(path), ignore_errors=True)
-        path.rename(_replaced(path))
-    elif path.exists():
-        with hold(path, "training"):
-            shutil.rmtree(path)
 
 
 def open_unfinished(path: str | Path | RunFolder) -> RunFolder:

@@ -65,7 +65,10 @@ class PatchDataset:
         self._first, self._last = _find_bounds(pixels, windows, [n - patch_size + 1 for n in padded.shape[:2]])
         self.targets = torch.from_numpy(np.zeros(len(pixels), np.int64) if targets is None else targets)
         self.targets = self.targets.to(self.device)
-        self._offsets = _window_offsets(patch_size, padded.shape[1]).to(self.device)
+        steps = torch.arange(patch_size)
+        window = steps[:, None] * padded.shape[1] + steps  # (p, p) flat offsets of a window's pixels from its corner
+        bases = [base.flip(axes) for base in (window, window.T) for axes in ((), (0,), (1,), (0, 1))]
+        self._offsets = torch.stack([base.flatten() for base in bases]).to(self.device)  # (8, p²), one per symmetry
 
     def __len__(self) -> int:
         return len(self._pixels)
@@ -127,11 +130,3 @@ def _find_bounds(pixels: Pixels, windows: Sequence[Window], shape: Sequence[int]
 def to_targets(labels: NDArray[np.int32], pixels: Pixels, class_ids: NDArray[np.int32]) -> NDArray[np.int64]:
     """Returns the classes `(n,)` in 0..C-1 of pixels; class `i` stands for the label `class_ids[i]`."""
     return np.searchsorted(class_ids, labels[pixels[:, 0], pixels[:, 1]])
-
-
-def _window_offsets(patch_size: int, padded_cols: int) -> Tensor:
-    """Returns `(8, p²)` flat offsets of a window's pixels from its corner, one row per symmetry."""
-    steps = torch.arange(patch_size)
-    window = steps[:, None] * padded_cols + steps  # (p, p)
-    flips = ((), (0,), (1,), (0, 1))
-    return torch.stack([base.flip(axes).flatten() for base in (window, window.T) for axes in flips])

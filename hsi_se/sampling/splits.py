@@ -128,7 +128,11 @@ def make_split(truth: GroundTruth, settings: config.SplitSettings, *, seed: int 
             sides, changed, notes = read_masks(truth, settings, folders=Folders.of(data))
             labels = changed if (changed != truth.labels).any() else None
     if not (isinstance(settings, config.MasksSplit) and settings.partition is not None):
-        _set_validation_apart(sides, truth.labels if labels is None else labels, settings.validation, rng)
+        own = truth.labels if labels is None else labels
+        for label in np.unique(own[sides == Side.TRAIN]):
+            pixels = rng.permutation(np.argwhere((own == label) & (sides == Side.TRAIN)))
+            val = pixels[: min(round(settings.validation * len(pixels)), len(pixels) - 1)]  # at least one trains
+            sides[val[:, 0], val[:, 1]] = Side.VALIDATION
     train, val, test, buffer = (np.argwhere(sides == side) for side in _NAMES)
     for name, side in (("training", train), ("test", test)):
         if not len(side) and not isinstance(settings, config.AllSplit):
@@ -186,11 +190,3 @@ def _count_train(size: int, settings: config.RandomSplit, *, name: str, label: i
         problem = f"class {label} ({name}) has {size} labelled pixels, so none would be left for testing"
         raise SplitError(f"{setting} = {count}: {problem}; {remedy}")
     return count
-
-
-def _set_validation_apart(sides: SideMap, labels: NDArray[np.int32], share: float, rng: np.random.Generator) -> None:
-    """Moves a fraction of each class's training pixels to validation; at least one stays in training."""
-    for label in np.unique(labels[sides == Side.TRAIN]):
-        pixels = rng.permutation(np.argwhere((labels == label) & (sides == Side.TRAIN)))
-        val = pixels[: min(round(share * len(pixels)), len(pixels) - 1)]
-        sides[val[:, 0], val[:, 1]] = Side.VALIDATION

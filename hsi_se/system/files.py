@@ -1,10 +1,12 @@
 """Files that are complete at every moment, whatever happens, and the folders and records made of them."""
 
+import csv
 import errno
 import functools
+import io
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -20,6 +22,7 @@ if TYPE_CHECKING:  # slow to load
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CANNOT_SYNC = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)
 _CHUNK = 1 << 20
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how one begins in a cell of a spreadsheet
 _LONGEST_RECORD = 1 << 28  # bytes
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -94,9 +97,13 @@ def _open_templates(package: str) -> "Environment":
     )
 
 
-def to_cell(text: str) -> str:
-    """Returns a text for a cell of a CSV, behind ' if a spreadsheet would take it for a formula."""
-    return f"'{text}" if text.startswith(tuple("=+-@\t\r")) else text
+def to_csv(headings: Iterable[str], rows: Iterable[Sequence[object]]) -> str:
+    """Returns a table as CSV; None is an empty cell, and a text that a spreadsheet would calculate is behind '."""
+    stream = io.StringIO()
+    for row in ([*headings], *rows):
+        cells = [f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell for cell in row]
+        csv.writer(stream, lineterminator="\n").writerow(cells)
+    return stream.getvalue()
 
 
 def sync_folder(path: Path) -> None:

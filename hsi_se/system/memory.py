@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import platform
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,7 +46,10 @@ class Meter:
         seconds = time.perf_counter() - self._start
         if not self._can_tell:
             return Cost(seconds, None)
-        return Cost(seconds, torch.cuda.max_memory_allocated(self._device) if self._is_gpu else _read_peak())
+        if self._is_gpu:
+            return Cost(seconds, torch.cuda.max_memory_allocated(self._device))
+        found = re.search(r"^VmHWM:\s*(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
+        return Cost(seconds, found and 1024 * int(found[1]))
 
 
 def _reset_peak() -> bool:
@@ -56,11 +60,6 @@ def _reset_peak() -> bool:
     except (OSError, AttributeError, TypeError):  # Windows names no library of the process itself
         return False
     return True
-
-
-def _read_peak() -> int:
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
-    return 1024 * int(line.split()[1])
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h

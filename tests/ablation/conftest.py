@@ -11,11 +11,14 @@ from hsi_se.ablation import run as runner
 from hsi_se.ablation.file import PlannedRun, load_ablation, repeat_over_seeds
 from hsi_se.ablation.record import AblationFolder
 from hsi_se.config.yaml_file import load_config
+from hsi_se.scene.synthetic import make_synthetic_scene
 from tests.conftest import CPU, ROOT, TINY
 
+DEMO = ROOT / "configs" / "demo.yaml"
+LABELS = make_synthetic_scene(seed=0, rows=24, cols=24, bands=16).labels  # of the scene of TINY
 SET = ", ".join(text.replace("=", ": ", 1) for text in TINY)
 FILE = f"""
-base: {ROOT / "configs" / "demo.yaml"}
+base: {DEMO}
 seeds: 0-1
 set: {{{SET}}}
 variants:
@@ -43,7 +46,7 @@ class Log:
 def make_tiny(*overrides: str):
     """The smallest config, smoothed, so that there are accuracies before and after."""
     smooth = "prediction.smoothing={spatial: 1, range: 0.5}"
-    return load_config(ROOT / "configs" / "demo.yaml", [*TINY, "train.epochs=1", smooth, *overrides])
+    return load_config(DEMO, [*TINY, "train.epochs=1", smooth, *overrides])
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from hsi_se.ablation.file import Ablation
 from hsi_se.ablation.record import Part
 from hsi_se.ablation.summary import assemble
 from hsi_se.evaluation.statistics import compare_correlated
-from tests.ablation.test_ablation_summary import answer, compare, make_record, make_run
+from tests.ablation.invented_runs import answer, compare, make_record, make_run
 
 OURS, THEIRS = [0.91, 0.93, 0.95, 0.92], [0.90, 0.90, 0.93, 0.93]
 

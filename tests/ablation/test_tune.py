@@ -294,8 +294,8 @@ def test_the_command_prints_both_accuracies_and_resumes(call, searched):
     folder, record = searched
     code, out, error = call("tune", folder.path.parent / "study.yaml", "--out", folder, "--device", "cpu")
     assert code == 0, error
-    assert record.inner_sentence.startswith(f"inner accuracy: {100 * record.searches[0].chosen.accuracy:.2f} % of ")
-    for line in (record.inner_sentence, record.outer_sentence, f"next: hsi-se train {folder.best}"):
+    assert record.sentences[0].startswith(f"inner accuracy: {100 * record.searches[0].chosen.accuracy:.2f} % of ")
+    for line in (*record.sentences, f"next: hsi-se train {folder.best}"):
         assert line in out.splitlines()
     assert "trial" not in error, "nothing was left to do"
     assert read_record(StudyRecord, folder.record, remedy="") == record

@@ -9,7 +9,7 @@ import pytest
 
 from hsi_se.cli.terminal import say
 from hsi_se.runs.folder import RunFolder
-from hsi_se.system.files import to_cell
+from hsi_se.system.files import to_csv
 from tests.conftest import ROOT, TINY, set_options
 from tests.processes import Command
 
@@ -54,7 +54,7 @@ def test_a_message_has_no_control_characters(capsys):
     ("text", "cell"), [("=1+1", "'=1+1"), ("+a", "'+a"), ("-a", "'-a"), ("@a", "'@a"), ("a=", "a=")]
 )
 def test_a_cell_is_never_a_formula(text, cell):
-    assert to_cell(text) == cell
+    assert to_csv(["name"], [[text]]) == f"name\n{cell}\n"
 
 
 @pytest.fixture(scope="module")

@@ -6,59 +6,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from hsi_se import make_split
-from hsi_se.config.experiment import Config
-from hsi_se.config.model import Forest, Lda, Svm
 from hsi_se.config.scene import SceneFiles
 from hsi_se.config.split import MasksSplit, RandomSplit
 from hsi_se.config.yaml_file import load_config
-from hsi_se.evaluation.baselines import (
-    Candidate,
-    SpectralBaseline,
-    choose_parameters,
-    fit_pixel_classifier,
-    fit_spectral_baseline,
-    hold_out,
-    pool_baselines,
-    predict_by_location,
-)
-from hsi_se.evaluation.metrics import Evaluation, evaluate_test
-from hsi_se.sampling.folds import Folds
+from hsi_se.evaluation.baselines import fit_spectral_baseline, hold_out
+from hsi_se.evaluation.metrics import evaluate_test
 from hsi_se.sampling.reduction import fit_reduction
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.loading import load_ground_truth, load_scene
 from hsi_se.scene.scene import GroundTruth, Scene
-from tests.conftest import REAL_SCENES, ROOT, TINY, needs_real_scenes
-
-
-def configure(*overrides: str) -> Config:
-    return load_config(ROOT / "configs" / "demo.yaml", (*TINY, *overrides))
-
-
-def fit(scene: Scene, split: Split, config: Config) -> SpectralBaseline:
-    reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train)
-    return fit_spectral_baseline(scene, split, reduction.apply(scene.cube), config=config)
-
-
-def make_scene(x: np.ndarray, y: np.ndarray, *, cols: int) -> Scene:
-    """A scene of spectra `(n, bands)` with classes `(n,)` from 0, row by row."""
-    labels = (y + 1).reshape(-1, cols).astype(np.int32)
-    names = {int(label): f"class {label}" for label in np.unique(labels)}
-    return Scene("made", labels, names, cube=x.reshape(*labels.shape, -1).astype(np.float32))
-
-
-def score(scene: Scene, split: Split, baseline: SpectralBaseline) -> float:
-    return evaluate_test(scene, split, baseline.labels).overall_accuracy
-
-
-def evaluate_location_floor(truth: GroundTruth, split: Split) -> Evaluation:
-    return evaluate_test(truth, split, predict_by_location(truth, split))
+from tests.conftest import REAL_SCENES, ROOT, needs_real_scenes
+from tests.evaluation.conftest import configure, evaluate_location_floor, fit, make_scene, score
 
 
 def split_at_random(truth: GroundTruth, share: object, *, seed: int) -> Split:
@@ -141,9 +105,6 @@ def test_the_floor_sees_no_spectrum_and_the_baseline_no_place(small_scene):
     one, other = fit(small_scene, split, configure()), fit(turned, Split(*flip), configure())
     assert np.array_equal(one.labels, other.labels)
     assert one.chosen == other.chosen
-
-
-# ------------------------------------------------------------------------- which classifier is chosen
 
 
 def overlapping_gaussians(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -318,114 +279,6 @@ def test_a_training_side_of_one_class_calls_everything_it():
     baseline = fit_spectral_baseline(scene, split, np.zeros((2, 6, 3), np.float32), config=configure())
     assert evaluate_test(scene, split, baseline.labels).confusion.tolist() == [[1, 0], [6, 0]]
     assert baseline.chosen.description == "the only class of the training set"
-
-
-# ---------------------------------------------------------------------------------- how it is tuned
-
-
-def fold(y: np.ndarray, *, seed: int = 0) -> Folds:
-    """Three folds of single pixels, drawn class by class."""
-    order = np.random.default_rng(seed).permutation(len(y))
-    number = np.empty(len(y), int)
-    number[order[np.argsort(y[order], kind="stable")]] = np.arange(len(y)) % 3
-    parts = tuple((number != held, number == held) for held in range(3))
-    pixels = np.column_stack([np.arange(len(y))] * 2)
-    return Folds(pixels, y, np.arange(len(y)), parts)
-
-
-def test_tuning_sees_every_class_of_a_large_training_side_and_few_of_its_pixels(monkeypatch):
-    """Eight pixels of 20,008: drawn without regard to class, they are missing as often as not."""
-    rng = np.random.default_rng(0)
-    y = np.repeat([0, 1, 2], [10_000, 10_000, 8])
-    x = (rng.standard_normal((len(y), 2)) + 4 * y[:, None]).astype(np.float32)
-    seen = []
-    fit_one = SVC.fit
-
-    def counted(self, x, y, *rest):
-        seen.append(np.bincount(y, minlength=3).tolist())
-        return fit_one(self, x, y, *rest)
-
-    monkeypatch.setattr(SVC, "fit", counted)
-    best, accuracy = choose_parameters(Svm(name="svm", gamma=0.5), x, fold(y), seed=0)
-    assert accuracy > 0.9
-    assert len(seen) == 12
-    for first, second, third in seen:
-        assert first == pytest.approx(second, abs=1)
-        assert third >= 1
-        assert first + second + third <= 1003
-    assert best.gamma == 0.5
-
-
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("gamma", [None, 0.7])
-def test_tuning_chooses_what_a_grid_search_by_scikit_learn_chooses(seed, gamma):
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, 4, 150)
-    x = (rng.standard_normal((len(y), 5)) + 0.8 * y[:, None]).astype(np.float32)
-    folds = fold(y, seed=seed)
-    number = np.argmax([held for _, held in folds.parts], axis=0)
-    scale = SVC(gamma="scale").fit(x, y)._gamma
-    gammas = [0.25 * scale, scale, 4 * scale] if gamma is None else [gamma]
-    grid = {"C": [10.0, 30.0, 100.0, 1000.0], "gamma": gammas}
-    search = GridSearchCV(SVC(break_ties=True), grid, cv=PredefinedSplit(number)).fit(x, y)
-    best, accuracy = choose_parameters(Svm(name="svm", gamma=gamma), x, folds, seed=seed)
-    assert search.best_params_["C"] == best.penalty
-    assert best.gamma == pytest.approx(search.best_params_["gamma"])
-    assert accuracy == pytest.approx(search.best_score_)  # 50 pixels in each fold
-
-
-def test_an_svm_takes_components_with_the_scale_that_their_reduction_gives_them():
-    rng = np.random.default_rng(0)
-    y = rng.integers(0, 3, 300)
-    signal = (y[:, None] - 1) * rng.choice([-1, 1], (300, 1)) + 0.2 * rng.standard_normal((300, 1))
-    noise = 0.1 * rng.standard_normal((300, 30))  # as noisy as the signal if each component had unit variance
-    x = np.hstack([signal, noise]).astype(np.float32)
-    _, accuracy = choose_parameters(Svm(name="svm"), x, fold(y, seed=0), seed=0)
-    _, rescaled = choose_parameters(Svm(name="svm"), x / x.std(axis=0), fold(y, seed=0), seed=0)
-    assert accuracy > rescaled + 0.05
-
-
-@pytest.mark.parametrize("counts", [(10, 1), (3000, 1), (5, 2, 1)])
-def test_one_class_alone_with_a_pixel_for_each_fold_is_no_ground_for_tuning(counts):
-    y = np.repeat(np.arange(len(counts)), counts)
-    labels = np.concatenate([y, [0]])[None] + 1
-    truth = GroundTruth("a row", labels.astype(np.int32), dict.fromkeys(range(1, len(counts) + 1), ""))
-    pixels = np.argwhere(labels > 0)
-    split = Split(train=pixels[:-1], val=pixels[:0], test=pixels[-1:])
-    folds, notes = hold_out(truth, split, RandomSplit(kind="random", train=0.5), seed=0)
-    assert folds.parts == ()
-    assert len(notes) == 1
-    x = np.random.default_rng(0).standard_normal((len(y), 4)).astype(np.float32)
-    best, accuracy = choose_parameters(Svm(name="svm"), x, folds, seed=0)
-    assert (best.penalty, accuracy) == (100.0, None)
-    assert best.gamma == pytest.approx(1 / (4 * x.var()))
-
-
-@pytest.mark.parametrize("settings", [Forest(name="extra_trees"), Lda(name="lda")], ids=lambda each: each.name)
-def test_trees_and_lda_keep_their_settings(settings):
-    rng = np.random.default_rng(0)
-    y = rng.integers(0, 3, 90)
-    x = (rng.normal(size=(90, 4)) + y[:, None]).astype(np.float32)
-    best, accuracy = choose_parameters(settings, x, fold(y), seed=0)
-    assert best == settings
-    assert accuracy > 0.5
-    assert fit_pixel_classifier(settings, x, y, seed=0).score(x, y) > accuracy
-
-
-# ------------------------------------------------------------------------------------ the real scene
-
-
-def test_folds_are_pooled_to_what_most_of_them_chose():
-    svm, lda = (
-        Candidate(kind, "mnf", 20, {"penalty": 1.0}, accuracy) for kind, accuracy in (("svm", 0.5), ("lda", 0.7))
-    )
-    folds = [SpectralBaseline(np.array([label]), chosen, (svm, lda)) for label, chosen in enumerate((lda, svm, lda))]
-    folds.append(SpectralBaseline(np.array([3]), lda, (replace(svm, accuracy=0.9), replace(lda, accuracy=None))))
-    pooled = pool_baselines(folds)
-    assert pooled.labels.tolist() == [0, 1, 2, 3]
-    assert pooled.chosen.name == "shrinkage LDA on 20 MNF components in 3 of 4 folds"
-    assert [each.accuracy for each in pooled.candidates] == pytest.approx([0.6, 0.7])
-    assert pool_baselines([folds[0], folds[2]]).chosen.name == "shrinkage LDA on 20 MNF components"
 
 
 @pytest.mark.exhaustive

@@ -16,8 +16,18 @@ from shapely.geometry import Point, box
 import hsi_se
 from hsi_se.config.yaml_file import load_config
 from tests.conftest import CPU, ROOT, TINY
-from tests.maps.conftest import AREA, LEAST, UNCLASSIFIED, burn, find_refusal, read_labels
-from tests.maps.test_write import SIZE, TRANSFORM, map_again, write_scene
+from tests.maps.conftest import (
+    AREA,
+    LEAST,
+    SIZE,
+    TRANSFORM,
+    UNCLASSIFIED,
+    burn,
+    find_refusal,
+    map_again,
+    read_labels,
+    write_scene,
+)
 
 # --------------------------------------------------------------------------------- limits: area and probability
 
@@ -137,7 +147,7 @@ def write_masks(folder: Path) -> dict[str, Path]:
 
 
 def test_an_area_may_be_a_raster_or_a_vector_file_of_any_grid(run, tmp_path):
-    from hsi_se.maps.area import read_area
+    from hsi_se.maps.write import read_area
     from hsi_se.scene.loading import open_scene_image
 
     image = open_scene_image(run.read_config().scene)

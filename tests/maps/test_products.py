@@ -26,8 +26,18 @@ from hsi_se.maps.folder import MapFolder
 from hsi_se.maps.layers import Classes, Layer, write_geotiff
 from hsi_se.reports.place import draw_place
 from hsi_se.scene.georeference import Georeference
-from tests.maps.conftest import LEAST, UNCLASSIFIED, find_refusal, read_labels
-from tests.maps.test_write import IDS, NAMES, SIZE, TRANSFORM, map_again, write_scene
+from tests.maps.conftest import (
+    IDS,
+    LEAST,
+    NAMES,
+    SIZE,
+    TRANSFORM,
+    UNCLASSIFIED,
+    find_refusal,
+    map_again,
+    read_labels,
+    write_scene,
+)
 
 # ------------------------------------------------------------------------------- the rasters, for the cloud
 

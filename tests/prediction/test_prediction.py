@@ -11,7 +11,7 @@ from scipy.special import softmax
 
 import hsi_se
 from hsi_se.config.experiment import MnfReduction
-from hsi_se.config.prediction import PredictionSettings, Smoothing
+from hsi_se.config.training import PredictionSettings, Smoothing
 from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import ConfigError
 from hsi_se.evaluation.audit import audit_split

@@ -1,18 +1,11 @@
 """Every label file of the public cases is read rightly: the spectra of its classes tell them apart."""
 
-import os
-
 import numpy as np
 import pytest
 
 from hsi_se.config.yaml_file import load_config
 from hsi_se.scene.loading import load_scene
-from tests.conftest import ROOT
-
-CASES = ROOT.parent / "shared" / "cases"
-needs_cases = pytest.mark.skipif(
-    not CASES.is_dir() and not os.environ.get("CI"), reason="the small inputs are not here"
-)
+from tests.conftest import CASES, needs_cases
 
 
 @needs_cases

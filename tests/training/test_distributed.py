@@ -16,7 +16,7 @@ from hsi_se.errors import TrainingError
 from hsi_se.runs.folder import RunFolder
 from hsi_se.training.distributed import World
 from tests.conftest import ROOT, TINY, set_options
-from tests.training.test_resume import wait_for_epoch
+from tests.training.resuming import wait_for_epoch
 from tests.training.test_training import make_model, run_fit
 from tests.training.torchrun_gradients import take_steps
 

@@ -19,8 +19,8 @@ from hsi_se.training.state import TrainingState
 from hsi_se.workflows.preparation import prepare
 from hsi_se.workflows.train import resume
 from tests.conftest import CPU, ROOT, TINY
+from tests.training.resuming import Impatient, Notes, same_weights, without_times
 from tests.training.test_distributed import options, start
-from tests.training.test_resume import Impatient, Notes, same_weights, without_times
 from tests.training.test_training import are_equal, make_model, run_fit, state_of
 
 DEMO = ROOT / "configs" / "demo.yaml"

@@ -25,7 +25,7 @@ from hsi_se.training import step as step_module
 from hsi_se.training.graph import GraphedStep, Outputs
 from hsi_se.training.step import Stepper
 from hsi_se.workflows.train import resume
-from tests.training.test_resume import DEMO, OPTIONS, Impatient, Notes, same_weights
+from tests.training.resuming import DEMO, OPTIONS, Impatient, Notes, same_weights
 from tests.training.test_training import NUM_CLASSES, are_equal, make_model, make_patches, run_fit, state_of
 
 VARIED = {

@@ -20,8 +20,8 @@ from hsi_se.training import fit as fit_module
 from hsi_se.training.fit import FitResult, explain_jump, fit
 from hsi_se.training.state import MOST_INPUTS, make_optimizer
 from tests.conftest import CPU, ROOT, TINY
+from tests.training.resuming import Quitter, make_keeper
 from tests.training.test_distributed import options, start
-from tests.training.test_resume import Quitter, make_keeper
 from tests.training.test_training import NUM_CLASSES, make_model, make_patches, run_fit
 
 DEMO = ROOT / "configs" / "demo.yaml"

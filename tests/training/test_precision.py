@@ -18,7 +18,7 @@ from hsi_se.system.session import Session
 from hsi_se.training.step import choose_precision, has_bfloat16, warn_of_emulation
 from hsi_se.workflows import train as experiment
 from tests.conftest import TINY
-from tests.training.test_resume import DEMO, OPTIONS, Impatient, Notes, same_weights
+from tests.training.resuming import DEMO, OPTIONS, Impatient, Notes, same_weights
 from tests.training.test_training import are_equal, make_model, run_fit, state_of
 
 PROCESSOR = torch.device("cpu")

@@ -19,7 +19,7 @@ from hsi_se.system.session import Session
 from hsi_se.workflows.loggers import MlFlow, TensorBoard, WeightsAndBiases, open_logger
 from hsi_se.workflows.train import resume
 from tests.conftest import ROOT, TINY, set_options
-from tests.training.test_resume import Impatient
+from tests.training.resuming import Impatient
 
 DEMO = ROOT / "configs" / "demo.yaml"
 SMALL = (
