@@ -96,7 +96,7 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     if isinstance(base.split, FoldsSplit) and base.split.repeats > 1:
         remedy = "write set: {split.repeats: 1}"
         raise ConfigError(f"{where}: split.repeats = {base.split.repeats}: a search draws the folds once; {remedy}")
-    wider = 0
+    wider, digests = 0, []
     for key, choice in given.search.items():
         place = find_place(places, ("search", key))
         for reason, refused in (("decides which pixels are tested", _FIXED), ("has no effect on a search", _NO_EFFECT)):
@@ -106,16 +106,17 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
             raise ConfigError(f"{twice.place}: {twice.key}: is replaced by search.{key}; leave one of them out")
         ends = choice.bounds if isinstance(choice, Range) else choice
         found = [parse_config(text, [*shared, *override(places, {key: end}, "search")], path=base_path) for end in ends]
-        if len({config.digest for config in found}) < len(found):
+        digests += (own := [config.digest for config in found])
+        if len({*own}) < len(own):
             raise ConfigError(f"{place}: search.{key}: two values give the same settings; remove one of them")
         wider += max(0, *(config.default_buffer - base.default_buffer for config in found))
     split = base.split
     if isinstance(split, BlocksSplit | FieldsSplit | FoldsSplit) and split.buffer == base.default_buffer:
         split = split.model_copy(update={"buffer": base.default_buffer + wider})
-    search = given.model_dump(mode="json", exclude={"trials", "name"})
+    search = given.model_dump(mode="json", exclude={"trials", "name", "base"})
 
     def make(base: Config) -> Study:
-        facts = {"base": base.model_dump(mode="json"), "study": search}
+        facts = {"base": base.digest, "study": search, "found": digests}  # of plugins, the sources too
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         return Study(given.name or "study", digest, base_path, text, tuple(shared), given, base.split)
 

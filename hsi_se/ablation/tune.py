@@ -7,7 +7,7 @@ it is interrupted.
 
 import importlib.util
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -219,11 +219,16 @@ def _search(study: Study, folder: StudyFolder, client: Any, session: Session) ->
             search.sampler = optuna.samplers.TPESampler(seed=(given.seed + number) % 2**32)
             trial = search.ask(space)
             values = _read_values(trial)
+            try:
+                config = study.config_of(values)  # here: a worker knows plugins by their configs
+            except ConfigError as error:
+                finish(trial, (0.0, 0, str(error)))
+                continue
             twin = next((each for each in finished if each.settings == values), None)
             if twin is not None:
                 finish(trial, (twin.accuracy, twin.num_pixels, twin.problem))
                 continue
-            yield trial, score, (study, values, Session(data, session.device), given.threads)
+            yield trial, score, (config, Session(data, session.device), given.threads)
 
     here = ((trial, function(*arguments)) for trial, function, arguments in ask())
     for trial, outcome in here if client is None else run_tasks(client, ask(), per_slot=1):
@@ -239,10 +244,9 @@ def _read_values(trial: Any) -> dict[str, Any]:
     return {key: json.loads(value) if isinstance(value, str) else value for key, value in trial.params.items()}
 
 
-def score(study: Study, values: Mapping[str, Any], session: Session, threads: int) -> Outcome:
+def score(config: Config, session: Session, threads: int) -> Outcome:
     """Returns the outcome of a trial. SplitError if the training pixels lie too close to hold some out."""
     try:
-        config = study.config_of(values)
         with ONE_AT_A_TIME, fixed_threads(threads):
             num_right, num_held = _count_right(config, session)
     except DivergedError:

@@ -49,8 +49,10 @@ class Impatient(Silent):
 
     def __init__(self, *, after: int) -> None:
         self._after = after
+        self.notes: list[str] = []
 
     def note(self, text: str) -> None:
+        self.notes.append(text)
         if text.startswith(f"trial {self._after}"):
             raise KeyboardInterrupt
 
@@ -161,7 +163,7 @@ def test_no_test_pixel_is_looked_at_during_the_search(write, tmp_path):
         for file, array in (("cube", cube), ("labels", labels.astype(np.uint8)), ("parts", sides)):
             np.save(folder / f"{file}.npy", array)
         values = {"train.learning_rate": 0.003}
-        found.append(score(study, values, Session(data=folder, device="cpu"), 1))
+        found.append(score(study.config_of(values), Session(data=folder, device="cpu"), 1))
         config, device = study.config_of(values), torch.device("cpu")
         setting = prepare(config, data=folder, device=device, hides_test=True)
         bundle = setting.pack(setting.build(seed=0), versions={})
@@ -190,15 +192,20 @@ def test_every_trial_has_the_split_that_the_largest_patches_need(write):
     assert study.config_of({}).split == splits[0]
 
 
-def test_settings_that_do_not_fit_together_count_as_the_worst_trial(write):
+def test_settings_that_do_not_fit_together_count_as_the_worst_trial(write, tmp_path, monkeypatch):
     text = BASE.replace("{name: svm, gamma: 0.05}", "{name: hybridsn}")
     text = text.replace("patch.size: 9", "train.noise: 0.1").replace(", buffer: 5", "")
-    study = load_study(write(text + "  patch.size: [9, 11]\n  train.shift: {linear: [0, 5]}\n"))
-    accuracy, num_pixels, problem = score(study, {"patch.size": 9, "train.shift": 5}, CPU, 1)
-    assert (accuracy, num_pixels) == (0.0, 0)
-    assert problem == (
-        "search: train.shift: train.shift = 5: shifts patches of 9 pixels past their centre pixel; use at most 4"
-    )
+    text = text.replace("trials: 4", "trials: 12") + "  patch.size: [9, 11]\n  train.shift: [0, 5]\n"
+    monkeypatch.setattr(runner, "score", lambda *_: (0.5, 10, ""))
+    observer = Impatient(after=11)
+    with pytest.raises(KeyboardInterrupt):
+        tune(load_study(write(text)), out=tmp_path / "out", session=Session(device="cpu", observer=observer))
+    problem = "search: train.shift: train.shift = 5: shifts patches of 9 pixels past their centre pixel; use at most 4"
+    outcomes = {note.split(": ", 1)[1] for note in observer.notes}
+    assert outcomes == {
+        f"{problem} (patch.size = 9, train.shift = 5)",
+        *(f"OA 50.00 % (patch.size = {size}, train.shift = {shift})" for size, shift in ((9, 0), (11, 0), (11, 5))),
+    }
 
 
 @pytest.mark.parametrize(
@@ -242,7 +249,7 @@ def test_a_bad_study_is_refused_where_it_is_written(write, old, new, message):
 
 def test_settings_that_were_tried_before_are_not_trained_again(write, tmp_path, monkeypatch):
     calls: list[object] = []
-    monkeypatch.setattr(runner, "score", lambda _, values, *__: calls.append(values) or (0.5, 10, ""))
+    monkeypatch.setattr(runner, "score", lambda config, *__: calls.append(config) or (0.5, 10, ""))
     text = BASE.replace("trials: 4", "trials: 8") + "  model: [{name: lda}, {name: svm, gamma: 0.05, penalty: 10}]\n"
     text = text.replace("  model: {name: svm, gamma: 0.05}\n", "")
     with pytest.raises(KeyboardInterrupt):
@@ -252,7 +259,12 @@ def test_settings_that_were_tried_before_are_not_trained_again(write, tmp_path, 
 
 def test_a_range_of_whole_numbers_gives_whole_numbers_and_both_stay_in_their_ranges(write, tmp_path, monkeypatch):
     tried: list[dict[str, float]] = []
-    monkeypatch.setattr(runner, "score", lambda _, values, *__: tried.append(values) or (len(tried) / 10, 10, ""))
+
+    def score(config, *_):
+        tried.append({"train.shift": config.train.shift, "train.noise": config.train.noise})
+        return len(tried) / 10, 10, ""
+
+    monkeypatch.setattr(runner, "score", score)
     text = BASE.replace("{name: svm, gamma: 0.05}", "{name: hybridsn}").replace("trials: 4", "trials: 9")
     study = load_study(write(text + "  train.shift: {linear: [1, 3]}\n  train.noise: {log: [0.001, 0.1]}\n"))
     with pytest.raises(KeyboardInterrupt):

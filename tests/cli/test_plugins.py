@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import hsi_se
+from hsi_se.ablation.study import load_study
 from hsi_se.config.registry import load_plugin
 from hsi_se.config.yaml_file import load_config
 from hsi_se.prediction.bundled import build_bundled_model
@@ -271,3 +272,35 @@ def test_processes_of_torchrun_train_a_network_of_a_plugin(plugin, tmp_path):
     assert done.returncode == 0, done.stderr
     load_plugin(plugin)
     assert RunFolder(tmp_path / "run").read_config().model.name == "two_layers"
+
+
+def test_a_search_over_a_plugin_belongs_to_its_source(tmp_path):
+    study = tmp_path / "study.yaml"
+    study.write_text(f"base: {DEMO}\ntrials: 2\nsearch:\n  model.attention: [{{}}, {{fold: {{kind: peak}}}}]\n")
+    digests = []
+    for number, source in enumerate((SOURCE, SOURCE, SOURCE.replace("amax", "amin"))):
+        assert number < 2 or source != SOURCE
+        (tmp_path / str(number)).mkdir()
+        path = tmp_path / str(number) / "my_blocks.py"
+        path.write_text(source)
+        with forgetting():
+            load_plugin(path)
+            digests.append(load_study(study).digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.exhaustive
+def test_workers_search_over_a_plugin(plugin, tmp_path):
+    pytest.importorskip("distributed")
+    settings = "".join(f"  {key}: {value}\n" for key, _, value in (each.partition("=") for each in TINY))
+    (tmp_path / "study.yaml").write_text(
+        f"base: {DEMO}\ntrials: 2\nset:\n{settings}  train.epochs: 1\n  model.width: 0.125\n"
+        "  split: {kind: blocks, train: 0.5, block_size: 4, buffer: 1}\n"
+        "search:\n  model.attention: [{}, {fold: {kind: peak}}]\n"
+    )
+    command = [sys.executable, "-m", "hsi_se", "tune", str(tmp_path / "study.yaml"), "--plugin", str(plugin)]
+    for out, more in (("here", []), ("there", ["--workers", "1"])):
+        done = subprocess.run([*command, "--out", str(tmp_path / out), *more], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    here, there = ((tmp_path / out / "study.json").read_bytes() for out in ("here", "there"))
+    assert here == there
