@@ -106,6 +106,7 @@ NETWORK_CASES = (
     Case("ssrn", 40, 145, 30, {}, 8, "ssrn"),
     Case("ssrn, SE at spatial_1", 40, 145, 30, {"spatial_1": SE}, 8, "ssrn"),
     Case("ssrn, SE at spectral_2", 20, 145, 30, {"spectral_2": SE}, 1.2, "ssrn"),
+    Case("ssftt", 40, 145, 30, {}, 1.2, "ssftt"),
     Case("spectrum_first", 145, 145, 30, {}, 40, "spectrum_first"),
     Case("spectrum_first, SE at spectral_2", 40, 145, 30, {"spectral_2": SE}, 1.5, "spectrum_first"),
 )

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import PositiveInt
 
 from hsi_se.ablation import run as ablations
 from hsi_se.ablation.file import PlannedRun, load_ablation
 from hsi_se.ablation.record import AblationFolder, AblationReport
 from hsi_se.ablation.tables import write_reports
 from hsi_se.cli.terminal import show_progress
-from hsi_se.config.base import Settings
+from hsi_se.config.arguments import checked, show
+from hsi_se.config.base import Seed, Settings
 from hsi_se.config.experiment import Config, Sections
 from hsi_se.config.yaml_file import Override, read_config, read_settings
 from hsi_se.errors import ConfigError, RunError, SceneError
@@ -75,7 +77,7 @@ def _record(scene: Scene | None) -> list[Override]:
 
 def _open(run: object) -> RunFolder:
     if not isinstance(run, str | os.PathLike):
-        raise RunError(f"run = {run!r}: is not a run; give what hsi_se.train returned, or the path of a run folder")
+        raise RunError(f"run = {show(run)}: is not a run; give what hsi_se.train returned, or the path of a run folder")
     return run if isinstance(run, RunFolder) else RunFolder(run)
 
 
@@ -89,6 +91,7 @@ def _read_split(split: Any, scene: GroundTruth) -> tuple[Any, int]:
     return config.split, config.seed
 
 
+@checked("scene")
 def load_scene(scene: Any, data: str | Path | None = None) -> Scene:
     """Returns the scene of a config, or of its section `scene`: a known name, a mapping or an object.
 
@@ -108,12 +111,13 @@ def _read_scene(scene: Any) -> Any:
         return read_settings(Sections, {"scene": scene}, name="scene")[0].scene
     if not isinstance(scene, str | Path | Settings | Scene):
         problem = "is not a scene; write a known name, or {'cube': FILE, 'labels': FILE}"
-        raise SceneError(f"scene = {scene!r}: {problem}")
+        raise SceneError(f"scene = {show(scene)}: {problem}")
     return scene.scene if isinstance(scene, Config) else scene
 
 
+@checked("scene", "split")
 def make_split(
-    scene: GroundTruth, split: Any, *, seed: int | None = None, data: str | Path | None = None
+    scene: GroundTruth, split: Any, *, seed: Seed | None = None, data: str | Path | None = None
 ) -> splits.Split:
     """Returns the training, validation and test pixels of a scene, as a config describes them.
 
@@ -133,6 +137,7 @@ def make_split(
         return splits.make_split(scene, settings, seed=own_seed if seed is None else seed, data=data)
 
 
+@checked("config", "scene")
 def train(
     config: AnyConfig,
     *,
@@ -170,6 +175,7 @@ def train(
         return run
 
 
+@checked("run", "scene")
 def resume(run: AnyRun, *, scene: Scene | None = None, session: Session | None = None) -> RunFolder:
     """Finishes a training that was interrupted, and returns its run; `scene` as for `evaluate`."""
     with _begin(session, scene, run=run) as session:
@@ -178,6 +184,7 @@ def resume(run: AnyRun, *, scene: Scene | None = None, session: Session | None =
         return found
 
 
+@checked("run", "scene")
 def evaluate(run: AnyRun, *, scene: Scene | None = None, session: Session | None = None) -> RunReport:
     """Returns everything that the report of a run says, and writes its reports and its map.
 
@@ -194,12 +201,13 @@ def evaluate(run: AnyRun, *, scene: Scene | None = None, session: Session | None
         return _open(run).read_report()
 
 
+@checked("run", "scene", "engine")
 def map_scene(
     run: ModelBundle | AnyRun,
     scene: Any = None,
     *,
     engine: Engine = "dense",
-    tile_rows: int | None = None,
+    tile_rows: PositiveInt | None = None,
     session: Session | None = None,
 ) -> Any:
     """Returns the `ClassMap` of a scene, which can be another than that of the training; 0 without data.
@@ -233,17 +241,22 @@ def map_scene(
 
 
 @functools.wraps(maps.write_map)
-def write_map(run: AnyRun, *, session: Session | None = None, **settings: Any) -> list[Path]:
-    with _begin(session) as session:
-        return maps.write_map(_open(run), session=session, **settings)
+@checked("run", "scene", "settings")
+def write_map(run: AnyRun, *, scene: Any = None, session: Session | None = None, **settings: Any) -> list[Path]:
+    folder = _open(run)
+    is_own = isinstance(scene, Scene) and RunFolder.open(folder).read_record().scene_digest == scene.digest
+    with _begin(session, scene if is_own else None, run=run if scene is None else None) as session:
+        return maps.write_map(folder, scene=None if is_own else scene, session=session, **settings)
 
 
+@checked("run", "scene")
 def explain(run: AnyRun, *, scene: Scene | None = None, session: Session | None = None) -> Explanation:
     """Returns how attention gates treat the classes of the test pixels; arguments and errors as for `evaluate`."""
     with _begin(session, scene, run=run) as session:
         return explanation.explain(_open(run), session=session)
 
 
+@checked("config", "scene")
 def gap(
     config: AnyConfig, *, scene: Scene | None = None, out: str | Path | None = None, session: Session | None = None
 ) -> Gap:
@@ -256,12 +269,13 @@ def gap(
         return measure_gap(read_config(config, _record(scene)), out=out, session=session)
 
 
+@checked("ablation", "scene")
 def ablate(
     ablation: Mapping[str, Any] | str | os.PathLike[str],
     *,
     scene: Scene | None = None,
     out: str | Path | None = None,
-    workers: int | None = None,
+    workers: PositiveInt | None = None,
     scheduler: str | None = None,
     session: Session | None = None,
 ) -> tuple[AblationFolder, AblationReport]:

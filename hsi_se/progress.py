@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -31,6 +31,7 @@ class EpochRecord(BaseModel):
     validation_per_class: tuple[float | None, ...] | None = None
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Receives progress events; library code prints nothing itself. One's own may extend `Silent`."""
 

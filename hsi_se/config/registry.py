@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetJsonSchemaH
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from hsi_se.config.arguments import checked
 from hsi_se.config.base import mistake
 from hsi_se.config.nearest import did_you_mean
 from hsi_se.errors import ConfigError, HsiError, RunError
@@ -339,6 +340,7 @@ def register_network(
     return enter
 
 
+@checked()
 def load_plugin(path: str | Path) -> None:
     """Imports a Python file that registers attention blocks or networks, as `--plugin` does.
 

@@ -24,6 +24,7 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
+from hsi_se.config.arguments import checked
 from hsi_se.config.base import Settings
 from hsi_se.config.experiment import Config
 from hsi_se.config.nearest import did_you_mean, find_setting, read_other_words
@@ -80,6 +81,7 @@ def find_place(places: Places, keys: Keys) -> str:
     return next(places[keys[:depth]] for depth in range(len(keys), -1, -1) if keys[:depth] in places)
 
 
+@checked("overrides")
 def load_config(path: str | os.PathLike[str], overrides: Sequence[str | Override] = ()) -> Config:
     """Returns the experiment described by a YAML file, with overrides `key=value` applied in order.
 

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
+from pydantic import PositiveInt
 
+from hsi_se.config.arguments import checked, show
 from hsi_se.config.model import Svm
 from hsi_se.config.scene import OF_LABELS, LabelFile, SceneFiles
 from hsi_se.errors import ClusterError, ConfigError, SceneError, how_to_install
@@ -32,17 +34,19 @@ from hsi_se.scene.encodings import Wanted
 from hsi_se.scene.georeference import parse_crs
 from hsi_se.scene.images import list_images
 from hsi_se.scene.labels import read_label_map
+from hsi_se.scene.loading import SceneSettings
 from hsi_se.scene.raster import Image, Mask, Raster, chunk_rows
-from hsi_se.scene.scene import HIGHEST_LABEL
+from hsi_se.scene.scene import HIGHEST_LABEL, Scene
 from hsi_se.scene.vectors import OF_LAYER, find_vector
 from hsi_se.system.cluster import Call, run_tasks, share, start_cluster
 from hsi_se.system.session import Session
 
 
+@checked("run", "scene", "session")
 def write_map(
     run: str | Path | RunFolder,
     *,
-    scene: str | Path | None = None,
+    scene: str | Path | Scene | None = None,
     overrides: Sequence[str] = (),
     out: str | Path | None = None,
     probabilities: bool = False,
@@ -52,7 +56,7 @@ def write_map(
     stac: bool = False,
     engine: Engine = "dense",
     scheduler: str | None = None,
-    tile_rows: int | None = None,
+    tile_rows: PositiveInt | None = None,
     session: Session = Session(),
 ) -> list[Path]:
     """Maps a scene with the classifier of a run and returns the files of the map, or of the map of each image.
@@ -62,7 +66,8 @@ def write_map(
 
     Args:
         run: a folder that `train` wrote.
-        scene: a known name, a config or a file, as `hsi-se map --scene` takes it; by default the run's own scene.
+        scene: a known name, a config or a file, as `hsi-se map --scene` takes it, or a scene in memory; by default the
+            run's own scene.
         overrides: changes of its section `scene`, as `scene.scale=10000`.
         out: the folder to write; by default `map` in the run folder, or `map-NAME` for another scene; it contains a
             folder for each of several images.
@@ -86,9 +91,15 @@ def write_map(
     _check_wishes(wishes, bundle)
     is_own = scene is None and not overrides
     data = find_data(folder, record, session.data, is_own_scene=scene is None)
-    source = find_scene(folder, scene, overrides, data=data, unread=(*OF_LABELS, "name"))
+    source: Scene | SceneSettings
+    if isinstance(scene, Scene):
+        if overrides:
+            raise ConfigError(f"overrides = {show(overrides)}: have no effect on a scene in memory; leave them out")
+        source, name = scene, scene.name
+    else:
+        source = find_scene(folder, scene, overrides, data=data, unread=(*OF_LABELS, "name"))
+        name = record.scene if scene is None else Path(scene).stem
     images = list_images(source, data) if isinstance(source, SceneFiles) else (source,)
-    name = record.scene if scene is None else Path(scene).stem
     path = Path(out) if out is not None else folder.path / ("map" if scene is None else f"map-{name}")
     if len(images) > 1 and wishes.polygons is not None:
         problem = f"the scene has {len(images)} images, and their polygons would be in one file"
@@ -104,7 +115,7 @@ def write_map(
         if len(images) > 1 and isinstance(image, SceneFiles):
             session.observer.note(f"mapping {image.name}")
             result, title = MapFolder(path / str(image.name)), str(image.name)
-        elif out is None and scene is not None:
+        elif out is None and scene is not None and not isinstance(scene, Scene):
             result.refuse_other(target.image.raster.path)
         written += _map_image(
             bundle, record, target, result, wishes, is_own=is_own, title=title, engine=engine, scheduler=scheduler,

@@ -8,6 +8,7 @@ from torch import nn
 
 from hsi_se.attention.placement import PluginBlock
 from hsi_se.config import model as config
+from hsi_se.config.arguments import show
 from hsi_se.errors import ConfigError
 from hsi_se.models.network import Drawn, Network
 
@@ -18,6 +19,9 @@ def build_model(settings: config.Model, *, num_bands: int, patch_size: int, num_
     It maps patches `(n, 1, k, p, p)`, of k bands after the reduction and odd size p, to logits `(n, C)`. ConfigError if
     the input is too small for the kernels, or the model is not a network.
     """
+    if not isinstance(settings, config.Model):
+        problem = "is not the section `model` of a config"
+        raise ConfigError(f"settings = {show(settings)}: {problem}; give hsi_se.load_config(FILE).model")
     entry = settings.registry.get(settings.name)
     if entry.factory is None or not isinstance(settings, config.Network):
         problem = "is fitted, not built, and its size depends on the training pixels"

@@ -21,6 +21,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from torch.utils._pytree import tree_leaves
 
 from hsi_se.attention.placement import build_attention
+from hsi_se.config.arguments import checked, show
 from hsi_se.config.model import AttentionSettings
 from hsi_se.errors import ConfigError
 from hsi_se.models.inference import evaluation_mode
@@ -29,6 +30,7 @@ from hsi_se.models.network import Network as OwnNetwork
 Network = TypeVar("Network", bound=nn.Module)
 
 
+@checked("blocks", "example")
 def insert_attention(
     network: Network,
     blocks: Mapping[str, AttentionSettings | Mapping[str, object]],
@@ -56,12 +58,14 @@ def insert_attention(
     """
     if axis not in (None, 1, -1):
         raise _refuse(f"axis = {axis}: the channels must be the second or the last axis; write 1 or -1")
+    if not isinstance(blocks, Mapping) or not all(isinstance(name, str) for name in blocks):
+        raise _refuse(f"blocks = {show(blocks)}: write the settings of each block under the name of its submodule")
     settings = {name: _read_settings(name, block) for name, block in blocks.items()}
     hosts = _find_hosts(network, settings)
     inputs = example if isinstance(example, tuple) else (example,)
     first = _DryRun(network, hosts, inputs)
     if first.error:
-        shapes = ", ".join(str(tuple(each.shape)) if isinstance(each, Tensor) else repr(each) for each in inputs)
+        shapes = ", ".join(map(show, inputs))
         remedy = "give an input of the shape, dtype and device that it takes, or a tuple of its inputs"
         raise _refuse(f"example = {shapes}: the network does not run on it ({first.error}); {remedy}")
     axes = {name: _find_axis(name, first, axis) for name in hosts}

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hsi_se.config.arguments import checked
 from hsi_se.config.model import PixelClassifier
 from hsi_se.config.scene import SceneFiles
 from hsi_se.errors import RunError
@@ -45,6 +46,7 @@ _HOST_BYTES, _BYTES_PER_VALUE = 2**29, 8
 _PATCHWISE_ROWS = 16  # few rows are enough: reading some twice takes little time compared to the patches
 
 
+@checked()
 def load_bundle(run: str | Path | RunFolder) -> ModelBundle:
     """Returns the trained model of a run: weights, reduction and classes; see `build_bundled_model`."""
     return RunFolder.open(run).read_bundle()

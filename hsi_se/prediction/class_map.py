@@ -50,6 +50,9 @@ class ClassMap:
         """
         names, found = self.class_names, grid.copy(data=self.labels)
         found.name, found.encoding = "class", {}
+        for dim, axis in zip(found.dims, "YX", strict=True):  # so that rioxarray knows them, whatever their names
+            if dim in found.coords:
+                found.coords[dim].attrs["axis"] = axis
         found.attrs = {
             "long_name": "class",
             "class_names": "; ".join(f"{label}: {name}" for label, name in names.items()),

@@ -11,7 +11,9 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import PositiveInt
 
+from hsi_se.config.arguments import checked, show
 from hsi_se.config.training import Precision
 from hsi_se.errors import ConfigError, RunError
 from hsi_se.models.classical import CentrePixelClassifier
@@ -67,6 +69,7 @@ class RowPredictor:
         return logits.cpu().numpy()
 
 
+@checked("model", "cube", "engine", "on_batch")
 def predict_logits(
     model: Classifier,
     cube: NDArray[np.float32],
@@ -74,7 +77,7 @@ def predict_logits(
     engine: Engine = "dense",
     padding: Literal["zero", "reflect"] = "zero",
     on_batch: Callable[[int], None] | None = None,
-    tile_rows: int | None = None,
+    tile_rows: PositiveInt | None = None,
     precision: Precision = "float32",
 ) -> NDArray[np.float32]:
     """Returns the logits `(rows, cols, C)` of every pixel of a reduced cube `(rows, cols, k)`.
@@ -90,6 +93,11 @@ def predict_logits(
         tile_rows: rows that the dense engine computes at once; by default as many as fit its memory.
         precision: `tf32` lets a GPU that has TF32 round the factors of products to it.
     """
+    if not isinstance(model, Classifier):
+        raise ConfigError(f"model = {show(model)}: is not a classifier of hsi_se; give one of hsi_se.build_model")
+    num_bands = getattr(model, "num_bands", np.shape(cube)[-1])
+    if np.ndim(cube) != 3 or np.shape(cube)[-1] != num_bands:
+        raise ConfigError(f"cube = {show(cube)}: must be (rows, cols, {num_bands}), as the classifier was built")
     predictor = RowPredictor(model, engine=engine, precision=precision)
     rows, cols = cube.shape[:2]
     padded = pad_cube(cube, patch_size=model.patch_size, padding=padding)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from hsi_se.errors import ConfigError
 from hsi_se.progress import Observer, Undecided
 
 
@@ -20,3 +21,8 @@ class Session:
     data: Any = None
     device: str = "auto"
     observer: Observer = field(default_factory=Undecided)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.observer, Observer):
+            remedy = "leave it out, or give hsi_se.Silent() or a subclass"
+            raise ConfigError(f"observer = {self.observer!r}: is not an observer; {remedy}")

@@ -5,12 +5,14 @@ import pkgutil
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import rasterio
 import rioxarray  # noqa: F401 - gives arrays their attribute `rio`
 import xarray
+from rasterio.errors import NotGeoreferencedWarning
 
 import hsi_se
 from hsi_se.config.yaml_file import dump_config, load_config
@@ -164,29 +166,50 @@ def test_a_map_of_a_numpy_scene_is_a_class_map_and_equals_that_of_the_report(run
     np.testing.assert_array_equal(found.labels, scene.class_ids[mapped.prediction.astype(int) - 1])
 
 
-def test_a_map_of_a_data_array_is_one_with_its_coordinates_and_its_crs(run, scene, arrays, tmp_path):
+@pytest.mark.parametrize(("y", "x"), [("y", "x"), ("lat", "lon")])
+def test_a_map_of_a_data_array_is_one_with_its_coordinates_and_its_crs(run, scene, arrays, tmp_path, y, x):
     cube = arrays[0]
     rows, cols = cube.shape[:2]
-    coords = {"y": 100.0 - np.arange(rows), "x": 5.0 + np.arange(cols)}
-    given = xarray.DataArray(cube, dims=("y", "x", "band"), coords=coords).rio.write_crs("EPSG:32633")
-    given = given.transpose("band", "y", "x")
+    coords = {y: 100.0 - np.arange(rows), x: 5.0 + np.arange(cols)}
+    given = xarray.DataArray(cube, dims=(y, x, "band"), coords=coords)
+    given = given.rio.set_spatial_dims(x_dim=x, y_dim=y).rio.write_crs("EPSG:32633")
+    transform, given = given.rio.transform(), given.transpose("band", y, x)
+    for name in (y, x):
+        given[name].attrs.clear()
     found = hsi_se.map_scene(run, given, session=CPU)
     assert isinstance(found, xarray.DataArray)
-    assert found.dims == ("y", "x")
+    assert found.dims == (y, x)
     np.testing.assert_array_equal(found.values, hsi_se.map_scene(run, session=CPU).labels)
-    xarray.testing.assert_equal(found.y, given.y)
-    xarray.testing.assert_equal(found.x, given.x)
+    xarray.testing.assert_equal(found[y], given[y])
+    xarray.testing.assert_equal(found[x], given[x])
     assert found.rio.crs == "EPSG:32633"
     assert found.attrs["class_names"].startswith(f"1: {scene.class_names[1]}; 2: ")
-    np.testing.assert_array_equal(given.transpose("y", "x", "band").values, cube)
+    np.testing.assert_array_equal(given.transpose(y, x, "band").values, cube)
     found.rio.to_raster(tmp_path / "map.tif")
     with rasterio.open(tmp_path / "map.tif") as file:
         assert (file.crs, file.nodata) == ("EPSG:32633", 0)
-        assert file.transform == given.rio.transform()
+        assert file.transform == transform
         np.testing.assert_array_equal(file.read(1), found.values)
     found.to_netcdf(tmp_path / "map.nc")
     as_labels = hsi_se.Scene.from_arrays(given, found)
     assert as_labels.class_names[1] == scene.class_names[1]
+
+
+def test_a_scene_in_memory_is_mapped_into_files(run, scene, tmp_path):
+    """The run's own, remembered or given again, and another one, at the place that it was given."""
+    labels = hsi_se.map_scene(run, session=CPU).labels
+    hsi_se.write_map(run, out=tmp_path / "own", session=CPU)
+    hsi_se.write_map(hsi_se.Run(run.path), scene=scene, out=tmp_path / "again", session=CPU)
+    place = {"crs": 32633, "transform": (30.0, 0.0, 500_000.0, 0.0, -30.0, 5_600_000.0)}
+    other = hsi_se.Scene.from_arrays(scene.cube[:20], None, **place)
+    hsi_se.write_map(run, scene=other, out=tmp_path / "other", session=CPU)
+    for name in ("own", "again", "other"):
+        warns = pytest.warns(NotGeoreferencedWarning) if name != "other" else nullcontext()
+        with warns, rasterio.open(tmp_path / name / "map.tif") as file:
+            expected = labels if name != "other" else hsi_se.map_scene(run, other, session=CPU).labels
+            np.testing.assert_array_equal(file.read(1), expected)
+            assert (file.crs is None) == (name != "other")
+    assert (file.crs, tuple(file.transform)[:6]) == ("EPSG:32633", place["transform"])
 
 
 @pytest.mark.slow
@@ -303,7 +326,8 @@ def list_mistakes(run, scene):
     yield lambda: hsi_se.make_split(scene.labels, CONFIG), SceneError, "scene: ndarray is not a Scene"
     yield lambda: hsi_se.map_scene(run, 3), SceneError, "scene = 3: is not a scene; write a known name"
     yield lambda: hsi_se.write_map(3), RunError, "run = 3: is not a run"
-    yield lambda: hsi_se.write_map(run), HsiError, "and are in no file; give the scene again from Python"
+    opened = hsi_se.Run(run.path)
+    yield lambda: hsi_se.write_map(opened), HsiError, "and are in no file; give the scene again from Python"
     yield lambda: hsi_se.write_map(run, min_probability=2), ConfigError, "min_probability = 2: must lie between 0 and 1"
     yield lambda: hsi_se.write_map(run, polygons="a.txt"), ConfigError, "polygons = a.txt: name a file that ends in"
     bands = "the scene has 4 bands, but the model was trained on 20"
@@ -315,6 +339,36 @@ def list_mistakes(run, scene):
     )
     yield lambda: hsi_se.load_scene({"cube": "a.mat"}), ConfigError, "scene: scene.labels: is missing; add it"
     yield lambda: hsi_se.ablate(3), ConfigError, "ablation = 3: is not an ablation; give a YAML file or a mapping"
+    yield train({}, session="cpu"), ConfigError, "session = 'cpu': must be an instance of Session"
+    yield train({}, out=3), ConfigError, "out = 3: must be a valid string or "
+    yield lambda: hsi_se.Session(observer=None), ConfigError, "observer = None: is not an observer; leave it out, or "
+    bundle = hsi_se.load_bundle(run)
+    yield lambda: hsi_se.evaluate(bundle), RunError, "run = a value of type ModelBundle: is not a run"
+    yield lambda: hsi_se.map_scene(run, scene.cube.tolist()), SceneError, "scene = a value of type list: is not a scene"
+    yield lambda: hsi_se.map_scene(run, tile_rows=0), ConfigError, "tile_rows = 0: must be greater than 0"
+    for seed, problem in ((-1, "greater than or equal to 0"), ("x", "a valid integer")):
+        message = f"seed = {seed!r}: must be {problem}"
+        yield lambda seed=seed: hsi_se.make_split(scene, CONFIG, seed=seed), ConfigError, message
+    yield lambda: hsi_se.ablate({}, workers="a"), ConfigError, "workers = 'a': must be a valid integer"
+    yield lambda: hsi_se.load_config(3), ConfigError, "path = 3: must be a valid string or "
+    yield lambda: hsi_se.load_bundle(3), ConfigError, "run = 3: must be a valid string or "
+    yield lambda: hsi_se.load_plugin(3), ConfigError, "path = 3: must be a valid string or "
+    yield lambda: hsi_se.load_scene("demo", data=3), ConfigError, "data = 3: must be a valid string or "
+    sizes, size = {"num_bands": 20, "patch_size": 9, "num_classes": 3}, "(rows, cols, 20)"
+    problem = "is not the section `model` of a config; give hsi_se.load_config(FILE).model"
+    yield lambda: hsi_se.build_model("hybridsn", **sizes), ConfigError, f"settings = 'hybridsn': {problem}"
+    network = hsi_se.build_model(load_config(ROOT / "configs" / "demo.yaml").model, **sizes)
+    for cube in (scene.cube[0], scene.cube[..., :4]):
+        message = f"cube = {cube.shape}: must be {size}, as the classifier was built"
+        yield lambda cube=cube: hsi_se.predict_logits(network, cube), ConfigError, message
+    cube = np.zeros((9, 9, 20), np.float32)
+    yield lambda: hsi_se.predict_logits(network, cube, padding="no"), ConfigError, "padding = 'no': must be 'zero' or "
+    yield lambda: hsi_se.predict_logits(3, cube), ConfigError, "model = 3: is not a classifier of hsi_se; give one of "
+    example = np.zeros(3)
+    yield (lambda: hsi_se.insert_attention(3, {}, example=example), ConfigError, "network = 3: must be an instance of ")
+    yield lambda: hsi_se.insert_attention(network, ["a"], example=example), ConfigError, "blocks = ('a'): write the set"
+    other = {"scene": no_labels, "overrides": ["scene.scale=2"]}
+    yield lambda: hsi_se.write_map(run, **other), ConfigError, "overrides = ('scene.scale=2'): have no effect on a"
 
 
 def test_a_wrong_argument_is_an_error_of_one_line_in_the_words_of_python(run, scene, tmp_path, monkeypatch):

@@ -109,7 +109,7 @@ def test_the_speed_ups_of_the_other_networks_are_those_measured():
         assert f"| `{case['network']}` | {attention} | {scene} | {speed} times |" in page
         assert ratio > case["least"]
         assert result["logit_difference"] < 1e-6
-    assert len(stored) == 8
+    assert len(stored) == 9
 
 
 def test_the_row_of_the_enmap_tiles_gives_the_means_of_its_draws():

@@ -184,8 +184,8 @@ def test_wrong_settings_are_one_line(block, words):
 
 @pytest.mark.parametrize(
     "example",
-    [IMAGE[:, :2], IMAGE.double(), IMAGE.flatten(1), (IMAGE, IMAGE), "image", None],
-    ids=["channels", "dtype", "axes", "two inputs", "text", "nothing"],
+    [IMAGE[:, :2], IMAGE.double(), IMAGE.flatten(1), (IMAGE, IMAGE), "image", None, [IMAGE, IMAGE], {"x": IMAGE}],
+    ids=["channels", "dtype", "axes", "two inputs", "text", "nothing", "list", "mapping"],
 )
 def test_an_example_that_the_network_does_not_take_is_one_line(example):
     network = make_network(nn.ReLU()).train()
@@ -194,6 +194,7 @@ def test_an_example_that_the_network_does_not_take_is_one_line(example):
     assert str(caught.value).startswith("insert_attention: example = ")
     assert "the network does not run on it (" in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
     assert network.training
     assert network.host.training
     assert not any(module._forward_hooks for module in network.modules())

@@ -7,6 +7,8 @@ import pickle
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.checkpoint import checkpoint
 
 import hsi_se
 from hsi_se.errors import ConfigError
@@ -156,6 +158,17 @@ def test_a_compiled_layer_inside_a_network_takes_a_block_by_its_own_name():
         before = network(IMAGE)
         hsi_se.insert_attention(network, {"host": SE}, example=IMAGE)
         torch.testing.assert_close(network(IMAGE), network.get_submodule("host._orig_mod.attention")(before))
+
+
+def test_moving_averages_and_checkpoints_keep_blocks():
+    network = hsi_se.insert_attention(make_network(HOSTS["convolution"]()), {"stem": SE, "host": SE}, example=IMAGE)
+    averaged = AveragedModel(network)
+    averaged.update_parameters(network)
+    torch.testing.assert_close(averaged(IMAGE), network(IMAGE))
+    again = checkpoint(network, IMAGE, use_reentrant=False)
+    weights = [*network.parameters()]
+    for one, other in zip(*(torch.autograd.grad(y.sum(), weights) for y in (again, network(IMAGE))), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_torch_fx_keeps_blocks_and_a_traced_host_is_refused():
