@@ -166,7 +166,11 @@ def suggest_config(survey: Survey, overrides: Sequence[str] = ()) -> str:
             parts = divide(split := f"split={row['settings']}")
             lost = [~np.isin(*(truth.labels[tuple(pixels.T)] for pixels in (each.test, each.train))) for each in parts]
             chosen, about = [split], row["about"]
-            if np.concatenate(lost).mean() <= facts["most_lost"]:
+            if "is_drawn" in row or np.concatenate(lost).mean() <= facts["most_lost"]:
+                pixels = np.concatenate([part.test[own] for part, own in zip(parts, lost, strict=True)])
+                tested = np.unique(truth.labels[tuple(pixels.T)]).tolist()
+                if names := ", ".join(truth.class_names[label] for label in tested):
+                    about += f" A fold that tests {names} has no other polygon or field of it to train on."
                 break
     for share in (*facts["validation"], 0):
         changes = [*chosen, f"split.validation={share}"]

@@ -2,8 +2,12 @@
 
 import shlex
 
+import geopandas
 import numpy as np
 import pytest
+import rasterio
+import shapely
+from affine import Affine
 
 from hsi_se.config.split import FoldsSplit
 from hsi_se.config.yaml_file import load_config
@@ -146,3 +150,33 @@ def test_a_mistake_is_one_line_and_leaves_nothing(call, files, tmp_path, change,
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert problem in err
     assert not (tmp_path / "x.yaml").exists()
+
+
+def write_polygons(*, side: int = 60, lonely: bool = False) -> tuple[str, str]:
+    """A cube, and 25 drawn squares of three classes; `lonely` gives one of them a class of its own."""
+    scene, ground = make_synthetic_scene(seed=0, rows=side, cols=side, bands=16), Affine(30, 0, 362175, 0, -30, 5809965)
+    with rasterio.open(
+        "cube.tif", "w", driver="GTiff", height=side, width=side, count=16, dtype=scene.cube.dtype, crs="EPSG:32633",
+        transform=ground,
+    ) as file:  # fmt: skip
+        file.write(scene.cube.transpose(2, 0, 1))
+    corners = [(row, col) for row in range(0, 60, 12) for col in range(0, 60, 12)]
+    squares = [shapely.box(*(ground @ (col, row + 8)), *(ground @ (col + 8, row))) for row, col in corners]
+    crops = ["beet" if (row + col) % 36 == 0 else "maize" if (row + col) % 36 == 12 else "soil" for row, col in corners]
+    crops[12] = "water" if lonely else crops[12]
+    geopandas.GeoDataFrame({"crop": crops}, geometry=squares, crs="EPSG:32633").to_file("fields.gpkg")
+    return "cube.tif", "fields.gpkg"
+
+
+@pytest.mark.parametrize("lonely", [False, True])
+def test_drawn_polygons_are_tested_whole_also_where_a_class_has_one_of_them(call, tmp_path, monkeypatch, lonely):
+    monkeypatch.chdir(tmp_path)
+    config = suggest(call, write_polygons(lonely=lonely))
+    assert (config.split.kind, config.split.by) == ("folds", "groups")
+    truth = load_ground_truth(config.scene)
+    for part in config.list_folds():
+        split = make_split(truth, part.split, seed=0)
+        numbers = [set(truth.polygons[tuple(pixels.T)]) for pixels in (split.train, split.test)]
+        assert not numbers[0] & numbers[1]
+    comment = "A fold that tests water has no other polygon or field of it to train on."
+    assert (comment in (tmp_path / "x.yaml").read_text()) == lonely
