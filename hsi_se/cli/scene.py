@@ -62,16 +62,19 @@ def inspect(
 @app.command(name="list", cls=Command, epilog="Example: hsi-se scene list")
 def list_scenes() -> None:
     """List the known scenes."""
-    from hsi_se.cli.terminal import print_table, say
+    from rich.table import Table
+
+    from hsi_se.cli.terminal import make_console, say
     from hsi_se.scene.catalogue import list_known_scenes
 
-    rows = []
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("name", "scene", "rows × cols × bands", "classes", "m", "nm"):
+        table.add_column(heading, justify="right" if heading in ("classes", "m") else "left", no_wrap=heading == "name")
     for known in list_known_scenes():
         name, span = known.name + " *" * bool(known.registration), "-".join(map(str, known.wavelengths_nm))
         size = " × ".join(map(str, known.shape))
-        rows.append((name, known.title, size, str(len(known.class_names)), f"{known.gsd_m:g}", span))
-    headings = ("name", "scene", "rows × cols × bands", "classes", "m", "nm")
-    print_table("", headings, rows, left=(0, 1, 2, 5), whole=(0, 2, 5))
+        table.add_row(name, known.title, size, str(len(known.class_names)), f"{known.gsd_m:g}", span)
+    make_console(width=80).print(table)
     say("* to be requested from its owners; get all others with `hsi-se scene fetch NAME`; sources: `scene show NAME`")
 
 

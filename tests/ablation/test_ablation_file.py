@@ -87,6 +87,14 @@ def test_scenes_are_laid_over_the_base_and_each_has_every_run(load):
     assert len(ablation.runs) == 8
 
 
+def test_a_scene_on_the_command_line_is_refused_where_the_file_names_scenes(load):
+    with pytest.raises(ConfigError) as caught:
+        load(HEAD + PAIR + "scenes:\n  a: {scene.synthetic: 1}\n", "scene={synthetic: 2}")
+    problem = "scenes: has no effect with scene=, which takes their place; leave one of them out"
+    assert str(caught.value).endswith(f"study.yaml: {problem}")
+    load(HEAD + PAIR, "scene={synthetic: 2}")
+
+
 def test_set_on_the_command_line_lies_under_the_variants(load):
     ablation = load(HEAD + PAIR, "train.epochs=7", "model.attention={conv2d: {kind: eca}}")
     assert {run.config.train.epochs for run in ablation.runs} == {7}

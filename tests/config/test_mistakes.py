@@ -287,3 +287,43 @@ def test_bands_that_are_none_are_refused(refuse: Callable[..., str], bands: str)
 def test_classes_have_names_of_their_own(refuse: Callable[..., str], names: str) -> None:
     scene = f"scene={{cube: a.npy, labels: b.npy, class_names: {names}}}"
     assert "is empty or used twice; give every class its own name" in refuse(GOOD, scene)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message", "remedy"),
+    [
+        (
+            ["model={name: svm}", "prediction.calibration=validation"],
+            "prediction.calibration = 'validation': model.name = svm is trained on the validation pixels too; "
+            "use cross-fit",
+            ["model={name: svm}", "prediction.calibration=cross-fit"],
+        ),
+        (
+            ["model={name: hybridsn, order: 2d-3d, width: 0.1}"],
+            "model.width = 0.1: with order 2d-3d the spectral kernels (7, 5 and 3 deep) need at least 13 features of "
+            "the 2-D convolution; write model.width: 0.2 or more",
+            ["model={name: hybridsn, order: 2d-3d, width: 0.2}"],
+        ),
+        (
+            ["model={name: spectralformer, group: 17}"],
+            "model.group = 17: reduction.components = 15, fewer than the bands of a group; write 15 or less",
+            ["model={name: spectralformer, group: 15}"],
+        ),
+        (
+            ["split={kind: folds, by: groups, groups_key: k}"],
+            "split.groups_key = 'k': has no effect without groups: FILE; leave it out",
+            ["split={kind: folds, by: groups, groups: a.png, groups_key: k}"],
+        ),
+        (
+            [FILES, "scene.unlabelled=true"],
+            "scene.unlabelled = True: write the label of unlabelled pixels: a whole number, nan, a class name or a "
+            'colour "#rrggbb"',
+            [FILES, "scene.unlabelled='#ff0000'"],
+        ),
+    ],
+)
+def test_what_does_not_fit_another_setting_is_refused_and_the_remedy_works(
+    refuse: Callable[..., str], load: Load, changes: list[str], message: str, remedy: list[str]
+) -> None:
+    assert refuse(GOOD, *changes).endswith(f": {message}")
+    load(GOOD, *remedy)

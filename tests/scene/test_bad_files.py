@@ -12,7 +12,8 @@ from hsi_se.cli.main import main
 from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import ConfigError
 from tests.conftest import ROOT
-from tests.scene.bad_files import CONFIG, KINDS, LIMIT_S, count_outcomes, make_bad, open_corpus, write_originals
+from tests.scene.bad_files import CONFIG, LIMIT_S, count_outcomes, open_corpus, write_originals
+from tests.scene.damaged_content import KINDS, make_bad
 
 
 @pytest.mark.parametrize(
