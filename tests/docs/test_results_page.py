@@ -112,6 +112,19 @@ def test_the_speed_ups_of_the_other_networks_are_those_measured():
     assert len(stored) == 9
 
 
+def test_the_reading_without_patches_is_what_was_measured():
+    stored = json.loads((ROOT / "benchmarks/results/patch_free.json").read_text())
+    text = " ".join(RESULTS.split())
+    first, second, third = (f"{100 * share:.1f}" for share in stored["exact_share_of_macs"].values())
+    assert list(stored["exact_share_of_macs"]) == ["se_resnet", "res2net", "se_inception"]
+    assert f"have only {first}, {second} and {third} % of the MACs of a patch with 13 × 13 pixels" in text
+    before, after = (f"{100 * stored['overall_accuracy'][each]:.1f}" for each in ("patches", "patch_free"))
+    assert f"OA falls from {before} to {after} %" in text
+    assert f"{100 * stored['same_class']:.1f} % of the pixels get the same class" in text
+    assert f"that is {stored['ratio']:.1f} times as fast" in text
+    assert (stored["network"], stored["patch_size"]) == ("se_resnet", 13)
+
+
 def test_the_row_of_the_enmap_tiles_gives_the_means_of_its_draws():
     (line,) = [line for line in RESULTS.splitlines() if line.startswith("| SVM on 218 bands |")]
     _, count, *cells = [cell.strip() for cell in line.strip("|").split("|")]
