@@ -226,7 +226,7 @@ class SceneSource:
             raster = arrange(raster, axes=files.axes, grid=files.shape)
         bands = raster.shape[2]
         if files.nodata is not None:
-            raster = replace(raster, nodata=None if files.nodata == "none" else float(files.nodata))
+            raster = replace(raster, nodata=None if files.nodata == "none" else float(files.nodata), is_fill=False)
         if files.scale is not None:
             raster = replace(raster, gain=None if files.scale == 1 else np.full(bands, 1 / files.scale), offset=None)
         if files.wavelengths is not None:

@@ -48,6 +48,7 @@ class Raster:
         wavelengths_nm, fwhm_nm: `(bands,)` band centres and full widths at half maximum in nanometres; a band that
             the sensor lacks has NaN, and is bad.
         nodata: the stored value that marks missing data; may be NaN.
+        is_fill: whether it does so only in pixels that have it in all bands, as it may be a value elsewhere.
         gain, offset: `(bands,)`; value = stored · gain + offset; None if stored values are used unchanged.
         bad_bands: 0-based bands that the file marks as bad, each with the reason.
         class_names, palette: names and colours of a classification, by label.
@@ -65,6 +66,7 @@ class Raster:
     wavelengths_nm: Floats | None = None
     fwhm_nm: Floats | None = None
     nodata: float | None = None
+    is_fill: bool = False
     gain: Floats | None = None
     offset: Floats | None = None
     bad_bands: Mapping[int, str] = field(default_factory=dict)
@@ -221,13 +223,14 @@ class Image:
     def read_rows(self, first: int, last: int) -> tuple[NDArray[Any], Mask | None]:
         """Returns rows `first..last-1`, `(rows, cols, bands)`, and their nodata mask `(rows, cols)`.
 
-        A pixel with nodata in any band counts as nodata and is set to zero in all bands. The mask is None
-        if no value marks nodata. Scaled values are float32.
+        A pixel with nodata in any band (in all of them if the raster `is_fill`) counts as nodata and is set to zero in
+        all bands. The mask is None if no value marks nodata. Scaled values are float32.
         """
         cube = self.raster.read_rows(first, last)
         if not self.is_whole:
             cube = cube[..., self.bands]
-        empty = None if self.nodata is None else np.asarray(is_nodata(cube, self.nodata).any(axis=2))
+        over_bands = np.all if self.raster.is_fill else np.any
+        empty = None if self.nodata is None else np.asarray(over_bands(is_nodata(cube, self.nodata), axis=2))
         if self.gain is not None:
             cube = np.multiply(cube, self.gain.astype(np.float32), dtype=np.float32, casting="unsafe")
             if self.offset is not None:

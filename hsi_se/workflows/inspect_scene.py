@@ -44,7 +44,7 @@ class Survey:
 
     @property
     def name(self) -> str:
-        return self.scene.name or Path(str(self.scene.cube)).stem
+        return self.scene.name or Path(str(self.scene.cube)).absolute().stem
 
 
 def survey_files(paths: Sequence[Path], overrides: Sequence[str] = (), *, data: str | Path | None = None) -> Survey:

@@ -37,6 +37,7 @@ from tests.docs.pages import (
     list_spans,
     read,
 )
+from tests.scene import test_products
 
 SOURCES = {str(path.relative_to(ROOT)): read(path) for path in PAGES}
 GUIDES = {name: text for name, text in SOURCES.items() if name.startswith("docs/")}
@@ -175,6 +176,15 @@ def test_every_known_scene_is_in_the_guide_to_data():
     for known in list_known_scenes():
         names = ", ".join(f"`{name}`" for name in (known.name, *known.aliases))
         assert f"| {names} |" in page, known.name
+
+
+def test_every_product_is_in_the_guide_to_data_with_the_test_that_shows_it():
+    rows = re.findall(r"^\| .* \| .* \| (`test_.*`) \|$", GUIDES["docs/your-data.md"], re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"\[([^]]+)\]", row)}
+    assert named == {name.partition(",")[0] for name in test_products.PRODUCTS}
+    functions = {name for row in rows for name in re.findall(r"`(test_\w+)", row)}
+    assert len(functions) == 4
+    assert all(callable(getattr(test_products, name)) for name in functions)
 
 
 def test_every_public_name_is_in_the_python_api():

@@ -16,6 +16,7 @@ ROWS, COLS, BANDS = 7, 6, 8
 NM = np.array([450.0, 550.0, 650.0, 750.0, 1340.0, 1400.0, 1650.0, 2200.0])
 FWHM = np.linspace(6, 13, BANDS)
 CUBE = np.random.default_rng(0).integers(100, 6000, (ROWS, COLS, BANDS)) / 10_000  # reflectance
+CUBE[6, 5, 4] = 0.01  # PRISMA stores it as 0
 HOLE = (slice(0, 2), slice(3, 5))  # without data, where a product has such pixels
 NORTH_UP = (30.0, 0.0, 500000.0, 0.0, -30.0, 4600000.0)
 BAD = 5  # the band at 1400 nm, which is bad in the products that say so
@@ -34,6 +35,7 @@ def write_prisma(folder: Path, *, corners: bool = True) -> Path:
         for name, bands, low, high in (("Vnir", [3, 2, 1, 0], 0.0, 0.7), ("Swir", [7, 6, 5, 4], 0.01, 0.9)):
             stored = np.zeros((ROWS, len(bands) + 1, COLS), np.uint16)
             stored[:, 1:] = np.rint((CUBE[..., bands] - low) / (high - low) * 65535).transpose(0, 2, 1)
+            stored[HOLE[0], :, HOLE[1]] = 0  # in all bands; elsewhere 0 is a value
             file[f"HDFEOS/SWATHS/PRS_L2D_HCO/Data Fields/{name.upper()}_Cube"] = stored
             file.attrs[f"List_Cw_{name}"] = np.append(0, NM[bands])
             file.attrs[f"List_Fwhm_{name}"] = np.append(0, FWHM[bands])
@@ -160,13 +162,11 @@ def write_dlr(folder: Path, kind: str) -> Path:
         for number, (nm, fwhm) in enumerate(zip(NM, FWHM, strict=True), start=1)
     )
     text = f"<backgroundValue>-32768</backgroundValue><bandCharacterisation>{bands}</bandCharacterisation>"
-    text = f"<specific>{text}</specific>"
     if kind == "EnMAP":
-        vnir, swir = "1,2,3,4", ",".join(str(band + 1) for band in range(4, BANDS) if band != BAD)
-        text += f"<quality><vnirProductQuality><expectedChannelsList>{vnir}</expectedChannelsList></vnirProductQuality>"
-        text += (
-            f"<swirProductQuality><expectedChannelsList>{swir}</expectedChannelsList></swirProductQuality></quality>"
-        )
+        usable = {"vnir": "1,2,3,4", "swir": ",".join(str(band + 1) for band in range(4, BANDS) if band != BAD)}
+        for name, good in usable.items():
+            text += f"<{name}ProductQuality><expectedChannelsList>{good}</expectedChannelsList></{name}ProductQuality>"
+    text = f"<specific>{text}</specific>"
     # DESIS names bands in another section too.
     text += "<interiorOrientation><band><bandNumber>1</bandNumber></band></interiorOrientation>"
     (folder / f"{stem}-METADATA.{ending}").write_text(

@@ -261,6 +261,8 @@ def test_our_own_map_gives_its_names_and_colours_back():
     train(load_config(ROOT / "configs" / "demo.yaml", settings), out="run", session=CPU)
     (path,) = (path for path in write_map("run", session=CPU) if path.name == "map.tif")
     scene = read(str(path))
+    path.with_suffix(".qml").unlink()  # the categories beside the raster say the same
+    assert read(str(path)).class_names == scene.class_names
     assert set(scene.class_names.values()) <= {"beet", "maize", "soil"}
     assert scene.num_classes > 1
     assert {scene.class_names[label]: scene.palette[label] for label in scene.class_ids.tolist()} == {

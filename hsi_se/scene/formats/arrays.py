@@ -218,7 +218,7 @@ def arrange(raster: Raster, *, axes: str | None, grid: tuple[int, int] | None) -
         stored = _load_once(lambda: flat.take(0, 0, flat.shape[0]).reshape(unrolled), unrolled)
     axes = BANDS_FIRST if axes == "bands-first" else axes or ROWS_FIRST
     found = make_raster(raster.path, raster.key, stored, raster.dtype, axes=axes)
-    names = ["nodata", "notes"]
+    names = ["nodata", "is_fill", "notes"]
     if found.shape[2] == raster.shape[2]:
         names += ["wavelengths_nm", "fwhm_nm", "gain", "offset", "bad_bands"]
     if found.shape == raster.shape:

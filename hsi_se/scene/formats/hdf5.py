@@ -151,7 +151,10 @@ class _Source:
         raster = make_raster(self.path, self.name(key), array, item.dtype, axes=axes)
         bands = raster.shape[2]
         nodata = self.list_numbers(key, facts["nodata"])
-        raster = replace(raster, nodata=None if nodata is None else float(nodata[0]))
+        fill = facts.get("fill")
+        if "axes" in facts:  # of a product, whose documentation states them
+            raster = replace(raster, stored=None)
+        raster = replace(raster, nodata=fill if nodata is None else float(nodata[0]), is_fill=fill is not None)
         if not raster.is_map:
             raster = self._scale(replace(raster, **self._tell_bands(key, facts, listed, bands)), key, facts)
         lookup = next((pair for pair in facts["lookup"] if all(name in self.datasets for name in pair)), None)
