@@ -1,6 +1,7 @@
 """Pictures of a scene, its classes and its split, and what all figures share, such as colours."""
 
 import io
+import re
 import textwrap
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -58,7 +59,10 @@ class Drawing:
         """Draws the figure into a file of a folder, `png`, `pdf` or `svg`, and returns its path."""
         path = folder / f"{self.name}.{file_format}"
         with replacing(path) as draft:
-            self._save(draft, file_format=file_format)
+            if file_format == "svg":
+                draft.write_text(self._draw_svg(), encoding="utf-8")
+            else:
+                self._save(draft, file_format=file_format)
         return path
 
     def _save(self, target: Path | io.StringIO, *, file_format: str) -> None:
@@ -72,11 +76,23 @@ class Drawing:
 
     def render_svg(self) -> str:
         """Returns the figure as an `<svg>` element for an HTML page."""
+        text = self._draw_svg()
+        text = text[text.index("<svg") :].replace("*{stroke-linejoin", ".drawn *{stroke-linejoin", 1)
+        role = "group" if ' tabindex="0"' in text else "img"  # an image has no parts that a key could reach
+        return text.replace("<svg", f'<svg role="{role}" aria-label="{escape(self.in_words or self.caption)}"', 1)
+
+    def _draw_svg(self) -> str:
+        """Returns the figure as SVG, in which what has a `tip` has it as its title."""
         stream = io.StringIO()
         self._save(stream, file_format="svg")
-        text = stream.getvalue()
-        text = text[text.index("<svg") :].replace("*{stroke-linejoin", ".drawn *{stroke-linejoin", 1)
-        return text.replace("<svg", f'<svg role="img" aria-label="{escape(self.in_words or self.caption)}"', 1)
+        text = re.sub(r"""<g id=(["'])tip:(.*?)\1>""", r"<g><title>\2</title>", stream.getvalue())
+        stop = r"""<g class="stop" tabindex="0" role="img" aria-label=\1\2\1><title>\2</title>"""
+        return re.sub(r"""<g id=(["'])stop:(.*?)\1>""", stop, text)
+
+
+def tip(text: str, *, is_stop: bool = False) -> str:
+    """Returns the gid of an artist with a tooltip; the Tab key stops at it if `is_stop`."""
+    return f"{'stop' if is_stop else 'tip'}:{text}"
 
 
 def wrap_name(name: str, *, width: int = 24, most_lines: int = 3) -> str:
