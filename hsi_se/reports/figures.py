@@ -1,6 +1,7 @@
 """Pictures of a scene, its classes and its split, and what all figures share, such as colours."""
 
 import io
+import math
 import re
 import textwrap
 import unicodedata
@@ -32,6 +33,7 @@ _TINT = 0.35  # opacity of labels over an image
 _LEGEND_INCHES = 2.6
 _SHORTER_SIDE_INCHES = 4.5
 _MOST_LINES = 28  # of a legend, before it gets another column
+_MOST_DOTS = 1_500_000  # of the images in a figure on a page
 _MOST_WRAPPED = 60  # classes of a legend; the names of more have one line each
 
 SIDE_COLOURS: dict[int, tuple[str, str]] = {
@@ -65,26 +67,27 @@ class Drawing:
                 self._save(draft, file_format=file_format)
         return path
 
-    def _save(self, target: Path | io.StringIO, *, file_format: str) -> None:
+    def _save(self, target: Path | io.StringIO, *, file_format: str, is_for_page: bool = False) -> None:
         """Draws and saves the figure, without a date, so that the same input gives the same bytes."""
         unsaid = {"svg": ("Creator", "Date", "Format", "Type"), "pdf": ("CreationDate",), "png": ()}[file_format]
         # The salt keeps the identifiers of several SVG figures on one page apart.
         with matplotlib.style.context([self.style, {"svg.hashsalt": self.name}]):
             figure = self.draw()
             write_names(figure)
-            figure.savefig(target, format=file_format, metadata=dict.fromkeys(unsaid))
+            dots = min(300.0, math.sqrt(_MOST_DOTS / figure.get_size_inches().prod())) if is_for_page else None
+            figure.savefig(target, format=file_format, metadata=dict.fromkeys(unsaid), dpi=dots)
 
     def render_svg(self) -> str:
         """Returns the figure as an `<svg>` element for an HTML page."""
-        text = self._draw_svg()
+        text = self._draw_svg(is_for_page=True)
         text = text[text.index("<svg") :].replace("*{stroke-linejoin", ".drawn *{stroke-linejoin", 1)
         role = "group" if ' tabindex="0"' in text else "img"  # an image has no parts that a key could reach
         return text.replace("<svg", f'<svg role="{role}" aria-label="{escape(self.in_words or self.caption)}"', 1)
 
-    def _draw_svg(self) -> str:
+    def _draw_svg(self, *, is_for_page: bool = False) -> str:
         """Returns the figure as SVG, in which what has a `tip` has it as its title."""
         stream = io.StringIO()
-        self._save(stream, file_format="svg")
+        self._save(stream, file_format="svg", is_for_page=is_for_page)
         text = re.sub(r"""<g id=(["'])tip:(.*?)\1>""", r"<g><title>\2</title>", stream.getvalue())
         stop = r"""<g class="stop" tabindex="0" role="img" aria-label=\1\2\1><title>\2</title>"""
         return re.sub(r"""<g id=(["'])stop:(.*?)\1>""", stop, text)
