@@ -25,6 +25,7 @@ from hsi_se.reports.figures import Drawing, tip, wrap_name
 from hsi_se.reports.run_figures import COLUMN_INCHES, draw_confusions, draw_maps
 from hsi_se.reports.tables import percent
 from hsi_se.runs.folder import RunFolder
+from hsi_se.system.files import read_facts
 
 _STYLE = "hsi_se.reports.run"
 # Told apart with any colour vision (Okabe & Ito 2008), and in grey by the markers and dashes beside them.
@@ -33,17 +34,7 @@ _DOT, _UP, _DOWN = "#3f88c5", "#0a5699", "#c2410c"  # told apart by every reader
 _BAR: dict[str, Any] = {"capsize": 3, "linewidth": 1.1}
 _REFERENCES = {"location_floor": ("dashed", "#333333"), "spectral_baseline": ("dotted", "#b34700")}
 _MEAN: dict[str, Any] = {**_BAR, "fmt": "|", "color": "#222222", "markersize": 9, "linewidth": 1.3}
-_CAPTIONS = {
-    "seeds": "OA of every seed, with the mean and, from two seeds on, its 95 % interval",
-    "cost": "Mean OA with, from two seeds on, its 95 % interval against multiply-accumulates per patch",
-    "pairs": "OA of {baseline} and of each variant; a line joins the runs of one seed",
-    "convergence": "Mean validation accuracy and loss after each epoch, with the 95 % interval over the seeds",
-    "maps": "Labels, and the map of the first seed of each variant",
-    "confusion": "Confusion matrix of each variant over all seeds, in per cent of the true class",
-    "reliability": "Reliability of each variant over all seeds",
-    "gates": "Standard deviation of each gate between the classes, with its 95 % interval over the seeds",
-    "critical_difference": "Average ranks over the scenes, 1 is best; bars join variants without a difference shown",
-}
+_CAPTIONS = read_facts("hsi_se.ablation", "captions.toml")
 _NAME_WIDTH = 24  # letters per line of a variant's name
 _PAIRS_PER_ROW = 3
 _LOGARITHMIC = 5  # the ratio of costs from which their axis is logarithmic

@@ -39,12 +39,7 @@ def write_comparison(one: RunFolder, other: RunFolder, page: Path) -> None:
     maps = {"truth": runs[0].explorer.truth, **{f"map_{n}": run.explorer.prediction for n, run in enumerate(runs)}}
     classes = runs[0].list_classes()
     thinned, described, packed = fit_maps(maps, room=MOST_BYTES - 5_000_000)
-    data = {
-        "shape": described[0]["shape"],
-        "thinned": thinned,
-        "classes": [vars(each) for each in classes],
-        "maps": described,
-    }
+    data = {"shape": described[0]["shape"], "thinned": thinned, "maps": described, "classes": [*map(vars, classes)]}
     text = render_template(
         "compare.html",
         runs=runs,

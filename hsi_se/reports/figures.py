@@ -61,36 +61,31 @@ class Drawing:
         """Draws the figure into a file of a folder, `png`, `pdf` or `svg`, and returns its path."""
         path = folder / f"{self.name}.{file_format}"
         with replacing(path) as draft:
-            if file_format == "svg":
-                draft.write_text(self._draw_svg(), encoding="utf-8")
-            else:
-                self._save(draft, file_format=file_format)
+            draft.write_bytes(self._render(file_format))
         return path
 
-    def _save(self, target: Path | io.StringIO, *, file_format: str, is_for_page: bool = False) -> None:
-        """Draws and saves the figure, without a date, so that the same input gives the same bytes."""
+    def render_svg(self) -> str:
+        """Returns the figure as an `<svg>` element for an HTML page."""
+        text = self._render("svg", is_for_page=True).decode()
+        text = text[text.index("<svg") :].replace("*{stroke-linejoin", ".drawn *{stroke-linejoin", 1)
+        role = "group" if ' tabindex="0"' in text else "img"  # an image has no parts that a key could reach
+        return text.replace("<svg", f'<svg role="{role}" aria-label="{escape(self.in_words or self.caption)}"', 1)
+
+    def _render(self, file_format: str, *, is_for_page: bool = False) -> bytes:
+        """Draws the figure, without a date, so that the same input gives the same bytes; a `tip` becomes a title."""
+        stream = io.BytesIO()
         unsaid = {"svg": ("Creator", "Date", "Format", "Type"), "pdf": ("CreationDate",), "png": ()}[file_format]
         # The salt keeps the identifiers of several SVG figures on one page apart.
         with matplotlib.style.context([self.style, {"svg.hashsalt": self.name}]):
             figure = self.draw()
             write_names(figure)
             dots = min(300.0, math.sqrt(_MOST_DOTS / figure.get_size_inches().prod())) if is_for_page else None
-            figure.savefig(target, format=file_format, metadata=dict.fromkeys(unsaid), dpi=dots)
-
-    def render_svg(self) -> str:
-        """Returns the figure as an `<svg>` element for an HTML page."""
-        text = self._draw_svg(is_for_page=True)
-        text = text[text.index("<svg") :].replace("*{stroke-linejoin", ".drawn *{stroke-linejoin", 1)
-        role = "group" if ' tabindex="0"' in text else "img"  # an image has no parts that a key could reach
-        return text.replace("<svg", f'<svg role="{role}" aria-label="{escape(self.in_words or self.caption)}"', 1)
-
-    def _draw_svg(self, *, is_for_page: bool = False) -> str:
-        """Returns the figure as SVG, in which what has a `tip` has it as its title."""
-        stream = io.StringIO()
-        self._save(stream, file_format="svg", is_for_page=is_for_page)
-        text = re.sub(r"""<g id=(["'])tip:(.*?)\1>""", r"<g><title>\2</title>", stream.getvalue())
+            figure.savefig(stream, format=file_format, metadata=dict.fromkeys(unsaid), dpi=dots)
+        if file_format != "svg":
+            return stream.getvalue()
+        text = re.sub(r"""<g id=(["'])tip:(.*?)\1>""", r"<g><title>\2</title>", stream.getvalue().decode())
         stop = r"""<g class="stop" tabindex="0" role="img" aria-label=\1\2\1><title>\2</title>"""
-        return re.sub(r"""<g id=(["'])stop:(.*?)\1>""", stop, text)
+        return re.sub(r"""<g id=(["'])stop:(.*?)\1>""", stop, text).encode()
 
 
 def tip(text: str, *, is_stop: bool = False) -> str:
