@@ -5,7 +5,7 @@ They are one column of a journal wide, so that they can be read in a paper, on t
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,33 +15,29 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from numpy.typing import NDArray
 
 from hsi_se.ablation.record import AblationFolder, AblationReport, SceneReport, VariantReport
-from hsi_se.evaluation.statistics import RankTest, Summary, summarize
+from hsi_se.evaluation.statistics import RankTest, Summary, points, summarize
 from hsi_se.reports.explorer import RunFiles
-from hsi_se.reports.figures import Drawing, wrap_name
+from hsi_se.reports.figures import Drawing, tip, wrap_name
 from hsi_se.reports.run_figures import COLUMN_INCHES, draw_confusions, draw_maps
+from hsi_se.reports.tables import percent
+from hsi_se.runs.folder import RunFolder
+from hsi_se.system.files import read_facts
 
 _STYLE = "hsi_se.reports.run"
 # Told apart with any colour vision (Okabe & Ito 2008), and in grey by the markers and dashes beside them.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _DOT, _UP, _DOWN = "#3f88c5", "#0a5699", "#c2410c"  # told apart by every reader
 _BAR: dict[str, Any] = {"capsize": 3, "linewidth": 1.1}
+_REFERENCES = {"location_floor": ("dashed", "#333333"), "spectral_baseline": ("dotted", "#b34700")}
 _MEAN: dict[str, Any] = {**_BAR, "fmt": "|", "color": "#222222", "markersize": 9, "linewidth": 1.3}
-_CAPTIONS = {
-    "seeds": "OA of every seed, with the mean and, from two seeds on, its 95 % interval",
-    "cost": "Mean OA with, from two seeds on, its 95 % interval against multiply-accumulates per patch",
-    "pairs": "OA of {baseline} and of each variant; a line joins the runs of one seed",
-    "convergence": "Mean validation accuracy and loss after each epoch, with the 95 % interval over the seeds",
-    "maps": "Labels, and the map of each variant with the first seed",
-    "confusion": "Confusion matrix of each variant over all seeds, in per cent of the true class",
-    "reliability": "Reliability of each variant over all seeds",
-    "gates": "Standard deviation of each gate between the classes, with its 95 % interval over the seeds",
-    "critical_difference": "Average ranks over the scenes, 1 is best; bars join variants without a difference shown",
-}
+_CAPTIONS = read_facts("hsi_se.ablation", "captions.toml")
 _NAME_WIDTH = 24  # letters per line of a variant's name
 _PAIRS_PER_ROW = 3
+_LOGARITHMIC = 5  # the ratio of costs from which their axis is logarithmic
 _MARKERS = "osD^vP*X<>hp"
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
@@ -65,13 +61,9 @@ def list_figures(report: AblationReport) -> list[Drawing]:
 
 def list_run_figures(report: AblationReport, folder: AblationFolder) -> list[Drawing]:
     """Returns the figures that are drawn from the runs themselves: maps, confusion, reliability and gates."""
-    drawings = []
+    drawings = list_map_figures(report, folder)
     for number, scene in enumerate(report.scenes, start=1):
-        runs = {
-            variant.name: [RunFiles.read(run) for run in found]
-            for variant in scene.begun
-            if (found := [run for run in map(folder.find_evaluated, variant.runs) if run is not None])
-        }
+        runs = {name: [*map(RunFiles.read, found)] for name, found in _find_runs(scene, folder).items()}
         gates = {
             f"{name}, {place}": summarize([run.gates[number].between_class_std for run in explained])
             for name, each in runs.items()
@@ -79,18 +71,33 @@ def list_run_figures(report: AblationReport, folder: AblationFolder) -> list[Dra
             for number, place in enumerate(map(str, explained[0].gates))
         }
         drawn = {
-            "maps": partial(_draw_maps, runs) if runs else None,
             "confusion": partial(_draw_confusion, runs) if runs else None,
             "reliability": partial(_draw_reliability, runs) if runs else None,
             "gates": partial(_draw_gates, gates) if gates else None,
         }
-        suffix, which = (f"_{number}", f", {scene.name}") if len(report.scenes) > 1 else ("", "")
-        drawings += [
-            Drawing(f"{name}{suffix}", f"{_CAPTIONS[name]}{which}", draw, _STYLE)
-            for name, draw in drawn.items()
-            if draw
-        ]
+        drawings += [_name_drawing(name, draw, report, number) for name, draw in drawn.items() if draw]
     return drawings
+
+
+def list_map_figures(report: AblationReport, folder: AblationFolder) -> list[Drawing]:
+    """Returns the maps of the variants of each scene, side by side, if the runs have maps."""
+    found = [_find_runs(scene, folder) for scene in report.scenes]
+    return [
+        _name_drawing("maps", partial(_draw_maps, {name: each[0] for name, each in runs.items()}), report, number)
+        for number, runs in enumerate(found, start=1)
+        if runs
+    ]
+
+
+def _find_runs(scene: SceneReport, folder: AblationFolder) -> dict[str, list[RunFolder]]:
+    """The folders of the runs with a map, of each variant that has any."""
+    found = {variant.name: [*filter(None, map(folder.find_evaluated, variant.runs))] for variant in scene.begun}
+    return {name: runs for name, runs in found.items() if runs}
+
+
+def _name_drawing(name: str, draw: Callable[[], Figure], report: AblationReport, number: int) -> Drawing:
+    suffix, which = ("", "") if len(report.scenes) == 1 else (f"_{number}", f", {report.scenes[number - 1].name}")
+    return Drawing(f"{name}{suffix}", f"{_CAPTIONS[name]}{which}", draw, _STYLE)
 
 
 def refresh_figures(report: AblationReport, folder: AblationFolder) -> None:
@@ -117,11 +124,12 @@ def _list_drawn(folder: AblationFolder, file_format: str) -> set[Path]:
     return {path for path in folder.figures.glob(f"*.{file_format}") if names.fullmatch(path.name)}
 
 
-def _draw_maps(runs: Mapping[str, Sequence[RunFiles]]) -> Figure:
-    first = {name: of_seeds[0] for name, of_seeds in runs.items()}
-    panels = {"labels": next(iter(first.values())).explorer.truth}
-    panels |= {name: run.explorer.prediction for name, run in first.items()}
-    return draw_maps(panels, next(iter(first.values())).facts)
+def _draw_maps(runs: Mapping[str, RunFolder]) -> Figure:
+    panels: dict[str, NDArray[np.uint16]] = {}
+    for name, folder in runs.items():  # one run in memory at a time
+        run = RunFiles.read(folder)
+        panels = {**(panels or {"labels": run.explorer.truth}), name: run.explorer.prediction}
+    return draw_maps(panels, run.facts)
 
 
 def _draw_confusion(runs: Mapping[str, Sequence[RunFiles]]) -> Figure:
@@ -184,37 +192,53 @@ def _draw_seeds(scenes: Sequence[SceneReport], baseline: str) -> Figure:
     figure, panels = _stack([0.9 + 0.42 * len(scene.variants) for scene in scenes])
     for axes, scene in zip(panels, scenes, strict=True):
         for place, variant in enumerate(scene.variants):
-            accuracies = [100 * run.overall_accuracy for run in variant.runs]
-            axes.plot(accuracies, [place - 0.13] * len(accuracies), "o", color=_DOT, markersize=5, alpha=0.75)
+            for run in variant.runs:
+                said = tip(f"{variant.name}, seed {run.seed}: {percent(run.overall_accuracy)} %")
+                axes.plot(100 * run.overall_accuracy, place - 0.13, "o", color=_DOT, markersize=5, alpha=0.75, gid=said)
             mean = variant.summaries["overall_accuracy"]
             if mean.n == 0:
                 continue
-            axes.errorbar(100 * mean.mean, place + 0.17, xerr=_margins(mean), **_MEAN)
+            label = axes.errorbar(100 * mean.mean, place + 0.17, xerr=_margins(mean), **_MEAN)
+            label[0].set_gid(tip(_describe(variant), is_stop=True))
             if variant.name == baseline and len(scene.variants) > 1:
                 axes.axvline(100 * mean.mean, color="0.7", linewidth=1, zorder=0)
         runs = [run for variant in scene.variants for run in variant.runs]
         values = [100 * run.overall_accuracy for run in runs]
         low, high = min(values), max(values)
-        title, reach = fill(scene.name, 48), 1.5 * max(high - low, 0.5)
-        for field, where in (("location_floor", "dashed"), ("spectral_baseline", "dotted")):
+        title, reach = [fill(scene.name, 48)] if len(scenes) > 1 else [], 1.5 * max(high - low, 0.5)
+        for field, (where, colour) in _REFERENCES.items():
             means = {  # by row; they differ between variants with another reduction, patch or split
                 row: 100 * float(np.mean([getattr(run, field).overall_accuracy for run in variant.runs]))
                 for row, variant in enumerate(scene.variants)
                 if variant.runs
             }
-            shown = {row: value for row, value in means.items() if low - reach <= value <= high + reach}
-            for row, value in shown.items():
-                axes.vlines(value, row - 0.5, row + 0.5, color="0.3", linewidth=1, linestyle=where)
+            shown = [row for row, value in means.items() if low - reach <= value <= high + reach]
+            name = field.replace("_", " ")
+            for row, value in means.items():
+                x, y = [value, value], [row - 0.5, row + 0.5]
+                style: dict[str, Any] = {"linewidth": 1.2, "linestyle": where}
+                if row not in shown:  # too far away to show differences beside it: an arrow at the edge
+                    x, y = [float(value > low)], [row + (0.3 if field == "spectral_baseline" else -0.3)]
+                    style = {"marker": "<>"[value > low], "clip_on": False, "transform": axes.get_yaxis_transform()}
+                said = f"{scene.variants[row].name}, {name}: {value:.2f} %"
+                axes.plot(x, y, color=colour, gid=tip(said), **style)
             if not shown:
                 where = "to the left" if min(means.values()) < low else "to the right"
             least, most = f"{min(means.values()):.2f}", f"{max(means.values()):.2f}"
-            title += f"\n{field.replace('_', ' ')} {least if least == most else f'{least} to {most}'} %, {where}"
+            title.append(f"{name} {least if least == most else f'{least} to {most}'} %, {where}")
         names = [f"{fill(variant.name, _NAME_WIDTH)}\nn = {len(variant.runs)}" for variant in scene.variants]
         axes.set_yticks(range(len(names)), names)
         axes.set(ylim=(len(names) - 0.5, -0.5), xlabel="OA, %")
-        axes.set_title(title, fontsize=7)
+        axes.set_title("\n".join(title), fontsize=7)
         axes.grid(axis="x")
     return figure
+
+
+def _describe(variant: VariantReport) -> str:
+    """The mean of a variant with its interval and number of seeds, in words."""
+    mean = variant.summaries["overall_accuracy"]
+    reach = f", 95 % interval {percent(mean.low)} to {percent(mean.high)} %" if mean.n > 1 else ""
+    return f"{variant.name}: mean OA {percent(mean.mean)} %{reach}, n = {mean.n}"
 
 
 def _margins(summary: Summary) -> list[list[float]]:
@@ -242,17 +266,18 @@ def _draw_pairs(scenes: Sequence[SceneReport], baseline: str) -> Figure:
             _draw_lines(axes, variant, baseline)
         ends = [100 * run.overall_accuracy for variant in scene.variants for run in variant.runs]
         margin = 0.06 * max(max(ends) - min(ends), 0.5)  # all rows of a scene have the same scale
-        label = f"OA, %\n{fill(scene.name, _NAME_WIDTH)}"
+        label = "OA, %" + (f"\n{fill(scene.name, _NAME_WIDTH)}" if len(scenes) > 1 else "")
         panels[0].set(ylim=(min(ends) - margin, max(ends) + margin), ylabel=label)
     return figure
 
 
 def _draw_lines(axes: Axes, variant: VariantReport, baseline: str) -> None:
-    pairs = [(run.overall_accuracy, run.difference) for run in variant.runs if run.difference is not None]
-    for accuracy, difference in pairs:
-        ends = [100 * accuracy - 100 * difference, 100 * accuracy]
+    pairs = [(run, run.difference) for run in variant.runs if run.difference is not None]
+    for run, difference in pairs:
+        ends = [100 * run.overall_accuracy - 100 * difference, 100 * run.overall_accuracy]
+        said = tip(f"{variant.name}, seed {run.seed}: {ends[0]:.2f} to {ends[1]:.2f} %, {points(difference)} points")
         colour = _UP if difference > 0 else _DOWN if difference < 0 else "0.5"
-        axes.plot([0, 1], ends, "o-", color=colour, markersize=3.5, linewidth=1)
+        axes.plot([0, 1], ends, "o-", color=colour, markersize=3.5, linewidth=1, gid=said)
     axes.set_xticks([0, 1], [fill(name, 12) for name in (baseline, variant.name)], fontsize=7)
     title = f"{sum(difference > 0 for _, difference in pairs)} of {len(pairs)} up"
     axes.set(xlim=(-0.45, 1.45), title=title)
@@ -269,26 +294,27 @@ def _list_costs(scene: SceneReport) -> list[tuple[int, VariantReport, int]]:
 
 
 def _draw_cost(scenes: Sequence[SceneReport]) -> Figure:
+    """Draws accuracy against cost; both axes begin where the variants do, and costs far apart are logarithmic."""
     costs = [_list_costs(scene) for scene in scenes]
-    figure, panels = _stack([2.7 + 0.2 * math.ceil(len(each) / 2) for each in costs])
+    figure, panels = _stack([2.5 + 0.2 * math.ceil(len(each) / 2) for each in costs])
     for axes, scene, variants in zip(panels, scenes, costs, strict=True):
         for place, variant, macs in variants:
-            summary = variant.summaries["overall_accuracy"]
-            margins, marker, colour = (
-                _margins(summary),
-                _MARKERS[place % len(_MARKERS)],
-                _COLOURS[place % len(_COLOURS)],
-            )
-            axes.errorbar(
-                macs / 1e6, 100 * summary.mean, yerr=margins, fmt=marker, color=colour, label=variant.name, **_BAR
-            )
-        low, high = axes.get_xlim()
-        if low > 0 and high / low > 5:
-            axes.set_xscale("log")
+            mean = variant.summaries["overall_accuracy"]
+            style = {**_BAR, "fmt": _MARKERS[place % len(_MARKERS)], "color": _COLOURS[place % len(_COLOURS)]}
+            bars = axes.errorbar(macs / 1e6, 100 * mean.mean, yerr=_margins(mean), label=variant.name, **style)
+            bars[0].set_gid(tip(f"{_describe(variant)}, {macs / 1e6:,.4g} M multiply-accumulates", is_stop=True))
+        low, high = (bound(macs / 1e6 for _, _, macs in variants) for bound in (min, max))
+        if high / low > _LOGARITHMIC:
+            axes.set(xscale="log", xlim=(low / 1.5, high * 1.5))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         else:
+            margin = 0.08 * max(high - low, 0.02 * low)
+            axes.set_xlim(low - margin, high + margin)
             axes.ticklabel_format(axis="x", useOffset=False)
-            axes.locator_params(axis="x", nbins=6)
-        axes.set(xlabel="million multiply-accumulates per patch", ylabel="OA, %", title=fill(scene.name, 48))
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set(xlabel="million multiply-accumulates per patch", ylabel="OA, %")
+        axes.set_title(fill(scene.name, 48) if len(scenes) > 1 else "")
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
         axes.grid(axis="y")
     return figure
@@ -308,7 +334,7 @@ def _draw_convergence(scenes: Sequence[SceneReport]) -> Figure:
             _draw_curve(below, found.validation_loss, variant.name, style)
         if scene.target is not None:
             above.axhline(100 * scene.target, color="0.3", linewidth=0.8, linestyle=":")
-        above.set(title=fill(scene.name, 48), ylabel="validation OA, %")
+        above.set(title=fill(scene.name, 48) if len(scenes) > 1 else "", ylabel="validation OA, %")
         below.set(xlabel="epoch", ylabel="validation loss")
         below.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
     return figure

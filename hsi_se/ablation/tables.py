@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from hsi_se.ablation.figures import list_figures, refresh_figures
+from hsi_se.ablation.figures import list_figures, list_map_figures, refresh_figures
 from hsi_se.ablation.record import AblationFolder, AblationReport, AblationRun, SceneReport, VariantReport
 from hsi_se.ablation.summary import METHODS
 from hsi_se.evaluation.statistics import Summary
@@ -154,6 +154,7 @@ def render(template: str, report: AblationReport, folder: AblationFolder) -> str
         list_rows=list_rows,
         list_tables=list_tables,
         list_figures=list_figures,
+        list_map_figures=list_map_figures,
         page_of=_page_of,
         spread=spread,
         show_settings=_show_settings,

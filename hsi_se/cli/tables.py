@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hsi_se.workflows.preview import NetworkDescription
 
 _COLOURS: Mapping[Outcome, str] = {"better": "green", "worse": "red", "no difference shown": "yellow"}
+_ACCURACIES = ("overall accuracy", "average accuracy", "kappa")
 _COUNTED = ("training", "validation", "test", "buffer")  # the columns of `SplitAudit.counts`
 
 
@@ -41,9 +42,9 @@ def print_assessment(assessment: Assessment, folder: RunFolder) -> None:
     say(assessment.verdict.findings)
     evaluation = assessment.evaluation
     floor = [percent(value) for value in assessment.audit.location_floor.producers_accuracy]
-    _print_classes(f"{evaluation.num_test:,} test pixels", evaluation, {"floor producer's %": floor})
-    for name, numbers in list_methods(assessment):
-        print(f"{name + ':':<18} {_describe(numbers, width=6)}")
+    _print_classes(f"{evaluation.num_test:,} test pixels", evaluation, {"floor\n%": floor})
+    rows = [(name, *_list_accuracies(numbers)) for name, numbers in list_methods(assessment)]
+    print_table("", ("", *_ACCURACIES), rows, whole=range(4), width=80)
     say(describe_leakage(assessment.audit.leakage))
     say(assessment.about_certainty)
     _print_folds(assessment.audit, assessment.folds)
@@ -63,8 +64,8 @@ def _print_folds(audit: SplitAudit, evaluations: Sequence[Evaluation] = ()) -> N
         for number, fold in enumerate(audit.folds, start=1)
     ]
     if rows:
-        headings = ("fold", *_COUNTED, "leak %", "floor OA %", "OA %", "cannot learn (test)")
-        print_table("folds", headings, rows, left=(0, 8))
+        headings = ("fold", *_COUNTED, "leak\n%", "floor\n%", "overall\naccuracy %", "cannot learn\n(test)")
+        print_table("folds", headings, rows, left=(0, 8), width=80)
 
 
 def print_draws(draws: Sequence[Assessment]) -> None:
@@ -78,7 +79,7 @@ def print_cross_scene(found: "CrossScene") -> None:
     title = f"cross-scene: trained on {found.trained_on}, {evaluation.num_test:,} pixels of {found.scene}"
     _print_classes(title, evaluation, {})
     say_notes(found.notes)
-    print(f"cross-scene:  {_describe(evaluation)}")
+    say(f"cross-scene: {_describe(evaluation)}", style="bold")
     overlap = "Where the two scenes overlap, these include pixels that trained the network."
     say(f"No split is involved: every labelled pixel is a test pixel. {overlap}")
 
@@ -99,25 +100,30 @@ def print_audit(audit: SplitAudit) -> None:
         print(f"known split: {known[audit.digest]}")
     say_notes(audit.notes)
     say(describe_leakage(audit.leakage))
-    print(f"location floor: {_describe(floor)}")
+    say(f"location floor: {_describe(floor)}")
 
 
 def _print_classes(title: str, evaluation: Evaluation, more: Mapping[str, Sequence[str]]) -> None:
-    headings = ("label", "class", "test pixels", "producer's %", "user's %", "F1 %", *more)
+    headings = ("label", "class", "test\npixels", "producer's\n%", "user's\n%", "F1 %", *more)
     rows = []
     for row, *cells in zip(list_class_accuracies(evaluation), *more.values(), strict=True):
         accuracies = map(percent, (row.producers_accuracy, row.users_accuracy, row.f1))
         rows.append((str(row.label), row.name, str(row.support), *accuracies, *cells))
-    print_table(title, headings, rows, left=(1,))
+    print_table(title, headings, rows, left=(1,), width=80)
 
 
 def _say_next(assessment: Assessment, folder: RunFolder) -> None:
     say(f"next: {assessment.verdict.next_step.replace('CONFIG', shlex.quote(str(folder.config)))}")
 
 
-def _describe(evaluation: Evaluation, *, width: int = 0) -> str:
+def _list_accuracies(evaluation: Evaluation) -> tuple[str, ...]:
     oa, aa = percent(evaluation.overall_accuracy), percent(evaluation.average_accuracy)
-    return f"OA {oa:>{width}} %   AA {aa:>{width}} %   κ {number(evaluation.kappa, 4)}"
+    return f"{oa} %", f"{aa} %", number(evaluation.kappa, 4)
+
+
+def _describe(evaluation: Evaluation) -> str:
+    found = zip(_ACCURACIES, _list_accuracies(evaluation), strict=True)
+    return ", ".join(f"{name} {value}" for name, value in found)
 
 
 def print_gap(found: "Gap") -> None:
@@ -131,19 +137,18 @@ def print_gap(found: "Gap") -> None:
     rows.append(("test patches that leak", *leaking, "", ""))
     for place, name in ((0, "training pixels"), (2, "test pixels")):
         rows.append((name, *(f"{audit.counts[:, place].sum():,}" for audit in audits), "", ""))
-    headings = ("", "random OA %", "folds OA %", "random AA %", "folds AA %")
+    headings = ("", *(f"{side}, {name} %" for name in _ACCURACIES[:2] for side in ("random", "folds")))
     print_table("the same network with as many training pixels per class as the folds have on average", headings, rows)
     origin = (
         "without an interval: one random split and one draw of the folds; repeat it with other seeds (--set seed=1)"
     )
-    say(f"optimism gap: {100 * found.optimism:.2f} points of OA, {origin}", style="bold")
+    say(f"optimism gap: {100 * found.optimism:.2f} points of overall accuracy, {origin}", style="bold")
     say(f"random: {found.random.verdict.findings}")
     say(f"folds: {found.folds.verdict.findings}")
     _say_next(found.folds, RunFolder(found.folder / "folds"))
     say_notes(found.folds.audit.notes)
     for name, side in zip(("at random", "on new ground"), sides, strict=True):
-        oa, aa = map(percent, (side.evaluation.overall_accuracy, side.evaluation.average_accuracy))
-        say(f"{name + ':':<15}OA {oa} %   AA {aa} %", style="bold")
+        say(f"{name}: {_describe(side.evaluation)}", style="bold")
     print(f"report:        {RunFolder(found.folder / 'folds').page}")
 
 

@@ -162,10 +162,10 @@ class NotebookBar(PlainLines):
 
 
 def describe_epoch(record: EpochRecord, *, of: str = "") -> str:
-    """Returns `epoch 3 of 5  loss 0.021  validation OA 96.1 %`; `of` is ` of 5`, where that is to be said."""
+    """Returns `epoch 3 of 5  loss 0.021  validation accuracy 96.1 %`; `of` is ` of 5`, where that is to be said."""
     text = f"epoch {record.epoch}{of}  loss {record.loss:.3f}"
     if record.validation_accuracy is not None:
-        text += f"  validation OA {100 * record.validation_accuracy:.1f} %"
+        text += f"  validation accuracy {100 * record.validation_accuracy:.1f} %"
     return text
 
 

@@ -216,7 +216,7 @@ class Lines:
             return
         text = f"{self.progress}  {run}{', all folds' if run.parts != (run,) else ''}  {state}"
         if accuracy is not None:
-            text += f"  OA {100 * accuracy:.2f} %"
+            text += f"  accuracy {100 * accuracy:.2f} %"
         if run in self.accuracies:
             text += f"  ({self.describe(run.scene, run.variant)})"
         print(f"{text}  {self.describe_time()}".rstrip(), file=sys.stderr, flush=True)

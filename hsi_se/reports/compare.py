@@ -11,7 +11,7 @@ from hsi_se.evaluation.metrics import evaluate_labels
 from hsi_se.evaluation.statistics import compare_correct
 from hsi_se.evaluation.verdict import compare_on_groups
 from hsi_se.reports.explorer import RunFiles
-from hsi_se.reports.page import describe_arrays, pack
+from hsi_se.reports.page import MOST_BYTES, fit_maps
 from hsi_se.reports.tables import render_template
 from hsi_se.runs.folder import RunFolder
 
@@ -38,7 +38,8 @@ def write_comparison(one: RunFolder, other: RunFolder, page: Path) -> None:
     correct, unit = [labels == truth for labels in predicted], runs[0].report.against_location_floor.unit
     maps = {"truth": runs[0].explorer.truth, **{f"map_{n}": run.explorer.prediction for n, run in enumerate(runs)}}
     classes = runs[0].list_classes()
-    data = {"shape": shape, "classes": [vars(each) for each in classes], "maps": describe_arrays(maps)}
+    thinned, described, packed = fit_maps(maps, room=MOST_BYTES - 5_000_000)
+    data = {"shape": described[0]["shape"], "thinned": thinned, "maps": described, "classes": [*map(vars, classes)]}
     text = render_template(
         "compare.html",
         runs=runs,
@@ -48,6 +49,7 @@ def write_comparison(one: RunFolder, other: RunFolder, page: Path) -> None:
         classes=classes,
         num_differing=int((maps["map_0"] != maps["map_1"]).sum()),
         data=json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"),
-        maps=pack(maps),
+        maps=packed,
+        thinned=thinned,
     )
     one.write(page, text)

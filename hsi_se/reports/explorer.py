@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hsi_se.errors import RunError
 from hsi_se.evaluation.assessment import Assessment
 from hsi_se.evaluation.confidence import Reliability, to_probabilities
 from hsi_se.reports.figures import to_hex
@@ -63,6 +64,16 @@ class Explorer:
     axes: Annotated[NDArray[np.uint8], Form("letters")]  # names of x and y with their units in UTF-8, a line each
     # Folds that predict another class, (rows, cols); (0, 0) of a single run.
     disagreement: Annotated[NDArray[np.uint8], Form("fold_rows fold_cols")]
+    # Number of the polygon that labels a pixel, from 1, (rows, cols); (0, 0) unless the labels were drawn as polygons.
+    polygons: Annotated[Places, Form("polygon_rows polygon_cols")]
+
+
+@dataclass(frozen=True, eq=False)
+class GateMap:
+    """What the gate that tells the classes apart best does to each test pixel, see `Explanation.best_gate`."""
+
+    pixels: Annotated[NDArray[np.int64], Form("n 2", low=0)]
+    mean_excitation: Annotated[NDArray[np.float32], Form("n")]  # over the channels
 
 
 def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], assessment: Assessment) -> Explorer:
@@ -93,6 +104,8 @@ def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], as
         for place in np.unique(places[part]):
             sums[place] += cube[places[part] == place].sum(axis=0, dtype=np.float64)
     spectra, low, step = _quantise(np.concatenate(thinned))
+    no_map = np.zeros((0, 0), dtype=np.uint8)
+    polygons = no_map if scene.polygons is None else scene.polygons
     nodes, axes = locate_nodes(scene.georeference, shape=scene.shape)
     return Explorer(
         truth=places,
@@ -110,7 +123,8 @@ def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], as
         class_means=sums[1:] / np.bincount(places.ravel())[1:, None],
         nodes=nodes,
         axes=np.frombuffer("\n".join(axes).encode(), dtype=np.uint8),
-        disagreement=np.zeros((0, 0), dtype=np.uint8),
+        disagreement=no_map,
+        polygons=polygons.astype(np.uint16) if polygons.max(initial=0) <= FULL else no_map.astype(np.uint16),
         **_list_curves(assessment),
     )
 
@@ -178,6 +192,7 @@ class RunFiles:
     report: RunReport
     explorer: Explorer
     explanation: Explanation | None = None
+    gates: GateMap | None = None
 
     @classmethod
     def read(cls, folder: RunFolder) -> "RunFiles":
@@ -186,7 +201,12 @@ class RunFiles:
         lengths = {"classes": len(facts.class_ids)} | facts.lengths
         explorer = folder.read_arrays(Explorer, folder.explorer, lengths)
         report.check_of(facts.class_ids, path=folder.report)
-        return cls(folder, folder.read_record(), facts, report, explorer, explanation)
+        gates, remedy = None, f"run `hsi-se explain {folder}`"
+        if folder.gate_map.is_file():
+            gates = folder.read_arrays(GateMap, folder.gate_map, remedy=remedy)
+            if not len(gates.pixels) or (gates.pixels >= explorer.truth.shape).any():
+                raise RunError(f"{folder.gate_map}: has no pixels, or pixels outside the scene; {remedy}")
+        return cls(folder, folder.read_record(), facts, report, explorer, explanation, gates)
 
     @property
     def positions(self) -> Floats:

@@ -1,6 +1,8 @@
 """Pictures of a scene, its classes and its split, and what all figures share, such as colours."""
 
 import io
+import math
+import re
 import textwrap
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -31,6 +33,7 @@ _TINT = 0.35  # opacity of labels over an image
 _LEGEND_INCHES = 2.6
 _SHORTER_SIDE_INCHES = 4.5
 _MOST_LINES = 28  # of a legend, before it gets another column
+_MOST_DOTS = 1_500_000  # of the images in a figure on a page
 _MOST_WRAPPED = 60  # classes of a legend; the names of more have one line each
 
 SIDE_COLOURS: dict[int, tuple[str, str]] = {
@@ -58,25 +61,36 @@ class Drawing:
         """Draws the figure into a file of a folder, `png`, `pdf` or `svg`, and returns its path."""
         path = folder / f"{self.name}.{file_format}"
         with replacing(path) as draft:
-            self._save(draft, file_format=file_format)
+            draft.write_bytes(self._render(file_format))
         return path
 
-    def _save(self, target: Path | io.StringIO, *, file_format: str) -> None:
-        """Draws and saves the figure, without a date, so that the same input gives the same bytes."""
+    def render_svg(self) -> str:
+        """Returns the figure as an `<svg>` element for an HTML page."""
+        text = self._render("svg", is_for_page=True).decode()
+        text = text[text.index("<svg") :].replace("*{stroke-linejoin", ".drawn *{stroke-linejoin", 1)
+        role = "group" if ' tabindex="0"' in text else "img"  # an image has no parts that a key could reach
+        return text.replace("<svg", f'<svg role="{role}" aria-label="{escape(self.in_words or self.caption)}"', 1)
+
+    def _render(self, file_format: str, *, is_for_page: bool = False) -> bytes:
+        """Draws the figure, without a date, so that the same input gives the same bytes; a `tip` becomes a title."""
+        stream = io.BytesIO()
         unsaid = {"svg": ("Creator", "Date", "Format", "Type"), "pdf": ("CreationDate",), "png": ()}[file_format]
         # The salt keeps the identifiers of several SVG figures on one page apart.
         with matplotlib.style.context([self.style, {"svg.hashsalt": self.name}]):
             figure = self.draw()
             write_names(figure)
-            figure.savefig(target, format=file_format, metadata=dict.fromkeys(unsaid))
+            dots = min(300.0, math.sqrt(_MOST_DOTS / figure.get_size_inches().prod())) if is_for_page else None
+            figure.savefig(stream, format=file_format, metadata=dict.fromkeys(unsaid), dpi=dots)
+        if file_format != "svg":
+            return stream.getvalue()
+        text = re.sub(r"""<g id=(["'])tip:(.*?)\1>""", r"<g><title>\2</title>", stream.getvalue().decode())
+        stop = r"""<g class="stop" tabindex="0" role="img" aria-label=\1\2\1><title>\2</title>"""
+        return re.sub(r"""<g id=(["'])stop:(.*?)\1>""", stop, text).encode()
 
-    def render_svg(self) -> str:
-        """Returns the figure as an `<svg>` element for an HTML page."""
-        stream = io.StringIO()
-        self._save(stream, file_format="svg")
-        text = stream.getvalue()
-        text = text[text.index("<svg") :].replace("*{stroke-linejoin", ".drawn *{stroke-linejoin", 1)
-        return text.replace("<svg", f'<svg role="img" aria-label="{escape(self.in_words or self.caption)}"', 1)
+
+def tip(text: str, *, is_stop: bool = False) -> str:
+    """Returns the gid of an artist with a tooltip; the Tab key stops at it if `is_stop`."""
+    return f"{'stop' if is_stop else 'tip'}:{text}"
 
 
 def wrap_name(name: str, *, width: int = 24, most_lines: int = 3) -> str:

@@ -2,9 +2,12 @@
 
 import base64
 import io
+import itertools
 import json
 import shlex
 import zlib
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from numpy.typing import NDArray
 
 from hsi_se.config.scene import InMemoryScene
 from hsi_se.config.yaml_file import dump_config
-from hsi_se.reports.explorer import RunFiles
+from hsi_se.reports.explorer import FULL, RunFiles
 from hsi_se.reports.figures import SIDE_COLOURS
 from hsi_se.reports.finding import describe_finding
 from hsi_se.reports.run_figures import list_charts
@@ -24,21 +27,44 @@ from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import GateExplanation
 from hsi_se.sampling.disjoint import Side
 from hsi_se.scene.raster import Floats
+from hsi_se.scene.scene import UNLABELLED
 from hsi_se.scene.wavelengths import split_at_gaps
+from hsi_se.system.files import replacing
 
+MOST_BYTES = 24_900_000  # of a page
+_MOST_PIXELS = 2_500_000  # of a map that is worth packing
+_PIXELS = "map_pixels.png"
 _GEOTIFF = "map/map.tif"  # as `hsi-se map` writes it, seen from the page
 
 
 def write_page(folder: RunFolder) -> None:
-    """Writes `report.html` into the folder of a run; RunError if it is not evaluated, or a file cannot be read."""
-    folder.write(folder.page, render_page(RunFiles.read(folder)))
+    """Writes `report.html` into the folder of a run; RunError if it is not evaluated, or a file cannot be read.
+
+    Beside a page with thinned maps, it writes the map of every pixel, `map_pixels.png`.
+    """
+    run, picture = RunFiles.read(folder), folder.path / _PIXELS
+    text, every = render_page(run)
+    picture.unlink(missing_ok=True)
+    if every > 1:
+        colours = np.array([run.facts.palette[label] for label in (UNLABELLED, *run.facts.class_ids)], dtype=np.uint8)
+        with replacing(picture) as draft:
+            imsave(draft, colours[run.explorer.prediction], format="png")
+    folder.write(folder.page, text)
 
 
-def render_page(run: RunFiles) -> str:
+def render_page(run: RunFiles) -> tuple[str, int]:
+    """Returns the page, and k if its maps have every k-th row and column."""
     folder, report, explorer = run.folder, run.report, run.explorer
     names = ("truth", "prediction", "top_classes", "top_probabilities", "sides", "picture")
-    own = ("disagreement",) if explorer.disagreement.size else ()
-    maps = {name: getattr(explorer, name) for name in (*names, *own)}
+    maps = {name: getattr(explorer, name) for name in names}
+    maps |= {name: array for name in ("disagreement", "polygons") if (array := getattr(explorer, name)).size}
+    gate = None
+    if run.gates is not None and run.explanation is not None and run.explanation.best_gate is not None:
+        found, placed = run.gates.mean_excitation, np.zeros(explorer.truth.shape, dtype=np.uint16)
+        low, high = float(found.min()), float(found.max())
+        placed[tuple(run.gates.pixels.T)] = 1 + np.rint((FULL - 1) * (found - low) / max(high - low, 1e-9))
+        maps["gate"], gate = placed, {"point": run.explanation.best_gate.point, "low": low, "high": high}
+    own = [name for name in ("disagreement", "gate") if name in maps]
     spectra = {"spectra": explorer.spectra}
     classes, nm, every = run.list_classes(), run.facts.wavelengths_nm, int(explorer.spectra_every[0])
     sides = [
@@ -52,13 +78,11 @@ def render_page(run: RunFiles) -> str:
     config = folder.read_config()
     facts = {
         "name": folder.path.name,
-        "rows": explorer.truth.shape[0],
-        "cols": explorer.truth.shape[1],
+        "shape": explorer.truth.shape,
         "classes": [vars(each) for each in classes],
         "sides": sides,
         "layers": list(layers),
         "test": int(Side.TEST),
-        "maps": describe_arrays(maps),
         "spectra": describe_arrays(spectra),
         "every": every,
         "low": _to_json(explorer.spectra_low),
@@ -70,9 +94,11 @@ def render_page(run: RunFiles) -> str:
         "axes": bytes(explorer.axes).decode().splitlines(),
         "nodes": explorer.nodes.tolist(),
         "folds": len(report.folds),
+        "gate": gate,
         "gates": [_list_curves(run, gate) for gate in (run.explanation.gates if run.explanation else ())],
     }
-    return render_template(
+    fill = partial(
+        render_template,
         "report.html",
         every=every,
         **vars(run),
@@ -86,18 +112,42 @@ def render_page(run: RunFiles) -> str:
         classes=classes,
         sides=sides,
         layers=layers,
+        pixels=_PIXELS,
         bands=", ".join(f"{band + 1}" if nm is None else f"{nm[band]:.0f} nm" for band in explorer.picture_bands),
-        rows=zip(report.per_class, report.split_per_class, explorer.floor_producers.tolist(), strict=True),
+        rows=[*zip(report.per_class, report.split_per_class, explorer.floor_producers.tolist(), strict=True)],
         shares=report.evaluation.shares,
         leakage_sentence=describe_leakage(report.leakage),
-        charts={chart.name: chart for chart in list_charts(run)},
+        charts={chart.name: (chart.caption, chart.render_svg()) for chart in list_charts(run)},
         draw_gate=_draw_gate,
         config=dump_config(config),
         command=reproduce(run),
-        data=json.dumps(facts, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
-        maps=pack(maps),
+        gate=gate,
         spectra=pack(spectra),
     )
+    rest = fill(maps="", data=_dump(facts), thinned=1, shown=explorer.truth.shape)
+    thinned, described, packed = fit_maps(maps, room=MOST_BYTES - len(rest.encode()))
+    shown = described[0]["shape"]
+    facts |= {"maps": described, "rows": shown[0], "cols": shown[1], "thinned": thinned}
+    return fill(maps=packed, data=_dump(facts), thinned=thinned, shown=shown), thinned
+
+
+def fit_maps(maps: Arrays, *, room: int) -> tuple[int, list[dict[str, Any]], str]:
+    """Returns the least k with which maps `(rows, cols, …)` of every k-th row and column fit in so many letters.
+
+    These maps come second, as they are described and as `pack` writes them. Memory does not grow with the maps.
+    """
+    rows, cols = next(iter(maps.values())).shape[:2]
+    for every in itertools.count(1):
+        num_pixels = -(-rows // every) * -(-cols // every)
+        if num_pixels <= _MOST_PIXELS:
+            thinned = {name: array[::every, ::every] for name, array in maps.items()}
+            if len(packed := pack(thinned)) <= room or num_pixels == 1:
+                break
+    return every, describe_arrays(thinned), packed
+
+
+def _dump(facts: Mapping[str, Any]) -> str:
+    return json.dumps(facts, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
 
 
 def reproduce(run: RunFiles) -> str:

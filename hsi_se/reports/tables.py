@@ -59,7 +59,8 @@ def describe_draws(accuracies: Sequence[float]) -> str:
     found = summarize(accuracies, within=SHARE)
     mean, std, low, high = (f"{100 * value:.2f}" for value in (found.mean, found.std, found.low, found.high))
     each = ", ".join(f"{100 * accuracy:.2f}" for accuracy in accuracies)
-    return f"OA over {found.n} draws of the folds: {mean} ± {std} %, 95 % interval {low} to {high} % ({each})"
+    of_mean = f"{mean} ± {std} %, 95 % interval {low} to {high} %"
+    return f"Overall accuracy over {found.n} draws of the folds: {of_mean} ({each})"
 
 
 def escape_latex(text: str) -> str:

@@ -78,6 +78,7 @@ class RunFolder(Folder):
         self.mapping_cost = self.path / "mapping_cost.json"
         self.explanation = self.path / "explain.json"
         self.explanation_figure = self.path / "explain.png"
+        self.gate_map = self.path / "explain.safetensors"
         self.map_figure = self.path / "map.png"
         self.explorer = self.path / "explorer.safetensors"
         self.page = self.path / "report.html"

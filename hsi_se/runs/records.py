@@ -163,6 +163,11 @@ class Explanation(Record):
             raise ValueError(f"gates have not one row for each of {len(self.classes)} classes")
         return self
 
+    @property
+    def best_gate(self) -> GateExplanation | None:
+        """The gate between whose excitations the class makes the largest difference: that of the highest ω²."""
+        return max(self.gates, key=lambda gate: gate.between_class_share or 0.0, default=None)
+
 
 def flatten(values: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     """Returns nested values by their dotted names, such as `split.kind`."""

@@ -24,6 +24,7 @@ from hsi_se.models.network import Network as NetworkModule
 from hsi_se.prediction.bundled import build_bundled_model
 from hsi_se.prediction.logits import check_finite_logits
 from hsi_se.progress import Observer
+from hsi_se.reports.explorer import GateMap
 from hsi_se.reports.figures import save_figure
 from hsi_se.reports.page import write_page
 from hsi_se.reports.run_figures import draw_explanation
@@ -49,6 +50,7 @@ class ClassMeans:
         self.counts = np.zeros(num_classes)
         self.sums: Floats = np.zeros((num_classes, 0))
         self.squares: Floats = np.zeros((num_classes, 0))
+        self.of_pixels: list[Floats] = []  # the mean over the channels of each pixel
 
     def add(self, excitation: Floats, classes: NDArray[np.int64]) -> None:
         if not self.sums.size:
@@ -56,6 +58,7 @@ class ClassMeans:
         np.add.at(self.sums, classes, excitation)
         np.add.at(self.squares, classes, excitation**2)
         self.counts += np.bincount(classes, minlength=len(self.counts))
+        self.of_pixels.append(excitation.mean(axis=1))
 
     @property
     def means(self) -> Floats:
@@ -127,7 +130,10 @@ def explain(run: str | Path | RunFolder, *, session: Session = Session()) -> Exp
     )
     opened.folder.write(opened.folder.explanation, explanation)
     opened.folder.explanation_figure.unlink(missing_ok=True)
-    if found:
+    opened.folder.gate_map.unlink(missing_ok=True)
+    if (best := explanation.best_gate) is not None:
+        excitation = np.concatenate(means[best.point].of_pixels).astype(np.float32)
+        opened.folder.write_arrays(opened.folder.gate_map, vars(GateMap(opened.split.test, excitation)))
         save_figure(draw_explanation(explanation), opened.folder.explanation_figure)
     if opened.folder.is_evaluated:
         write_page(opened.folder)

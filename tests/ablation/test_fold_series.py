@@ -137,9 +137,11 @@ def test_the_draws_have_a_mean_and_an_interval(series, call):
     code, out, _ = call("eval", series.path)
     assert code == 0
     each = ", ".join(f"{100 * value:.2f}" for value in values)
-    assert re.search(rf"classifier|network: OA over 2 draws of the folds: {100 * np.mean(values):.2f} ± ", out)
+    assert re.search(
+        rf"classifier|network: Overall accuracy over 2 draws of the folds: {100 * np.mean(values):.2f} ± ", out
+    )
     assert f"({each})" in out
-    assert out.index("cannot learn") < out.index("draws of the folds")
+    assert out.index("buffer") < out.index("draws of the folds")
     assert series.report.read_bytes() == before
 
 
@@ -307,7 +309,7 @@ def test_split_shows_every_fold_and_writes_a_map_that_draws_them_again(call, tmp
             is_lost = each["num_test"] > 0 == each["num_train"] + each["num_val"]
             assert is_lost == (f"{each['name']} ({each['num_test']})" in " ".join(row["notes"]))
             assert not is_lost or f"{each['name']} ({each['num_test']})" in " ".join(out.split())
-    assert "location floor: OA" in out
+    assert "location floor: overall accuracy" in out
     leaking = report["leakage"]["test_patches_with_train_pixels"]
     assert f"{100 * leaking:.2f} % of test patches contain training pixels" in out
     again = f"split={{kind: folds, by: groups, folds: 3, groups: {written[0]}, buffer: 5}}"
@@ -338,7 +340,7 @@ def test_all_trains_on_every_label_and_reports_the_accuracies_of_its_folds(deliv
     assert report.verdict.startswith(sentence)
     assert sentence in out
     assert report.confusion_matrix == draw.read_report().confusion_matrix
-    assert "OA over 2 draws of the folds" in report.verdict
+    assert "Overall accuracy over 2 draws of the folds" in report.verdict
     assert f"`hsi-se map {delivered}`" in report.next_step
     assert call("map", delivered)[0] == 0
     own = load_file(delivered.explorer)

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hsi_se.cli.tables import print_finding
+from hsi_se.cli.tables import _print_classes, print_finding
 from hsi_se.config.yaml_file import load_config
+from hsi_se.evaluation.metrics import Evaluation
 from hsi_se.reports.finding import describe_finding
 from hsi_se.runs.folder import RunFolder
 from hsi_se.scene.synthetic import make_synthetic_scene
@@ -121,3 +122,35 @@ def test_the_next_step_on_the_terminal_trains_the_baseline_that_was_better(evalu
     assert report.spectral_baseline.chosen == baseline.chosen
     assert report.against_spectral_baseline is None
     assert f"The spectral baseline is the same classifier, {baseline.chosen.name}, so the two are not compared" in out
+
+
+def test_all_that_eval_prints_on_a_terminal_fits_80_columns_in_whole_words(untrained, call, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = call("eval", untrained, "--device", "cpu")
+    assert code == 0
+    lines = re.sub(r"\x1b\[[\d;?]*\w", "", out).splitlines()
+    for line in lines:
+        assert len(line) <= 80 or str(untrained) in line, "only a path may be longer"
+    report = RunFolder(untrained).read_report()
+    (headings,) = [line for line in lines if "overall accuracy" in line and line.startswith("┃")]
+    assert re.findall(r"\w+ ?\w+", headings) == ["overall accuracy", "average accuracy", "kappa"]
+    for name, found in (("network", report), ("location floor", report.location_floor)):
+        values = (
+            f"{100 * found.overall_accuracy:.2f} %",
+            f"{100 * found.average_accuracy:.2f} %",
+            f"{found.kappa:.4f}",
+        )
+        assert any(all(value in line for value in (f"│ {name} ", *values)) for line in lines)
+    assert not any(re.search(r"\b(OA|AA)\b|κ", line) for line in lines)
+
+
+def test_tables_of_long_names_and_many_folds_break_in_names_and_never_in_numbers(capsys):
+    confusion = np.full((16, 16), 1_234_567)
+    names = tuple(f"Buildings-Grass-Trees-Drives {number}" for number in range(16))
+    found = Evaluation(confusion, tuple(range(1, 17)), names)
+    _print_classes("test pixels", found, {"floor\n%": ["100.00"] * 16})
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert out.count(str(16 * 1_234_567)) == 16
+    assert out.count("100.00 ") == 16

@@ -61,7 +61,7 @@ def test_lines_follow_the_epochs_until_the_record_appears(finished, unfinished):
     first, second = finished.read_record().history
     lines = console.file.getvalue().splitlines()
     assert len(lines) == 3
-    pattern = r"demo  epoch {} of 2  loss {:.3f}  validation OA [\d.]+ %  {}"
+    pattern = r"demo  epoch {} of 2  loss {:.3f}  validation accuracy [\d.]+ %  {}"
     assert re.fullmatch(pattern.format(1, first.loss, r"0:00:\d\d left"), lines[0])
     assert re.fullmatch(pattern.format(2, second.loss, "0:00:00 left"), lines[1])
     assert re.fullmatch(pattern.format(2, second.loss, "finished"), lines[2])
@@ -148,7 +148,7 @@ def test_a_terminal_shows_what_is_trained_its_last_epoch_and_the_time_left(unfin
     title, row = console.file.getvalue().splitlines()
     assert title == "demo on synthetic farmland, seed 0, trained with seed 0"
     assert re.fullmatch(
-        rf"demo  epoch 1 of 2  loss {run.epochs[0].loss:.3f}  validation OA [\d.]+ %  0:00:\d\d left", row.strip()
+        rf"demo  epoch 1 of 2  loss {run.epochs[0].loss:.3f}  validation accuracy [\d.]+ %  0:00:\d\d left", row.strip()
     )
 
 

@@ -1,5 +1,7 @@
 """One evaluated run, and a reader with its page before them."""
 
+import shutil
+
 import numpy as np
 import pytest
 import rasterio
@@ -24,6 +26,14 @@ def run(tmp_path_factory) -> RunFolder:
     give_temperature(folder, 0.6)
     hsi_se.evaluate(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def explained(run, tmp_path_factory) -> RunFolder:
+    """A copy of the run, with what its gates do."""
+    copy = RunFolder(shutil.copytree(run.path, tmp_path_factory.mktemp("explained") / "run"))
+    hsi_se.explain(copy, session=CPU)
+    return copy
 
 
 @pytest.fixture(scope="session")

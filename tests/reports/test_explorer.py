@@ -133,7 +133,7 @@ def test_names_from_files_are_text_and_never_markup(files):
     evil = '</script><img src=x onerror="document.title=1">&'
     facts = files.facts.model_copy(update={"class_names": (evil, *files.facts.class_names[1:])})
     record = files.record.model_copy(update={"scene": evil})
-    text = page.render_page(page.RunFiles(files.folder, record, facts, files.report, files.explorer))
+    text, _ = page.render_page(page.RunFiles(files.folder, record, facts, files.report, files.explorer))
     assert "<img" not in text
     assert text.count("</script>") == 4
     assert json.loads(re.search(r'id="facts">(.*?)</script>', text, re.DOTALL)[1])["classes"][0]["name"] == evil
@@ -214,7 +214,7 @@ def test_the_gates_are_on_the_page_when_they_have_been_explained(run, files, tmp
     )  # fmt: skip
     folder = RunFolder(tmp_path)
     folder.explanation.write_text(explanation.model_dump_json())
-    text = page.render_page(replace(files, explanation=folder.read_explanation()))
+    text, _ = page.render_page(replace(files, explanation=folder.read_explanation()))
     for part in (
         "What the gates do", "crop &lt;1&gt;", "standard deviation 0.1250, ω² 50.00 %",
         "The gates &lt;differ&gt;.", "Both modes agree.",

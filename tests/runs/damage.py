@@ -38,6 +38,7 @@ COMMANDS: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = {
         "report.json": (("report",),),
         "explorer.safetensors": (("report",),),
         "explain.json": (("report",),),
+        "explain.safetensors": (("report",),),
         "progress.jsonl": (("watch",),),
         "map/map.json": (("map",),),
     },

@@ -168,7 +168,7 @@ def test_another_scale_is_refused_and_may_be_set_right(run, folder, call):
     np.testing.assert_array_equal(found.evaluation.confusion, same.evaluation.confusion)
     code, out, err = call("eval", run, "--scene", scene, "--set", "scene.scale=1e-4")
     assert (code, err.count("Traceback")) == (0, 0)
-    assert f"OA {100 * same.evaluation.overall_accuracy:.2f} %" in out
+    assert f"overall accuracy {100 * same.evaluation.overall_accuracy:.2f} %" in out
 
 
 def test_settings_of_a_scene_need_a_scene(call, run):
@@ -240,7 +240,9 @@ def test_eval_prints_the_accuracies_as_cross_scene_and_that_no_split_is_involved
     code, out, err = call("eval", run, "--scene", f"{{cube: {files['cube']}, labels: {files['labels']}}}")
     assert code == 0, err
     assert re.search(r"cross-scene: trained on first, [\d,]+ pixels of second", out)
-    assert re.search(r"^cross-scene:  OA +[\d.]+ %   AA +[\d.]+ %   κ -?[\d.]+$", out, re.MULTILINE)
+    assert re.search(
+        r"^cross-scene: overall accuracy [\d.]+ %, average accuracy [\d.]+ %, kappa -?[\d.]+$", out, re.MULTILINE
+    )
     assert "No split is involved" in out
     assert not run.report.exists()
 

@@ -46,7 +46,7 @@
     if (view.pixel < 0) return;
     const name = (place, none) => (place ? facts.classes[place - 1].name : none);
     const p = view.pixel;
-    document.getElementById("lens").textContent = `Row ${Math.floor(p / cols)}, column ${p % cols}: truth `
+    document.getElementById("lens").textContent = `Row ${facts.thinned * Math.floor(p / cols)}, column ${facts.thinned * (p % cols)}: truth `
       + `${name(truth[p], "unlabelled")}; ${name(one[p], "no data")} and ${name(other[p], "no data")}.`;
   }
 

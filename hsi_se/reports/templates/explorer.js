@@ -3,12 +3,13 @@
 (async () => {
   const $ = (id) => document.getElementById(id);
   const facts = JSON.parse($("facts").textContent);
-  const { rows, cols, classes, layers } = facts;
+  const { rows, cols, classes, layers, thinned } = facts;
   const size = rows * cols;
   const canvas = $("map");
   const pen = canvas.getContext("2d");
   const { element } = Chart;
   const ground = locateMap(facts);
+  const toScene = (p) => [thinned * Math.floor(p / cols), thinned * (p % cols)];  // row and column
 
   let map;
   try {
@@ -94,7 +95,7 @@
         pen.strokeStyle = colour;
         pen.strokeRect(x, y, side, side);
       }
-      ground.drawBar($("bar"), view.scale, view.width);
+      ground.drawBar($("bar"), view.scale / thinned, view.width);
       canvas.dataset.view = [view.x, view.y, view.scale].join(" ");
     });
   }
@@ -138,7 +139,7 @@
     due = setTimeout(() => {
       const [row, col] = [view.height, view.width].map((side, i) => (side / 2 - [view.y, view.x][i]) / view.scale);
       const zoom = view.scale / fitScale();
-      const parts = [`layer=${view.layer}`, `pixel=${Math.floor(view.pinned / cols)},${view.pinned % cols}`];
+      const parts = [`layer=${view.layer}`, `pixel=${toScene(view.pinned)}`];
       if (zoom > 1.01) parts.push(`zoom=${zoom.toFixed(3)}`, `at=${row.toFixed(2)},${col.toFixed(2)}`);
       history.replaceState(null, "", `#${parts.join("&")}`);
     }, 250);
@@ -170,6 +171,8 @@
   let spectra = null;
   const nameOf = (place) => (place ? `${classes[place - 1].label} ${classes[place - 1].name}` : "unlabelled");
 
+  const gateOf = (p) => facts.gate.low + ((facts.gate.high - facts.gate.low) * (map.gate[p] - 1)) / 65534;
+
   function named(place, none) {
     if (!place) return [none];
     return [element("i", "", { class: "swatch", style: `background:var(--class-${place})` }), nameOf(place)];
@@ -177,13 +180,15 @@
 
   function show(p) {
     if (p < 0) return;
-    const [row, col] = [Math.floor(p / cols), p % cols];
+    const [row, col] = toScene(p);
     const [truth, predicted] = [map.truth[p], map.prediction[p]];
     $("place").textContent = `row ${row}, column ${col}`;
     $("truth").replaceChildren(...named(truth, "unlabelled"));
     $("prediction").replaceChildren(...named(predicted, "no data"));
     $("prediction").classList.toggle("off", truth > 0 && predicted > 0 && truth !== predicted);
     $("side").textContent = facts.sides[map.sides[p]].name;
+    if (map.polygons) $("polygon").textContent = map.polygons[p] || "none";
+    if (map.gate) $("gate").textContent = map.gate[p] ? gateOf(p).toFixed(3) : "not measured";
     ground.show(row, col);
     $("bars").replaceChildren(...Array.from({ length: predicted ? numTop : 0 }, (_, k) => {
       const share = (100 * map.top_probabilities[numTop * p + k]) / 65535;
@@ -201,17 +206,17 @@
   function say(p) {
     const [truth, predicted] = [map.truth[p], map.prediction[p]];
     const share = ((100 * map.top_probabilities[numTop * p]) / 65535).toFixed(1);
-    $("said").textContent = `Row ${Math.floor(p / cols)}, column ${p % cols}: truth ${nameOf(truth)}, `
+    const [row, col] = toScene(p);
+    $("said").textContent = `Row ${row}, column ${col}: truth ${nameOf(truth)}, `
       + (predicted ? `predicted ${nameOf(predicted)}, ${share} %.` : "no data.");
   }
 
   function drawSpectrum(row, col, truth, predicted) {
     if (!spectra) return;
-    const { positions, every, low, step, means, unit, runs } = facts;
+    const { positions, every, low, step, means, unit, runs, shape } = facts;
     const bands = positions.length;
-    const [r, c] = [[row, rows], [col, cols]].map(([at, count]) =>
-      Math.min(Math.round(at / every), Math.ceil(count / every) - 1));
-    const start = (r * Math.ceil(cols / every) + c) * bands;
+    const [r, c] = [row, col].map((at, side) => Math.min(Math.round(at / every), Math.ceil(shape[side] / every) - 1));
+    const start = (r * Math.ceil(shape[1] / every) + c) * bands;
     const curves = [];
     const add = (style, name, values) => curves.push({ style, name, values });
     if (truth) add("series series-1", `mean of ${nameOf(truth)}${truth === predicted ? "" : " (truth)"}`, means[truth - 1]);
@@ -229,8 +234,9 @@
     tip.hidden = p < 0;
     if (p >= 0) {
       const [truth, predicted] = [map.truth[p], map.prediction[p]];
-      tip.textContent = truth === predicted ? nameOf(truth)
-        : `${nameOf(truth)}; predicted ${predicted ? nameOf(predicted) : "nothing"}`;
+      const polygon = map.polygons?.[p] ? `, polygon ${map.polygons[p]}` : "";
+      tip.textContent = nameOf(truth) + polygon
+        + (truth === predicted ? "" : `; predicted ${predicted ? nameOf(predicted) : "nothing"}`);
       const [x, y] = toScreen(p);
       tip.style.top = `${y + (y < view.height / 2 ? 14 : -40)}px`;
       tip.style.left = x < view.width / 2 ? `${x + 14}px` : "auto";
@@ -277,13 +283,13 @@
     for (const key of document.querySelectorAll(".key")) key.hidden = key.dataset.for !== view.layer;
     $("blend").disabled = view.layer === view.under;
     const numBright = compose();
-    const lit = $("lit");
+    const [lit, part] = [$("lit"), thinned > 1 ? " of those shown" : ""];
     lit.hidden = !view.cell && !view.alone;
     if (view.cell) {
-      lit.firstChild.textContent = `${numBright.toLocaleString("en")} test pixels of ${nameOf(view.cell.truth)} called ${nameOf(view.cell.predicted)}`;
+      lit.firstChild.textContent = `${numBright.toLocaleString("en")} test pixels of ${nameOf(view.cell.truth)} called ${nameOf(view.cell.predicted)}${part}`;
     } else if (view.alone) {
       const by = { truth: "by truth", split: "by truth", errors: "as truth or prediction" }[view.layer] ?? "by prediction";
-      lit.firstChild.textContent = `${numBright.toLocaleString("en")} pixels of ${nameOf(view.alone)}, ${by}`;
+      lit.firstChild.textContent = `${numBright.toLocaleString("en")} pixels of ${nameOf(view.alone)}, ${by}${part}`;
     }
   }
 

@@ -62,17 +62,18 @@ function makePainters(facts, map, classColours) {
       return paintPlaces(kinds, [null, right, wrong]);
     },
     certainty: () => paintShares((p) => map.top_probabilities[numTop * p] / 65535),
+    gate: () => paintShares((p) => (map.gate[p] - 1) / 65534, map.gate),
     disagreement: () => paintShares((p) => map.disagreement[p] / (facts.folds - 1)),
     split: () => paintPlaces(map.sides, [null, ...facts.sides.slice(1).map((side) => toRgb(side.colour))]),
   };
 
-  function paintShares(share) {  // from 0 to 1, on the ramp
+  function paintShares(share, known = map.prediction) {  // from 0 to 1, on the ramp
     const out = new Uint8ClampedArray(4 * size).fill(255);
     for (let p = 0; p < size; p++) {
-      const place = share(p) * (ramp.length - 1);
+      const place = known[p] ? share(p) * (ramp.length - 1) : 0;
       const low = Math.min(Math.floor(place), ramp.length - 2);
       for (let c = 0; c < 3; c++) {
-        out[4 * p + c] = map.prediction[p] ? ramp[low][c] + (place - low) * (ramp[low + 1][c] - ramp[low][c]) : DARK[c];
+        out[4 * p + c] = known[p] ? ramp[low][c] + (place - low) * (ramp[low + 1][c] - ramp[low][c]) : DARK[c];
       }
     }
     return out;

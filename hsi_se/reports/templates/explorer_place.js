@@ -1,5 +1,5 @@
 // Where a pixel lies on the ground, and what the address of the page keeps of the map.
-function locateMap({ nodes, axes, rows, cols }) {
+function locateMap({ nodes, axes, shape: [rows, cols] }) {
   const isKnown = nodes.length > 0;
   const hasDegrees = isKnown && nodes[0][0].length > 2;
 
@@ -56,7 +56,7 @@ function locateMap({ nodes, axes, rows, cols }) {
 }
 
 // `#layer=errors&pixel=12,30&zoom=2.5&at=10.5,31.0`; what is not valid is left out.
-function readAddress({ layers, rows, cols }) {
+function readAddress({ layers, rows, cols, thinned }) {
   const given = new URLSearchParams(location.hash.slice(1));
   const found = {};
   const numbers = (name, count) => {
@@ -64,7 +64,7 @@ function readAddress({ layers, rows, cols }) {
     return values.length === count && values.every(Number.isFinite) ? values : null;
   };
   if (layers.includes(given.get("layer"))) found.layer = given.get("layer");
-  const pixel = numbers("pixel", 2);
+  const pixel = numbers("pixel", 2)?.map((at) => (Number.isInteger(at) ? Math.floor(at / thinned) : NaN));
   if (pixel?.every(Number.isInteger) && pixel[0] >= 0 && pixel[0] < rows && pixel[1] >= 0 && pixel[1] < cols) {
     found.pixel = pixel[0] * cols + pixel[1];
   }

@@ -95,6 +95,20 @@ for (const figure of document.querySelectorAll(".drawn")) {
   figure.append(tools);
 }
 
+// What the pointer shows as the title of a part of a figure, the keyboard shows as well.
+for (const stop of document.querySelectorAll(".stop")) {
+  stop.addEventListener("focus", () => {
+    const note = document.createElement("div");
+    [note.id, note.textContent] = ["note", stop.querySelector("title").textContent];
+    note.setAttribute("aria-hidden", "true");
+    document.body.append(note);
+    const box = stop.getBoundingClientRect();
+    note.style.left = `${Math.max(4, Math.min(box.x, innerWidth - note.offsetWidth - 4)) + scrollX}px`;
+    note.style.top = `${box.bottom + 6 + scrollY}px`;
+    stop.addEventListener("blur", () => note.remove(), { once: true });
+  });
+}
+
 // A link to what lies in a closed part of the page opens it.
 function unfold() {
   const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
