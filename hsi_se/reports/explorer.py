@@ -4,6 +4,7 @@ Axes: rows, cols, bands; C classes. A class is its place among the labels counte
 """
 
 import itertools
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
@@ -22,8 +23,8 @@ from hsi_se.runs.report import RunReport
 from hsi_se.sampling.disjoint import Side
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.inspection import stretch
-from hsi_se.scene.raster import Floats, chunk_rows
-from hsi_se.scene.scene import Scene, make_palette
+from hsi_se.scene.raster import Floats, Mask, chunk_rows
+from hsi_se.scene.scene import Scene, Window, make_palette
 from hsi_se.scene.wavelengths import pick_false_colour
 from hsi_se.system.forms import Form
 
@@ -65,29 +66,50 @@ class Explorer:
     disagreement: Annotated[NDArray[np.uint8], Form("fold_rows fold_cols")]
 
 
-def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], assessment: Assessment) -> Explorer:
-    """Returns what a page shows of a classified scene.
+@dataclass(eq=False)
+class Likeliest:
+    """The likeliest classes of each pixel and their probabilities, `(rows, cols, top)`, as an `Explorer` has them."""
 
-    The scene has the labels of the split (`Split.relabel`); the logits `(rows, cols, C)` are those assessed.
-    """
-    num_top = min(NUM_TOP, scene.num_classes)
-    top_classes = np.zeros((*scene.shape, num_top), dtype=np.uint16)
-    top_probabilities = np.zeros((*scene.shape, num_top), dtype=np.uint16)
-    for row, row_logits in enumerate(logits):
-        order = np.argsort(-row_logits, axis=1, kind="stable")[:, :num_top]
-        chances = to_probabilities(row_logits, temperature=assessment.scaling.temperature)
-        top_classes[row] = order + 1
-        top_probabilities[row] = np.rint(FULL * np.take_along_axis(chances, order, axis=1))
-    top_classes[~scene.valid] = 0
-    top_probabilities[~scene.valid] = 0
+    classes: Places
+    probabilities: NDArray[np.uint16]
+    valid: Mask
+    temperature: float
+    seconds: float = 0.0  # that it took to find them
+
+    @classmethod
+    def of(cls, scene: Scene, *, temperature: float) -> "Likeliest":
+        classes, probabilities = np.zeros((2, *scene.shape, min(NUM_TOP, scene.num_classes)), np.uint16)
+        return cls(classes, probabilities, scene.valid, temperature)
+
+    def add(self, window: Window, logits: NDArray[np.float32]) -> None:
+        """Adds the logits `(rows, cols, C)` of a part of the scene."""
+        start, classes, probabilities = time.perf_counter(), self.classes[window], self.probabilities[window]
+        for row, row_logits in enumerate(logits):
+            order = np.argsort(-row_logits, axis=1, kind="stable")[:, : classes.shape[2]]
+            chances = to_probabilities(row_logits, temperature=self.temperature)
+            classes[row] = order + 1
+            probabilities[row] = np.rint(FULL * np.take_along_axis(chances, order, axis=1))
+        classes[~self.valid[window]] = probabilities[~self.valid[window]] = 0
+        self.seconds += time.perf_counter() - start
+
+
+def count_classes(prediction: Places, num_classes: int) -> NDArray[np.int64]:
+    """Returns the number of pixels `(C,)` of a map that have each class."""
+    return np.asarray(sum(np.bincount(row, minlength=num_classes + 1)[1:] for row in prediction))
+
+
+def make_explorer(scene: Scene, split: Split, *, likeliest: Likeliest, assessment: Assessment) -> Explorer:
+    """Returns what a page shows of a classified scene, which has the labels of the split (`Split.relabel`)."""
     bands = scene.natural_colour or pick_false_colour(scene.num_bands)
-    channels, sums = np.empty((*scene.shape, 3)), np.zeros((scene.num_classes + 1, scene.num_bands))
+    channels, sums = np.empty((*scene.shape, 3), scene.cube.dtype), np.zeros((scene.num_classes + 1, scene.num_bands))
     num_spectra = _MOST_VALUES // scene.num_bands
     every = next(k for k in itertools.count(1) if np.prod([-(-side // k) for side in scene.shape]) <= num_spectra)
-    places = np.where(scene.labels > 0, np.searchsorted(scene.class_ids, scene.labels) + 1, 0).astype(np.uint16)
+    places, counts = np.zeros(scene.shape, np.uint16), np.zeros(scene.num_classes + 1, np.int64)
     thinned = []
     for part in chunk_rows(len(scene.cube)):
-        cube = scene.cube[part]
+        cube, labels = scene.cube[part], scene.labels[part]
+        places[part] = np.where(labels > 0, np.searchsorted(scene.class_ids, labels) + 1, 0)
+        counts += np.bincount(places[part].ravel(), minlength=len(counts))
         channels[part] = cube[..., list(bands)]
         thinned.append(cube[-part.start % every :: every, ::every].copy())
         for place in np.unique(places[part]):
@@ -96,10 +118,10 @@ def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], as
     nodes, axes = locate_nodes(scene.georeference, shape=scene.shape)
     return Explorer(
         truth=places,
-        prediction=top_classes[..., 0].copy(),
+        prediction=likeliest.classes[..., 0].copy(),
         sides=split.to_sides(scene.shape),
-        top_classes=top_classes,
-        top_probabilities=top_probabilities,
+        top_classes=likeliest.classes,
+        top_probabilities=likeliest.probabilities,
         picture=stretch(channels, ~scene.valid),
         picture_bands=np.array(bands, dtype=np.int32),
         is_natural_colour=np.array([scene.natural_colour is not None]),
@@ -107,7 +129,7 @@ def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], as
         spectra_low=low,
         spectra_step=step,
         spectra_every=np.array([every], dtype=np.int32),
-        class_means=sums[1:] / np.bincount(places.ravel())[1:, None],
+        class_means=sums[1:] / counts[1:, None],
         nodes=nodes,
         axes=np.frombuffer("\n".join(axes).encode(), dtype=np.uint8),
         disagreement=np.zeros((0, 0), dtype=np.uint8),
@@ -206,7 +228,7 @@ class RunFiles:
     def list_classes(self) -> list[PageClass]:
         ids, names, palette = self.facts.class_ids, self.facts.class_names, self.facts.palette
         distinct = make_palette(ids)
-        mapped = np.bincount(self.explorer.prediction.ravel(), minlength=len(ids) + 1)[1:].tolist()
+        mapped = count_classes(self.explorer.prediction, len(ids)).tolist()
         return [
             PageClass(label, name, to_hex(palette[label]), to_hex(distinct[label]), count)
             for label, name, count in zip(ids, names, mapped, strict=True)

@@ -1,5 +1,6 @@
 """Reduces bands to components: fitted once on the training scene, applied unchanged to other scenes."""
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated
@@ -12,9 +13,11 @@ from spectral import GaussianStats, LinearTransform, calc_stats, mnf, noise_from
 from hsi_se.config.experiment import MnfReduction, NoReduction, ReductionSettings
 from hsi_se.errors import ConfigError, SceneError
 from hsi_se.sampling.splits import Pixels
-from hsi_se.scene.cube import Cube, StoredCube
+from hsi_se.scene.cube import Cube, StoredCube, is_large
 from hsi_se.scene.raster import chunk_rows
 from hsi_se.system.forms import Form
+
+Places = NDArray[np.int64]  # of pixels in the flat scene, (n,), or of pairs of them, (n, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +48,30 @@ class Reduction:
 
         Pixels of the mask `nodata` are set to zero, which is the mean of the fit.
         """
-        if cube.shape[2] != self.num_bands:
-            problem = f"has {cube.shape[2]} bands, but the reduction was fitted on {self.num_bands}"
-            raise SceneError(f"the cube {problem}; give a scene with the same bands")
+        self._check_bands(cube)
         components = np.empty((*cube.shape[:2], self.num_components), dtype=np.float32)
         for rows in chunk_rows(len(cube)):  # in chunks, to bound the memory of float64 copies
             components[rows] = (cube[rows].astype(np.float64) - self.mean) @ (self.components.T / self.scale)
         if nodata is not None:
             components[nodata] = 0
         return components
+
+    def apply_to_scene(self, cube: Cube, *, nodata: NDArray[np.bool_] | None = None) -> Cube:
+        """Returns the components as `apply` does; if there are too many, they are computed when they are read."""
+        self._check_bands(cube)
+        shape = (*cube.shape[:2], self.num_components)
+        if not is_large(shape, itemsize=4):
+            return self.apply(cube, nodata=nodata)
+
+        def read(first: int, last: int) -> NDArray[np.float32]:
+            return self.apply(cube[first:last], nodata=None if nodata is None else nodata[first:last])
+
+        return StoredCube(shape, np.dtype(np.float32), read)
+
+    def _check_bands(self, cube: Cube) -> None:
+        if cube.shape[2] != self.num_bands:
+            problem = f"has {cube.shape[2]} bands, but the reduction was fitted on {self.num_bands}"
+            raise SceneError(f"the cube {problem}; give a scene with the same bands")
 
 
 def fit_reduction(
@@ -98,7 +116,7 @@ def fit_reduction(
 
 def _fit_pca_in_parts(cube: Cube, num_components: int, valid: NDArray[np.bool_]) -> Reduction:
     """Returns the principal components of all valid pixels, with unit variance, of a cube that stays in its file."""
-    stats = _measure(cube, np.flatnonzero(valid))
+    stats = measure_pixels(cube, valid)
     axes = stats.principal_components
     components = axes.eigenvectors[:, :num_components].T
     scale = _positive(np.sqrt(axes.eigenvalues[:num_components].clip(min=0)))
@@ -112,17 +130,19 @@ def _fit_mnf(cube: Cube, settings: MnfReduction, train: Pixels, valid: NDArray[n
     and, with `fit_on: train`, one of them a training pixel. A noise fraction below 1e-10 is taken as 1e-10.
     A component that varies less than its noise is scaled to unit noise variance.
     """
-    places, num_bands, wider = np.arange(valid.size).reshape(valid.shape), cube.shape[2], ""
-    pairs = np.r_[np.c_[places[:, :-1].ravel(), places[:, 1:].ravel()], np.c_[places[:-1].ravel(), places[1:].ravel()]]
-    pairs, fitted = pairs[valid.ravel()[pairs].all(axis=1)], places[valid]
+    num_bands, chosen = cube.shape[2], valid
     if settings.fit_on == "train":
-        wider = "reduction.fit_on: scene, or " if len(pairs) > num_bands else ""
-        fitted = places[train[:, 0], train[:, 1]]
-        pairs = pairs[np.isin(pairs, fitted).any(axis=1)]
-    problem = f"{len(pairs)} pairs of neighbouring pixels are too few for the noise of {num_bands} bands"
-    if len(pairs) <= num_bands:
+        chosen = np.zeros_like(valid)
+        chosen[train[:, 0], train[:, 1]] = True
+    num_pairs = sum(map(len, _list_pairs(valid, chosen)))
+    if num_pairs <= num_bands:
+        is_wider = settings.fit_on == "train" and sum(map(len, _list_pairs(valid, valid))) > num_bands
+        wider = "reduction.fit_on: scene, or " if is_wider else ""
+        problem = f"{num_pairs} pairs of neighbouring pixels are too few for the noise of {num_bands} bands"
         raise ConfigError(f"reduction.kind = mnf: {problem}; write {wider}reduction.kind: pca")
-    signal, noise = _measure(cube, fitted), _measure(cube, pairs)
+    places = train[:, 0] * cube.shape[1] + train[:, 1]
+    signal = _measure(cube, lambda: [places]) if settings.fit_on == "train" else measure_pixels(cube, valid)
+    noise = _measure(cube, partial(_list_pairs, valid, chosen))
     mean, total = signal.mean, signal.cov + noise.cov
     spread = np.sqrt(np.diag(total))
     spread[spread <= 1e-13 * np.abs(mean)] = np.inf  # a constant band is in no component
@@ -148,16 +168,47 @@ def _signs(loadings: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sign(np.take_along_axis(loadings, np.abs(loadings).argmax(axis=1)[:, None], axis=1))
 
 
-def _measure(cube: Cube, places: NDArray[np.int64]) -> GaussianStats:
-    """Returns the statistics of pixels `(n,)`, or of the noise in pairs of pixels `(n, 2)`, copied in chunks."""
-    measure = calc_stats if places.ndim == 1 else partial(noise_from_diffs, direction="right")
-    chunks = (np.divmod(chunk, cube.shape[1]) for chunk in np.array_split(places, -(-len(places) // 4096)))
-    parts = [measure(cube[chunk].astype(np.float64)) for chunk in chunks]
-    counts, means = np.array([part.nsamples for part in parts]), np.stack([part.mean for part in parts])
-    deviations = means - (mean := np.average(means, axis=0, weights=counts))
-    between = (counts * deviations.T) @ deviations / places.ndim  # half the variance of differences is noise
-    within = sum((part.nsamples - 1) * np.atleast_2d(part.cov) for part in parts)
-    return GaussianStats(mean, (within + between) / (len(places) - 1), len(places))
+def _list_pairs(valid: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> Iterator[Places]:
+    """Yields, by rows, pairs of valid neighbours of which one is chosen: those in a row, then those in a column."""
+    (rows, cols), flat, near = valid.shape, valid.ravel(), chosen.ravel()
+    for step, height, width in ((1, rows, cols - 1), (cols, rows - 1, cols)):
+        for part in chunk_rows(height):
+            one = (np.arange(part.start, part.stop)[:, None] * cols + np.arange(width)).ravel()
+            one = one[flat[one] & flat[one + step] & (near[one] | near[one + step])]
+            yield np.c_[one, one + step]
+
+
+def measure_pixels(cube: Cube, valid: NDArray[np.bool_]) -> GaussianStats:
+    """Returns mean and covariance of all pixels of the mask `valid`."""
+    parts, cols = list(chunk_rows(len(valid))), valid.shape[1]
+    return _measure(cube, lambda: (np.flatnonzero(valid[part]) + part.start * cols for part in parts))
+
+
+def _measure(cube: Cube, list_parts: Callable[[], Iterable[Places]]) -> GaussianStats:
+    """Returns the statistics of pixels, or of the noise in pairs of pixels, which `list_parts` lists in parts."""
+    total = sum(map(len, list_parts()))
+    sizes = [len(chunk) for chunk in np.array_split(np.empty(total, np.bool_), -(-total // 4096))]
+    counts, means, within, ndim = np.array(sizes), [], 0, 1
+    for chunk in _regroup(list_parts(), sizes):
+        ndim = chunk.ndim
+        spectra = cube[np.divmod(chunk, cube.shape[1])].astype(np.float64)
+        part = calc_stats(spectra) if ndim == 1 else noise_from_diffs(spectra, direction="right")
+        means.append(part.mean)
+        within = within + (part.nsamples - 1) * np.atleast_2d(part.cov)
+    deviations = np.stack(means) - (mean := np.average(means, axis=0, weights=counts))
+    between = (counts * deviations.T) @ deviations / ndim  # half the variance of differences is noise
+    return GaussianStats(mean, (within + between) / (total - 1), total)
+
+
+def _regroup(parts: Iterable[Places], sizes: Sequence[int]) -> Iterator[Places]:
+    """Yields the places of parts in chunks of other sizes, of which a few are in memory at one time."""
+    rest = iter(parts)
+    held = next(rest)
+    for size in sizes:
+        while len(held) < size:
+            held = np.concatenate([held, next(rest)])
+        yield held[:size]
+        held = held[size:]
 
 
 def _positive(scale: NDArray[np.float64]) -> NDArray[np.float64]:
