@@ -39,6 +39,7 @@ from hsi_se.system.session import Session
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Part = tuple[Window, NDArray[np.float32], NDArray[np.float32]]  # of a scene; its logits, and those before smoothing
 Prediction = tuple[range, NDArray[np.float32], Mask]  # rows, their logits, true where there is no data
 
 # Of values read at once: a tile that fills a GPU would not fit the memory of its computer.
@@ -97,64 +98,43 @@ def predict_bundled(
     total = sum(missing[window].size for window in windows) * facts.prediction.num_passes
     observer.start("mapping", total=total, unit="pixels")
     found = np.empty((2, len(pixels), len(facts.class_ids)), np.float32)
-    if isinstance(components, StoredCube):
-        is_wanted = np.isin(np.arange(len(missing)), pixels[:, 0]) | (see is not None)
-        parts = _predict_stored(bundle, components, is_wanted, missing, windows, device, observer)
-    else:
-        parts = _predict_images(bundle, components, missing, windows, device, observer)
-    for (down, right), *both in parts:
-        row, col = (pixels - (down.start, right.start)).T
+
+    def predict_images(components: NDArray[np.float32]) -> Iterator[Part]:
+        model, settings = build_bundled_model(bundle).to(device), facts.prediction
+        predict = functools.partial(
+            predict_logits, model, padding=facts.padding, on_batch=observer.advance, precision=settings.precision
+        )
+        for window in windows:
+            cube, empty = components[window], missing[window]
+            plain = average_symmetries(predict, cube, num_passes=settings.num_passes)
+            yield window, smooth_bundled(facts, plain, components=cube, missing=empty), plain
+
+    def predict_stored(components: StoredCube) -> Iterator[Part]:
+        predictor = TilePredictor(bundle, engine="dense", device=device)
+        for down, right in windows:
+            (top, bottom, _), image = down.indices(len(missing)), (down, right)
+            read = functools.partial(_read_components, components, missing, image)
+            for tile in list_tiles(bottom - top, predictor.choose_tile_rows(missing[image].shape[1])):
+                here = slice(top + tile.start, top + tile.stop)
+                if see is not None or ((pixels[:, 0] >= here.start) & (pixels[:, 0] < here.stop)).any():
+                    padded = read_tile(tile, facts=facts, num_rows=bottom - top, read=read)
+                    yield (here, right), *predictor.predict(padded, on_batch=observer.advance)
+
+    parts = predict_stored(components) if isinstance(components, StoredCube) else predict_images(components)
+    for window, *both in parts:
+        row, col = (pixels - [part.start for part in window]).T
         inside = (row >= 0) & (row < both[0].shape[0]) & (col >= 0) & (col < both[0].shape[1])
         found[:, inside] = [logits[row[inside], col[inside]] for logits in both]
         if see is not None:
-            see((down, right), both[0])
+            see(window, both[0])
     return found[0], found[1]
 
 
-def _predict_images(
-    bundle: ModelBundle,
-    components: NDArray[np.float32],
-    missing: Mask,
-    windows: Sequence[Window],
-    device: torch.device,
-    observer: Observer,
-) -> Iterator[tuple[Window, NDArray[np.float32], NDArray[np.float32]]]:
-    """Yields each window, its final logits, and those before smoothing."""
-    facts, model = bundle.facts, build_bundled_model(bundle).to(device)
-    predict = functools.partial(
-        predict_logits, model, padding=facts.padding, on_batch=observer.advance, precision=facts.prediction.precision
-    )
-    for window in windows:
-        cube, empty = components[window], missing[window]
-        plain = average_symmetries(predict, cube, num_passes=facts.prediction.num_passes)
-        yield window, smooth_bundled(facts, plain, components=cube, missing=empty), plain
-
-
-def _predict_stored(
-    bundle: ModelBundle,
-    components: StoredCube,
-    is_wanted: NDArray[np.bool_],
-    missing: Mask,
-    windows: Sequence[Window],
-    device: torch.device,
-    observer: Observer,
-) -> Iterator[tuple[Window, NDArray[np.float32], NDArray[np.float32]]]:
-    """Yields the same of tiles that have a row that `is_wanted`."""
-    predictor = TilePredictor(bundle, engine="dense", device=device)
-    for down, right in windows:
-
-        def read(first: int, last: int, down: slice = down, right: slice = right) -> tuple[NDArray[np.float32], Mask]:
-            rows = slice(down.start + first, down.start + last)
-            return components[rows][:, right], missing[rows, right]
-
-        rows, cols = missing[down, right].shape
-        for tile in list_tiles(rows, predictor.choose_tile_rows(cols)):
-            here = slice(down.start + tile.start, down.start + tile.stop)
-            if is_wanted[here].any():
-                padded = read_tile(tile, facts=bundle.facts, num_rows=rows, read=read)
-                yield (here, right), *predictor.predict(padded, on_batch=observer.advance)
-            else:
-                observer.advance(len(tile) * cols * bundle.facts.prediction.num_passes)
+def _read_components(
+    components: StoredCube, missing: Mask, image: Window, first: int, last: int
+) -> tuple[NDArray[np.float32], Mask]:
+    rows = slice(image[0].start + first, image[0].start + last)
+    return components[rows][:, image[1]], missing[rows, image[1]]
 
 
 def smooth_bundled(

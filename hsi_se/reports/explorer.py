@@ -5,7 +5,7 @@ Axes: rows, cols, bands; C classes. A class is its place among the labels counte
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -137,21 +137,24 @@ def make_explorer(scene: Scene, split: Split, *, likeliest: Likeliest, assessmen
     )
 
 
-def join_explorers(folds: Sequence[Explorer], *, owner: NDArray[np.intp], assessment: Assessment) -> Explorer:
-    """Returns what the page of several folds shows: each pixel `(rows, cols)` as the fold `owner`, from 0, saw it."""
-    sides = np.full(owner.shape, Side.UNUSED, dtype=np.uint8)
+def join_explorers(folds: Iterable[Explorer], *, owner: NDArray[np.integer]) -> Explorer:
+    """Returns each pixel `(rows, cols)` as the fold `owner`, from 0, saw it; the folds are in memory one by one."""
+    joined, predictions = None, []
+    for number, fold in enumerate(folds):
+        joined, is_own = joined or fold, owner == number
+        predictions.append(fold.prediction.copy())
+        for name in ("prediction", "top_classes", "top_probabilities"):
+            getattr(joined, name)[is_own] = getattr(fold, name)[is_own]
+    assert joined is not None
+    others = sum((each != joined.prediction).astype(np.uint8) for each in predictions)
+    return replace(joined, disagreement=others)
+
+
+def show_assessment(explorer: Explorer, assessment: Assessment) -> Explorer:
+    """Returns what the page of several folds shows: their maps, all test pixels and the curves of the assessment."""
+    sides = np.full(explorer.truth.shape, Side.UNUSED, dtype=np.uint8)
     sides[tuple(assessment.tested.pixels.T)] = Side.TEST
-    names = ("prediction", "top_classes", "top_probabilities")
-    maps = {name: take_from_owner(folds, name, owner=owner) for name in names}
-    others = sum((fold.prediction != maps["prediction"]).astype(np.uint8) for fold in folds)
-    return replace(folds[0], sides=sides, disagreement=others, **maps, **_list_curves(assessment))
-
-
-def take_from_owner(folds: Sequence[Explorer], name: str, *, owner: NDArray[np.intp]) -> NDArray[Any]:
-    """Returns one of the folds' arrays `(rows, cols, …)`, each pixel from the fold `owner`."""
-    maps = np.stack([getattr(fold, name) for fold in folds])  # (K, rows, cols, …)
-    rows, cols = np.indices(owner.shape)
-    return np.asarray(maps[owner, rows, cols])
+    return replace(explorer, sides=sides, **_list_curves(assessment))
 
 
 def _list_curves(assessment: Assessment) -> dict[str, Any]:

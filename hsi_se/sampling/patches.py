@@ -1,6 +1,5 @@
 """Patches as windows on one padded cube; n patches, k components, p × p pixels."""
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -168,24 +167,20 @@ class PatchSource:
 
         side = min(_BLOCK_SIDES, key=lambda each: len(lay_out(each)[0]) * (each + extra) ** 2)
         (blocks, block_of), size = lay_out(side), side + extra
-        padded = torch.zeros(len(blocks) * size, size, self.components.shape[2])
         how: Any = {"mode": "reflect"} if self._padding == "reflect" else {"mode": "constant", "constant_values": -1}
-        sources = [[np.pad(np.arange(length), margin, **how) for length in image] for image in lengths.tolist()]
-        for (image, top), group in itertools.groupby(enumerate(blocks.tolist()), lambda each: each[1][:2]):
-            rows, (down, right) = sources[image][0][max(top, 0) : top + size], windows[image].tolist()
-            low, high = int(rows[rows >= 0].min()), int(rows.max())
-            strip = self.components[down[0] + low : down[0] + high + 1][np.maximum(rows, low) - low, slice(*right)]
-            strip[rows < 0] = 0
-            for number, (_, _, left) in group:
-                cols = sources[image][1][max(left, 0) : left + size]
-                part = strip[:, cols]
-                part[:, cols < 0] = 0
-                place_of = padded[number * size + max(-top, 0) :, max(-left, 0) :]
-                place_of[: len(rows), : len(cols)] = torch.from_numpy(part)
+        sources = []  # (blocks, size) rows, and then cols, of the scene that a block has; -1 for none
+        for axis in (0, 1):
+            padded = [np.pad(np.pad(np.arange(n), margin, **how), size, constant_values=-1) for n in lengths[:, axis]]
+            here = np.stack([padded[block[0]][block[1 + axis] + size :][:size] for block in blocks])
+            sources.append(np.where(here < 0, -1, here + windows[blocks[:, 0], axis, :1]))
+        rows, cols = np.broadcast_arrays(sources[0][:, :, None], sources[1][:, None])  # (blocks, size, size)
+        values = self.components[rows.clip(0), cols.clip(0)]
+        values[(rows < 0) | (cols < 0)] = 0
+        scene = torch.from_numpy(values.reshape(-1, size, values.shape[-1])).to(self.device)
         corners = place - blocks[block_of, 1:]
         corners[:, 0] += block_of * size
         bounds = np.stack([corners - place, corners - place + lengths[image_of] - 1])
-        return PatchDataset(padded.to(self.device), corners, patch_size=self._size, targets=targets, bounds=bounds)
+        return PatchDataset(scene, corners, patch_size=self._size, targets=targets, bounds=bounds)
 
 
 def to_targets(labels: NDArray[np.int32], pixels: Pixels, class_ids: NDArray[np.int32]) -> NDArray[np.int64]:

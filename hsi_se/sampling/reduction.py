@@ -1,8 +1,6 @@
 """Reduces bands to components: fitted once on the training scene, applied unchanged to other scenes."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -16,8 +14,6 @@ from hsi_se.sampling.splits import Pixels
 from hsi_se.scene.cube import Cube, StoredCube, is_large
 from hsi_se.scene.raster import chunk_rows
 from hsi_se.system.forms import Form
-
-Places = NDArray[np.int64]  # of pixels in the flat scene, (n,), or of pairs of them, (n, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +44,9 @@ class Reduction:
 
         Pixels of the mask `nodata` are set to zero, which is the mean of the fit.
         """
-        self._check_bands(cube)
+        if cube.shape[2] != self.num_bands:
+            problem = f"has {cube.shape[2]} bands, but the reduction was fitted on {self.num_bands}"
+            raise SceneError(f"the cube {problem}; give a scene with the same bands")
         components = np.empty((*cube.shape[:2], self.num_components), dtype=np.float32)
         for rows in chunk_rows(len(cube)):  # in chunks, to bound the memory of float64 copies
             components[rows] = (cube[rows].astype(np.float64) - self.mean) @ (self.components.T / self.scale)
@@ -58,7 +56,6 @@ class Reduction:
 
     def apply_to_scene(self, cube: Cube, *, nodata: NDArray[np.bool_] | None = None) -> Cube:
         """Returns the components as `apply` does; if there are too many, they are computed when they are read."""
-        self._check_bands(cube)
         shape = (*cube.shape[:2], self.num_components)
         if not is_large(shape, itemsize=4):
             return self.apply(cube, nodata=nodata)
@@ -67,11 +64,6 @@ class Reduction:
             return self.apply(cube[first:last], nodata=None if nodata is None else nodata[first:last])
 
         return StoredCube(shape, np.dtype(np.float32), read)
-
-    def _check_bands(self, cube: Cube) -> None:
-        if cube.shape[2] != self.num_bands:
-            problem = f"has {cube.shape[2]} bands, but the reduction was fitted on {self.num_bands}"
-            raise SceneError(f"the cube {problem}; give a scene with the same bands")
 
 
 def fit_reduction(
@@ -116,7 +108,7 @@ def fit_reduction(
 
 def _fit_pca_in_parts(cube: Cube, num_components: int, valid: NDArray[np.bool_]) -> Reduction:
     """Returns the principal components of all valid pixels, with unit variance, of a cube that stays in its file."""
-    stats = measure_pixels(cube, valid)
+    stats = measure(cube, np.flatnonzero(valid))
     axes = stats.principal_components
     components = axes.eigenvectors[:, :num_components].T
     scale = _positive(np.sqrt(axes.eigenvalues[:num_components].clip(min=0)))
@@ -130,19 +122,18 @@ def _fit_mnf(cube: Cube, settings: MnfReduction, train: Pixels, valid: NDArray[n
     and, with `fit_on: train`, one of them a training pixel. A noise fraction below 1e-10 is taken as 1e-10.
     A component that varies less than its noise is scaled to unit noise variance.
     """
-    num_bands, chosen = cube.shape[2], valid
+    num_bands, chosen, fitted, wider = cube.shape[2], valid, np.flatnonzero(valid), ""
     if settings.fit_on == "train":
-        chosen = np.zeros_like(valid)
+        wider = "reduction.fit_on: scene, or " if sum(map(len, _list_pairs(valid, valid))) > num_bands else ""
+        chosen, fitted = np.zeros_like(valid), train[:, 0] * cube.shape[1] + train[:, 1]
         chosen[train[:, 0], train[:, 1]] = True
-    num_pairs = sum(map(len, _list_pairs(valid, chosen)))
+    pairs = _list_pairs(valid, chosen)
+    firsts, num_pairs = np.concatenate(pairs), len(pairs[0]) + len(pairs[1])
+    problem = f"{num_pairs} pairs of neighbouring pixels are too few for the noise of {num_bands} bands"
     if num_pairs <= num_bands:
-        is_wider = settings.fit_on == "train" and sum(map(len, _list_pairs(valid, valid))) > num_bands
-        wider = "reduction.fit_on: scene, or " if is_wider else ""
-        problem = f"{num_pairs} pairs of neighbouring pixels are too few for the noise of {num_bands} bands"
         raise ConfigError(f"reduction.kind = mnf: {problem}; write {wider}reduction.kind: pca")
-    places = train[:, 0] * cube.shape[1] + train[:, 1]
-    signal = _measure(cube, lambda: [places]) if settings.fit_on == "train" else measure_pixels(cube, valid)
-    noise = _measure(cube, partial(_list_pairs, valid, chosen))
+    steps = np.repeat(np.array([1, cube.shape[1]], np.int32), [len(each) for each in pairs])
+    signal, noise = measure(cube, fitted), measure(cube, firsts, steps=steps)
     mean, total = signal.mean, signal.cov + noise.cov
     spread = np.sqrt(np.diag(total))
     spread[spread <= 1e-13 * np.abs(mean)] = np.inf  # a constant band is in no component
@@ -168,47 +159,33 @@ def _signs(loadings: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sign(np.take_along_axis(loadings, np.abs(loadings).argmax(axis=1)[:, None], axis=1))
 
 
-def _list_pairs(valid: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> Iterator[Places]:
-    """Yields, by rows, pairs of valid neighbours of which one is chosen: those in a row, then those in a column."""
-    (rows, cols), flat, near = valid.shape, valid.ravel(), chosen.ravel()
-    for step, height, width in ((1, rows, cols - 1), (cols, rows - 1, cols)):
-        for part in chunk_rows(height):
-            one = (np.arange(part.start, part.stop)[:, None] * cols + np.arange(width)).ravel()
-            one = one[flat[one] & flat[one + step] & (near[one] | near[one + step])]
-            yield np.c_[one, one + step]
+def _list_pairs(valid: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
+    """Returns the first pixel `(n,)` of each pair of valid neighbours, one of them chosen: in rows, then in columns."""
+    firsts = []
+    for one, two in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
+        is_first = np.zeros_like(valid)
+        is_first[one] = valid[one] & valid[two] & (chosen[one] | chosen[two])
+        firsts.append(np.flatnonzero(is_first).astype(np.int32))
+    return firsts
 
 
-def measure_pixels(cube: Cube, valid: NDArray[np.bool_]) -> GaussianStats:
-    """Returns mean and covariance of all pixels of the mask `valid`."""
-    parts, cols = list(chunk_rows(len(valid))), valid.shape[1]
-    return _measure(cube, lambda: (np.flatnonzero(valid[part]) + part.start * cols for part in parts))
+def measure(cube: Cube, places: NDArray[np.integer], *, steps: NDArray[np.integer] | None = None) -> GaussianStats:
+    """Returns the statistics of pixels `(n,)` of the flat cube, or of the noise between them and those `steps` behind.
 
-
-def _measure(cube: Cube, list_parts: Callable[[], Iterable[Places]]) -> GaussianStats:
-    """Returns the statistics of pixels, or of the noise in pairs of pixels, which `list_parts` lists in parts."""
-    total = sum(map(len, list_parts()))
-    sizes = [len(chunk) for chunk in np.array_split(np.empty(total, np.bool_), -(-total // 4096))]
-    counts, means, within, ndim = np.array(sizes), [], 0, 1
-    for chunk in _regroup(list_parts(), sizes):
-        ndim = chunk.ndim
-        spectra = cube[np.divmod(chunk, cube.shape[1])].astype(np.float64)
-        part = calc_stats(spectra) if ndim == 1 else noise_from_diffs(spectra, direction="right")
+    The pixels are copied in chunks.
+    """
+    counts, means, within, num_chunks = [], [], 0, -(-len(places) // 4096)
+    offsets = [None] * num_chunks if steps is None else np.array_split(steps, num_chunks)
+    for chunk, offset in zip(np.array_split(places, num_chunks), offsets, strict=True):
+        pixels = chunk if offset is None else np.c_[chunk, chunk + offset]
+        spectra = cube[np.divmod(pixels, cube.shape[1])].astype(np.float64)
+        part = calc_stats(spectra) if offset is None else noise_from_diffs(spectra, direction="right")
+        counts.append(part.nsamples)
         means.append(part.mean)
         within = within + (part.nsamples - 1) * np.atleast_2d(part.cov)
     deviations = np.stack(means) - (mean := np.average(means, axis=0, weights=counts))
-    between = (counts * deviations.T) @ deviations / ndim  # half the variance of differences is noise
-    return GaussianStats(mean, (within + between) / (total - 1), total)
-
-
-def _regroup(parts: Iterable[Places], sizes: Sequence[int]) -> Iterator[Places]:
-    """Yields the places of parts in chunks of other sizes, of which a few are in memory at one time."""
-    rest = iter(parts)
-    held = next(rest)
-    for size in sizes:
-        while len(held) < size:
-            held = np.concatenate([held, next(rest)])
-        yield held[:size]
-        held = held[size:]
+    between = (np.array(counts) * deviations.T) @ deviations / (1 if steps is None else 2)  # half the variance is noise
+    return GaussianStats(mean, (within + between) / (len(places) - 1), len(places))
 
 
 def _positive(scale: NDArray[np.float64]) -> NDArray[np.float64]:

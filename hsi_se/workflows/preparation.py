@@ -19,7 +19,7 @@ from hsi_se.progress import Observer
 from hsi_se.runs.bundle import BundleFacts, ModelBundle
 from hsi_se.sampling.folds import measure_distances
 from hsi_se.sampling.patches import PatchDataset, PatchSource, to_targets
-from hsi_se.sampling.reduction import Reduction, fit_reduction, measure_pixels
+from hsi_se.sampling.reduction import Reduction, fit_reduction, measure
 from hsi_se.sampling.splits import Pixels, Split, make_split
 from hsi_se.scene.cube import Cube, StoredCube
 from hsi_se.scene.folders import Data, Folders
@@ -55,7 +55,7 @@ class Prepared:
         """Returns the standard deviation `(k,)` of each component over the scene."""
         components, valid = self.components, self.scene.valid
         if isinstance(components, StoredCube):
-            stats = measure_pixels(components, valid)
+            stats = measure(components, np.flatnonzero(valid))
             variance = np.diag(stats.cov) * (1 - 1 / stats.nsamples)
             return tuple(np.sqrt(variance).tolist())
         return tuple(components[valid].std(axis=0, dtype=np.float64).tolist())
