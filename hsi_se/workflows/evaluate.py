@@ -34,7 +34,7 @@ from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.loading import load_ground_truth
 from hsi_se.scene.raster import chunk_rows
 from hsi_se.scene.scene import UNLABELLED, GroundTruth
-from hsi_se.system.memory import Meter, keep_freed_memory
+from hsi_se.system.memory import Meter, keep_freed_memory, return_freed_memory
 from hsi_se.system.session import Session
 from hsi_se.workflows.pool import find_folds_of, pool_folds, read_pooled_config
 
@@ -71,6 +71,7 @@ def assess_run(
         missing=~scene.valid, windows=scene.windows, device=torch_device, observer=session.observer, see=likeliest.add,
     )  # fmt: skip
     cost = meter.stop()
+    return_freed_memory()
     assessment = of_folds or assess(
         scene,
         split,
@@ -160,8 +161,9 @@ def _write_results(
         facts = next(iter(folder.folds), folder).read_facts()
         whose = " of the folds" if assessment.folds else ""
         title = f"{record.scene}, {record.name}: OA{whose} {100 * assessment.evaluation.overall_accuracy:.2f} %"
-        ids, parts = np.array([UNLABELLED, *facts.class_ids], np.int32), chunk_rows(len(explorer.prediction))
-        labels = np.concatenate([ids[explorer.prediction[part]] for part in parts])
+        ids, labels = np.array([UNLABELLED, *facts.class_ids], np.int32), np.empty(explorer.prediction.shape, np.int32)
+        for part in chunk_rows(len(labels)):
+            labels[part] = ids[explorer.prediction[part]]
         names = dict(zip(facts.class_ids, facts.class_names, strict=True))
         save_map(ClassMap(labels, names, facts.palette), folder.map_figure, title=title, place=place)
     folder.write_arrays(folder.predictions, vars(assessment.tested))
