@@ -19,7 +19,6 @@ With `--tiny`, the files have some rows and columns only, to try the script.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -161,27 +160,29 @@ def measure_sparse(case: str, *, is_tiny: bool) -> dict[str, object]:
 
 
 def run(command: list[str], log: Path) -> dict[str, float]:
-    """Returns the peak memory in MiB and the wall time of `hsi-se` with these arguments."""
-    start, highest, is_over = time.perf_counter(), 0, threading.Event()
+    """Returns the peak memory in MiB and the wall time of `hsi-se` with these arguments.
+
+    The peaks are read while it runs: hsi-se resets the system's record of its highest memory.
+    """
+    start, peaks, is_over = time.perf_counter(), {"VmHWM": 0, "RssAnon": 0}, threading.Event()
 
     def watch(status: Path) -> None:
-        nonlocal highest
         while not is_over.wait(0.02):
             with suppress(OSError):
-                sizes = dict(line.split(":\t") for line in status.read_text().splitlines() if line.startswith("Rss"))
-                highest = max(highest, int(sizes.get("RssAnon", "0").split()[0]))
+                facts = dict(line.split(":", 1) for line in status.read_text().splitlines())
+                for name, highest in peaks.items():
+                    peaks[name] = max(highest, int(facts.get(name, "0").split()[0]))
 
     with log.open("w") as stream:
         process = subprocess.Popen([sys.executable, "-m", "hsi_se", *command], stdout=stream, stderr=stream)
         watcher = threading.Thread(target=watch, args=(Path(f"/proc/{process.pid}/status"),))
         watcher.start()
-        _, status, usage = os.wait4(process.pid, 0)
+        is_failed = process.wait()
         is_over.set()
         watcher.join()
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if status:
+    if is_failed:
         raise SystemExit(log.read_text())
-    peak, anonymous = round(usage.ru_maxrss / 1024), round(highest / 1024)
+    peak, anonymous = (round(each / 1024) for each in peaks.values())
     return {"peak_mib": peak, "anonymous_mib": anonymous, "wall_s": round(time.perf_counter() - start, 1)}
 
 

@@ -9,6 +9,7 @@ import torch
 
 from hsi_se.config.experiment import Config
 from hsi_se.config.yaml_file import load_config
+from hsi_se.reports import explorer
 from hsi_se.reports.explorer import Explorer
 from hsi_se.sampling.patches import PatchSource, pad_cube
 from hsi_se.scene import cube as cubes
@@ -68,14 +69,14 @@ def test_a_run_is_the_same_as_in_memory(kind: str, tmp_path: Path, monkeypatch: 
     for name, most in (("memory", 2**28), ("stored", 0)):
         monkeypatch.setattr(cubes, "_MOST_IN_MEMORY", most)
         run = train(config, out=tmp_path / name)
-        runs.append((run, run.read_bundle(), assess_run(run, draw=False), run.read_arrays(Explorer, run.explorer)))
-    (_, bundle, assessment, explorer), (_, other, again, stored) = runs
+        runs.append((run.read_bundle(), assess_run(run, draw=False), run.read_arrays(Explorer, run.explorer)))
+    (bundle, assessment, maps), (other, again, stored) = runs
     assert all(np.array_equal(bundle.weights[name], value) for name, value in other.weights.items())
     np.testing.assert_allclose(other.facts.guide_scale, bundle.facts.guide_scale, rtol=1e-6)
     assert other.facts.scaling.temperature == pytest.approx(bundle.facts.scaling.temperature, rel=1e-3)
     np.testing.assert_allclose(again.tested.logits, assessment.tested.logits, rtol=1e-3, atol=1e-3)
     np.testing.assert_array_equal(again.area.mapped_pixels, assessment.area.mapped_pixels)
-    for name, values in vars(explorer).items():
+    for name, values in vars(maps).items():
         np.testing.assert_allclose(getattr(stored, name), values, rtol=1e-3, atol=70 if "probab" in name else 1e-3)
 
 
@@ -99,6 +100,7 @@ def write_scene(folder: Path, side: int) -> Config:
 
 def test_the_memory_grows_by_few_bytes_a_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cubes, "_MOST_IN_MEMORY", 0)
+    monkeypatch.setattr(explorer, "_MOST_VALUES", 60_000)  # of spectra, however large the scene is
     peaks = []
     for side in (200, 400):
         (folder := tmp_path / str(side)).mkdir()
