@@ -161,7 +161,7 @@ def _write_results(
         facts = next(iter(folder.folds), folder).read_facts()
         whose = " of the folds" if assessment.folds else ""
         title = f"{record.scene}, {record.name}: OA{whose} {100 * assessment.evaluation.overall_accuracy:.2f} %"
-        ids, labels = np.array([UNLABELLED, *facts.class_ids], np.int32), np.empty(explorer.prediction.shape, np.int32)
+        ids, labels = np.array([UNLABELLED, *facts.class_ids], np.int32), np.empty_like(explorer.prediction, np.int32)
         for part in chunk_rows(len(labels)):
             labels[part] = ids[explorer.prediction[part]]
         names = dict(zip(facts.class_ids, facts.class_names, strict=True))

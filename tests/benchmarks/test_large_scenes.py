@@ -33,10 +33,10 @@ def test_sparse_scenes_are_written_trained_on_and_evaluated(tmp_path: Path, monk
     assert all(found[step]["peak_mib"] >= found[step]["anonymous_mib"] > 0 for step in ("train", "eval"))
 
 
-def test_the_stored_measurement_of_sparse_scenes_stays_below_two_gigabytes() -> None:
+def test_the_stored_measurement_of_sparse_scenes_stays_below_two_gibibytes() -> None:
     stored = json.loads((ROOT / "benchmarks" / "results" / "sparse_scenes.json").read_text())["products"]
     assert all(found["shape"] == [5000, 5000, 100] and found["labelled"] == 5000 for found in stored.values())
-    assert all(found[step]["peak_mib"] * 2**20 < 2e9 for found in stored.values() for step in ("train", "eval"))
+    assert all(found[step]["peak_mib"] < 2048 for found in stored.values() for step in ("train", "eval"))
 
 
 def test_the_stored_measurement_stays_below_two_gibibytes() -> None:
