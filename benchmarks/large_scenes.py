@@ -1,22 +1,31 @@
 #!/usr/bin/env python
-"""Measures the memory and the time that training and mapping need on products at their full size.
+"""Measures the memory and the time that training, evaluation and mapping need on large scenes.
 
     python benchmarks/large_scenes.py --out benchmarks/results/large_scenes.json
+    python benchmarks/large_scenes.py --sparse --out benchmarks/results/sparse_scenes.json
 
 It writes files in the structures of EMIT L2A (1,280 × 1,242 × 285, netCDF) and PRISMA L2D (1,000 × 1,000 × 234, HDF5),
 with invented spectra of six classes and 2,000 labelled pixels, into a temporary folder (up to 2 GB at one time).
 `hsi-se train` and `hsi-se map` then run in processes of their own, on the CPU; their peak resident memory and wall time
-are printed. With `--tiny`, the files have some rows and columns only, to try the script.
+are printed.
+
+With `--sparse`, the scenes have 5,000 × 5,000 pixels and 100 bands in sparse files, which need little room on the disk:
+all values are 0, except in squares around 5,000 labelled pixels. `hsi-se train` and `hsi-se eval` then run. Besides the
+peak resident memory, which contains pages of files and libraries that the system can drop, the highest anonymous memory
+is given, read from `/proc` every 20 ms.
+
+With `--tiny`, the files have some rows and columns only, to try the script.
 """
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -90,16 +99,91 @@ PRODUCTS = {
 }
 
 
+SPARSE = (5000, 5000, 100)
+SQUARE, NUM_SQUARES, LABELLED_SIDE = 32, 50, 10  # pixels with values; of these, those with labels: 50 × 10 × 10
+SPARSE_CLASSES = 8
+SPARSE_CONFIG = """\
+scene: {{cube: {cube}, labels: {labels}, {scene}}}
+split: {{{split}}}
+reduction: {{kind: {reduction}, components: 15, fit_on: scene}}
+patch: {{size: 9}}
+model: {{name: hybridsn, width: 0.25, attention: {{conv2d: {{kind: se}}}}}}
+train: {{epochs: 2, batch_size: 128}}
+prediction: {{calibration: {calibration}}}
+"""
+RANDOM, FOLDS = "kind: random, train: 0.2", "kind: folds, by: blocks, folds: 5, fold: 1, block_size: 64, buffer: 9"
+CASES = {  # the file, and the settings that take another way through the program
+    "ENVI, MNF, random": ("cube.img", "nodata: none", RANDOM, "mnf", "none"),
+    "ENVI, MNF, folds, drop_bands": ("cube.img", "nodata: none, drop_bands: [1, 50-60]", FOLDS, "mnf", "none"),
+    ".npy, PCA, random, calibrated": ("cube.npy", "nodata: none", RANDOM, "pca", "cross-fit"),
+    ".npy, PCA, folds, nodata: 0": ("cube.npy", "nodata: 0", FOLDS, "pca", "none"),
+}
+
+
+def write_sparse(folder: Path, file: str, shape: tuple[int, int, int]) -> int:
+    """Writes a sparse cube, as ENVI by lines or as .npy, and its labels, and returns the number of labelled pixels."""
+    rng, (rows, cols, bands) = np.random.default_rng(0), shape
+    means = rng.integers(500, 3000, (SPARSE_CLASSES, bands))
+    cube: np.ndarray
+    if file.endswith(".npy"):
+        cube = np.lib.format.open_memmap(folder / file, "w+", np.int16, shape)
+    else:
+        cube = np.memmap(folder / file, np.uint16, "w+", shape=(rows, bands, cols)).swapaxes(1, 2)
+        header = f"samples = {cols}\nlines = {rows}\nbands = {bands}\ndata type = 12\ninterleave = bil\nbyte order = 0"
+        (folder / file).with_suffix(".hdr").write_text(
+            f"ENVI\n{header}\nheader offset = 0\nfile type = ENVI Standard\n"
+        )
+    labels = np.zeros((rows, cols), np.uint8)
+    across = cols // SQUARE
+    for number, place in enumerate(rng.choice(rows // SQUARE * across, NUM_SQUARES, replace=False).tolist()):
+        row, col = (SQUARE * each for each in divmod(place, across))
+        values = means[number % SPARSE_CLASSES] + rng.normal(0, 200, (SQUARE, SQUARE, bands))
+        cube[row : row + SQUARE, col : col + SQUARE] = values.clip(1, 5000)
+        inside = slice(row + 8, row + 8 + LABELLED_SIDE), slice(col + 8, col + 8 + LABELLED_SIDE)
+        labels[inside] = 1 + number % SPARSE_CLASSES
+    np.save(folder / "labels.npy", labels)
+    return int(np.count_nonzero(labels))
+
+
+def measure_sparse(case: str, *, is_tiny: bool) -> dict[str, object]:
+    file, scene, split, reduction, calibration = CASES[case]
+    shape = (300, 320, SPARSE[2]) if is_tiny else SPARSE
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        num_labelled = write_sparse(folder, file, shape)
+        config, out, log = folder / "sparse.yaml", folder / "run", folder / "log.txt"
+        settings = {"scene": scene, "split": split, "reduction": reduction, "calibration": calibration}
+        config.write_text(SPARSE_CONFIG.format(cube=folder / file, labels=folder / "labels.npy", **settings))
+        found = {"shape": shape, "file_mib": round((folder / file).stat().st_size / 2**20), "labelled": num_labelled}
+        trained = run(["train", str(config), "--out", str(out), "--device", "cpu"], log)
+        return {**found, "train": trained, "eval": run(["eval", str(out), "--device", "cpu"], log)}
+
+
 def run(command: list[str], log: Path) -> dict[str, float]:
-    """Returns the peak memory in MiB and the wall time of `hsi-se` with these arguments."""
-    start = time.perf_counter()
+    """Returns the peak memory in MiB and the wall time of `hsi-se` with these arguments.
+
+    The peaks are read while it runs: hsi-se resets the system's record of its highest memory.
+    """
+    start, peaks, is_over = time.perf_counter(), {"VmHWM": 0, "RssAnon": 0}, threading.Event()
+
+    def watch(status: Path) -> None:
+        while not is_over.wait(0.02):
+            with suppress(OSError):
+                facts = dict(line.split(":", 1) for line in status.read_text().splitlines())
+                for name, highest in peaks.items():
+                    peaks[name] = max(highest, int(facts.get(name, "0").split()[0]))
+
     with log.open("w") as stream:
         process = subprocess.Popen([sys.executable, "-m", "hsi_se", *command], stdout=stream, stderr=stream)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if status:
+        watcher = threading.Thread(target=watch, args=(Path(f"/proc/{process.pid}/status"),))
+        watcher.start()
+        is_failed = process.wait()
+        is_over.set()
+        watcher.join()
+    if is_failed:
         raise SystemExit(log.read_text())
-    return {"peak_mib": round(usage.ru_maxrss / 1024), "wall_s": round(time.perf_counter() - start, 1)}
+    peak, anonymous = (round(each / 1024) for each in peaks.values())
+    return {"peak_mib": peak, "anonymous_mib": anonymous, "wall_s": round(time.perf_counter() - start, 1)}
 
 
 def measure(name: str, *, is_tiny: bool) -> dict[str, object]:
@@ -124,15 +208,20 @@ def measure(name: str, *, is_tiny: bool) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--sparse", action="store_true", help="measure sparse files of 5,000 × 5,000 pixels")
+    parser.add_argument("--case", action="append", choices=[*PRODUCTS, *CASES], help="measure these only")
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
-    found = {name: measure(name, is_tiny=options.tiny) for name in PRODUCTS}
-    print("| product | size | train: peak MiB | s | map: peak MiB | s |\n|:---|:---|---:|---:|---:|---:|")
-    for name, each in found.items():
-        cells = [each[step][key] for step in ("train", "map") for key in ("peak_mib", "wall_s")]
-        print(f"| {name} | {' × '.join(map(str, each['shape']))} | {' | '.join(map(str, cells))} |")
+    cases, step = (CASES, "eval") if options.sparse else (PRODUCTS, "map")
+    take = measure_sparse if options.sparse else measure
+    print(f"| scene | size | train: peak MiB | s | {step}: peak MiB | s |\n|:---|:---|---:|---:|---:|---:|")
+    found = {}
+    for name in [case for case in cases if case in (options.case or cases)]:
+        found[name] = each = take(name, is_tiny=options.tiny)
+        cells = [each[kind][key] for kind in ("train", step) for key in ("peak_mib", "wall_s")]
+        print(f"| {name} | {' × '.join(map(str, each['shape']))} | {' | '.join(map(str, cells))} |", flush=True)
     if options.out:
-        command = "python benchmarks/large_scenes.py"
+        command = f"python benchmarks/large_scenes.py{' --sparse' * options.sparse}"
         options.out.write_text(json.dumps({"command": command, "products": found}, indent=1) + "\n", encoding="utf-8")
 
 

@@ -31,7 +31,7 @@ from hsi_se.system.locks import hold
 from hsi_se.system.memory import fixed_threads
 from hsi_se.system.processes import is_distributed
 from hsi_se.system.session import Session
-from hsi_se.workflows.calibration import predict_own_scene
+from hsi_se.workflows.calibration import predict_own_pixels
 from hsi_se.workflows.evaluate import assess_run
 from hsi_se.workflows.preparation import prepare
 from hsi_se.workflows.train import RUNS, train_unless_finished
@@ -269,8 +269,8 @@ def _count_right(config: Config, session: Session) -> tuple[int, int]:
         model = setting.fit_again(
             split.train[fit], val=split.val[val], epochs=config.train.epochs, seed=seed, observer=Silent()
         )
-        logits = predict_own_scene(setting.pack(model, versions={}), setting, observer=Silent())
-        rows, cols = folds.pixels[held].T
-        num_right += int(np.count_nonzero(logits[rows, cols].argmax(1) == folds.classes[held]))
-        num_held += len(rows)
+        packed = setting.pack(model, versions={})
+        logits = predict_own_pixels(packed, setting, folds.pixels[held], observer=Silent())
+        num_right += int(np.count_nonzero(logits.argmax(1) == folds.classes[held]))
+        num_held += len(logits)
     return num_right, num_held

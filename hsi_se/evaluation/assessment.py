@@ -23,6 +23,7 @@ from hsi_se.evaluation.confidence import (
 from hsi_se.evaluation.metrics import Evaluation, evaluate_labels, evaluate_test
 from hsi_se.evaluation.verdict import Verdict, group_test_pixels, reach_verdict
 from hsi_se.sampling.splits import Pixels, Split
+from hsi_se.scene.cube import Cube
 from hsi_se.scene.scene import Scene
 from hsi_se.system.forms import Form
 
@@ -82,7 +83,8 @@ def assess(
     *,
     logits: NDArray[np.float32],
     unsmoothed: NDArray[np.float32],
-    components: NDArray[np.float32],
+    mapped_pixels: NDArray[np.integer],
+    components: Cube,
     config: Config,
     scaling: TemperatureScaling,
     pixel_area_m2: float | None = None,
@@ -92,7 +94,8 @@ def assess(
 
     Args:
         truth: the scene with the labels used by the split (`Split.relabel`).
-        logits, unsmoothed: `(rows, cols, C)` network output after and before `prediction.smoothing`.
+        logits, unsmoothed: `(n, C)` network output at the test pixels after and before `prediction.smoothing`.
+        mapped_pixels: `(C,)` pixels of each class on the map.
         components: `(rows, cols, k)` the network's input, before patches are cut.
         pixel_area_m2: area of a pixel on the ground in m², if known.
         machine: the spectral baseline of this split and these components, if it has been fitted already.
@@ -100,16 +103,15 @@ def assess(
     if machine is None or len(machine.labels) != len(split.test):
         machine = fit_spectral_baseline(truth, split, components, config=config)
     at_test = split.test[:, 0], split.test[:, 1]
-    places = logits.argmax(axis=2)
     groups, unit = group_test_pixels(truth, split, config)
     tested = TestPixels(
         pixels=split.test,
         truth=truth.labels[at_test],
-        predicted=truth.class_ids[places[at_test]],
-        unsmoothed=truth.class_ids[unsmoothed[at_test].argmax(axis=1)],
+        predicted=truth.class_ids[logits.argmax(axis=1)],
+        unsmoothed=truth.class_ids[unsmoothed.argmax(axis=1)],
         by_location=predict_by_location(truth, split),
         by_spectrum=machine.labels,
-        logits=logits[at_test],
+        logits=logits,
         temperature=np.full(len(split.test), scaling.temperature),
         groups=groups,
     )
@@ -120,7 +122,7 @@ def assess(
         config=config,
         scaling=scaling,
         machine=machine,
-        mapped_pixels=np.bincount(places[truth.valid], minlength=truth.num_classes),
+        mapped_pixels=mapped_pixels,
         pixel_area_m2=pixel_area_m2,
     )
 

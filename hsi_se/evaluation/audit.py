@@ -122,9 +122,9 @@ def audit_leakage(split: Split, *, shape: tuple[int, int], patch_size: int, redu
     is_train = np.zeros(shape, dtype=bool)
     is_train[split.training_side[:, 0], split.training_side[:, 1]] = True
     rows, cols = split.test[:, 0], split.test[:, 1]
-    counts = is_train.astype(np.int64)
+    counts = is_train.astype(np.int32)
     for axis in (0, 1):  # the number of training pixels in the window around each pixel
-        counts = ndimage.convolve1d(counts, np.ones(patch_size, np.int64), axis=axis, mode="constant")
+        counts = ndimage.convolve1d(counts, np.ones(patch_size, np.int32), axis=axis, mode="constant")
     counts = counts[rows, cols]
     distance = ndimage.distance_transform_cdt(~is_train, metric="chessboard")[rows, cols]
     return Leakage(

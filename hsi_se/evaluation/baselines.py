@@ -24,6 +24,7 @@ from hsi_se.config.split import RandomSplit, SplitSettings
 from hsi_se.sampling.folds import Folds, divide_into_folds
 from hsi_se.sampling.reduction import fit_reduction
 from hsi_se.sampling.splits import Split
+from hsi_se.scene.cube import Cube
 from hsi_se.scene.scene import GroundTruth, Scene
 
 _CANDIDATES = (Svm(name="svm"), Forest(name="extra_trees"), Lda(name="lda"))
@@ -87,9 +88,7 @@ class SpectralBaseline:
     notes: tuple[str, ...] = ()
 
 
-def fit_spectral_baseline(
-    scene: Scene, split: Split, components: NDArray[np.float32], *, config: Config
-) -> SpectralBaseline:
+def fit_spectral_baseline(scene: Scene, split: Split, components: Cube, *, config: Config) -> SpectralBaseline:
     """Returns the predictions of the best classifier of single pixels, which sees no neighbours.
 
     The candidates are SVM, extra trees and shrinkage LDA, each on standardised bands and on the components

@@ -80,7 +80,7 @@ def group_test_pixels(truth: GroundTruth, split: Split, config: Config) -> Group
     if isinstance(settings, BlocksSplit):
         blocks = number_blocks(split.test, block_size=settings.block_size, rng=rng)
         return blocks, f"test blocks of {settings.block_size} × {settings.block_size} pixels"
-    fields = number_fields(truth)[split.test[:, 0], split.test[:, 1]]
+    fields = number_fields(truth)[split.test[:, 0], split.test[:, 1]].astype(np.int64)
     sizes = np.unique(fields, return_counts=True)[1]
     if sizes.max() == 1:
         return fields, "single pixels"

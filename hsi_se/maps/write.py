@@ -268,7 +268,7 @@ def _prepare(bundle: ModelBundle, engine: Engine, device: str) -> TilePredictor:
 
 
 def _predict(bundle: ModelBundle, engine: Engine, device: str, tile: Tile) -> NDArray[np.float32]:
-    return _prepare(bundle, engine, device).predict(tile)
+    return _prepare(bundle, engine, device).predict(tile)[0]
 
 
 def _check_wishes(wishes: Wishes, bundle: ModelBundle) -> None:

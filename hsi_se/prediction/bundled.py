@@ -29,7 +29,8 @@ from hsi_se.prediction.target import Target, is_known_name, open_targets, read_f
 from hsi_se.progress import Observer
 from hsi_se.runs.bundle import BundleFacts, ModelBundle
 from hsi_se.runs.folder import RunFolder
-from hsi_se.sampling.patches import WHOLE
+from hsi_se.sampling.splits import Pixels
+from hsi_se.scene.cube import Cube, StoredCube
 from hsi_se.scene.images import place
 from hsi_se.scene.loading import SceneSettings
 from hsi_se.scene.raster import Image, Mask
@@ -39,6 +40,7 @@ from hsi_se.system.session import Session
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Part = tuple[Window, NDArray[np.float32], NDArray[np.float32]]  # of a scene; its logits, and those before smoothing
 Prediction = tuple[range, NDArray[np.float32], Mask]  # rows, their logits, true where there is no data
 
 # Of values read at once: a tile that fills a GPU would not fit the memory of its computer.
@@ -78,33 +80,63 @@ def build_bundled_model(bundle: ModelBundle) -> Classifier:
 
 def predict_bundled(
     bundle: ModelBundle,
-    components: NDArray[np.float32],
+    components: Cube,
+    pixels: Pixels,
     *,
-    missing: NDArray[np.bool_],
+    missing: Mask,
+    windows: Sequence[Window],
     device: torch.device,
     observer: Observer,
-    windows: Sequence[Window] = (WHOLE,),
+    see: Callable[[Window, NDArray[np.float32]], None] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Returns the final logits `(rows, cols, C)` of a scene, and the logits before smoothing.
+    """Returns the final logits `(n, C)` of some pixels of a scene, and the logits before smoothing.
 
     `components` are `(rows, cols, k)`, the scene after the bundle's reduction, and `missing` `(rows, cols)`
     is true where there is no data. The bundle's `prediction` settings apply. Each of several images on one canvas,
-    `windows`, is predicted as if it were alone.
+    `windows`, is predicted as if it were alone; a large scene in tiles of some rows. `see` receives the final logits
+    `(rows, cols, C)` of each part of the scene; without it, tiles that contain none of the pixels are left out.
     """
     facts = bundle.facts
-    model = build_bundled_model(bundle).to(device)
-    settings, total = facts.prediction, sum(missing[window].size for window in windows)
-    observer.start("mapping", total=total * settings.num_passes, unit="pixels")
-    predict = functools.partial(
-        predict_logits, model, padding=facts.padding, on_batch=observer.advance, precision=settings.precision
-    )
-    plain = np.zeros((*missing.shape, len(facts.class_ids)), np.float32)
-    final = plain if settings.smoothing is None else np.zeros_like(plain)
-    for window in windows:
-        cube, empty = components[window], missing[window]
-        plain[window] = average_symmetries(predict, cube, num_passes=settings.num_passes)
-        final[window] = smooth_bundled(facts, plain[window], components=cube, missing=empty)
-    return final, plain
+    total = sum(missing[window].size for window in windows) * facts.prediction.num_passes
+    observer.start("mapping", total=total, unit="pixels")
+    found = np.empty((2, len(pixels), len(facts.class_ids)), np.float32)
+
+    def predict_images(components: NDArray[np.float32]) -> Iterator[Part]:
+        model, settings = build_bundled_model(bundle).to(device), facts.prediction
+        predict = functools.partial(
+            predict_logits, model, padding=facts.padding, on_batch=observer.advance, precision=settings.precision
+        )
+        for window in windows:
+            cube, empty = components[window], missing[window]
+            plain = average_symmetries(predict, cube, num_passes=settings.num_passes)
+            yield window, smooth_bundled(facts, plain, components=cube, missing=empty), plain
+
+    def predict_stored(components: StoredCube) -> Iterator[Part]:
+        predictor = TilePredictor(bundle, engine="dense", device=device)
+        for down, right in windows:
+            (top, bottom, _), image = down.indices(len(missing)), (down, right)
+            read = functools.partial(_read_components, components, missing, image)
+            for tile in list_tiles(bottom - top, predictor.choose_tile_rows(missing[image].shape[1])):
+                here = slice(top + tile.start, top + tile.stop)
+                if see is not None or ((pixels[:, 0] >= here.start) & (pixels[:, 0] < here.stop)).any():
+                    padded = read_tile(tile, facts=facts, num_rows=bottom - top, read=read)
+                    yield (here, right), *predictor.predict(padded, on_batch=observer.advance)
+
+    parts = predict_stored(components) if isinstance(components, StoredCube) else predict_images(components)
+    for window, *both in parts:
+        row, col = (pixels - [part.start for part in window]).T
+        inside = (row >= 0) & (row < both[0].shape[0]) & (col >= 0) & (col < both[0].shape[1])
+        found[:, inside] = [logits[row[inside], col[inside]] for logits in both]
+        if see is not None:
+            see(window, both[0])
+    return found[0], found[1]
+
+
+def _read_components(
+    components: StoredCube, missing: Mask, image: Window, first: int, last: int
+) -> tuple[NDArray[np.float32], Mask]:
+    rows = slice(image[0].start + first, image[0].start + last)
+    return components[rows][:, image[1]], missing[rows, image[1]]
 
 
 def smooth_bundled(
@@ -142,28 +174,39 @@ class TileSource:
 
     def read(self, asked: range) -> Tile:
         """Returns the tile of the rows `asked`; pixels with a value that is not finite count as nodata."""
-        facts, rows = self.bundle.facts, self.image.shape[0]
-        margin, reach = facts.patch_size // 2, facts.prediction.reach
-        tile = range(max(0, asked.start - reach), min(rows, asked.stop + reach))
-        mode = {"zero": "constant", "reflect": "reflect"}[facts.padding]
-        outside = {"constant_values": -1} if mode == "constant" else {}
-        places = np.pad(np.arange(rows), margin, mode=mode, **outside)  # type: ignore[call-overload]
-        places = places[tile.start : tile.stop + 2 * margin]
-        first, last = places[places >= 0].min(), places.max() + 1
-        cube, missing, _ = read_finite_rows(self.image, first, last)
-        components = self.bundle.reduction.apply(cube, nodata=missing)[np.maximum(places - first, 0)]
-        components[places < 0] = 0
-        widths = ((0, 0), (margin, margin), (0, 0))
-        padded = np.pad(components, widths, mode=mode)  # type: ignore[call-overload]
-        inner = slice(asked.start - tile.start, asked.stop - tile.start)
-        return Tile(padded, missing[tile.start - first : tile.stop - first], inner)
+
+        def read(first: int, last: int) -> tuple[NDArray[np.float32], Mask]:
+            cube, missing, _ = read_finite_rows(self.image, first, last)
+            return self.bundle.reduction.apply(cube, nodata=missing), missing
+
+        return read_tile(asked, facts=self.bundle.facts, num_rows=self.image.shape[0], read=read)
+
+
+def read_tile(
+    asked: range, *, facts: BundleFacts, num_rows: int, read: Callable[[int, int], tuple[NDArray[np.float32], Mask]]
+) -> Tile:
+    """Returns a tile of an image of `num_rows`, whose components and nodata mask `read` returns by rows."""
+    margin, reach = facts.patch_size // 2, facts.prediction.reach
+    tile = range(max(0, asked.start - reach), min(num_rows, asked.stop + reach))
+    mode = {"zero": "constant", "reflect": "reflect"}[facts.padding]
+    outside = {"constant_values": -1} if mode == "constant" else {}
+    places = np.pad(np.arange(num_rows), margin, mode=mode, **outside)  # type: ignore[call-overload]
+    places = places[tile.start : tile.stop + 2 * margin]
+    first, last = int(places[places >= 0].min()), int(places.max()) + 1
+    components, missing = read(first, last)
+    components = components[np.maximum(places - first, 0)]
+    components[places < 0] = 0
+    widths = ((0, 0), (margin, margin), (0, 0))
+    padded = np.pad(components, widths, mode=mode)  # type: ignore[call-overload]
+    inner = slice(asked.start - tile.start, asked.stop - tile.start)
+    return Tile(padded, missing[tile.start - first : tile.stop - first], inner)
 
 
 class TilePredictor:
     """Predicts tiles with a bundle's classifier, which stays in evaluation mode."""
 
-    def __init__(self, bundle: ModelBundle, *, engine: Engine, device: str = "auto") -> None:
-        self.device = pick_device(device)
+    def __init__(self, bundle: ModelBundle, *, engine: Engine, device: str | torch.device = "auto") -> None:
+        self.device = pick_device(device) if isinstance(device, str) else device
         model = build_bundled_model(bundle).eval().to(self.device)
         self._facts, self._num_bands = bundle.facts, bundle.reduction.num_bands
         self._rows = RowPredictor(model, engine=engine, precision=self._facts.prediction.precision)
@@ -173,14 +216,17 @@ class TilePredictor:
         most = max(1, _HOST_BYTES // (_BYTES_PER_VALUE * cols * self._num_bands))
         return min(most, self._rows.choose_tile_rows(cols) or _PATCHWISE_ROWS)
 
-    def predict(self, tile: Tile, *, on_batch: Callable[[int], None] | None = None) -> NDArray[np.float32]:
-        """Returns the logits `(rows, cols, C)` of the rows that were asked of a `TileSource`."""
+    def predict(
+        self, tile: Tile, *, on_batch: Callable[[int], None] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Returns the logits `(rows, cols, C)` of the rows that were asked for, and the logits before smoothing."""
         predict = functools.partial(self._rows.predict, on_batch=on_batch)
         logits = average_symmetries(predict, tile.padded, num_passes=self._facts.prediction.num_passes)
         margin = self._facts.patch_size // 2
         inside = slice(margin, -margin or None)
         components = tile.padded[inside, inside]
-        return smooth_bundled(self._facts, logits, components=components, missing=tile.missing)[tile.inner]
+        smoothed = smooth_bundled(self._facts, logits, components=components, missing=tile.missing)
+        return smoothed[tile.inner], logits[tile.inner]
 
 
 def map_scene(
@@ -256,7 +302,7 @@ def predict_tiles(
     source = TileSource(image, bundle)
 
     def predict(read: Tile) -> tuple[NDArray[np.float32], Mask]:
-        return predictor.predict(read, on_batch=observer.advance), read.missing[read.inner]
+        return predictor.predict(read, on_batch=observer.advance)[0], read.missing[read.inner]
 
     order = _work_ahead if predictor.device.type == "cuda" else map
     for tile, (logits, missing) in zip(tiles, order(predict, order(source.read, tiles)), strict=True):

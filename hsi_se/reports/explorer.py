@@ -4,7 +4,8 @@ Axes: rows, cols, bands; C classes. A class is its place among the labels counte
 """
 
 import itertools
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -23,8 +24,8 @@ from hsi_se.runs.report import RunReport
 from hsi_se.sampling.disjoint import Side
 from hsi_se.sampling.splits import Split
 from hsi_se.scene.inspection import stretch
-from hsi_se.scene.raster import Floats, chunk_rows
-from hsi_se.scene.scene import Scene, make_palette
+from hsi_se.scene.raster import Floats, Mask, chunk_rows
+from hsi_se.scene.scene import Scene, Window, make_palette
 from hsi_se.scene.wavelengths import pick_false_colour
 from hsi_se.system.forms import Form
 
@@ -76,29 +77,50 @@ class GateMap:
     mean_excitation: Annotated[NDArray[np.float32], Form("n")]  # over the channels
 
 
-def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], assessment: Assessment) -> Explorer:
-    """Returns what a page shows of a classified scene.
+@dataclass(eq=False)
+class Likeliest:
+    """The likeliest classes of each pixel and their probabilities, `(rows, cols, top)`, as an `Explorer` has them."""
 
-    The scene has the labels of the split (`Split.relabel`); the logits `(rows, cols, C)` are those assessed.
-    """
-    num_top = min(NUM_TOP, scene.num_classes)
-    top_classes = np.zeros((*scene.shape, num_top), dtype=np.uint16)
-    top_probabilities = np.zeros((*scene.shape, num_top), dtype=np.uint16)
-    for row, row_logits in enumerate(logits):
-        order = np.argsort(-row_logits, axis=1, kind="stable")[:, :num_top]
-        chances = to_probabilities(row_logits, temperature=assessment.scaling.temperature)
-        top_classes[row] = order + 1
-        top_probabilities[row] = np.rint(FULL * np.take_along_axis(chances, order, axis=1))
-    top_classes[~scene.valid] = 0
-    top_probabilities[~scene.valid] = 0
+    classes: Places
+    probabilities: NDArray[np.uint16]
+    valid: Mask
+    temperature: float
+    seconds: float = 0.0  # that it took to find them
+
+    @classmethod
+    def of(cls, scene: Scene, *, temperature: float) -> "Likeliest":
+        classes, probabilities = np.zeros((2, *scene.shape, min(NUM_TOP, scene.num_classes)), np.uint16)
+        return cls(classes, probabilities, scene.valid, temperature)
+
+    def add(self, window: Window, logits: NDArray[np.float32]) -> None:
+        """Adds the logits `(rows, cols, C)` of a part of the scene."""
+        start, classes, probabilities = time.perf_counter(), self.classes[window], self.probabilities[window]
+        for row, row_logits in enumerate(logits):
+            order = np.argsort(-row_logits, axis=1, kind="stable")[:, : classes.shape[2]]
+            chances = to_probabilities(row_logits, temperature=self.temperature)
+            classes[row] = order + 1
+            probabilities[row] = np.rint(FULL * np.take_along_axis(chances, order, axis=1))
+        classes[~self.valid[window]] = probabilities[~self.valid[window]] = 0
+        self.seconds += time.perf_counter() - start
+
+
+def count_classes(prediction: Places, num_classes: int) -> NDArray[np.int64]:
+    """Returns the number of pixels `(C,)` of a map that have each class."""
+    return np.asarray(sum(np.bincount(row, minlength=num_classes + 1)[1:] for row in prediction))
+
+
+def make_explorer(scene: Scene, split: Split, *, likeliest: Likeliest, assessment: Assessment) -> Explorer:
+    """Returns what a page shows of a classified scene, which has the labels of the split (`Split.relabel`)."""
     bands = scene.natural_colour or pick_false_colour(scene.num_bands)
-    channels, sums = np.empty((*scene.shape, 3)), np.zeros((scene.num_classes + 1, scene.num_bands))
+    channels, sums = np.empty((*scene.shape, 3), scene.cube.dtype), np.zeros((scene.num_classes + 1, scene.num_bands))
     num_spectra = _MOST_VALUES // scene.num_bands
     every = next(k for k in itertools.count(1) if np.prod([-(-side // k) for side in scene.shape]) <= num_spectra)
-    places = np.where(scene.labels > 0, np.searchsorted(scene.class_ids, scene.labels) + 1, 0).astype(np.uint16)
+    places, counts = np.zeros(scene.shape, np.uint16), np.zeros(scene.num_classes + 1, np.int64)
     thinned = []
     for part in chunk_rows(len(scene.cube)):
-        cube = scene.cube[part]
+        cube, labels = scene.cube[part], scene.labels[part]
+        places[part] = np.where(labels > 0, np.searchsorted(scene.class_ids, labels) + 1, 0)
+        counts += np.bincount(places[part].ravel(), minlength=len(counts))
         channels[part] = cube[..., list(bands)]
         thinned.append(cube[-part.start % every :: every, ::every].copy())
         for place in np.unique(places[part]):
@@ -109,10 +131,10 @@ def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], as
     nodes, axes = locate_nodes(scene.georeference, shape=scene.shape)
     return Explorer(
         truth=places,
-        prediction=top_classes[..., 0].copy(),
+        prediction=likeliest.classes[..., 0].copy(),
         sides=split.to_sides(scene.shape),
-        top_classes=top_classes,
-        top_probabilities=top_probabilities,
+        top_classes=likeliest.classes,
+        top_probabilities=likeliest.probabilities,
         picture=stretch(channels, ~scene.valid),
         picture_bands=np.array(bands, dtype=np.int32),
         is_natural_colour=np.array([scene.natural_colour is not None]),
@@ -120,7 +142,7 @@ def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], as
         spectra_low=low,
         spectra_step=step,
         spectra_every=np.array([every], dtype=np.int32),
-        class_means=sums[1:] / np.bincount(places.ravel())[1:, None],
+        class_means=sums[1:] / counts[1:, None],
         nodes=nodes,
         axes=np.frombuffer("\n".join(axes).encode(), dtype=np.uint8),
         disagreement=no_map,
@@ -129,21 +151,24 @@ def make_explorer(scene: Scene, split: Split, *, logits: NDArray[np.float32], as
     )
 
 
-def join_explorers(folds: Sequence[Explorer], *, owner: NDArray[np.intp], assessment: Assessment) -> Explorer:
-    """Returns what the page of several folds shows: each pixel `(rows, cols)` as the fold `owner`, from 0, saw it."""
-    sides = np.full(owner.shape, Side.UNUSED, dtype=np.uint8)
+def join_explorers(folds: Iterable[Explorer], *, owner: NDArray[np.integer]) -> Explorer:
+    """Returns each pixel `(rows, cols)` as the fold `owner`, from 0, saw it; the folds are in memory one by one."""
+    joined, predictions = None, []
+    for number, fold in enumerate(folds):
+        joined, is_own = joined or fold, owner == number
+        predictions.append(fold.prediction.copy())
+        for name in ("prediction", "top_classes", "top_probabilities"):
+            getattr(joined, name)[is_own] = getattr(fold, name)[is_own]
+    assert joined is not None
+    others = sum((each != joined.prediction).astype(np.uint8) for each in predictions)
+    return replace(joined, disagreement=others)
+
+
+def show_assessment(explorer: Explorer, assessment: Assessment) -> Explorer:
+    """Returns what the page of several folds shows: their maps, all test pixels and the curves of the assessment."""
+    sides = np.full(explorer.truth.shape, Side.UNUSED, dtype=np.uint8)
     sides[tuple(assessment.tested.pixels.T)] = Side.TEST
-    names = ("prediction", "top_classes", "top_probabilities")
-    maps = {name: take_from_owner(folds, name, owner=owner) for name in names}
-    others = sum((fold.prediction != maps["prediction"]).astype(np.uint8) for fold in folds)
-    return replace(folds[0], sides=sides, disagreement=others, **maps, **_list_curves(assessment))
-
-
-def take_from_owner(folds: Sequence[Explorer], name: str, *, owner: NDArray[np.intp]) -> NDArray[Any]:
-    """Returns one of the folds' arrays `(rows, cols, …)`, each pixel from the fold `owner`."""
-    maps = np.stack([getattr(fold, name) for fold in folds])  # (K, rows, cols, …)
-    rows, cols = np.indices(owner.shape)
-    return np.asarray(maps[owner, rows, cols])
+    return replace(explorer, sides=sides, **_list_curves(assessment))
 
 
 def _list_curves(assessment: Assessment) -> dict[str, Any]:
@@ -226,7 +251,7 @@ class RunFiles:
     def list_classes(self) -> list[PageClass]:
         ids, names, palette = self.facts.class_ids, self.facts.class_names, self.facts.palette
         distinct = make_palette(ids)
-        mapped = np.bincount(self.explorer.prediction.ravel(), minlength=len(ids) + 1)[1:].tolist()
+        mapped = count_classes(self.explorer.prediction, len(ids)).tolist()
         return [
             PageClass(label, name, to_hex(palette[label]), to_hex(distinct[label]), count)
             for label, name, count in zip(ids, names, mapped, strict=True)

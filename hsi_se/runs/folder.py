@@ -5,17 +5,18 @@ else is JSON or YAML. Nothing that is read back can run code.
 """
 
 import hashlib
+import json
 import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file
 
 from hsi_se.config.experiment import Config
 from hsi_se.config.registry import check_plugins, list_plugins
@@ -251,8 +252,8 @@ class RunFolder(Folder):
 
     def write_start(self, start: RunStart, *, config: Config, split: Split) -> None:
         write_durably(self.config, dump_config(config).encode())
-        arrays = {name: getattr(split, name) for name in (*_SIDES, "labels", "groups")}
-        _write_arrays(self.split, {name: array for name, array in arrays.items() if array is not None})
+        arrays = {name: array for name in (*_SIDES, "labels", "groups") if (array := getattr(split, name)) is not None}
+        write_durably(self.split, b"".join(_to_safetensors(arrays)))
         write_durably(self.progress, start.model_dump_json().encode() + b"\n")
 
     def rewind(self, history: Sequence[EpochRecord]) -> None:
@@ -267,7 +268,7 @@ class RunFolder(Folder):
 
     def write_result(self, record: RunRecord, *, bundle: ModelBundle) -> None:
         """Writes the trained model and then the record, with which the run is finished."""
-        _write_arrays(self.bundle_arrays, bundle.to_arrays())
+        write_durably(self.bundle_arrays, b"".join(_to_safetensors(bundle.to_arrays())))
         write_durably(self.bundle_facts, bundle.facts.model_dump_json(indent=2).encode())
         record = record.model_copy(update={"bundle_digest": self._digest_bundle()})
         write_durably(self.record, record.model_dump_json(indent=2).encode())
@@ -288,8 +289,8 @@ class RunFolder(Folder):
 
     def write_arrays(self, path: Path, arrays: Arrays) -> None:
         """Replaces a file of arrays, which several processes may do at a time."""
-        with replacing(path) as draft:
-            _write_arrays(draft, arrays)
+        with replacing(path) as draft, draft.open("wb") as stream:
+            stream.writelines(_to_safetensors(arrays))
 
     def read_arrays(
         self, kind: type[Kind], path: Path, lengths: Mapping[str, int] | None = None, *, remedy: str | None = None
@@ -320,9 +321,18 @@ class RunFolder(Folder):
         return all(path.is_file() for path in (self.report, self.predictions, self.mapping_cost))
 
 
-def _write_arrays(path: Path, arrays: Arrays) -> None:
-    """Writes arrays in C order: safetensors stores the bytes of an array as they are in memory."""
-    write_durably(path, save({name: np.asarray(array, order="C") for name, array in arrays.items()}))
+def _to_safetensors(arrays: Arrays) -> Iterator[bytes | memoryview]:
+    """Yields a file of arrays in C order in parts, as safetensors itself would need their memory a second time."""
+    (head, end), names = ({}, 0), sorted(arrays, key=lambda name: -arrays[name].itemsize)  # so that all are aligned
+    ordered = {name: np.asarray(arrays[name], order="C") for name in names}
+    for name, array in ordered.items():
+        kind = "BOOL" if array.dtype.kind == "b" else f"{array.dtype.kind.upper()}{8 * array.itemsize}"
+        head[name] = {"dtype": kind, "shape": array.shape, "data_offsets": (end, end + array.nbytes)}
+        end += array.nbytes
+    text = json.dumps(head).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    yield from (array.reshape(-1).data for array in ordered.values())
 
 
 def _load_arrays(path: Path, *, remedy: str) -> Arrays:

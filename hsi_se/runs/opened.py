@@ -3,15 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hsi_se.config.experiment import Config
 from hsi_se.errors import RunError
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import RunFacts, RunRecord
 from hsi_se.sampling.splits import Split
+from hsi_se.scene.cube import Cube
 from hsi_se.scene.folders import DEFAULT_DATA_DIR, Data, Folders
 from hsi_se.scene.loading import load_scene
 from hsi_se.scene.scene import Scene
@@ -27,7 +25,7 @@ class OpenedRun:
     split: Split
     bundle: ModelBundle
     scene: Scene
-    components: NDArray[np.float32]
+    components: Cube
 
 
 def open_run(run: str | Path | RunFolder, *, data: Data = None) -> OpenedRun:
@@ -41,7 +39,7 @@ def open_run(run: str | Path | RunFolder, *, data: Data = None) -> OpenedRun:
     scene = load_scene(config.scene, find_data(folder, record, data))
     check_edition(folder, record, found=scene.digest)
     scene = split.relabel(scene)
-    components = bundle.reduction.apply(scene.cube, nodata=scene.nodata)
+    components = bundle.reduction.apply_to_scene(scene.cube, nodata=scene.nodata)
     return OpenedRun(folder, record, config, split, bundle, scene, components)
 
 

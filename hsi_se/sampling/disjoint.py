@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from hsi_se.config.split import BlocksSplit, FieldsSplit
 from hsi_se.errors import SplitError
+from hsi_se.scene.raster import chunk_rows
 from hsi_se.scene.scene import UNLABELLED, GroundTruth
 
 
@@ -83,20 +84,21 @@ def divide_by_fields(
     return sides, _name_absent(truth, sides)
 
 
-def number_fields(truth: GroundTruth) -> NDArray[np.int64]:
+def number_fields(truth: GroundTruth) -> NDArray[np.int32]:
     """Returns the field of each pixel `(rows, cols)`, from 1; 0 where there is no label.
 
     A field is a polygon that was drawn, or pixels of one class outside of polygons that share an edge or a corner.
     """
-    numbers = np.zeros(truth.shape, dtype=np.int64)
+    numbers, classes = np.zeros(truth.shape, np.int32), np.zeros(truth.shape, np.uint16)
     if truth.polygons is not None:
-        numbers = np.where(truth.labels == UNLABELLED, 0, truth.polygons).astype(np.int64)
+        numbers = np.where(truth.labels == UNLABELLED, np.int32(0), truth.polygons)
     num_before = int(numbers.max())
-    # Labels may be large.
-    classes = np.searchsorted([UNLABELLED, *truth.class_ids], np.where(numbers > 0, UNLABELLED, truth.labels))
+    for part in chunk_rows(len(numbers)):  # labels may be large
+        others = np.where(numbers[part] > 0, UNLABELLED, truth.labels[part])
+        classes[part] = np.searchsorted([UNLABELLED, *truth.class_ids], others)
     for place, box in enumerate(ndimage.find_objects(classes), start=1):
         fields, num_fields = ndimage.label(classes[box] == place, structure=np.ones((3, 3)))
-        numbers[box] += np.where(fields > 0, fields + num_before, 0)
+        numbers[box][fields > 0] += fields[fields > 0] + num_before
         num_before += num_fields
     return numbers
 

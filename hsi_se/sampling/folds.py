@@ -62,7 +62,7 @@ def divide_into_folds(truth: GroundTruth, split: Split, settings: SplitSettings,
     else:
         known = np.zeros_like(truth.labels)
         known[pixels[:, 0], pixels[:, 1]] = truth.labels[pixels[:, 0], pixels[:, 1]]
-        groups = number_fields(replace(truth, labels=known))[pixels[:, 0], pixels[:, 1]]
+        groups = number_fields(replace(truth, labels=known))[pixels[:, 0], pixels[:, 1]].astype(np.int64)
         gap = buffer = int(measure_distances(split.test, pixels).min()) if len(split.test) else 0
         areas = groups
         while gap > 1:

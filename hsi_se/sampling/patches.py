@@ -1,6 +1,7 @@
 """Patches as windows on one padded cube; n patches, k components, p × p pixels."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,10 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hsi_se.sampling.splits import Pixels
+from hsi_se.scene.cube import Cube, StoredCube
 from hsi_se.scene.scene import Window
 
 WHOLE = (slice(0, None), slice(0, None))  # the window of a scene of one image
 NUM_SYMMETRIES = 8  # of a square: the identity, three rotations, four reflections
+_BLOCK_SIDES = (1, 8, 32, 128)  # pixels
 
 
 def pad_cube(
@@ -47,6 +50,7 @@ class PatchDataset:
         patch_size: p, odd.
         targets: `(n,)` classes 0..C-1; zeros by default.
         windows: the images on the canvas, which a shifted patch's centre does not leave.
+        bounds: the first and the last (row, col) of each patch's corner, `(2, n, 2)`; by default those of its image.
     """
 
     def __init__(
@@ -57,12 +61,15 @@ class PatchDataset:
         patch_size: int,
         targets: NDArray[np.int64] | None = None,
         windows: Sequence[Window] = (WHOLE,),
+        bounds: NDArray[np.int64] | None = None,
     ) -> None:
         self.patch_size = patch_size
         self.padded = padded
         self.device = padded.device
         self._pixels = torch.from_numpy(pixels)  # (n, 2), on the CPU; also the patch corners in `padded`
-        self._first, self._last = _find_bounds(pixels, windows, [n - patch_size + 1 for n in padded.shape[:2]])
+        if bounds is None:
+            bounds = _find_bounds(pixels, windows, [n - patch_size + 1 for n in padded.shape[:2]])
+        self._first, self._last = torch.from_numpy(bounds)
         self.targets = torch.from_numpy(np.zeros(len(pixels), np.int64) if targets is None else targets)
         self.targets = self.targets.to(self.device)
         steps = torch.arange(patch_size)
@@ -116,15 +123,67 @@ class PatchDataset:
         return pixels.view(len(places), size, size, -1).permute(0, 3, 1, 2).unsqueeze(1)  # (n, 1, k, p, p)
 
 
-def _find_bounds(pixels: Pixels, windows: Sequence[Window], shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Returns the first and the last (row, col) of the image of each pixel, `(n, 2)` each."""
+def _find_bounds(pixels: Pixels, windows: Sequence[Window], shape: Sequence[int]) -> NDArray[np.int64]:
+    """Returns the first and the last (row, col) of the image of each pixel, `(2, n, 2)`."""
     bounds = np.zeros((2, *pixels.shape), np.int64)
     for window in windows:
         ends = np.array([part.indices(length)[:2] for part, length in zip(window, shape, strict=True)]).T  # (2, 2)
         inside = ((pixels >= ends[0]) & (pixels < ends[1])).all(axis=1)
         bounds[:, inside] = (ends - [[0], [1]])[:, None]
-    first, last = torch.from_numpy(bounds)
-    return first, last
+    return bounds
+
+
+class PatchSource:
+    """A reduced scene from which patches are cut: padded once in memory; of a large one, what they cover is read.
+
+    `reach` is the most pixels that a patch is moved by; for the other arguments, see `pad_cube`.
+    """
+
+    def __init__(
+        self, components: Cube, *, patch_size: int, padding: str, windows: Sequence[Window], device: torch.device,
+        reach: int = 0,
+    ) -> None:  # fmt: skip
+        self.components, self.device, self._reach = components, device, reach
+        self._size, self._padding, self._windows = patch_size, padding, windows
+        self._padded: Tensor | None = None
+        if not isinstance(components, StoredCube):
+            self._padded = pad_cube(components, patch_size=patch_size, padding=padding, windows=windows).to(device)
+
+    def cut(self, pixels: Pixels, *, targets: NDArray[np.int64] | None = None) -> PatchDataset:
+        """Returns the patches around pixels `(n, 2)`, with classes `(n,)` if they are known."""
+        if self._padded is None:
+            return self._cut_blocks(pixels, targets)
+        return PatchDataset(self._padded, pixels, patch_size=self._size, targets=targets, windows=self._windows)
+
+    def _cut_blocks(self, pixels: Pixels, targets: NDArray[np.int64] | None) -> PatchDataset:
+        """Returns patches of square blocks of the padded scene, one below the other, of the size that takes least."""
+        margin, extra = self._size // 2, 2 * (self._size // 2 + self._reach)
+        windows = np.array([[(part.start, part.stop) for part in window] for window in self._windows])  # (images, 2, 2)
+        is_in = (pixels[:, None] >= windows[..., 0]) & (pixels[:, None] < windows[..., 1])  # (n, images, 2)
+        image_of = is_in.all(axis=2).argmax(axis=1)
+        place, lengths = pixels - windows[image_of, :, 0], windows[..., 1] - windows[..., 0]
+
+        def lay_out(side: int) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+            corners = place // side * side - self._reach  # in the padded image
+            blocks, block_of = np.unique(np.c_[image_of, corners], axis=0, return_inverse=True)
+            return blocks, block_of.reshape(-1)
+
+        side = min(_BLOCK_SIDES, key=lambda each: len(lay_out(each)[0]) * (each + extra) ** 2)
+        (blocks, block_of), size = lay_out(side), side + extra
+        how: Any = {"mode": "reflect"} if self._padding == "reflect" else {"mode": "constant", "constant_values": -1}
+        sources = []  # (blocks, size) rows, and then cols, of the scene that a block has; -1 for none
+        for axis in (0, 1):
+            padded = [np.pad(np.pad(np.arange(n), margin, **how), size, constant_values=-1) for n in lengths[:, axis]]
+            here = np.stack([padded[block[0]][block[1 + axis] + size :][:size] for block in blocks])
+            sources.append(np.where(here < 0, -1, here + windows[blocks[:, 0], axis, :1]))
+        rows, cols = np.broadcast_arrays(sources[0][:, :, None], sources[1][:, None])  # (blocks, size, size)
+        values = self.components[rows.clip(0), cols.clip(0)]
+        values[(rows < 0) | (cols < 0)] = 0
+        scene = torch.from_numpy(values.reshape(-1, size, values.shape[-1])).to(self.device)
+        corners = place - blocks[block_of, 1:]
+        corners[:, 0] += block_of * size
+        bounds = np.stack([corners - place, corners - place + lengths[image_of] - 1])
+        return PatchDataset(scene, corners, patch_size=self._size, targets=targets, bounds=bounds)
 
 
 def to_targets(labels: NDArray[np.int32], pixels: Pixels, class_ids: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -1,7 +1,6 @@
 """Reduces bands to components: fitted once on the training scene, applied unchanged to other scenes."""
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -12,7 +11,7 @@ from spectral import GaussianStats, LinearTransform, calc_stats, mnf, noise_from
 from hsi_se.config.experiment import MnfReduction, NoReduction, ReductionSettings
 from hsi_se.errors import ConfigError, SceneError
 from hsi_se.sampling.splits import Pixels
-from hsi_se.scene.cube import Cube, StoredCube
+from hsi_se.scene.cube import Cube, StoredCube, is_large
 from hsi_se.scene.raster import chunk_rows
 from hsi_se.system.forms import Form
 
@@ -54,6 +53,17 @@ class Reduction:
         if nodata is not None:
             components[nodata] = 0
         return components
+
+    def apply_to_scene(self, cube: Cube, *, nodata: NDArray[np.bool_] | None = None) -> Cube:
+        """Returns the components as `apply` does; if there are too many, they are computed when they are read."""
+        shape = (*cube.shape[:2], self.num_components)
+        if not is_large(shape, itemsize=4):
+            return self.apply(cube, nodata=nodata)
+
+        def read(first: int, last: int) -> NDArray[np.float32]:
+            return self.apply(cube[first:last], nodata=None if nodata is None else nodata[first:last])
+
+        return StoredCube(shape, np.dtype(np.float32), read)
 
 
 def fit_reduction(
@@ -98,7 +108,7 @@ def fit_reduction(
 
 def _fit_pca_in_parts(cube: Cube, num_components: int, valid: NDArray[np.bool_]) -> Reduction:
     """Returns the principal components of all valid pixels, with unit variance, of a cube that stays in its file."""
-    stats = _measure(cube, np.flatnonzero(valid))
+    stats = measure(cube, np.flatnonzero(valid))
     axes = stats.principal_components
     components = axes.eigenvectors[:, :num_components].T
     scale = _positive(np.sqrt(axes.eigenvalues[:num_components].clip(min=0)))
@@ -112,17 +122,18 @@ def _fit_mnf(cube: Cube, settings: MnfReduction, train: Pixels, valid: NDArray[n
     and, with `fit_on: train`, one of them a training pixel. A noise fraction below 1e-10 is taken as 1e-10.
     A component that varies less than its noise is scaled to unit noise variance.
     """
-    places, num_bands, wider = np.arange(valid.size).reshape(valid.shape), cube.shape[2], ""
-    pairs = np.r_[np.c_[places[:, :-1].ravel(), places[:, 1:].ravel()], np.c_[places[:-1].ravel(), places[1:].ravel()]]
-    pairs, fitted = pairs[valid.ravel()[pairs].all(axis=1)], places[valid]
+    num_bands, chosen, fitted, wider = cube.shape[2], valid, np.flatnonzero(valid), ""
     if settings.fit_on == "train":
-        wider = "reduction.fit_on: scene, or " if len(pairs) > num_bands else ""
-        fitted = places[train[:, 0], train[:, 1]]
-        pairs = pairs[np.isin(pairs, fitted).any(axis=1)]
-    problem = f"{len(pairs)} pairs of neighbouring pixels are too few for the noise of {num_bands} bands"
-    if len(pairs) <= num_bands:
+        wider = "reduction.fit_on: scene, or " if sum(map(len, _list_pairs(valid, valid))) > num_bands else ""
+        chosen, fitted = np.zeros_like(valid), train[:, 0] * cube.shape[1] + train[:, 1]
+        chosen[train[:, 0], train[:, 1]] = True
+    pairs = _list_pairs(valid, chosen)
+    firsts, num_pairs = np.concatenate(pairs), len(pairs[0]) + len(pairs[1])
+    problem = f"{num_pairs} pairs of neighbouring pixels are too few for the noise of {num_bands} bands"
+    if num_pairs <= num_bands:
         raise ConfigError(f"reduction.kind = mnf: {problem}; write {wider}reduction.kind: pca")
-    signal, noise = _measure(cube, fitted), _measure(cube, pairs)
+    steps = np.repeat(np.array([1, cube.shape[1]], np.int32), [len(each) for each in pairs])
+    signal, noise = measure(cube, fitted), measure(cube, firsts, steps=steps)
     mean, total = signal.mean, signal.cov + noise.cov
     spread = np.sqrt(np.diag(total))
     spread[spread <= 1e-13 * np.abs(mean)] = np.inf  # a constant band is in no component
@@ -148,15 +159,32 @@ def _signs(loadings: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sign(np.take_along_axis(loadings, np.abs(loadings).argmax(axis=1)[:, None], axis=1))
 
 
-def _measure(cube: Cube, places: NDArray[np.int64]) -> GaussianStats:
-    """Returns the statistics of pixels `(n,)`, or of the noise in pairs of pixels `(n, 2)`, copied in chunks."""
-    measure = calc_stats if places.ndim == 1 else partial(noise_from_diffs, direction="right")
-    chunks = (np.divmod(chunk, cube.shape[1]) for chunk in np.array_split(places, -(-len(places) // 4096)))
-    parts = [measure(cube[chunk].astype(np.float64)) for chunk in chunks]
-    counts, means = np.array([part.nsamples for part in parts]), np.stack([part.mean for part in parts])
-    deviations = means - (mean := np.average(means, axis=0, weights=counts))
-    between = (counts * deviations.T) @ deviations / places.ndim  # half the variance of differences is noise
-    within = sum((part.nsamples - 1) * np.atleast_2d(part.cov) for part in parts)
+def _list_pairs(valid: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
+    """Returns the first pixel `(n,)` of each pair of valid neighbours, one of them chosen: in rows, then in columns."""
+    firsts = []
+    for one, two in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
+        is_first = np.zeros_like(valid)
+        is_first[one] = valid[one] & valid[two] & (chosen[one] | chosen[two])
+        firsts.append(np.flatnonzero(is_first).astype(np.int32))
+    return firsts
+
+
+def measure(cube: Cube, places: NDArray[np.integer], *, steps: NDArray[np.integer] | None = None) -> GaussianStats:
+    """Returns the statistics of pixels `(n,)` of the flat cube, or of the noise between them and those `steps` behind.
+
+    The pixels are copied in chunks.
+    """
+    counts, means, within, num_chunks = [], [], 0, -(-len(places) // 4096)
+    offsets = [None] * num_chunks if steps is None else np.array_split(steps, num_chunks)
+    for chunk, offset in zip(np.array_split(places, num_chunks), offsets, strict=True):
+        pixels = chunk if offset is None else np.c_[chunk, chunk + offset]
+        spectra = cube[np.divmod(pixels, cube.shape[1])].astype(np.float64)
+        part = calc_stats(spectra) if offset is None else noise_from_diffs(spectra, direction="right")
+        counts.append(part.nsamples)
+        means.append(part.mean)
+        within = within + (part.nsamples - 1) * np.atleast_2d(part.cov)
+    deviations = np.stack(means) - (mean := np.average(means, axis=0, weights=counts))
+    between = (np.array(counts) * deviations.T) @ deviations / (1 if steps is None else 2)  # half the variance is noise
     return GaussianStats(mean, (within + between) / (len(places) - 1), len(places))
 
 

@@ -14,7 +14,7 @@ from hsi_se.sampling.masks import read_mask
 from hsi_se.scene.folders import Folders
 from hsi_se.scene.scene import UNLABELLED, GroundTruth
 
-Numbers = NDArray[np.int64]
+Numbers = NDArray[np.int32]
 
 
 def divide_by_fold(
@@ -29,10 +29,10 @@ def divide_by_fold(
     buffer, numbers, fold_of = _given(settings.buffer), *deal_folds(truth, settings, rng=rng, folders=folders)
     if settings.fold is None:
         raise SplitError(f"split.fold: is missing; choose one of the folds, from 1 to {settings.folds}")
-    is_test, is_used = fold_of == settings.fold, fold_of > 0
+    is_test, is_used, sides = fold_of == settings.fold, fold_of > 0, np.zeros(truth.shape, np.uint8)
     is_near = ndimage.distance_transform_cdt(~is_test, metric="chessboard") < buffer
-    cases = {Side.UNUSED: ~is_used, Side.TEST: is_test, Side.BUFFER: is_near}
-    sides = np.select(list(cases.values()), list(cases), Side.TRAIN).astype(np.uint8)
+    for side, mask in ((Side.TRAIN, is_used), (Side.BUFFER, is_used & is_near), (Side.TEST, is_test)):
+        sides[mask] = side
     fold = f"fold {settings.fold} of {settings.folds}"
     if not (sides == Side.TRAIN).any():
         larger = ", or raise split.block_size" if settings.by == "blocks" else ""
@@ -54,7 +54,7 @@ def deal_folds(
 
     The fold is 0 where a pixel has no label, or is in no group.
     """
-    numbers, fold_of = np.zeros(truth.shape, dtype=np.int64), np.zeros(truth.shape, dtype=np.int64)
+    numbers, fold_of = np.zeros((2, *truth.shape), np.int32)
     is_used = truth.labels != UNLABELLED
     match settings.by:
         case "blocks":
@@ -63,9 +63,9 @@ def deal_folds(
             numbers = number_fields(truth)
         case "groups":
             if settings.groups is not None:
-                numbers = read_mask(truth, settings.groups, settings.groups_key, "groups", folders).astype(np.int64)
+                numbers = read_mask(truth, settings.groups, settings.groups_key, "groups", folders)
             elif truth.polygons is not None:
-                numbers = truth.polygons.astype(np.int64)
+                numbers = truth.polygons
             else:
                 problem = "the labels were not drawn as polygons, which would be the groups"
                 raise SplitError(f"split.by = groups: {problem}; give a map of group numbers with groups: FILE")
@@ -98,12 +98,13 @@ def divide_by_image(truth: GroundTruth, names: Sequence[str]) -> SideMap:
             problem = f"no such image; {hint}choose from {', '.join(known)}" if known else "the scene is a single image"
             raise SplitError(f"split.test = {name}: {problem}")
     is_test = np.isin(number_images(truth), [known.index(name) + 1 for name in names])
-    return np.select([truth.labels == UNLABELLED, is_test], [Side.UNUSED, Side.TEST], Side.TRAIN).astype(np.uint8)
+    is_used = truth.labels != UNLABELLED
+    return np.where(is_used, np.where(is_test, np.uint8(Side.TEST), np.uint8(Side.TRAIN)), np.uint8(Side.UNUSED))
 
 
 def number_images(truth: GroundTruth) -> Numbers:
     """Returns the image of each pixel `(rows, cols)`, from 1; 0 between images."""
-    numbers = np.zeros(truth.shape, dtype=np.int64)
+    numbers = np.zeros(truth.shape, dtype=np.int32)
     for number, window in enumerate(truth.windows, start=1):
         numbers[window] = number
     return numbers
@@ -111,7 +112,7 @@ def number_images(truth: GroundTruth) -> Numbers:
 
 def deal(
     groups: NDArray[np.integer], classes: NDArray[np.integer], *, num_folds: int, rng: np.random.Generator
-) -> Numbers:
+) -> NDArray[np.int64]:
     """Returns the fold `(n,)` of each pixel, from 0: whole groups, with every class spread over the folds.
 
     The groups are dealt in a random order, large ones earlier. Each goes to the fold that has the smallest share of

@@ -110,7 +110,7 @@ def make_split(truth: GroundTruth, settings: config.SplitSettings, *, seed: int 
     a mask file cannot be read.
     """
     rng = np.random.default_rng(seed if settings.seed is None else settings.seed)
-    labels = groups = None
+    labels = numbers = None
     match settings:
         case config.RandomSplit():
             sides, notes = _divide_at_random(truth, settings, rng=rng)
@@ -119,11 +119,11 @@ def make_split(truth: GroundTruth, settings: config.SplitSettings, *, seed: int 
         case config.FieldsSplit():
             sides, notes = divide_by_fields(truth, settings, rng=rng)
         case config.FoldsSplit():
-            sides, groups, notes = divide_by_fold(truth, settings, rng=rng, folders=Folders.of(data))
+            sides, numbers, notes = divide_by_fold(truth, settings, rng=rng, folders=Folders.of(data))
         case config.ImagesSplit():
             sides, notes = divide_by_image(truth, settings.test), ()
         case config.AllSplit():
-            sides, notes = np.where(truth.labels > 0, Side.TRAIN, Side.UNUSED).astype(np.uint8), ()
+            sides, notes = np.where(truth.labels > 0, np.uint8(Side.TRAIN), np.uint8(Side.UNUSED)), ()
         case config.MasksSplit():
             sides, changed, notes = read_masks(truth, settings, folders=Folders.of(data))
             labels = changed if (changed != truth.labels).any() else None
@@ -137,7 +137,7 @@ def make_split(truth: GroundTruth, settings: config.SplitSettings, *, seed: int 
     for name, side in (("training", train), ("test", test)):
         if not len(side) and not isinstance(settings, config.AllSplit):
             raise SplitError(f"split: the {name} set is empty; change split.train or split.buffer")
-    groups = None if groups is None else groups[tuple(test.T)]
+    groups = None if numbers is None else numbers[tuple(test.T)].astype(np.int64)
     return Split(train=train, val=val, test=test, buffer=buffer, labels=labels, groups=groups, notes=notes)
 
 
@@ -154,7 +154,7 @@ def number_pixels(splits: Sequence[Split], shape: tuple[int, int]) -> NDArray[np
 def _divide_at_random(
     truth: GroundTruth, settings: config.RandomSplit, *, rng: np.random.Generator
 ) -> tuple[SideMap, tuple[str, ...]]:
-    sides = np.where(truth.labels > 0, Side.TEST, Side.UNUSED).astype(np.uint8)
+    sides = np.where(truth.labels > 0, np.uint8(Side.TEST), np.uint8(Side.UNUSED))
     rescued = f"too few pixels for split.train = {settings.train}, one pixel is used for training anyway"
     untrained = "split.train.per_class gives no training pixels, so all of them will be classified as another class"
     untested = "every pixel is used for training, so none is left for testing"

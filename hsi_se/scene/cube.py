@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hsi_se.scene.guards import refuse
 from hsi_se.scene.raster import ROWS_PER_CHUNK, Image, Mask, Shape, chunk_rows
 
-_MOST_IN_MEMORY = 2**28  # bytes of a cube
+_MOST_IN_MEMORY, _LEAST_OF_PIXEL = 2**28, 64  # bytes of a cube; of each pixel, for what else is kept of it
 _BLOCKS = 2  # in memory at one time: pairs of neighbouring pixels lie in two
 
 
@@ -54,10 +54,16 @@ class StoredCube:
 Cube = NDArray[Any] | StoredCube
 
 
+def is_large(shape: Shape, *, itemsize: int) -> bool:
+    """Returns whether values `(rows, cols, …)` of that many bytes each would take too much memory."""
+    rows, cols, depth = shape
+    return rows * cols * max(depth * itemsize, _LEAST_OF_PIXEL) > _MOST_IN_MEMORY
+
+
 def read_cube(image: Image, *, name: str) -> tuple[Cube, Mask | None]:
     """Returns the cube of an image and its nodata mask; a large one stays where it is, and is checked here."""
     first, _ = image.read_rows(0, 1)
-    if first.nbytes * image.shape[0] <= _MOST_IN_MEMORY:
+    if not is_large(image.shape, itemsize=first.itemsize):
         return image.read()
     cube = StoredCube(image.shape, first.dtype, lambda *ends: image.read_rows(*ends)[0])
     check_finite(name, cube)

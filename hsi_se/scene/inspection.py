@@ -59,7 +59,7 @@ def inspect_cube(image: Image, *, natural_colour: tuple[int, int, int], labels: 
     ids = np.setdiff1d(classes, [0])
     low, high, num_not_finite = np.inf, -np.inf, 0
     empty = np.zeros((rows, cols), dtype=bool)
-    channels = np.zeros((rows, cols, 3))
+    channels = np.zeros((rows, cols, 3), image.read_rows(0, 1)[0].dtype)
     counts = np.zeros((len(ids), 1))
     sums, squares = np.zeros((len(ids), bands)), np.zeros((len(ids), bands))
     origin: Floats | None = None  # close to the mean: keeps the squared sums accurate
@@ -103,16 +103,17 @@ def inspect_cube(image: Image, *, natural_colour: tuple[int, int, int], labels: 
     )
 
 
-def stretch(channels: Floats, empty: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def stretch(channels: NDArray[Any], empty: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Returns channels `(rows, cols, 3)` as an 8-bit picture, see `CubeFacts`; `empty` marks nodata."""
     picture = np.full(channels.shape, _NODATA_GREY, dtype=np.uint8)
     for channel in range(channels.shape[2]):
         values = channels[..., channel]
         usable = np.isfinite(values) & ~empty
         if usable.any():
-            black, white = np.percentile(values[usable], (2, 98))
-            share = (values[usable] - black) / max(white - black, np.finfo(float).tiny)
-            picture[usable, channel] = np.clip(255 * share, 0, 255).astype(np.uint8)
+            black, white = np.percentile(values[usable].astype(np.float64), (2, 98), overwrite_input=True)
+            for part in chunk_rows(len(values)):
+                share = (values[part][usable[part]] - black) / max(white - black, np.finfo(float).tiny)
+                picture[part, :, channel][usable[part]] = np.clip(255 * share, 0, 255).astype(np.uint8)
     return picture
 
 

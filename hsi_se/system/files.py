@@ -141,7 +141,7 @@ def read_record(kind: type[Model], path: Path, *, remedy: str) -> Model:
     """Returns a record from its JSON file; RunError if it is missing, or not in the format of this version."""
     try:
         with path.open("rb") as stream:
-            text = stream.read(_LONGEST_RECORD + 1)
+            text = stream.read(min(path.stat().st_size, _LONGEST_RECORD) + 1)
         if len(text) > _LONGEST_RECORD:
             raise RunError(f"{path}: is too long to be a record of this version; {remedy}")
     except FileNotFoundError:

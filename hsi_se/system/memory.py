@@ -81,6 +81,15 @@ def keep_freed_memory() -> bool:
     return all(keeps)
 
 
+def return_freed_memory() -> None:
+    """Ends the effect of `keep_freed_memory`, and returns what was kept to the kernel."""
+    if platform.libc_ver()[0] == "glibc":
+        malloc = ctypes.CDLL(None)
+        malloc.mallopt(_M_TRIM_THRESHOLD, _HALF_ARENA)
+        malloc.mallopt(_M_MMAP_THRESHOLD, _HALF_ARENA)
+        malloc.malloc_trim(0)
+
+
 @contextmanager
 def fixed_threads(num: int) -> Iterator[None]:
     """Inside, torch, BLAS and OpenMP use `num` threads. The number affects the rounding of sums."""

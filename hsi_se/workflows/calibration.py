@@ -12,6 +12,7 @@ from hsi_se.prediction.bundled import predict_bundled
 from hsi_se.progress import Observer, Silent
 from hsi_se.runs.bundle import ModelBundle
 from hsi_se.sampling.folds import Folds, divide_into_folds, is_like_test
+from hsi_se.sampling.splits import Pixels
 from hsi_se.workflows.preparation import Prepared
 
 _MANY = 100  # validation pixels that `auto` relies on; their accuracy's standard error is at most 5 points
@@ -43,8 +44,8 @@ def calibrate(bundle: ModelBundle, setting: Prepared, *, epochs: int, observer: 
         found = _cross_fit(bundle, setting, folds, epochs=epochs, observer=observer)
     else:
         truth, groups = (values[len(split.train) :] for values in (folds.classes, folds.groups))
-        logits = predict_own_scene(bundle, setting, observer=_Named(observer, "calibration"))
-        found = fit_scaling(logits[split.val[:, 0], split.val[:, 1]], truth, source=kind, groups=groups)
+        logits = predict_own_pixels(bundle, setting, split.val, observer=_Named(observer, "calibration"))
+        found = fit_scaling(logits, truth, source=kind, groups=groups)
     if not found.is_scaled:
         observer.note(f"the probabilities are {found.about}")
     return found
@@ -76,18 +77,20 @@ def _cross_fit(
         except DivergedError:
             return replace(found, lack=f"{name}: training diverged; lower train.learning_rate")
         packed = setting.pack(model, versions=bundle.facts.versions)
-        rows, cols = folds.pixels[held].T
-        logits[held] = predict_own_scene(packed, setting, observer=named)[rows, cols]
+        logits[held] = predict_own_pixels(packed, setting, folds.pixels[held], observer=named)
     truth = folds.classes[usable]
     return fit_scaling(logits[usable], truth, source="cross-fit", groups=groups, folds=number_of[usable])
 
 
-def predict_own_scene(bundle: ModelBundle, setting: Prepared, *, observer: Observer) -> NDArray[np.float32]:
-    """Returns the logits `(rows, cols, C)` of the scene that a classifier was trained on, as `eval` computes them."""
-    scene, device = setting.scene, setting.padded.device
+def predict_own_pixels(
+    bundle: ModelBundle, setting: Prepared, pixels: Pixels, *, observer: Observer
+) -> NDArray[np.float32]:
+    """Returns the logits `(n, C)` of pixels of the scene that a classifier was trained on, as `eval` computes them."""
+    scene = setting.scene
     return predict_bundled(
-        bundle, setting.components, missing=~scene.valid, windows=scene.windows, device=device, observer=observer
-    )[0]
+        bundle, setting.components, pixels,
+        missing=~scene.valid, windows=scene.windows, device=setting.patches.device, observer=observer,
+    )[0]  # fmt: skip
 
 
 class _Named(Silent):

@@ -20,7 +20,7 @@ from hsi_se.prediction.bundled import map_targets, predict_bundled
 from hsi_se.prediction.class_map import ClassMap
 from hsi_se.prediction.target import find_scene, open_targets
 from hsi_se.progress import Observer
-from hsi_se.reports.explorer import Explorer, make_explorer
+from hsi_se.reports.explorer import Explorer, Likeliest, count_classes, make_explorer
 from hsi_se.reports.figures import save_map
 from hsi_se.reports.page import write_page
 from hsi_se.reports.tables import describe_draws, list_methods, render_report
@@ -32,8 +32,9 @@ from hsi_se.runs.report import RunReport
 from hsi_se.scene.encodings import renumber
 from hsi_se.scene.georeference import Georeference
 from hsi_se.scene.loading import load_ground_truth
+from hsi_se.scene.raster import chunk_rows
 from hsi_se.scene.scene import UNLABELLED, GroundTruth
-from hsi_se.system.memory import Meter, keep_freed_memory
+from hsi_se.system.memory import Meter, keep_freed_memory, return_freed_memory
 from hsi_se.system.session import Session
 from hsi_se.workflows.pool import find_folds_of, pool_folds, read_pooled_config
 
@@ -57,23 +58,27 @@ def assess_run(
         return _assess_folds(folder, session=session)
     opened = open_run(run, data=session.data)
     folder, record, bundle = opened.folder, opened.record, opened.bundle
-    split, scene, components = opened.split, opened.scene, opened.components
+    split, scene = opened.split, opened.scene
     settings = opened.config.split
     of_folds = _borrow_from_folds(opened, settings, session=session) if isinstance(settings, AllSplit) else None
     torch_device = pick_device(session.device)
     if torch_device.type == "cpu":
         keep_freed_memory()
+    likeliest = Likeliest.of(scene, temperature=(of_folds or bundle.facts).scaling.temperature)
     meter = Meter(torch_device)
     logits, unsmoothed = predict_bundled(
-        bundle, components, missing=~scene.valid, windows=scene.windows, device=torch_device, observer=session.observer
-    )
+        bundle, opened.components, split.test,
+        missing=~scene.valid, windows=scene.windows, device=torch_device, observer=session.observer, see=likeliest.add,
+    )  # fmt: skip
     cost = meter.stop()
+    return_freed_memory()
     assessment = of_folds or assess(
         scene,
         split,
         logits=logits,
         unsmoothed=unsmoothed,
-        components=components,
+        mapped_pixels=count_classes(likeliest.classes[..., 0], scene.num_classes),
+        components=opened.components,
         config=opened.config,
         scaling=bundle.facts.scaling,
         pixel_area_m2=scene.pixel_area_m2,
@@ -81,12 +86,13 @@ def assess_run(
     )
     for note in assessment.machine.notes:
         session.observer.note(note)
-    explorer = make_explorer(scene, split, logits=logits, assessment=assessment)
     mapping = MappingCost(
         num_pixels=sum(scene.valid[window].size for window in scene.windows),
-        seconds=cost.seconds,
+        seconds=cost.seconds - likeliest.seconds,
         peak_bytes=cost.peak_bytes,
     )
+    explorer = [make_explorer(scene, split, likeliest=likeliest, assessment=assessment)]
+    del likeliest, logits, unsmoothed
     _write_results(folder, assessment, record, explorer, cost=mapping, draw=draw, place=scene.georeference)
     _tell(session.observer, opened.config, record, assessment, page=folder.page if draw else None)
     return assessment
@@ -102,7 +108,7 @@ def _assess_folds(draw: RunFolder, *, session: Session) -> Assessment:
     assessment, record, explorer, cost = pool_folds(draw)
     draw.write(draw.config, dump_config(config))
     draw.write(draw.record, record)
-    _write_results(draw, assessment, record, explorer, cost=cost, draw=True)
+    _write_results(draw, assessment, record, [explorer], cost=cost, draw=True)
     _tell(session.observer, config, record, assessment, page=draw.page)
     return assessment
 
@@ -143,17 +149,21 @@ def _write_results(
     folder: RunFolder,
     assessment: Assessment,
     record: RunRecord,
-    explorer: Explorer,
+    explorers: list[Explorer],
     *,
     cost: MappingCost,
     draw: bool,
     place: Georeference | None = None,
 ) -> None:
+    """Writes the results; the explorer is taken from its list, as the page needs the memory."""
+    explorer = explorers.pop()
     if draw:
         facts = next(iter(folder.folds), folder).read_facts()
         whose = " of the folds" if assessment.folds else ""
         title = f"{record.scene}, {record.name}: OA{whose} {100 * assessment.evaluation.overall_accuracy:.2f} %"
-        labels = np.array([UNLABELLED, *facts.class_ids], dtype=np.int32)[explorer.prediction]
+        ids, labels = np.array([UNLABELLED, *facts.class_ids], np.int32), np.empty_like(explorer.prediction, np.int32)
+        for part in chunk_rows(len(labels)):
+            labels[part] = ids[explorer.prediction[part]]
         names = dict(zip(facts.class_ids, facts.class_names, strict=True))
         save_map(ClassMap(labels, names, facts.palette), folder.map_figure, title=title, place=place)
     folder.write_arrays(folder.predictions, vars(assessment.tested))
@@ -161,6 +171,7 @@ def _write_results(
     folder.write(folder.report_text, render_report(assessment, record, folder))
     folder.write(folder.report, RunReport.of_run(assessment, record))
     folder.write_arrays(folder.explorer, vars(explorer))
+    del explorer
     if draw:
         write_page(folder)
 

@@ -33,7 +33,7 @@ from hsi_se.runs.bundle import ModelBundle
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.opened import OpenedRun, open_run
 from hsi_se.runs.records import ClassPixels, Explanation, GateExplanation, ModeComparison, Spectrum
-from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
+from hsi_se.sampling.patches import PatchDataset, PatchSource, to_targets
 from hsi_se.sampling.splits import Pixels
 from hsi_se.scene.raster import Floats
 from hsi_se.system.session import Session
@@ -164,8 +164,9 @@ def measure_gates(
 def _make_patches(model: nn.Module, opened: OpenedRun, pixels: Pixels) -> PatchDataset:
     facts = opened.bundle.facts
     size, padding, windows = facts.patch_size, facts.padding, opened.scene.windows
-    padded = pad_cube(opened.components, patch_size=size, padding=padding, windows=windows)
-    return PatchDataset(padded.to(next(model.parameters()).device), pixels, patch_size=size)
+    device = next(model.parameters()).device
+    source = PatchSource(opened.components, patch_size=size, padding=padding, windows=windows, device=device)
+    return source.cut(pixels)
 
 
 def compare_modes(

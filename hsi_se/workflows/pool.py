@@ -21,7 +21,7 @@ from hsi_se.evaluation.audit import SplitAudit, pool_audits
 from hsi_se.evaluation.baselines import pool_baselines
 from hsi_se.evaluation.metrics import evaluate_labels
 from hsi_se.progress import EpochRecord
-from hsi_se.reports.explorer import Explorer, join_explorers, take_from_owner
+from hsi_se.reports.explorer import Explorer, count_classes, join_explorers, show_assessment
 from hsi_se.runs.folder import RunFolder
 from hsi_se.runs.records import MappingCost, RunRecord, flatten
 from hsi_se.runs.report import COUNTS, RunReport
@@ -59,12 +59,14 @@ def pool_folds(draw: RunFolder) -> tuple[Assessment, RunRecord, Explorer, Mappin
     folds = draw.folds
     reports, records = [fold.read_report() for fold in folds], [fold.read_record() for fold in folds]
     parts = [fold.read_arrays(TestPixels, fold.predictions) for fold in folds]
-    explorers = [fold.read_arrays(Explorer, fold.explorer) for fold in folds]
-    owner = number_pixels([fold.read_split() for fold in folds], explorers[0].truth.shape).astype(np.intp)
-    owner = owner[tuple(ndimage.distance_transform_edt(owner == 0, return_distances=False, return_indices=True))] - 1
+    shape = folds[0].read_arrays(Explorer, folds[0].explorer).truth.shape
+    owner = number_pixels([fold.read_split() for fold in folds], shape).astype(np.uint16)
+    nearest = ndimage.distance_transform_edt(owner == 0, return_distances=False, return_indices=True)
+    owner = owner[tuple(nearest)] - np.uint16(1)
+    del nearest
+    explorer = join_explorers((fold.read_arrays(Explorer, fold.explorer) for fold in folds), owner=owner)
     tested = TestPixels.join(parts)
     audit = pool_audits([_restore_audit(*each) for each in zip(reports, parts, strict=True)])
-    mapped = take_from_owner(explorers, "prediction", owner=owner).ravel()
     pairs = zip(reports, parts, strict=True)
     baselines = [report.spectral_baseline.restore(part.by_spectrum) for report, part in pairs]
     scalings = [fold.read_facts().scaling for fold in folds]
@@ -78,7 +80,7 @@ def pool_folds(draw: RunFolder) -> tuple[Assessment, RunRecord, Explorer, Mappin
         config=config,
         scaling=scaling,
         machine=pool_baselines(baselines),
-        mapped_pixels=np.bincount(mapped, minlength=len(audit.counts) + 1)[1:],
+        mapped_pixels=count_classes(explorer.prediction, len(audit.counts)),
         pixel_area_m2=reports[0].pixel_area_m2,
     )
     findings = f"Pooled over {len(folds)} folds, which test every pixel once. {assessment.verdict.findings}"
@@ -105,7 +107,7 @@ def pool_folds(draw: RunFolder) -> tuple[Assessment, RunRecord, Explorer, Mappin
         seconds=sum(cost.seconds for cost in costs),
         peak_bytes=max(cost.peak_bytes or 0 for cost in costs) or None,
     )
-    return assessment, record, join_explorers(explorers, owner=owner, assessment=assessment), cost
+    return assessment, record, show_assessment(explorer, assessment), cost
 
 
 def _average(epochs: Sequence[EpochRecord]) -> EpochRecord:

@@ -1,10 +1,10 @@
 """Everything a training starts from: the scene, its split, the reduction and the untrained classifier."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from hsi_se.config.experiment import NO_VALIDATION, Config
 from hsi_se.config.model import PixelClassifier
@@ -18,9 +18,10 @@ from hsi_se.prediction.logits import Classifier
 from hsi_se.progress import Observer
 from hsi_se.runs.bundle import BundleFacts, ModelBundle
 from hsi_se.sampling.folds import measure_distances
-from hsi_se.sampling.patches import PatchDataset, pad_cube, to_targets
-from hsi_se.sampling.reduction import Reduction, fit_reduction
+from hsi_se.sampling.patches import PatchDataset, PatchSource, to_targets
+from hsi_se.sampling.reduction import Reduction, fit_reduction, measure
 from hsi_se.sampling.splits import Pixels, Split, make_split
+from hsi_se.scene.cube import Cube, StoredCube
 from hsi_se.scene.folders import Data, Folders
 from hsi_se.scene.images import GAP
 from hsi_se.scene.loading import load_scene
@@ -40,16 +41,24 @@ class Prepared:
     scene: Scene
     split: Split
     reduction: Reduction
-    components: NDArray[np.float32]
-    padded: torch.Tensor  # on the device
+    components: Cube
+    patches: PatchSource
     network: Network | None  # on the device, untrained; None for a classical classifier
     start: Start | None  # the run that training starts from
     notes: tuple[str, ...]
 
     def make_patches(self, pixels: Pixels) -> PatchDataset:
-        targets = to_targets(self.scene.labels, pixels, self.scene.class_ids)
-        size, windows = self.config.patch.size, self.scene.windows
-        return PatchDataset(self.padded, pixels, patch_size=size, targets=targets, windows=windows)
+        return self.patches.cut(pixels, targets=to_targets(self.scene.labels, pixels, self.scene.class_ids))
+
+    @cached_property
+    def guide_scale(self) -> tuple[float, ...]:
+        """Returns the standard deviation `(k,)` of each component over the scene."""
+        components, valid = self.components, self.scene.valid
+        if isinstance(components, StoredCube):
+            stats = measure(components, np.flatnonzero(valid))
+            variance = np.diag(stats.cov) * (1 - 1 / stats.nsamples)
+            return tuple(np.sqrt(variance).tolist())
+        return tuple(components[valid].std(axis=0, dtype=np.float64).tolist())
 
     def build(self, *, seed: int) -> Network:
         """Returns an untrained network, on the device; one that starts from another run has its weights."""
@@ -59,7 +68,7 @@ class Prepared:
         network = build_model(config.model, num_bands=depth, **sizes)
         if self.start is not None:
             self.start.load_into(network, self.scene)
-        return network.to(self.padded.device)
+        return network.to(self.patches.device)
 
     def fit_again(
         self, pixels: Pixels, *, epochs: int, seed: int, observer: Observer, val: Pixels | None = None
@@ -69,7 +78,7 @@ class Prepared:
         A network is trained for `epochs`. If the settings may end training early, the schedule remains that of theirs.
         With `val`, validation pixels, it is trained exactly as the run's own; a classical classifier takes them too.
         """
-        config, device = self.config, self.padded.device
+        config, device = self.config, self.patches.device
         if isinstance(config.model, PixelClassifier):
             from hsi_se.training.classical import fit_classical  # imports much of scikit-learn
 
@@ -113,7 +122,7 @@ class Prepared:
             value_range=(float(trained_on.min()), float(trained_on.max())),
             prediction=config.prediction,
             scaling=TemperatureScaling(lack="not measured yet"),
-            guide_scale=tuple(self.components[scene.valid].std(axis=0, dtype=np.float64).tolist()),
+            guide_scale=self.guide_scale,
             split_digest=split.digest,
             versions=versions,
         )
@@ -123,9 +132,7 @@ class Prepared:
     def adapt(self, network: Classifier) -> None:
         """Gives the batch norms of a trained network the statistics of the scene, if the config asks."""
         if self.config.train.norm_statistics == "scene":
-            pixels = np.argwhere(self.scene.valid)
-            patches = PatchDataset(self.padded, pixels, patch_size=self.config.patch.size)
-            adapt_norms(network, patches, seed=self.config.seed)
+            adapt_norms(network, self.patches, self.scene.valid, seed=self.config.seed)
 
 
 def prepare(
@@ -158,10 +165,10 @@ def prepare(
         reduction = fit_reduction(scene.cube, config.reduction, train_pixels=split.train, nodata=scene.nodata)
     else:
         notes, reduction = (*notes, start.check(scene, split, digest=scene_digest)), start.bundle.reduction
-    components = reduction.apply(scene.cube, nodata=scene.nodata)
-    size, padding = config.patch.size, config.patch.padding
-    padded = pad_cube(components, patch_size=size, padding=padding, windows=scene.windows).to(device)
-    setting = Prepared(config, scene_digest, scene, split, reduction, components, padded, None, start, notes)
+    components = reduction.apply_to_scene(scene.cube, nodata=scene.nodata)
+    sizes = {"patch_size": config.patch.size, "reach": config.train.shift}
+    patches = PatchSource(components, padding=config.patch.padding, windows=scene.windows, device=device, **sizes)
+    setting = Prepared(config, scene_digest, scene, split, reduction, components, patches, None, start, notes)
     if isinstance(config.model, PixelClassifier):
         notes += (f"model.name = {config.model.name}: is not trained in epochs; the train section has no effect",)
         return replace(setting, notes=notes)

@@ -148,7 +148,7 @@ def train_folds(config: Config, *, out: str | Path | None, session: Session) -> 
 
 def _describe_start(setting: Prepared, run: Path, *, data: Data) -> RunStart:
     config, scene, split = setting.config, setting.scene, setting.split
-    device = setting.padded.device
+    device = setting.patches.device
     threads = torch.get_num_threads()
     cpu = f"cpu, {threads} thread{'' if threads == 1 else 's'}"
     class_ids = scene.class_ids.tolist()
@@ -184,7 +184,7 @@ def _train_into(
     folder: RunFolder, setting: Prepared, *, start: RunStart, observer: Observer, world: World, stop: Stop
 ) -> None:
     """Trains the classifier; the first process writes bundle and record into the run folder."""
-    config, scene, split, device = setting.config, setting.scene, setting.split, setting.padded.device
+    config, scene, split, device = setting.config, setting.scene, setting.split, setting.patches.device
     same = f"{start.config_digest}{split.digest}{start.scene_digest}{start.precision}"
     if not world.agree(hashlib.sha256(same.encode()).hexdigest()):
         different = "settings, scenes or, with train.precision: auto, processors"

@@ -26,12 +26,13 @@ def make_logits(scene: Scene, *, accuracy: float) -> np.ndarray:
 
 def assess_with(scene: Scene, split: Split, *, accuracy: float) -> Assessment:
     logits = make_logits(scene, accuracy=accuracy)
-    components = scene.cube.astype(np.float32)
+    components, at_test = scene.cube.astype(np.float32), logits[tuple(split.test.T)]
     return assess(
         scene,
         split,
-        logits=logits,
-        unsmoothed=logits,
+        logits=at_test,
+        unsmoothed=at_test,
+        mapped_pixels=np.bincount(logits.argmax(axis=2)[scene.valid], minlength=scene.num_classes),
         components=components,
         config=CONFIG,
         scaling=fit_on_validation(scene, split, logits),

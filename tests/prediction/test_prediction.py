@@ -135,13 +135,13 @@ def test_tiles_of_any_height_give_the_smoothed_scene(run, height):
     scene = load_scene(config.scene)
     source = TileSource(open_scene_image(scene), bundle)
     predictor = TilePredictor(bundle, engine="dense")
-    tiles = [predictor.predict(source.read(rows)) for rows in list_tiles(24, height)]
+    tiles = [predictor.predict(source.read(rows))[0] for rows in list_tiles(24, height)]
     hsi_se.evaluate(run)
     whole = hsi_se.map_scene(run, config.scene)
     np.testing.assert_array_equal(bundle.class_ids[np.concatenate(tiles).argmax(2)], whole.labels)
     unguided = TilePredictor(bundle, engine="dense")
     unguided._facts = bundle.facts.model_copy(update={"prediction": PredictionSettings()})
-    assert not np.allclose(unguided.predict(source.read(range(24))), np.concatenate(tiles), atol=0.1)
+    assert not np.allclose(unguided.predict(source.read(range(24)))[0], np.concatenate(tiles), atol=0.1)
 
 
 @pytest.mark.parametrize("fit_on", ["train", "scene"])
@@ -157,7 +157,7 @@ def test_tiles_of_noise_fractions_give_the_scene(tmp_path, fit_on):
     predictor = TilePredictor(bundle, engine="dense")
     for height in (1, 7):
         source = TileSource(open_scene_image(scene), bundle)
-        tiles = [predictor.predict(source.read(rows)) for rows in list_tiles(24, height)]
+        tiles = [predictor.predict(source.read(rows))[0] for rows in list_tiles(24, height)]
         np.testing.assert_array_equal(bundle.class_ids[np.concatenate(tiles).argmax(2)], whole.labels)
     hsi_se.evaluate(run)
     assert json.loads(run.report.read_text())["leakage"]["reduction_saw_test"] is True

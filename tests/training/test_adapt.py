@@ -10,14 +10,14 @@ from torch import nn
 import hsi_se
 from hsi_se.config.yaml_file import load_config
 from hsi_se.errors import ConfigError
-from hsi_se.sampling.patches import PatchDataset, pad_cube
+from hsi_se.sampling.patches import WHOLE, PatchSource
 from hsi_se.training.adapt import adapt_norms
 from tests.conftest import ROOT, TINY
 
 DEMO = ROOT / "configs" / "demo.yaml"
 CUBE = np.random.default_rng(0).normal(3.0, 2.0, size=(16, 16, 6)).astype(np.float32)
-PIXELS = np.argwhere(np.ones((16, 16), dtype=bool))
-PATCHES = PatchDataset(pad_cube(CUBE, patch_size=1, padding="zero"), PIXELS, patch_size=1)
+VALID = np.ones((16, 16), dtype=bool)
+SOURCE = PatchSource(CUBE, patch_size=1, padding="zero", windows=(WHOLE,), device=torch.device("cpu"))
 
 
 def test_statistics_become_those_of_the_patches_and_modes_and_weights_stay():
@@ -25,7 +25,7 @@ def test_statistics_become_those_of_the_patches_and_modes_and_weights_stay():
     model.train()
     model[2].eval()
     weights = {name: p.clone() for name, p in model.named_parameters()}
-    adapt_norms(model, PATCHES, seed=0, batch_size=256)
+    adapt_norms(model, SOURCE, VALID, seed=0, batch_size=256)
     np.testing.assert_allclose(model[1].running_mean, CUBE.mean((0, 1)), rtol=1e-5)
     np.testing.assert_allclose(model[1].running_var, CUBE.var((0, 1), ddof=1), rtol=1e-5)
     assert (model[1].momentum, model.training, model[1].training, model[2].training) == (0.1, True, True, False)
@@ -35,7 +35,7 @@ def test_statistics_become_those_of_the_patches_and_modes_and_weights_stay():
 def test_a_large_scene_is_sampled_by_the_seed():
     def adapt(seed: int) -> torch.Tensor:
         model = nn.Sequential(nn.Flatten(1, 2), nn.BatchNorm2d(6))
-        adapt_norms(model, PATCHES, seed=seed, max_patches=50)
+        adapt_norms(model, SOURCE, VALID, seed=seed, max_patches=50)
         return model[1].running_mean
 
     assert torch.equal(adapt(1), adapt(1))
