@@ -93,7 +93,7 @@ def predict_logits(
         tile_rows: rows that the dense engine computes at once; by default as many as fit its memory.
         precision: `tf32` lets a GPU that has TF32 round the factors of products to it.
     """
-    if not isinstance(model, Classifier):
+    if not isinstance(model, torch.nn.Module) or not hasattr(model, "patch_size"):
         raise ConfigError(f"model = {show(model)}: is not a classifier of hsi_se; give one of hsi_se.build_model")
     num_bands = getattr(model, "num_bands", np.shape(cube)[-1])
     if np.ndim(cube) != 3 or np.shape(cube)[-1] != num_bands:

@@ -33,7 +33,6 @@ from hsi_se.system.files import replacing
 
 MOST_BYTES = 24_900_000  # of a page
 _MOST_PIXELS = 2_500_000  # of a map that is worth packing
-_PIXELS = "map_pixels.png"
 _GEOTIFF = "map/map.tif"  # as `hsi-se map` writes it, seen from the page
 
 
@@ -42,7 +41,7 @@ def write_page(folder: RunFolder) -> None:
 
     Beside a page with thinned maps, it writes the map of every pixel, `map_pixels.png`.
     """
-    run, picture = RunFiles.read(folder), folder.path / _PIXELS
+    run, picture = RunFiles.read(folder), folder.map_pixels
     text, every = render_page(run)
     picture.unlink(missing_ok=True)
     if every > 1:
@@ -112,7 +111,7 @@ def render_page(run: RunFiles) -> tuple[str, int]:
         classes=classes,
         sides=sides,
         layers=layers,
-        pixels=_PIXELS,
+        pixels=folder.map_pixels.name,
         bands=", ".join(f"{band + 1}" if nm is None else f"{nm[band]:.0f} nm" for band in explorer.picture_bands),
         rows=[*zip(report.per_class, report.split_per_class, explorer.floor_producers.tolist(), strict=True)],
         shares=report.evaluation.shares,

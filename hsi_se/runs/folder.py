@@ -83,6 +83,7 @@ class RunFolder(Folder):
         self.map_figure = self.path / "map.png"
         self.explorer = self.path / "explorer.safetensors"
         self.page = self.path / "report.html"
+        self.map_pixels = self.path / "map_pixels.png"  # beside a page with thinned maps
         self.figures = self.path / "figures"  # a folder, of `hsi-se report --figures`
 
     @classmethod

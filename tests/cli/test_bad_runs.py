@@ -52,7 +52,8 @@ def test_overwriting_takes_no_file_with_it_that_no_command_wrote(
     shutil.copytree(trained / "run", here / "mine")
     for command in (["eval", "mine"], ["map", "mine"], ["report", "mine", "--figures", "svg"]):
         assert call(*command)[0] == 0
-    (here / "mine" / "model.onnx").touch()
+    for name in ("model.onnx", "map_pixels.png", "explain.safetensors"):
+        (here / "mine" / name).touch()
     for name in ("notes.txt", "figures/mine.svg", "map/notes/today.txt", "drafts/map.png"):
         foreign = here / "mine" / name
         foreign.parent.mkdir(exist_ok=True)

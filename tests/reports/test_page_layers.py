@@ -15,7 +15,7 @@ from hsi_se.config.model import Lda
 from hsi_se.config.yaml_file import load_config
 from hsi_se.reports import page
 from hsi_se.reports.compare import write_comparison
-from hsi_se.reports.explorer import FULL, GateMap, RunFiles, make_explorer
+from hsi_se.reports.explorer import FULL, GateMap, Likeliest, RunFiles, make_explorer
 from hsi_se.runs.folder import RunFolder
 from hsi_se.workflows.evaluate import assess_run
 from tests.conftest import CPU, ROOT, TINY, quick_baselines
@@ -69,12 +69,14 @@ def test_gates_outside_the_scene_are_one_line_with_a_remedy(explained, tmp_path,
 def test_the_polygon_of_a_label_is_named_under_the_pointer(browser, run, scene, tmp_path):
     files = RunFiles.read(run)
     polygons = np.where(scene.labels > 0, 7 + np.arange(24) // 12, 0).astype(np.int32)
-    logits = np.zeros((*scene.shape, scene.num_classes), np.float32)
+    likeliest = Likeliest.of(scene, temperature=1.0)
     with quick_baselines(Lda(name="lda")):
         assessment = assess_run(shutil.copytree(run.path, tmp_path / "again"), session=CPU, draw=False)
-    made = make_explorer(replace(scene, polygons=polygons), run.read_split(), logits=logits, assessment=assessment)
+    made = make_explorer(
+        replace(scene, polygons=polygons), run.read_split(), likeliest=likeliest, assessment=assessment
+    )
     np.testing.assert_array_equal(made.polygons, polygons)
-    assert make_explorer(scene, run.read_split(), logits=logits, assessment=assessment).polygons.size == 0
+    assert make_explorer(scene, run.read_split(), likeliest=likeliest, assessment=assessment).polygons.size == 0
     text, _ = page.render_page(replace(files, explorer=replace(files.explorer, polygons=made.polygons)))
     copy = RunFolder(tmp_path)
     copy.page.write_text(text)
