@@ -151,9 +151,12 @@ class PatchSource:
 
     def cut(self, pixels: Pixels, *, targets: NDArray[np.int64] | None = None) -> PatchDataset:
         """Returns the patches around pixels `(n, 2)`, with classes `(n,)` if they are known."""
-        if self._padded is None:
+        if self._padded is None and len(pixels):
             return self._cut_blocks(pixels, targets)
-        return PatchDataset(self._padded, pixels, patch_size=self._size, targets=targets, windows=self._windows)
+        padded = self._padded
+        if padded is None:
+            padded = torch.zeros(self._size, self._size, self.components.shape[2], device=self.device)
+        return PatchDataset(padded, pixels, patch_size=self._size, targets=targets, windows=self._windows)
 
     def _cut_blocks(self, pixels: Pixels, targets: NDArray[np.int64] | None) -> PatchDataset:
         """Returns patches of square blocks of the padded scene, one below the other, of the size that takes least."""

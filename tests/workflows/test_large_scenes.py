@@ -42,6 +42,8 @@ def test_patches_are_those_of_the_padded_scene(padding: str, windows: list, shar
         "reach": 3,
     }
     expected, found = (PatchSource(cube, **sizes).cut(pixels) for cube in (values, stored))
+    none = PatchSource(stored, **sizes).cut(pixels[:0])
+    assert len(none) == 0
     index = torch.from_numpy(RNG.permutation(len(pixels)))
     shifts = torch.from_numpy(RNG.integers(-3, 4, (len(pixels), 2)))
     symmetries = torch.from_numpy(RNG.integers(8, size=len(pixels)))
@@ -98,6 +100,7 @@ def write_scene(folder: Path, side: int) -> Config:
     )
 
 
+@pytest.mark.slow
 def test_the_memory_grows_by_few_bytes_a_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cubes, "_MOST_IN_MEMORY", 0)
     monkeypatch.setattr(explorer, "_MOST_VALUES", 60_000)  # of spectra, however large the scene is
