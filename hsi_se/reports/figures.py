@@ -32,7 +32,7 @@ _DPI = 150
 _TINT = 0.35  # opacity of labels over an image
 _LEGEND_INCHES = 2.6
 _SHORTER_SIDE_INCHES = 4.5
-_MOST_DRAWN = 2500  # rows or cols of an image in a figure
+_MOST_DRAWN = 2000  # rows or cols of an image in a figure
 _MOST_LINES = 28  # of a legend, before it gets another column
 _MOST_DOTS = 1_500_000  # of the images in a figure on a page
 _MOST_WRAPPED = 60  # classes of a legend; the names of more have one line each
@@ -143,7 +143,7 @@ def show_values(axes: Axes, values: NDArray[np.integer], entries: Entries, alpha
     lookup = np.zeros((max(entries) + 1, 3), dtype=np.uint8)
     for value, (_, colour) in entries.items():
         lookup[value] = parse_colour(colour)
-    every, (rows, cols) = max(1, max(values.shape) // _MOST_DRAWN), values.shape  # more are not to be seen
+    every, (rows, cols) = -(-max(values.shape) // _MOST_DRAWN), values.shape  # more are not to be seen
     shown = (slice(None, None, every),) * 2
     alpha = None if alpha is None else alpha[shown]
     edges = (-0.5, cols - 0.5, rows - 0.5, -0.5)
