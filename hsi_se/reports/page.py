@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib.image import imsave
 from numpy.typing import NDArray
+from PIL import Image
 
 from hsi_se.config.scene import InMemoryScene
 from hsi_se.config.yaml_file import dump_config
@@ -47,7 +48,7 @@ def write_page(folder: RunFolder) -> None:
     if every > 1:
         colours = np.array([run.facts.palette[label] for label in (UNLABELLED, *run.facts.class_ids)], dtype=np.uint8)
         with replacing(picture) as draft:
-            imsave(draft, colours[run.explorer.prediction], format="png")
+            Image.fromarray(colours[run.explorer.prediction]).save(draft, format="png")
     folder.write(folder.page, text)
 
 

@@ -20,7 +20,7 @@ from hsi_se.prediction.bundled import map_targets, predict_bundled
 from hsi_se.prediction.class_map import ClassMap
 from hsi_se.prediction.target import find_scene, open_targets
 from hsi_se.progress import Observer
-from hsi_se.reports.explorer import Explorer, Likeliest, count_classes, make_explorer
+from hsi_se.reports.explorer import Explorer, Likeliest, Places, count_classes, make_explorer
 from hsi_se.reports.figures import save_map
 from hsi_se.reports.page import write_page
 from hsi_se.reports.tables import describe_draws, list_methods, render_report
@@ -158,14 +158,9 @@ def _write_results(
     """Writes the results; the explorer is taken from its list, as the page needs the memory."""
     explorer = explorers.pop()
     if draw:
-        facts = next(iter(folder.folds), folder).read_facts()
         whose = " of the folds" if assessment.folds else ""
         title = f"{record.scene}, {record.name}: OA{whose} {100 * assessment.evaluation.overall_accuracy:.2f} %"
-        ids, labels = np.array([UNLABELLED, *facts.class_ids], np.int32), np.empty_like(explorer.prediction, np.int32)
-        for part in chunk_rows(len(labels)):
-            labels[part] = ids[explorer.prediction[part]]
-        names = dict(zip(facts.class_ids, facts.class_names, strict=True))
-        save_map(ClassMap(labels, names, facts.palette), folder.map_figure, title=title, place=place)
+        _draw_map(folder, explorer.prediction, title=title, place=place)
     folder.write_arrays(folder.predictions, vars(assessment.tested))
     folder.write(folder.mapping_cost, cost)
     folder.write(folder.report_text, render_report(assessment, record, folder))
@@ -174,6 +169,15 @@ def _write_results(
     del explorer
     if draw:
         write_page(folder)
+
+
+def _draw_map(folder: RunFolder, prediction: Places, *, title: str, place: Georeference | None) -> None:
+    facts = next(iter(folder.folds), folder).read_facts()
+    ids, labels = np.array([UNLABELLED, *facts.class_ids], np.int32), np.empty_like(prediction, np.int32)
+    for part in chunk_rows(len(labels)):
+        labels[part] = ids[prediction[part]]
+    names = dict(zip(facts.class_ids, facts.class_names, strict=True))
+    save_map(ClassMap(labels, names, facts.palette), folder.map_figure, title=title, place=place)
 
 
 @dataclass(frozen=True, eq=False)
