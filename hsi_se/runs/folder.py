@@ -28,7 +28,7 @@ from hsi_se.runs.bundle import REDUCTION, Arrays, BundleFacts, ModelBundle
 from hsi_se.runs.records import Explanation, MappingCost, RunRecord, RunStart
 from hsi_se.sampling.reduction import Reduction
 from hsi_se.sampling.splits import Split
-from hsi_se.system.files import Folder, fill_template, parse_record, read_record, replacing, write_durably
+from hsi_se.system.files import Folder, fill_template, parse_record, read_bounded, read_record, replacing, write_durably
 from hsi_se.system.forms import check_arrays
 from hsi_se.system.notebook import draw_html, percent
 
@@ -226,10 +226,7 @@ class RunFolder(Folder):
 
     def read_progress(self) -> tuple[RunStart, tuple[EpochRecord, ...]]:
         """Returns how the run began and its epochs so far. A half-written line is ignored."""
-        try:
-            head, *lines = self.progress.read_bytes().split(b"\n")[:-1] or [b""]
-        except FileNotFoundError:
-            raise RunError(f"{self.progress}: missing from the run folder; train again") from None
+        head, *lines = read_bounded(self.progress, remedy=_TRAIN_AGAIN).split(b"\n")[:-1] or [b""]
         epochs = tuple(parse_record(EpochRecord, line, path=self.progress, remedy=_TRAIN_AGAIN) for line in lines)
         return parse_record(RunStart, head, path=self.progress, remedy=_TRAIN_AGAIN), epochs
 

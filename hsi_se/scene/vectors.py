@@ -19,6 +19,7 @@ from hsi_se.system.files import fill_template, read_facts
 
 _SNIFFED = 4096  # letters
 _NUMBER = re.compile(r"[+-]?(\d+(?:\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_LONGEST_TABLE = 2**24  # bytes; in memory, a table takes about a hundred times as much
 _REGIONS = re.compile(r";.*\bROIs?\b")
 _FACTS = "hsi_se.scene", "labels.toml"
 OF_LAYER = "|layername="  # before the name of a layer, as QGIS writes it
@@ -180,6 +181,8 @@ def read_table(path: Path, wanted: Wanted) -> LabelMap:
     """
     if wanted.shape is None:
         raise refuse(path, "no_size")
+    if (size := path.stat().st_size) > _LONGEST_TABLE:
+        raise refuse(path, "long_table", size=size, most=_LONGEST_TABLE)
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
         lines = {number: line.strip(" #\r\n") for number, line in enumerate(stream, start=1) if line.strip(" ,;\t\r\n")}
     first_line = next(iter(lines.values()))

@@ -139,14 +139,19 @@ class Folder(os.PathLike[str]):
 
 def read_record(kind: type[Model], path: Path, *, remedy: str) -> Model:
     """Returns a record from its JSON file; RunError if it is missing, or not in the format of this version."""
+    return parse_record(kind, read_bounded(path, remedy=remedy), path=path, remedy=remedy)
+
+
+def read_bounded(path: Path, *, remedy: str) -> bytes:
+    """Returns what is in a file of a run; RunError if it is missing, or longer than any that this version writes."""
     try:
         with path.open("rb") as stream:
             text = stream.read(min(path.stat().st_size, _LONGEST_RECORD) + 1)
-        if len(text) > _LONGEST_RECORD:
-            raise RunError(f"{path}: is too long to be a record of this version; {remedy}")
     except FileNotFoundError:
         raise RunError(f"{path}: missing from the run folder; {remedy}") from None
-    return parse_record(kind, text, path=path, remedy=remedy)
+    if len(text) > _LONGEST_RECORD:
+        raise RunError(f"{path}: is too long to be a record of this version; {remedy}")
+    return text
 
 
 def parse_record(kind: type[Model], text: bytes, *, path: Path, remedy: str) -> Model:

@@ -155,6 +155,16 @@ def test_number_keys_work_where_the_pointer_is_over_the_map(reader):
         assert pressed.get_attribute("data-layer") == layer
 
 
+def test_number_keys_work_over_the_map_also_with_the_focus_in_a_list(reader):
+    pressed = reader.page.locator('[data-layer][aria-pressed="true"]')
+    reader.page.locator("#under").focus()
+    reader.press("3")
+    assert pressed.get_attribute("data-layer") == "prediction"
+    reader.hover(8, 9)
+    reader.press("3")
+    assert pressed.get_attribute("data-layer") == LAYERS[2]
+
+
 def test_the_label_under_the_pointer_is_beside_it(reader, files, scene):
     row, col = find_first(files)
     name = files.facts.class_names[files.explorer.prediction[row, col] - 1]
@@ -213,6 +223,10 @@ def test_the_map_and_the_tables_and_the_figures_can_be_saved(reader, files, tmp_
     assert header[:2] == ["label", "class"]
     expected = [[str(row.label), row.name, f"{row.support:,}"] for row in files.report.per_class]
     assert [[line[0], line[1], line[header.index("test")]] for line in lines] == expected
+    row = reader.page.get_by_role("region", name="Table: accuracy of each class").locator("tbody tr").first
+    row.evaluate("row => { row.cells[1].textContent = '=1+1'; }")
+    text = save(reader.page.get_by_label("CSV: Table: accuracy of each class")).decode("utf-8-sig")
+    assert [*csv.reader(io.StringIO(text))][1][1] == "'=1+1", "a spreadsheet would compute it"
     assert save(reader.page.get_by_label("SVG: Reliability")).startswith(b"<svg")
     reader.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     reader.page.get_by_label("Copy table: Table: confusion matrix").click()

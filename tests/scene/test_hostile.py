@@ -12,7 +12,8 @@ import scipy.io
 
 from hsi_se.config.scene import SceneFiles
 from hsi_se.config.yaml_file import load_config
-from hsi_se.errors import ConfigError, SceneError
+from hsi_se.errors import ConfigError, RunError, SceneError
+from hsi_se.runs.folder import RunFolder
 from hsi_se.scene.formats import open_file
 from hsi_se.scene.loading import load_scene
 from hsi_se.scene.scene import HIGHEST_LABEL, GroundTruth
@@ -128,6 +129,20 @@ def test_a_config_is_not_read_beyond_what_it_may_have(tmp_path):
         stream.truncate(2**36)  # a sparse file
     with pytest.raises(ConfigError, match="too long for a config"):
         load_config(tmp_path / "c.yaml")
+
+
+def test_a_table_of_labels_and_the_progress_of_a_run_are_not_read_beyond_what_they_may_have(tmp_path):
+    for name in ("labels.csv", "progress.jsonl"):
+        with (tmp_path / name).open("wb") as stream:
+            stream.write(b"0,0,1\n")
+            stream.truncate(2**36)
+    np.save(tmp_path / "cube.npy", CUBE)
+    with pytest.raises(
+        SceneError, match=r"labels\.csv: has 68,719,476,736 bytes, and a table of labels at most 16,"
+    ):
+        load_scene(SceneFiles(cube=str(tmp_path / "cube.npy"), labels=str(tmp_path / "labels.csv")))
+    with pytest.raises(RunError, match=r"progress\.jsonl: is too long to be a record of this version; train again"):
+        RunFolder(tmp_path).read_progress()
 
 
 def load(folder: Path, labels: np.ndarray, **settings: object):

@@ -350,7 +350,7 @@
   canvas.parentElement.addEventListener("pointerenter", () => { isOver = true; });
   canvas.parentElement.addEventListener("pointerleave", () => { isOver = false; });
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || (event.target.matches("select") && !isOver)) return;
     if (!isOver && !event.target.closest(".explore")) return;
     const far = event.shiftKey ? 10 : 1;
     const moves = { ArrowUp: [-far, 0], ArrowDown: [far, 0], ArrowLeft: [0, -far], ArrowRight: [0, far] };

@@ -60,7 +60,8 @@ const toFileName = (text) => text.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-")
 for (const region of document.querySelectorAll(".scroll")) {
   const table = region.querySelector("table");
   const title = region.getAttribute("aria-label") ?? document.getElementById(region.getAttribute("aria-labelledby")).textContent;
-  const read = () => [...table.rows].map((row) => [...row.cells].map((cell) => cell.textContent.trim().replace(/\s+/g, " ")));
+  const read = () => [...table.rows].map((row) => [...row.cells].map((cell) => guard(cell.textContent.trim().replace(/\s+/g, " "))));
+  const guard = (text) => (/^([=+@\t\r]|-(?!\d))/.test(text) ? `'${text}` : text);  // no cell is a formula
   const quote = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
   const toCsv = () => read().map((row) => row.map(quote).join(",")).join("\r\n") + "\r\n";
   const tools = document.createElement("div");
