@@ -137,9 +137,7 @@ def test_a_table_of_labels_and_the_progress_of_a_run_are_not_read_beyond_what_th
             stream.write(b"0,0,1\n")
             stream.truncate(2**36)
     np.save(tmp_path / "cube.npy", CUBE)
-    with pytest.raises(
-        SceneError, match=r"labels\.csv: has 68,719,476,736 bytes, and a table of labels at most 16,"
-    ):
+    with pytest.raises(SceneError, match=r"labels\.csv: has 68,719,476,736 bytes, and a table of labels at most 16,"):
         load_scene(SceneFiles(cube=str(tmp_path / "cube.npy"), labels=str(tmp_path / "labels.csv")))
     with pytest.raises(RunError, match=r"progress\.jsonl: is too long to be a record of this version; train again"):
         RunFolder(tmp_path).read_progress()
