@@ -137,7 +137,8 @@ def print_gap(found: "Gap") -> None:
     rows.append(("test patches that leak", *leaking, "", ""))
     for place, name in ((0, "training pixels"), (2, "test pixels")):
         rows.append((name, *(f"{audit.counts[:, place].sum():,}" for audit in audits), "", ""))
-    headings = ("", *(f"{side}, {name} %" for name in _ACCURACIES[:2] for side in ("random", "folds")))
+    named = [name.replace(" ", "\n") for name in _ACCURACIES[:2]]
+    headings = ("", *(f"{side},\n{name} %" for name in named for side in ("random", "folds")))
     print_table("the same network with as many training pixels per class as the folds have on average", headings, rows)
     origin = (
         "without an interval: one random split and one draw of the folds; repeat it with other seeds (--set seed=1)"

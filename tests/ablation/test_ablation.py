@@ -262,8 +262,8 @@ def test_off_a_terminal_every_run_is_a_line_with_the_mean_so_far(call, finished,
     assert code == 0
     lines = err.splitlines()
     assert len(lines) == 4
-    assert re.fullmatch(r"1/4  none, seed 0  finished  OA [\d.]+ %  \([\d.]+, n=1\)", lines[0])
-    assert re.fullmatch(r"4/4  none, seed 1  finished  OA [\d.]+ %  \([\d.]+ ± [\d.]+, n=2\)", lines[3])
+    assert re.fullmatch(r"1/4  none, seed 0  finished  accuracy [\d.]+ %  \([\d.]+, n=1\)", lines[0])
+    assert re.fullmatch(r"4/4  none, seed 1  finished  accuracy [\d.]+ %  \([\d.]+ ± [\d.]+, n=2\)", lines[3])
 
 
 @pytest.mark.slow

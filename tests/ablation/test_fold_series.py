@@ -251,8 +251,8 @@ def test_train_runs_the_folds_of_every_draw_and_says_how_far_it_is(series, call,
     code, printed, err = call("train", DEMO, *set_all(*SVM), "--out", out, "--device", "cpu")
     assert code == 0
     lines = err.splitlines()
-    assert re.match(r"1/6  demo, seed 0, fold 1  finished  OA [\d.]+ %  \d:\d\d:\d\d left", lines[0])
-    assert re.match(r"3/6  demo, seed 0, all folds  finished  OA [\d.]+ %  \([\d.]+, n=1\)", lines[3])
+    assert re.match(r"1/6  demo, seed 0, fold 1  finished  accuracy [\d.]+ %  \d:\d\d:\d\d left", lines[0])
+    assert re.match(r"3/6  demo, seed 0, all folds  finished  accuracy [\d.]+ %  \([\d.]+, n=1\)", lines[3])
     assert printed.splitlines()[-1] == f"next: hsi-se eval {out}"
     for seed in (0, 1):
         ours, theirs = (each.run_of("demo", seed).predictions.read_bytes() for each in (AblationFolder(out), series))
