@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar, get_type_hints
 
@@ -12,7 +11,7 @@ from hsi_se.errors import ConfigError
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
-_LONGEST = 80  # characters of a value that is shown
+_LONGEST_SHOWN = 200  # characters, or bits
 
 
 def checked(*others: str) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]:
@@ -60,5 +59,14 @@ def show(value: object) -> str:
         return f"{{{', '.join(f'{key!r}: {show(each)}' for key, each in list(value.items())[:4])}}}"
     if hasattr(value, "shape"):
         return str(tuple(value.shape))
-    text = reprlib.repr(value) if isinstance(value, int | str) else repr(value)
-    return text if "\n" not in text and len(text) <= _LONGEST else f"a value of type {type(value).__name__}"
+    text = show_setting(value)
+    is_short = "\n" not in text and len(text) <= _LONGEST_SHOWN
+    return text if is_short or isinstance(value, str) else f"a value of type {type(value).__name__}"
+
+
+def show_setting(value: object) -> str:
+    """Returns a value of a config as it may stand in a line; Python itself refuses to print very long integers."""
+    if isinstance(value, int) and value.bit_length() > _LONGEST_SHOWN:
+        return f"a number of {value.bit_length():,} bits"
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

@@ -24,7 +24,7 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
-from hsi_se.config.arguments import checked
+from hsi_se.config.arguments import checked, show_setting
 from hsi_se.config.base import Settings
 from hsi_se.config.experiment import Config
 from hsi_se.config.nearest import did_you_mean, find_setting, read_other_words
@@ -37,7 +37,6 @@ Places = Mapping[Keys, str]  # where each setting is written, by its nested keys
 _MAX_LENGTH = 2**17  # characters
 _MAX_VALUES = 100_000  # in a config, with every alias expanded
 _MAX_DEPTH = 50
-_LONGEST_SHOWN = 200  # characters, or bits
 _BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 _DATA = (".csv", ".geojson", ".hdr", ".xml")  # endings of text that is data
 _FILES = {  # a setting by which a file is known, what it is, and what to do with it
@@ -102,7 +101,7 @@ def read_config(config: object, overrides: Sequence[str | Override] = ()) -> Con
     if isinstance(config, Config) and not overrides:
         return config
     if not isinstance(config, Config | Mapping):
-        raise ConfigError(f"config = {_show(config)}: is not a config; give a YAML file, a mapping or a Config")
+        raise ConfigError(f"config = {show_setting(config)}: is not a config; give a YAML file, a mapping or a Config")
     return read_settings(Config, config, overrides, name="config")[0]
 
 
@@ -326,7 +325,7 @@ def _explain(error: ErrorDetails, settings: object, kind: type[Settings]) -> tup
     if error["type"] == "union_tag_not_found" or problem.startswith("is missing"):
         keys = (*keys, str(loc[-1]))
     dotted = ".".join(keys)
-    shown = dotted if isinstance(value, dict | list) else f"{dotted} = {_show(value)}"
+    shown = dotted if isinstance(value, dict | list) else f"{dotted} = {show_setting(value)}"
     if problem.startswith("unknown setting; choose from "):
         choices = problem.removeprefix("unknown setting; choose from ")
         setting = find_setting(dotted, list_settings(kind), here=choices.split(", "))
@@ -364,14 +363,6 @@ def _find_changed_kind(
         if section and is_of_kind and _follow(written, override.keys)[1] != override.value:
             return override
     return None
-
-
-def _show(value: object) -> str:
-    """Returns a value as it may stand in one line; Python itself refuses to print very long integers."""
-    if isinstance(value, int) and value.bit_length() > _LONGEST_SHOWN:
-        return f"a number of {value.bit_length():,} bits"
-    text = repr(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def _describe(error: ErrorDetails, value: object) -> str:

@@ -11,10 +11,12 @@ from hsi_se.config.model import Svm
 from hsi_se.config.yaml_file import load_config
 from hsi_se.reports.explorer import RunFiles
 from hsi_se.runs.folder import RunFolder
+from hsi_se.runs.records import ClassPixels, Explanation, GateExplanation, ModeComparison
 from hsi_se.scene.synthetic import make_synthetic_scene
 from tests.conftest import CPU, ROOT, TINY, give_temperature, quick_baselines
 from tests.reports.reader import Reader
 
+EXCITATION = ((0.25, 0.5, 0.75), (0.5, 0.5, 0.3))
 GRID = rasterio.Affine(30, 0, 360_000, 0, -30, 5_810_000)
 
 
@@ -74,3 +76,19 @@ def reader(browser, run):
     context = browser.new_context(viewport={"width": 1600, "height": 1000}, color_scheme="light")
     yield Reader(context.new_page()).open(run)
     context.close()
+
+
+def make_explanation(*, crop: str = "crop {}", gates_in_words: str = "", modes_in_words: str = "") -> Explanation:
+    """One gate of three channels over two classes."""
+    gate = GateExplanation(
+        point="fold", block="3→1→3", axis="feature", between_class_std=0.125, between_class_share=0.5,
+        mean_excitation=EXCITATION, spectrum=None, no_spectrum="none",
+    )  # fmt: skip
+    modes = ModeComparison(
+        num_pixels=18, num_test=18, batch_size=9, causes=(), evaluation=1.0, training=None, num_changed=0
+    )
+    return Explanation(
+        modes=modes, gates_in_words=gates_in_words, modes_in_words=modes_in_words,
+        name="demo", scene="farm", pixels="test", palette=((0, 0, 0),) * 2, gates=(gate,), skipped=(),
+        classes=tuple(ClassPixels(label=k, name=crop.format(k), num_pixels=9) for k in (1, 2)),
+    )  # fmt: skip

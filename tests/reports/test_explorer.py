@@ -20,9 +20,9 @@ from hsi_se.prediction.logits import predict_logits
 from hsi_se.reports import page
 from hsi_se.reports.explorer import FULL, Explorer, _quantise
 from hsi_se.runs.folder import RunFolder
-from hsi_se.runs.records import ClassPixels, Explanation, GateExplanation, ModeComparison
 from hsi_se.workflows.evaluate import assess_run
 from tests.conftest import CPU, ROOT, TINY
+from tests.reports.conftest import EXCITATION, make_explanation
 
 RNG = np.random.default_rng(0)
 
@@ -199,19 +199,9 @@ def test_every_field_of_the_explorer_survives_the_folder(files):
 
 def test_the_gates_are_on_the_page_when_they_have_been_explained(run, files, tmp_path):
     assert "What the gates do" not in run.page.read_text()
-    excitation = ((0.25, 0.5, 0.75), (0.5, 0.5, 0.3))
-    gate = GateExplanation(
-        point="fold", block="3→1→3", axis="feature", between_class_std=0.125, between_class_share=0.5,
-        mean_excitation=excitation, spectrum=None, no_spectrum="none",
-    )  # fmt: skip
-    modes = ModeComparison(
-        num_pixels=18, num_test=18, batch_size=9, causes=(), evaluation=1.0, training=None, num_changed=0
+    explanation = make_explanation(
+        crop="crop <{}>", gates_in_words="The gates <differ>.", modes_in_words="Both modes agree."
     )
-    explanation = Explanation(
-        modes=modes, gates_in_words="The gates <differ>.", modes_in_words="Both modes agree.",
-        name="demo", scene="farm", pixels="test", palette=((0, 0, 0),) * 2, gates=(gate,), skipped=(),
-        classes=tuple(ClassPixels(label=k, name=f"crop <{k}>", num_pixels=9) for k in (1, 2)),
-    )  # fmt: skip
     folder = RunFolder(tmp_path)
     folder.explanation.write_text(explanation.model_dump_json())
     text, _ = page.render_page(replace(files, explanation=folder.read_explanation()))
@@ -222,7 +212,7 @@ def test_the_gates_are_on_the_page_when_they_have_been_explained(run, files, tmp
         assert part in text
     picture = base64.b64decode(re.search(r'src="data:image/png;base64,([^"]+)"', text)[1])
     shown = matplotlib.image.imread(io.BytesIO(picture))
-    expected = matplotlib.colormaps["viridis"]((np.array(excitation) - 0.25) / 0.5)
+    expected = matplotlib.colormaps["viridis"]((np.array(EXCITATION) - 0.25) / 0.5)
     np.testing.assert_allclose(shown, expected, atol=1 / 255)
 
 

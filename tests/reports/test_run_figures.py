@@ -21,9 +21,9 @@ from hsi_se.reports import run_figures
 from hsi_se.reports.explorer import RunFiles
 from hsi_se.reports.figures import SIDE_COLOURS
 from hsi_se.runs.folder import RunFolder
-from hsi_se.runs.records import ClassPixels, Explanation, GateExplanation, ModeComparison
 from tests.conftest import CPU, give_temperature
 from tests.evaluation.test_confidence import simulate
+from tests.reports.conftest import make_explanation
 
 NAMES = {
     "map", "truth", "map_labelled", "split", "confusion", "reliability", "rejection", "training",
@@ -174,19 +174,7 @@ def test_names_with_dollars_are_no_mathematics(run, tmp_path):
 def test_the_gates_are_drawn_once_they_are_explained(run, call, tmp_path):
     shutil.copytree(run.path, tmp_path / "copy")
     copy = RunFolder(tmp_path / "copy")
-    gate = GateExplanation(
-        point="fold", block="3→1→3", axis="feature", between_class_std=0.125, between_class_share=0.5,
-        mean_excitation=((0.25, 0.5, 0.75), (0.5, 0.5, 0.3)), spectrum=None, no_spectrum="none",
-    )  # fmt: skip
-    modes = ModeComparison(
-        num_pixels=18, num_test=18, batch_size=9, causes=(), evaluation=1.0, training=None, num_changed=0
-    )
-    explanation = Explanation(
-        modes=modes, gates_in_words="", modes_in_words="",
-        name="demo", scene="farm", pixels="test", palette=((0, 0, 0),) * 2, gates=(gate,), skipped=(),
-        classes=tuple(ClassPixels(label=k, name=f"crop {k}", num_pixels=9) for k in (1, 2)),
-    )  # fmt: skip
-    copy.write(copy.explanation, explanation)
+    copy.write(copy.explanation, make_explanation())
     write(copy, call, "svg")
     text = (copy.path / "figures" / "gates.svg").read_text()
     sizes = re.findall(r"font(?:-size)?: ([\d.]+)px", text)
